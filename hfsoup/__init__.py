@@ -1,0 +1,31 @@
+"""Model soups of image classifiers on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hfsoup.baking import bake as bake
+    from hfsoup.errors import SoupError as SoupError
+    from hfsoup.soup import Soup as Soup
+    from hfsoup.statedicts import Found as Found
+    from hfsoup.statedicts import search as search
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "bake": "hfsoup.baking",
+    "search": "hfsoup.statedicts",
+    "Found": "hfsoup.statedicts",
+    "Soup": "hfsoup.soup",
+    "SoupError": "hfsoup.errors",
+}
+__all__ = ["Found", "Soup", "SoupError", "__version__", "bake", "search"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for on first use, so that `import hfsoup` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hfsoup' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,174 @@
+"""The order of the stages."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfsoup.average import Averager
+from hfsoup.check import check
+from hfsoup.errors import UsageError
+from hfsoup.options import Options
+from hfsoup.pull import needed, pull
+from hfsoup.recipes import RECIPES
+from hfsoup.resolve import resolve
+from hfsoup.searching import Search
+from hfsoup.soup import Soup
+from hfsoup.types import Family, Mix, Source
+from hfsoup.watch import Watch
+from hfsoup.world import World
+
+if TYPE_CHECKING:
+    from hfsoup.images import Images
+
+
+def bake(*ingredients: str, **options: Any) -> Soup:
+    """Make a soup of `ingredients`: Hub names, globs such as `org/model-*`, with `@REVISION`, or local folders.
+
+    Args:
+        ingredients: what to make it of; order is kept.
+        options: those of `hfsoup bake`, with underscores: recipe, merge, dataset, split, output, push …
+
+    Returns:
+        The soup. Nothing is written unless `output` is given, and nothing pushed unless `push` is.
+
+    Raises:
+        SoupError: something is wrong that the message says how to mend.
+    """
+    return run(ingredients, Options.of(options), Watch())
+
+
+def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
+    """Resolve, pull, check, search, test, write, push."""
+    recipe = RECIPES.get(options.chosen_recipe)
+    if recipe.needs_data and not options.dataset:
+        raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
+    if not patterns:
+        raise UsageError("no ingredients", hint='hfsoup bake "org/model-*"')
+    world, clock = World(options.device, alone=options.dataset is None), Clock()
+    family = world.on_main(lambda: gather(patterns, options, watch, clock))
+    with Averager(family, options.merge, options.stored_dtype) as averager:
+        if options.dataset:
+            soup = _measured(patterns, options, watch, clock, world, averager)
+        else:
+            mix = _search(family, options, watch, None)[1]
+            soup = Soup(family, mix, options, patterns, (None,) * len(family), seconds=clock.seconds)
+    return world.on_main(lambda: deliver(soup, watch, clock))
+
+
+def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock) -> Family:
+    """Everything before the first score: which ingredients there are, on this disk and fit to be averaged."""
+    from hfsoup.push import may_push
+
+    if options.push:
+        may_push(options.push)
+    with clock("pull"):
+        with watch.stage("Resolving"):
+            sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
+        with watch.stage("Pulling", _bytes(sources), "B") as advance:
+            ingredients = pull(sources, advance=advance)
+    with clock("check"), watch.stage("Checking"):
+        return check(ingredients)
+
+
+def deliver(soup: Soup, watch: Watch, clock: Clock) -> Soup:
+    """Write the folder and push it, where asked to."""
+    options = soup.options
+    if options.output:
+        with clock("average"), watch.stage("Writing"):
+            soup = soup.save(options.output)
+    if options.push:
+        with clock("push"), watch.stage("Pushing"):
+            soup = soup.push_to_hub(
+                options.push, private=options.private, create_pr=options.create_pr, revision=options.revision
+            )
+    return soup
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Count the block towards `name`."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+
+
+def _measured(
+    patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock, world: World, averager: Averager
+) -> Soup:
+    """Search with the selection split, then score soup and best ingredient once on the test split."""
+    from hfsoup.evaluation import Scorer
+    from hfsoup.metrics import metric
+
+    family = averager.family
+    with clock("prepare"):
+        images = world.on_main(lambda: _images(family, options, watch))
+    for note in images.notes if world.main else ():
+        watch.note(note)
+    chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
+    with clock("evaluate"), watch.stage("Scoring", unit="images") as advance:
+        scorer = Scorer(averager, chosen, world, batch_size=options.batch_size, advance=advance)
+        search, mix = _search(family, options, watch, lambda mix: scorer.score(mix, images.selection))
+        selection = search.score(mix.members)
+        best = search.ranked[0]
+        comparison = scorer.compare(mix, search.mix((best,)), images.test)
+    scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
+    return Soup(
+        family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
+        scorer.images_forwarded, images.notes, clock.seconds,
+    )  # fmt: skip
+
+
+def _images(family: Family, options: Options, watch: Watch) -> Images:
+    from hfsoup.images import load_images
+    from hfsoup.models import image_processor
+
+    processor = image_processor(family.reference.folder)
+    with watch.stage("Preparing images", unit="images") as advance:
+        return load_images(options.request(), processor, family.labels, advance=advance)
+
+
+def _search(family: Family, options: Options, watch: Watch, score: Callable[[Mix], Any] | None) -> tuple[Search, Mix]:
+    names = tuple(map(str, family.ingredients))
+    search = Search(names, score, options.rules(), lambda decision: watch.decision(names, decision))
+    members = RECIPES.get(options.chosen_recipe).function(search)
+    for i in search.left_out:
+        watch.note(f"{names[i]} is below --min-score {options.min_score}; left out")
+    return search, search.mix(members)
+
+
+def _bytes(sources: tuple[Source, ...]) -> int:
+    return sum(file.size for source in sources if not source.folder for file in needed(source))
+
+
+def free(folder: Path) -> Path:
+    """`folder`, or the first of `folder-2`, `folder-3` … that is not there yet."""
+    n, found = 2, folder
+    while found.exists():
+        n, found = n + 1, folder.with_name(f"{folder.name}-{n}")
+    return found
+
+
+bake.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        inspect.Parameter("ingredients", inspect.Parameter.VAR_POSITIONAL, annotation=str),
+        *(
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+            for f in fields(Options)
+        ),
+    ],
+    return_annotation=Soup,
+)

@@ -1,0 +1,191 @@
+"""The model card: what the bake measured, in words and tables, and nothing that it did not."""
+
+from __future__ import annotations
+
+import html
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfsoup import __version__
+from hfsoup.hub import api
+from hfsoup.merges import MERGES
+from hfsoup.recipes import RECIPES
+from hfsoup.shipped import shipped
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+    from hfsoup.soup import Soup
+    from hfsoup.types import Ingredient
+
+CITATIONS = {
+    "arXiv:2203.05482": (
+        "Wortsman et al., Model soups: averaging weights of multiple fine-tuned models improves accuracy without"
+        " increasing inference time, ICML 2022, https://arxiv.org/abs/2203.05482"
+    ),
+    "arXiv:2301.10092": "Model soups for image classifiers with pruned search, https://arxiv.org/abs/2301.10092",
+}
+HUB_METRICS = {"f1_macro": "f1"}
+VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")
+
+
+def card(soup: Soup) -> str:
+    """The text of README.md for a soup, from `model_cards/soup.md`."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    used = [soup.family.ingredients[i] for i in soup.mix.members]
+    licences = {license_of(i) for i in used}
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=["model-soup", "merge", "hfsoup"],
+        base_model=sorted({i.id for i in used if i.source.revision}) or None,
+        license=licences.pop() if len(licences) == 1 else None,
+        datasets=[soup.images.dataset] if soup.images and soup.images.revision else None,
+        metrics=[HUB_METRICS.get(soup.options.metric, soup.options.metric)] if soup.images else None,
+        model_name="soup" if soup.comparison else None,
+        eval_results=_eval_results(soup),
+    )
+    if data.base_model:
+        data["base_model_relation"] = "merge"
+    return str(ModelCard.from_template(data, template_path=str(shipped("model_cards/soup.md")), **_values(soup)))
+
+
+def license_of(ingredient: Ingredient) -> str | None:
+    """The licence that an ingredient's card names, if it has a card that names one."""
+    from huggingface_hub import ModelCard
+
+    path = ingredient.folder / "README.md"
+    if not path.is_file():
+        return None
+    found = ModelCard(path.read_text(encoding="utf-8", errors="replace"), ignore_metadata_errors=True).data.get(
+        "license"
+    )
+    return found if isinstance(found, str) else None
+
+
+def markdown(text: object) -> str:
+    """Text that a repository or a dataset chose, so written that it is only text in Markdown, HTML and tables."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(flat, quote=False))
+
+
+def percent(value: float | None) -> str:
+    """A fraction in per cent, with two places."""
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def _eval_results(soup: Soup) -> list[EvalResult] | None:
+    from huggingface_hub import EvalResult
+
+    images, comparison = soup.images, soup.comparison
+    if images is None or comparison is None:
+        return None
+    name = Path(images.dataset).name if images.revision is None else images.dataset
+    return [
+        EvalResult(
+            task_type="image-classification",
+            task_name="Image Classification",
+            dataset_type=name,
+            dataset_name=name,
+            dataset_config=images.config,
+            dataset_split=images.test.name,
+            dataset_revision=images.revision,
+            metric_type=HUB_METRICS.get(soup.options.metric, soup.options.metric),
+            metric_name=soup.options.metric,
+            metric_value=comparison.soup.value,
+        )
+    ]
+
+
+def _values(soup: Soup) -> dict[str, Any]:
+    """What the template is filled with; every text from outside is escaped here."""
+    recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
+    names = [_name(i) for i in soup.family.ingredients]
+    pinned = [f"{i.id}@{i.source.revision}" if i.source.revision else _folder(i) for i in soup.family.ingredients]
+    images = soup.images
+    return {
+        "recipe": recipe,
+        "merge": merge,
+        "metric": markdown(soup.options.metric),
+        "ingredients": [
+            {
+                "name": n,
+                "link": _link(i),
+                "revision": (i.source.revision or "")[:12],
+                "weight": w,
+                "score": _number(soup, s),
+            }
+            for n, i, w, s in zip(names, soup.family.ingredients, soup.mix.coefficients, soup.scores, strict=True)
+        ],
+        "used": len(soup.mix.members),
+        "trace": [{"d": d, "name": names[d.ingredient], "score": _number(soup, d.score)} for d in soup.trace],
+        "images": images,
+        "dataset": markdown(_dataset(soup)) if images else "",
+        "selection": _number(soup, soup.selection),
+        "comparison": _comparison(soup, names),
+        "model_type": markdown(soup.family.config.get("model_type", "")),
+        "classes": len(soup.family.labels),
+        "local": [n for n, i in zip(names, soup.family.ingredients, strict=True) if not i.source.revision],
+        "command": soup.options.command(pinned, output=None, push=None, private=None, create_pr=None, revision=None),
+        "notes": [markdown(note) for note in soup.notes],
+        "citations": sorted({CITATIONS[p] for p in (recipe.paper, "arXiv:2203.05482") if p in CITATIONS}),
+        "versions": ", ".join(f"{name} {version(name)}" for name in VERSIONS),
+        "hfsoup": __version__,
+    }
+
+
+def _comparison(soup: Soup, names: list[str]) -> dict[str, Any] | None:
+    c = soup.comparison
+    if c is None or soup.best is None:
+        return None
+    return {
+        "verdict": c.verdict,
+        "same": soup.mix.members == (soup.best,),
+        "best": names[soup.best],
+        "soup_score": _number(soup, c.soup),
+        "best_score": _number(soup, c.best),
+        "soup_interval": _interval(c.interval),
+        "best_interval": _interval(c.best_interval),
+        "difference": f"{100 * c.difference:+.2f} points",
+        "difference_interval": _interval(c.difference_interval, "{:+.2f}"),
+        "p_value": None if c.p_value is None else f"{c.p_value:.2g}",
+        "total": c.soup.total,
+    }
+
+
+def _number(soup: Soup, score: Any) -> str:
+    """A score: per cent for our own metrics, the metric's own number otherwise."""
+    if score is None:
+        return "–"
+    from hfsoup.metrics import OURS
+
+    return percent(score.value) if soup.options.metric in OURS else f"{score.value:.4f}"
+
+
+def _interval(bounds: tuple[float, float] | None, form: str = "{:.2f}") -> str:
+    return "not measured" if bounds is None else " to ".join(form.format(100 * b) for b in bounds)
+
+
+def _folder(ingredient: Ingredient) -> str:
+    """A local folder by its last name only: the rest of the path is the user's own business."""
+    return Path(ingredient.id).name
+
+
+def _name(ingredient: Ingredient) -> str:
+    return markdown(ingredient.id if ingredient.source.revision else _folder(ingredient))
+
+
+def _link(ingredient: Ingredient) -> str | None:
+    source = ingredient.source
+    return f"{api().endpoint}/{source.id}/tree/{source.revision}" if source.revision else None
+
+
+def _dataset(soup: Soup) -> str:
+    images = soup.images
+    if images is None:
+        return ""
+    name = images.dataset if images.revision else Path(images.dataset).name
+    return f"{name}{f' ({images.config})' if images.config else ''}"

@@ -1,0 +1,178 @@
+"""The commands. Each imports what it needs when it runs, so that `hfsoup --help` is quick."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from hfsoup.cli import app, fail
+from hfsoup.errors import SoupError
+from hfsoup.options import Options
+
+Json = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE|-", help="write the result as one JSON object", rich_help_panel="Output"),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors", rich_help_panel="Output")]
+EPILOG = 'Example: hfsoup bake "org/model-*" --recipe pruned --dataset org/pets --push org/pets-soup'
+
+
+def _flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one flag for every field of Options in `groups`."""
+
+    def give(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(Options)
+        kept = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
+        for f in (f for f in fields(Options) if f.metadata["group"] in groups):
+            default = typer.Option(
+                f.default,
+                "--" + f.name.replace("_", "-"),
+                help=f.metadata["help"],
+                rich_help_panel=f.metadata["group"],
+                show_default=bool(f.default),
+            )
+            kept.append(
+                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[f.name])
+            )
+        command.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in kept}
+        return command
+
+    return give
+
+
+@app.command(epilog=EPILOG)
+@_flags("Search", "Data", "Compute", "Result")
+def bake(
+    ingredients: Annotated[list[str], typer.Argument(help="ORG/NAME, ORG/GLOB-*, either @REVISION, or local folders")],
+    *,
+    json_file: Json = None,
+    quiet: Quiet = False,
+    **options: Any,
+) -> None:
+    """Average fine-tuned checkpoints into one model, measure it, write it, push it."""
+    from hfsoup.baking import free, run
+    from hfsoup.cli.screen import Screen
+
+    main = os.environ.get("RANK", "0") == "0"
+    screen = Screen(quiet=quiet or not main)
+    options["output"] = options["output"] or str(free(Path("soup")))
+    soup = run(tuple(ingredients), Options.of(options), screen)
+    if main:
+        screen.result(soup)
+        _write_json(json_file, soup.to_json())
+
+
+@app.command(name="eval", epilog="Example: hfsoup eval org/model-a --dataset org/pets")
+@_flags("Data", "Compute")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="ORG/NAME, with @REVISION, or a local folder")],
+    *,
+    json_file: Json = None,
+    quiet: Quiet = False,
+    **options: Any,
+) -> None:
+    """Score one model on the same splits, in the same way, as a bake does."""
+    from hfsoup.baking import run
+    from hfsoup.cli.screen import Screen
+
+    main = os.environ.get("RANK", "0") == "0"
+    screen = Screen(quiet=quiet or not main)
+    chosen = Options.of({**options, "recipe": "uniform"})
+    chosen.request()
+    soup = run((model,), chosen, screen)
+    if main:
+        screen.score(soup)
+        found = soup.to_json()
+        kept = {key: found[key] for key in ("hfsoup", "metric", "images_forwarded", "seconds")}
+        numbers = {key: found["soup"][key] for key in ("score", "test", "ci95")}
+        _write_json(json_file, {**kept, "model": found["ingredients"][0]["id"], **numbers})
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes and merges, with the papers that define them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from hfsoup.merges import MERGES
+    from hfsoup.recipes import RECIPES
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("kind", "name", "what it does", "paper"):
+        table.add_column(title)
+    for entry in (*RECIPES, *MERGES):
+        kind = "recipe" if entry in list(RECIPES) else "merge"
+        table.add_row(kind, entry.name, entry.summary, entry.paper)
+    Console().print(table)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="a baked folder")],
+    repo: Annotated[str, typer.Argument(help="ORG/NAME")],
+    private: Annotated[bool, typer.Option("--private", help="make the repository private")] = False,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="push as a pull request")] = False,
+    revision: Annotated[str | None, typer.Option("--revision", help="push to this branch")] = None,
+    json_file: Json = None,
+) -> None:
+    """Push a baked folder to the Hub in one commit."""
+    from hfsoup.push import push as push_folder
+
+    pushed = push_folder(folder, repo, private=private, create_pr=create_pr, revision=revision)
+    typer.echo(f'pushed to {pushed.url}\npipeline("image-classification", "{repo}")', err=True)
+    _write_json(json_file, vars(pushed))
+
+
+@app.command()
+def demo(
+    family: Annotated[str, typer.Option(help="vit, resnet or efficientnet")] = "vit",
+    folder: Annotated[Path | None, typer.Option(help="where to work [a temporary folder]")] = None,
+) -> None:
+    """Show the whole story on this machine: a Hub, a sweep, a bake, a push, a pipeline. No network, no token."""
+    from hfsoup.demo import run
+
+    run(family, folder)
+
+
+hub = typer.Typer(no_args_is_help=True, help="The Hub in a folder, for demos, tests and machines without a network.")
+app.add_typer(hub, name="hub")
+
+
+@hub.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="where the repositories are kept")],
+    port: Annotated[int, typer.Option(help="0 takes a free one")] = 8080,
+    host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
+    user: Annotated[str, typer.Option(help="the first user, where the folder has none yet")] = "user",
+) -> None:
+    """Serve a Hub from a folder until Ctrl-C."""
+    from hfsoup.localhub import serve as serve_hub
+
+    def ready(url: str, token: str) -> None:
+        typer.echo(f"the Hub in {folder} listens; in another terminal:")
+        typer.echo(f"  export HF_ENDPOINT={url} HF_TOKEN={token} HF_HUB_DISABLE_XET=1")
+        sys.stdout.flush()
+
+    serve_hub(folder, host=host, port=port, user=user, ready=ready)
+
+
+def _write_json(file: str | None, value: dict[str, Any]) -> None:
+    if file is None:
+        return
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    if file == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        fail(SoupError(f"the JSON could not be written: {error.strerror}", where=file))

@@ -1,0 +1,24 @@
+"""Hashes of files, as the Hub lists them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+
+def file_hash(path: Path) -> str:
+    """The hexadecimal sha256 of a file."""
+    return _digest(hashlib.sha256(), path)
+
+
+def blob_hash(path: Path) -> str:
+    """The git object id of a file's content, which the Hub lists for small files."""
+    return _digest(hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False), path)
+
+
+def _digest(digest: Any, path: Path) -> str:
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return str(digest.hexdigest())

@@ -1,0 +1,196 @@
+"""What a handler is given: the parts of one Hub and one request, and the questions every handler asks of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote, urlencode
+
+from starlette.responses import Response
+
+from hfsoup.localhub.auth import Accounts, User, need_owner, need_user
+from hfsoup.localhub.refusal import MovedError, RefusedError, no_repo
+from hfsoup.localhub.store import Repo, Store, checked_name
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from hfsoup.localhub.lfs import LfsStore
+    from hfsoup.localhub.names import RepoName
+    from hfsoup.localhub.signing import Signer
+
+DISABLED = "Access to this resource is disabled."
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a Hub answers.
+
+    Args:
+        page_size: most items in one page of a list.
+        part_size: bytes of one part; larger uploads are offered in parts to clients that can.
+        cdn_port: port of a second origin that large files are sent to by a redirect; None serves them in place.
+    """
+
+    page_size: int = 1000
+    part_size: int = 64 << 20
+    cdn_port: int | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one Hub."""
+
+    store: Store
+    lfs: LfsStore
+    accounts: Accounts
+    signer: Signer
+    options: Options
+
+
+@dataclass
+class Call:
+    """One request. `body` is there for handlers that do not stream."""
+
+    parts: Parts
+    request: Request
+    params: dict[str, str]
+    body: IO[bytes] | None = None
+
+    @cached_property
+    def user(self) -> User | None:
+        """Who is calling; None for nobody."""
+        return self.parts.accounts.user(self.request.headers.get("authorization"))
+
+    @property
+    def base(self) -> str:
+        """This Hub's address as the client knows it."""
+        return f"{self.request.url.scheme}://{self.request.headers.get('host', 'localhost')}"
+
+    def json(self) -> dict[str, Any]:
+        """The JSON object in the body; RefusedError 400 for anything else."""
+        try:
+            value = json.loads(self.read() or b"{}")
+        except ValueError as error:
+            raise RefusedError(400, "Expected a JSON body") from error
+        if not isinstance(value, dict):
+            raise RefusedError(400, "Expected a JSON object as body")
+        return value
+
+    def form(self) -> dict[str, list[str]]:
+        """The URL-encoded form in the body."""
+        return parse_qs(self.read().decode(errors="replace"))
+
+    def read(self) -> bytes:
+        """The whole body."""
+        return self.body.read() if self.body else b""
+
+    def flag(self, name: str) -> bool:
+        """A boolean of the query."""
+        return is_true(self.request.query_params.get(name))
+
+    def values(self, name: str) -> list[str]:
+        """The values of a repeated query parameter, written `name` or `name[]`."""
+        return self.request.query_params.getlist(name) + self.request.query_params.getlist(f"{name}[]")
+
+    def page(self, items: list[Any]) -> tuple[list[Any], dict[str, str]]:
+        """The part of a list that `cursor` and `limit` ask for, and a Link header to the next part."""
+        query = self.request.query_params
+        size = min(_number(query.get("limit"), self.parts.options.page_size), self.parts.options.page_size)
+        start = _number(query.get("cursor"), 0)
+        if start + size >= len(items) or size == 0:
+            return items[start : start + size], {}
+        pairs = [(key, value) for key, value in query.multi_items() if key != "cursor"]
+        target = f"{self.base}{self.raw_path}?{urlencode([*pairs, ('cursor', str(start + size))])}"
+        return items[start : start + size], {"Link": f'<{target}>; rel="next"'}
+
+    @property
+    def raw_path(self) -> str:
+        """The path as sent."""
+        return raw_path(self.request)
+
+    def web(self, name: RepoName, *rest: str) -> str:
+        """Absolute web address of something of a repo."""
+        return "/".join([self.base, quote(name.web), *(quote(part) for part in rest)])
+
+    def repo(self) -> Repo:
+        """The repo of this request, which the caller may at least see."""
+        user, kind, repo_id = self.user, self.params["kind"], self.params["repo"]
+        name = checked_name(kind, repo_id)
+        repo = self._open(name, repo_id) if name else None
+        if repo is None or not sees(user, repo):
+            raise no_repo(repo_id, anonymous=user is None)
+        if repo.meta.disabled:
+            raise RefusedError(403, DISABLED, headers={"X-Error-Message": DISABLED})
+        return repo
+
+    def repo_to_read(self) -> Repo:
+        """The repo of this request, whose files the caller may read."""
+        repo = self.repo()
+        allowed = self.user and (self.user.owns(repo.name.namespace) or self.user.name in repo.meta.granted)
+        if repo.meta.gated and not allowed:
+            text = f"Access to {repo.name.singular} {repo.name.id} is restricted"
+            if self.user is None:
+                raise RefusedError(401, f"{text}. You must have access to it and be authenticated.", code="GatedRepo")
+            raise RefusedError(403, f"{text} and you are not in the authorized list.", code="GatedRepo")
+        return repo
+
+    def repo_to_write(self) -> Repo:
+        """The repo of this request, to which the caller may write."""
+        repo = self.repo()
+        need_owner(self.user, repo.name.namespace)
+        return repo
+
+    def repo_to_discuss(self) -> Repo:
+        """The repo of this request, which the caller, who is somebody, may read."""
+        need_user(self.user)
+        return self.repo_to_read()
+
+    def again(self, repo: Repo) -> Repo:
+        """The repo as it is now; call with its lock held, before changing it."""
+        found = self.parts.store.open(repo.name)
+        if found is None:
+            raise no_repo(repo.name.id, anonymous=False)
+        return found
+
+    def _open(self, name: RepoName, asked: str) -> Repo | None:
+        try:
+            return self.parts.store.open(name)
+        except MovedError as moved:
+            new = checked_name(name.kind, moved.new)
+            target = self.parts.store.open(new) if new else None
+            if target is None or not sees(self.user, target):
+                return None
+            raise MovedError(asked, moved.new) from None
+
+
+def sees(user: User | None, repo: Repo) -> bool:
+    """Whether the repo exists as far as this caller is concerned."""
+    return repo.meta.visibility != "private" or (user is not None and user.owns(repo.name.namespace))
+
+
+def is_true(value: object) -> bool:
+    """Whether a query or JSON value means yes."""
+    return str(value).lower() in ("1", "true")
+
+
+def raw_path(request: Request) -> str:
+    """The path of a request before unquoting."""
+    raw: bytes = request.scope["raw_path"]
+    return raw.decode("latin-1")
+
+
+def reply(value: object, *, status: int = 200, headers: dict[str, str] | None = None, kind: str = "") -> Response:
+    """A JSON answer."""
+    content = json.dumps(value, default=str).encode()
+    return Response(content, status, headers, media_type=kind or "application/json")
+
+
+def _number(text: str | None, default: int) -> int:
+    if text is None or text == "":
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        raise RefusedError(400, f"Expected a number, found {text!r}")
+    return int(text)

@@ -1,0 +1,135 @@
+"""Discussions and pull requests: entries in a repo's hub.json; a pull request also has the ref `refs/pr/N`."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import pygit2
+
+from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.store import MAIN, Repo, signature, timestamp
+
+STATUSES = ("open", "closed", "draft", "merged")
+Discussion = dict[str, Any]
+
+
+def pr_ref(number: int) -> str:
+    """The ref of a pull request."""
+    return f"refs/pr/{number}"
+
+
+def start(
+    repo: Repo, *, title: str, description: str, author: str, status: str = "open", pull_request: bool = False
+) -> Discussion:
+    """Add a discussion to the repo's list; the caller saves the repo and, for a pull request, makes its ref."""
+    number = 1 + max((item["num"] for item in repo.meta.discussions), default=0)
+    found: Discussion = {
+        "num": number,
+        "title": title,
+        "status": status,
+        "isPullRequest": pull_request,
+        "createdAt": timestamp(),
+        "author": author,
+        "events": [],
+    }
+    if pull_request:
+        found["base"] = MAIN
+    comment(found, author, description)
+    repo.meta.discussions.append(found)
+    return found
+
+
+def find(repo: Repo, number: str) -> Discussion:
+    """The discussion of that number; RefusedError 404 if there is none."""
+    for item in repo.meta.discussions:
+        if str(item["num"]) == number:
+            return item
+    raise RefusedError(404, f"No discussion {number} in {repo.name.id}")
+
+
+def comment(discussion: Discussion, author: str, text: str) -> dict[str, Any]:
+    """Add a comment."""
+    content = {"edited": False, "hidden": False, "latest": {"raw": text, "updatedAt": timestamp()}}
+    return _event(discussion, author, "comment", content)
+
+
+def change_status(discussion: Discussion, author: str, status: str) -> dict[str, Any]:
+    """Open or close it."""
+    if status not in STATUSES[:3]:
+        raise RefusedError(400, f"Unknown status {status!r}, expected one of open, closed, draft")
+    if discussion["status"] == "merged":
+        raise RefusedError(400, "A merged pull request keeps its status")
+    discussion["status"] = status
+    return _event(discussion, author, "status-change", {"status": status})
+
+
+def rename(discussion: Discussion, author: str, title: str) -> dict[str, Any]:
+    """Give it another title."""
+    old, discussion["title"] = discussion["title"], title
+    return _event(discussion, author, "title-change", {"from": old, "to": title})
+
+
+def note_commit(discussion: Discussion, author: str, subject: str, oid: str) -> None:
+    """Record a commit made to the pull request."""
+    _event(discussion, author, "commit", {"subject": subject, "oid": oid})
+
+
+def merge(repo: Repo, discussion: Discussion, author: str) -> str:
+    """Merge a pull request into main with a merge commit; hold the repo's lock. Returns the commit's id."""
+    if not discussion["isPullRequest"] or discussion["status"] not in ("open", "draft"):
+        raise RefusedError(400, f"Discussion {discussion['num']} is not an open pull request")
+    git = repo.git
+    ours, theirs = _tips(repo, discussion)
+    index = git.merge_commits(ours, theirs)
+    if index.conflicts is not None:
+        raise RefusedError(409, f"Conflicts in: {', '.join(_conflicting(index))}")
+    person = signature(author)
+    message = f"{discussion['title']} (#{discussion['num']})"
+    oid = str(git.create_commit(MAIN, person, person, message, index.write_tree(git), [ours.id, theirs.id]))
+    discussion["status"] = "merged"
+    discussion["mergeCommitId"] = oid
+    _event(discussion, author, "status-change", {"status": "merged"})
+    return oid
+
+
+def conflicts(repo: Repo, discussion: Discussion) -> list[str]:
+    """Paths that keep an open pull request from being merged."""
+    if discussion["status"] not in ("open", "draft"):
+        return []
+    return _conflicting(repo.git.merge_commits(*_tips(repo, discussion)))
+
+
+def diff(repo: Repo, discussion: Discussion) -> str:
+    """What a pull request changes, as a patch."""
+    git = repo.git
+    ours, theirs = _tips(repo, discussion)
+    if "mergeCommitId" in discussion:
+        ours = git[discussion["mergeCommitId"]].peel(pygit2.Commit).parents[0]
+    base = git.merge_base(ours.id, theirs.id)
+    return git.diff(git[base].peel(pygit2.Commit), theirs).patch or ""
+
+
+def _tips(repo: Repo, discussion: Discussion) -> tuple[pygit2.Commit, pygit2.Commit]:
+    references = repo.git.references
+    ref = pr_ref(discussion["num"])
+    if ref not in references:
+        raise RefusedError(409, f"The branch {ref} of this pull request is gone")
+    return references[MAIN].peel(pygit2.Commit), references[ref].peel(pygit2.Commit)
+
+
+def _conflicting(index: pygit2.Index) -> list[str]:
+    sides = [next(side for side in conflict if side is not None) for conflict in index.conflicts or ()]
+    return sorted({side.path for side in sides})
+
+
+def _event(discussion: Discussion, author: str, kind: str, data: dict[str, Any]) -> dict[str, Any]:
+    event = {
+        "id": secrets.token_hex(12),
+        "type": kind,
+        "createdAt": timestamp(),
+        "author": {"name": author},
+        "data": data,
+    }
+    discussion["events"].append(event)
+    return event

@@ -1,0 +1,204 @@
+"""What a Hub reads out of a repo's files: the card's metadata, tags, task, library, size of the weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, OrderedDict
+from math import prod
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import yaml  # type: ignore[import-untyped]
+
+from hfsoup.localhub.lfs import LfsStore, read_range
+from hfsoup.localhub.reading import Entry, find_entry, read_blob, read_text, walk
+from hfsoup.localhub.store import timestamp
+
+if TYPE_CHECKING:
+    import pygit2
+
+    from hfsoup.localhub.store import Repo
+
+_FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)(?:\r?\n)?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_MAX_HEADER = 25 << 20
+_TASKS = {
+    "ForImageClassification": "image-classification",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMaskedLM": "fill-mask",
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
+    "ForConditionalGeneration": "text2text-generation",
+    "ForObjectDetection": "object-detection",
+    "ForSemanticSegmentation": "image-segmentation",
+    "ForAudioClassification": "audio-classification",
+    "ForCTC": "automatic-speech-recognition",
+}
+_PREFIXED = ("license", "base_model", "language", "size_categories", "task_categories", "task_ids")
+_CACHE: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+_CACHE_SIZE = 1000
+_LOCK = Lock()
+
+
+class CardError(ValueError):
+    """The metadata at the top of a README is not what it should be."""
+
+
+def describe(repo: Repo, commit: pygit2.Commit, lfs: LfsStore, *, blobs: bool = False) -> dict[str, Any]:
+    """All that a repo's info page tells."""
+    return {**summary(repo, commit, lfs), "siblings": _siblings(repo, commit, blobs=blobs), "spaces": []}
+
+
+def summary(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
+    """The same without the list of files."""
+    meta, name = repo.meta, repo.name
+    known: dict[str, Any] = {
+        "_id": meta.identifier,
+        "id": name.id,
+        "author": name.namespace,
+        "sha": str(commit.id),
+        "private": meta.visibility == "private",
+        "visibility": meta.visibility,
+        "gated": meta.gated,
+        "disabled": meta.disabled,
+        "createdAt": meta.created,
+        "lastModified": timestamp(commit.commit_time),
+        "downloads": 0,
+        "downloadsAllTime": 0,
+        "likes": 0,
+        "trendingScore": 0,
+        "usedStorage": 0,
+        **_facts(repo, commit, lfs),
+    }
+    if name.kind == "models":
+        known["modelId"] = name.id
+    if meta.sdk:
+        known["sdk"] = meta.sdk
+    return known
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    """The YAML block a README starts with, {} if it has none; CardError if it cannot be read."""
+    found = _FRONT.match(text)
+    if found is None:
+        return {}
+    try:
+        data = yaml.safe_load(found[1])
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise CardError(f"YAML Metadata Error: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise CardError("YAML Metadata Error: expected keys and values")
+    return {str(key): value for key, value in data.items()}
+
+
+def _facts(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
+    """Remembered, for files of a commit never change."""
+    key = (repo.meta.identifier, str(commit.id))
+    with _LOCK:
+        if key in _CACHE:
+            _CACHE.move_to_end(key)
+            return _CACHE[key]
+    found = _read_facts(repo, commit, lfs)
+    with _LOCK:
+        _CACHE[key] = found
+        if len(_CACHE) > _CACHE_SIZE:
+            _CACHE.popitem(last=False)
+    return found
+
+
+def _read_facts(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
+    try:
+        card = front_matter(read_text(repo.git, commit, "README.md"))
+    except CardError:
+        card = {}
+    found: dict[str, Any] = {"cardData": json.loads(json.dumps(card, default=str))}
+    task, library = card.get("pipeline_tag"), card.get("library_name")
+    if repo.name.kind == "models":
+        config = _json(read_text(repo.git, commit, "config.json"))
+        architectures = config.get("architectures") or []
+        if config:
+            kept = {key: config[key] for key in ("architectures", "model_type", "auto_map") if key in config}
+            found["config"] = kept
+            library = library or ("transformers" if "model_type" in config else None)
+        task = task or next((tag for end, tag in _TASKS.items() if str(architectures[:1]).endswith(f"{end}']")), None)
+        weights = _safetensors(repo, commit, lfs)
+        if weights:
+            found["safetensors"] = weights
+    found.update({key: value for key, value in (("pipeline_tag", task), ("library_name", library)) if value})
+    found["tags"] = _tags(card, found, task, library)
+    return found
+
+
+def _tags(card: dict[str, Any], found: dict[str, Any], task: Any, library: Any) -> list[str]:
+    extra = [library, "safetensors" if "safetensors" in found else None, found.get("config", {}).get("model_type")]
+    tags = [*extra, *_list(card.get("tags")), task]
+    tags += [f"dataset:{value}" for value in _list(card.get("datasets"))]
+    tags += [f"{key}:{value}" for key in _PREFIXED for value in _list(card.get(key))]
+    tags += [*_list(card.get("language")), "region:us"]
+    return list(dict.fromkeys(str(tag) for tag in tags if tag))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _siblings(repo: Repo, commit: pygit2.Commit, *, blobs: bool) -> list[dict[str, Any]]:
+    found = []
+    for entry in walk(repo.git, str(commit.tree_id), "", recursive=True):
+        if entry.is_file:
+            item: dict[str, Any] = {"rfilename": entry.path}
+            if blobs:
+                item |= {"size": entry.size, "blobId": entry.oid}
+                if entry.lfs:
+                    pointer = entry.lfs
+                    item["lfs"] = {"sha256": pointer.oid, "size": pointer.size, "pointerSize": pointer.pointer_size}
+            found.append(item)
+    return found
+
+
+def _safetensors(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
+    """Count of parameters by dtype, from the headers of the weights."""
+    index = _json(read_text(repo.git, commit, "model.safetensors.index.json"))
+    shards = index.get("weight_map")
+    names = sorted(set(map(str, shards.values()))) if isinstance(shards, dict) else ["model.safetensors"]
+    counts: Counter[str] = Counter()
+    for name in names:
+        entry = find_entry(repo.git, commit, name)
+        if entry and entry.is_file:
+            counts.update(_count(repo, entry, lfs))
+    return {"parameters": dict(counts), "total": sum(counts.values())} if counts else {}
+
+
+def _count(repo: Repo, entry: Entry, lfs: LfsStore) -> dict[str, int]:
+    length = int.from_bytes(_bytes(repo, entry, lfs, 0, 8), "little")
+    if length > _MAX_HEADER:
+        return {}
+    counts: dict[str, int] = {}
+    try:
+        header = json.loads(_bytes(repo, entry, lfs, 8, 8 + length))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + prod(tensor["shape"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return counts
+
+
+def _bytes(repo: Repo, entry: Entry, lfs: LfsStore, start: int, stop: int) -> bytes:
+    if entry.lfs is None:
+        return read_blob(repo.git, entry.oid)[start:stop]
+    if not lfs.holds(repo.path, entry.lfs.oid):
+        return b""
+    return b"".join(read_range(lfs.path(entry.lfs.oid), start, stop))

@@ -1,0 +1,175 @@
+"""Large files by their sha256: `DIR/lfs/aa/bb/<sha256>`, and in every repo a mark for each object it holds.
+
+The store is shared, the marks are not: knowing a sha256 gives nobody a file of a repo they may not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import threading
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from hfsoup.localhub.refusal import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+CHUNK = 1 << 20
+_OID = re.compile(r"[0-9a-f]{64}")
+_POINTER = re.compile(
+    rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]*\n)*oid sha256:([0-9a-f]{64})\nsize (\d{1,18})\n?"
+)
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What a pointer file says: sha256, size in bytes, and the size of the pointer file itself."""
+
+    oid: str
+    size: int
+    pointer_size: int
+
+
+def make_pointer(oid: str, size: int) -> bytes:
+    """The pointer file git keeps in place of a large one."""
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n".encode()
+
+
+def read_pointer(content: bytes) -> Pointer | None:
+    """The pointer in these bytes, if they are one."""
+    found = _POINTER.fullmatch(content)
+    return Pointer(found[1].decode(), int(found[2]), len(content)) if found else None
+
+
+def checked_oid(oid: object) -> str:
+    """A sha256 in hex; RefusedError 400 for anything else."""
+    if not isinstance(oid, str) or not _OID.fullmatch(oid):
+        raise RefusedError(400, f"Invalid LFS oid: {oid!r}, expected 64 hexadecimal digits of a sha256")
+    return oid
+
+
+class LfsStore:
+    """The large files of one Hub."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = folder / "lfs"
+        self._temp = self._root / "tmp"
+        # What an earlier run left half-written is of no use: no client resumes an upload.
+        shutil.rmtree(self._temp, ignore_errors=True)
+        self._temp.mkdir(parents=True)
+        self._lock = threading.Lock()
+
+    def path(self, oid: str) -> Path:
+        """Where the object lies or would lie."""
+        return self._root / oid[:2] / oid[2:4] / oid
+
+    def writer(self, oid: str, size: int) -> ObjectWriter:
+        """Start receiving an object."""
+        return ObjectWriter(self, self._temp / secrets.token_hex(16), oid, size)
+
+    def part(self, upload: str, number: int) -> Path:
+        """Where part `number` of a multipart upload is kept until all are there."""
+        if not re.fullmatch(r"[0-9a-f]{32}", upload):
+            raise RefusedError(400, "Invalid upload id")
+        folder = self._temp / f"parts-{upload}"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{number:05d}"
+
+    def join(self, upload: str, count: int, oid: str, size: int, repo: Path) -> None:
+        """Put the parts of a multipart upload together, check them, and give the object to the repo."""
+        parts = [self.part(upload, number) for number in range(1, count + 1)]
+        missing = [part.name for part in parts if not part.exists()]
+        if missing:
+            raise RefusedError(400, f"Upload incomplete: parts {', '.join(missing)} are missing")
+        with self.writer(oid, size) as writer:
+            for part in parts:
+                with part.open("rb") as file:
+                    while chunk := file.read(CHUNK):
+                        writer.write(chunk)
+            writer.finish(repo)
+        shutil.rmtree(parts[0].parent, ignore_errors=True)
+
+    def adopt(self, received: Path, oid: str, repo: Path) -> None:
+        """Move a checked file to its place and mark it as the repo's."""
+        target = self.path(oid)
+        with self._lock:
+            if not repo.exists():
+                raise RefusedError(404, f"Repository not found: {repo.stem}", code="RepoNotFound")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            received.replace(target)
+            mark = _mark(repo, oid)
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
+
+    def holds(self, repo: Path, oid: str) -> bool:
+        """Whether the repo at this place was given the object, and it is still there."""
+        return _mark(repo, oid).exists() and self.path(oid).exists()
+
+    def size(self, oid: str) -> int:
+        """Bytes of an object that is held."""
+        return self.path(oid).stat().st_size
+
+    def drop(self, repo: Path, others: Iterable[Path]) -> None:
+        """Delete the objects of a repo that went away, but for those one of the others holds."""
+        marks = repo / "hub-lfs"
+        with self._lock:
+            places = list(others)
+            for mark in marks.iterdir() if marks.is_dir() else ():
+                if not any(_mark(place, mark.name).exists() for place in places):
+                    self.path(mark.name).unlink(missing_ok=True)
+
+
+class ObjectWriter:
+    """Receives one object: hashes while writing, and puts it in place only if hash and size are right."""
+
+    def __init__(self, store: LfsStore, temp: Path, oid: str, size: int) -> None:
+        self._store, self._path, self._oid, self._size = store, temp, oid, size
+        self._hash = hashlib.sha256()
+        self._count = 0
+        self._file: IO[bytes] = temp.open("xb")
+
+    def __enter__(self) -> ObjectWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes; RefusedError 400 once there are more than announced."""
+        self._count += len(chunk)
+        if self._count > self._size:
+            raise RefusedError(400, f"Expected {self._size} bytes for {self._oid}, got more")
+        self._hash.update(chunk)
+        self._file.write(chunk)
+
+    def finish(self, repo: Path) -> None:
+        """Check and keep the object."""
+        if self._count != self._size:
+            raise RefusedError(400, f"Expected {self._size} bytes for {self._oid}, got {self._count}")
+        if self._hash.hexdigest() != self._oid:
+            raise RefusedError(400, f"Expected content of sha256 {self._oid}, got {self._hash.hexdigest()}")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._store.adopt(self._path, self._oid, repo)
+
+
+def read_range(path: Path, start: int, stop: int) -> Iterator[bytes]:
+    """The bytes `start:stop` of a file, in pieces."""
+    with path.open("rb") as file:
+        file.seek(start)
+        left = stop - start
+        while left > 0 and (chunk := file.read(min(CHUNK, left))):
+            left -= len(chunk)
+            yield chunk
+
+
+def _mark(repo: Path, oid: str) -> Path:
+    return repo / "hub-lfs" / oid

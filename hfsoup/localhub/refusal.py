@@ -1,0 +1,68 @@
+"""The answers a Hub gives when it will not do what was asked, as exceptions."""
+
+from __future__ import annotations
+
+
+class RefusedError(Exception):
+    """An HTTP error answer.
+
+    Args:
+        status: HTTP status.
+        message: the `error` of the JSON body.
+        code: the `X-Error-Code` header, by which clients choose their exception.
+        headers: further headers.
+        body: further fields of the JSON body.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str = "",
+        headers: dict[str, str] | None = None,
+        body: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})
+        self.body = {"error": message, **(body or {})}
+        if code:
+            self.headers["X-Error-Code"] = code
+
+
+class MovedError(Exception):
+    """The repo now has another name.
+
+    Args:
+        old: id asked for, `ns/name`.
+        new: id it has now.
+    """
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__(f"{old} is now {new}")
+        self.old = old
+        self.new = new
+
+
+def no_repo(repo_id: str, *, anonymous: bool) -> RefusedError:
+    """The repo is missing, or private and not the caller's: both look the same from outside."""
+    status = 401 if anonymous else 404
+    return RefusedError(status, f"Repository not found: {repo_id}", code="RepoNotFound")
+
+
+def no_revision(revision: str) -> RefusedError:
+    """No branch, tag or commit of that name."""
+    return RefusedError(404, f"Invalid rev id: {revision}", code="RevisionNotFound")
+
+
+def no_entry(path: str, commit: str, *, what: str = "Entry not found") -> RefusedError:
+    """No such file or folder; the commit lets clients remember that it is absent there."""
+    return RefusedError(404, f"{what}: {path}", code="EntryNotFound", headers={"X-Repo-Commit": commit})
+
+
+def bad_token() -> RefusedError:
+    """The token sent is not one of this Hub's."""
+    text = "Invalid credentials in Authorization header"
+    return RefusedError(401, text, headers={"X-Error-Message": text})

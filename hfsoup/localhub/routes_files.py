@@ -1,0 +1,161 @@
+"""Files and folders: listing, describing, downloading."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from starlette.responses import Response, StreamingResponse
+
+from hfsoup.localhub.call import Call, reply
+from hfsoup.localhub.lfs import read_range
+from hfsoup.localhub.reading import Entry, find_commit, find_entry, find_file, last_commits, read_blob, walk
+from hfsoup.localhub.refusal import RefusedError, no_entry
+from hfsoup.localhub.routing import Routes
+from hfsoup.localhub.store import timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import pygit2
+
+    from hfsoup.localhub.store import Repo
+
+routes = Routes()
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+@routes("GET", "/api/{kind}/{repo}/tree/{rev}/{path}")
+def tree(call: Call) -> Response:
+    """What a folder holds."""
+    repo = call.repo_to_read()
+    commit = find_commit(repo.git, call.params["rev"])
+    folder = find_entry(repo.git, commit, call.params["path"])
+    if folder is None or folder.is_file:
+        raise no_entry(call.params["path"], str(commit.id))
+    found = list(walk(repo.git, folder.oid, folder.path, recursive=call.flag("recursive")))
+    page, headers = call.page(found)
+    items = _items(repo, commit, page, expand=call.flag("expand"))
+    return reply(items, headers={**headers, "X-Repo-Commit": str(commit.id)})
+
+
+@routes("POST", "/api/{kind}/{repo}/paths-info/{rev}")
+def paths_info(call: Call) -> Response:
+    """What lies at the given paths; unknown ones are left out."""
+    repo = call.repo_to_read()
+    commit = find_commit(repo.git, call.params["rev"])
+    paths, expand = _asked_paths(call)
+    entries = [find_entry(repo.git, commit, path.strip("/")) for path in paths]
+    found = [entry for entry in entries if entry is not None and entry.path]
+    return reply(_items(repo, commit, found, expand=expand))
+
+
+@routes("GET HEAD", "/{web}/resolve/{rev}/{path}")
+def resolve(call: Call) -> Response:
+    """The content of a file, or the part that Range asks for."""
+    repo = call.repo_to_read()
+    commit = find_commit(repo.git, call.params["rev"])
+    entry = find_file(repo.git, commit, call.params["path"])
+    headers = {"X-Repo-Commit": str(commit.id), "ETag": f'"{entry.etag}"', **_disposition(entry.path)}
+    if entry.lfs is None:
+        return _blob(call, read_blob(repo.git, entry.oid), headers)
+    if not call.parts.lfs.holds(repo.path, entry.lfs.oid):
+        raise no_entry(entry.path, str(commit.id), what="The large file behind this pointer was never uploaded")
+    headers |= {"X-Linked-Etag": f'"{entry.lfs.oid}"', "X-Linked-Size": str(entry.size)}
+    port = call.parts.options.cdn_port
+    if port is not None:
+        origin = f"{call.request.url.scheme}://{call.request.url.hostname}:{port}"
+        headers["Location"] = call.parts.signer.href(origin, "get", entry.lfs.oid)
+        return Response(status_code=302, headers=headers)
+    return send_file(call, call.parts.lfs.path(entry.lfs.oid), entry.size, headers)
+
+
+@routes("GET HEAD", "/{web}/raw/{rev}/{path}")
+def raw(call: Call) -> Response:
+    """What git keeps at a path: for a large file its pointer."""
+    repo = call.repo_to_read()
+    commit = find_commit(repo.git, call.params["rev"])
+    entry = find_file(repo.git, commit, call.params["path"])
+    headers = {"X-Repo-Commit": str(commit.id), "ETag": f'"{entry.oid}"'}
+    return _blob(call, read_blob(repo.git, entry.oid), headers)
+
+
+def send_file(call: Call, path: Path, size: int, headers: dict[str, str]) -> Response:
+    """A file from disk, in pieces."""
+    start, stop, status, headers = _span(call, size, headers)
+    if status == 416 or call.request.method == "HEAD":
+        return _bare(status, headers)
+    return StreamingResponse(_pieces(path, start, stop), status, headers, media_type="application/octet-stream")
+
+
+def _pieces(path: Path, start: int, stop: int) -> Iterator[bytes]:
+    return read_range(path, start, stop)
+
+
+def _blob(call: Call, content: bytes, headers: dict[str, str]) -> Response:
+    start, stop, status, headers = _span(call, len(content), headers)
+    if status == 416 or call.request.method == "HEAD":
+        return _bare(status, headers)
+    return Response(content[start:stop], status, headers, media_type="text/plain")
+
+
+def _bare(status: int, headers: dict[str, str]) -> Response:
+    return Response(b"", status, headers)
+
+
+def _span(call: Call, size: int, headers: dict[str, str]) -> tuple[int, int, int, dict[str, str]]:
+    """First byte, byte after the last, status and headers of the part that is asked for."""
+    headers = {**headers, "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
+    found = _RANGE.fullmatch(call.request.headers.get("range", "").strip())
+    if found is None or not any(found.groups()):
+        return 0, size, 200, {**headers, "Content-Length": str(size)}
+    first, last = found.groups()
+    start = int(first) if first else max(size - int(last), 0)
+    stop = min(int(last) + 1, size) if first and last else size
+    if start >= stop:
+        return 0, 0, 416, {**headers, "Content-Range": f"bytes */{size}", "Content-Length": "0"}
+    part = {"Content-Range": f"bytes {start}-{stop - 1}/{size}", "Content-Length": str(stop - start)}
+    return start, stop, 206, {**headers, **part}
+
+
+def _disposition(path: str) -> dict[str, str]:
+    name = quote(path.rpartition("/")[2])
+    return {"Content-Disposition": f"inline; filename*=UTF-8''{name}"}
+
+
+def _asked_paths(call: Call) -> tuple[list[str], bool]:
+    """Python sends a form, JavaScript sends JSON."""
+    if "json" in call.request.headers.get("content-type", ""):
+        asked = call.json()
+        paths, expand = asked.get("paths", []), asked.get("expand") is True
+    else:
+        form = call.form()
+        paths, expand = form.get("paths", []), form.get("expand", [""])[0].lower() == "true"
+    if isinstance(paths, str):
+        paths = [paths]
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise RefusedError(400, "Expected paths as a list of strings")
+    return paths, expand
+
+
+def _items(repo: Repo, commit: pygit2.Commit, entries: list[Entry], *, expand: bool) -> list[dict[str, Any]]:
+    commits = last_commits(repo.git, commit, [entry.path for entry in entries]) if expand else {}
+    return [_item(entry, commits.get(entry.path)) for entry in entries]
+
+
+def _item(entry: Entry, last: pygit2.Commit | None) -> dict[str, Any]:
+    item: dict[str, Any] = {
+        "type": "file" if entry.is_file else "directory",
+        "oid": entry.oid,
+        "size": entry.size,
+        "path": entry.path,
+    }
+    if entry.lfs:
+        item["lfs"] = {"oid": entry.lfs.oid, "size": entry.lfs.size, "pointerSize": entry.lfs.pointer_size}
+    if last is not None:
+        title = last.message.partition("\n")[0]
+        item["lastCommit"] = {"id": str(last.id), "title": title, "date": timestamp(last.commit_time)}
+        item["securityFileStatus"] = None
+    return item

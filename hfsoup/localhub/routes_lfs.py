@@ -1,0 +1,167 @@
+"""Large files: the LFS batch call, and the signed addresses it hands out."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from hfsoup.localhub.auth import need_user
+from hfsoup.localhub.call import Call, reply
+from hfsoup.localhub.lfs import CHUNK, checked_oid
+from hfsoup.localhub.names import repo_name
+from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.routes_files import send_file
+from hfsoup.localhub.routing import Routes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hfsoup.localhub.store import Repo
+
+routes = Routes()
+_JSON = "application/vnd.git-lfs+json"
+
+
+@routes("POST", "/{web}/info/lfs/objects/batch")
+def batch(call: Call) -> Response:
+    """Where to send or fetch objects. One the repo does not hold must be sent, even if another repo holds it."""
+    asked = call.json()
+    if asked.get("hash_algo", "sha256") not in ("sha256", "sha_256"):
+        raise RefusedError(400, f"Unknown hash_algo {asked['hash_algo']!r}, expected sha256")
+    operation, objects = asked.get("operation"), asked.get("objects")
+    if operation not in ("upload", "download") or not isinstance(objects, list):
+        raise RefusedError(400, "Expected an operation, upload or download, and a list of objects")
+    repo = call.repo_to_read()
+    if operation == "upload":
+        need_user(call.user)
+    in_parts = operation == "upload" and "multipart" in (asked.get("transfers") or [])
+    found = [_object(call, repo, item, operation=operation, in_parts=in_parts) for item in objects]
+    large = in_parts and any("chunk_size" in _header(item) for item in found)
+    transfer = "multipart" if large else "basic"
+    return reply({"transfer": transfer, "objects": found, "hash_algo": "sha256"}, kind=_JSON)
+
+
+@routes("GET HEAD", "/lfs/get/{oid}")
+def get(call: Call) -> Response:
+    """The object, to whoever holds the signed address."""
+    oid = checked_oid(call.params["oid"])
+    call.parts.signer.check("get", oid, call.request.query_params)
+    path = call.parts.lfs.path(oid)
+    if not path.exists():
+        raise RefusedError(404, f"No object {oid}")
+    return send_file(call, path, path.stat().st_size, {"ETag": f'"{oid}"'})
+
+
+@routes("PUT", "/lfs/put/{oid}")
+async def put(call: Call) -> Response:
+    """Receive an object."""
+    oid, fields, repo = _upload(call, "put")
+    with call.parts.lfs.writer(oid, int(fields["size"])) as writer:
+        await _receive(call, writer.write)
+        await run_in_threadpool(writer.finish, repo)
+    return Response(status_code=200)
+
+
+@routes("PUT", "/lfs/part/{oid}")
+async def put_part(call: Call) -> Response:
+    """Receive one part of an object."""
+    _, fields, _ = _upload(call, "part")
+    part = call.parts.lfs.part(fields["upload"], int(fields["number"]))
+    incoming = part.with_suffix(f".{secrets.token_hex(4)}")
+    digest, most, count = hashlib.sha256(), int(fields["most"]), 0
+    with incoming.open("xb") as file:
+
+        def write(chunk: bytes) -> None:
+            nonlocal count
+            count += len(chunk)
+            if count > most:
+                raise RefusedError(400, f"Expected a part of at most {most} bytes, got more")
+            digest.update(chunk)
+            file.write(chunk)
+
+        await _receive(call, write)
+    incoming.replace(part)
+    return Response(status_code=200, headers={"ETag": f'"{digest.hexdigest()}"'})
+
+
+@routes("POST", "/lfs/join/{oid}")
+def join(call: Call) -> Response:
+    """All parts are sent: put them together."""
+    oid, fields, repo = _upload(call, "join")
+    call.parts.lfs.join(fields["upload"], int(fields["count"]), oid, int(fields["size"]), repo)
+    return reply({})
+
+
+@routes("POST", "/lfs/verify/{oid}")
+def verify(call: Call) -> Response:
+    """Whether an object arrived."""
+    oid, fields, repo = _upload(call, "verify")
+    if not call.parts.lfs.holds(repo, oid) or call.parts.lfs.size(oid) != int(fields["size"]):
+        raise RefusedError(404, f"No object {oid}")
+    return reply({}, kind=_JSON)
+
+
+def _object(call: Call, repo: Repo, item: Any, *, operation: str, in_parts: bool) -> dict[str, Any]:
+    if not isinstance(item, dict) or not isinstance(item.get("size"), int) or item["size"] < 0:
+        raise RefusedError(400, "Expected objects, each with an oid and a size")
+    oid, size = checked_oid(item.get("oid")), item["size"]
+    held = call.parts.lfs.holds(repo.path, oid)
+    answer: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
+    if operation == "download":
+        if not held:
+            return {**answer, "error": {"code": 404, "message": f"No object {oid} in {repo.name.id}"}}
+        return {**answer, "actions": {"download": {"href": call.parts.signer.href(call.base, "get", oid)}}}
+    if held:
+        return answer
+    fields = {"repo": repo.name.key, "size": size}
+    href = call.parts.signer.href
+    verify_at = {"href": href(call.base, "verify", oid, **fields)}
+    if in_parts and size > call.parts.options.part_size:
+        return {**answer, "actions": {"upload": _in_parts(call, oid, fields), "verify": verify_at}}
+    return {**answer, "actions": {"upload": {"href": href(call.base, "put", oid, **fields)}, "verify": verify_at}}
+
+
+def _in_parts(call: Call, oid: str, fields: dict[str, Any]) -> dict[str, Any]:
+    most = call.parts.options.part_size
+    count = ceil(fields["size"] / most)
+    href = call.parts.signer.href
+    fields = {**fields, "upload": secrets.token_hex(16)}
+    header = {"chunk_size": str(most)}
+    for number in range(1, count + 1):
+        header[f"{number:05d}"] = href(call.base, "part", oid, **fields, number=number, most=most)
+    return {"href": href(call.base, "join", oid, **fields, count=count), "header": header}
+
+
+def _header(item: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = item.get("actions", {}).get("upload", {}).get("header", {})
+    return found
+
+
+def _upload(call: Call, action: str) -> tuple[str, dict[str, str], Path]:
+    """Object, signed fields and place of the repo of a signed address."""
+    oid = checked_oid(call.params["oid"])
+    fields = call.parts.signer.check(action, oid, call.request.query_params)
+    kind, _, repo_id = fields["repo"].partition("/")
+    path = call.parts.store.path(repo_name(kind, repo_id))
+    if not path.exists():
+        raise RefusedError(404, f"Repository not found: {repo_id}", code="RepoNotFound")
+    return oid, fields, path
+
+
+async def _receive(call: Call, write: Callable[[bytes], None]) -> None:
+    """Hand the body on in pieces large enough to be worth a thread."""
+    pending: list[bytes] = []
+    size = 0
+    async for chunk in call.request.stream():
+        pending.append(chunk)
+        size += len(chunk)
+        if size >= CHUNK:
+            await run_in_threadpool(write, b"".join(pending))
+            pending, size = [], 0
+    await run_in_threadpool(write, b"".join(pending))

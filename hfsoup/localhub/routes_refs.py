@@ -1,0 +1,117 @@
+"""Branches, tags and history."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pygit2
+from pygit2.enums import ObjectType
+
+from hfsoup.localhub.call import Call, reply
+from hfsoup.localhub.commits import branch_exists, remove_ref
+from hfsoup.localhub.reading import find_commit, history
+from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.routing import Routes
+from hfsoup.localhub.store import signature, timestamp
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+routes = Routes()
+_GROUPS = {"branches": "refs/heads/", "converts": "refs/convert/", "tags": "refs/tags/"}
+
+
+@routes("GET", "/api/{kind}/{repo}/refs")
+def refs(call: Call) -> Response:
+    """All branches and tags; pull requests if asked for."""
+    git = call.repo_to_read().git
+    groups = {**_GROUPS, **({"pullRequests": "refs/pr/"} if call.flag("include_prs") else {})}
+    return reply({group: _refs(git, prefix) for group, prefix in groups.items()})
+
+
+@routes("GET", "/api/{kind}/{repo}/commits/{rev}")
+def commits(call: Call) -> Response:
+    """History of a revision, newest first."""
+    git = call.repo_to_read().git
+    found = list(history(git, find_commit(git, call.params["rev"])))
+    page, headers = call.page(found)
+    formatted = "formatted" in call.values("expand")
+    return reply(
+        [_commit(item, formatted=formatted) for item in page], headers={**headers, "X-Total-Count": str(len(found))}
+    )
+
+
+@routes("POST", "/api/{kind}/{repo}/branch/{name}")
+def create_branch(call: Call) -> Response:
+    """A branch at main, or at the starting point asked for."""
+    repo, name = call.repo_to_write(), call.params["name"]
+    start = str(call.json().get("startingPoint") or "main")
+    with call.parts.store.lock(repo.name):
+        if branch_exists(repo.git, name):
+            raise RefusedError(409, f"Reference already exists: {name}")
+        repo.git.references.create(f"refs/heads/{name}", find_commit(repo.git, start).id)
+    return reply({})
+
+
+@routes("DELETE", "/api/{kind}/{repo}/branch/{name}")
+def delete_branch(call: Call) -> Response:
+    """Delete a branch, but not main."""
+    repo, name = call.repo_to_write(), call.params["name"]
+    if name == "main":
+        raise RefusedError(403, "The branch main cannot be deleted")
+    with call.parts.store.lock(repo.name):
+        remove_ref(repo.git, f"refs/heads/{name}", name)
+    return reply({})
+
+
+@routes("POST", "/api/{kind}/{repo}/tag/{rev}")
+def create_tag(call: Call) -> Response:
+    """A tag on a revision, annotated if it has a message."""
+    repo, asked = call.repo_to_write(), call.json()
+    name = str(asked.get("tag") or "")
+    ref = f"refs/tags/{name}"
+    if not pygit2.reference_is_valid_name(ref):
+        raise RefusedError(400, f"Invalid tag name: {name!r}")
+    with call.parts.store.lock(repo.name):
+        commit = find_commit(repo.git, call.params["rev"])
+        if ref in repo.git.references:
+            raise RefusedError(409, f"Reference already exists: {name}")
+        if asked.get("message") and call.user:
+            person = signature(call.user.name)
+            repo.git.create_tag(name, commit.id, ObjectType.COMMIT, person, str(asked["message"]))
+        else:
+            repo.git.references.create(ref, commit.id)
+    return reply({})
+
+
+@routes("DELETE", "/api/{kind}/{repo}/tag/{name}")
+def delete_tag(call: Call) -> Response:
+    """Delete a tag."""
+    repo, name = call.repo_to_write(), call.params["name"]
+    with call.parts.store.lock(repo.name):
+        remove_ref(repo.git, f"refs/tags/{name}", name)
+    return reply({})
+
+
+def _refs(git: pygit2.Repository, prefix: str) -> list[dict[str, Any]]:
+    found = []
+    for ref in sorted(git.references):
+        if ref.startswith(prefix):
+            target = git.references[ref].peel(pygit2.Commit).id
+            found.append({"name": ref.removeprefix(prefix), "ref": ref, "targetCommit": str(target)})
+    return found
+
+
+def _commit(commit: pygit2.Commit, *, formatted: bool) -> dict[str, Any]:
+    title, _, message = commit.message.partition("\n")
+    item: dict[str, Any] = {
+        "id": str(commit.id),
+        "title": title,
+        "message": message.strip("\n"),
+        "date": timestamp(commit.commit_time),
+        "authors": [{"user": commit.author.name}],
+    }
+    if formatted:
+        item["formatted"] = {"title": escape(title), "message": escape(message.strip("\n"))}
+    return item

@@ -1,0 +1,177 @@
+"""The repos of one Hub: bare git repositories `DIR/repos/<kind>/<ns>/<name>.git` with a hub.json inside."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import threading
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import pygit2
+from pygit2.enums import FileMode, RepositoryInitFlag
+
+from hfsoup.localhub.attributes import default_attributes
+from hfsoup.localhub.files import replace
+from hfsoup.localhub.names import KINDS, RepoName, repo_name
+from hfsoup.localhub.refusal import MovedError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAIN = "refs/heads/main"
+
+
+@dataclass
+class Meta:
+    """What a repo knows beside its refs: the content of its hub.json."""
+
+    created: str
+    identifier: str = field(default_factory=lambda: secrets.token_hex(12))
+    visibility: str = "public"
+    gated: str | bool = False
+    granted: list[str] = field(default_factory=list)
+    disabled: bool = False
+    sdk: str | None = None
+    discussions: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A repo opened for one request."""
+
+    name: RepoName
+    path: Path
+    meta: Meta
+    git: pygit2.Repository
+
+
+class Store:
+    """All repos below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = folder / "repos"
+        self._temp = folder / "tmp"
+        self._moves = folder / "moved.json"
+        shutil.rmtree(self._temp, ignore_errors=True)
+        self._temp.mkdir(parents=True)
+        self._root.mkdir(exist_ok=True)
+        self._locks: dict[str, threading.RLock] = {}
+        self._guard = threading.Lock()
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds `<kind>/<ns>/<name>.git`."""
+        return self._root
+
+    def path(self, name: RepoName) -> Path:
+        """Where a repo lies or would lie."""
+        return self._root / name.kind / f"{name.id}.git"
+
+    def lock(self, name: RepoName) -> threading.RLock:
+        """What to hold while refs or hub.json of this repo change."""
+        with self._guard:
+            return self._locks.setdefault(name.key, threading.RLock())
+
+    def open(self, name: RepoName) -> Repo | None:
+        """The repo, None if there is none of that name; MovedError if it was renamed."""
+        path = self.path(name)
+        try:
+            meta = Meta(**json.loads((path / "hub.json").read_text()))
+        except (FileNotFoundError, NotADirectoryError):
+            new = self._moved().get(name.key)
+            if new is not None:
+                raise MovedError(name.id, new) from None
+            return None
+        return Repo(name, path, meta, pygit2.Repository(str(path)))
+
+    def save(self, repo: Repo) -> None:
+        """Write a repo's hub.json; hold its lock from before it was opened."""
+        replace(repo.path / "hub.json", json.dumps(asdict(repo.meta), indent=1).encode())
+
+    def names(self, kind: str) -> Iterator[RepoName]:
+        """All repos of a kind, in order of their names."""
+        for path in sorted(self._root.glob(f"{kind}/*/*.git")):
+            yield RepoName(kind, f"{path.parent.name}/{path.name.removesuffix('.git')}")
+
+    def still(self) -> threading.Lock:
+        """What to hold so that no repo is moved."""
+        return self._guard
+
+    def paths(self) -> Iterator[Path]:
+        """Where the repos of all kinds lie."""
+        for kind in KINDS:
+            yield from (self.path(name) for name in self.names(kind))
+
+    def create(self, name: RepoName, meta: Meta, author: str) -> bool:
+        """Make a repo with a first commit; False if the name is taken."""
+        path = self.path(name)
+        with self.lock(name):
+            if path.exists():
+                return False
+            fresh = self._temp / secrets.token_hex(8)
+            _init(fresh, default_attributes(name.kind), author)
+            replace(fresh / "hub.json", json.dumps(asdict(meta), indent=1).encode())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.rename(path)
+        return True
+
+    def delete(self, name: RepoName) -> Path:
+        """Take a repo away at once; returns where it lies now, to be removed by the caller."""
+        grave = self._temp / secrets.token_hex(8)
+        with self.lock(name):
+            self.path(name).rename(grave)
+        return grave
+
+    def move(self, old: RepoName, new: RepoName) -> None:
+        """Give a repo another name; the old one leads to it from then on."""
+        first, second = sorted((old, new), key=lambda name: name.key)
+        with self.lock(first), self.lock(second), self._guard:
+            target = self.path(new)
+            if target.exists():
+                raise RefusedError(409, f"You already have a repo named {new.id}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.path(old).rename(target)
+            moved = {key: new.id if RepoName(old.kind, to) == old else to for key, to in self._moved().items()}
+            moved[old.key] = new.id
+            moved.pop(new.key, None)
+            replace(self._moves, json.dumps(moved, indent=1).encode())
+
+    def _moved(self) -> dict[str, str]:
+        try:
+            known: dict[str, str] = json.loads(self._moves.read_text())
+        except FileNotFoundError:
+            return {}
+        return known
+
+
+def signature(author: str) -> pygit2.Signature:
+    """A commit's author: a user of this Hub, now."""
+    now = int(datetime.now(timezone.utc).timestamp())
+    return pygit2.Signature(author, f"{author}@localhub.invalid", now, 0)
+
+
+def timestamp(seconds: float | None = None) -> str:
+    """A time as the Hub writes it, now if none is given."""
+    moment = datetime.now(timezone.utc) if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def checked_name(kind: str, repo_id: str) -> RepoName | None:
+    """The name if it is one a repo here can have, else None."""
+    try:
+        return repo_name(kind, repo_id)
+    except RefusedError:
+        return None
+
+
+def _init(path: Path, attributes: str, author: str) -> None:
+    flags = RepositoryInitFlag.BARE | RepositoryInitFlag.MKPATH | RepositoryInitFlag.NO_REINIT
+    git = pygit2.init_repository(str(path), flags=flags, initial_head="main")
+    index = pygit2.Index()
+    index.add(pygit2.IndexEntry(".gitattributes", git.create_blob(attributes.encode()), FileMode.BLOB))
+    person = signature(author)
+    git.create_commit(MAIN, person, person, "initial commit", index.write_tree(git), [])

@@ -1,0 +1,122 @@
+"""Every option of a bake, declared once: the command line, `hfsoup.bake` and `soup.json` are made from this."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from hfsoup.errors import UsageError
+from hfsoup.searching import Rules
+from hfsoup.types import Request
+
+FLOATS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+def _option(default: Any, group: str, text: str) -> Any:
+    return field(default=default, metadata={"group": group, "help": text})
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a bake does beyond its ingredients. See `hfsoup bake --help` for the words."""
+
+    recipe: str | None = _option(
+        None, "Search", "which ingredients go in: see `hfsoup recipes` [greedy with data, else uniform]"
+    )
+    merge: str = _option("mean", "Search", "how their weights become one: see `hfsoup recipes`")
+    passes: int = _option(1, "Search", "how often greedy and pruned go over the ingredients")
+    accept: str = _option(">=", "Search", "keep a change that scores '>=' or '>' what there was")
+    margin: float = _option(0.0, "Search", "keep a change only if its paired gain is this many standard errors")
+    min_score: float | None = _option(None, "Search", "leave out ingredients that score less alone")
+    max_ingredients: int | None = _option(None, "Search", "the most ingredients in the soup")
+    keep_best: bool = _option(False, "Search", "pruned never drops the best ingredient")
+    include_soups: bool = _option(False, "Search", "a glob may pick up soups too")
+    seed: int = _option(0, "Search", "the order of greedy-random")
+    dataset: str | None = _option(None, "Data", "a dataset on the Hub, or a local folder or file")
+    dataset_config: str | None = _option(None, "Data", "which configuration of the dataset")
+    split: str | None = _option(None, "Data", "the split that selects [validation]")
+    test_split: str | None = _option(None, "Data", "the split that reports [test; without one, --split is halved]")
+    image_column: str | None = _option(None, "Data", "the column of images [the only one]")
+    label_column: str | None = _option(None, "Data", "the column of classes [the only one]")
+    limit: int | None = _option(None, "Data", "at most this many images of each split, every class in its share")
+    metric: str = _option(
+        "accuracy", "Data", "accuracy, top5_accuracy, f1_macro, balanced_accuracy, or a name evaluate knows"
+    )
+    trust_remote_metric: bool = _option(False, "Data", "run the script of a metric that is not ours")
+    batch_size: int = _option(64, "Compute", "images per forward pass")
+    dtype: str | None = _option(None, "Compute", "float32, float16 or bfloat16 for the soup [as the ingredients]")
+    device: str = _option("auto", "Compute", "where to score: auto, cpu, cuda")
+    bn: str = _option("average", "Compute", "batch-norm statistics: average")
+    output: str | None = _option(None, "Result", "the folder to write [soup, soup-2, …]")
+    push: str | None = _option(None, "Result", "the repository to push the soup to")
+    private: bool = _option(False, "Result", "make that repository private")
+    create_pr: bool = _option(False, "Result", "push as a pull request")
+    revision: str | None = _option(None, "Result", "push to this branch")
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and self.dtype not in FLOATS:
+            raise UsageError(f"there is no dtype {self.dtype!r}; known: {', '.join(FLOATS)}")
+        if self.bn != "average":
+            raise UsageError(f"there is no batch-norm mode {self.bn!r}; known: average")
+        if self.batch_size < 1:
+            raise UsageError(f"batch-size must be at least 1, found {self.batch_size}")
+        if self.limit is not None and self.limit < 2:
+            raise UsageError(f"limit must be at least 2, found {self.limit}")
+        if self.dataset is None and (self.min_score is not None or self.margin):
+            raise UsageError("a floor or a margin needs scores", hint="--dataset ORG/NAME")
+        self.rules()
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> Options:
+        """Options from keywords; an unknown one is an error that lists the known."""
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise UsageError(f"there is no option {name!r}; known: {', '.join(known)}")
+        return cls(**given)
+
+    @property
+    def chosen_recipe(self) -> str:
+        """The recipe asked for, else greedy where there is data and uniform where there is none."""
+        return self.recipe or ("greedy" if self.dataset else "uniform")
+
+    @property
+    def stored_dtype(self) -> str | None:
+        """The safetensors name of `dtype`."""
+        return FLOATS[self.dtype] if self.dtype else None
+
+    def rules(self) -> Rules:
+        """What the search honours."""
+        return Rules(
+            self.accept, self.margin, self.passes, self.seed, self.min_score, self.max_ingredients, self.keep_best
+        )
+
+    def request(self) -> Request:
+        """What is asked of the dataset."""
+        if self.dataset is None:
+            raise UsageError("this needs a dataset", hint="--dataset ORG/NAME")
+        return Request(
+            self.dataset,
+            self.dataset_config,
+            self.split,
+            self.test_split,
+            self.image_column,
+            self.label_column,
+            self.limit,
+        )
+
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+    def command(self, ingredients: list[str], **changes: Any) -> str:
+        """The shell command that bakes `ingredients` with these options."""
+        words = ["hfsoup", "bake", *ingredients]
+        for name, value in {**self.changed(), **changes}.items():
+            if value is None:
+                continue
+            words.append("--" + name.replace("_", "-"))
+            if value is not True:
+                words.append(str(value))
+        return shlex.join(words)

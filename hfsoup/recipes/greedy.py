@@ -1,0 +1,30 @@
+"""Start at the best ingredient and keep each further one that does no harm."""
+
+from __future__ import annotations
+
+from hfsoup.recipes import recipe
+from hfsoup.searching import Search
+
+
+@recipe(
+    "greedy",
+    paper="arXiv:2203.05482",
+    summary="from the best ingredient on, best first, keep each that does not lower the selection score",
+)
+def greedy(search: Search) -> tuple[int, ...]:
+    """Algorithm 1 of the paper; later passes offer again what is not yet in."""
+    best, *others = search.ranked
+    return grow(search, best, others)
+
+
+def grow(search: Search, best: int, others: list[int]) -> tuple[int, ...]:
+    """Offer `others` in order to the mix that starts as `best`, until a pass changes nothing or the cap is reached."""
+    search.start((best,))
+    for _ in range(search.rules.passes):
+        before = search.current
+        for ingredient in others:
+            if ingredient not in search.current and len(search.current) < search.cap:
+                search.offer("add", ingredient)
+        if search.current == before:
+            break
+    return search.current

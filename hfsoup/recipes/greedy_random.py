@@ -1,0 +1,22 @@
+"""Greedy, with the order of the others drawn by lot."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hfsoup.recipes import recipe
+from hfsoup.recipes.greedy import grow
+from hfsoup.searching import Search
+
+
+@recipe(
+    "greedy-random",
+    paper="arXiv:2301.10092",
+    summary="as greedy, but the others come in an order shuffled by --seed",
+)
+def greedy_random(search: Search) -> tuple[int, ...]:
+    """Start at the best ingredient; the order of the others does not depend on their scores."""
+    best, *others = search.ranked
+    others.sort()
+    Random(search.rules.seed).shuffle(others)  # noqa: S311 - an order, not a secret
+    return grow(search, best, others)

@@ -1,0 +1,25 @@
+"""Start at all ingredients and drop each one whose absence does no harm."""
+
+from __future__ import annotations
+
+from hfsoup.recipes import recipe
+from hfsoup.searching import Search
+
+
+@recipe(
+    "pruned",
+    paper="arXiv:2301.10092",
+    summary="from all ingredients on, worst first, drop each whose absence does not lower the selection score",
+)
+def pruned(search: Search) -> tuple[int, ...]:
+    """Never empties the mix; the best ingredient may go too unless `keep_best`."""
+    search.start(search.ranked[: search.cap])
+    protected = search.ranked[:1] if search.rules.keep_best else ()
+    for _ in range(search.rules.passes):
+        before = search.current
+        for ingredient in reversed(before):
+            if len(search.current) > 1 and ingredient not in protected:
+                search.offer("drop", ingredient)
+        if search.current == before:
+            break
+    return search.current

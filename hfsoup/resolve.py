@@ -1,0 +1,160 @@
+"""Names, globs, revisions and folders become sources, each pinned to a commit."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hfsoup.errors import UsageError
+from hfsoup.hub import api, hub_errors
+from hfsoup.types import RemoteFile, Source
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
+
+SOUP_TAG = "model-soup"
+_WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A repository or folder that a pattern stands for, not pinned yet."""
+
+    id: str
+    revision: str | None
+    folder: Path | None
+    soup: bool = False
+
+
+def resolve(
+    patterns: Iterable[str],
+    *,
+    exclude: str | None = None,
+    include_soups: bool = False,
+    notify: Callable[[str], None] = lambda _: None,
+) -> tuple[Source, ...]:
+    """Pin every ingredient that `patterns` name, in the order given; a glob's matches come in natural order.
+
+    Args:
+        patterns: `org/name`, `org/glob-*`, either with `@REVISION`, local folders, globs of local folders.
+        exclude: a repository that a glob must not pick up, the push target.
+        include_soups: let a glob pick up soups too.
+        notify: told about everything that is left out.
+
+    Raises:
+        UsageError: a pattern matches nothing.
+        HubError: the Hub refuses or cannot be reached.
+    """
+    sources: dict[tuple[str, str | None], Source] = {}
+    for pattern in patterns:
+        kept = [c for c in _expand(pattern) if not _left_out(c, pattern, exclude, include_soups, notify)]
+        if not kept:
+            raise UsageError(f"nothing matches {pattern!r}", hint="hf models list --author ORG, or a folder as ./NAME")
+        with ThreadPoolExecutor(8) as pool:
+            pinned = list(pool.map(partial(_pin, asked=pattern), kept))
+        for source in pinned:
+            key = (str(source.folder or source.id), source.revision)
+            if key in sources:
+                notify(f"{source} is named twice; the second one is dropped")
+            sources.setdefault(key, source)
+    return tuple(sources.values())
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """A sort key under which `model-2` comes before `model-10`."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def _expand(pattern: str) -> list[Candidate]:
+    """Everything that one pattern stands for."""
+    folders = _folders(pattern)
+    if folders is not None:
+        return folders
+    name, _, revision = pattern.partition("@")
+    ids = _matching(name) if _WILD.search(name) else [Candidate(name, None, None)]
+    if not revision:
+        return ids
+    if not _WILD.search(revision):
+        return [Candidate(c.id, revision, None, c.soup) for c in ids]
+    return list(chain.from_iterable(_revisions(c, revision) for c in ids))
+
+
+def _folders(pattern: str) -> list[Candidate] | None:
+    """Local model folders that match, or None where the pattern is meant for the Hub."""
+    text = str(Path(pattern).expanduser()) if pattern.startswith("~") else pattern
+    local = text.startswith((".", "/")) or text.count("/") > 1
+    matches = [Path(text)] if Path(text).is_dir() else [Path(m) for m in glob.glob(text)]  # noqa: PTH207
+    models = [m for m in matches if (m / "config.json").is_file()]
+    if not models and not local:
+        return None
+    if not models and len(matches) == 1 and matches[0].is_dir():
+        raise UsageError("expected a model folder, found no config.json", where=str(matches[0]))
+    return [Candidate(str(m), None, m, _is_soup(m)) for m in sorted(models, key=lambda m: natural(str(m)))]
+
+
+def _is_soup(folder: Path) -> bool:
+    return (folder / "soup.json").is_file()
+
+
+def _matching(name: str) -> list[Candidate]:
+    """Repositories on the Hub whose full name matches a glob."""
+    author, _, rest = name.partition("/")
+    if not rest or _WILD.search(author):
+        raise UsageError(f"a glob needs a fixed owner, as in org/model-*; found {name!r}")
+    with hub_errors(author):
+        models = list(api().list_models(author=author))
+    found = [Candidate(m.id, None, None, SOUP_TAG in (m.tags or ())) for m in models if fnmatchcase(m.id, name)]
+    return sorted(found, key=lambda c: natural(c.id))
+
+
+def _revisions(candidate: Candidate, pattern: str) -> list[Candidate]:
+    """The branches and tags of a repository that match a glob."""
+    with hub_errors(candidate.id):
+        refs = api().list_repo_refs(candidate.id)
+    names = [ref.name for ref in (*refs.branches, *refs.tags) if fnmatchcase(ref.name, pattern)]
+    return [Candidate(candidate.id, name, None, candidate.soup) for name in sorted(names, key=natural)]
+
+
+def _left_out(
+    candidate: Candidate, pattern: str, exclude: str | None, include_soups: bool, notify: Callable[[str], None]
+) -> bool:
+    """Whether a glob's match is left out: a soup, or the push target."""
+    if not _WILD.search(pattern):
+        return False
+    if candidate.id == exclude and candidate.folder is None:
+        notify(f"{candidate.id} is where the soup is pushed; left out")
+        return True
+    if candidate.soup and not include_soups:
+        notify(f"{candidate.id} is a soup itself; left out (--include-soups takes it in)")
+        return True
+    return False
+
+
+def _pin(candidate: Candidate, asked: str) -> Source:
+    """Fix a candidate: a commit and its files on the Hub, the real path of a folder."""
+    if candidate.folder is not None:
+        return Source(candidate.id, asked, None, candidate.folder.resolve())
+    where = f"{candidate.id}@{candidate.revision}" if candidate.revision else candidate.id
+    with hub_errors(where):
+        info = _info(api(), candidate)
+    if info.sha is None:
+        raise UsageError("the Hub names no commit", where=where)
+    return Source(candidate.id, asked, info.sha, None, tuple(_remote(s) for s in info.siblings or ()))
+
+
+def _info(hub: HfApi, candidate: Candidate) -> ModelInfo:
+    return hub.model_info(candidate.id, revision=candidate.revision, files_metadata=True)
+
+
+def _remote(sibling: RepoSibling) -> RemoteFile:
+    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+    return RemoteFile(sibling.rfilename, sibling.size or 0, sha256, sibling.blob_id or "")

@@ -1,0 +1,132 @@
+"""What a recipe may ask of a search, and the record of every decision it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hfsoup.errors import SoupError, UsageError
+from hfsoup.types import Decision, Mix, Score, accepts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What every recipe honours; `max_ingredients` is a hard cap, `min_score` a floor for single ingredients."""
+
+    accept: str = ">="
+    margin: float = 0.0
+    passes: int = 1
+    seed: int = 0
+    min_score: float | None = None
+    max_ingredients: int | None = None
+    keep_best: bool = False
+
+    def __post_init__(self) -> None:
+        if self.accept not in (">=", ">"):
+            raise UsageError(f"accept must be '>=' or '>', found {self.accept!r}")
+        if self.passes < 1:
+            raise UsageError(f"passes must be at least 1, found {self.passes}")
+        if self.max_ingredients is not None and self.max_ingredients < 1:
+            raise UsageError(f"max-ingredients must be at least 1, found {self.max_ingredients}")
+        if self.margin < 0:
+            raise UsageError(f"margin must not be negative, found {self.margin}")
+
+
+class Search:
+    """A walk from mix to mix. It never touches a tensor: `score` says how good a mix is, each asked once.
+
+    Args:
+        names: the ingredients, in the order given.
+        score: the score of a mix on the selection split; None where there is no data, then nothing can be ranked.
+        observe: called with every decision as it is taken.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        score: Callable[[Mix], Score] | None,
+        rules: Rules,
+        observe: Callable[[Decision], None] = lambda _: None,
+    ) -> None:
+        self.names, self.rules = tuple(names), rules
+        self.trace: list[Decision] = []
+        self.scores: dict[Mix, Score] = {}
+        self._score, self._observe = score, observe
+        self._current: tuple[int, ...] = ()
+        self._ranked: tuple[int, ...] | None = None
+
+    @property
+    def ranked(self) -> tuple[int, ...]:
+        """Ingredients at or above the floor, best first; ties, and all where there is no data, in the order given."""
+        if self._ranked is None:
+            order = range(len(self.names))
+            if self._score is None:
+                self._ranked = tuple(order)
+            else:
+                scores = [self.score((i,)) for i in order]
+                self._ranked = tuple(
+                    sorted((i for i in order if self._above_floor(scores[i])), key=lambda i: -scores[i].key)
+                )
+            if not self._ranked:
+                raise SoupError(
+                    f"no ingredient reaches the floor of {self.rules.min_score}",
+                    hint="a lower --min-score",
+                )
+        return self._ranked
+
+    @property
+    def cap(self) -> int:
+        """The most ingredients that a mix may have."""
+        return self.rules.max_ingredients or len(self.names)
+
+    @property
+    def current(self) -> tuple[int, ...]:
+        """The ingredients of the best mix so far."""
+        return self._current
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """Ingredients below the floor."""
+        return tuple(i for i in range(len(self.names)) if i not in self.ranked)
+
+    def mix(self, members: tuple[int, ...]) -> Mix:
+        """The plain mean of `members`."""
+        return Mix.of(members, len(self.names))
+
+    def score(self, members: tuple[int, ...]) -> Score:
+        """The selection score of the mean of `members`, measured once."""
+        mix = self.mix(members)
+        if mix not in self.scores:
+            if self._score is None:
+                raise UsageError("this recipe needs scores", hint="--dataset ORG/NAME, or --recipe uniform")
+            self.scores[mix] = self._score(mix)
+        return self.scores[mix]
+
+    def start(self, members: tuple[int, ...]) -> None:
+        """Begin the walk at the mean of `members`."""
+        self._current = members
+
+    def offer(self, action: str, ingredient: int) -> bool:
+        """Score the current mix with `ingredient` added or dropped, record the decision, go there if accepted."""
+        if action == "add":
+            members = (*self._current, ingredient)
+        else:
+            members = tuple(i for i in self._current if i != ingredient)
+        incumbent = self.score(self._current)
+        fresh = self.mix(members) not in self.scores
+        candidate = self.score(members)
+        rules = self.rules
+        accepted = accepts(candidate=candidate, incumbent=incumbent, rule=rules.accept, margin=rules.margin)
+        images = candidate.total if fresh else 0
+        decision = Decision(len(self.trace) + 1, action, ingredient, candidate, accepted, images)
+        self.trace.append(decision)
+        self._observe(decision)
+        if accepted:
+            self._current = members
+        return accepted
+
+    def _above_floor(self, score: Score) -> bool:
+        return self.rules.min_score is None or score.value >= self.rules.min_score

@@ -1,0 +1,148 @@
+"""A baked soup: what it is made of, what was measured, and what can be done with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfsoup import __version__
+from hfsoup.types import Comparison, Decision, Family, Mix, Score
+
+if TYPE_CHECKING:
+    from hfsoup.images import Images
+    from hfsoup.options import Options
+    from hfsoup.push import Pushed
+
+
+@dataclass(frozen=True)
+class Soup:
+    """The result of a bake.
+
+    `scores` are the ingredients' own on the selection split, None where there was no data; `best` is the index of the
+    best ingredient; `path` is set once the soup is written and `pushed` once it is on the Hub.
+    """
+
+    family: Family
+    mix: Mix
+    options: Options
+    patterns: tuple[str, ...]
+    scores: tuple[Score | None, ...]
+    trace: tuple[Decision, ...] = ()
+    selection: Score | None = None
+    comparison: Comparison | None = None
+    best: int | None = None
+    images: Images | None = None
+    images_forwarded: int = 0
+    notes: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    path: Path | None = None
+    hashes: dict[str, str] = field(default_factory=dict)
+    pushed: Pushed | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The metric on the selection split; None without data."""
+        return self.selection.value if self.selection else None
+
+    @property
+    def test(self) -> float | None:
+        """The metric on the test split; None without data."""
+        return self.comparison.soup.value if self.comparison else None
+
+    @property
+    def sha256(self) -> str | None:
+        """The sha256 of the weight file, or of the lines `sha256  name` of several; None before it is written."""
+        if len(self.hashes) < 2:
+            return next(iter(self.hashes.values()), None)
+        return hashlib.sha256("".join(f"{h}  {n}\n" for n, h in sorted(self.hashes.items())).encode()).hexdigest()
+
+    def save(self, folder: str | Path) -> Soup:
+        """Write the complete model folder, which must not exist yet; the soup with its path and hashes."""
+        from hfsoup.average import Averager
+        from hfsoup.card import card
+        from hfsoup.lock import lock
+        from hfsoup.write import staged, write_configs, write_weights
+
+        target, dtype = Path(folder), self.options.stored_dtype
+        with staged(target) as stage, Averager(self.family, self.options.merge, dtype) as averager:
+            hashes = write_weights(averager, self.mix, stage)
+            write_configs(self.family, stage, dtype)
+            text = json.dumps(lock(self, hashes), indent=2, ensure_ascii=False)
+            (stage / "soup.json").write_text(text + "\n", encoding="utf-8")
+            (stage / "README.md").write_text(card(self), encoding="utf-8")
+        return replace(self, path=target, hashes=hashes)
+
+    def push_to_hub(
+        self, repo: str, *, private: bool = False, create_pr: bool = False, revision: str | None = None
+    ) -> Soup:
+        """Push to the Hub in one commit; the soup with where it went."""
+        from hfsoup.push import push
+
+        if self.path is None:
+            with tempfile.TemporaryDirectory() as folder:
+                saved = self.save(Path(folder) / "soup")
+                return replace(
+                    saved.push_to_hub(repo, private=private, create_pr=create_pr, revision=revision), path=None
+                )
+        return replace(self, pushed=push(self.path, repo, private=private, create_pr=create_pr, revision=revision))
+
+    def pipeline(self, **options: Any) -> Any:
+        """A transformers image-classification pipeline on this soup; `options` go to `transformers.pipeline`."""
+        from transformers import pipeline
+
+        if self.path is not None:
+            return pipeline("image-classification", model=str(self.path), **options)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(Path(folder) / "soup")
+            return pipeline("image-classification", model=str(Path(folder) / "soup"), **options)
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """The trace as plain values."""
+        return [
+            {
+                "step": d.step,
+                "action": d.action,
+                "ingredient": self.family.ingredients[d.ingredient].id,
+                "score": d.score.value,
+                "accepted": d.accepted,
+                "images": d.images,
+            }
+            for d in self.trace
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The one object that `--json` writes."""
+        c, best = self.comparison, self.best
+        weights = zip(self.family.ingredients, self.mix.coefficients, self.scores, strict=True)
+        return {
+            "hfsoup": __version__,
+            "recipe": self.options.chosen_recipe,
+            "merge": self.options.merge,
+            "metric": self.options.metric,
+            "ingredients": [
+                {"id": i.id, "revision": i.source.revision, "score": s and s.value, "weight": w, "used": w != 0}
+                for i, w, s in weights
+            ],
+            "trace": self.decisions(),
+            "soup": {
+                "score": self.score,
+                "test": self.test,
+                "ci95": list(c.interval) if c and c.interval else None,
+                "path": str(self.path) if self.path else None,
+                "sha256": self.sha256,
+            },
+            "best_ingredient": None
+            if best is None
+            else {
+                "id": self.family.ingredients[best].id,
+                "score": (s := self.scores[best]) and s.value,
+                "test": c.best.value if c else None,
+            },
+            "images_forwarded": self.images_forwarded,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "pushed": vars(self.pushed) if self.pushed else None,
+        }

@@ -1,0 +1,169 @@
+"""Safetensors files read and written block by block, with headers believed only after a check.
+
+The format: eight bytes of header length, a JSON header, then the tensors' bytes
+(https://github.com/huggingface/safetensors#format).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.errors import SoupError
+from hfsoup.types import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+MAX_HEADER = 8 << 20
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+INTEGERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.uint8}
+STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, **INTEGERS}
+
+
+class TensorFile:
+    """One safetensors file, open for reading; blocks are read into private memory, never mapped."""
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        self.path, self.name = path, name or str(path)
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(self._handle).st_size
+            self.tensors = {spec.name: spec for spec in parse_header(*self._header(size), size, where=self.name)}
+        except SoupError:
+            self.close()
+            raise
+
+    def read(self, spec: TensorSpec, begin: int, count: int) -> NDArray[Any]:
+        """`count` elements of a tensor from element `begin` on, flat, as stored (bfloat16 as its uint16 bits)."""
+        stored = np.dtype(STORED[spec.dtype])
+        block = np.empty(count, stored)
+        view = memoryview(block.view(np.uint8))  # type: ignore[arg-type]
+        at, done = spec.start + begin * stored.itemsize, 0
+        while done < len(view):
+            got = os.preadv(self._handle, [view[done:]], at + done)
+            if got == 0:
+                raise SoupError("the file became shorter while it was read", where=f"{self.name}, tensor {spec.name}")
+            done += got
+        return block
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._handle)
+
+    def _header(self, size: int) -> tuple[bytes, int]:
+        """The JSON header and where the tensors' bytes begin."""
+        head = os.pread(self._handle, 8, 0)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
+        if length < 2 or length > size - 8:
+            kind = "a git-LFS pointer" if head == b"version " else "not a whole safetensors file"
+            raise SoupError(
+                f"expected safetensors, found {kind} ({size} bytes)", where=self.name, hint="download it again"
+            )
+        if length > MAX_HEADER:
+            raise SoupError(f"the header of {length} bytes is over the limit of {MAX_HEADER}", where=self.name)
+        return os.pread(self._handle, length, 8), 8 + length
+
+
+def parse_header(header: bytes, base: int, size: int, *, where: str) -> list[TensorSpec]:
+    """The tensors of a safetensors header, in the order of their bytes.
+
+    Args:
+        header: the JSON text.
+        base: where in the file the tensors' bytes begin.
+        size: the file's length; the tensors must fill it without a gap.
+        where: the file, for errors.
+    """
+    try:
+        entries = json.loads(header, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise SoupError(f"the safetensors header cannot be read: {error}", where=where) from error
+    if not isinstance(entries, dict):
+        raise SoupError("the safetensors header is not an object", where=where)
+    specs = [_spec(name, entry, base, where) for name, entry in entries.items() if name != "__metadata__"]
+    specs.sort(key=lambda s: (s.start, s.stop))
+    end = base
+    for spec in specs:
+        if spec.start != end:
+            raise SoupError(f"expected bytes from {end} on, found {spec.start}", where=f"{where}, tensor {spec.name}")
+        end = spec.stop
+    if end != size:
+        raise SoupError(f"the tensors end at byte {end} but the file has {size}", where=where, hint="download it again")
+    return specs
+
+
+def write_header(path: Path, specs: Iterable[tuple[str, str, tuple[int, ...]]]) -> dict[str, int]:
+    """Create a safetensors file with room for `specs` (name, dtype, shape); where each tensor's bytes begin."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset, starts = 0, {}
+    for name, dtype, shape in specs:
+        stop = offset + nbytes(dtype, shape)
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, stop]}
+        starts[name], offset = offset, stop
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + offset)
+    return {name: 8 + len(text) + start for name, start in starts.items()}
+
+
+def nbytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes that a tensor takes."""
+    count = 1
+    for side in shape:
+        count *= side
+    return count * np.dtype(STORED[dtype]).itemsize
+
+
+def to_float(block: NDArray[Any], dtype: str) -> NDArray[np.floating]:
+    """Stored floats as numbers: bfloat16 bits widen to float32, the rest is as it is."""
+    if dtype == "BF16":
+        return (block.astype(np.uint32) << 16).view(np.float32)
+    return block
+
+
+def to_stored(block: NDArray[np.float64], dtype: str) -> NDArray[Any]:
+    """Float64 values rounded to nearest, ties to even, in `dtype`."""
+    if dtype != "BF16":
+        return block.astype(STORED[dtype])
+    single = block.astype(np.float32)
+    bits = single.view(np.uint32)
+    # Rounding twice, to float32 and then to bfloat16, must not turn a near tie into a tie: keep the sticky bit.
+    away = np.sign(block - single).astype(np.int32) * np.where(np.signbit(single), -1, 1).astype(np.int32)
+    tie = (bits & 0xFFFF) == 0x8000
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    exact = np.where(tie & (away > 0), (bits >> 16) + 1, np.where(tie & (away < 0), bits >> 16, rounded))
+    return np.where(np.isfinite(single), exact, bits >> 16).astype(np.uint16)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        double = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {double!r} stands twice")
+    return found
+
+
+def _spec(name: str, entry: Any, base: int, where: str) -> TensorSpec:
+    """One checked entry of a header."""
+    at = f"{where}, tensor {name}"
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(stop)]}:
+            pass
+        case _:
+            raise SoupError("expected dtype, shape and data_offsets, found something else", where=at)
+    if dtype not in STORED:
+        raise SoupError(f"expected one of {', '.join(STORED)}, found {dtype}", where=at)
+    if not all(isinstance(side, int) and 0 <= side < 1 << 40 for side in shape) or len(shape) > 16:
+        raise SoupError(f"the shape {shape} is no shape", where=at)
+    if start < 0 or stop - start != nbytes(dtype, tuple(shape)):
+        raise SoupError(f"{stop - start} bytes do not hold {dtype} of shape {shape}", where=at)
+    return TensorSpec(name, dtype, tuple(shape), base + start, base + stop)

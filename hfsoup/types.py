@@ -1,0 +1,210 @@
+"""The records that the stages hand to each other. Frozen, and free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a Hub repository as listed; `sha256` only where the Hub stores it as a large file."""
+
+    name: str
+    size: int
+    sha256: str | None
+    blob: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an ingredient is, pinned, before anything of it is read.
+
+    `revision` is the commit on the Hub and None for a local folder; `asked` is what the user's pattern stood for.
+    """
+
+    id: str
+    asked: str
+    revision: str | None = None
+    folder: Path | None = None
+    files: tuple[RemoteFile, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.id}@{self.revision[:7]}" if self.revision else self.id
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One safetensors file of an ingredient; `name` is its name in the repository, `sha256` that of the bytes there."""
+
+    name: str
+    path: Path
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A checkpoint on this disk: its folder with config and processor, its weight files."""
+
+    source: Source
+    folder: Path
+    weights: tuple[WeightFile, ...]
+
+    @property
+    def id(self) -> str:
+        """The repository or folder, as the user knows it."""
+        return self.source.id
+
+    def __str__(self) -> str:
+        return str(self.source)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a safetensors file; `start` and `stop` are byte offsets from the beginning of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """Ingredients that may be averaged, in the order given; the first one is the reference.
+
+    `orders[i]` takes the reference's class c to ingredient i's row, or is None where the labels are in the same order;
+    `heads` names the tensors whose axis runs over the classes; `shards` are the reference's tensors, file by file.
+    """
+
+    ingredients: tuple[Ingredient, ...]
+    config: dict[str, Any]
+    labels: tuple[str, ...]
+    shards: tuple[tuple[TensorSpec, ...], ...]
+    orders: tuple[tuple[int, ...] | None, ...]
+    heads: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> Ingredient:
+        """The first ingredient: its layout, config and processor are the soup's."""
+        return self.ingredients[0]
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """Every tensor of the reference."""
+        return tuple(spec for shard in self.shards for spec in shard)
+
+    def __len__(self) -> int:
+        return len(self.ingredients)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """One coefficient per ingredient of the family, in its order; 0 for what is left out."""
+
+    coefficients: tuple[float, ...]
+
+    @classmethod
+    def of(cls, members: tuple[int, ...], size: int) -> Mix:
+        """The plain mean of `members` among `size` ingredients."""
+        share = 1.0 / len(members)
+        return cls(tuple(share if i in members else 0.0 for i in range(size)))
+
+    @cached_property
+    def members(self) -> tuple[int, ...]:
+        """Indices of the ingredients that take part."""
+        return tuple(i for i, c in enumerate(self.coefficients) if c)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a metric said of one mix on one split.
+
+    `value` is the metric's own number (a fraction for accuracy); `correct` is the exact count of right answers where
+    the metric counts them, and `hits` then holds one byte, 0 or 1, per image.
+    """
+
+    value: float
+    total: int = 0
+    correct: int | None = None
+    hits: bytes = field(default=b"", repr=False)
+
+    @property
+    def key(self) -> float:
+        """What is compared: the exact count where there is one, never a rounded fraction."""
+        return self.value if self.correct is None else self.correct
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One step of a search; `images` were forwarded to take it."""
+
+    step: int
+    action: str
+    ingredient: int
+    score: Score
+    accepted: bool
+    images: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Soup against best ingredient on the test split, scored once each.
+
+    Intervals cover 95 %; `p_value` is McNemar's exact two-sided test where the metric counts right answers, else None.
+    """
+
+    soup: Score
+    best: Score
+    interval: tuple[float, float] | None
+    best_interval: tuple[float, float] | None
+    difference_interval: tuple[float, float] | None
+    p_value: float | None
+
+    @property
+    def difference(self) -> float:
+        """Soup less best ingredient, in the metric's own unit."""
+        return self.soup.value - self.best.value
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, or `not distinguishable` at the 95 % level."""
+        if self.p_value is not None:
+            sure = self.p_value < 0.05
+        else:
+            low, high = self.difference_interval or (0.0, 0.0)
+            sure = low > 0 or high < 0
+        return ("better" if self.difference > 0 else "worse") if sure else "not distinguishable"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked of a dataset."""
+
+    dataset: str
+    config: str | None = None
+    split: str | None = None
+    test_split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    limit: int | None = None
+
+
+def accepts(*, candidate: Score, incumbent: Score, rule: str, margin: float) -> bool:
+    """Whether `candidate` may replace `incumbent`.
+
+    `rule` is `>=` (the papers) or `>`. With a margin z > 0 the paired gain must also reach z·√(n01 + n10), where n01
+    and n10 count the images on which exactly one of the two is right.
+    """
+    gain = candidate.key - incumbent.key
+    if gain < 0 or (rule == ">" and gain == 0):
+        return False
+    if margin == 0:
+        return True
+    differing = int.from_bytes(candidate.hits, "big") ^ int.from_bytes(incumbent.hits, "big")
+    return gain >= margin * sqrt(differing.bit_count())

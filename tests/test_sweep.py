@@ -1,0 +1,121 @@
+"""The fine-tuning sweep, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+)
+
+from hfsoup.demo.digits import digits
+
+ROOT = Path(__file__).parents[1]
+STILL = {"learning_rate": 0.0, "num_train_epochs": 1}
+
+
+def sweep(where: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return subprocess.run(
+        [
+            sys.executable,
+            ROOT / "scripts/sweep.py",
+            "--start",
+            "start",
+            "--dataset",
+            "data",
+            "--batch-size",
+            "8",
+            *options,
+        ],
+        cwd=where,
+        env={**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer ViT without a head for digits, forty digits, and a grid of two runs that learn nothing."""
+    where = tmp_path_factory.mktemp("sweep")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, **sizes)).save_pretrained(where / "start")
+    ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(where / "start")
+    (where / "start/README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    (where / "data").mkdir()
+    digits()["train"].select(range(40)).to_parquet(where / "data/train-00000-of-00001.parquet")
+    (where / "still.json").write_text(json.dumps([{**STILL, "seed": 1}, {**STILL, "seed": 2, "augment": True}]))
+    return where
+
+
+@pytest.fixture(scope="module")
+def swept(bench: Path) -> Path:
+    """The bench after a sweep of two runs."""
+    done = sweep(bench, "--output", "runs/vit-{n}", "--runs", "2", "--epochs", "1", "--validation-split", "train")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("accuracy") == 2
+    return bench
+
+
+def test_a_sweep_writes_models_that_load_with_the_datasets_labels(swept: Path) -> None:
+    """Every folder loads by itself, with its processor, and names the digits."""
+    for folder in ("runs/vit-0", "runs/vit-1"):
+        model = AutoModelForImageClassification.from_pretrained(swept / folder)
+        assert model.config.id2label == dict(enumerate(digits()["train"].features["label"].names))
+        assert AutoImageProcessor.from_pretrained(swept / folder).size["height"] == 8
+        assert "license: apache-2.0" in (swept / folder / "README.md").read_text()
+
+
+def test_runs_of_a_sweep_end_at_different_weights(swept: Path) -> None:
+    """Different hyper-parameters give different tensors, the head's among them."""
+    first, second = (load_file(swept / f"runs/vit-{n}/model.safetensors") for n in (0, 1))
+    assert first.keys() == second.keys()
+    assert not torch.equal(first["classifier.weight"], second["classifier.weight"])
+
+
+def test_runs_begin_with_the_same_head(bench: Path) -> None:
+    """Runs that learn nothing end equal, whatever their seeds: they began with the same head."""
+    done = sweep(bench, "--output", "still/vit-{n}", "--grid", "still.json")
+    assert done.returncode == 0, done.stderr
+    first, second, start = (
+        load_file(bench / f"{name}/model.safetensors") for name in ("still/vit-0", "still/vit-1", "start")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(first[name], start[name]) for name in first if "classifier" not in name)
+    assert first["classifier.weight"].std() > 0
+
+
+def test_a_second_call_trains_only_what_is_missing(swept: Path) -> None:
+    """A finished run is left as it is, to the byte."""
+    weights = swept / "runs/vit-0/model.safetensors"
+    before = weights.stat().st_mtime_ns
+    done = sweep(swept, "--output", "runs/vit-{n}", "--runs", "2", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("already there, skipped") == 2
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_a_wrong_column_is_one_clear_block(bench: Path) -> None:
+    """The error names the columns there are and the option that helps; nothing is written."""
+    done = sweep(bench, "--output", "bad/vit-{n}", "--label-column", "breed")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "Expected a column 'breed' of type ClassLabel; found image (Image), label (ClassLabel)."
+    )
+    assert "--label-column label" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (bench / "bad").exists()
