@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -50,7 +51,8 @@ def card(soup: Soup) -> str:
     )
     if data.base_model:
         data["base_model_relation"] = "merge"
-    return str(ModelCard.from_template(data, template_path=str(shipped("model_cards/soup.md")), **_values(soup)))
+    filled = ModelCard.from_template(data, template_path=str(shipped("model_cards/soup.md")), **_values(soup))
+    return re.sub(r"\n{3,}", "\n\n", str(filled))
 
 
 def license_of(ingredient: Ingredient) -> str | None:
@@ -120,6 +122,7 @@ def _values(soup: Soup) -> dict[str, Any]:
             }
             for n, i, w, s in zip(names, soup.family.ingredients, soup.mix.coefficients, soup.scores, strict=True)
         ],
+        "home": json.dumps(soup.options.push or "PATH/TO/THIS/FOLDER"),
         "used": len(soup.mix.members),
         "trace": [{"d": d, "name": names[d.ingredient], "score": _number(soup, d.score)} for d in soup.trace],
         "images": images,

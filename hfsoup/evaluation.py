@@ -70,9 +70,10 @@ class Candidate:
                 raise SoupError(
                     MESSAGE.format(kind=kind.replace("_keys", ""), names=names), where=str(family.reference)
                 )
+        model = model.to(self._device).eval()
         own = {tensor.data_ptr() for tensor in self._buffers.values()}
-        self._shared = self._device.type == "cpu" and all(t.data_ptr() in own for t in model.state_dict().values())
-        return model.to(self._device).eval()
+        self._shared = all(t.data_ptr() in own for t in model.state_dict().values())
+        return model
 
 
 class Scorer:

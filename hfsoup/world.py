@@ -45,7 +45,9 @@ class World:
         """The torch device to score on."""
         if self._accelerator is None:
             raise SoupError("this process was started without a device")
-        return self._accelerator.device
+        device = self._accelerator.device
+        # accelerate says cpu:0, for which torch would copy a model that is already on the CPU.
+        return type(device)("cpu") if device.type == "cpu" else device
 
     def on_main(self, act: Callable[[], T]) -> T:
         """Call `act` in the main process; every process gets what it returned, or raises what it raised."""
@@ -75,8 +77,10 @@ class World:
 
 def _accelerator(device: str) -> Accelerator:
     from accelerate import Accelerator
+    from torch.accelerator import is_available
 
-    accelerator = Accelerator(cpu=device == "cpu")
+    # Told of the CPU explicitly, accelerate joins the processes by gloo; left to itself it would not join them at all.
+    accelerator = Accelerator(cpu=device == "cpu" or not is_available())
     if device not in ("auto", accelerator.device.type, str(accelerator.device)):
         raise UsageError(f"expected the device {device}, found {accelerator.device}", hint="--device auto")
     return accelerator

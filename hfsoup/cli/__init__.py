@@ -23,6 +23,9 @@ def main() -> None:
     """Run a command; a problem is one short block on standard error and an exit code, a traceback with `--debug`."""
     _quieten()
     from hfsoup.cli import commands  # noqa: F401 - registers them
+    from hfsoup.cli.launch import relaunch
+
+    relaunch()
 
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]

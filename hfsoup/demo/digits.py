@@ -127,7 +127,13 @@ def pretrain(family: str, folder: Path, seed: int = 0) -> None:
     labels = torch.tensor(train["label"][:])
     torch.manual_seed(seed)
     model = _model(family)
-    _train(model, pixels, labels, STEPS[family])
+    threads = torch.get_num_threads()
+    # Models this small gain nothing from more threads, which slow each other down on a busy machine.
+    torch.set_num_threads(1)
+    try:
+        _train(model, pixels, labels, STEPS[family])
+    finally:
+        torch.set_num_threads(threads)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 

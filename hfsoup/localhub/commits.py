@@ -76,9 +76,7 @@ def apply(repo: Repo, plan: Plan, *, base: pygit2.Commit, author: str, ref: str 
     """Make the commit on top of `base` and move `ref` to it; hold the repo's lock. Returns the commit's id."""
     git = repo.git
     if plan.parent and not str(base.id).startswith(plan.parent):
-        raise RefusedError(
-            412, f"A commit has happened since {plan.parent}. Please refresh and try again."
-        )
+        raise RefusedError(412, f"A commit has happened since {plan.parent}. Please refresh and try again.")
     index = pygit2.Index()
     index.read_tree(base.tree)
     for change in plan.changes:

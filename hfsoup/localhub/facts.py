@@ -69,7 +69,7 @@ def summary(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
         "downloadsAllTime": 0,
         "likes": 0,
         "trendingScore": 0,
-        "usedStorage": 0,
+        "usedStorage": lfs.used(repo.path),
         **_facts(repo, commit, lfs),
     }
     if name.kind == "models":

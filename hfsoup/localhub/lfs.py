@@ -115,6 +115,12 @@ class LfsStore:
         """Bytes of an object that is held."""
         return self.path(oid).stat().st_size
 
+    def used(self, repo: Path) -> int:
+        """Bytes of the objects a repo holds."""
+        marks = repo / "hub-lfs"
+        places = [self.path(mark.name) for mark in marks.iterdir()] if marks.is_dir() else []
+        return sum(place.stat().st_size for place in places if place.exists())
+
     def drop(self, repo: Path, others: Iterable[Path]) -> None:
         """Delete the objects of a repo that went away, but for those one of the others holds."""
         marks = repo / "hub-lfs"

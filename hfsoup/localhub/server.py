@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,19 +81,16 @@ class LocalHub:
     def start(self) -> None:
         """Listen, and return once requests are answered. SoupError if folder or port are taken."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._claim = _claim(self.folder)
-        try:
-            sockets = [_listen(self._host, self._port)]
-            if self._cdn:
-                sockets.append(_listen(self._host, 0))
-        except SoupError:
-            self._claim.release()
-            raise
-        ports = [item.getsockname()[1] for item in sockets]
-        options = Options(self._page_size, self._part_size, ports[1] if self._cdn else None)
-        accounts = Accounts(self.folder, self._first_user)
-        self._parts = Parts(Store(self.folder), LfsStore(self.folder), accounts, Signer(), options)
-        self._faults = Faults(make_app(self._parts), self._log)
+        with ExitStack() as undo:
+            self._claim = _claim(self.folder)
+            undo.callback(self._claim.release)
+            accounts = Accounts(self.folder, self._first_user)
+            sockets = [undo.enter_context(_listen(self._host, port)) for port in (self._port, 0)[: 1 + self._cdn]]
+            ports = [item.getsockname()[1] for item in sockets]
+            options = Options(self._page_size, self._part_size, ports[1] if self._cdn else None)
+            self._parts = Parts(Store(self.folder), LfsStore(self.folder), accounts, Signer(), options)
+            self._faults = Faults(make_app(self._parts), self._log)
+            undo.pop_all()
         shown = f"[{self._host}]" if ":" in self._host else self._host
         self.url = f"http://{shown}:{ports[0]}"
         self._server = _server(self._faults)

@@ -130,12 +130,13 @@ class Store:
         """Give a repo another name; the old one leads to it from then on."""
         first, second = sorted((old, new), key=lambda name: name.key)
         with self.lock(first), self.lock(second), self._guard:
-            target = self.path(new)
-            if target.exists():
+            place = self.path(new)
+            if place.exists():
                 raise RefusedError(409, f"You already have a repo named {new.id}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.path(old).rename(target)
-            moved = {key: new.id if RepoName(old.kind, to) == old else to for key, to in self._moved().items()}
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self.path(old).rename(place)
+            known = [(key, RepoName(key.partition("/")[0], to)) for key, to in self._moved().items()]
+            moved = {key: new.id if target == old else target.id for key, target in known}
             moved[old.key] = new.id
             moved.pop(new.key, None)
             replace(self._moves, json.dumps(moved, indent=1).encode())

@@ -1,0 +1,59 @@
+"""As many processes as `accelerate launch` was asked for, where it starts only one: on a machine without GPUs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+FLAGS = ("--num_processes", "--num-processes")
+
+
+def relaunch() -> None:
+    """Start the missing processes and leave with their exit code; do nothing where none are missing.
+
+    accelerate 1.15 runs a single process for `--num_processes 2` on a CPU and says nothing, so what it was asked is read
+    from its command line.
+    """
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ or "WORLD_SIZE" in os.environ:
+        return
+    from psutil import Process
+
+    parent = Process().parent()
+    count = asked(parent.cmdline()) if parent else 1
+    if count > 1:
+        sys.exit(_start(count, sys.argv[1:]))
+
+
+def asked(command: Sequence[str]) -> int:
+    """The number of processes that an `accelerate launch` command line asks for; 1 where it does not say."""
+    own = list(command[: command.index("-m")]) if "-m" in command[3:] else list(command)
+    for word, following in zip(own, [*own[1:], ""], strict=True):
+        name, _, value = word.partition("=")
+        if name in FLAGS and (value or following).isdigit():
+            return int(value or following)
+    return 1
+
+
+def _start(count: int, arguments: list[str]) -> int:
+    """Run this program in `count` processes; one that fails ends the others. The first failure's exit code."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id="hfsoup",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "hfsoup", *arguments)
+    except ChildFailedError as error:
+        return abs(error.get_first_failure()[1].exitcode)
+    return 0

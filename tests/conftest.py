@@ -1,0 +1,130 @@
+"""A Hub in a folder for the whole session, tiny models and images, and the command line run in this process.
+
+The environment is set before huggingface_hub is imported, which reads it once; every xdist worker has its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+PORT = _free_port()
+HOME = Path(tempfile.mkdtemp(prefix="hfsoup-tests-"))
+os.environ.update(
+    HF_ENDPOINT=f"http://127.0.0.1:{PORT}",
+    HF_HOME=str(HOME / "hf"),
+    HFSOUP_CACHE=str(HOME / "cache"),
+    HF_HUB_DISABLE_XET="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    HF_UPDATE_DOWNLOAD_COUNTS="0",
+    TRANSFORMERS_VERBOSITY="error",
+    DISABLE_SAFETENSORS_CONVERSION="1",
+    OMP_NUM_THREADS="1",
+    COLUMNS="200",
+)
+for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    os.environ.pop(name, None)
+
+from collections.abc import Iterator  # noqa: E402
+
+import pytest  # noqa: E402
+from family import NAMES, Family, make_images, make_models, write_parquet  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+from hfsoup.localhub import LocalHub  # noqa: E402
+
+settings.register_profile("hfsoup", deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+settings.load_profile("hfsoup")
+USER = "kit"
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
+    """The Hub that HF_ENDPOINT names."""
+    with LocalHub(tmp_path_factory.mktemp("hub"), port=PORT, user=USER) as running:
+        yield running
+
+
+@pytest.fixture
+def signed_in(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
+    """The Hub, with its first user's token in the environment."""
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    hub.forget_requests()
+    return hub
+
+
+@pytest.fixture(scope="session")
+def images() -> object:
+    """The images as a DatasetDict of train, validation and test."""
+    return make_images()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory, images: object) -> Path:
+    """The validation and test images as a folder of parquet files."""
+    return write_parquet(images, tmp_path_factory.mktemp("data") / "shapes")
+
+
+@pytest.fixture(scope="session")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """Four two-layer ViTs."""
+    return make_models("vit", tmp_path_factory.mktemp("vit"))
+
+
+@pytest.fixture(scope="session")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """Four small ResNets."""
+    return make_models("resnet", tmp_path_factory.mktemp("resnet"))
+
+
+@pytest.fixture(scope="session")
+def efficientnet(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """Four small EfficientNets."""
+    return make_models("efficientnet", tmp_path_factory.mktemp("efficientnet"))
+
+
+@pytest.fixture(params=sorted(("vit", "resnet", "efficientnet")))
+def family(request: pytest.FixtureRequest) -> Family:
+    """Each of the three families in turn."""
+    found: Family = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def on_hub(hub: LocalHub, vit: Family, images: object) -> LocalHub:
+    """The Hub with the ViTs as kit/vit-1, 2, 3 and 10, and the images as kit/shapes."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=hub.token)
+    for folder in vit.folders:
+        api.create_repo(f"{USER}/{folder.name}")
+        api.upload_folder(repo_id=f"{USER}/{folder.name}", folder_path=folder)
+    without_train = images.__class__({name: images[name] for name in ("validation", "test")})  # type: ignore[index]
+    without_train.push_to_hub(f"{USER}/shapes", token=hub.token)
+    return hub
+
+
+__all__ = ["NAMES"]
