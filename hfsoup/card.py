@@ -26,7 +26,10 @@ CITATIONS = {
         "Wortsman et al., Model soups: averaging weights of multiple fine-tuned models improves accuracy without"
         " increasing inference time, ICML 2022, https://arxiv.org/abs/2203.05482"
     ),
-    "arXiv:2301.10092": "Model soups for image classifiers with pruned search, https://arxiv.org/abs/2301.10092",
+    "arXiv:2301.10092": (
+        "Dansereau, Sobral, Bhogal and Zalai, Model soups to increase inference without increasing compute time, 2023,"
+        " https://arxiv.org/abs/2301.10092"
+    ),
 }
 HUB_METRICS = {"f1_macro": "f1"}
 VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")

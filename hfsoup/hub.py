@@ -33,7 +33,7 @@ def cache() -> Path:
 @contextmanager
 def hub_errors(where: str, *, access: str = "read") -> Iterator[None]:
     """Turn what the Hub's client raises about the repository `where` into a HubError."""
-    from httpx import HTTPError
+    from httpx2 import HTTPError
     from huggingface_hub import errors
 
     try:

@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from hfsoup.errors import HubError, SoupError
 from hfsoup.hashing import blob_hash, file_hash
-from hfsoup.hub import cache, hub_errors
+from hfsoup.hub import hub_errors
+from hfsoup.pickles import convert
 from hfsoup.types import Ingredient, RemoteFile, Source, WeightFile
 
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "README.md")
@@ -110,38 +110,3 @@ def _shards(index: Path, present: list[str], *, where: str) -> list[str]:
             f"the index names {missing}, which is not among the files", where=where, hint="download it again"
         )
     return sorted(shards)
-
-
-def convert(path: Path, sha: str, *, where: str) -> Path:
-    """A pickled checkpoint as safetensors in hfsoup's cache, read with `weights_only` and never otherwise."""
-    target = cache() / "converted" / f"{sha}.safetensors"
-    if not target.exists():
-        from safetensors.torch import save_file
-
-        tensors = load_pickle(path, where=where)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{sha}.partial")
-        save_file({name: t.clone().contiguous() for name, t in tensors.items()}, partial, {"format": "pt"})
-        partial.rename(target)
-    return target
-
-
-def load_pickle(path: Path, *, where: str, unwrap: bool = False) -> dict[str, Any]:
-    """The tensors of a `.bin`, `.pt` or `.th` file by name; a lone `state_dict` key is followed only when asked."""
-    from pickle import UnpicklingError
-
-    import torch
-
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise SoupError(
-            "this pickle holds more than tensors, or is damaged; it was not run",
-            where=where,
-            hint="ask its author for safetensors",
-        ) from error
-    if unwrap and isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    if not isinstance(found, dict) or not found or not all(isinstance(t, torch.Tensor) for t in found.values()):
-        raise SoupError("expected tensors by name, found something else", where=where)
-    return dict(found)

@@ -88,7 +88,7 @@ def _load(path: str | Path, unwrap: bool) -> StateDict:
         from safetensors.torch import load_file
 
         return load_file(path)
-    from hfsoup.pull import load_pickle
+    from hfsoup.pickles import load_pickle
 
     return load_pickle(Path(path), where=str(path), unwrap=unwrap)
 

@@ -67,7 +67,9 @@ def _play(family: str, home: Path) -> None:
     grid = home / "grid.json"
     grid.write_text(json.dumps(list(DEMO_RUNS), indent=1), encoding="utf-8")
     sweep = ["--start", str(home / "start"), "--dataset", f"{ORG}/digits", "--push", f"{ORG}/{family}-{{n}}"]
-    _command("python", str(shipped("scripts/sweep.py")), *sweep, "--runs", str(len(DEMO_RUNS)), "--grid", str(grid))
+    _command(
+        "python", str(shipped("scripts/sweep.py")), *sweep, "--validation-split", "validation", "--grid", str(grid)
+    )
 
     _say("The soup")
     soup = f"{ORG}/{family}-soup"
