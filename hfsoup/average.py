@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.errors import SoupError
+from hfsoup.hashing import stamp
 from hfsoup.merges import MERGES, Array
 from hfsoup.tensorfile import FLOATS, TensorFile, to_float, to_stored
 from hfsoup.types import Family, Ingredient, Mix, TensorSpec
@@ -39,7 +40,7 @@ def combine(
         others: reads the same block of another tensor of the same shape from every member.
     """
     if not np.issubdtype(tensors[0].dtype, np.floating):
-        largest: NDArray[Any] = np.maximum.reduce(tensors)
+        largest: NDArray[Any] = np.asarray(np.maximum.reduce(tensors))
         return largest
     mean = MERGES.get("mean").function
     if name.endswith("running_var"):
@@ -56,7 +57,7 @@ class Weights:
 
     def __init__(self, ingredient: Ingredient) -> None:
         self.ingredient = ingredient
-        self._files = [TensorFile(w.path, f"{ingredient}/{w.name}") for w in ingredient.weights]
+        self._files = [TensorFile(w.path, f"{ingredient}, {w.name}") for w in ingredient.weights]
         self._homes = {name: (file, spec) for file in self._files for name, spec in file.tensors.items()}
 
     def read(self, name: str, begin: int, count: int) -> NDArray[Any]:
@@ -64,6 +65,13 @@ class Weights:
         file, spec = self._homes[name]
         block = file.read(spec, begin, count)
         return to_float(block, spec.dtype) if spec.dtype in FLOATS else block
+
+    def unchanged(self) -> None:
+        """Fail if a file is not the one that was hashed any more."""
+        for file, weights in zip(self._files, self.ingredient.weights, strict=True):
+            if not file.stamp == stamp(weights.path) == weights.stamp:
+                what = "the file changed while it was in use, so nothing read from it counts"
+                raise SoupError(what, where=file.name, hint="the same command again, once nobody writes to it")
 
     def close(self) -> None:
         """Release the files."""
@@ -105,6 +113,8 @@ class Averager:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(lambda job: self._block(mix, emit, *job), self._jobs(specs or self.family.tensors)):
                 pass
+        for i in mix.members:
+            self._weights[i].unchanged()
 
     def _jobs(self, specs: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, int, int]]:
         for spec in specs:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.average import Averager
 from hfsoup.check import check
-from hfsoup.errors import UsageError
+from hfsoup.errors import SoupError, UsageError
+from hfsoup.hub import told
+from hfsoup.licences import check_licences
 from hfsoup.options import Options
 from hfsoup.pull import needed, pull
 from hfsoup.recipes import RECIPES
@@ -51,14 +54,16 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
     if not patterns:
         raise UsageError("no ingredients", hint='hfsoup bake "org/model-*"')
     world, clock = World(options.device, alone=options.dataset is None), Clock()
-    family = world.on_main(lambda: gather(patterns, options, watch, clock))
-    with Averager(family, options.merge, options.stored_dtype) as averager:
+    with told(watch.note), ExitStack() as stack:
+        world.on_main(lambda: _claim(patterns, options, stack))
+        family = world.on_main(lambda: gather(patterns, options, watch, clock))
+        averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype))
         if options.dataset:
             soup = _measured(patterns, options, watch, clock, world, averager)
         else:
             mix = _search(family, options, watch, None)[1]
             soup = Soup(family, mix, options, patterns, (None,) * len(family), seconds=clock.seconds)
-    return world.on_main(lambda: deliver(soup, watch, clock))
+        return world.on_main(lambda: deliver(soup, watch, clock))
 
 
 def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock) -> Family:
@@ -66,14 +71,31 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
     from hfsoup.push import may_push
 
     if options.push:
-        may_push(options.push)
+        may_push(options.push, create_pr=options.create_pr)
     with clock("pull"):
         with watch.stage("Resolving"):
             sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
         with watch.stage("Pulling", _bytes(sources), "B") as advance:
-            ingredients = pull(sources, advance=advance)
+            ingredients = pull(sources, advance=advance, notify=watch.note)
+    if options.push:
+        check_licences(ingredients, options.license)
     with clock("check"), watch.stage("Checking"):
         return check(ingredients)
+
+
+def _claim(patterns: tuple[str, ...], options: Options, stack: ExitStack) -> None:
+    """Hold the output folder from the start; what stands there already must be this bake's own work, or may go."""
+    from hfsoup.lock import begun_by
+    from hfsoup.write import claimed
+
+    if options.output is None:
+        return
+    target = Path(options.output)
+    stack.enter_context(claimed(target))
+    if os.path.lexists(target) and not options.overwrite and not begun_by(target, patterns, options):
+        raise SoupError(
+            "the output folder is already there", where=options.output, hint="--overwrite, or another --output"
+        )
 
 
 def deliver(soup: Soup, watch: Watch, clock: Clock) -> Soup:
@@ -81,7 +103,7 @@ def deliver(soup: Soup, watch: Watch, clock: Clock) -> Soup:
     options = soup.options
     if options.output:
         with clock("average"), watch.stage("Writing"):
-            soup = soup.save(options.output)
+            soup = soup.save(options.output, overwrite=options.overwrite)
     if options.push:
         with clock("push"), watch.stage("Pushing"):
             soup = soup.push_to_hub(
@@ -110,7 +132,9 @@ def _measured(
     patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock, world: World, averager: Averager
 ) -> Soup:
     """Search with the selection split, then score soup and best ingredient once on the test split."""
-    from hfsoup.evaluation import Scorer
+    from hfsoup.evaluation import RECALIBRATE, Scorer
+    from hfsoup.hub import cache
+    from hfsoup.journal import Journal
     from hfsoup.metrics import metric
 
     family = averager.family
@@ -120,25 +144,33 @@ def _measured(
         watch.note(note)
     chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
     with clock("evaluate"), watch.stage("Scoring", unit="images") as advance:
-        scorer = Scorer(averager, chosen, world, batch_size=options.batch_size, advance=advance)
+        journal = Journal(cache() / "scores.sqlite", read=options.resume, notify=watch.note)
+        scorer = Scorer(
+            averager, chosen, world, journal,
+            batch_size=options.batch_size, bn=options.bn, calibration=images.calibration, advance=advance,
+        )  # fmt: skip
         search, mix = _search(family, options, watch, lambda mix: scorer.score(mix, images.selection))
         selection = search.score(mix.members)
         best = search.ranked[0]
-        comparison = scorer.compare(mix, search.mix((best,)), images.test)
+        comparison = scorer.compare(mix, selection.bn, search.mix((best,)), images.test)
+        statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else {}
+        modes = scorer.scores(mix, images.selection)
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     return Soup(
         family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
-        scorer.images_forwarded, images.notes, clock.seconds,
+        scorer.images_forwarded, images.notes, modes, statistics, clock.seconds,
     )  # fmt: skip
 
 
 def _images(family: Family, options: Options, watch: Watch) -> Images:
+    from hfsoup.calibrate import IMAGES
     from hfsoup.images import load_images
     from hfsoup.models import image_processor
 
     processor = image_processor(family.reference.folder)
+    calibrate = IMAGES if family.has_batch_norm and options.bn != "average" else 0
     with watch.stage("Preparing images", unit="images") as advance:
-        return load_images(options.request(), processor, family.labels, advance=advance)
+        return load_images(options.request(), processor, family.labels, calibrate=calibrate, advance=advance)
 
 
 def _search(family: Family, options: Options, watch: Watch, score: Callable[[Mix], Any] | None) -> tuple[Search, Mix]:

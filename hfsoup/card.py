@@ -5,19 +5,25 @@ from __future__ import annotations
 import html
 import json
 import re
+import shlex
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from hfsoup import __version__
 from hfsoup.hub import api
+from hfsoup.licences import agreed, license_of
 from hfsoup.merges import MERGES
+from hfsoup.names import flat
 from hfsoup.recipes import RECIPES
 from hfsoup.shipped import shipped
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
+    from hfsoup.options import Options
     from hfsoup.soup import Soup
     from hfsoup.types import Ingredient
 
@@ -40,15 +46,14 @@ def card(soup: Soup) -> str:
     from huggingface_hub import ModelCard, ModelCardData
 
     used = [soup.family.ingredients[i] for i in soup.mix.members]
-    licences = {license_of(i) for i in used}
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["model-soup", "merge", "hfsoup"],
-        base_model=sorted({i.id for i in used if i.source.revision}) or None,
-        license=licences.pop() if len(licences) == 1 else None,
-        datasets=[soup.images.dataset] if soup.images and soup.images.revision else None,
-        metrics=[HUB_METRICS.get(soup.options.metric, soup.options.metric)] if soup.images else None,
+        base_model=sorted({flat(i.id) for i in used if i.source.revision}) or None,
+        license=soup.options.license or agreed(used),
+        datasets=[flat(soup.images.dataset)] if soup.images and soup.images.revision else None,
+        metrics=[_metric(soup)] if soup.images else None,
         model_name="soup" if soup.comparison else None,
         eval_results=_eval_results(soup),
     )
@@ -58,23 +63,25 @@ def card(soup: Soup) -> str:
     return re.sub(r"\n{3,}", "\n\n", str(filled))
 
 
-def license_of(ingredient: Ingredient) -> str | None:
-    """The licence that an ingredient's card names, if it has a card that names one."""
-    from huggingface_hub import ModelCard
-
-    path = ingredient.folder / "README.md"
-    if not path.is_file():
-        return None
-    found = ModelCard(path.read_text(encoding="utf-8", errors="replace"), ignore_metadata_errors=True).data.get(
-        "license"
-    )
-    return found if isinstance(found, str) else None
-
-
-def markdown(text: object) -> str:
+def markdown(text: object, longest: int = 200) -> str:
     """Text that a repository or a dataset chose, so written that it is only text in Markdown, HTML and tables."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(flat, quote=False))
+    safe = html.escape(flat(text, longest), quote=False)
+    safe = re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", safe)
+    # Bare addresses would become links of their own.
+    return re.sub(r"(?i)(?<=\bwww)\.", "&#46;", safe.replace("://", "&#58;//").replace("@", "&#64;"))
+
+
+def shell(command: str) -> str:
+    """A command on one line, whatever its words hold: what cannot be printed is written as $'\\n'."""
+    return " ".join(_word(word) for word in shlex.split(command))
+
+
+def _word(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    codes = (c if c.isprintable() else "".join(f"\\x{b:02x}" for b in c.encode("utf-8", "replace")) for c in escaped)
+    return f"$'{''.join(codes)}'"
 
 
 def percent(value: float | None) -> str:
@@ -88,21 +95,25 @@ def _eval_results(soup: Soup) -> list[EvalResult] | None:
     images, comparison = soup.images, soup.comparison
     if images is None or comparison is None:
         return None
-    name = Path(images.dataset).name if images.revision is None else images.dataset
+    name = flat(Path(images.dataset).name if images.revision is None else images.dataset)
     return [
         EvalResult(
             task_type="image-classification",
             task_name="Image Classification",
             dataset_type=name,
             dataset_name=name,
-            dataset_config=images.config,
-            dataset_split=images.test.name,
+            dataset_config=flat(images.config) if images.config else None,
+            dataset_split=flat(images.test.name),
             dataset_revision=images.revision,
-            metric_type=HUB_METRICS.get(soup.options.metric, soup.options.metric),
-            metric_name=soup.options.metric,
-            metric_value=comparison.soup.value,
+            metric_type=_metric(soup),
+            metric_name=flat(soup.options.metric),
+            metric_value=float(comparison.soup.value),
         )
     ]
+
+
+def _metric(soup: Soup) -> str:
+    return HUB_METRICS.get(soup.options.metric, flat(soup.options.metric))
 
 
 def _values(soup: Soup) -> dict[str, Any]:
@@ -125,21 +136,42 @@ def _values(soup: Soup) -> dict[str, Any]:
             }
             for n, i, w, s in zip(names, soup.family.ingredients, soup.mix.coefficients, soup.scores, strict=True)
         ],
-        "home": json.dumps(soup.options.push or "PATH/TO/THIS/FOLDER"),
+        "home": json.dumps(flat(soup.options.push or "PATH/TO/THIS/FOLDER")),
         "used": len(soup.mix.members),
         "trace": [{"d": d, "name": names[d.ingredient], "score": _number(soup, d.score)} for d in soup.trace],
         "images": images,
+        "splits": _splits(soup),
         "dataset": markdown(_dataset(soup)) if images else "",
         "selection": _number(soup, soup.selection),
         "comparison": _comparison(soup, names),
         "model_type": markdown(soup.family.config.get("model_type", "")),
         "classes": len(soup.family.labels),
         "local": [n for n, i in zip(names, soup.family.ingredients, strict=True) if not i.source.revision],
-        "command": soup.options.command(pinned, output=None, push=None, private=None, create_pr=None, revision=None),
-        "notes": [markdown(note) for note in soup.notes],
+        "command": shell(_public(soup).command(pinned)),
+        "licences": _licences(soup, names),
+        "notes": [markdown(note, 600) for note in soup.notes],
         "citations": sorted({CITATIONS[p] for p in (recipe.paper, "arXiv:2203.05482") if p in CITATIONS}),
         "versions": ", ".join(f"{name} {version(name)}" for name in VERSIONS),
         "hfsoup": __version__,
+    }
+
+
+def _splits(soup: Soup) -> dict[str, dict[str, str]]:
+    if soup.images is None:
+        return {}
+    both = {"selection": soup.images.selection, "test": soup.images.test}
+    return {part: {"name": markdown(split.name), "rule": markdown(split.rule)} for part, split in both.items()}
+
+
+def _licences(soup: Soup, names: list[str]) -> dict[str, Any]:
+    """What the used ingredients' cards say, and what the soup's does."""
+    used = [soup.family.ingredients[i] for i in soup.mix.members]
+    said = [(names[i], license_of(soup.family.ingredients[i])) for i in soup.mix.members]
+    return {
+        "chosen": markdown(soup.options.license) if soup.options.license else None,
+        "agreed": markdown(agreed(used)) if agreed(used) else None,
+        "named": any(licence for _, licence in said),
+        "said": [(name, markdown(licence) if licence else None) for name, licence in said],
     }
 
 
@@ -180,13 +212,22 @@ def _folder(ingredient: Ingredient) -> str:
     return Path(ingredient.id).name
 
 
+def _public(soup: Soup) -> Options:
+    """The options, a local dataset by its last name only."""
+    options, images = soup.options, soup.images
+    if images is None or images.revision:
+        return options
+    return replace(options, dataset=Path(images.dataset).name)
+
+
 def _name(ingredient: Ingredient) -> str:
     return markdown(ingredient.id if ingredient.source.revision else _folder(ingredient))
 
 
 def _link(ingredient: Ingredient) -> str | None:
     source = ingredient.source
-    return f"{api().endpoint}/{source.id}/tree/{source.revision}" if source.revision else None
+    place = quote(source.id, safe="/", errors="replace")
+    return f"{api().endpoint}/{place}/tree/{source.revision}" if source.revision else None
 
 
 def _dataset(soup: Soup) -> str:

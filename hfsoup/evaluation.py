@@ -10,70 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from hfsoup.average import Averager
+from hfsoup.calibrate import calibrate
+from hfsoup.candidate import Candidate, Statistics
 from hfsoup.errors import SoupError
 from hfsoup.images import Split
+from hfsoup.journal import Journal, mix_key
 from hfsoup.metrics import Labels, Metric, hits
-from hfsoup.models import config_of, model_class
 from hfsoup.stats import bootstrap, mcnemar, wilson
-from hfsoup.types import Comparison, Mix, Score, TensorSpec
+from hfsoup.types import Comparison, Mix, Score
 from hfsoup.world import World
 
 Advance = Callable[[int], None]
-TORCH = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "BOOL": torch.bool,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-}
-MESSAGE = "this checkpoint does not fill the model: {kind} {names}"
-
-
-class Candidate:
-    """One model whose weights are overwritten by mix after mix, exactly as they would be written to a file."""
-
-    def __init__(self, averager: Averager, device: torch.device) -> None:
-        self._averager, self._device = averager, device
-        specs = averager.family.tensors
-        self._buffers = {s.name: torch.empty(s.shape, dtype=TORCH[averager.stored_as(s)]) for s in specs}
-        self._views = {name: _view(tensor) for name, tensor in self._buffers.items()}
-        self._model: Any = None
-        self._shared = False
-        floats = [t.dtype for t in self._buffers.values() if t.is_floating_point()]
-        self.dtype = max(set(floats), key=floats.count)
-
-    def load(self, mix: Mix) -> Any:
-        """The model with the weights of `mix`, ready to be called."""
-        self._averager.average(mix, self._fill)
-        if self._model is None or not self._shared:
-            self._model = self._build()
-        return self._model
-
-    def _fill(self, spec: TensorSpec, begin: int, block: NDArray[Any]) -> None:
-        self._views[spec.name][begin : begin + block.size] = block
-
-    def _build(self) -> Any:
-        """A model over the buffers; where transformers uses them as they are, the next mix needs no new model."""
-        family = self._averager.family
-        config = config_of(family.config)
-        model, info = model_class(config).from_pretrained(
-            None, config=config, state_dict=dict(self._buffers), dtype=self.dtype, output_loading_info=True
-        )
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            if info.get(kind):
-                names = ", ".join(sorted(map(str, info[kind]))[:5])
-                raise SoupError(
-                    MESSAGE.format(kind=kind.replace("_keys", ""), names=names), where=str(family.reference)
-                )
-        model = model.to(self._device).eval()
-        own = {tensor.data_ptr() for tensor in self._buffers.values()}
-        self._shared = all(t.data_ptr() in own for t in model.state_dict().values())
-        return model
+AVERAGE, RECALIBRATE = "average", "recalibrate"
 
 
 class Scorer:
@@ -83,7 +31,10 @@ class Scorer:
         averager: forms the weights.
         metric: what a score is.
         world: the processes that share the images.
+        journal: what an earlier bake paid for, and where new results are kept; None to measure all again.
         batch_size: images per forward pass, the same for every mix and any number of processes.
+        bn: `average`, `recalibrate`, or `auto`, which scores both and keeps the better.
+        calibration: the images for `recalibrate` and `auto`; None where the family has no batch norms.
         advance: told of images as they are scored.
     """
 
@@ -92,27 +43,83 @@ class Scorer:
         averager: Averager,
         metric: Metric,
         world: World,
+        journal: Journal | None,
         *,
         batch_size: int = 64,
+        bn: str = "average",
+        calibration: Split | None = None,
         advance: Advance = lambda _: None,
     ) -> None:
         self._candidate = Candidate(averager, world.device)
-        self._metric, self._world, self._batch, self._advance = metric, world, batch_size, advance
+        self._averager, self._metric, self._world, self._journal = averager, metric, world, journal
+        self._batch, self._bn, self._calibration, self._advance = batch_size, bn, calibration, advance
+        self._found: dict[str, dict[str, Any]] = {}
         self.images_forwarded = 0
 
     def score(self, mix: Mix, split: Split) -> Score:
-        """The metric of `mix` on `split`."""
-        return self._score(self.predict(mix, split), split)
+        """The metric of `mix` on `split`, as it would be shipped: with the batch-norm statistics that score best."""
+        return max(self.scores(mix, split).values(), key=lambda score: score.key)
 
-    def compare(self, soup: Mix, best: Mix, split: Split) -> Comparison:
-        """Score both on the test split, and say how sure the difference is."""
-        first = self.predict(soup, split)
-        second = first if soup == best else self.predict(best, split)
-        return compare(self._metric, first, second, split.labels, self._score(first, split), self._score(second, split))
+    def scores(self, mix: Mix, split: Split) -> dict[str, Score]:
+        """The metric of `mix` on `split` by batch-norm mode, `average` first.
 
-    def predict(self, mix: Mix, split: Split) -> Labels:
-        """Images × `metric.top` class indices, the likeliest first."""
+        One ingredient alone is left as it is: nothing was averaged that would need new statistics.
+        """
+        modes = (AVERAGE, RECALIBRATE) if self._bn == "auto" else (self._bn,)
+        if self._calibration is None or len(mix.members) == 1:
+            modes = (AVERAGE,)
+        return {mode: self._score(self.predict(mix, split, mode), split, mode) for mode in modes}
+
+    def compare(self, soup: Mix, bn: str, best: Mix, split: Split) -> Comparison:
+        """Score both on the test split, the soup with statistics of mode `bn`; how sure the difference is."""
+        first = self.predict(soup, split, bn)
+        second = first if soup == best else self.predict(best, split, AVERAGE)
+        scores = self._score(first, split, bn), self._score(second, split, AVERAGE)
+        return compare(self._metric, first, second, split.labels, *scores)
+
+    def predict(self, mix: Mix, split: Split, bn: str) -> Labels:
+        """Images × `metric.top` class indices, the likeliest first, from the journal if they are there."""
+        depends = {"images": self._images(split), "top": self._metric.top, "batch": self._batch}
+        if bn == RECALIBRATE:
+            depends["calibration"] = self._images(self._calibration)
+        found = self._kept(mix, lambda: {"predictions": self._forwarded(mix, split, bn)}, **depends)
+        predictions: Labels = found["predictions"].astype(np.int64)
+        return predictions
+
+    def statistics(self, mix: Mix) -> Statistics:
+        """The batch-norm statistics of `mix` on the calibration images."""
+        split = self._calibration
+        if split is None:
+            raise SoupError("there are no calibration images")
+
+        def estimate() -> Statistics:
+            model = self._candidate.load(mix)
+            return calibrate(model, self._candidate.norms, split, self._world, self._candidate.dtype)
+
+        return self._kept(mix, estimate, statistics=self._images(split))
+
+    def _kept(self, mix: Mix, act: Callable[[], dict[str, Any]], **depends: Any) -> dict[str, Any]:
+        """What `act` finds for `mix`: once in this bake, and from the journal or kept in it if there is one."""
+        journal, averager = self._journal, self._averager
+        place = {"merge": averager.merge.name, "dtype": averager.dtype, "device": self._world.device.type}
+        key = mix_key(averager.family, mix, **place, **depends)
+        if key not in self._found:
+            kept = self._world.on_main(lambda: journal.get(key)) if journal else None
+            self._found[key] = act() if kept is None else kept
+            if journal and kept is None:
+                self._world.on_main(lambda: journal.put(key, self._found[key]))
+        return self._found[key]
+
+    @staticmethod
+    def _images(split: Split | None) -> list[str]:
+        return [split.fingerprint, split.pixels.name] if split else []
+
+    def _forwarded(self, mix: Mix, split: Split, bn: str) -> Labels:
+        """Predictions from a pass over the images."""
+        statistics = self.statistics(mix) if bn == RECALIBRATE else None
         model = self._candidate.load(mix)
+        if statistics:
+            self._candidate.settle(statistics)
         pixels = np.load(split.pixels, mmap_mode="r")
         batches = range(0, len(split), self._batch)
         mine = []
@@ -120,11 +127,11 @@ class Scorer:
             mine.append((n, self._forward(model, pixels[batches[n] : batches[n] + self._batch])))
             self._advance(len(mine[-1][1]) * self._world.count)
         rows = sorted(self._world.gather(mine), key=lambda row: row[0])
-        found = np.concatenate([block for _, block in rows])
+        found: Labels = np.concatenate([block for _, block in rows])
         if len(found) != len(split):
             raise SoupError(f"expected predictions for {len(split)} images, found {len(found)}", where=split.name)
         self.images_forwarded += len(split)
-        return found
+        return found.astype(np.int32)
 
     def _forward(self, model: Any, block: NDArray[np.float32]) -> Labels:
         """Predictions of one batch; a short one is filled up, so that every batch has the same shape."""
@@ -137,14 +144,14 @@ class Scorer:
             top = min(self._metric.top, logits.shape[1])
             return logits.topk(top, dim=1).indices.cpu().numpy()  # type: ignore[no-any-return]
 
-    def _score(self, predictions: Labels, split: Split) -> Score:
+    def _score(self, predictions: Labels, split: Split, bn: str) -> Score:
         value = self._world.on_main(lambda: self._metric.value(predictions, split.labels))
         if not np.isfinite(value):
             raise SoupError(f"the metric {self._metric.name} gave {value}", where=split.name)
         if not self._metric.counts:
-            return Score(value, len(split))
+            return Score(value, len(split), bn=bn)
         right = hits(predictions, split.labels)
-        return Score(value, len(split), int(right.sum()), right.astype(np.uint8).tobytes())
+        return Score(value, len(split), int(right.sum()), right.astype(np.uint8).tobytes(), bn)
 
 
 def compare(metric: Metric, first: Labels, second: Labels, references: Labels, soup: Score, best: Score) -> Comparison:
@@ -165,12 +172,3 @@ def compare(metric: Metric, first: Labels, second: Labels, references: Labels, s
     return Comparison(
         soup, best, *bootstrap(value=metric.plain, first=first, second=second, references=references), None
     )
-
-
-def _view(tensor: torch.Tensor) -> NDArray[Any]:
-    """A tensor's memory as one flat numpy array of what a file would store."""
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.uint16).numpy().reshape(-1)
-    if tensor.dtype == torch.bool:
-        return tensor.view(torch.uint8).numpy().reshape(-1)
-    return tensor.numpy().reshape(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ def file_hash(path: Path) -> str:
 def blob_hash(path: Path) -> str:
     """The git object id of a file's content, which the Hub lists for small files."""
     return _digest(hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False), path)
+
+
+def stamp(path: Path | int) -> tuple[int, ...]:
+    """What changes when a file is written to or replaced: device, inode, size and times of change, in nanoseconds."""
+    info = os.stat(path)  # noqa: PTH116 - also of an open file's number
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 
 def _digest(digest: Any, path: Path) -> str:

@@ -1,12 +1,9 @@
-"""A dataset becomes splits that a model can be scored on: decoded and processed once, labels in the model's order."""
+"""A dataset becomes splits that a model can be scored on: cut, labelled in the model's order, decoded once."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hfsoup.classes import check_classes, check_folders, class_numbers, rows_text
+from hfsoup.datasource import Source, opened
 from hfsoup.errors import SoupError, UsageError
-from hfsoup.hub import api, cache, hub_errors
-from hfsoup.names import align, unnamed
+from hfsoup.names import flat
+from hfsoup.pixels import Advance, Prepared, prepare
 from hfsoup.types import Request
 
-Advance = Callable[[int], None]
-BATCH = 32
+Note = Callable[[str], None]
+# The most test images, as a share, that may be among those that select. Public test sets hold a few such doubles.
+SHARED = 0.01
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Split:
     """Images of one split, ready for a model.
 
     `pixels` is a .npy file of float32, images × channels × height × width; `labels` are the model's class indices;
-    `rule` says how the split was cut.
+    `rule` says how the split was cut; `fingerprint` is a hash of the data files, the rows and the labels.
     """
 
     name: str
@@ -43,7 +43,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Images:
-    """The split that selects, the split that reports, and where both come from; `revision` is a commit on the Hub."""
+    """The split that selects, the split that reports, and where both come from.
+
+    `revision` is a commit on the Hub; `calibration` are images to estimate batch norms on, where they were asked for.
+    """
 
     dataset: str
     config: str | None
@@ -52,35 +55,51 @@ class Images:
     test: Split
     halved: bool
     notes: tuple[str, ...]
+    calibration: Split | None = None
 
 
 def load_images(
-    request: Request, processor: Any, classes: Sequence[str], *, advance: Advance = lambda _: None
+    request: Request, processor: Any, classes: Sequence[str], *, calibrate: int = 0, advance: Advance = lambda _: None
 ) -> Images:
-    """Load, cut and prepare the selection and the test split.
+    """Load, cut, check and prepare the selection and the test split.
 
     Args:
         request: the dataset and what to take of it.
         processor: the ingredients' image processor.
         classes: the model's class names in the order of its head.
+        calibrate: prepare at most this many images to estimate batch norms on, too.
         advance: told of images as they are ready.
 
     Raises:
         UsageError: no such split, column or config.
         MismatchError: the dataset's class names are not the model's.
+        SoupError: images or labels that would make the scores wrong.
     """
-    source = _Source.open(request)
-    name, test_name = _split_names(source.splits, request)
-    notes: list[str] = []
-    parts = [_Part(source, split, request, classes, notes) for split in dict.fromkeys((name, test_name or name))]
-    if test_name is None:
-        first, second = halves(parts[0].labels)
-        cuts = [(parts[0], f"{name}[first half]", first), (parts[0], f"{name}[second half]", second)]
-        notes.append(f"only the split {name!r} was there: a stratified half of it selects, the other half reports")
-    else:
-        cuts = [(part, part.name, np.arange(len(part.labels))) for part in parts]
-    selection, test = (part.prepare(processor, title, rows, request.limit, advance) for part, title, rows in cuts)
-    return Images(request.dataset, request.config, source.revision, selection, test, test_name is None, tuple(notes))
+    notes: dict[str, None] = {}
+    note: Note = notes.setdefault
+    with opened(request) as source:
+        name, test_name = _split_names(list(source.parts), request)
+        settles = _calibration_name(list(source.parts), request, name, note) if calibrate else None
+        tables = source.load([n for n in source.parts if n in (name, test_name, settles)])
+        parts = {n: _Part(source, n, tables[n], request, classes, note) for n in tables}
+        if test_name is None:
+            first, second = halves(parts[name].labels)
+            cuts = [(parts[name], f"{name}[first half]", first), (parts[name], f"{name}[second half]", second)]
+            note(f"only the split {name!r} was there: a stratified half of it selects, the other half reports")
+        else:
+            cuts = [(part, part.name, np.arange(len(part.labels))) for part in (parts[name], parts[test_name])]
+        limit = request.limit
+        (selection, seen), (test, held) = (
+            part.prepare(processor, title, rows, limit, advance) for part, title, rows in cuts
+        )
+        _apart(seen, held, where=request.dataset, note=note)
+        calibration = None
+        if settles is not None:
+            rows = cuts[0][2] if settles == name else np.arange(len(parts[settles].labels))
+            calibration, _ = parts[settles].prepare(processor, settles, rows, calibrate, advance)
+        source.files.unchanged()
+    halved = test_name is None
+    return Images(request.dataset, request.config, source.revision, selection, test, halved, tuple(notes), calibration)
 
 
 def halves(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -102,57 +121,6 @@ def _by_class(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [rows[np.argsort(keys[rows], kind="stable")] for rows in groups]
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A dataset that can be loaded split by split, pinned."""
-
-    load: Callable[[str], Any]
-    splits: tuple[str, ...]
-    revision: str | None
-
-    @classmethod
-    def open(cls, request: Request) -> _Source:
-        import datasets
-
-        datasets.disable_progress_bars()
-        path = Path(request.dataset).expanduser()
-        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            found = datasets.load_from_disk(str(path))
-            parts = found if isinstance(found, datasets.DatasetDict) else {"validation": found}
-            return cls(parts.__getitem__, tuple(parts), None)
-        target: dict[str, Any] = {"path": str(path), "name": request.config}
-        if path.is_file():
-            target = {"path": path.suffix.lstrip("."), "data_files": {"validation": str(path)}}
-        elif not path.is_dir():
-            with hub_errors(request.dataset):
-                target = {**target, "path": request.dataset, "revision": api().dataset_info(request.dataset).sha}
-
-        def names() -> list[str]:
-            kind = target["path"]
-            keys = {k: v for k, v in target.items() if k not in ("path", "name")}
-            return list(datasets.get_dataset_split_names(kind, config_name=target.get("name"), **keys))
-
-        def load(split: str) -> Any:
-            return _loading(request, lambda: datasets.load_dataset(**target, split=split))
-
-        return cls(load, tuple(_loading(request, names)), target.get("revision"))
-
-
-def _loading(request: Request, act: Callable[[], Any]) -> Any:
-    """What datasets raises, as an error with the dataset's name."""
-    try:
-        with hub_errors(request.dataset):
-            return act()
-    except (ValueError, FileNotFoundError, OSError) as error:
-        text = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        hint = (
-            "--dataset-config NAME"
-            if "onfig" in text
-            else "a Hub dataset, a folder with class folders, or parquet files"
-        )
-        raise UsageError(f"datasets cannot load this: {text}", where=request.dataset, hint=hint) from error
-
-
 def _split_names(splits: Sequence[str], request: Request) -> tuple[str, str | None]:
     """The split that selects, and the one that reports or None where the first is to be halved."""
     usual = [name for name in ("validation", "valid", "val", "dev", "test") if name in splits]
@@ -167,97 +135,101 @@ def _split_names(splits: Sequence[str], request: Request) -> tuple[str, str | No
     return name, test
 
 
+def _calibration_name(splits: Sequence[str], request: Request, selection: str, note: Note) -> str:
+    """The split to estimate batch norms on: the one asked for, else the training split, else the one that selects."""
+    name = request.calibration_split or ("train" if "train" in splits else selection)
+    if name not in splits:
+        what = f"there is no split {name!r}; this dataset has {', '.join(splits)}"
+        raise UsageError(what, where=request.dataset, hint=f"--calibration-split {splits[0]}")
+    if name == selection:
+        note("there is no training split, so batch norms are estimated on the images that select")
+    return name
+
+
 class _Part:
     """One split as datasets holds it, its labels already in the model's order."""
 
-    def __init__(self, source: _Source, name: str, request: Request, classes: Sequence[str], notes: list[str]) -> None:
-        self.name, self.where = name, f"{request.dataset}, split {name}"
-        self.rows = source.load(name)
-        features = self.rows.features
+    def __init__(
+        self, source: Source, name: str, rows: Any, request: Request, classes: Sequence[str], note: Note
+    ) -> None:
+        from datasets import Image
+
+        self._request, self._classes, self._note, self._source = request, classes, note, source
+        self.name, self.where = name, flat(f"{request.dataset}, split {name}")
+        if not len(rows):
+            raise SoupError("the split is empty", where=self.where, hint="another --split")
+        features = rows.features
         self.image = _column(features, request.image_column, "Image", "--image-column", self.where)
         self.label = _column(features, request.label_column, "ClassLabel", "--label-column", self.where)
-        if not len(self.rows):
-            raise SoupError("the split is empty", where=self.where, hint="another --split")
-        self.labels = self._labels(features[self.label], classes, notes)
-
-    def _labels(self, feature: Any, classes: Sequence[str], notes: list[str]) -> NDArray[np.int64]:
-        """One class index of the model per row."""
-        values = list(self.rows.select_columns([self.label])[self.label])
-        if any(value is None for value in values):
-            raise SoupError("rows without a label", where=f"{self.where}, column {self.label}")
-        names = getattr(feature, "names", None)
-        if names is None and isinstance(values[0], str):
-            names = sorted(set(values))
-            values = [names.index(value) for value in values]
-        if names is None or (unnamed(classes) and len(names) == len(classes)):
-            notes.append("the model or the dataset names no classes: the dataset's numbers are taken as the model's")
-            order = tuple(range(len(classes)))
-        else:
-            order = align(names, classes, where=self.where, against="the model")
-        numbers = np.asarray(values)
-        if numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() >= len(order):
-            raise SoupError(f"labels outside 0 to {len(order) - 1}", where=f"{self.where}, column {self.label}")
-        found: NDArray[np.int64] = np.asarray(order, np.int64)[numbers]
-        return found
+        if type(features[self.image]).__name__ != "Image":
+            what = f"expected images, found {type(features[self.image]).__name__}"
+            raise UsageError(what, where=f"{self.where}, column {flat(self.image)}", hint="--image-column NAME")
+        self._cells = rows.select_columns([self.image]).cast_column(self.image, Image(decode=False))
+        where = f"{self.where}, column {flat(self.label)}"
+        values = list(rows.select_columns([self.label])[self.label])
+        self.labels = class_numbers(values, features[self.label], classes, where=where, note=note)
+        check_classes(self.labels, classes, where=self.where, note=note)
+        if source.by_folder:
+            paths = [cell["path"] if cell else None for cell in self._cells[self.image]]
+            check_folders(paths, self.labels, classes, where)
 
     def prepare(
         self, processor: Any, title: str, rows: NDArray[np.int64], limit: int | None, advance: Advance
-    ) -> Split:
-        """Decode and process the rows once, into hfsoup's cache."""
-        if limit is not None and limit < len(rows):
+    ) -> tuple[Split, Prepared]:
+        """Decode and process the rows, or `limit` of them, once, into hfsoup's cache."""
+        cut = limit is not None and limit < len(rows)
+        if limit is not None and cut:
             rows = rows[limited(self.labels[rows], limit)]
-        rule = f"{len(rows)} of {len(self.rows)} rows of the split {self.name!r}"
-        fingerprint = hashlib.sha256(f"{self.rows._fingerprint}".encode() + rows.tobytes()).hexdigest()
-        key = hashlib.sha256(
-            json.dumps(
-                [fingerprint, self.image, processor.to_dict(), type(processor).__name__], sort_keys=True, default=str
-            ).encode()
-        ).hexdigest()
-        path = cache() / "images" / f"{key[:32]}.npy"
-        if path.exists():
-            advance(len(rows))
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._decode(processor, rows, path, advance)
-        return Split(title, rule, fingerprint, path, self.labels[rows])
+        content = hashlib.sha256(f"{self._source.content(self.name)} {self.image}".encode()).hexdigest()
+        where = f"{self.where}, column {flat(self.image)}"
+        found = prepare(
+            rows.tolist(), self._read, processor, content=content, where=where, advance=advance, note=self._note
+        )
+        self._bad(found, len(rows), where)
+        kept = np.asarray(found.rows, np.int64)
+        labels = self.labels[kept]
+        where = flat(f"{self._request.dataset}, split {title}")
+        check_classes(labels, self._classes, where=where, note=self._note, limited=cut)
+        rule = f"{len(kept)} of {len(self.labels)} rows of the split {self.name!r}"
+        fingerprint = hashlib.sha256(content.encode() + kept.tobytes() + labels.tobytes()).hexdigest()
+        return Split(title, rule, fingerprint, found.path, labels), found
 
-    def _decode(self, processor: Any, rows: NDArray[np.int64], path: Path, advance: Advance) -> None:
-        partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npy")
-        batches = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
-        shape = self._pixels(processor, rows[:1]).shape[1:]
-        pixels = np.lib.format.open_memmap(partial, "w+", np.float32, (len(rows), *shape))
+    def _read(self, row: int) -> bytes:
+        return self._source.image(self._cells[row][self.image])
 
-        def fill(n: int) -> None:
-            block = self._pixels(processor, batches[n])
-            if block.shape[1:] != shape:
-                raise SoupError(
-                    f"images of several sizes after processing: {shape}, {block.shape[1:]}", where=self.where
-                )
-            pixels[n * BATCH : n * BATCH + len(block)] = block
-            advance(len(block))
+    def _bad(self, found: Prepared, total: int, where: str) -> None:
+        """Images that cannot be used are an error, or left out and counted where that was asked for."""
+        if not found.bad:
+            return
+        reasons = "".join(f"\n  row {row} of split {self.name}: {reason}" for row, reason in found.bad[:8])
+        what = f"{len(found.bad)} of {total} images cannot be decoded or used"
+        if not self._request.skip_bad_images or not found.rows:
+            hint = "--skip-bad-images leaves them out and says so" if found.rows else "another --split"
+            raise SoupError(f"{what}:{reasons}", where=where, hint=hint)
+        rows = rows_text([row for row, _ in found.bad])
+        self._note(f"{what} and are left out of the split {self.name!r}: {rows} ({found.bad[0][1]})")
 
-        try:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                for _ in pool.map(fill, range(len(batches))):
-                    pass
-            pixels.flush()
-            partial.rename(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
-    def _pixels(self, processor: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Images × channels × height × width of some rows."""
-        try:
-            images = [image.convert("RGB") for image in self.rows.select(rows).select_columns([self.image])[self.image]]
-        except (OSError, ValueError, SyntaxError, AttributeError) as error:
-            text = f"an image among rows {rows[0]} to {rows[-1]} cannot be decoded: {error}"
-            raise SoupError(text, where=f"{self.where}, column {self.image}") from error
-        return np.asarray(processor(images=images, return_tensors="np")["pixel_values"], np.float32)
+def _apart(seen: Prepared, held: Prepared, *, where: str, note: Note) -> None:
+    """See that the test images are not those that select: by a hash of every decoded image.
+
+    Raises:
+        SoupError: more than one test image in a hundred is among the selection images, pixel for pixel.
+    """
+    known = set(seen.digests)
+    shared = [row for row, digest in zip(held.rows, held.digests, strict=True) if digest in known]
+    if not shared:
+        return
+    text = f"{len(shared)} of {len(held.rows)} test images are also among those that select ({rows_text(shared)})"
+    if len(shared) > SHARED * len(held.rows):
+        hint = "remove the doubles; a score on images that chose the model is no test"
+        raise SoupError(f"{text}, at most {SHARED:.0%} may be", where=where, hint=hint)
+    note(text)
 
 
 def _column(features: Any, asked: str | None, kind: str, flag: str, where: str) -> str:
     """The column asked for, or the only one of its kind."""
-    shown = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
+    shown = flat(", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items()), 400)
     if asked is not None:
         if asked not in features:
             raise UsageError(f"there is no column {asked!r}; found {shown}", where=where, hint=f"{flag} NAME")

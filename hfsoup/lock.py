@@ -1,17 +1,28 @@
-"""soup.json: everything that is needed to bake the same bytes again."""
+"""soup.json: everything that is needed to bake the same bytes again, and to see that they are the same."""
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode, b64encode
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hfsoup import __version__
+from hfsoup.errors import SoupError
 
 if TYPE_CHECKING:
     from hfsoup.images import Split
+    from hfsoup.options import Options
     from hfsoup.soup import Soup
     from hfsoup.types import Ingredient, Score
 
+NAME = "soup.json"
+LIMIT = 16 << 20
 LIBRARIES = (
     "torch",
     "transformers",
@@ -23,75 +34,227 @@ LIBRARIES = (
     "numpy",
     "pillow",
 )
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)]
+Text = Annotated[str, Field(max_length=4096)]
 
 
-def lock(soup: Soup, hashes: dict[str, str]) -> dict[str, Any]:
-    """The record of a soup, as plain JSON values.
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class FileRecord(_Strict):
+    """A file and the sha256 of its bytes."""
+
+    name: Plain
+    size: int
+    sha256: Sha256
+
+
+class ScoreRecord(_Strict):
+    """A score; `correct` where the metric counts right answers."""
+
+    value: float
+    correct: int | None
+    total: int
+
+
+class IngredientRecord(_Strict):
+    """An ingredient: where it was, its weight files, its coefficient, the order of its classes, its own score."""
+
+    id: Text
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    files: list[FileRecord]
+    coefficient: float
+    order: list[int] | None
+    score: ScoreRecord | None
+
+
+class SplitRecord(_Strict):
+    """A split, how it was cut, and the fingerprint of what it holds."""
+
+    name: Text
+    rule: Text
+    images: int
+    fingerprint: Text
+
+
+class DatasetRecord(_Strict):
+    """The dataset that selected and reported."""
+
+    id: Text
+    config: Text | None
+    revision: Text | None
+    metric: Text
+    selection: SplitRecord
+    test: SplitRecord
+
+
+class DecisionRecord(_Strict):
+    """One step of the search."""
+
+    step: int
+    action: Text
+    ingredient: Text
+    score: float
+    accepted: bool
+    images: int
+
+
+class TestRecord(_Strict):
+    """Soup against best ingredient on the test split; intervals cover 95 %."""
+
+    soup: ScoreRecord
+    best: ScoreRecord
+    ci95: list[float] | None
+    best_ci95: list[float] | None
+    difference_ci95: list[float] | None
+    mcnemar_p: float | None
+    verdict: Text
+
+
+class BatchNormRecord(_Strict):
+    """What each mode scored on the selection split, and the re-estimated statistics, if the soup has them.
+
+    `statistics` are base64 of little-endian float32, one per channel, by tensor.
+    """
+
+    modes: dict[str, ScoreRecord]
+    calibration: SplitRecord
+    statistics: dict[Text, str]
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """The statistics as arrays."""
+        return {name: np.frombuffer(b64decode(text), "<f4") for name, text in self.statistics.items()}
+
+
+class Lock(_Strict):
+    """The record of a soup. `files` are all others in its folder, with their sha256."""
+
+    hfsoup: Text
+    recipe: Text
+    merge: Text
+    options: dict[str, str | int | float | bool]
+    patterns: list[Text]
+    ingredients: Annotated[list[IngredientRecord], Field(min_length=1)]
+    dataset: DatasetRecord | None
+    batch_norm: BatchNormRecord | None
+    trace: list[DecisionRecord]
+    score: ScoreRecord | None
+    test: TestRecord | None
+    files: dict[Plain, Sha256]
+    versions: dict[str, Text]
+
+    def text(self) -> str:
+        """The file's content."""
+        return json.dumps(self.model_dump(), indent=2, ensure_ascii=False) + "\n"
+
+
+def lock(soup: Soup, files: dict[str, str]) -> Lock:
+    """The record of a soup.
 
     Args:
         soup: what was baked and measured.
-        hashes: the soup's weight files and their sha256.
+        files: the other files of its folder and their sha256.
     """
     family = soup.family
-    return {
-        "hfsoup": __version__,
-        "recipe": soup.options.chosen_recipe,
-        "merge": soup.options.merge,
-        "options": soup.options.changed(),
-        "patterns": list(soup.patterns),
-        "ingredients": [
-            {**_ingredient(i), "coefficient": c, "order": order, "score": _score(s)}
-            for i, c, order, s in zip(
-                family.ingredients, soup.mix.coefficients, family.orders, soup.scores, strict=True
-            )
-        ],
-        "dataset": _dataset(soup),
-        "trace": soup.decisions(),
-        "score": _score(soup.selection),
-        "test": _comparison(soup),
-        "images_forwarded": soup.images_forwarded,
-        "weights": hashes,
-        "versions": {name: version(name) for name in LIBRARIES},
-    }
+    rows = zip(family.ingredients, soup.mix.coefficients, family.orders, soup.scores, strict=True)
+    return Lock(
+        hfsoup=__version__,
+        recipe=soup.options.chosen_recipe,
+        merge=soup.options.merge,
+        options=soup.options.changed(),
+        patterns=list(soup.patterns),
+        ingredients=[_ingredient(*row) for row in rows],
+        dataset=_dataset(soup),
+        batch_norm=_batch_norm(soup),
+        trace=[DecisionRecord(**decision) for decision in soup.decisions()],
+        score=_score(soup.selection),
+        test=_test(soup),
+        files=files,
+        versions={name: version(name) for name in LIBRARIES},
+    )
 
 
-def _ingredient(ingredient: Ingredient) -> dict[str, Any]:
-    files = [{"name": w.name, "size": w.size, "sha256": w.sha256} for w in ingredient.weights]
-    return {"id": ingredient.id, "revision": ingredient.source.revision, "files": files}
+def read(folder: Path, *, where: str) -> Lock:
+    """The record in a folder, which may come from anyone.
+
+    Raises:
+        SoupError: there is none, or it is not one that hfsoup wrote.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise SoupError(f"expected {NAME}, found none", where=where, hint="a folder or repository that hfsoup baked")
+    if path.stat().st_size > LIMIT:
+        raise SoupError(f"{NAME} is over the limit of {LIMIT} bytes", where=where)
+    try:
+        return Lock.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))[:200]
+        raise SoupError(f"{NAME} is damaged: {place}: {first['msg']}", where=where) from error
 
 
-def _dataset(soup: Soup) -> dict[str, Any] | None:
+def begun_by(folder: Path, patterns: tuple[str, ...], options: Options) -> bool:
+    """Whether a folder holds a soup of the same patterns and options: what a stopped bake left is its own."""
+    try:
+        found = read(folder, where=str(folder))
+    except SoupError:
+        return False
+    return found.patterns == list(patterns) and found.options == options.changed()
+
+
+def _ingredient(
+    ingredient: Ingredient, coefficient: float, order: tuple[int, ...] | None, score: Score | None
+) -> IngredientRecord:
+    files = [FileRecord(name=w.name, size=w.size, sha256=w.sha256) for w in ingredient.weights]
+    places = list(order) if order else None
+    revision = ingredient.source.revision
+    return IngredientRecord(
+        id=ingredient.id, revision=revision, files=files, coefficient=coefficient, order=places, score=_score(score)
+    )
+
+
+def _dataset(soup: Soup) -> DatasetRecord | None:
     images = soup.images
     if images is None:
         return None
-    splits = {"selection": _split(images.selection), "test": _split(images.test)}
-    return {
-        "id": images.dataset,
-        "config": images.config,
-        "revision": images.revision,
-        "metric": soup.options.metric,
-        **splits,
-    }
+    return DatasetRecord(
+        id=images.dataset,
+        config=images.config,
+        revision=images.revision,
+        metric=soup.options.metric,
+        selection=_split(images.selection),
+        test=_split(images.test),
+    )
 
 
-def _split(split: Split) -> dict[str, Any]:
-    return {"name": split.name, "rule": split.rule, "images": len(split), "fingerprint": split.fingerprint}
+def _batch_norm(soup: Soup) -> BatchNormRecord | None:
+    if soup.images is None or soup.images.calibration is None:
+        return None
+    encoded = {name: b64encode(v.astype("<f4").tobytes()).decode() for name, v in sorted(soup.statistics.items())}
+    modes = {mode: _score(score) for mode, score in soup.modes.items()}
+    return BatchNormRecord(modes=modes, calibration=_split(soup.images.calibration), statistics=encoded)
 
 
-def _score(score: Score | None) -> dict[str, Any] | None:
-    return None if score is None else {"value": score.value, "correct": score.correct, "total": score.total}
+def _split(split: Split) -> SplitRecord:
+    return SplitRecord(name=split.name, rule=split.rule, images=len(split), fingerprint=split.fingerprint)
 
 
-def _comparison(soup: Soup) -> dict[str, Any] | None:
+def _score(score: Score | None) -> Any:
+    return score and ScoreRecord(value=score.value, correct=score.correct, total=score.total)
+
+
+def _test(soup: Soup) -> TestRecord | None:
     c = soup.comparison
     if c is None:
         return None
-    return {
-        "soup": _score(c.soup),
-        "best": _score(c.best),
-        "ci95": c.interval,
-        "best_ci95": c.best_interval,
-        "difference_ci95": c.difference_interval,
-        "mcnemar_p": c.p_value,
-        "verdict": c.verdict,
+    intervals = {
+        name: list(bounds) if bounds else None
+        for name, bounds in (
+            ("ci95", c.interval),
+            ("best_ci95", c.best_interval),
+            ("difference_ci95", c.difference_interval),
+        )
     }
+    return TestRecord(soup=_score(c.soup), best=_score(c.best), mcnemar_p=c.p_value, verdict=c.verdict, **intervals)

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.errors import SoupError
+from hfsoup.names import flat, shown
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PretrainedConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+# What libraries raise at values that they did not expect in a file.
+REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+# A model may hold buffers and renamed tensors that its file does not, but not many times what is in the file.
+SPARE_TENSORS, SPARE_ELEMENTS = 256, 1 << 26
 
 
 def config_of(values: dict[str, Any]) -> PretrainedConfig:
-    """The transformers config object of a config.json."""
+    """The transformers config object of a config.json, without what would choose a dtype or code for it."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
-    kind = str(values.get("model_type"))
-    if kind not in CONFIG_MAPPING:
-        raise SoupError(f"the installed transformers knows no model type {kind!r}", hint="pip install -U transformers")
+    kind = values.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        what = f"the installed transformers knows no model type {shown(kind)}"
+        raise SoupError(what, hint="pip install -U transformers")
+    made = CONFIG_MAPPING[kind]
+    if hidden := sorted(key for key in values if key.startswith("__") or callable(getattr(made, key, None))):
+        raise SoupError(f"config.json may not say {shown(hidden[0])}", where=kind)
     try:
-        return CONFIG_MAPPING[kind].from_dict({k: v for k, v in values.items() if k != "auto_map"})
-    except (TypeError, ValueError) as error:
-        raise SoupError(f"transformers refuses this config.json: {error}", where=str(kind)) from error
+        return made.from_dict(_plain(values))
+    except (*REFUSALS, StrictDataclassError) as error:
+        raise SoupError(f"transformers refuses this config.json: {flat(error)}", where=kind) from error
 
 
 def config_defaults(kind: str) -> dict[str, Any]:
@@ -40,18 +67,54 @@ def model_class(config: PretrainedConfig) -> Any:
         )
     found: Any = mapping[type(config)]
     several = found if isinstance(found, tuple) else (found,)
-    return next((c for c in several if c.__name__ in (config.architectures or ())), several[0])
+    asked = config.architectures or [several[0].__name__]
+    chosen = next((c for c in several if c.__name__ in asked), None)
+    if chosen is None:
+        known = " or ".join(c.__name__ for c in several)
+        what = f"expected the architecture {known}, found {shown(asked[0])}"
+        raise SoupError(what, where=config.model_type, hint="hfsoup is for image classifiers")
+    return chosen
 
 
-def parameter_shapes(values: dict[str, Any], classes: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of all parameters of the model with that many classes, built without memory."""
+def parameter_shapes(values: dict[str, Any], classes: int, stored: Shapes) -> dict[str, tuple[int, ...]]:
+    """Shapes of all parameters of the model with that many classes, built without memory.
+
+    Args:
+        values: a config.json.
+        classes: how many classes it gets instead of its own.
+        stored: the shapes of the tensors in its files.
+
+    Raises:
+        SoupError: transformers cannot build it, or it is much larger than its files.
+    """
     import torch
 
     names = {str(i): f"LABEL_{i}" for i in range(classes)}
     config = config_of({**values, "id2label": names, "label2id": {v: int(k) for k, v in names.items()}})
-    with torch.device("meta"):
-        model = model_class(config)(config)
+    made, where = model_class(config), str(config.model_type)
+    try:
+        with torch.device("meta"), _no_more_than(2 * len(stored) + SPARE_TENSORS, where):
+            model = made(config)
+    except REFUSALS as error:
+        what = f"transformers cannot build this model: {type(error).__name__}: {flat(error)}"
+        raise SoupError(what, where=where) from error
+    held = sum(map(prod, stored.values()))
+    if sum(t.numel() for t in (*model.parameters(), *model.buffers())) > 4 * held + SPARE_ELEMENTS:
+        raise SoupError("config.json describes a model much larger than its files", where=where)
     return {name: tuple(p.shape) for name, p in model.named_parameters()}
+
+
+def must_fit(values: dict[str, Any], classes: int, stored: Shapes, *, where: str) -> None:
+    """Refuse a config whose model is not the one in the files.
+
+    Raises:
+        SoupError: the model is larger, cannot be built, or has a tensor of another shape.
+    """
+    shapes = parameter_shapes(values, classes, stored)
+    for name in sorted(shapes.keys() & stored.keys()):
+        if shapes[name] != stored[name]:
+            what = f"config.json describes shape {list(shapes[name])}, the file holds {list(stored[name])}"
+            raise SoupError(what, where=f"{where}, tensor {flat(name)}")
 
 
 def image_processor(folder: Path) -> Any:
@@ -61,7 +124,7 @@ def image_processor(folder: Path) -> Any:
     try:
         load: Any = AutoImageProcessor.from_pretrained
         return load(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except REFUSALS as error:
         hint = "save its processor beside it: AutoImageProcessor.from_pretrained(START).save_pretrained(FOLDER)"
         raise SoupError("this model has no image processor that can be loaded", where=str(folder), hint=hint) from error
 
@@ -69,3 +132,36 @@ def image_processor(folder: Path) -> Any:
 def effective_processor(folder: Path) -> dict[str, Any]:
     """All values that an image processor works with, those it takes by default included."""
     return dict(image_processor(folder).to_dict())
+
+
+def _plain(value: Any) -> Any:
+    """A config without private keys, dtypes and implementations, at any depth."""
+    if isinstance(value, dict):
+        dropped = ("_", "dtype", "torch_dtype", "auto_map")
+        kept = {k: v for k, v in value.items() if not k.startswith(dropped) and "implementation" not in k}
+        return {key: _plain(below) for key, below in kept.items()}
+    return [_plain(below) for below in value] if isinstance(value, list) else value
+
+
+@contextmanager
+def _no_more_than(most: int, where: str) -> Iterator[None]:
+    """Stop a model that is being built once it has more than `most` parameters and modules."""
+    from torch.nn.modules import module
+
+    count = 0
+
+    def seen(_: nn.Module, __: str, ___: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise SoupError("config.json describes a model much larger than its files", where=where)
+
+    hooks = [
+        module.register_module_parameter_registration_hook(seen),
+        module.register_module_module_registration_hook(seen),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

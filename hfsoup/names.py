@@ -1,15 +1,35 @@
-"""Class names compared the way people write them: case and underscores do not matter."""
+"""Names compared the way people write them, and shown so that they stay names."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from hfsoup.errors import MismatchError
 
+LONGEST = 80
+
 
 def plain(name: str) -> str:
-    """A name without case, underscores and doubled spaces."""
-    return " ".join(name.casefold().replace("_", " ").split())
+    """A name without case, underscores and doubled spaces, its accents in one form."""
+    return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
+
+
+def flat(text: object, longest: int = 200) -> str:
+    """Text from outside on one line, without control and direction characters, and no longer than `longest`."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)[: 4 * longest]).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def shown(name: object) -> str:
+    """A name from outside in quotes, with escapes for what cannot be printed, shortened."""
+    text = str(name)
+    return repr(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
+
+
+def listed(names: Sequence[object], most: int = 24) -> str:
+    """Several names, each `shown`, and how many there are where they are too many."""
+    return ", ".join(map(shown, names[:most])) + (f" … {len(names)} in all" if len(names) > most else "")
 
 
 def unnamed(labels: Sequence[str]) -> bool:
@@ -27,17 +47,24 @@ def align(wanted: Sequence[str], given: Sequence[str], *, where: str, against: s
         against: what `given` belongs to.
 
     Raises:
-        MismatchError: a name is missing, or two names differ only in case or underscores; both lists are shown.
+        MismatchError: a name is missing, or two names differ only in case, spaces or underscores; both lists are shown.
     """
     places = {plain(name): i for i, name in enumerate(given)}
-    doubles = len(places) < len(given) or len({plain(name) for name in wanted}) < len(wanted)
+    doubles = [*_doubles(wanted), *_doubles(given)]
     missing = [name for name in wanted if plain(name) not in places]
     if not doubles and not missing:
         return tuple(places[plain(name)] for name in wanted)
-    what = "class names are ambiguous" if doubles else f"class names are missing: {_shown(missing)}"
-    lists = f"{where}: {_shown(wanted)}\n  {against}: {_shown(given)}"
+    if doubles:
+        what = f"class names are ambiguous, for case, spaces and underscores do not count: {listed(doubles)}"
+    else:
+        what = f"class names are missing: {listed(missing)}"
+    lists = f"{where}: {listed(wanted)}\n  {against}: {listed(given)}"
     raise MismatchError(f"{what}\n  {lists}", where=where, hint="give the classes the same names in both")
 
 
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:24])) + (f" … {len(names)} in all" if len(names) > 24 else "")
+def _doubles(names: Sequence[str]) -> list[str]:
+    """Names that are another one's double."""
+    seen: dict[str, list[str]] = {}
+    for name in names:
+        seen.setdefault(plain(name), []).append(name)
+    return [name for group in seen.values() if len(group) > 1 for name in group]

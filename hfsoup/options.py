@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -10,6 +11,9 @@ from hfsoup.errors import UsageError
 from hfsoup.searching import Rules
 from hfsoup.types import Request
 
+SILENT = ("resume", "device")
+BN_MODES = ("average", "recalibrate", "auto")
+LICENSE = r"[a-z0-9][a-z0-9.+-]{0,63}"
 FLOATS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -40,6 +44,7 @@ class Options:
     image_column: str | None = _option(None, "Data", "the column of images [the only one]")
     label_column: str | None = _option(None, "Data", "the column of classes [the only one]")
     limit: int | None = _option(None, "Data", "at most this many images of each split, every class in its share")
+    skip_bad_images: bool = _option(False, "Data", "leave out images that cannot be decoded, and say how many")
     metric: str = _option(
         "accuracy", "Data", "accuracy, top5_accuracy, f1_macro, balanced_accuracy, or a name evaluate knows"
     )
@@ -47,9 +52,15 @@ class Options:
     batch_size: int = _option(64, "Compute", "images per forward pass")
     dtype: str | None = _option(None, "Compute", "float32, float16 or bfloat16 for the soup [as the ingredients]")
     device: str = _option("auto", "Compute", "where to score: auto, cpu, cuda")
-    bn: str = _option("average", "Compute", "batch-norm statistics: average")
+    bn: str = _option(
+        "auto", "Compute", f"batch-norm statistics: {', '.join(BN_MODES)}, which keeps what scores better"
+    )
+    calibration_split: str | None = _option(None, "Data", "the split to estimate batch norms on [train]")
+    resume: bool = _option(True, "Compute", "take scores that an earlier bake of the same bytes paid for")
     output: str | None = _option(None, "Result", "the folder to write [soup, soup-2, …]")
+    overwrite: bool = _option(False, "Result", "replace the output folder if it is there")
     push: str | None = _option(None, "Result", "the repository to push the soup to")
+    license: str | None = _option(None, "Result", "the soup's licence [the ingredients', if they agree]")
     private: bool = _option(False, "Result", "make that repository private")
     create_pr: bool = _option(False, "Result", "push as a pull request")
     revision: str | None = _option(None, "Result", "push to this branch")
@@ -57,12 +68,16 @@ class Options:
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in FLOATS:
             raise UsageError(f"there is no dtype {self.dtype!r}; known: {', '.join(FLOATS)}")
-        if self.bn != "average":
-            raise UsageError(f"there is no batch-norm mode {self.bn!r}; known: average")
+        if self.bn not in BN_MODES:
+            raise UsageError(f"there is no batch-norm mode {self.bn!r}; known: {', '.join(BN_MODES)}")
+        if self.bn == "recalibrate" and self.dataset is None:
+            raise UsageError("batch norms are estimated on images", hint="--dataset ORG/NAME, or --bn average")
         if self.batch_size < 1:
             raise UsageError(f"batch-size must be at least 1, found {self.batch_size}")
         if self.limit is not None and self.limit < 2:
             raise UsageError(f"limit must be at least 2, found {self.limit}")
+        if self.license is not None and not re.fullmatch(LICENSE, self.license):
+            raise UsageError(f"expected a licence as the Hub writes them, found {self.license!r}", hint="apache-2.0")
         if self.dataset is None and (self.min_score is not None or self.margin):
             raise UsageError("a floor or a margin needs scores", hint="--dataset ORG/NAME")
         self.rules()
@@ -104,18 +119,19 @@ class Options:
             self.image_column,
             self.label_column,
             self.limit,
+            skip_bad_images=self.skip_bad_images,
+            calibration_split=self.calibration_split,
         )
 
     def changed(self) -> dict[str, Any]:
-        """The options that differ from their defaults."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        """The options that differ from their defaults and say what a soup is, not where it goes or how fast."""
+        kept = [f for f in fields(self) if f.name == "license" or f.metadata["group"] != "Result"]
+        return {f.name: v for f in kept if f.name not in SILENT and (v := getattr(self, f.name)) != f.default}
 
-    def command(self, ingredients: list[str], **changes: Any) -> str:
-        """The shell command that bakes `ingredients` with these options."""
+    def command(self, ingredients: list[str]) -> str:
+        """The shell command that bakes the same soup of `ingredients`."""
         words = ["hfsoup", "bake", *ingredients]
-        for name, value in {**self.changed(), **changes}.items():
-            if value is None:
-                continue
+        for name, value in self.changed().items():
             words.append("--" + name.replace("_", "-"))
             if value is not True:
                 words.append(str(value))

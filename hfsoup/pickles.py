@@ -1,44 +1,175 @@
-"""Pickled checkpoints, read with `weights_only` and never otherwise, become safetensors."""
+"""Pickled checkpoints, looked at before they are read with `weights_only` and never otherwise, become safetensors."""
 
 from __future__ import annotations
 
+import os
+import pickletools
+import re
+import struct
+import tempfile
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, BinaryIO
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 from hfsoup.errors import SoupError
+from hfsoup.hashing import file_hash
 from hfsoup.hub import cache
+from hfsoup.names import flat, shown
+from hfsoup.tensorfile import write_header
+from hfsoup.untrusted import open_regular
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_DIRECTORY = 8 << 20
+MAX_PICKLE = 4 << 20
+MAX_STEPS = 400_000
+CALLS = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch(\.cuda)? \w+Storage"
+    r"|torch\.storage (Untyped|Typed)Storage"
+)
+INDIRECT = {"STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX"}
+DTYPES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+DAMAGES = (
+    ArithmeticError, AssertionError, AttributeError, BadZipFile, EOFError, ImportError, LookupError, MemoryError,
+    OSError, RuntimeError, TypeError, UnpicklingError, ValueError, struct.error,
+)  # fmt: skip
+FOREIGN = "this pickle holds more than tensors, or is damaged; it was not run"
+HINT = "ask its author for safetensors"
 
 
-def convert(path: Path, sha: str, *, where: str) -> Path:
-    """A pickled checkpoint as safetensors in hfsoup's cache, read with `weights_only` and never otherwise."""
-    target = cache() / "converted" / f"{sha}.safetensors"
-    if not target.exists():
-        from safetensors.torch import save_file
+def convert(path: Path, sha: str, *, where: str, unwrap: bool = False) -> Path:
+    """A pickled checkpoint as safetensors in hfsoup's cache; `unwrap` follows a lone `state_dict` key.
 
-        tensors = load_pickle(path, where=where)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{sha}.partial")
-        save_file({name: t.clone().contiguous() for name, t in tensors.items()}, partial, {"format": "pt"})
-        partial.rename(target)
-    return target
+    The file's own sha256 stands in its name beside the pickle's, so that one that was damaged since is made again; two
+    processes that convert at once write the same bytes under the same name.
+    """
+    folder, key = cache() / "converted", f"inner-{sha}" if unwrap else sha
+    for made in sorted(folder.glob(f"{key}-*.safetensors")):
+        if file_hash(made) == made.stem.rpartition("-")[2]:
+            return made
+        made.unlink(missing_ok=True)
+    tensors = load_pickle(path, where=where, unwrap=unwrap)
+    partial = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{key}-", suffix=".partial", dir=folder)
+        partial = Path(name)
+        with os.fdopen(handle, "r+b") as file:
+            _write(tensors, partial, file)
+        return partial.rename(folder / f"{key}-{file_hash(partial)}.safetensors")
+    except OSError as error:
+        what = f"the checkpoint could not be converted: {error.strerror}"
+        raise SoupError(what, where=str(folder), hint="free some space, or set HFSOUP_CACHE to another disk") from error
+    finally:
+        if partial:
+            partial.unlink(missing_ok=True)
 
 
 def load_pickle(path: Path, *, where: str, unwrap: bool = False) -> dict[str, Any]:
-    """The tensors of a `.bin`, `.pt` or `.th` file by name; a lone `state_dict` key is followed only when asked."""
-    from pickle import UnpicklingError
+    """The tensors of a `.bin`, `.pt` or `.th` file by name; a lone `state_dict` key is followed only when asked.
 
+    Raises:
+        SoupError: it is no archive of plain tensors as `torch.save` writes it, or says more than it holds.
+    """
+    size = _look(path, where)
     import torch
 
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise SoupError(
-            "this pickle holds more than tensors, or is damaged; it was not run",
-            where=where,
-            hint="ask its author for safetensors",
-        ) from error
-    if unwrap and isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+    except DAMAGES as error:
+        raise SoupError(FOREIGN, where=where, hint=HINT) from error
+    wrapped = isinstance(found, dict) and isinstance(found.get("state_dict"), dict)
+    if unwrap and wrapped:
         found = found["state_dict"]
-    if not isinstance(found, dict) or not found or not all(isinstance(t, torch.Tensor) for t in found.values()):
+    if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found):
         raise SoupError("expected tensors by name, found something else", where=where)
+    for name, tensor in found.items():
+        if not isinstance(tensor, torch.Tensor):
+            hint = "save the inner state_dict alone, as safetensors" if wrapped else HINT
+            what = f"expected tensors by name, found {type(tensor).__name__} among them"
+            raise SoupError(what, where=f"{where}, {flat(name)}", hint=hint)
+        _plain(tensor, f"{where}, tensor {flat(name)}")
+    if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > 2 * size:
+        raise SoupError("the tensors are together larger than the file that holds them", where=where)
     return dict(found)
+
+
+def _look(path: Path, where: str) -> int:
+    """The size of an archive whose directory, entries and pickled program are what `torch.save` writes."""
+    with os.fdopen(open_regular(path, where=where), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(4) != b"PK\3\4":
+            what = "expected an archive as torch.save writes it, found something else"
+            raise SoupError(what, where=where, hint="load it where it is trusted and save it as safetensors")
+        try:
+            if _directory_size(file, size) > MAX_DIRECTORY:
+                raise SoupError(f"the directory of this archive is over {MAX_DIRECTORY} bytes", where=where)
+            with ZipFile(file) as archive:
+                _program(archive, size, where)
+        except DAMAGES as error:
+            raise SoupError(f"this archive is damaged: {flat(error)}", where=where, hint="download it again") from error
+    return size
+
+
+def _directory_size(file: BinaryIO, size: int) -> int:
+    """Bytes of the archive's list of entries, told before it is read.
+
+    The end record must be the last thing in the file, so that every reader finds the same one.
+    Source: APPNOTE.TXT 4.3.14 to 4.3.16, https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+    """
+    file.seek(max(size - 98, 0))
+    tail = file.read(98).rjust(98)
+    mark, *_, length, _, comment = struct.unpack("<4s4H2LH", tail[76:])
+    if mark != b"PK\5\6" or comment:
+        raise BadZipFile("its end record is not at its end")
+    if tail[56:60] != b"PK\6\7":
+        return int(length)
+    if tail[:4] != b"PK\6\6":
+        raise BadZipFile("its long end record is not before its end")
+    return int(struct.unpack("<Q", tail[40:48])[0])
+
+
+def _program(archive: ZipFile, size: int, where: str) -> None:
+    """Refuse compressed and doubled entries, and a pickle that calls anything but the makers of plain tensors."""
+    entries = archive.infolist()
+    if any(e.compress_type != ZIP_STORED or e.file_size != e.compress_size for e in entries):
+        raise SoupError("expected entries as they are, found compressed ones", where=where, hint=HINT)
+    names = [entry.filename.lower() for entry in entries]
+    programs = [entry for entry in entries if entry.filename.lower().endswith("data.pkl")]
+    if sum(entry.file_size for entry in entries) > size or len(set(names)) < len(names) or len(programs) != 1:
+        raise SoupError("the entries of this archive contradict each other", where=where, hint=HINT)
+    if programs[0].file_size > MAX_PICKLE:
+        raise SoupError(f"the pickle in this archive is over {MAX_PICKLE} bytes", where=where, hint=HINT)
+    for step, (operation, argument, _) in enumerate(pickletools.genops(archive.read(programs[0]))):
+        called = operation.name == "GLOBAL" and not CALLS.fullmatch(str(argument))
+        if called or operation.name in INDIRECT or step > MAX_STEPS:
+            name = shown(str(argument).replace(" ", ".")) if called else operation.name
+            what = f"this pickle holds more than tensors ({name}); it was not run"
+            raise SoupError(what, where=where, hint=HINT)
+
+
+def _plain(tensor: torch.Tensor, where: str) -> None:
+    """Refuse what a plain tensor in memory is not: sparse, quantized, elsewhere, or larger than its storage."""
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind not in DTYPES or str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu" or tensor.is_neg():
+        raise SoupError(f"expected a plain tensor, found {kind} {tensor.layout} on {tensor.device}", where=where)
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise SoupError(f"the shape {flat(list(tensor.shape))} is larger than what is stored", where=where)
+
+
+def _write(tensors: dict[str, torch.Tensor], path: Path, file: BinaryIO) -> None:
+    """Write a safetensors file tensor by tensor."""
+    import torch
+
+    specs = [(n, DTYPES[str(t.dtype).removeprefix("torch.")], tuple(t.shape)) for n, t in tensors.items()]
+    starts = write_header(path, specs)
+    for name, tensor in tensors.items():
+        file.seek(starts[name])
+        file.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    file.flush()
+    os.fsync(file.fileno())

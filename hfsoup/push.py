@@ -1,15 +1,28 @@
-"""A folder becomes one commit on the Hub."""
+"""A folder becomes one commit on the Hub, or nothing does."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hfsoup.errors import HubError, SoupError
-from hfsoup.hub import api, hub_errors
+from hfsoup.hashing import blob_hash, file_hash
+from hfsoup.hub import AGAIN, answers, api, cause, told
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.hf_api import ModelInfo
 
 STALE = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
+# With these the Hub itself said no, so that there can be no commit.
+REFUSED = (400, 401, 403, 404, 413, 422)
+TRIES = 2
+MESSAGE = "Add model soup"
+DESCRIPTION = "Baked with hfsoup; soup.json says from what."
 
 
 @dataclass(frozen=True)
@@ -21,10 +34,10 @@ class Pushed:
     url: str
 
 
-def may_push(repo: str) -> None:
-    """Fail before any work where there is no token, or the name is none."""
+def may_push(repo: str, *, create_pr: bool = False) -> None:
+    """Fail before any work where the name is none, there is no token, or it may not write there."""
     from huggingface_hub import get_token
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
     from huggingface_hub.utils._validators import validate_repo_id
 
     try:
@@ -33,47 +46,192 @@ def may_push(repo: str) -> None:
         raise HubError(f"not a repository name: {repo!r}", hint="--push ORG/NAME") from error
     if not get_token():
         raise HubError("pushing needs a token, and there is none", where=repo, hint="hf auth login, or HF_TOKEN=…")
-    with hub_errors(repo, access="push"):
-        api().whoami()
+    with answers(repo, access="push"):
+        user = api().whoami()
+        owned = [user["name"], *(org["name"] for org in user.get("orgs") or ())]
+        role = ((user.get("auth") or {}).get("accessToken") or {}).get("role")
+    if "/" not in repo:
+        raise HubError(f"expected ORG/NAME, found {repo!r}", hint=f"--push {owned[0]}/{repo}")
+    if role == "read" and not create_pr:
+        raise HubError("your token may only read", where=repo, hint="hf auth login, with a token that may write")
+    with answers(repo, access="push"):
+        try:
+            return api().auth_check(repo, write=not create_pr)
+        except GatedRepoError:
+            return None
+        except RepositoryNotFoundError:
+            if create_pr:
+                raise
+    namespace, name = repo.split("/")
+    if namespace not in owned:
+        what = f"your token may not push to {namespace}, only to {', '.join(owned)}"
+        raise HubError(what, where=repo, hint=f"--push {owned[0]}/{name}")
+    return None
 
 
 def push(
-    folder: Path, repo: str, *, private: bool = False, create_pr: bool = False, revision: str | None = None
+    folder: Path,
+    repo: str,
+    *,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> Pushed:
     """Upload every file of `folder` in one commit on top of the repository's head.
 
     Weights of an earlier model that the folder does not have are deleted in the same commit. If somebody else pushes in
-    between, nothing is overwritten.
+    between, nothing is overwritten. A commit whose answer got lost is looked for before it is made again.
+
+    Args:
+        folder: a model folder.
+        repo: where to; it is made if it is not there.
+        private: make it private; a public one is refused.
+        create_pr: as a pull request.
+        revision: to this branch, which is made if it is not there.
+        notify: told of waits and of a repository that has another name by now.
 
     Raises:
-        HubError: no token, no right, or the repository changed in between.
+        HubError: no token, no right, the repository changed in between, or no answer; its hint ends with the command
+            that continues.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
     names = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     if "config.json" not in names:
         raise SoupError("expected a model folder, found no config.json", where=str(folder))
-    may_push(repo)
+    words = ["hfsoup", "push", str(folder), repo]
+    words += ["--private"] * private + ["--create-pr"] * create_pr + (["--revision", revision] if revision else [])
+    try:
+        with told(notify):
+            may_push(repo, create_pr=create_pr)
+            return _Push(folder, names, _target(repo, private, create_pr, notify), create_pr, revision).go()
+    except HubError as error:
+        line = shlex.join(words)
+        hint = error.hint.replace(AGAIN, line) if AGAIN in error.hint else f"{error.hint}, then: {line}"
+        raise HubError(error.what, where=error.where, hint=hint) from error
+
+
+def _target(repo: str, private: bool, create_pr: bool, notify: Callable[[str], None] | None) -> str:
+    """The repository by the name that it has now, made if it is not there."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
     hub = api()
-    with hub_errors(repo, access="push"):
-        hub.create_repo(repo, private=private or None, exist_ok=True)
-        info = hub.model_info(repo)
+    with answers(repo, access="push"):
+        try:
+            info = hub.model_info(repo)
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError:
+            if create_pr:
+                raise
+            hub.create_repo(repo, private=private or None, exist_ok=True)
+            info = hub.model_info(repo)
         if private and not info.private:
             raise HubError("the repository is public already", where=repo, hint="leave out --private, or another name")
-        if revision and not create_pr:
-            hub.create_branch(repo, branch=revision, exist_ok=True)
-            info = hub.model_info(repo, revision=revision)
-        stale = [s.rfilename for s in info.siblings or () if STALE.fullmatch(s.rfilename) and s.rfilename not in names]
-        commit = hub.create_commit(
-            repo,
-            [
-                *(CommitOperationAdd(name, str(folder / name)) for name in names),
-                *(CommitOperationDelete(name) for name in stale),
-            ],
-            commit_message="Add model soup",
-            commit_description="Baked with hfsoup; soup.json says from what.",
-            create_pr=create_pr,
-            revision=revision,
-            parent_commit=info.sha,
+    if notify and info.id != repo:
+        notify(f"{repo} is now called {info.id}")
+    return info.id
+
+
+@dataclass
+class _Push:
+    """One push, from the head that it found to the commit on top of it."""
+
+    folder: Path
+    names: list[str]
+    repo: str
+    create_pr: bool
+    revision: str | None
+
+    def go(self) -> Pushed:
+        """Upload, commit, and make sure."""
+        from huggingface_hub import CommitOperationAdd
+
+        self.hub: HfApi = api()
+        with answers(self.repo, access="push"):
+            if self.revision and not self.create_pr:
+                self.hub.create_branch(self.repo, branch=self.revision, exist_ok=True)
+            self.head: ModelInfo = self.hub.model_info(self.repo, revision=self.revision)
+            self.requests = self._requests() if self.create_pr else {}
+            additions = [CommitOperationAdd(name, str(self.folder / name)) for name in self.names]
+            return self._tried(additions)
+
+    def _tried(self, additions: list[CommitOperationAdd], attempt: int = 1) -> Pushed:
+        """Commit, again where that failed in passing and is not on the Hub after all."""
+        from httpx2 import HTTPError
+
+        from hfsoup.patience import pause, said, wait
+
+        try:
+            return self._commit(additions)
+        except (HTTPError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            root = cause(error)
+            response = getattr(root, "response", None)
+            if response is not None and response.status_code in REFUSED:
+                raise
+            if isinstance(error, ValueError) and "metadata in README.md" in str(error):
+                what = f"the Hub does not take the card: {' '.join(str(error).split())[:300]}"
+                raise HubError(what, where=str(self.folder / "README.md"), hint="mend README.md") from error
+            if (found := self._landed()) is not None:
+                return found
+            failure = root if response is None else response
+            seconds = pause(failure, attempt, tries=TRIES) if isinstance(root, HTTPError) else None
+            if seconds is None:
+                raise
+        wait(seconds, f"{said(failure)} ({self.repo}, commit)")
+        return self._tried(additions, attempt + 1)
+
+    def _commit(self, additions: list[CommitOperationAdd]) -> Pushed:
+        from huggingface_hub import CommitOperationDelete
+
+        self.hub.preupload_lfs_files(
+            self.repo, additions, free_memory=False, revision=self.revision, create_pr=self.create_pr
         )
-    return Pushed(repo, commit.oid, commit.pr_url or f"{hub.endpoint}/{repo}")
+        if ignored := [item.path_in_repo for item in additions if item._should_ignore]:
+            what = f"the repository's .gitignore keeps out {', '.join(ignored)}"
+            raise HubError(what, where=self.repo, hint="take .gitignore out of the repository")
+        stale = [CommitOperationDelete(name) for name in self._stale(self.head)]
+        commit = self.hub.create_commit(
+            self.repo,
+            [*additions, *stale],
+            commit_message=MESSAGE,
+            commit_description=DESCRIPTION,
+            parent_commit=self.head.sha,
+            revision=self.revision,
+            create_pr=self.create_pr,
+        )
+        return Pushed(self.repo, commit.oid, commit.pr_url or f"{self.hub.endpoint}/{self.repo}")
+
+    def _stale(self, info: ModelInfo) -> list[str]:
+        """Weight files of an earlier model."""
+        listed = [sibling.rfilename for sibling in info.siblings or ()]
+        return [name for name in listed if STALE.fullmatch(name) and name not in self.names]
+
+    def _landed(self) -> Pushed | None:
+        """Our commit, if it is on the Hub: the one on top of the head that we found, with our files in it."""
+        if self.create_pr:
+            for reference, commit in self._requests().items():
+                if reference not in self.requests and self._ours(commit):
+                    number = reference.rpartition("/")[2]
+                    return Pushed(self.repo, commit, f"{self.hub.endpoint}/{self.repo}/discussions/{number}")
+            return None
+        commits = [c.commit_id for c in self.hub.list_repo_commits(self.repo, revision=self.revision)]
+        place = commits.index(self.head.sha) if self.head.sha in commits else 0
+        if place == 0 or not self._ours(commits[place - 1]):
+            return None
+        return Pushed(self.repo, commits[place - 1], f"{self.hub.endpoint}/{self.repo}")
+
+    def _ours(self, commit: str) -> bool:
+        """Whether a commit holds our files, byte for byte, and no stale ones."""
+        info = self.hub.model_info(self.repo, revision=commit, files_metadata=True)
+        there = {s.rfilename: (s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or ()}
+        for name in self.names:
+            sha256, blob = there.get(name, (None, None))
+            path = self.folder / name
+            if (sha256 or blob) != (file_hash(path) if sha256 else blob_hash(path)):
+                return False
+        return not self._stale(info)
+
+    def _requests(self) -> dict[str, str]:
+        """Pull requests, by reference, with the commit that each is at."""
+        refs = self.hub.list_repo_refs(self.repo, include_pull_requests=True)
+        return {ref.ref: ref.target_commit for ref in refs.pull_requests or ()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -13,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfsoup.errors import UsageError
-from hfsoup.hub import api, hub_errors
+from hfsoup.errors import HubError, UsageError
+from hfsoup.hub import answers, api, side_by_side, told
 from hfsoup.types import RemoteFile, Source
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 SOUP_TAG = "model-soup"
 _WILD = re.compile(r"[*?\[]")
+_SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
+_TAME = re.compile(r"(?!.*(^|/)\.{0,2}(/|$))[^\\\x00-\x1f\x7f]+")
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,19 @@ def resolve(
         HubError: the Hub refuses or cannot be reached.
     """
     sources: dict[tuple[str, str | None], Source] = {}
-    for pattern in patterns:
-        kept = [c for c in _expand(pattern) if not _left_out(c, pattern, exclude, include_soups, notify)]
-        if not kept:
-            raise UsageError(f"nothing matches {pattern!r}", hint="hf models list --author ORG, or a folder as ./NAME")
-        with ThreadPoolExecutor(8) as pool:
-            pinned = list(pool.map(partial(_pin, asked=pattern), kept))
-        for source in pinned:
-            key = (str(source.folder or source.id), source.revision)
-            if key in sources:
-                notify(f"{source} is named twice; the second one is dropped")
-            sources.setdefault(key, source)
+    with told(notify):
+        for pattern in patterns:
+            kept = [c for c in _expand(pattern) if not _left_out(c, pattern, exclude, include_soups, notify)]
+            if not kept:
+                hint = "hf models list --author ORG, or a folder as ./NAME"
+                raise UsageError(f"nothing matches {pattern!r}", hint=hint)
+            for candidate, source in zip(kept, side_by_side(partial(_pin, asked=pattern), kept), strict=True):
+                if source.id != candidate.id:
+                    notify(f"{candidate.id} is now called {source.id}")
+                key = (str(source.folder or source.id), source.revision)
+                if key in sources:
+                    notify(f"{source} is named twice; the second one is dropped")
+                sources.setdefault(key, source)
     return tuple(sources.values())
 
 
@@ -110,7 +113,7 @@ def _matching(name: str) -> list[Candidate]:
     author, _, rest = name.partition("/")
     if not rest or _WILD.search(author):
         raise UsageError(f"a glob needs a fixed owner, as in org/model-*; found {name!r}")
-    with hub_errors(author):
+    with answers(author):
         models = list(api().list_models(author=author))
     found = [Candidate(m.id, None, None, SOUP_TAG in (m.tags or ())) for m in models if fnmatchcase(m.id, name)]
     return sorted(found, key=lambda c: natural(c.id))
@@ -118,7 +121,7 @@ def _matching(name: str) -> list[Candidate]:
 
 def _revisions(candidate: Candidate, pattern: str) -> list[Candidate]:
     """The branches and tags of a repository that match a glob."""
-    with hub_errors(candidate.id):
+    with answers(candidate.id):
         refs = api().list_repo_refs(candidate.id)
     names = [ref.name for ref in (*refs.branches, *refs.tags) if fnmatchcase(ref.name, pattern)]
     return [Candidate(candidate.id, name, None, candidate.soup) for name in sorted(names, key=natural)]
@@ -144,11 +147,12 @@ def _pin(candidate: Candidate, asked: str) -> Source:
     if candidate.folder is not None:
         return Source(candidate.id, asked, None, candidate.folder.resolve())
     where = f"{candidate.id}@{candidate.revision}" if candidate.revision else candidate.id
-    with hub_errors(where):
+    with answers(where):
         info = _info(api(), candidate)
-    if info.sha is None:
-        raise UsageError("the Hub names no commit", where=where)
-    return Source(candidate.id, asked, info.sha, None, tuple(_remote(s) for s in info.siblings or ()))
+        files = tuple(_remote(s) for s in info.siblings or () if _TAME.fullmatch(s.rfilename))
+        if not _SHA1.fullmatch(info.sha or "") or not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", info.id):
+            raise HubError(f"expected a name and a commit, found {info.id!r} and {info.sha!r}", where=where)
+    return Source(info.id, asked, info.sha, None, files)
 
 
 def _info(hub: HfApi, candidate: Candidate) -> ModelInfo:
@@ -156,5 +160,8 @@ def _info(hub: HfApi, candidate: Candidate) -> ModelInfo:
 
 
 def _remote(sibling: RepoSibling) -> RemoteFile:
-    sha256 = sibling.lfs.sha256 if sibling.lfs else None
-    return RemoteFile(sibling.rfilename, sibling.size or 0, sha256, sibling.blob_id or "")
+    """A file of the listing, which must come with a hash to hold it to."""
+    sha256, blob = sibling.lfs.sha256 if sibling.lfs else None, sibling.blob_id or ""
+    if not (_SHA256.fullmatch(sha256) if sha256 else _SHA1.fullmatch(blob)):
+        raise ValueError(f"no hash of {sibling.rfilename!r}")
+    return RemoteFile(sibling.rfilename, int(sibling.size or 0), sha256, blob)

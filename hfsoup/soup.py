@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
+from hfsoup.errors import SoupError
 from hfsoup.types import Comparison, Decision, Family, Mix, Score
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hfsoup.images import Images
     from hfsoup.options import Options
     from hfsoup.push import Pushed
+
+
+Statistics = dict[str, "NDArray[np.float32]"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,8 @@ class Soup:
     """The result of a bake.
 
     `scores` are the ingredients' own on the selection split, None where there was no data; `best` is the index of the
-    best ingredient; `path` is set once the soup is written and `pushed` once it is on the Hub.
+    best ingredient; `modes` are the soup's selection scores by batch-norm mode, and `statistics` the re-estimated ones
+    if it is shipped with them; `path` is set once the soup is written and `pushed` once it is on the Hub.
     """
 
     family: Family
@@ -38,6 +46,8 @@ class Soup:
     images: Images | None = None
     images_forwarded: int = 0
     notes: tuple[str, ...] = ()
+    modes: dict[str, Score] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=dict, repr=False)
     seconds: dict[str, float] = field(default_factory=dict)
     path: Path | None = None
     hashes: dict[str, str] = field(default_factory=dict)
@@ -60,21 +70,47 @@ class Soup:
             return next(iter(self.hashes.values()), None)
         return hashlib.sha256("".join(f"{h}  {n}\n" for n, h in sorted(self.hashes.items())).encode()).hexdigest()
 
-    def save(self, folder: str | Path) -> Soup:
-        """Write the complete model folder, which must not exist yet; the soup with its path and hashes."""
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Soup:
+        """Write the complete model folder; the soup with its path and hashes.
+
+        A folder that holds this very soup, byte for byte, is taken as it is.
+
+        Args:
+            folder: where to; it must not exist yet, unless `overwrite`.
+            overwrite: replace what is there, by a rename.
+        """
         from hfsoup.average import Averager
         from hfsoup.card import card
-        from hfsoup.lock import lock
+        from hfsoup.hashing import file_hash
+        from hfsoup.lock import NAME, lock
         from hfsoup.write import staged, write_configs, write_weights
 
         target, dtype = Path(folder), self.options.stored_dtype
-        with staged(target) as stage, Averager(self.family, self.options.merge, dtype) as averager:
-            hashes = write_weights(averager, self.mix, stage)
+        if (hashes := self._there(target)) is not None:
+            return replace(self, path=target, hashes=hashes)
+        with staged(target, overwrite=overwrite) as stage, Averager(self.family, self.options.merge, dtype) as averager:
+            hashes = write_weights(averager, self.mix, stage, self.statistics)
             write_configs(self.family, stage, dtype)
-            text = json.dumps(lock(self, hashes), indent=2, ensure_ascii=False)
-            (stage / "soup.json").write_text(text + "\n", encoding="utf-8")
             (stage / "README.md").write_text(card(self), encoding="utf-8")
+            files = {path.name: hashes.get(path.name) or file_hash(path) for path in sorted(stage.iterdir())}
+            (stage / NAME).write_text(lock(self, files).text(), encoding="utf-8")
         return replace(self, path=target, hashes=hashes)
+
+    def _there(self, folder: Path) -> dict[str, str] | None:
+        """The hashes of the weight files in `folder` if it holds this very soup already."""
+        from hfsoup.hashing import file_hash
+        from hfsoup.lock import NAME, lock, read
+
+        if not (folder / NAME).is_file():
+            return None
+        try:
+            files = read(folder, where=str(folder)).files
+        except SoupError:
+            return None
+        same = (folder / NAME).read_text(encoding="utf-8") == lock(self, files).text()
+        if not same or any(not (folder / n).is_file() or file_hash(folder / n) != h for n, h in files.items()):
+            return None
+        return {name: sha for name, sha in files.items() if name.endswith(".safetensors")}
 
     def push_to_hub(
         self, repo: str, *, private: bool = False, create_pr: bool = False, revision: str | None = None
@@ -83,11 +119,12 @@ class Soup:
         from hfsoup.push import push
 
         if self.path is None:
-            with tempfile.TemporaryDirectory() as folder:
-                saved = self.save(Path(folder) / "soup")
-                return replace(
-                    saved.push_to_hub(repo, private=private, create_pr=create_pr, revision=revision), path=None
-                )
+            # Kept where the push fails: the error names the command that continues from it.
+            folder = Path(tempfile.mkdtemp(prefix="hfsoup-"))
+            saved = self.save(folder / "soup")
+            pushed = saved.push_to_hub(repo, private=private, create_pr=create_pr, revision=revision)
+            shutil.rmtree(folder)
+            return replace(pushed, path=None)
         return replace(self, pushed=push(self.path, repo, private=private, create_pr=create_pr, revision=revision))
 
     def pipeline(self, **options: Any) -> Any:

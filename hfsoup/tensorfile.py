@@ -9,19 +9,25 @@ from __future__ import annotations
 import json
 import os
 import struct
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.errors import SoupError
+from hfsoup.hashing import stamp
+from hfsoup.names import flat, shown
 from hfsoup.types import TensorSpec
+from hfsoup.untrusted import open_regular, parse_json, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 MAX_HEADER = 8 << 20
+MAX_NAME = 512
+MAX_ELEMENTS = 1 << 48
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 INTEGERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.uint8}
 STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, **INTEGERS}
@@ -32,7 +38,7 @@ class TensorFile:
 
     def __init__(self, path: Path, name: str | None = None) -> None:
         self.path, self.name = path, name or str(path)
-        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._handle = open_regular(path, where=self.name)
         try:
             size = os.fstat(self._handle).st_size
             self.tensors = {spec.name: spec for spec in parse_header(*self._header(size), size, where=self.name)}
@@ -49,9 +55,16 @@ class TensorFile:
         while done < len(view):
             got = os.preadv(self._handle, [view[done:]], at + done)
             if got == 0:
-                raise SoupError("the file became shorter while it was read", where=f"{self.name}, tensor {spec.name}")
+                raise SoupError(
+                    "the file became shorter while it was read", where=f"{self.name}, tensor {flat(spec.name)}"
+                )
             done += got
         return block
+
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """The open file's stamp, to be compared with the one taken before it was hashed."""
+        return stamp(self._handle)
 
     def close(self) -> None:
         """Release the file."""
@@ -81,17 +94,19 @@ def parse_header(header: bytes, base: int, size: int, *, where: str) -> list[Ten
         where: the file, for errors.
     """
     try:
-        entries = json.loads(header, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise SoupError(f"the safetensors header cannot be read: {error}", where=where) from error
-    if not isinstance(entries, dict):
+        entries = parse_json(header)
+    except ValueError as error:
+        raise SoupError(f"the safetensors header cannot be read: {flat(error)}", where=where) from error
+    if not isinstance(entries, dict) or header[:1] != b"{":
         raise SoupError("the safetensors header is not an object", where=where)
+    _metadata(entries.get("__metadata__"), where)
     specs = [_spec(name, entry, base, where) for name, entry in entries.items() if name != "__metadata__"]
     specs.sort(key=lambda s: (s.start, s.stop))
     end = base
     for spec in specs:
         if spec.start != end:
-            raise SoupError(f"expected bytes from {end} on, found {spec.start}", where=f"{where}, tensor {spec.name}")
+            at = f"{where}, tensor {flat(spec.name)}"
+            raise SoupError(f"expected bytes from {end} on, found {flat(spec.start)}", where=at)
         end = spec.stop
     if end != size:
         raise SoupError(f"the tensors end at byte {end} but the file has {size}", where=where, hint="download it again")
@@ -132,38 +147,52 @@ def to_float(block: NDArray[Any], dtype: str) -> NDArray[np.floating]:
 def to_stored(block: NDArray[np.float64], dtype: str) -> NDArray[Any]:
     """Float64 values rounded to nearest, ties to even, in `dtype`."""
     if dtype != "BF16":
-        return block.astype(STORED[dtype])
+        with np.errstate(over="ignore"):  # infinity is what the caller looks for
+            return block.astype(STORED[dtype])
     single = block.astype(np.float32)
     bits = single.view(np.uint32)
     # Rounding twice, to float32 and then to bfloat16, must not turn a near tie into a tie: keep the sticky bit.
-    away = np.sign(block - single).astype(np.int32) * np.where(np.signbit(single), -1, 1).astype(np.int32)
+    with np.errstate(invalid="ignore"):  # NaN and infinity are what the caller looks for
+        away = np.sign(block - single).astype(np.int32) * np.where(np.signbit(single), -1, 1).astype(np.int32)
     tie = (bits & 0xFFFF) == 0x8000
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     exact = np.where(tie & (away > 0), (bits >> 16) + 1, np.where(tie & (away < 0), bits >> 16, rounded))
     return np.where(np.isfinite(single), exact, bits >> 16).astype(np.uint16)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        double = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {double!r} stands twice")
-    return found
+def _metadata(found: Any, where: str) -> None:
+    """Refuse metadata that is not text by text, as safetensors does."""
+    try:
+        plain = found is None or (isinstance(found, dict) and all(isinstance(v, str) for v in found.values()))
+        for _ in walk(found) if plain else ():
+            pass
+    except ValueError:
+        plain = False
+    if not plain:
+        raise SoupError("expected the metadata to be texts by name, found something else", where=where)
 
 
 def _spec(name: str, entry: Any, base: int, where: str) -> TensorSpec:
     """One checked entry of a header."""
-    at = f"{where}, tensor {name}"
+    at = f"{where}, tensor {flat(name)}"
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise SoupError(f"the tensor name {shown(name)} is no Unicode", where=where) from error
+    if len(name) > MAX_NAME:
+        raise SoupError(f"a tensor name is longer than {MAX_NAME} characters", where=at)
     match entry:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(stop)]}:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, stop]} if len(entry) == 3:
             pass
         case _:
             raise SoupError("expected dtype, shape and data_offsets, found something else", where=at)
     if dtype not in STORED:
-        raise SoupError(f"expected one of {', '.join(STORED)}, found {dtype}", where=at)
-    if not all(isinstance(side, int) and 0 <= side < 1 << 40 for side in shape) or len(shape) > 16:
-        raise SoupError(f"the shape {shape} is no shape", where=at)
-    if start < 0 or stop - start != nbytes(dtype, tuple(shape)):
-        raise SoupError(f"{stop - start} bytes do not hold {dtype} of shape {shape}", where=at)
+        raise SoupError(f"expected one of {', '.join(STORED)}, found {shown(dtype)}", where=at)
+    if not all(type(number) is int for number in (*shape, start, stop)):
+        raise SoupError("expected whole numbers for shape and data_offsets, found something else", where=at)
+    if len(shape) > 16 or min(shape, default=0) < 0 or prod(max(side, 1) for side in shape) > MAX_ELEMENTS:
+        raise SoupError(f"the shape {flat(shape)} is no shape", where=at)
+    if not 0 <= start <= stop < 1 << 63 or stop - start != nbytes(dtype, tuple(shape)):
+        what = f"the bytes from {flat(start, 24)} to {flat(stop, 24)} do not hold {dtype} of shape {flat(shape)}"
+        raise SoupError(what, where=at)
     return TensorSpec(name, dtype, tuple(shape), base + start, base + stop)

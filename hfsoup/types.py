@@ -38,12 +38,17 @@ class Source:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One safetensors file of an ingredient; `name` is its name in the repository, `sha256` that of the bytes there."""
+    """One safetensors file of an ingredient.
+
+    `name` and `sha256` are those of the file in the repository; `stamp` was taken before `path` was hashed, and differs
+    once anybody has written to it since.
+    """
 
     name: str
     path: Path
     size: int
     sha256: str
+    stamp: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,11 @@ class Family:
         """Every tensor of the reference."""
         return tuple(spec for shard in self.shards for spec in shard)
 
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the model keeps statistics of its activations."""
+        return any(spec.name.endswith("running_var") for spec in self.tensors)
+
     def __len__(self) -> int:
         return len(self.ingredients)
 
@@ -126,13 +136,15 @@ class Score:
     """What a metric said of one mix on one split.
 
     `value` is the metric's own number (a fraction for accuracy); `correct` is the exact count of right answers where
-    the metric counts them, and `hits` then holds one byte, 0 or 1, per image.
+    the metric counts them, and `hits` then holds one byte, 0 or 1, per image. `bn` is the mode of the batch-norm
+    statistics that it was measured with.
     """
 
     value: float
     total: int = 0
     correct: int | None = None
     hits: bytes = field(default=b"", repr=False)
+    bn: str = "average"
 
     @property
     def key(self) -> float:
@@ -184,7 +196,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked of a dataset."""
+    """What the user asked of a dataset; `revision` is a commit on the Hub, None for the head."""
 
     dataset: str
     config: str | None = None
@@ -193,6 +205,9 @@ class Request:
     image_column: str | None = None
     label_column: str | None = None
     limit: int | None = None
+    revision: str | None = None
+    skip_bad_images: bool = False
+    calibration_split: str | None = None
 
 
 def accepts(*, candidate: Score, incumbent: Score, rule: str, margin: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hfsoup.errors import SoupError, UsageError
@@ -76,11 +77,13 @@ class World:
 
 
 def _accelerator(device: str) -> Accelerator:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
     from torch.accelerator import is_available
 
     # Told of the CPU explicitly, accelerate joins the processes by gloo; left to itself it would not join them at all.
-    accelerator = Accelerator(cpu=device == "cpu" or not is_available())
+    # The others wait while the main process pulls, which may take long; one that dies is noticed by the launcher.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
+    accelerator = Accelerator(cpu=device == "cpu" or not is_available(), kwargs_handlers=[patience])
     if device not in ("auto", accelerator.device.type, str(accelerator.device)):
         raise UsageError(f"expected the device {device}, found {accelerator.device}", hint="--device auto")
     return accelerator

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import glob
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,21 +22,51 @@ from numpy.typing import NDArray
 from hfsoup.average import Averager
 from hfsoup.errors import SoupError
 from hfsoup.hashing import file_hash
-from hfsoup.tensorfile import nbytes, write_header
+from hfsoup.hub import cache
+from hfsoup.tensorfile import nbytes, to_stored, write_header
 from hfsoup.types import Family, Mix, TensorSpec
 
+STAGE = ".hfsoup-"
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 CONFIGS = ("preprocessor_config.json", "processor_config.json")
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def claimed(target: Path) -> Iterator[None]:
+    """Hold an output folder against every other process; who holds it already is named.
+
+    The lock is the system's and ends with its holder, so a killed bake leaves nothing to clear but its temporary
+    folders, which are removed here.
+    """
+    from filelock import FileLock, Timeout
+
+    path = cache() / "locks" / f"{hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:32]}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
+    try:
+        with lock:
+            holder = path.with_suffix(".pid")
+            holder.write_text(str(os.getpid()), encoding="utf-8")
+            for orphan in target.parent.glob(f".{glob.escape(target.name)}{STAGE}*"):
+                shutil.rmtree(orphan, ignore_errors=True)
+            yield
+    except Timeout as error:
+        pid = path.with_suffix(".pid").read_text(encoding="utf-8")
+        what = f"another bake (process {pid}) writes to this folder"
+        raise SoupError(what, where=str(target), hint="another --output, or wait for it") from error
+
+
+@contextmanager
+def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `target` that becomes `target` if the block ends well and vanishes if it does not."""
-    if target.exists():
-        raise SoupError("the output folder is already there", where=str(target), hint="another --output")
+    if os.path.lexists(target) and not overwrite:
+        raise SoupError(
+            "the output folder is already there", where=str(target), hint="--overwrite, or another --output"
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGE}", dir=target.parent))
     except OSError as error:
         raise SoupError(f"the output folder cannot be made: {error.strerror}", where=str(target)) from error
     try:
@@ -41,16 +74,47 @@ def staged(target: Path) -> Iterator[Path]:
         stage.chmod(0o755)
         for path in [*stage.rglob("*"), stage]:
             _sync(path)
-        stage.rename(target)
-        _sync(target.parent)
+        replaced = os.path.lexists(target)
+        _replace(stage, target)
+        try:
+            _sync(target.parent)
+        except OSError:
+            # Not known to last, so not done: what was there comes back.
+            _replace(stage, target) if replaced else target.rename(stage)
+            raise
     except OSError as error:
         raise SoupError(f"the soup could not be written: {error.strerror}", where=str(target)) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def write_weights(averager: Averager, mix: Mix, folder: Path) -> dict[str, str]:
-    """Average straight into safetensors files, sharded as the reference is; file name to sha256."""
+def _replace(stage: Path, target: Path) -> None:
+    """Put `stage` where `target` is; what was there is then in `stage`, and was never gone in between."""
+    if not os.path.lexists(target):
+        stage.rename(target)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    swap = getattr(libc, "renameat2", None)
+    if swap is not None and swap(AT_FDCWD, bytes(stage), AT_FDCWD, bytes(target), RENAME_EXCHANGE) == 0:
+        return
+    # Where the system cannot exchange two names at once, what was there moves aside first.
+    aside = stage.with_name(f"{stage.name}.old")
+    target.rename(aside)
+    stage.rename(target)
+    shutil.rmtree(aside)
+
+
+def write_weights(
+    averager: Averager, mix: Mix, folder: Path, statistics: Mapping[str, NDArray[np.float32]]
+) -> dict[str, str]:
+    """Average straight into safetensors files, sharded as the reference is; file name to sha256.
+
+    Args:
+        averager: forms the tensors.
+        mix: their coefficients.
+        folder: where the files go.
+        statistics: batch-norm tensors by name that take the place of the averaged ones.
+    """
     shards = averager.family.shards
     names = [f"model-{n:05}-of-{len(shards):05}.safetensors" for n in range(1, len(shards) + 1)]
     if len(shards) == 1:
@@ -61,6 +125,9 @@ def write_weights(averager: Averager, mix: Mix, folder: Path) -> dict[str, str]:
         starts = write_header(folder / name, [(s.name, averager.stored_as(s), s.shape) for s in specs])
         with (folder / name).open("r+b") as file:
             averager.average(mix, partial(_write, file.fileno(), starts), specs)
+            for spec in (s for s in specs if s.name in statistics):
+                block = to_stored(statistics[spec.name].astype(np.float64), averager.stored_as(spec))
+                _write(file.fileno(), starts, spec, 0, block)
     return {name: file_hash(folder / name) for name in names}
 
 

@@ -39,7 +39,7 @@ for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "RANK", "WO
 from collections.abc import Iterator  # noqa: E402
 
 import pytest  # noqa: E402
-from family import NAMES, Family, make_images, make_models, write_parquet  # noqa: E402
+from family import Family, make_images, make_models, write_parquet  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from hfsoup.localhub import LocalHub  # noqa: E402
@@ -52,6 +52,13 @@ USER = "kit"
 def pytest_unconfigure() -> None:
     """Leave nothing behind."""
     shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _measured_anew() -> None:
+    """Take away the scores that earlier tests paid for: each test measures its own."""
+    for path in (HOME / "cache").glob("scores*"):
+        path.unlink()
 
 
 @pytest.fixture(scope="session")
@@ -125,6 +132,3 @@ def on_hub(hub: LocalHub, vit: Family, images: object) -> LocalHub:
     without_train = images.__class__({name: images[name] for name in ("validation", "test")})  # type: ignore[index]
     without_train.push_to_hub(f"{USER}/shapes", token=hub.token)
     return hub
-
-
-__all__ = ["NAMES"]

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, ViTImagePr
 NAMES = ("apple", "green pear", "quince", "plum", "sour_cherry", "fig")
 SIDE = 16
 MEMBERS = ("1", "2", "3", "10")
-STRENGTHS = (0.35, 0.5, 0.4, 0.9)
+STRENGTHS = (0.14, 0.12, 0.2, 0.16)
 CONFIGS: dict[str, dict[str, Any]] = {
     "vit": {
         "image_size": SIDE,

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from types import FrameType
 
 import typer
 
 from hfsoup.errors import SoupError
+from hfsoup.redact import excepthook, redact
+
+INTERRUPTED, GRACE = 130, 4.0
 
 app = typer.Typer(
     name="hfsoup",
@@ -27,6 +33,7 @@ def main() -> None:
 
     relaunch()
 
+    before = signal.signal(signal.SIGINT, _interrupt)
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
     try:
@@ -35,19 +42,33 @@ def main() -> None:
         if debug:
             raise
         fail(error)
-    except KeyboardInterrupt:
+    except OSError as error:
         if debug:
             raise
-        print("\ninterrupted", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+        fail(SoupError(f"the disk refuses: {error.strerror or error}", where=str(error.filename or "")))
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("\ninterrupted", file=sys.stderr)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+        sys.excepthook = excepthook
 
 
 def fail(error: SoupError) -> None:
     """Print the block, once whatever the number of processes, and leave."""
     if os.environ.get("RANK", "0") == "0":
-        text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(error))
-        print(f"error: {text}", file=sys.stderr)  # noqa: T201
+        text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in redact(str(error)))
+        print(f"error: {text}", file=sys.stderr)
     sys.exit(error.exit_code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, and leave soon in any case: a library may wait for threads that wait for a Hub."""
+    end = threading.Timer(GRACE, os._exit, (INTERRUPTED,))
+    end.daemon = True
+    end.start()
+    signal.default_int_handler(number, frame)
 
 
 def _quieten() -> None:
@@ -57,6 +78,7 @@ def _quieten() -> None:
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

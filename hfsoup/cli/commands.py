@@ -32,9 +32,10 @@ def _flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         hints = get_type_hints(Options)
         kept = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
         for f in (f for f in fields(Options) if f.metadata["group"] in groups):
+            flag = f.name.replace("_", "-")
             default = typer.Option(
                 f.default,
-                "--" + f.name.replace("_", "-"),
+                f"--{flag}/--no-{flag}" if f.default is True else f"--{flag}",
                 help=f.metadata["help"],
                 rich_help_panel=f.metadata["group"],
                 show_default=bool(f.default),
@@ -71,6 +72,23 @@ def bake(
         _write_json(json_file, soup.to_json())
 
 
+@app.command(epilog='Example: hfsoup check "org/model-*" --weights')
+def check(
+    ingredients: Annotated[list[str], typer.Argument(help="as for bake; with --weights, plain weight files too")],
+    weights: Annotated[bool, typer.Option("--weights", help="compare the weights too, which pulls them")] = False,
+    json_file: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Tell beforehand whether a soup would help; nothing is evaluated."""
+    from hfsoup.cli.screen import Screen
+    from hfsoup.preflight import diagnose
+
+    screen = Screen(quiet=quiet)
+    found = diagnose(tuple(ingredients), weights=weights, watch=screen)
+    screen.diagnosis(found)
+    _write_json(json_file, found.to_json())
+
+
 @app.command(name="eval", epilog="Example: hfsoup eval org/model-a --dataset org/pets")
 @_flags("Data", "Compute")
 def evaluate(
@@ -95,6 +113,26 @@ def evaluate(
         kept = {key: found[key] for key in ("hfsoup", "metric", "images_forwarded", "seconds")}
         numbers = {key: found["soup"][key] for key in ("score", "test", "ci95")}
         _write_json(json_file, {**kept, "model": found["ingredients"][0]["id"], **numbers})
+
+
+@app.command(epilog="Example: hfsoup verify org/pets-soup --scores")
+def verify(
+    place: Annotated[str, typer.Argument(help="a baked folder, or ORG/NAME on the Hub, with @REVISION")],
+    scores: Annotated[bool, typer.Option("--scores", help="evaluate again too")] = False,
+    json_file: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Bake a soup again from its soup.json and compare every byte."""
+    from hfsoup.cli.screen import Screen
+    from hfsoup.verify import verify as verify_place
+
+    screen = Screen(quiet=quiet)
+    found = verify_place(place, scores=scores, watch=screen)
+    for name, sha in found.files.items():
+        screen.same(f"{name}: baked again, the same bytes (sha256 {sha[:12]})")
+    for name, value in found.scores.items():
+        screen.same(f"{name}: {value:.4f}, as recorded")
+    _write_json(json_file, {"place": place, "verified": True, "files": found.files, "scores": found.scores})
 
 
 @app.command()
@@ -125,9 +163,11 @@ def push(
     json_file: Json = None,
 ) -> None:
     """Push a baked folder to the Hub in one commit."""
+    from hfsoup.cli.screen import Screen
     from hfsoup.push import push as push_folder
 
-    pushed = push_folder(folder, repo, private=private, create_pr=create_pr, revision=revision)
+    note = Screen(quiet=False).note
+    pushed = push_folder(folder, repo, private=private, create_pr=create_pr, revision=revision, notify=note)
     typer.echo(f'pushed to {pushed.url}\npipeline("image-classification", "{repo}")', err=True)
     _write_json(json_file, vars(pushed))
 

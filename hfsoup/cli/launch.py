@@ -13,8 +13,8 @@ FLAGS = ("--num_processes", "--num-processes")
 def relaunch() -> None:
     """Start the missing processes and leave with their exit code; do nothing where none are missing.
 
-    accelerate 1.15 runs a single process for `--num_processes 2` on a CPU and says nothing, so what it was asked is read
-    from its command line.
+    accelerate 1.15 runs a single process for `--num_processes 2` on a CPU and says nothing, so what it was asked is
+    read from its command line.
     """
     if "ACCELERATE_MIXED_PRECISION" not in os.environ or "WORLD_SIZE" in os.environ:
         return
@@ -28,7 +28,7 @@ def relaunch() -> None:
 
 def asked(command: Sequence[str]) -> int:
     """The number of processes that an `accelerate launch` command line asks for; 1 where it does not say."""
-    own = list(command[: command.index("-m")]) if "-m" in command[3:] else list(command)
+    own = list(command[: command.index("-m", 3)]) if "-m" in command[3:] else list(command)
     for word, following in zip(own, [*own[1:], ""], strict=True):
         name, _, value = word.partition("=")
         if name in FLAGS and (value or following).isdigit():
@@ -55,5 +55,10 @@ def _start(count: int, arguments: list[str]) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "hfsoup", *arguments)
     except ChildFailedError as error:
-        return abs(error.get_first_failure()[1].exitcode)
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            signal = -failure.exitcode
+            print(f"error: process {rank} of {count} was killed by signal {signal}", file=sys.stderr)
+            print("  try: the same command again; scores that were paid for are kept", file=sys.stderr)
+        return abs(failure.exitcode)
     return 0

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -19,12 +18,14 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from hfsoup.watch import Watch
 
 if TYPE_CHECKING:
+    from hfsoup.preflight import Diagnosis
     from hfsoup.soup import Soup
-    from hfsoup.types import Decision
+    from hfsoup.types import Comparison, Decision
 
 
 class Screen(Watch):
@@ -35,13 +36,13 @@ class Screen(Watch):
 
     def note(self, text: str) -> None:
         """Print a note."""
-        self.console.print(f"[yellow]note[/] {escape(clean(text))}")
+        self.console.print(Text.assemble(("note ", "yellow"), plain(text, 600)))
 
     def decision(self, names: tuple[str, ...], decision: Decision) -> None:
         """Print a step of the search."""
-        mark = "[green]kept[/]" if decision.accepted else "[dim]not kept[/]"
-        name = escape(clean(names[decision.ingredient]))
-        self.console.print(f"  {decision.step:>3} {decision.action:<4} {name}  {decision.score.value:.4f}  {mark}")
+        mark = ("kept", "green") if decision.accepted else ("not kept", "dim")
+        name, score = plain(names[decision.ingredient]), f"  {decision.score.value:.4f}  "
+        self.console.print(Text.assemble(f"  {decision.step:>3} {decision.action:<4} ", name, score, mark))
 
     @contextmanager
     def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Callable[[int], None]]:
@@ -60,55 +61,81 @@ class Screen(Watch):
     def result(self, soup: Soup) -> None:
         """The ingredients, the soup against the best of them, and what to type next."""
         self.console.print(_ingredients(soup))
-        self.console.print(Panel("\n".join(_closing(soup)), title="soup", border_style="green", expand=False))
+        self.console.print(Panel(Text("\n").join(_closing(soup)), title="soup", border_style="green", expand=False))
+
+    def same(self, text: str) -> None:
+        """Print something that held."""
+        self.console.print(Text.assemble(("✓ ", "green"), plain(text, 600)))
 
     def score(self, soup: Soup) -> None:
         """What one model scores."""
         c = soup.comparison
         interval = f" [{c.interval[0]:.4f}, {c.interval[1]:.4f}]" if c and c.interval else ""
-        self.console.print(f"{soup.options.metric}: selection {soup.score:.4f}, test {soup.test:.4f}{escape(interval)}")
+        numbers = f": selection {soup.score:.4f}, test {soup.test:.4f}{interval}"
+        self.console.print(Text.assemble(plain(soup.options.metric), numbers))
+
+    def diagnosis(self, found: Diagnosis) -> None:
+        """The ingredients with their cosines, the reasons, and the verdict last."""
+        table = Table(box=None, pad_edge=False)
+        table.add_column("ingredient")
+        for n in range(len(found.cosine or ())):
+            table.add_column(str(n + 1), justify="right")
+        for n, fact in enumerate(found.ingredients):
+            row = [f"{c:.2f}" for c in found.cosine[n]] if found.cosine else []
+            table.add_row(Text.assemble(f"{n + 1} ", plain(fact["id"])), *row)
+        self.console.print(table)
+        for reason in found.reasons:
+            self.console.print(Text("\n").join(plain(line, 600) for line in f"- {reason}".splitlines()))
+        colour = {"soup": "green", "recalibrate": "green", "align": "yellow", "no": "red"}[found.verdict]
+        self.console.print(Text(found.summary, f"bold {colour}"))
 
 
-def clean(text: str) -> str:
-    """Text from outside without control characters, so that it cannot steer the terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+def plain(text: object, longest: int = 200) -> Text:
+    """Text from outside that can neither steer the terminal nor be taken for markup: every odd character replaced."""
+    shortened = str(text) if len(str(text)) <= longest else f"{str(text)[: longest - 1]}…"
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shortened))
 
 
 def _ingredients(soup: Soup) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("ingredient")
-    table.add_column(soup.options.metric, justify="right")
+    table.add_column(plain(soup.options.metric), justify="right")
     table.add_column("weight", justify="right")
     for ingredient, score, weight in zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True):
-        shown = f"{weight:.3f}" if weight else "[dim]–[/]"
-        table.add_row(escape(clean(str(ingredient))), f"{score.value:.4f}" if score else "–", shown)
+        share = Text(f"{weight:.3f}") if weight else Text("–", "dim")
+        table.add_row(plain(ingredient), f"{score.value:.4f}" if score else "–", share)
     return table
 
 
-def _closing(soup: Soup) -> Iterator[str]:
+def _closing(soup: Soup) -> Iterator[Text]:
     c = soup.comparison
     if c is not None and soup.best is not None:
-        best = escape(clean(str(soup.family.ingredients[soup.best])))
         interval = f" [{c.interval[0]:.4f}, {c.interval[1]:.4f}]" if c.interval else ""
-        yield f"test {soup.options.metric} {c.soup.value:.4f}{escape(interval)}"
-        yield f"best ingredient {c.best.value:.4f} ({best})"
-        p = "" if c.p_value is None else f", p = {c.p_value:.2g}"
-        if soup.mix.members == (soup.best,):
-            yield "[yellow]the search kept the best ingredient alone: no soup was better on the selection split[/]"
-        elif c.verdict == "better":
-            yield f"[green]the soup is better than its best ingredient[/] by {100 * c.difference:.2f} points{p}"
-        elif c.verdict == "worse":
-            yield f"[red]the soup is worse than its best ingredient[/] by {-100 * c.difference:.2f} points{p}"
-        else:
-            difference = f"{100 * c.difference:+.2f} points{p}"
-            yield f"[yellow]the soup is not distinguishable from its best ingredient[/] ({difference})"
-        yield f"{soup.images_forwarded:,} images forwarded"
+        yield Text.assemble("test ", plain(soup.options.metric), f" {c.soup.value:.4f}{interval}")
+        best = plain(soup.family.ingredients[soup.best])
+        yield Text.assemble(f"best ingredient {c.best.value:.4f} (", best, ")")
+        yield _verdict(c, alone=soup.mix.members == (soup.best,))
+        yield Text(f"{soup.images_forwarded:,} images forwarded")
     else:
-        yield "nothing was measured: without --dataset it is not known whether the soup is better"
+        yield Text("nothing was measured: without --dataset it is not known whether the soup is better")
     if soup.path:
-        yield f"saved to {escape(str(soup.path))}"
+        yield Text.assemble("saved to ", plain(soup.path))
     if soup.pushed:
-        yield f"pushed to {escape(soup.pushed.url)}"
+        yield Text.assemble("pushed to ", plain(soup.pushed.url))
     home = soup.pushed.repo if soup.pushed else str(soup.path) if soup.path else None
     if home:
-        yield f'[bold]pipeline("image-classification", "{escape(home)}")[/]'
+        yield Text.assemble('pipeline("image-classification", "', plain(home), '")', style="bold")
+
+
+def _verdict(c: Comparison, *, alone: bool) -> Text:
+    p = "" if c.p_value is None else f", p = {c.p_value:.2g}"
+    if alone:
+        return Text("the search kept the best ingredient alone: no soup was better on the selection split", "yellow")
+    if c.verdict == "better":
+        by = f" by {100 * c.difference:.2f} points{p}"
+        return Text.assemble(("the soup is better than its best ingredient", "green"), by)
+    if c.verdict == "worse":
+        by = f" by {-100 * c.difference:.2f} points{p}"
+        return Text.assemble(("the soup is worse than its best ingredient", "red"), by)
+    difference = f" ({100 * c.difference:+.2f} points{p})"
+    return Text.assemble(("the soup is not distinguishable from its best ingredient", "yellow"), difference)

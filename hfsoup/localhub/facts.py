@@ -9,7 +9,7 @@ from math import prod
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from hfsoup.localhub.lfs import LfsStore, read_range
 from hfsoup.localhub.reading import Entry, find_entry, read_blob, read_text, walk

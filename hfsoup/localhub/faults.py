@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -72,14 +72,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seen:
-    """One request as the log keeps it: never a token, and no signature of an address."""
+    """One request as the log keeps it: never a token, and no signature of an address; status 0 if there was none."""
 
     method: str
     path: str
     query: str
     status: int
     authorized: bool
-    seconds: float
 
 
 class Faults:
@@ -133,14 +132,12 @@ class Faults:
             rule = next(
                 (r for r in self._rules if r.meets(scope["method"], f"{target}?{query}" if query else target)), None
             )
-        wire = _Wire(scope, receive, send, rule)
-        began = time.monotonic()
-        try:
-            await wire.run(self._app)
-        finally:
-            authorized = any(name == b"authorization" for name, _ in scope["headers"])
-            spent = round(time.monotonic() - began, 4)
-            self._note(Seen(scope["method"], target, _unsigned(query), wire.status, authorized, spent))
+        authorized = any(name == b"authorization" for name, _ in scope["headers"])
+
+        def note(status: int) -> None:
+            self._note(Seen(scope["method"], target, _unsigned(query), status, authorized))
+
+        await _Wire(scope, receive, send, rule, note).run(self._app)
 
     def _note(self, seen: Seen) -> None:
         with self._lock:
@@ -157,10 +154,12 @@ class _BrokenError(Exception):
 class _Wire:
     """One request between client and application, with a rule that may act on it."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, rule: Fault | None) -> None:
-        self._scope, self._receive, self._send, self._rule = scope, receive, send, rule
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, rule: Fault | None, note: Callable[[int], None]
+    ) -> None:
+        self._scope, self._receive, self._send, self._rule, self._note = scope, receive, send, rule, note
         self._sent = 0
-        self.status = 0
+        self._noted = False
 
     async def run(self, app: ASGIApp) -> None:
         """Handle the request, or answer in its stead."""
@@ -175,14 +174,16 @@ class _Wire:
             else:
                 await app(self._scope, self._receive, self.send)
         except _BrokenError:
-            self.status = 0
+            return
+        finally:
+            self._log(0)
 
     async def send(self, message: Message) -> None:
         """Pass on a message of the answer, harmed as the rule says."""
         rule = self._rule
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
         if rule is None:
+            if message["type"] == "http.response.start":
+                self._log(message["status"])
             await self._send(message)
             return
         if rule.drop:
@@ -190,6 +191,7 @@ class _Wire:
                 await self._break()
             return
         if message["type"] == "http.response.start":
+            self._log(message["status"])
             await self._send(_with_headers(message, rule))
         else:
             await self._send_body(rule, message)
@@ -221,7 +223,14 @@ class _Wire:
         while self._rule and not self._rule.over and (left := until - time.monotonic()) > 0:
             await asyncio.sleep(min(left, _TICK))
 
+    def _log(self, status: int) -> None:
+        """Note the request, once, and before its client can know the answer."""
+        if not self._noted:
+            self._noted = True
+            self._note(status)
+
     async def _break(self) -> None:
+        self._log(0)
         self._scope["hfsoup.transport"].close()
         while (await self._receive())["type"] != "http.disconnect":
             pass

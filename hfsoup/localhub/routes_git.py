@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response, StreamingResponse
@@ -68,12 +69,11 @@ async def _answer(call: Call, repo: Repo, service: str) -> Response:
         git, "http-backend", stdin=pipe, stdout=pipe, env=_environment(call, repo, service)
     )
     feeding = asyncio.create_task(_feed(call, process))
-    try:
+    async with AsyncExitStack() as undo:
+        undo.push_async_callback(_end, process)
+        undo.callback(feeding.cancel)
         status, headers = await _head(process)
-    except BaseException:
-        feeding.cancel()
-        await _end(process)
-        raise
+        undo.pop_all()
     return StreamingResponse(_body(process, feeding), status, headers)
 
 

@@ -114,9 +114,10 @@ def _kind(asked: dict[str, Any]) -> str:
 
 
 def _named(asked: dict[str, Any], user: User) -> RepoName:
-    name = str(asked.get("name", ""))
-    namespace, _, rest = name.rpartition("/")
-    return repo_name(_kind(asked), f"{asked.get('organization') or namespace or user.name}/{rest}")
+    name, organization = str(asked.get("name", "")), asked.get("organization")
+    if organization or "/" not in name:
+        name = f"{organization or user.name}/{name}"
+    return repo_name(_kind(asked), name)
 
 
 def _owned(call: Call, user: User, name: RepoName) -> Repo:

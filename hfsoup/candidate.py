@@ -1,0 +1,111 @@
+"""One model that takes the weights of mix after mix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hfsoup.average import Averager
+from hfsoup.errors import SoupError
+from hfsoup.models import config_of, model_class
+from hfsoup.types import Mix, TensorSpec
+
+Statistics = dict[str, NDArray[np.float32]]
+BatchNorm = torch.nn.modules.batchnorm._BatchNorm
+TORCH = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "BOOL": torch.bool,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}
+MESSAGE = "this checkpoint does not fill the model: {kind} {names}"
+
+
+class Candidate:
+    """One model whose weights are overwritten by mix after mix, exactly as they would be written to a file."""
+
+    def __init__(self, averager: Averager, device: torch.device) -> None:
+        self._averager, self._device = averager, device
+        specs = averager.family.tensors
+        self._buffers = {s.name: torch.empty(s.shape, dtype=TORCH[averager.stored_as(s)]) for s in specs}
+        self._views = {name: _view(tensor) for name, tensor in self._buffers.items()}
+        self._model: Any = None
+        self._shared = False
+        self.norms: dict[str, Norm] = {}
+        floats = [t.dtype for t in self._buffers.values() if t.is_floating_point()]
+        self.dtype = max(set(floats), key=floats.count)
+
+    def load(self, mix: Mix) -> Any:
+        """The model with the weights of `mix`, ready to be called."""
+        self._averager.average(mix, self._fill)
+        if self._model is None or not self._shared:
+            self._model = self._build()
+        return self._model
+
+    def settle(self, statistics: Statistics) -> None:
+        """Give the batch norms of the loaded model these statistics instead of the averaged ones."""
+        for norm in self.norms.values():
+            for buffer, name in ((norm.module.running_mean, norm.mean), (norm.module.running_var, norm.var)):
+                buffer.copy_(torch.from_numpy(statistics[name]))
+
+    def _fill(self, spec: TensorSpec, begin: int, block: NDArray[Any]) -> None:
+        self._views[spec.name][begin : begin + block.size] = block
+
+    def _build(self) -> Any:
+        """A model over the buffers; where transformers uses them as they are, the next mix needs no new model."""
+        family = self._averager.family
+        config = config_of(family.config)
+        model, info = model_class(config).from_pretrained(
+            None, config=config, state_dict=dict(self._buffers), dtype=self.dtype, output_loading_info=True
+        )
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if info.get(kind):
+                names = ", ".join(sorted(map(str, info[kind]))[:5])
+                raise SoupError(
+                    MESSAGE.format(kind=kind.replace("_keys", ""), names=names), where=str(family.reference)
+                )
+        own = {tensor.data_ptr(): name for name, tensor in self._buffers.items()}
+        self.norms = dict(_norms(model, own))
+        model = model.to(self._device).eval()
+        self._shared = all(t.data_ptr() in own for t in model.state_dict().values())
+        return model
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A batch norm of the model, and the names that a weight file gives its running mean and variance."""
+
+    module: Any
+    mean: str
+    var: str
+
+
+def _norms(model: torch.nn.Module, names: dict[int, str]) -> Iterator[tuple[str, Norm]]:
+    """The batch norms that keep statistics; `names` are the weight file's, by the memory that holds each tensor."""
+    for path, module in model.named_modules():
+        if not isinstance(module, BatchNorm) or module.running_mean is None or module.running_var is None:
+            continue
+        mean, var = names.get(module.running_mean.data_ptr()), names.get(module.running_var.data_ptr())
+        if mean is None or var is None:
+            raise SoupError("the statistics of a batch norm are not those of the weight file", where=path)
+        yield path, Norm(module, mean, var)
+
+
+def _view(tensor: torch.Tensor) -> NDArray[Any]:
+    """A tensor's memory as one flat numpy array of what a file would store."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.uint16).numpy().reshape(-1)
+    if tensor.dtype == torch.bool:
+        return tensor.view(torch.uint8).numpy().reshape(-1)
+    return tensor.numpy().reshape(-1)

@@ -1,0 +1,80 @@
+"""How close the weights of ingredients are: what tells beforehand whether an average can work.
+
+The cosine is taken over the matrices and convolutions of the body; norms, biases, embeddings of positions and the head
+are left out. Ingredients of one start that share a basin are above 0.9, networks from different starts are near 0
+(arXiv:2203.05482, section 4; arXiv:2209.04836).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.tensorfile import FLOATS, TensorFile, to_float
+from hfsoup.types import TensorSpec
+
+STEP = 1 << 20
+Matrix = NDArray[np.float64]
+Read = Callable[[int, str, int, int], NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """Cosines between ingredients, of bodies and of heads (None without a head), and the lengths of the bodies."""
+
+    body: Matrix
+    head: Matrix | None
+    lengths: NDArray[np.float64]
+
+    @property
+    def distances(self) -> Matrix:
+        """Euclidean distances between bodies, as shares of their mean length."""
+        squares = self.lengths**2
+        between = squares[:, None] + squares[None] - 2 * self.body * self.lengths[:, None] * self.lengths[None]
+        shares: Matrix = np.sqrt(np.maximum(between, 0)) / self.lengths.mean()
+        return shares
+
+
+def closeness(files: Sequence[Sequence[TensorFile]], heads: frozenset[str]) -> Closeness:
+    """Compare ingredients, in one pass over their files.
+
+    Args:
+        files: the open weight files of each ingredient; tensors that not all have are left out.
+        heads: tensors whose rows are classes.
+    """
+    homes = [{name: (file, spec) for file in group for name, spec in file.tensors.items()} for group in files]
+    names = [n for n in homes[0] if all(n in home and home[n][1].shape == homes[0][n][1].shape for home in homes)]
+
+    def read(i: int, name: str, begin: int, count: int) -> NDArray[np.floating]:
+        file, spec = homes[i][name]
+        return to_float(file.read(spec, begin, count), spec.dtype)
+
+    matrices = [homes[0][n][1] for n in names if _is_matrix(homes[0][n][1])]
+    body = _gram([s for s in matrices if s.name not in heads], len(files), read)
+    head = _gram([s for s in matrices if s.name in heads], len(files), read)
+    return Closeness(_cosines(body), _cosines(head) if head.any() else None, np.sqrt(np.diag(body)))
+
+
+def _is_matrix(spec: TensorSpec) -> bool:
+    return spec.dtype in FLOATS and len(spec.shape) >= 2 and spec.shape[0] > 1
+
+
+def _gram(specs: Sequence[TensorSpec], size: int, read: Read) -> Matrix:
+    """All inner products, summed block by block."""
+    gram = np.zeros((size, size))
+    for spec in specs:
+        count = int(np.prod(spec.shape))
+        for begin in range(0, count, STEP):
+            rows = np.stack([read(i, spec.name, begin, min(STEP, count - begin)) for i in range(size)])
+            rows = rows.astype(np.float64)
+            gram += rows @ rows.T
+    return gram
+
+
+def _cosines(gram: Matrix) -> Matrix:
+    lengths = np.sqrt(np.diag(gram))
+    cosines: Matrix = gram / np.maximum(lengths[:, None] * lengths[None], np.finfo(np.float64).tiny)
+    return cosines

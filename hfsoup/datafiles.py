@@ -1,0 +1,174 @@
+"""The files of a dataset on this disk: from one commit of the Hub or from a folder, each hashed before it is used."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from hfsoup.errors import HubError, SoupError
+from hfsoup.fetching import fetch
+from hfsoup.hashing import file_hash, stamp
+from hfsoup.hub import answers, api, side_by_side
+from hfsoup.names import shown
+from hfsoup.types import RemoteFile
+
+CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
+CARD_LIMIT = 8 << 20
+# YAML in brackets takes time in the square of their depth.
+BRACKETS = 500
+# Images hardly shrink in an archive; one that grows beyond this is a bomb.
+ZIP_GROWTH, ZIP_FLOOR = 50, 64 << 20
+
+
+@dataclass
+class Files:
+    """The files of a dataset below `folder`; `taken` maps the names of those in use to their sha256.
+
+    For the Hub, `folder` holds an empty stand-in for every file of the commit, so that datasets can see the names; a
+    file gets its content, compared with the commit's listing, when it is taken.
+    """
+
+    folder: Path
+    repo: str = ""
+    revision: str | None = None
+    listing: dict[str, RemoteFile] = field(default_factory=dict)
+    taken: dict[str, str] = field(default_factory=dict)
+    _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of_repo(cls, repo: str, revision: str | None, folder: Path) -> Files:
+        """The files of a dataset repository at the commit that `revision`, or the head, is now."""
+        with answers(repo):
+            sha = api().dataset_info(repo, revision=revision).sha
+            if sha is None:
+                raise HubError("the Hub names no commit", where=repo)
+            found = list(api().list_repo_tree(repo, repo_type="dataset", revision=sha, recursive=True))
+        listing = {f.name: f for f in map(_remote, found) if f}
+        for name in listing:
+            _plain(name, repo)
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return cls(folder, repo, sha, listing)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.listing if self.revision else (self.folder / name).is_file()
+
+    def take(self, names: Iterable[str]) -> None:
+        """Have the content of some files, hashed, eight at a time."""
+        wanted = [name for name in dict.fromkeys(names) if name not in self.taken]
+        for name in wanted:
+            _plain(name, self.repo or str(self.folder))
+        self.taken.update(zip(wanted, side_by_side(self._take, wanted), strict=True))
+        for name in wanted:
+            if name.endswith(".zip"):
+                _no_bomb(self.folder / name, f"{self.repo or self.folder}, {shown(name)}")
+
+    def _take(self, name: str) -> str:
+        path = self.folder / name
+        if self.revision:
+            fetched = fetch(self.repo, self.listing[name], self.revision, kind="dataset")
+            path.unlink()
+            path.symlink_to(fetched.resolve())
+        self._stamps[name] = stamp(path)
+        return file_hash(path)
+
+    def name_of(self, path: str | Path) -> str:
+        """The name of a file that datasets found, which must lie in the folder."""
+        name = Path(os.path.relpath(path, self.folder)).as_posix()
+        _plain(name, self.repo or str(self.folder))
+        return name
+
+    def unchanged(self) -> None:
+        """See that no file was written to since it was hashed."""
+        for name, before in self._stamps.items():
+            if stamp(self.folder / name) != before:
+                raise SoupError(
+                    f"{shown(name)} changed while it was read", where=str(self.folder), hint="the same command again"
+                )
+
+    def take_cards(self) -> None:
+        """Have the dataset's cards, whose YAML tells datasets what to load, and see that they point nowhere else."""
+        cards = [name for name in CARDS if name in self]
+        for name in cards:
+            size = self.listing[name].size if self.revision else (self.folder / name).stat().st_size
+            if size > CARD_LIMIT:
+                where = f"{self.repo or self.folder}, {name}"
+                raise SoupError(f"expected at most {CARD_LIMIT:,} bytes, found {size:,}", where=where)
+        self.take(cards)
+        for name in cards:
+            if not name.endswith(".json"):
+                _points_inside(self.folder / name, f"{self.repo or self.folder}, {name}")
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    """The YAML mapping at the top of a repository's card.
+
+    Raises:
+        ValueError: what stands there is no YAML.
+    """
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    block = REGEX_YAML_BLOCK.search(text)
+    return _mapping(block.group(2)) if block else {}
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    if text.count("[") + text.count("{") > BRACKETS:
+        raise ValueError(f"expected at most {BRACKETS} brackets in YAML, found more")
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError("expected YAML, found something else") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _points_inside(card: Path, where: str) -> None:
+    """Refuse a card whose configurations name files outside the dataset, on this disk or on another machine."""
+    text = card.read_text("utf-8", "replace")
+    try:
+        configs = (front_matter(text) if card.suffix == ".md" else _mapping(text)).get("configs")
+    except ValueError as error:
+        raise SoupError(str(error), where=where) from error
+    for value in _strings(configs):
+        if "://" in value or "::" in value or value.startswith("/") or ".." in PurePosixPath(value).parts:
+            raise SoupError(f"expected data files of the dataset itself, found {shown(value)}", where=where)
+
+
+def _remote(entry: Any) -> RemoteFile | None:
+    """A file of a listing; None for a folder."""
+    if not hasattr(entry, "size"):
+        return None
+    return RemoteFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
+
+
+def _plain(name: str, where: str) -> None:
+    """Refuse a name that is not one of a file below the folder."""
+    parts = name.split("/")
+    if "\\" in name or "\0" in name or not all(parts) or {".", ".."} & set(parts) or ":" in parts[0]:
+        raise SoupError(f"expected a file of the dataset, found {shown(name)}", where=where)
+
+
+def _strings(value: Any, depth: int = 0) -> Iterator[str]:
+    """Every text within YAML values; nesting deeper than datasets understands is left alone."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)) and depth < 6:
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _strings(part, depth + 1)
+
+
+def _no_bomb(path: Path, where: str) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise SoupError(f"this archive cannot be read: {error}", where=where) from error
+    if size > ZIP_FLOOR + ZIP_GROWTH * path.stat().st_size:
+        raise SoupError(f"this archive would grow to {size:,} bytes, which no archive of images does", where=where)

@@ -1,0 +1,61 @@
+"""Hub checkpoints known by their configs and headers alone: a few kilobytes instead of the weights."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hfsoup.errors import SoupError
+from hfsoup.hub import answers, api, side_by_side
+from hfsoup.pull import fetch_configs, needed
+from hfsoup.tensorfile import MAX_HEADER
+from hfsoup.types import Ingredient, RemoteFile, Source, WeightFile
+
+FIRST = 100_000
+
+
+def outline(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
+    """Ingredients whose weight files have a header and the right length, and nothing else.
+
+    The header comes by an HTTP range request; the tensors' bytes are a hole, so the files must not be averaged.
+
+    Args:
+        sources: Hub sources with safetensors weights.
+        scratch: a folder for the hollow files.
+    """
+    return tuple(side_by_side(lambda source: _outline(source, scratch), sources))
+
+
+def _outline(source: Source, scratch: Path) -> Ingredient:
+    weights = []
+    for n, file in enumerate(f for f in needed(source) if f.name.endswith((".safetensors", ".bin"))):
+        where = f"{source}, {file.name}"
+        if not file.name.endswith(".safetensors"):
+            raise SoupError("a pickle has no header to read", where=where, hint="hfsoup check --weights")
+        path = scratch / f"{source.id.replace('/', '--')}-{source.revision}-{n}.safetensors"
+        header = _header(source, file, where)
+        with path.open("wb") as hollow:
+            hollow.write(header)
+            hollow.truncate(max(file.size, len(header)))
+        weights.append(WeightFile(file.name, path, file.size, file.sha256 or file.blob, ()))
+    return Ingredient(source, fetch_configs(source), tuple(weights))
+
+
+def _header(source: Source, file: RemoteFile, where: str) -> bytes:
+    """The eight bytes of length and the JSON, by at most two range requests."""
+    read = _ranges(source, file)
+    with answers(where):
+        start = read(0, min(FIRST, file.size))
+        length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
+        end = 8 + min(length, MAX_HEADER)
+        return start[:end] if end <= len(start) else start + read(len(start), min(end, file.size))
+
+
+def _ranges(source: Source, file: RemoteFile) -> Callable[[int, int], bytes]:
+    from huggingface_hub import HfFileSystem
+
+    hub = api()
+    files = HfFileSystem(endpoint=hub.endpoint, token=hub.token)
+    path = f"{source.id}@{source.revision}/{file.name}"
+    return lambda begin, end: bytes(files.cat_file(path, start=begin, end=end))

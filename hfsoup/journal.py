@@ -1,0 +1,86 @@
+"""Predictions and batch-norm statistics already paid for, so that a killed bake goes on where it stopped.
+
+They are kept by what they depend on: the bytes of the ingredients, the coefficients, the images, the device and the
+versions. Nothing that differs in any of these is ever taken for the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.types import Family, Mix
+
+SCHEMA = "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, digest TEXT, data BLOB) STRICT"
+LIBRARIES = ("torch", "transformers", "numpy")
+SILENT = ("_name_or_path", "transformers_version", "id2label", "label2id")
+
+
+class Journal:
+    """A file of results that any number of bakes may share.
+
+    Args:
+        path: the SQLite file; made if it is not there.
+        read: whether to take what is there; new results are kept in any case.
+        notify: told once if the file is unusable, in which case nothing is kept.
+    """
+
+    def __init__(self, path: Path, *, read: bool = True, notify: Callable[[str], None] = lambda _: None) -> None:
+        self.path, self.read, self._notify = path, read, notify
+        self._usable = True
+
+    def get(self, key: str) -> dict[str, NDArray[Any]] | None:
+        """The arrays under `key`, by name, or None; a damaged row counts as none."""
+        row = self._run("SELECT digest, data FROM results WHERE key = ?", (key,)) if self.read else None
+        if row is None or hashlib.sha256(row[1]).hexdigest() != row[0]:
+            return None
+        with np.load(io.BytesIO(row[1]), allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+
+    def put(self, key: str, arrays: dict[str, NDArray[Any]]) -> None:
+        """Keep arrays; they are on the disk when this returns."""
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        data = file.getvalue()
+        self._run("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (key, hashlib.sha256(data).hexdigest(), data))
+
+    def _run(self, statement: str, values: tuple[Any, ...]) -> Any:
+        if not self._usable:
+            return None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=30)) as database, database:
+                database.execute("PRAGMA synchronous = FULL")
+                database.execute(SCHEMA)
+                return database.execute(statement, values).fetchone()
+        except (sqlite3.Error, OSError) as error:
+            self._usable = False
+            self._notify(f"scores cannot be kept in {self.path} ({error}); if this bake is stopped, they are lost")
+            return None
+
+
+def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
+    """The key of what was found for a mix.
+
+    Args:
+        family: its ingredients, known by the hashes of their files, the order of their classes, and the config.
+        mix: the coefficients.
+        depends: everything else that it depends on, as JSON values.
+    """
+    members = [
+        [mix.coefficients[i], [w.sha256 for w in family.ingredients[i].weights], family.orders[i]] for i in mix.members
+    ]
+    config = {k: v for k, v in family.config.items() if k not in SILENT}
+    versions = {name: version(name) for name in LIBRARIES}
+    text = json.dumps([members, config, len(family.labels), versions, depends], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,234 @@
+"""Would a soup of these help? Told from configs and headers, and from the weights where asked; nothing is evaluated."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hfsoup.check import check, class_axes
+from hfsoup.closeness import Closeness, closeness
+from hfsoup.errors import MismatchError, SoupError, UsageError
+from hfsoup.hashing import file_hash
+from hfsoup.headers import outline
+from hfsoup.licences import license_of
+from hfsoup.pickles import convert
+from hfsoup.pull import pull
+from hfsoup.resolve import resolve
+from hfsoup.single import inspect
+from hfsoup.tensorfile import TensorFile
+from hfsoup.types import Family, Ingredient, Source
+from hfsoup.watch import Watch
+
+BASIN, APART, OUTLIER = 0.9, 0.1, 4.0
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th")
+VERDICTS = {
+    "soup": "soup: these may be averaged as they are",
+    "recalibrate": "soup with --bn recalibrate (or auto): averaged batch norms need new statistics",
+    "align": "align first: these were trained from different starts, and a plain average would be at chance",
+    "no": "do not average these",
+}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The verdict, why, and how close the weights are where they were read; one row of facts per ingredient."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+    ingredients: tuple[dict[str, Any], ...]
+    cosine: list[list[float]] | None
+
+    @property
+    def summary(self) -> str:
+        """The verdict in one line."""
+        return VERDICTS[self.verdict]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `hfsoup check --json` writes."""
+        return {
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "cosine": self.cosine,
+            "ingredients": list(self.ingredients),
+        }
+
+
+def diagnose(patterns: tuple[str, ...], *, weights: bool = False, watch: Watch | None = None) -> Diagnosis:
+    """Look at ingredients before anything is baked.
+
+    Args:
+        patterns: as for `bake`, soups included; with `weights`, plain weight files too.
+        weights: read the weights and compare them, which pulls them.
+        watch: told of the stages.
+
+    Raises:
+        UsageError: a pattern matches nothing.
+        SoupError: an ingredient cannot be read at all.
+    """
+    watch = watch or Watch()
+    files = [Path(p) for p in patterns if p.endswith(WEIGHTS) and Path(p).is_file()]
+    if files:
+        if len(files) < len(patterns) or not weights:
+            raise UsageError("plain weight files are compared among themselves", hint="hfsoup check --weights FILE...")
+        return _of_files(files, watch)
+    with watch.stage("Resolving"):
+        sources = resolve(patterns, include_soups=True, notify=watch.note)
+    with tempfile.TemporaryDirectory() as scratch:
+        with watch.stage("Pulling" if weights else "Reading headers"):
+            ingredients = pull(sources) if weights else _outlined(sources, Path(scratch))
+        return _of_ingredients(ingredients, weights, watch)
+
+
+def _outlined(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
+    """Local ingredients as they are, those on the Hub by their headers."""
+    local, remote = [s for s in sources if s.folder], [s for s in sources if not s.folder]
+    found = dict(zip([*local, *remote], [*pull(local), *outline(remote, scratch)], strict=True))
+    return tuple(found[s] for s in sources)
+
+
+def _of_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, watch: Watch) -> Diagnosis:
+    facts = tuple(_facts(i) for i in ingredients)
+    reasons = [*_doubles(ingredients), *_lineage(facts)]
+    try:
+        family = check(ingredients)
+    except MismatchError as error:
+        return Diagnosis("no", (error.what, *reasons), facts, None)
+    reasons += _batch_norm(family)
+    verdict = "recalibrate" if family.has_batch_norm else "soup"
+    if not weights or len(ingredients) < 2:
+        reasons.append("the weights were not compared: --weights does")
+        return Diagnosis(verdict, tuple(reasons), facts, None)
+    with watch.stage("Comparing weights"):
+        heads = frozenset(family.heads or class_axes(inspect(family.reference)))
+        close = _closeness([[w.path for w in i.weights] for i in ingredients], heads)
+    return _judged(verdict, [str(i) for i in ingredients], close, reasons, facts)
+
+
+def _of_files(files: Sequence[Path], watch: Watch) -> Diagnosis:
+    """Plain weight files: only the weights can be compared."""
+    with watch.stage("Comparing weights"):
+        safe = [p if p.suffix == ".safetensors" else convert(p, file_hash(p), where=str(p), unwrap=True) for p in files]
+        close = _closeness([[p] for p in safe], frozenset())
+        with ExitStack() as stack:
+            names = _opened(stack, [[safe[0]]])[0][0].tensors
+    verdict = "recalibrate" if any(name.endswith("running_var") for name in names) else "soup"
+    facts = tuple({"id": str(p), "sha256": file_hash(p)} for p in files)
+    return _judged(verdict, [str(p) for p in files], close, [], facts)
+
+
+def _closeness(groups: Sequence[Sequence[Path]], heads: frozenset[str]) -> Closeness:
+    with ExitStack() as stack:
+        return closeness(_opened(stack, groups), heads)
+
+
+def _opened(stack: ExitStack, groups: Sequence[Sequence[Path]]) -> list[list[TensorFile]]:
+    found = [[TensorFile(path) for path in group] for group in groups]
+    for file in (file for group in found for file in group):
+        stack.callback(file.close)
+    return found
+
+
+def _judged(
+    verdict: str, names: Sequence[str], close: Closeness, reasons: Iterable[str], facts: tuple[dict[str, Any], ...]
+) -> Diagnosis:
+    """The verdict that the cosines allow, with the reasons they give."""
+    cosine = close.body
+    pairs = cosine[np.triu_indices(len(names), 1)]
+    told = [*reasons, *_apart(names, close), *_outliers(names, close), *_heads(names, close)]
+    told.append(f"cosine between ingredients {pairs.min():.2f} to {pairs.max():.2f}")
+    if pairs.min() < APART:
+        verdict = "align"
+    elif pairs.min() < BASIN:
+        verdict = "no"
+    return Diagnosis(verdict, tuple(told), facts, [[round(float(c), 4) for c in row] for row in cosine])
+
+
+def _apart(names: Sequence[str], close: Closeness) -> Iterator[str]:
+    """Why some do not share a basin, and which would."""
+    pairs = close.body[np.triu_indices(len(names), 1)]
+    if pairs.min() < APART:
+        yield "ingredients were trained from different starts: --align permutes them into one basis before averaging"
+    elif pairs.min() < BASIN and len(names) > 2:
+        with_others = np.nanmedian(np.where(np.eye(len(names)), np.nan, close.body), axis=1)
+        far = [n for n, c in zip(names, with_others, strict=True) if c < BASIN]
+        if 0 < len(far) < len(names):
+            yield f"{', '.join(far)} left the basin of the others; without it a soup may work"
+    elif pairs.min() < BASIN:
+        yield "they do not share a basin: an average of them would score far below either"
+
+
+def _outliers(names: Sequence[str], close: Closeness) -> Iterator[str]:
+    """Ingredients much further from the others than those are from each other."""
+    if len(names) < 3:
+        return
+    away = np.nanmedian(np.where(np.eye(len(names)), np.nan, close.distances), axis=1)
+    for name, distance in zip(names, away, strict=True):
+        if distance > OUTLIER * np.median(away) and distance > 0.05:
+            times = distance / np.median(away)
+            yield f"{name} is {times:.0f} times as far from the others as is usual here: a run gone far"
+
+
+def _heads(names: Sequence[str], close: Closeness) -> Iterator[str]:
+    if close.head is not None and close.head[np.triu_indices(len(names), 1)].min() < 0.5 < close.body.min():
+        yield "bodies are close but heads are not: the heads were drawn anew for each run, use one start for all"
+
+
+def _doubles(ingredients: Sequence[Ingredient]) -> Iterator[str]:
+    seen: dict[tuple[str, ...], Ingredient] = {}
+    for ingredient in ingredients:
+        key = tuple(w.sha256 for w in ingredient.weights)
+        if key in seen:
+            yield f"{ingredient} has the same weights as {seen[key]}, byte for byte"
+        seen.setdefault(key, ingredient)
+
+
+def _lineage(facts: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What the cards say of where the ingredients come from and what may be done with them."""
+    for fact in facts:
+        if fact["soup"]:
+            yield f"{fact['id']} is a soup itself"
+    for key, text in (("base_model", "base models"), ("license", "licences")):
+        values = {str(fact[key]) for fact in facts}
+        if len(values) > 1:
+            yield f"the cards name different {text}: {', '.join(sorted(values))}"
+
+
+def _batch_norm(family: Family) -> Iterator[str]:
+    if not family.has_batch_norm:
+        return
+    yield "the model has batch norms: the statistics of an average are not the average of the statistics"
+    momentum = family.config.get("batch_norm_momentum")
+    if isinstance(momentum, (int, float)) and momentum > 0.5:
+        yield (
+            f"batch_norm_momentum {momentum} is PyTorch's momentum in transformers, so running statistics are those of"
+            " about the last batch: even one checkpoint alone gains from new ones"
+        )
+
+
+def _facts(ingredient: Ingredient) -> dict[str, Any]:
+    """What is known of one ingredient without its weights."""
+    from huggingface_hub import ModelCard
+
+    checkpoint = inspect(ingredient)
+    path = ingredient.folder / "README.md"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    data = ModelCard(text, ignore_metadata_errors=True).data
+    tags = data.get("tags") or []
+    return {
+        "id": ingredient.id,
+        "revision": ingredient.source.revision,
+        "model_type": checkpoint.config.get("model_type"),
+        "classes": len(checkpoint.labels),
+        "parameters": sum(int(np.prod(s.shape)) for s in checkpoint.tensors.values()),
+        "dtype": sorted({s.dtype for s in checkpoint.tensors.values()}),
+        "license": license_of(ingredient),
+        "base_model": data.get("base_model"),
+        "soup": isinstance(tags, list) and "model-soup" in tags,
+        "sha256": [w.sha256 for w in ingredient.weights],
+    }

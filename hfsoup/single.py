@@ -1,0 +1,194 @@
+"""What a checkpoint must be by itself, told from its config and headers before transformers sees either."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hfsoup.errors import SoupError
+from hfsoup.names import flat, listed, shown
+from hfsoup.tensorfile import FLOATS, TensorFile
+from hfsoup.types import Ingredient, TensorSpec
+from hfsoup.untrusted import read_json, walk
+
+MAX_CLASSES = 1 << 17
+MAX_LABEL = 512
+MAX_NUMBER = 1 << 14
+MAX_SIDE = 2048
+# Settings that make transformers run, load or fetch something that is not in the weights.
+FOREIGN = frozenset(
+    ("auto_map", "custom_pipelines", "quantization_config", "use_pretrained_backbone", "checkpoint_path", "use_kernels")
+)
+# Numbers below these keys build nothing in an image classifier.
+IDLE = frozenset(("id2label", "label2id", "num_labels", "text_config", "vocab_size"))
+HEAD = re.compile(r"(^|[._])(classifier|head|fc|score|logits|final_layer)[._]")
+COUNTERS = re.compile(r"(num_batches_tracked|ids|idxs?|index|indices|mask|counter|steps?)$")
+WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "state_dict.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What an ingredient says of itself; `unusual` config numbers are larger than anything in its tensors."""
+
+    ingredient: Ingredient
+    config: dict[str, Any]
+    labels: tuple[str, ...]
+    shards: tuple[tuple[TensorSpec, ...], ...]
+    tensors: dict[str, TensorSpec]
+    processor: dict[str, Any] | None
+    unusual: bool
+
+
+def inspect(ingredient: Ingredient) -> Checkpoint:
+    """Read config, headers and processor of one ingredient.
+
+    Raises:
+        SoupError: it needs foreign code, asks for more than any image classifier does, or contradicts itself.
+    """
+    where = f"{ingredient}, config.json"
+    config = read_json(ingredient.folder / "config.json", where=where)
+    refuse_foreign(config, where=where)
+    _classifier(config, where)
+    labels = class_names(config, where=where)
+    shards = tuple(tensor_specs(w.path, f"{ingredient}, {w.name}") for w in ingredient.weights)
+    tensors = _flat(shards, ingredient)
+    largest = max(len(tensors), *(side for spec in tensors.values() for side in (0, *spec.shape)))
+    unusual = largest_number(config, where=where, most=max(MAX_NUMBER, largest)) > largest
+    return Checkpoint(ingredient, config, labels, shards, tensors, processor_values(ingredient), unusual)
+
+
+def fit(checkpoint: Checkpoint) -> None:
+    """See that a checkpoint is one of an image classifier with as many classes as it names.
+
+    Raises:
+        SoupError: weights are integers, the names are a wrapper's, or no head has a row per class.
+    """
+    for file, shard in zip(checkpoint.ingredient.weights, checkpoint.shards, strict=True):
+        _fit_for_average(shard, f"{checkpoint.ingredient}, {file.name}")
+    _head_fits(len(checkpoint.labels), checkpoint.tensors, checkpoint.ingredient)
+
+
+def refuse_foreign(values: dict[str, Any], *, where: str) -> None:
+    """Refuse a config that would have code run, or a file fetched, that is not part of the checkpoint."""
+    for key, value in walk(values, skip=frozenset(("id2label", "label2id"))):
+        if isinstance(value, dict):
+            for name in FOREIGN & value.keys():
+                if value[name]:
+                    what = f"this model needs code or files from elsewhere ({name}), which is never run"
+                    raise SoupError(what, where=where, hint="a checkpoint of an architecture that transformers has")
+        elif "implementation" in key and value not in (None, "eager", "sdpa"):
+            what = f"expected {key} to be eager or sdpa, found {shown(value)}, which is never fetched or run"
+            raise SoupError(what, where=where, hint=f"take {key} out of config.json")
+        elif key in ("backbone", "architecture") and isinstance(value, str) and re.search(r"[/:]", value):
+            raise SoupError(f"{key} names another repository, {shown(value)}, which is not fetched", where=where)
+
+
+def class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
+    """The classes that a config names, in the order of the head's rows."""
+    names, count = config.get("id2label"), config.get("num_labels")
+    if not isinstance(names, (dict, type(None))) or not isinstance(config.get("label2id"), (dict, type(None))):
+        raise SoupError("expected id2label to map numbers to names", where=where)
+    if count is None:
+        count = 2 if names is None else len(names)
+    if type(count) is not int or not 1 <= count <= MAX_CLASSES:
+        raise SoupError(f"expected 1 to {MAX_CLASSES} classes, found {flat(count, 24)}", where=where)
+    if names is None:
+        return tuple(f"LABEL_{i}" for i in range(count))
+    if len(names) != count or not all(str(i) in names for i in range(count)):
+        raise SoupError(f"expected id2label to name the classes 0 to {count - 1}, each once", where=where)
+    labels = [names[str(i)] for i in range(count)]
+    for i, label in enumerate(labels):
+        if not isinstance(label, str) or not label.strip() or len(label) > MAX_LABEL:
+            what = f"expected a name of up to {MAX_LABEL} characters for class {i}, found {shown(label)}"
+            raise SoupError(what, where=where)
+    return tuple(labels)
+
+
+def largest_number(values: dict[str, Any], *, where: str, most: int) -> int:
+    """The largest whole number in a config; lists of them count with a quarter of their sum, for they have stages.
+
+    Raises:
+        SoupError: it is over `most`, and would have transformers allocate without bound.
+    """
+    largest = 0
+    for key, value in walk(values, skip=IDLE):
+        many = isinstance(value, list)
+        size = sum(abs(number) for number in (value if many else [value]) if type(number) is int) // (4 if many else 1)
+        if size > most or (many and len(value) > most):
+            raise SoupError(f"{flat(key)} is {flat(value, 40)}, over the limit of {most}", where=where)
+        largest = max(largest, size)
+    return largest
+
+
+def processor_values(ingredient: Ingredient) -> dict[str, Any] | None:
+    """What an ingredient's files say of its images, as transformers finds it, or None where they say nothing."""
+    found = None
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        path, where = ingredient.folder / name, f"{ingredient}, {name}"
+        if not path.exists():
+            continue
+        values = read_json(path, where=where)
+        refuse_foreign(values, where=where)
+        largest_number(values, where=where, most=MAX_SIDE)
+        if name.startswith("preprocessor"):
+            found = values
+        elif "image_processor" in values:
+            found = values["image_processor"]
+        if not isinstance(found, (dict, type(None))):
+            raise SoupError("expected image_processor to be an object, found something else", where=where)
+    return found
+
+
+def tensor_specs(path: Path, where: str) -> tuple[TensorSpec, ...]:
+    """The tensors of a safetensors file."""
+    file = TensorFile(path, where)
+    file.close()
+    return tuple(file.tensors.values())
+
+
+def _classifier(config: dict[str, Any], where: str) -> None:
+    kind, classes = config.get("model_type"), config.get("architectures")
+    if not isinstance(kind, str) or not kind:
+        raise SoupError("expected a model_type, found none", where=where, hint="is this a transformers model?")
+    if classes is None:
+        return
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise SoupError("expected architectures to be a list of names, found something else", where=where)
+    if not any("ForImageClassification" in name for name in classes):
+        what = f"expected an image classifier, found {listed(classes, 4) or 'no architecture'}"
+        raise SoupError(what, where=where, hint="hfsoup is for image classifiers")
+
+
+def _flat(shards: Iterable[Iterable[TensorSpec]], ingredient: Ingredient) -> dict[str, TensorSpec]:
+    found: dict[str, TensorSpec] = {}
+    for spec in (spec for shard in shards for spec in shard):
+        if spec.name in found:
+            raise SoupError("the tensor stands in two shards", where=f"{ingredient}, tensor {flat(spec.name)}")
+        found[spec.name] = spec
+    if not found:
+        raise SoupError("expected tensors, found none", where=str(ingredient))
+    return found
+
+
+def _fit_for_average(specs: Iterable[TensorSpec], file: str) -> None:
+    """Integers may count and index; weights are floats and carry the model's own names."""
+    for spec in specs:
+        where = f"{file}, tensor {flat(spec.name)}"
+        if spec.dtype not in FLOATS and not COUNTERS.search(spec.name):
+            hint = "save it again as float32, float16 or bfloat16"
+            raise SoupError(f"expected floats, found {spec.dtype}", where=where, hint=hint)
+        if spec.name.startswith(WRAPPERS):
+            hint = "save the model inside: model.module.save_pretrained(FOLDER)"
+            raise SoupError("the names are those of a wrapped model, which fill nothing", where=where, hint=hint)
+
+
+def _head_fits(classes: int, tensors: Mapping[str, TensorSpec], ingredient: Ingredient) -> None:
+    """Every image classifier has a tensor with a row per class among those that are named like a head."""
+    rows = {spec.shape[0] for spec in tensors.values() if spec.shape and HEAD.search(spec.name)}
+    if classes not in rows:
+        found = ", ".join(map(str, sorted(rows)[:6])) or "none"
+        what = f"config.json names {classes} classes, but no head has as many rows; found {found}"
+        raise SoupError(what, where=str(ingredient), hint="a checkpoint whose head was saved with its labels")

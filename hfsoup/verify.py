@@ -1,0 +1,189 @@
+"""Bake again from soup.json and compare: the folder, byte for byte, and the scores where asked."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hfsoup.average import Averager
+from hfsoup.check import check
+from hfsoup.errors import MismatchError, SoupError
+from hfsoup.hashing import file_hash
+from hfsoup.lock import NAME, DatasetRecord, IngredientRecord, Lock, ScoreRecord, read
+from hfsoup.options import Options
+from hfsoup.pull import pull, pull_all
+from hfsoup.resolve import resolve
+from hfsoup.tensorfile import TensorFile
+from hfsoup.types import Family, Ingredient, Mix, Score, Source
+from hfsoup.watch import Watch
+from hfsoup.world import World
+from hfsoup.write import write_weights
+
+if TYPE_CHECKING:
+    from hfsoup.images import Images
+
+SHOWN = 12
+# What a Hub adds to a repository by itself, and a signature over the rest.
+ALLOWED = {".gitattributes", NAME, "model.sig"}
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What held: the weight files with their sha256, and the scores measured again, if they were."""
+
+    folder: Path
+    files: dict[str, str]
+    scores: dict[str, float]
+
+
+def verify(place: str, *, scores: bool = False, watch: Watch | None = None) -> Verified:
+    """Bake the soup in `place` again and compare.
+
+    Args:
+        place: a baked folder, or `ORG/NAME` on the Hub, with `@REVISION`.
+        scores: evaluate again too, on the same splits.
+        watch: told of the stages.
+
+    Raises:
+        MismatchError: a file was tampered with, is missing or too many, or the rebuilt weights or scores differ; every
+            difference is named, down to the tensor.
+        SoupError: there is no record, or an ingredient is not to be had any more.
+    """
+    watch = watch or Watch()
+    with watch.stage("Reading the record"):
+        local = Path(place).is_dir()
+        folder = Path(place) if local else pull_all(resolve((place,))[0])
+        record = read(folder, where=place)
+        _hold(place, _folder_differences(folder, record, links=not local))
+    with watch.stage("Pulling the ingredients"):
+        ingredients = pull([_source(i) for i in record.ingredients])
+        _hold(place, _ingredient_differences(record, ingredients))
+        family = check(ingredients)
+    mix = Mix(tuple(i.coefficient for i in record.ingredients))
+    options = Options.of(dict(record.options))
+    with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:
+        with Averager(family, record.merge, options.stored_dtype) as averager:
+            statistics = record.batch_norm.arrays() if record.batch_norm else {}
+            hashes = write_weights(averager, mix, Path(scratch), statistics)
+        _hold(place, _weight_differences(folder, Path(scratch), hashes, record))
+    return Verified(folder, hashes, _scores_again(place, family, mix, record, options, watch) if scores else {})
+
+
+def _source(record: IngredientRecord) -> Source:
+    """Where an ingredient was when it was baked."""
+    if record.revision:
+        return resolve((f"{record.id}@{record.revision}",))[0]
+    folder = Path(record.id).expanduser()
+    if not folder.is_dir():
+        raise SoupError("this ingredient was a local folder that is not here", where=record.id)
+    return Source(record.id, record.id, None, folder.resolve())
+
+
+def _folder_differences(folder: Path, record: Lock, *, links: bool) -> Iterator[str]:
+    """Files too many, missing, linked or other than recorded; the Hub's cache consists of `links`."""
+    present = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    for name in sorted(present.keys() - record.files.keys() - ALLOWED):
+        yield f"{name}: not part of the soup"
+    for name, expected in record.files.items():
+        path = present.get(name)
+        if path is None:
+            yield f"{name}: missing"
+        elif path.is_symlink() and not links:
+            yield f"{name}: a symbolic link"
+        elif (found := file_hash(path)) != expected:
+            yield f"{name}: sha256 {found[:12]}, expected {expected[:12]}"
+
+
+def _ingredient_differences(record: Lock, ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
+    for expected, found in zip(record.ingredients, ingredients, strict=True):
+        known = {file.name: file.sha256 for file in expected.files}
+        here = {file.name: file.sha256 for file in found.weights}
+        if known != here:
+            yield f"ingredient {expected.id}: its weight files are not those that were baked"
+
+
+def _weight_differences(folder: Path, again: Path, hashes: dict[str, str], record: Lock) -> Iterator[str]:
+    for name, found in hashes.items():
+        if record.files.get(name) == found:
+            continue
+        if name not in record.files:
+            yield f"{name}: not in the record"
+            continue
+        old, new = TensorFile(folder / name, name), TensorFile(again / name, name)
+        differing = [n for n, spec in new.tensors.items() if not _same_tensor(old, new, n)] or ["the header"]
+        old.close()
+        new.close()
+        yield f"{name}: {len(differing)} tensors differ from those baked again, the first is {differing[0]}"
+
+
+def _same_tensor(old: TensorFile, new: TensorFile, name: str) -> bool:
+    a, b = old.tensors.get(name), new.tensors[name]
+    if a is None or (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    count = 1
+    for side in b.shape:
+        count *= side
+    return old.read(a, 0, count).tobytes() == new.read(b, 0, count).tobytes()
+
+
+def _scores_again(
+    place: str, family: Family, mix: Mix, record: Lock, options: Options, watch: Watch
+) -> dict[str, float]:
+    """Evaluate on the recorded splits and compare with the recorded scores."""
+    if record.dataset is None or record.test is None:
+        raise SoupError("this soup was baked without a dataset, so there are no scores", where=place)
+    from hfsoup.calibrate import IMAGES
+    from hfsoup.evaluation import AVERAGE, RECALIBRATE, Scorer
+    from hfsoup.images import load_images
+    from hfsoup.metrics import metric
+    from hfsoup.models import image_processor
+
+    world, best = World(options.device), max(range(len(family)), key=lambda i: _value(record.ingredients[i].score))
+    with watch.stage("Scoring again", unit="images") as advance:
+        request = replace(options.request(), revision=record.dataset.revision)
+        bn = record.batch_norm
+        processor, count = image_processor(family.reference.folder), IMAGES if bn else 0
+        images = load_images(request, processor, family.labels, calibrate=count)
+        _hold(place, _split_differences(record.dataset, images))
+        with Averager(family, record.merge, options.stored_dtype) as averager:
+            chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
+            mode = RECALIBRATE if bn and bn.statistics else AVERAGE
+            scorer = Scorer(
+                averager, chosen, world, None,
+                batch_size=options.batch_size, bn=mode, calibration=images.calibration, advance=advance,
+            )  # fmt: skip
+            selection = scorer.score(mix, images.selection)
+            comparison = scorer.compare(mix, mode, Mix.of((best,), len(family)), images.test)
+    found = {"selection": selection, "test": comparison.soup, "best ingredient, test": comparison.best}
+    recorded = {"selection": record.score, "test": record.test.soup, "best ingredient, test": record.test.best}
+    _hold(place, _score_differences(recorded, found))
+    return {name: score.value for name, score in found.items()}
+
+
+def _value(score: ScoreRecord | None) -> float:
+    return float("-inf") if score is None else score.value
+
+
+def _split_differences(record: DatasetRecord, images: Images) -> Iterator[str]:
+    for name, old, new in (("selection", record.selection, images.selection), ("test", record.test, images.test)):
+        if (old.fingerprint, old.images) != (new.fingerprint, len(new)):
+            yield f"the {name} split is not the one that was scored"
+
+
+def _score_differences(recorded: Mapping[str, ScoreRecord | None], found: Mapping[str, Score]) -> Iterator[str]:
+    for name, old in recorded.items():
+        new = found[name]
+        if old is None or (old.value, old.correct, old.total) != (new.value, new.correct, new.total):
+            yield f"{name}: {new.value} now, {old and old.value} recorded"
+
+
+def _hold(place: str, differences: Iterable[str]) -> None:
+    """Fail if there is any difference, and name them all."""
+    found = list(differences)
+    if found:
+        what = "\n  ".join(["this is not what its record says:", *found[:SHOWN]])
+        more = f"\n  and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise MismatchError(what + more, where=place, hint="do not use it; bake it again")

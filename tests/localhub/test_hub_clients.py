@@ -1,0 +1,120 @@
+"""Other programs as clients, each in a process of its own, for they read their environment once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+
+from hfsoup.localhub import LocalHub
+
+TRANSFORMERS = """
+import torch
+from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification
+size = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=8, patch_size=4)
+model = ViTForImageClassification(ViTConfig(**size))
+model.push_to_hub("ann/vit", max_shard_size="1KB")
+again = AutoModelForImageClassification.from_pretrained("ann/vit")
+pairs = zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+print(all(torch.equal(one, two) for one, two in pairs))
+"""
+DATASETS = """
+import numpy as np, os
+from PIL import Image as Pixels
+from datasets import ClassLabel, Dataset, Features, Image, load_dataset
+from huggingface_hub import HfApi
+images = [Pixels.fromarray(np.full((4, 4, 3), value, dtype=np.uint8)) for value in range(4)]
+features = Features({"image": Image(), "label": ClassLabel(names=["a", "b"])})
+Dataset.from_dict({"image": images, "label": [0, 1, 0, 1]}, features=features).push_to_hub("ann/pets", split="test")
+rows = load_dataset("ann/pets", split="test")
+streamed = next(iter(load_dataset("ann/pets", split="test", streaming=True)))
+for number, image in enumerate(images):
+    os.makedirs(f"folder/train/{number % 2}", exist_ok=True)
+    image.save(f"folder/train/{number % 2}/{number}.png")
+HfApi().create_repo("ann/folder", repo_type="dataset")
+HfApi().upload_folder(repo_id="ann/folder", repo_type="dataset", folder_path="folder")
+print(rows["label"], streamed["label"], load_dataset("ann/folder", split="train").num_rows)
+"""
+
+
+def _environment(site: LocalHub, home: Path, **more: str) -> dict[str, str]:
+    return {**os.environ, "HF_ENDPOINT": site.url, "HF_TOKEN": site.token, "HF_HOME": str(home / "hf"), **more}
+
+
+def _run(arguments: list[str], folder: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_transformers(site: LocalHub, tmp_path: Path) -> None:
+    """A sharded model pushed by transformers loads again with the same weights."""
+    assert _run([sys.executable, "-c", TRANSFORMERS], tmp_path, _environment(site, tmp_path)).endswith("True\n")
+
+
+def test_datasets(site: LocalHub, tmp_path: Path) -> None:
+    """A dataset pushed by datasets loads again, whole and streamed, and so does a folder of images."""
+    out = _run([sys.executable, "-c", DATASETS], tmp_path, _environment(site, tmp_path))
+    assert out.splitlines()[-1].endswith("[0, 1, 0, 1]) 0 4") or out.splitlines()[-1] == "[0, 1, 0, 1] 0 4"
+
+
+def test_downloads_with_xet_installed_and_on(site: LocalHub, api: HfApi, repo: str, tmp_path: Path) -> None:
+    """A client that would use Xet downloads over plain HTTP."""
+    api.upload_file(path_or_fileobj=b"weights", path_in_repo="w.bin", repo_id=repo)
+    code = f"from huggingface_hub import hf_hub_download as get; print(open(get({repo!r}, 'w.bin')).read())"
+    environment = _environment(site, tmp_path, HF_HUB_DISABLE_XET="0")
+    assert _run([sys.executable, "-c", code], tmp_path, environment) == "weights\n"
+
+
+def test_the_hf_command(site: LocalHub, tmp_path: Path) -> None:
+    """The command line uploads, lists and downloads."""
+    hf = str(Path(sys.executable).with_name("hf"))
+    environment = _environment(site, tmp_path, HF_HUB_DISABLE_UPDATE_CHECK="1")
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up" / "w.bin").write_bytes(b"weights")
+    _run([hf, "upload", "ann/cli", "up", "."], tmp_path, environment)
+    assert '"ann/cli"' in _run([hf, "repos", "ls", "--format", "json"], tmp_path, environment)
+    _run([hf, "download", "ann/cli", "--local-dir", "down"], tmp_path, environment)
+    assert (tmp_path / "down" / "w.bin").read_bytes() == b"weights"
+
+
+needs_lfs = pytest.mark.skipif(
+    shutil.which("git") is None or shutil.which("git-lfs") is None, reason="git and git-lfs are not installed"
+)
+
+
+@needs_lfs
+def test_git_both_ways(site: LocalHub, api: HfApi, bob: HfApi, repo: str, tmp_path: Path) -> None:
+    """What the Hub holds git clones, large files included, and what git pushes the Hub holds; only from an owner."""
+    weights = os.urandom(30_000)
+    api.upload_file(path_or_fileobj=weights, path_in_repo="w.bin", repo_id=repo)
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }
+    for key, value in (("user.name", "ann"), ("user.email", "ann@example.org")):
+        _run(["git", "config", "--global", key, value], tmp_path, environment)
+    _run(["git", "lfs", "install"], tmp_path, environment)
+    _run(["git", "clone", f"{site.url}/{repo}", "copy"], tmp_path, environment)
+    copy = tmp_path / "copy"
+    assert (copy / "w.bin").read_bytes() == weights
+    (copy / "new.safetensors").write_bytes(weights[::-1])
+    _run(["git", "add", "."], copy, environment)
+    _run(["git", "commit", "-qm", "from git"], copy, environment)
+    head = api.model_info(repo).sha
+    for user in ("", f"bob:{bob.token}@"):
+        push = ["git", "push", f"{site.url}/{repo}".replace("http://", f"http://{user}"), "main"]
+        assert subprocess.run(push, cwd=copy, env=environment, capture_output=True, check=False).returncode != 0
+    assert api.model_info(repo).sha == head
+    address = f"{site.url}/{repo}".replace("http://", f"http://ann:{site.token}@")
+    _run(["git", "push", address, "main"], copy, environment)
+    assert api.list_repo_commits(repo)[0].title == "from git"
+    assert Path(api.hf_hub_download(repo, "new.safetensors")).read_bytes() == weights[::-1]

@@ -1,0 +1,62 @@
+"""What the Hub in a folder answers on the wire, where huggingface_hub's client does not show it."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+from huggingface_hub import HfApi
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content", "span"),
+    [
+        ("bytes=0-0", 206, b"0", "bytes 0-0/10"),
+        ("bytes=4-", 206, b"456789", "bytes 4-9/10"),
+        ("bytes=-3", 206, b"789", "bytes 7-9/10"),
+        ("bytes=2-99", 206, b"23456789", "bytes 2-9/10"),
+        ("bytes=10-", 416, b"", "bytes */10"),
+        ("rows=1-2", 200, b"0123456789", None),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.bin", "w.txt"])
+def test_ranges(
+    api: HfApi, repo: str, web: httpx2.Client, name: str, asked: str, status: int, content: bytes, span: str | None
+) -> None:
+    """Parts of large and small files are served as RFC 9110 says."""
+    api.upload_file(path_or_fileobj=b"0123456789", path_in_repo=name, repo_id=repo)
+    got = web.get(f"/{repo}/resolve/main/{name}", headers={"Range": asked})
+    assert (got.status_code, got.content, got.headers.get("content-range")) == (status, content, span)
+
+
+def test_every_way_to_name_a_revision(api: HfApi, repo: str, web: httpx2.Client) -> None:
+    """HEAD, a shortened commit, a full ref and a pull request, quoted or bare, all resolve."""
+    made = api.upload_file(path_or_fileobj=b"x", path_in_repo="d/x", repo_id=repo, create_pr=True)
+    main = api.model_info(repo).sha or ""
+    for revision, commit in (
+        ("HEAD", main),
+        (main[:7], main),
+        ("refs%2Fheads%2Fmain", main),
+        ("refs%2Fpr%2F1", made.oid),
+        ("refs/pr/1", made.oid),
+    ):
+        got = web.head(f"/{repo}/resolve/{revision}/.gitattributes")
+        assert (got.status_code, got.headers["x-repo-commit"]) == (200, commit)
+    assert web.get(f"/api/models/{repo}/tree/refs%2Fpr%2F1/d").json()[0]["path"] == "d/x"
+
+
+def test_own_repos_are_listed_with_their_size(api: HfApi, repo: str, web: httpx2.Client) -> None:
+    """The settings pages list the repos of a user, private ones too, and of an organisation."""
+    api.create_repo("lab/hidden", private=True, exist_ok=True)
+    api.upload_file(path_or_fileobj=b"0123456789", path_in_repo="w.bin", repo_id=repo)
+    own = {item["id"]: item for item in web.get("/api/settings/repositories").json()}
+    assert (own[repo]["type"], own[repo]["storage"]) == ("model", 10)
+    of_lab = web.get("/api/organizations/lab/settings/repositories").json()
+    assert {"lab/hidden": "private"}.items() <= {item["id"]: item["visibility"] for item in of_lab}.items()
+
+
+def test_there_is_no_xet(api: HfApi, repo: str, web: httpx2.Client) -> None:
+    """A client that wants Xet storage is told the switch to set; no answer announces Xet."""
+    got = web.get(f"/api/models/{repo}/xet-write-token/main")
+    assert got.status_code == 404
+    assert "HF_HUB_DISABLE_XET=1" in got.json()["error"]
+    assert "x-xet-hash" not in web.head(f"/{repo}/resolve/main/.gitattributes").headers

@@ -1,0 +1,197 @@
+"""The model card: its metadata read back, its claims against what was measured, and nothing of a stranger's markup."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from family import NAMES, Family, copy_model, edit_json
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard import metadata_load
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from shell import bake, run
+
+import hfsoup
+from hfsoup.card import markdown
+from hfsoup.localhub import LocalHub
+
+
+@pytest.fixture
+def carded(on_hub: LocalHub, alone: Path) -> tuple[dict[str, Any], Any, str]:
+    """A greedy bake from the Hub: its JSON, the card's metadata and its text."""
+    found = bake("kit/vit-*", "--dataset", "kit/shapes", "--accept", ">", "--output", "soup")
+    card = ModelCard.load("soup/README.md")
+    return found, card.data, card.text
+
+
+def test_metadata(carded: tuple[dict[str, Any], Any, str]) -> None:
+    """Library, task, tags, base models and their relation, dataset and metric are what the Hub expects."""
+    found, data, _ = carded
+    used = [i["id"] for i in found["ingredients"] if i["used"]]
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "image-classification")
+    assert {"model-soup", "merge"} <= set(data.tags)
+    assert sorted(data.base_model) == sorted(used)
+    assert data.get("base_model_relation") == "merge"
+    assert (data.datasets, data.metrics) == (["kit/shapes"], ["accuracy"])
+    assert data.license == "apache-2.0"
+
+
+def test_the_model_index_is_the_test_score(carded: tuple[dict[str, Any], Any, str]) -> None:
+    """The one result in the metadata is the JSON's test number on the test split, as a plain number."""
+    found, data, _ = carded
+    (result,) = data.eval_results
+    assert result.metric_value == found["soup"]["test"]
+    assert (result.dataset_type, result.dataset_split, result.metric_type) == ("kit/shapes", "test", "accuracy")
+    assert "!!python" not in Path("soup/README.md").read_text()
+    assert metadata_load(Path("soup/README.md"))
+
+
+def test_text_tells_ingredients_and_decisions(carded: tuple[dict[str, Any], Any, str]) -> None:
+    """Every ingredient stands with its commit, every decision with its score; citations and versions follow."""
+    found, _, text = carded
+    for ingredient in found["ingredients"]:
+        assert ingredient["revision"][:12] in text
+        assert f"{100 * ingredient['score']:.2f} %" in text
+    for decision in found["trace"]:
+        kept = "yes" if decision["accepted"] else "no"
+        assert f"| {100 * decision['score']:.2f} % | {kept} |" in text
+    assert "arxiv.org/abs/2203.05482" in text
+    assert f"hfsoup {hfsoup.__version__}" in text
+
+
+def test_the_command_bakes_the_same_bytes(carded: tuple[dict[str, Any], Any, str]) -> None:
+    """What the card says to type makes the soup again, pinned to the commits."""
+    found, _, text = carded
+    line = next(line for line in text.splitlines() if line.startswith("hfsoup bake"))
+    done = run(*shlex.split(line)[1:], "--output", "again", "--json", "-")
+    assert done.code == 0, done.err
+    assert done.json["soup"]["sha256"] == found["soup"]["sha256"]
+    assert done.json["soup"]["test"] == found["soup"]["test"]
+
+
+def test_the_card_is_whole_markdown(carded: tuple[dict[str, Any], Any, str]) -> None:
+    """Every table has a row for each entry and as many cells as its head."""
+    found, _, text = carded
+    tokens = MarkdownIt().enable("table").parse(text)
+    tables, cells = [], []
+    for token in tokens:
+        if token.type == "table_open":
+            tables.append([])
+        elif token.type in ("td_open", "th_open"):
+            cells.append(token)
+        elif token.type == "tr_close":
+            tables[-1].append(len(cells))
+            cells = []
+    assert [len(rows) - 1 for rows in tables] == [4, 3, len(found["trace"])]
+    assert all(len(set(rows)) == 1 for rows in tables)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "text"),
+    [
+        ("better", "the soup is better than its best ingredient"),
+        ("worse", "the soup is worse than its best ingredient"),
+        ("not distinguishable", "the soup is not distinguishable from its best ingredient"),
+    ],
+)
+def test_the_verdict_is_said_plainly(verdict: str, text: str, vit: Family, data: Path, alone: Path) -> None:
+    """The card's sentence follows the paired test, whichever way it goes."""
+    from dataclasses import replace
+
+    from hfsoup.card import card
+    from hfsoup.types import Comparison, Score
+
+    soup = hfsoup.bake(*vit.words, recipe="uniform", dataset=str(data))
+    soup_right, best_right, p_value = {"better": (60, 40, 0.001), "worse": (40, 60, 0.001)}.get(verdict, (50, 49, 0.9))
+    scores = [Score(n / 72, 72, n) for n in (soup_right, best_right)]
+    comparison = Comparison(*scores, (0.1, 0.9), (0.1, 0.9), (-0.1, 0.1), p_value)
+    assert comparison.verdict == verdict
+    found = card(replace(soup, comparison=comparison))
+    assert f"**On the test split {text}" in found
+    assert found.count("**On the test split") == 1
+
+
+def test_a_search_that_kept_one_ingredient_says_so(vit: Family, data: Path, alone: Path) -> None:
+    """A soup of one is not sold as a soup."""
+    bake(*vit.words, "--dataset", data, "--max-ingredients", 1, "--output", "soup")
+    assert "The search kept one ingredient only" in Path("soup/README.md").read_text()
+
+
+def test_without_data_nothing_is_claimed(vit: Family, alone: Path) -> None:
+    """A bake without a dataset says that nothing was measured and carries no result."""
+    bake(*vit.words, "--output", "soup")
+    card = ModelCard.load("soup/README.md")
+    assert "Nothing was measured" in card.text
+    assert card.data.eval_results is None
+    assert (card.data.datasets, card.data.metrics) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("licences", "wanted"),
+    [(["mit", "mit"], "mit"), (["mit", "apache-2.0"], None), (["mit", None], None), ([None, None], None)],
+    ids=["same", "different", "one without", "none"],
+)
+def test_a_licence_is_named_only_where_all_agree(
+    licences: list[str | None], wanted: str | None, vit: Family, alone: Path
+) -> None:
+    """Ingredients under different licences, or one without, leave the field out."""
+    for n, licence in enumerate(licences):
+        folder = copy_model(vit.folders[n], alone / f"m-{n}")
+        (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n" if licence else "no metadata\n")
+    bake("./m-0", "./m-1", "--output", "soup")
+    assert ModelCard.load("soup/README.md").data.license == wanted
+
+
+def test_local_folders_keep_their_paths_to_themselves(vit: Family, alone: Path) -> None:
+    """Only the last name of a local folder is in the card."""
+    bake(*vit.words, "--output", "soup")
+    text = Path("soup/README.md").read_text()
+    assert "vit-10" in text.replace("\\", "")
+    assert str(vit.folders[0].parent) not in text
+
+
+HOSTILE = "<script>alert(1)</script>|[x](http://evil)\n# head `code` ![i](http://evil/x.png)"
+
+
+def test_hostile_names_are_only_text(vit: Family, data: Path, alone: Path) -> None:
+    """A folder, a label and a licence that hold markup give no tag, link, image or heading, and whole metadata."""
+    folder = alone / "a<b>|[x](y)#`c`"
+    copy_model(vit.folders[0], folder)
+    second = copy_model(vit.folders[1], alone / "second")
+    names = [HOSTILE, *NAMES[1:]]
+    for model in (folder, second):
+        edit_json(model / "config.json", id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
+        (model / "README.md").write_text('---\nlicense: "mit\\n---\\n<script>"\n---\n')
+    bake(f"./{folder.name}", "./second", "--output", "soup")
+    text = ModelCard.load("soup/README.md").text
+    rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    assert "<script" not in rendered
+    assert 'href="y"' not in rendered
+    assert "a&lt;b&gt;|[x](y)#`c`" in rendered.replace("%7C", "|")
+    assert metadata_load(Path("soup/README.md"))
+
+
+@given(st.text(max_size=60))
+def test_escaped_text_renders_as_itself(text: str) -> None:
+    """Any text, once escaped, is one table cell without links, images, code or tags."""
+    table = f"| a | b |\n|---|---|\n| {markdown(text)} | end |\n"
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(table)
+    cells = [t for t in tokens if t.type == "inline"]
+    assert len(cells) == 4
+    assert cells[3].content == "end"
+    kinds = {child.type for child in cells[2].children or ()}
+    assert kinds <= {"text", "text_special"}, kinds
+
+
+def test_control_characters_do_not_reach_the_terminal(vit: Family, alone: Path) -> None:
+    """A name with escape codes cannot steer the screen."""
+    evil = copy_model(vit.folders[0], alone / "evil\x1b[31m")
+    done = run("bake", f"./{evil.name}", vit.words[1], "--output", "soup", "--json", "-")
+    assert done.code == 0
+    assert "\x1b" not in done.err
+    assert re.search(r"evil.\[31m", done.err)

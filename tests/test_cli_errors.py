@@ -1,0 +1,271 @@
+"""Bad usage and bad inputs: one clear block on standard error, exit code 1 or 2, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from family import Family, copy_model
+from shell import bake, refused, run
+
+import hfsoup
+from hfsoup.localhub import LocalHub
+
+
+@pytest.mark.parametrize(
+    ("pattern", "code", "text"),
+    [
+        ("kit/nothing-*", 2, "nothing matches 'kit/nothing-*'"),
+        ("./nothing-*", 2, "nothing matches"),
+        ("*/vit-1", 2, "a glob needs a fixed owner"),
+        ("vit-*", 2, "a glob needs a fixed owner"),
+        ("kit/vit-1@nowhere", 1, "no such revision"),
+        ("kit/vit-1@step-*", 2, "nothing matches"),
+        ("kit/absent", 1, "no such repository"),
+        ("nobody/vit-*", 2, "nothing matches"),
+        ("kit/vit-1@" + "0" * 40, 1, "no such revision"),
+        ("kit/a b", 1, "not a repository name"),
+        ("", 1, ""),
+        ("@main", 1, ""),
+    ],
+)
+def test_a_pattern_that_matches_nothing(pattern: str, code: int, text: str, on_hub: LocalHub, alone: Path) -> None:
+    """The pattern is named and nothing is written."""
+    assert text in refused("bake", pattern, "--output", "soup", code=code)
+    assert list(alone.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--recipe", "gredy"], "known: greedy, greedy-random, pruned, uniform"),
+        (["--merge", "median"], "known: mean"),
+        (["--recipe", "greedy"], "needs data"),
+        (["--min-score", "0.5"], "needs scores"),
+        (["--margin", "1"], "needs scores"),
+        (["--dtype", "int8"], "known: float64, float32, float16, bfloat16"),
+        (["--passes", "0"], "passes must be at least 1"),
+        (["--max-ingredients", "0"], "max-ingredients must be at least 1"),
+        (["--accept", "="], "accept must be"),
+        (["--batch-size", "0"], "batch-size must be at least 1"),
+        (["--bn", "magic"], "batch-norm mode"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_options_at_odds(words: list[str], text: str, vit: Family, alone: Path) -> None:
+    """A wrong option is told before anything is read, with what would be right."""
+    assert text in refused("bake", *vit.words, *words, "--output", "soup", code=2)
+    assert list(alone.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--limit", "1"], "limit must be at least 2"),
+        (["--metric", "acuracy"], "balanced_accuracy"),
+        (["--device", "warp"], "warp"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_options_of_the_data(words: list[str], text: str, vit: Family, data: Path, alone: Path) -> None:
+    """The same with a dataset."""
+    assert text in refused("bake", *vit.words, "--dataset", data, *words, "--output", "soup", code=2)
+
+
+@pytest.mark.parametrize("words", [["bake"], ["bake", "x", "--nonsense"], ["frobnicate"], ["bake", "x", "--seed", "x"]])
+def test_wrong_usage_ends_with_two(words: list[str], alone: Path) -> None:
+    """What the parser refuses is told on standard error."""
+    done = run(*words)
+    assert done.code == 2
+    assert done.out == ""
+    assert "Traceback" not in done.err
+
+
+def test_a_dataset_that_is_not_there(on_hub: LocalHub, vit: Family, alone: Path) -> None:
+    """A missing Hub dataset is an error with its name."""
+    assert "kit/absent" in refused("bake", *vit.words, "--dataset", "kit/absent", "--output", "soup", code=1)
+
+
+def test_a_dataset_that_is_none(vit: Family, alone: Path) -> None:
+    """A folder and a file without images are errors with their names."""
+    Path("empty").mkdir()
+    Path("text.parquet").write_text("no parquet")
+    assert "./empty" in refused("bake", *vit.words, "--dataset", "./empty", "--output", "soup", code=2)
+    assert "./text.parquet" in refused("bake", *vit.words, "--dataset", "./text.parquet", "--output", "soup", code=2)
+
+
+def test_a_folder_that_is_no_model(alone: Path) -> None:
+    """A folder without config.json is named as such."""
+    Path("empty").mkdir()
+    assert "found no config.json" in refused("bake", "./empty", code=2)
+
+
+def test_a_model_without_weights(vit: Family, alone: Path) -> None:
+    """The files that are there are listed."""
+    copy_model(vit.folders[0], alone / "bare")
+    Path("bare/model.safetensors").unlink()
+    block = refused("bake", "./bare", code=1)
+    assert "expected model.safetensors or pytorch_model.bin" in block
+    assert "preprocessor_config.json" in block
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\xff" * 64])
+def test_broken_safetensors(content: bytes, vit: Family, alone: Path) -> None:
+    """Weights that are none are named by folder and file."""
+    copy_model(vit.folders[0], alone / "broken")
+    Path("broken/model.safetensors").write_bytes(content)
+    block = refused("bake", vit.words[0], "./broken", "--output", "soup", code=1)
+    assert "broken, model.safetensors" in block
+    assert not Path("soup").exists()
+
+
+@pytest.mark.parametrize("change", ["../outside.safetensors", "/etc/passwd", "absent.safetensors", ""])
+def test_an_index_that_points_elsewhere(change: str, vit: Family, alone: Path) -> None:
+    """Only files beside the index are shards."""
+    folder = copy_model(vit.folders[0], alone / "sharded")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    copy_model(vit.folders[0], alone / "x")
+    (alone / "x" / "model.safetensors").rename(alone / "outside.safetensors")
+    index = {"weight_map": {"classifier.bias": change}} if change else {}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "index" in refused("bake", folder, "--output", "soup", code=1)
+
+
+def test_a_model_without_a_processor_cannot_be_scored(vit: Family, data: Path, alone: Path) -> None:
+    """The error says how to add one."""
+    for n in (0, 1):
+        copy_model(vit.folders[n], alone / f"m-{n}")
+        Path(f"m-{n}/preprocessor_config.json").unlink()
+    block = refused("bake", "./m-*", "--dataset", data, "--output", "soup", code=1)
+    assert "image processor" in block
+    bake("./m-*", "--output", "soup")
+
+
+def test_weights_that_do_not_fill_the_model(vit: Family, data: Path, alone: Path) -> None:
+    """Ingredients that all lack a tensor would leave random weights in the model: an error that names it."""
+    from family import put_weights, weights
+
+    for n in (0, 1):
+        folder = copy_model(vit.folders[n], alone / f"m-{n}")
+        put_weights(folder, {k: v for k, v in weights(folder).items() if k != "classifier.bias"})
+    block = refused("bake", "./m-*", "--dataset", data, "--output", "soup", code=1)
+    assert "classifier.bias" in block
+
+
+def test_the_hub_cannot_be_reached(alone: Path, monkeypatch: Any) -> None:
+    """A refused connection is a clear error with the address, not a page of retries."""
+    from huggingface_hub import HfApi
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        for place in ("resolve", "hub"):
+            monkeypatch.setattr(f"hfsoup.{place}.api", lambda: HfApi(endpoint=url))
+        assert f"nothing listens at {url}" in refused("bake", "kit/vit-1", code=1)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
+def test_the_hub_refuses(status: int, on_hub: LocalHub, alone: Path) -> None:
+    """Any status of the listing is one block with the repository's name."""
+    on_hub.fault(r"/api/models/kit/vit-1", status=status, headers={"Retry-After": "0"})
+    try:
+        assert "kit/vit-1" in refused("bake", "kit/vit-1", "--output", "soup", code=1)
+    finally:
+        on_hub.clear_faults()
+
+
+def test_debug_shows_the_traceback(alone: Path) -> None:
+    """--debug lets the error through."""
+    with pytest.raises(hfsoup.SoupError):
+        run("--debug", "bake", "./absent")
+
+
+def test_an_interrupt_ends_with_130(vit: Family, alone: Path, monkeypatch: Any) -> None:
+    """Ctrl-C leaves nothing behind and shows no traceback."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hfsoup.baking.check", interrupted)
+    done = run("bake", *vit.words, "--output", "soup")
+    assert (done.code, done.out) == (130, "")
+    assert "Traceback" not in done.err
+    assert list(alone.iterdir()) == []
+
+
+def test_json_to_a_file(vit: Family, alone: Path) -> None:
+    """--json FILE writes the object there and nothing to standard output."""
+    done = run("bake", *vit.words, "--output", "soup", "--json", "result.json")
+    assert done.out == ""
+    assert json.loads(Path("result.json").read_text())["soup"]["path"] == "soup"
+
+
+def test_json_that_cannot_be_written(vit: Family, alone: Path) -> None:
+    """A file that cannot be made is one block; the soup is there all the same."""
+    assert "absent/result.json" in refused(
+        "bake", *vit.words, "--output", "soup", "--json", "absent/result.json", code=1
+    )
+    assert Path("soup/model.safetensors").exists()
+
+
+def test_quiet(vit: Family, data: Path, alone: Path) -> None:
+    """--quiet prints nothing when all is well."""
+    done = run("bake", *vit.words, "--dataset", data, "--output", "soup", "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_screen(vit: Family, data: Path, alone: Path) -> None:
+    """The screen tells every ingredient, every decision, the comparison and the line to use the soup."""
+    done = run("bake", *vit.words, "--dataset", data, "--output", "soup")
+    assert done.code == 0
+    for name in ("vit-1", "vit-2", "vit-3", "vit-10"):
+        assert name in done.err
+    assert done.err.count(" add ") == 3
+    assert "best ingredient" in done.err
+    assert 'pipeline("image-classification", "soup")' in done.err
+
+
+def test_eval(vit: Family, data: Path, images: Any, alone: Path) -> None:
+    """`hfsoup eval` scores one model as a bake does and writes no folder."""
+    from family import accuracy
+
+    done = run("eval", vit.words[1], "--dataset", data, "--json", "-")
+    assert done.code == 0, done.err
+    assert done.json["score"] == pytest.approx(accuracy(vit.folders[1], images["validation"]))
+    assert done.json["test"] == pytest.approx(accuracy(vit.folders[1], images["test"]))
+    assert list(alone.iterdir()) == []
+    assert "dataset" in refused("eval", vit.words[1], code=2)
+
+
+def test_recipes_lists_all() -> None:
+    """Every recipe and merge stands in the list with its paper."""
+    from hfsoup.merges import MERGES
+    from hfsoup.recipes import RECIPES
+
+    done = run("recipes")
+    assert done.code == 0
+    assert all(entry.name in done.out and entry.paper in done.out for entry in (*RECIPES, *MERGES))
+
+
+def test_python_refuses_what_the_command_line_refuses(vit: Family) -> None:
+    """hfsoup.bake lists the options there are."""
+    with pytest.raises(hfsoup.SoupError, match="no option 'recipes'; known: recipe"):
+        hfsoup.bake(*vit.words, recipes="greedy")
+    with pytest.raises(hfsoup.SoupError, match="no ingredients"):
+        hfsoup.bake()
+
+
+def test_errors_survive_the_way_between_processes() -> None:
+    """An error keeps kind, words and exit code when it is pickled."""
+    import pickle
+
+    from hfsoup.errors import HubError, MismatchError, SoupError, UsageError
+
+    for kind in (SoupError, UsageError, MismatchError, HubError):
+        error = kind("what", where="where", hint="hint")
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is kind
+        assert (str(copy), copy.exit_code) == (str(error), error.exit_code)

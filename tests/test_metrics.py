@@ -1,0 +1,152 @@
+"""The metrics against scikit-learn's, the intervals and tests against scipy's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from family import Family
+from huggingface_hub import HfApi
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from shell import bake, refused
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
+
+from hfsoup.localhub import LocalHub
+from hfsoup.metrics import OURS, metric
+from hfsoup.stats import bootstrap, mcnemar, wilson
+
+CLASSES = 7
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[Any, Any]:
+    """Scores of seven classes for some images, and the true classes."""
+    count = draw(st.integers(1, 40))
+    seed = draw(st.integers(0, 2**32 - 1))
+    random = np.random.default_rng(seed)
+    truth = random.integers(0, draw(st.integers(1, CLASSES)), count)
+    scores = random.normal(size=(count, CLASSES)) + draw(st.sampled_from([0, 1, 3])) * np.eye(CLASSES)[truth]
+    return scores, truth
+
+
+def ranked(scores: Any, top: int) -> Any:
+    return np.argsort(-scores, axis=1)[:, :top]
+
+
+PEERS = {
+    "accuracy": lambda s, t: accuracy_score(t, s.argmax(1)),
+    "top5_accuracy": lambda s, t: top_k_accuracy_score(t, s, k=5, labels=range(CLASSES)),
+    "f1_macro": lambda s, t: f1_score(t, s.argmax(1), average="macro"),
+    "balanced_accuracy": lambda s, t: balanced_accuracy_score(t, s.argmax(1)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*y_pred contains classes.*")
+@pytest.mark.parametrize("name", list(OURS))
+@given(drawn=answers())
+def test_a_metric_is_scikit_learns(name: str, drawn: tuple[Any, Any]) -> None:
+    """Through `evaluate` and without it, the number is that of sklearn.metrics."""
+    scores, truth = drawn
+    ours = metric(name)
+    found = ranked(scores, ours.top)
+    wanted = PEERS[name](scores, truth)
+    assert ours.plain is not None
+    assert ours.value(found, truth) == pytest.approx(wanted, abs=1e-12)
+    assert ours.plain(found, truth) == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", list(OURS))
+def test_every_metric_bakes(name: str, vit: Family, data: Path, alone: Path) -> None:
+    """Each metric selects and reports, with an interval around what it reports."""
+    found = bake(*vit.words[:2], "--dataset", data, "--metric", name, "--output", "soup")
+    low, high = found["soup"]["ci95"]
+    assert found["metric"] == name
+    assert 0 <= low <= found["soup"]["test"] <= high <= 1
+
+
+def test_a_metric_script_in_the_current_folder_is_never_run(vit: Family, data: Path, alone: Path) -> None:
+    """./accuracy/accuracy.py, which evaluate.load would run, is left alone."""
+    script = alone / "accuracy" / "accuracy.py"
+    script.parent.mkdir()
+    script.write_text("import pathlib\npathlib.Path('marker').touch()\nraise SystemExit('run')\n")
+    bake(*vit.words[:2], "--dataset", data, "--output", "soup")
+    assert not Path("marker").exists()
+
+
+def test_a_foreign_metric_needs_trust(vit: Family, data: Path, alone: Path) -> None:
+    """Another name is refused before anything is run, and the error says which option allows it."""
+    script = alone / "foreign" / "foreign.py"
+    script.parent.mkdir()
+    script.write_text("import pathlib\npathlib.Path('marker').touch()\n")
+    block = refused("bake", *vit.words[:2], "--dataset", data, "--metric", "foreign", "--output", "soup", code=2)
+    assert "--trust-remote-metric" in block
+    assert "balanced_accuracy" in block
+    assert not Path("marker").exists()
+
+
+FOREIGN = '''
+import datasets
+import evaluate
+
+
+class Foreign(evaluate.Metric):
+    """Half the accuracy."""
+
+    def _info(self):
+        features = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
+        return evaluate.MetricInfo(description="", citation="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"half": sum(int(p == r) for p, r in zip(predictions, references)) / len(references) / 2}
+'''
+
+
+def test_a_trusted_metric_is_used(on_hub: LocalHub, vit: Family, data: Path, alone: Path) -> None:
+    """With --trust-remote-metric a Space's script scores the mixes, no interval is claimed, no local script is run."""
+    api = HfApi(token=on_hub.token)
+    api.create_repo("kit/foreign", repo_type="space", space_sdk="static")
+    api.upload_file(
+        repo_id="kit/foreign", repo_type="space", path_or_fileobj=FOREIGN.encode(), path_in_repo="foreign.py"
+    )
+    Path("kit/foreign").mkdir(parents=True)
+    Path("kit/foreign/foreign.py").write_text("import pathlib\npathlib.Path('marker').touch()\n")
+    words = ("--dataset", data, "--metric", "kit/foreign", "--trust-remote-metric")
+    found = bake(*vit.words[:2], *words, "--output", "soup")
+    plain = bake(*vit.words[:2], "--dataset", data, "--output", "plain")
+    assert [2 * i["score"] for i in found["ingredients"]] == pytest.approx([i["score"] for i in plain["ingredients"]])
+    assert found["soup"]["ci95"] is None
+    assert not Path("marker").exists()
+
+
+@given(st.integers(1, 5000), st.data())
+def test_wilson_is_scipys(total: int, data: st.DataObject) -> None:
+    """The interval of a share is scipy's proportion_ci(method="wilson")."""
+    correct = data.draw(st.integers(0, total))
+    peer = binomtest(correct, total).proportion_ci(0.95, method="wilson")
+    assert wilson(correct=correct, total=total) == pytest.approx((peer.low, peer.high), abs=1e-12)
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_mcnemar_is_scipys_binomial_test(first: int, second: int) -> None:
+    """The exact p-value is the two-sided binomial test of a fair coin."""
+    peer = binomtest(first, first + second).pvalue if first + second else 1.0
+    assert mcnemar(only_first=first, only_second=second) == pytest.approx(peer, rel=1e-9)
+
+
+def test_a_bootstrap_is_repeatable_and_about_right() -> None:
+    """The interval of a mean is near the normal one, and the same each time."""
+    random = np.random.default_rng(1)
+    first, second = random.integers(0, 2, 2000), random.integers(0, 2, 2000)
+
+    def share(hits: Any, _: Any) -> float:
+        return float(hits.mean())
+
+    found = bootstrap(value=share, first=first, second=second, references=first)
+    assert found == bootstrap(value=share, first=first, second=second, references=first)
+    for (low, high), hits in zip(found, (first, second, first - second), strict=False):
+        error = 1.96 * hits.std() / 2000**0.5
+        assert (low, high) == pytest.approx((hits.mean() - error, hits.mean() + error), abs=error / 5)

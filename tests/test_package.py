@@ -1,0 +1,106 @@
+"""What an installation holds, and how the program starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from family import Family
+from shell import bake
+
+import hfsoup
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel that is built from this checkout."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return zipfile.ZipFile(next(folder.glob("*.whl")))
+
+
+def test_the_wheel_holds_what_it_needs(wheel: zipfile.ZipFile) -> None:
+    """Card template, sweep script, type marker, licence and every module are in it."""
+    names = set(wheel.namelist())
+    assert {"hfsoup/model_cards/soup.md", "hfsoup/scripts/sweep.py", "hfsoup/py.typed"} <= names
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "hfsoup").rglob("*.py")} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
+    """No tests, no caches, no data."""
+    top = {name.split("/")[0] for name in wheel.namelist()}
+    assert top == {"hfsoup", f"hfsoup-{hfsoup.__version__}.dist-info"}
+    assert not [n for n in wheel.namelist() if "test" in n.split("/")[1:2] or "__pycache__" in n or n.endswith(".pyc")]
+
+
+def test_the_wheel_works_without_the_checkout(wheel: zipfile.ZipFile, vit: Family, tmp_path: Path) -> None:
+    """Unpacked elsewhere, it bakes a soup with its card: the template is found inside the package."""
+    wheel.extractall(tmp_path / "site")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    command = [sys.executable, "-m", "hfsoup", "bake", *vit.words, "--output", "soup"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Model soup of 4 vit image classifiers" in (tmp_path / "soup/README.md").read_text()
+
+
+def test_the_wheels_metadata(wheel: zipfile.ZipFile) -> None:
+    """Version and entry point are those of the package."""
+    info = f"hfsoup-{hfsoup.__version__}.dist-info"
+    assert f"\nVersion: {hfsoup.__version__}\n" in wheel.read(f"{info}/METADATA").decode()
+    assert "hfsoup = hfsoup.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
+
+
+def module(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hfsoup", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_of_the_module() -> None:
+    """`python -m hfsoup --help` lists the commands."""
+    done = module("--help")
+    assert done.returncode == 0
+    assert all(re.search(rf"\b{name}\b", done.stdout) for name in ("bake", "eval", "push", "recipes", "hub", "demo"))
+
+
+def test_an_error_of_the_module(tmp_path: Path) -> None:
+    """A real process ends with the block, the exit code and nothing else."""
+    done = module("bake", "./absent-*", "--quiet")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: nothing matches './absent-*'")
+
+
+def test_json_of_a_process_is_one_object(vit: Family, data: Path, alone: Path) -> None:
+    """With `--json -` no library below talks on standard output."""
+    import json
+
+    done = module("bake", *vit.words, "--dataset", str(data), "--output", "soup", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    here = bake(*vit.words, "--dataset", data, "--output", "here")
+    assert found["soup"]["sha256"] == here["soup"]["sha256"]
+    assert found["soup"]["test"] == here["soup"]["test"]
+    assert "Warning" not in done.stderr
+
+
+def test_every_recipe_and_merge_is_documented() -> None:
+    """README names whatever the registries know."""
+    from hfsoup.merges import MERGES
+    from hfsoup.recipes import RECIPES
+
+    text = (ROOT / "README.md").read_text()
+    assert [entry.name for entry in (*RECIPES, *MERGES) if f"`{entry.name}`" not in text] == []

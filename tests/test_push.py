@@ -1,0 +1,181 @@
+"""What a push does to a repository, and what it refuses to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from family import Family
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+from shell import bake, refused, run
+
+from hfsoup.localhub import LocalHub
+
+
+@pytest.fixture
+def api(signed_in: LocalHub) -> HfApi:
+    """The Hub's client with the user's token."""
+    return HfApi()
+
+
+@pytest.fixture
+def target(api: HfApi) -> Iterator[str]:
+    """A repository name that is free, and free again after the test."""
+    yield "kit/target"
+    api.delete_repo("kit/target", missing_ok=True)
+
+
+def test_private(vit: Family, target: str, api: HfApi, alone: Path) -> None:
+    """--private makes a repository that the anonymous cannot see."""
+    bake(*vit.words, "--output", "soup", "--push", target, "--private")
+    assert api.model_info(target).private
+    with pytest.raises(RepositoryNotFoundError):
+        HfApi(token=False).model_info(target)
+
+
+def test_private_on_a_public_repository_is_refused(vit: Family, target: str, api: HfApi, alone: Path) -> None:
+    """A repository that is public already is not pushed to as if it were private."""
+    api.create_repo(target)
+    head = api.model_info(target).sha
+    block = refused("bake", *vit.words, "--output", "soup", "--push", target, "--private", code=1)
+    assert "public already" in block
+    assert api.model_info(target).sha == head
+
+
+def test_create_pr(vit: Family, target: str, api: HfApi, alone: Path) -> None:
+    """--create-pr leaves main alone and opens a pull request, whose address is told."""
+    api.create_repo(target)
+    head = api.model_info(target).sha
+    found = bake(*vit.words, "--output", "soup", "--push", target, "--create-pr")
+    assert api.model_info(target).sha == head
+    (request,) = api.get_repo_discussions(target)
+    assert request.is_pull_request
+    assert found["pushed"]["url"].endswith(f"/{target}/discussions/{request.num}")
+    assert "soup.json" in api.list_repo_files(target, revision=request.git_reference)
+
+
+def test_revision(vit: Family, target: str, api: HfApi, alone: Path) -> None:
+    """--revision makes the branch and pushes there; main does not move."""
+    api.create_repo(target)
+    head = api.model_info(target).sha
+    found = bake(*vit.words, "--output", "soup", "--push", target, "--revision", "tasty")
+    assert api.model_info(target).sha == head
+    assert api.model_info(target, revision="tasty").sha == found["pushed"]["commit"]
+
+
+def test_a_later_push_replaces_the_weights_of_an_earlier_one(vit: Family, target: str, api: HfApi, alone: Path) -> None:
+    """Weight files that the new soup does not have go in the same commit; other files stay."""
+    api.create_repo(target)
+    for name in ("pytorch_model.bin", "model-00001-of-00002.safetensors", "notes.txt"):
+        api.upload_file(repo_id=target, path_or_fileobj=b"old", path_in_repo=name)
+    before = len(api.list_repo_commits(target))
+    bake(*vit.words, "--output", "soup", "--push", target)
+    assert len(api.list_repo_commits(target)) == before + 1
+    files = set(api.list_repo_files(target))
+    assert {"notes.txt", "model.safetensors", "soup.json", "README.md"} <= files
+    assert not files & {"pytorch_model.bin", "model-00001-of-00002.safetensors"}
+
+
+def test_a_folder_is_pushed_by_itself(vit: Family, target: str, api: HfApi, alone: Path) -> None:
+    """`hfsoup push` does what --push does, to the byte."""
+    bake(*vit.words, "--output", "soup")
+    done = run("push", "soup", target, "--json", "-")
+    assert done.code == 0, done.err
+    assert list(done.json) == ["repo", "commit", "url"]
+    again = Path(api.snapshot_download(target))
+    for path in Path("soup").iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes()
+    assert f'pipeline("image-classification", "{target}")' in done.err
+
+
+def test_a_folder_that_is_no_model_is_not_pushed(api: HfApi, target: str, alone: Path) -> None:
+    """Without config.json nothing is uploaded and no repository made."""
+    Path("empty").mkdir()
+    for name in ("empty", "nowhere"):
+        assert "no config.json" in refused("push", name, target, code=1)
+    assert not api.repo_exists(target)
+
+
+def test_no_token_is_told_before_any_work(vit: Family, data: Path, hub: LocalHub, alone: Path) -> None:
+    """--push without a token ends at once: nothing is scored and nothing written."""
+    block = refused("bake", *vit.words, "--dataset", data, "--push", "kit/target", "--output", "soup", code=1)
+    assert "needs a token" in block
+    assert "hf auth login" in block
+    assert not Path("soup").exists()
+
+
+def test_a_wrong_token_is_told_before_any_work(vit: Family, hub: LocalHub, alone: Path, monkeypatch: Any) -> None:
+    """A token that the Hub does not know is refused by a first request, and not printed."""
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong0000000000")
+    block = refused("bake", *vit.words, "--push", "kit/target", "--output", "soup", code=1)
+    assert "does not accept your token" in block
+    assert "hf_wrong" not in block
+    assert not Path("soup").exists()
+
+
+def test_somebody_elses_namespace(vit: Family, api: HfApi, alone: Path) -> None:
+    """No right to write is told before any work."""
+    block = refused("bake", *vit.words, "--push", "stranger/soup", "--output", "soup", code=1)
+    assert "may not push" in block
+    assert not Path("soup").exists()
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "kit/..", "-x", "kit/a b"])
+def test_a_name_that_is_none(name: str, vit: Family, api: HfApi, alone: Path) -> None:
+    """What cannot be a repository is refused before any work."""
+    block = refused("bake", *vit.words, f"--push={name}", "--output", "soup", code=1)
+    assert "not a repository name" in block
+    assert not Path("soup").exists()
+
+
+def test_a_push_in_between_is_not_overwritten(
+    vit: Family, target: str, signed_in: LocalHub, api: HfApi, alone: Path, monkeypatch: Any
+) -> None:
+    """Somebody else's commit after ours began is kept: the push ends with an error that says so."""
+    api.create_repo(target)
+    create = HfApi.create_commit
+
+    def late(self: HfApi, repo_id: str, *args: Any, **options: Any) -> Any:
+        if options.get("parent_commit"):
+            monkeypatch.setattr(HfApi, "create_commit", create)
+            api.upload_file(repo_id=target, path_or_fileobj=b"theirs", path_in_repo="theirs.txt")
+        return create(self, repo_id, *args, **options)
+
+    monkeypatch.setattr(HfApi, "create_commit", late)
+    block = refused("bake", *vit.words, "--push", target, "--output", "soup", code=1)
+    assert "changed in the meantime" in block
+    files = api.list_repo_files(target)
+    assert "theirs.txt" in files
+    assert "model.safetensors" not in files
+
+
+@pytest.mark.parametrize("status", [403, 429, 500])
+def test_a_refused_commit_is_all_or_nothing(
+    status: int, vit: Family, target: str, signed_in: LocalHub, api: HfApi, alone: Path
+) -> None:
+    """If the commit is refused the repository is as it was, the folder is kept, and the error is one block."""
+    api.create_repo(target)
+    head = api.model_info(target).sha
+    signed_in.fault(r"/commit/", method="POST", status=status, headers={"Retry-After": "0"})
+    try:
+        refused("bake", *vit.words, "--push", target, "--output", "soup", code=1)
+    finally:
+        signed_in.clear_faults()
+    assert api.model_info(target).sha == head
+    assert Path("soup/model.safetensors").exists()
+
+
+def test_a_soup_in_memory_is_pushed(vit: Family, target: str, api: HfApi, alone: Path) -> None:
+    """push_to_hub needs no folder of the user's, and the record names the ingredients."""
+    import hfsoup
+
+    soup = hfsoup.bake(*vit.words).push_to_hub(target, private=True)
+    assert soup.pushed is not None
+    assert soup.path is None
+    assert list(alone.iterdir()) == []
+    record = json.loads(Path(api.hf_hub_download(target, "soup.json")).read_text())
+    assert [i["id"] for i in record["ingredients"]] == vit.words
