@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hfsoup.errors import SoupError
 from hfsoup.hashing import stamp
 from hfsoup.merges import MERGES, Array
+from hfsoup.names import flat
 from hfsoup.tensorfile import FLOATS, TensorFile, to_float, to_stored
 from hfsoup.types import Family, Ingredient, Mix, TensorSpec
 
@@ -65,6 +66,11 @@ class Weights:
         file, spec = self._homes[name]
         block = file.read(spec, begin, count)
         return to_float(block, spec.dtype) if spec.dtype in FLOATS else block
+
+    def home(self, name: str) -> str:
+        """The name of the file that a tensor is in."""
+        file = self._homes[name][0]
+        return next(w.name for w, f in zip(self.ingredient.weights, self._files, strict=True) if f is file)
 
     def unchanged(self) -> None:
         """Fail if a file is not the one that was hashed any more."""
@@ -142,15 +148,15 @@ class Averager:
             if np.isfinite(to_float(stored, dtype)).all():
                 return stored
             raise SoupError(
-                f"the average does not fit into {dtype}", where=f"tensor {spec.name}", hint="--dtype float32"
+                f"the average does not fit into {dtype}", where=f"tensor {flat(spec.name)}", hint="--dtype float32"
             )
         for i in mix.members:
             if not np.isfinite(self._weights[i].read(spec.name, begin, block.size)).all():
-                where = f"{self.family.ingredients[i]}, tensor {spec.name}"
+                where = f"{self.family.ingredients[i]}, {self._weights[i].home(spec.name)}, tensor {flat(spec.name)}"
                 raise SoupError(
                     "expected finite weights, found NaN or infinity", where=where, hint="leave this one out"
                 )
-        raise SoupError("the merge gave NaN or infinity", where=f"tensor {spec.name}", hint="--merge mean")
+        raise SoupError("the merge gave NaN or infinity", where=f"tensor {flat(spec.name)}", hint="--merge mean")
 
     def _read(self, i: int, spec: TensorSpec, name: str, begin: int, count: int) -> NDArray[Any]:
         block = self._weights[i].read(name, begin, count)

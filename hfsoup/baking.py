@@ -17,6 +17,7 @@ from hfsoup.errors import SoupError, UsageError
 from hfsoup.hub import told
 from hfsoup.licences import check_licences
 from hfsoup.options import Options
+from hfsoup.preflight import concerns
 from hfsoup.pull import needed, pull
 from hfsoup.recipes import RECIPES
 from hfsoup.resolve import resolve
@@ -80,7 +81,10 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
     if options.push:
         check_licences(ingredients, options.license)
     with clock("check"), watch.stage("Checking"):
-        return check(ingredients)
+        family = check(ingredients, exact=bool(options.dataset))
+        for concern in concerns(family) if options.dataset else ():
+            watch.note(concern)
+    return family
 
 
 def _claim(patterns: tuple[str, ...], options: Options, stack: ExitStack) -> None:

@@ -143,6 +143,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "splits": _splits(soup),
         "dataset": markdown(_dataset(soup)) if images else "",
         "selection": _number(soup, soup.selection),
+        "norms": _norms(soup),
         "comparison": _comparison(soup, names),
         "model_type": markdown(soup.family.config.get("model_type", "")),
         "classes": len(soup.family.labels),
@@ -173,6 +174,15 @@ def _licences(soup: Soup, names: list[str]) -> dict[str, Any]:
         "named": any(licence for _, licence in said),
         "said": [(name, markdown(licence) if licence else None) for name, licence in said],
     }
+
+
+def _norms(soup: Soup) -> dict[str, Any] | None:
+    """What each batch-norm mode scored, where statistics were estimated at all."""
+    split = soup.images.calibration if soup.images else None
+    if split is None or len(soup.mix.members) == 1 or soup.selection is None:
+        return None
+    modes = [{"name": mode, "score": _number(soup, score)} for mode, score in soup.modes.items()]
+    return {"images": len(split), "split": markdown(split.name), "modes": modes, "kept": soup.selection.bn}
 
 
 def _comparison(soup: Soup, names: list[str]) -> dict[str, Any] | None:

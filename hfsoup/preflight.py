@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from hfsoup.check import check, class_axes
-from hfsoup.closeness import Closeness, closeness
-from hfsoup.errors import MismatchError, SoupError, UsageError
+from hfsoup.closeness import Closeness, Matrix, closeness
+from hfsoup.errors import MismatchError, UsageError
 from hfsoup.hashing import file_hash
 from hfsoup.headers import outline
 from hfsoup.licences import license_of
@@ -25,7 +25,7 @@ from hfsoup.tensorfile import TensorFile
 from hfsoup.types import Family, Ingredient, Source
 from hfsoup.watch import Watch
 
-BASIN, APART, OUTLIER = 0.9, 0.1, 4.0
+BASIN, APART, OUTLIER = 0.9, 0.1, 2.5
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th")
 VERDICTS = {
     "soup": "soup: these may be averaged as they are",
@@ -85,6 +85,18 @@ def diagnose(patterns: tuple[str, ...], *, weights: bool = False, watch: Watch |
         return _of_ingredients(ingredients, weights, watch)
 
 
+def concerns(family: Family) -> Iterator[str]:
+    """What the weights of a family say against averaging all of it; nothing where they are close."""
+    names = [str(i) for i in family.ingredients]
+    if len(names) > 1:
+        close = _closeness([[w.path for w in i.weights] for i in family.ingredients], _head_names(family))
+        yield from (*_apart(names, close), *_outliers(names, close), *_heads(names, close))
+
+
+def _head_names(family: Family) -> frozenset[str]:
+    return frozenset(family.heads or class_axes(inspect(family.reference)))
+
+
 def _outlined(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
     """Local ingredients as they are, those on the Hub by their headers."""
     local, remote = [s for s in sources if s.folder], [s for s in sources if not s.folder]
@@ -105,8 +117,7 @@ def _of_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, watch: W
         reasons.append("the weights were not compared: --weights does")
         return Diagnosis(verdict, tuple(reasons), facts, None)
     with watch.stage("Comparing weights"):
-        heads = frozenset(family.heads or class_axes(inspect(family.reference)))
-        close = _closeness([[w.path for w in i.weights] for i in ingredients], heads)
+        close = _closeness([[w.path for w in i.weights] for i in ingredients], _head_names(family))
     return _judged(verdict, [str(i) for i in ingredients], close, reasons, facts)
 
 
@@ -151,31 +162,35 @@ def _judged(
 
 def _apart(names: Sequence[str], close: Closeness) -> Iterator[str]:
     """Why some do not share a basin, and which would."""
-    pairs = close.body[np.triu_indices(len(names), 1)]
+    pairs, nearest = close.body[np.triu_indices(len(names), 1)], _others(close.body, -np.inf).max(axis=1)
+    far = [name for name, cosine in zip(names, nearest, strict=True) if cosine < BASIN]
     if pairs.min() < APART:
-        yield "ingredients were trained from different starts: --align permutes them into one basis before averaging"
-    elif pairs.min() < BASIN and len(names) > 2:
-        with_others = np.nanmedian(np.where(np.eye(len(names)), np.nan, close.body), axis=1)
-        far = [n for n, c in zip(names, with_others, strict=True) if c < BASIN]
-        if 0 < len(far) < len(names):
-            yield f"{', '.join(far)} left the basin of the others; without it a soup may work"
+        yield "trained from different starts: their units must be put in one order before an average means anything"
+    elif far and len(far) < len(names) - 1:
+        yield f"{', '.join(far)} left the basin of the others; without it a soup may work"
     elif pairs.min() < BASIN:
-        yield "they do not share a basin: an average of them would score far below either"
+        yield "they do not share a basin: their average would most likely score far below each of them"
 
 
 def _outliers(names: Sequence[str], close: Closeness) -> Iterator[str]:
     """Ingredients much further from the others than those are from each other."""
     if len(names) < 3:
         return
-    away = np.nanmedian(np.where(np.eye(len(names)), np.nan, close.distances), axis=1)
+    away = _others(close.distances, np.inf).min(axis=1)
     for name, distance in zip(names, away, strict=True):
-        if distance > OUTLIER * np.median(away) and distance > 0.05:
-            times = distance / np.median(away)
-            yield f"{name} is {times:.0f} times as far from the others as is usual here: a run gone far"
+        times = distance / max(np.median(away), 1e-9)
+        if times > OUTLIER and distance > 0.05:
+            yield f"{name} is {times:.1f} times as far from the others as is usual here: a run gone far"
+
+
+def _others(matrix: Matrix, own: float) -> Matrix:
+    """A matrix of pairs with `own` for each ingredient with itself."""
+    return np.where(np.eye(len(matrix)), own, matrix)
 
 
 def _heads(names: Sequence[str], close: Closeness) -> Iterator[str]:
-    if close.head is not None and close.head[np.triu_indices(len(names), 1)].min() < 0.5 < close.body.min():
+    pairs = np.triu_indices(len(names), 1)
+    if close.head is not None and close.body[pairs].min() > BASIN and close.head[pairs].min() < 0.5:
         yield "bodies are close but heads are not: the heads were drawn anew for each run, use one start for all"
 
 

@@ -12,6 +12,7 @@ from hfsoup.errors import MismatchError, UsageError
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
 from hfsoup.searching import Rules, Search
+from hfsoup.tensorfile import TensorFile
 from hfsoup.types import Decision, Mix, Score
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def _load(path: str | Path, unwrap: bool) -> StateDict:
     if Path(path).suffix == ".safetensors":
         from safetensors.torch import load_file
 
+        TensorFile(Path(path)).close()
         return load_file(path)
     from hfsoup.pickles import load_pickle
 

@@ -61,7 +61,7 @@ def verify(place: str, *, scores: bool = False, watch: Watch | None = None) -> V
     with watch.stage("Pulling the ingredients"):
         ingredients = pull([_source(i) for i in record.ingredients])
         _hold(place, _ingredient_differences(record, ingredients))
-        family = check(ingredients)
+        family = check(ingredients, exact=scores)
     mix = Mix(tuple(i.coefficient for i in record.ingredients))
     options = Options.of(dict(record.options))
     with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:

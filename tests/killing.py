@@ -1,7 +1,7 @@
 """Bakes that are killed: a process with everything imported forks a child per bake and kills it at a chosen point.
 
-Run as a script it reads one JSON object a line, {"words": […], "cache": DIR, "event": N or null, "after": SECONDS or null},
-and answers each with {"killed": …, "code": …, "events": …, "out": …, "err": …}.
+Run as a script it reads one JSON object a line, {"words": […], "cache": DIR, "event": N or null, "after": SECONDS or
+null}, and answers each with {"killed": …, "code": …, "events": …, "out": …, "err": …}.
 """
 
 from __future__ import annotations

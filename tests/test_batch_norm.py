@@ -1,0 +1,108 @@
+"""Batch-norm statistics: averaged, re-estimated, or whichever scores better."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from family import Family, weights
+from shell import bake, refused, run
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from hfsoup.images import limited
+
+
+@pytest.fixture(scope="module")
+def with_train(images: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images with their training split."""
+    folder = tmp_path_factory.mktemp("with-train") / "shapes"
+    folder.mkdir()
+    for name in ("train", "validation", "test"):
+        images[name].to_parquet(folder / f"{name}-00000-of-00001.parquet")  # type: ignore[index]
+    return folder
+
+
+@pytest.fixture(params=["resnet", "efficientnet"])
+def normed(request: pytest.FixtureRequest) -> Family:
+    """The families that have batch norms."""
+    found: Family = request.getfixturevalue(request.param)
+    return found
+
+
+def test_new_statistics_are_those_of_the_training_images(
+    normed: Family, with_train: Path, images: object, alone: Path
+) -> None:
+    """Mean and variance of every batch norm equal PyTorch's own cumulative ones over one batch of the same images."""
+    bake(*normed.words, "--recipe", "uniform", "--dataset", with_train, "--bn", "recalibrate", "--output", "soup")
+    model = AutoModelForImageClassification.from_pretrained("soup")
+    train = images["train"]  # type: ignore[index]
+    rows = limited(np.asarray(train["label"][:]), 2048)[:128]
+    pixels = AutoImageProcessor.from_pretrained("soup")(train.select(rows)["image"][:], return_tensors="pt")[
+        "pixel_values"
+    ]
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    shipped = [(m.running_mean.clone(), m.running_var.clone()) for m in norms]
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None
+        module.train()
+    with torch.no_grad():
+        model(pixel_values=pixels)
+    for module, (mean, var) in zip(norms, shipped, strict=True):
+        torch.testing.assert_close(mean, module.running_mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(var, module.running_var, rtol=1e-4, atol=1e-6)
+
+
+def test_only_the_statistics_differ_between_the_modes(normed: Family, with_train: Path, alone: Path) -> None:
+    """Weights and counters are the same whatever the mode."""
+    for mode in ("average", "recalibrate"):
+        bake(*normed.words, "--recipe", "uniform", "--dataset", with_train, "--bn", mode, "--output", mode)
+    old, new = weights(Path("average")), weights(Path("recalibrate"))
+    differing = {name.rsplit(".", 1)[1] for name in old if not torch.equal(old[name], new[name])}
+    assert differing == {"running_mean", "running_var"}
+
+
+def test_auto_keeps_what_scores_better_and_says_what_each_scored(normed: Family, with_train: Path, alone: Path) -> None:
+    """The soup's selection score is the larger of the two, and the card and soup.json show both."""
+    words = [*normed.words, "--recipe", "uniform", "--dataset", with_train]
+    scores = {
+        mode: bake(*words, "--bn", mode, "--output", mode)["soup"]["score"] for mode in ("average", "recalibrate")
+    }
+    assert bake(*words, "--output", "auto")["soup"]["score"] == max(scores.values())
+    recorded = json.loads(Path("auto", "soup.json").read_text())["batch_norm"]["modes"]
+    assert {mode: score["value"] for mode, score in recorded.items()} == scores
+    card = Path("auto", "README.md").read_text()
+    assert all(f"{100 * score:.2f} %" in card for score in scores.values())
+
+
+@pytest.mark.parametrize("mode", ["average", "recalibrate", "auto"])
+def test_greedy_is_never_below_the_best_ingredient_where_it_selects(
+    normed: Family, with_train: Path, alone: Path, mode: str
+) -> None:
+    """One ingredient alone is never given other statistics, so the search starts at its own score."""
+    found = bake(*normed.words, "--recipe", "greedy", "--dataset", with_train, "--bn", mode, "--output", "soup")
+    assert found["soup"]["score"] >= found["best_ingredient"]["score"]
+
+
+def test_a_recalibrated_soup_is_verified_and_measured_again(resnet: Family, with_train: Path, alone: Path) -> None:
+    """Its statistics are part of the record; with --scores they are estimated anew."""
+    words = [*resnet.words, "--recipe", "uniform", "--dataset", with_train, "--bn", "recalibrate"]
+    bake(*words, "--output", "soup")
+    assert run("verify", "soup", "--scores").code == 0
+
+
+def test_without_a_training_split_the_selection_images_serve_and_it_is_said(
+    resnet: Family, data: Path, alone: Path
+) -> None:
+    """A note on the screen and in the card."""
+    done = run("bake", *resnet.words, "--dataset", data, "--bn", "recalibrate", "--output", "soup")
+    assert "batch norms are estimated on the images that select" in done.err
+    assert "batch norms are estimated on the images that select" in Path("soup", "README.md").read_text()
+
+
+def test_new_statistics_need_images(resnet: Family) -> None:
+    """--bn recalibrate without a dataset is wrong usage."""
+    assert "--dataset" in refused("bake", *resnet.words, "--bn", "recalibrate", code=2)

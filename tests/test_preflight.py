@@ -1,0 +1,123 @@
+"""`hfsoup check`: the verdict beforehand, from headers or from weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from family import Family, copy_model, edit_json, put_weights, weights
+from safetensors.torch import save_file
+from shell import bake, refused, run
+
+from hfsoup.localhub import LocalHub
+
+
+def verdict(*words: object) -> dict[str, object]:
+    """The JSON of a check that ended well."""
+    done = run("check", *words, "--json", "-")
+    assert done.code == 0, done.err
+    return done.json
+
+
+def test_a_family_of_one_start_is_a_soup(vit: Family) -> None:
+    """Close weights and no batch norms: average them; the cosines are a symmetric matrix with ones."""
+    found = verdict(*vit.words, "--weights")
+    assert found["verdict"] == "soup"
+    cosine = torch.tensor(found["cosine"])
+    assert torch.equal(cosine, cosine.T)
+    assert torch.equal(cosine.diagonal(), torch.ones(4))
+
+
+def test_batch_norms_ask_for_new_statistics(resnet: Family) -> None:
+    """A close family with batch norms is recalibrated, and the reason says why."""
+    found = verdict(*resnet.words, "--weights")
+    assert found["verdict"] == "recalibrate"
+    assert "batch norms" in str(found["reasons"])
+
+
+def test_different_starts_are_to_be_aligned(vit: Family, alone: Path) -> None:
+    """A network with other random weights is told from the weights alone."""
+    other = copy_model(vit.folders[0], alone / "other")
+    generator = torch.Generator().manual_seed(9)
+    put_weights(
+        other, {n: torch.randn(t.shape, generator=generator) if t.ndim > 1 else t for n, t in weights(other).items()}
+    )
+    assert verdict(vit.words[0], other, "--weights")["verdict"] == "align"
+
+
+def test_a_run_that_left_the_basin_is_named(vit: Family, alone: Path) -> None:
+    """Three close ingredients and one far from them: do not, and which one it is."""
+    far = copy_model(vit.folders[0], alone / "far")
+    generator = torch.Generator().manual_seed(9)
+    spread = {
+        n: t + 1.2 * t.std() * torch.randn(t.shape, generator=generator) if t.ndim > 1 else t
+        for n, t in weights(far).items()
+    }
+    put_weights(far, spread)
+    found = verdict(*vit.words[:3], far, "--weights")
+    assert found["verdict"] == "no"
+    assert f"{far} left the basin" in str(found["reasons"])
+
+
+def test_what_cannot_be_averaged_is_a_no_with_its_reasons(vit: Family, resnet: Family) -> None:
+    """Another architecture is a verdict here, not an error."""
+    found = verdict(vit.words[0], resnet.words[0])
+    assert found["verdict"] == "no"
+    assert "model type resnet, expected vit" in str(found["reasons"])
+
+
+def test_headers_come_by_range_and_no_weight_file_is_pulled(on_hub: LocalHub, signed_in: LocalHub) -> None:
+    """Without --weights a Hub checkpoint costs its config and some kilobytes."""
+    on_hub.forget_requests()
+    found = verdict("kit/vit-*")
+    assert found["verdict"] == "soup"
+    assert not [r for r in on_hub.requests if r.path.endswith(".safetensors") and r.method == "GET" and r.status == 200]
+    assert len(found["ingredients"]) == 4
+
+
+def test_doubles_and_soups_are_named(vit: Family, alone: Path) -> None:
+    """The same bytes twice, and a soup among the ingredients, stand in the reasons."""
+    shutil.copytree(vit.folders[0], "again")
+    bake(*vit.words, "--output", "soup")
+    reasons = str(verdict(*vit.words, "./again", "./soup")["reasons"])
+    assert "the same weights as" in reasons
+    assert "./soup is a soup itself" in reasons or "soup is a soup itself" in reasons
+
+
+def test_plain_weight_files_are_compared(vit: Family, alone: Path) -> None:
+    """`.th` files with a state_dict inside, as training scripts write them."""
+    for n, folder in enumerate(vit.folders[:2]):
+        torch.save({"state_dict": weights(folder)}, alone / f"{n}.th")
+    save_file(weights(vit.folders[2]), alone / "2.safetensors")
+    found = verdict("0.th", "1.th", "2.safetensors", "--weights")
+    assert found["verdict"] == "soup"
+    assert "--weights" in refused("check", "0.th", "1.th", code=2)
+
+
+def test_a_bake_names_a_far_ingredient_before_it_scores(vit: Family, data: Path, alone: Path) -> None:
+    """The weights are looked at before the first evaluation."""
+    far = copy_model(vit.folders[0], alone / "far")
+    generator = torch.Generator().manual_seed(9)
+    put_weights(
+        far,
+        {
+            n: t + 2 * t.std() * torch.randn(t.shape, generator=generator) if t.ndim > 1 else t
+            for n, t in weights(far).items()
+        },
+    )
+    done = run("bake", *vit.words[:3], far, "--dataset", data, "--output", "soup")
+    assert done.code == 0, done.err
+    assert done.err.index("left the basin") < done.err.index("Scoring")
+
+
+@pytest.mark.parametrize("momentum", [0.99, 0.1])
+def test_efficientnets_momentum_is_explained(efficientnet: Family, alone: Path, momentum: float) -> None:
+    """Running statistics of the last batch are a reason of their own."""
+    folder = copy_model(efficientnet.folders[0], alone / "model")
+    edit_json(folder / "config.json", batch_norm_momentum=momentum)
+    other = copy_model(efficientnet.folders[1], alone / "other")
+    edit_json(other / "config.json", batch_norm_momentum=momentum)
+    assert ("about the last batch" in json.dumps(verdict(folder, other))) == (momentum > 0.5)
