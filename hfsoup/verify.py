@@ -16,6 +16,7 @@ from hfsoup.lock import NAME, DatasetRecord, IngredientRecord, Lock, ScoreRecord
 from hfsoup.options import Options
 from hfsoup.pull import pull, pull_all
 from hfsoup.resolve import resolve
+from hfsoup.sign import verify_signature
 from hfsoup.tensorfile import TensorFile
 from hfsoup.types import Family, Ingredient, Mix, Score, Source
 from hfsoup.watch import Watch
@@ -39,12 +40,13 @@ class Verified:
     scores: dict[str, float]
 
 
-def verify(place: str, *, scores: bool = False, watch: Watch | None = None) -> Verified:
+def verify(place: str, *, scores: bool = False, public_key: Path | None = None, watch: Watch | None = None) -> Verified:
     """Bake the soup in `place` again and compare.
 
     Args:
         place: a baked folder, or `ORG/NAME` on the Hub, with `@REVISION`.
         scores: evaluate again too, on the same splits.
+        public_key: also verify the signature over the folder with this key.
         watch: told of the stages.
 
     Raises:
@@ -58,6 +60,8 @@ def verify(place: str, *, scores: bool = False, watch: Watch | None = None) -> V
         folder = Path(place) if local else pull_all(resolve((place,))[0])
         record = read(folder, where=place)
         _hold(place, _folder_differences(folder, record, links=not local))
+        if public_key:
+            verify_signature(folder, public_key)
     with watch.stage("Pulling the ingredients"):
         ingredients = pull([_source(i) for i in record.ingredients])
         _hold(place, _ingredient_differences(record, ingredients))

@@ -41,12 +41,36 @@ from collections.abc import Iterator  # noqa: E402
 import pytest  # noqa: E402
 from family import Family, make_images, make_models, write_parquet  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+from promises import table  # noqa: E402
 
 from hfsoup.localhub import LocalHub  # noqa: E402
 
 settings.register_profile("hfsoup", deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
 settings.load_profile("hfsoup")
 USER = "kit"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--soak` adds the long proofs and ends with a table of promises."""
+    parser.addoption("--soak", action="store_true", help="run the long proofs too, and print promise and figure")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long proofs out unless they are asked for."""
+    if not config.getoption("--soak"):
+        long = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Promise and figure, after the long proofs."""
+    if config.getoption("--soak"):
+        stats = terminalreporter.stats
+        reports = [(r, held) for kind, held in (("passed", True), ("failed", False)) for r in stats.get(kind, ())]
+        terminalreporter.section("promises")
+        for line in table((r.nodeid.split("tests/")[-1], held) for r, held in reports if r.when == "call"):
+            terminalreporter.write_line(line)
 
 
 def pytest_unconfigure() -> None:

@@ -51,3 +51,16 @@ def test_every_block_runs(reader: Path) -> None:
             assert done.code == 0, (line, done.err)
     assert "soup" in names
     assert sys.modules["hfsoup"] is names["hfsoup"]
+
+
+def test_every_promise_and_its_tests_stand_in_readme_and_exist() -> None:
+    """The promises name real tests, and README names them."""
+    from promises import PROMISES
+
+    readme, tests = README.read_text(), README.parent / "tests"
+    for promise in PROMISES:
+        assert promise.text in readme
+        for name in promise.tests:
+            file, function = name.split("::")
+            assert f"`{name}`" in readme
+            assert f"def {function}(" in (tests / file).read_text()

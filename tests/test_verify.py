@@ -89,3 +89,42 @@ def test_an_ingredient_that_changed_since_is_named(vit: Family, alone: Path) -> 
     bake("./model", vit.words[1], "--output", "soup")
     shutil.copy(vit.folders[2] / "model.safetensors", "model/model.safetensors")
     assert "its weight files are not those that were baked" in refused("verify", "soup", code=1)
+
+
+@pytest.fixture
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A private key and its public one."""
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    private, folder = ec.generate_private_key(ec.SECP256R1()), tmp_path_factory.mktemp("keys")
+    pem = private.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    public = private.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+    (folder / "private.pem").write_bytes(pem)
+    (folder / "public.pem").write_bytes(public)
+    return folder / "private.pem", folder / "public.pem"
+
+
+def test_a_signed_soup_is_verified_with_the_public_key(
+    baked: Path, keys: tuple[Path, Path], signed_in: LocalHub
+) -> None:
+    """The signature holds in the folder and after a push, and covers soup.json."""
+    assert run("sign", baked, "--key", keys[0]).code == 0
+    assert run("verify", baked, "--public-key", keys[1]).code == 0
+    assert run("push", baked, "kit/signed").code == 0
+    assert run("verify", "kit/signed", "--public-key", keys[1]).code == 0
+    record = json.loads((baked / "soup.json").read_text())
+    record["score"]["value"] = 0.999
+    (baked / "soup.json").write_text(json.dumps(record))
+    assert "the signature does not hold" in refused("verify", baked, "--public-key", keys[1], code=1)
+
+
+def test_somebody_elses_key_is_refused(baked: Path, keys: tuple[Path, Path]) -> None:
+    """A signature of another key does not hold."""
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    run("sign", baked, "--key", keys[0])
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    Path("other.pem").write_bytes(public.public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo))
+    assert "the signature does not hold" in refused("verify", baked, "--public-key", "other.pem", code=1)

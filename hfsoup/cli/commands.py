@@ -119,6 +119,7 @@ def evaluate(
 def verify(
     place: Annotated[str, typer.Argument(help="a baked folder, or ORG/NAME on the Hub, with @REVISION")],
     scores: Annotated[bool, typer.Option("--scores", help="evaluate again too")] = False,
+    public_key: Annotated[Path | None, typer.Option(help="also verify model.sig with this key")] = None,
     json_file: Json = None,
     quiet: Quiet = False,
 ) -> None:
@@ -127,7 +128,9 @@ def verify(
     from hfsoup.verify import verify as verify_place
 
     screen = Screen(quiet=quiet)
-    found = verify_place(place, scores=scores, watch=screen)
+    found = verify_place(place, scores=scores, public_key=public_key, watch=screen)
+    if public_key:
+        screen.same(f"model.sig: signed by the owner of {public_key}")
     for name, sha in found.files.items():
         screen.same(f"{name}: baked again, the same bytes (sha256 {sha[:12]})")
     for name, value in found.scores.items():
@@ -181,6 +184,17 @@ def demo(
     from hfsoup.demo import run
 
     run(family, folder)
+
+
+@app.command(epilog="Example: hfsoup sign soup --key key.pem")
+def sign(
+    folder: Annotated[Path, typer.Argument(help="a baked folder")],
+    key: Annotated[Path, typer.Option(help="an elliptic-curve private key, PEM")],
+) -> None:
+    """Sign a baked folder with OpenSSF model-signing, for `hfsoup verify --public-key`."""
+    from hfsoup.sign import sign as sign_folder
+
+    typer.echo(f"signed: {sign_folder(folder, key)}", err=True)
 
 
 hub = typer.Typer(no_args_is_help=True, help="The Hub in a folder, for demos, tests and machines without a network.")

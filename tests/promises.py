@@ -1,0 +1,104 @@
+"""What hfsoup promises, and the tests that prove it; `scripts/test --soak` prints this as a table of figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A promise in a line, what its long proof does, and its tests, each `file::test` without parameters."""
+
+    text: str
+    proof: str
+    tests: tuple[str, ...]
+
+
+PROMISES = (
+    Promise(
+        "Interrupt it at any time: the same command goes on and ends with the same bytes",
+        "200 seeded kill points: no torn output, no lost evaluation",
+        ("test_resume.py::test_killed_at_any_point_it_goes_on_and_ends_with_the_same_bytes",),
+    ),
+    Promise(
+        "An output is complete or untouched, whatever the disk does",
+        "every write x disk full, I/O error, read-only: the old output byte for byte",
+        ("test_atomic.py::test_a_failing_write_leaves_the_old_output_as_it_was",),
+    ),
+    Promise(
+        "Every byte that is used was hashed",
+        "one flipped bit in every needed file, on the server and in the cache",
+        ("soak/test_hub_matrix.py::test_flips", "test_hub_misbehaves.py::test_a_flip_on_the_server_is_caught"),
+    ),
+    Promise(
+        "One commit per ingredient, whoever pushes meanwhile",
+        "a push before each request of a bake: no mixed bake",
+        ("test_hub_misbehaves.py::test_one_commit_per_ingredient",),
+    ),
+    Promise(
+        "No code of an ingredient, dataset or metric runs",
+        "pickle payloads: no marker file",
+        ("test_hostile_pickles.py::test_no_payload_runs",),
+    ),
+    Promise(
+        "Nothing outside ingredient, cache and output is read or written",
+        "hostile names, headers and indexes",
+        (
+            "test_hostile_checkpoints.py::test_an_index_cannot_reach_outside",
+            "test_hub_misbehaves.py::test_a_hostile_name_in_a_listing_is_not_used",
+            "test_hub_misbehaves.py::test_a_hostile_header_writes_nothing_outside_the_cache",
+        ),
+    ),
+    Promise(
+        "A file built to exhaust the machine costs little",
+        "each bomb within 2 GB over the baseline and 10 s of CPU",
+        ("test_hostile_checkpoints.py::test_a_bomb_costs_little", "test_hostile_pickles.py::test_bombs_cost_little"),
+    ),
+    Promise(
+        "It never hangs",
+        "silence at every request ends within 120 s, Ctrl-C within 5 s",
+        (
+            "soak/test_hub_matrix.py::test_a_stall_with_the_real_time_outs",
+            "test_hub_misbehaves.py::test_ctrl_c_during_a_stall",
+        ),
+    ),
+    Promise(
+        "Never a quietly wrong number",
+        "bad checkpoints refused, models that their files do not fill never scored",
+        (
+            "test_hostile_checkpoints.py::test_a_bad_checkpoint_is_refused",
+            "test_hostile_checkpoints.py::test_a_model_that_its_file_does_not_fill_is_never_scored",
+        ),
+    ),
+    Promise(
+        "The token stays home",
+        "a whole run at its loudest: not printed, not written, sent to the Hub alone",
+        ("test_secrets.py::test_a_whole_run_at_its_loudest", "test_network.py::test_nothing_but_the_hub_is_connected_to"),
+    ),
+    Promise(
+        "A push is complete or absent, and never over somebody else's",
+        "every request of a push x every refusal and a dropped reply",
+        (
+            "soak/test_hub_matrix.py::test_push_once",
+            "soak/test_hub_matrix.py::test_push_for_good",
+            "test_hub_misbehaves.py::test_somebody_elses_push_is_not_overwritten",
+        ),
+    ),
+    Promise(
+        "A soup can be baked again from its record, and any change to it is found",
+        "tampered, missing, extra and linked files fail",
+        (
+            "test_verify.py::test_a_soup_on_the_hub_is_verified_from_its_pinned_ingredients",
+            "test_verify.py::test_what_was_tampered_with_is_named",
+        ),
+    ),
+)  # fmt: skip
+
+
+def table(outcomes: Iterable[tuple[str, bool]]) -> Iterator[str]:
+    """One line a promise: how many of its cases held. `outcomes` are test ids below tests/, with parameters, and verdicts."""
+    known = list(outcomes)
+    for number, promise in enumerate(PROMISES, start=1):
+        cases = [held for test, held in known if test.split("[")[0] in promise.tests]
+        yield f"{number:>2} | {promise.text} | {promise.proof} | {sum(cases)} of {len(cases)} cases"
