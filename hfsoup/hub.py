@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -75,8 +75,11 @@ def side_by_side(work: Callable[[Given], Found], items: Sequence[Given], *, thre
         todo.put(n)
 
     def loop() -> None:
-        while not stopped.is_set() and not todo.empty():
-            n = todo.get()
+        while not stopped.is_set():
+            try:
+                n = todo.get_nowait()
+            except Empty:
+                return
             try:
                 done.put((n, work(items[n]), True))
             except BaseException as error:  # noqa: BLE001 - handed on to the caller's thread

@@ -74,7 +74,10 @@ PROMISES = (
     Promise(
         "The token stays home",
         "a whole run at its loudest: not printed, not written, sent to the Hub alone",
-        ("test_secrets.py::test_a_whole_run_at_its_loudest", "test_network.py::test_nothing_but_the_hub_is_connected_to"),
+        (
+            "test_secrets.py::test_a_whole_run_at_its_loudest",
+            "test_network.py::test_nothing_but_the_hub_is_connected_to",
+        ),
     ),
     Promise(
         "A push is complete or absent, and never over somebody else's",
@@ -97,7 +100,7 @@ PROMISES = (
 
 
 def table(outcomes: Iterable[tuple[str, bool]]) -> Iterator[str]:
-    """One line a promise: how many of its cases held. `outcomes` are test ids below tests/, with parameters, and verdicts."""
+    """One line a promise: how many of its cases held. `outcomes` are ids below tests/, with parameters, and verdicts."""
     known = list(outcomes)
     for number, promise in enumerate(PROMISES, start=1):
         cases = [held for test, held in known if test.split("[")[0] in promise.tests]

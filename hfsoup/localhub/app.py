@@ -12,18 +12,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
+import hfsoup.localhub.routes_commits as routes_commits
+import hfsoup.localhub.routes_discussions as routes_discussions
+import hfsoup.localhub.routes_files as routes_files
+import hfsoup.localhub.routes_git as routes_git
+import hfsoup.localhub.routes_lfs as routes_lfs
+import hfsoup.localhub.routes_lists as routes_lists
+import hfsoup.localhub.routes_misc as routes_misc
+import hfsoup.localhub.routes_refs as routes_refs
+import hfsoup.localhub.routes_repos as routes_repos
 from hfsoup.errors import SoupError
-from hfsoup.localhub import (
-    routes_commits,
-    routes_discussions,
-    routes_files,
-    routes_git,
-    routes_lfs,
-    routes_lists,
-    routes_misc,
-    routes_refs,
-    routes_repos,
-)
 from hfsoup.localhub.call import Call, Parts, raw_path, reply
 from hfsoup.localhub.refusal import MovedError, RefusedError
 from hfsoup.localhub.routing import find

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pygit2
 
-from hfsoup.localhub import discussions
+import hfsoup.localhub.discussions as discussions
 from hfsoup.localhub.attributes import is_ignored, is_lfs
 from hfsoup.localhub.auth import User, need_owner, need_user
 from hfsoup.localhub.call import Call, reply

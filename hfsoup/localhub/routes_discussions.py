@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.localhub import discussions
+import hfsoup.localhub.discussions as discussions
 from hfsoup.localhub.auth import User, need_owner, need_user
 from hfsoup.localhub.call import Call, reply
 from hfsoup.localhub.reading import find_commit
