@@ -12,6 +12,7 @@ from hfsoup.average import Averager
 from hfsoup.check import check
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.hashing import file_hash
+from hfsoup.hub import told
 from hfsoup.lock import NAME, DatasetRecord, IngredientRecord, Lock, ScoreRecord, read
 from hfsoup.options import Options
 from hfsoup.pull import pull, pull_all
@@ -55,6 +56,11 @@ def verify(place: str, *, scores: bool = False, public_key: Path | None = None, 
         SoupError: there is no record, or an ingredient is not to be had any more.
     """
     watch = watch or Watch()
+    with told(watch.note):
+        return _verified(place, scores, public_key, watch)
+
+
+def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -> Verified:
     with watch.stage("Reading the record"):
         local = Path(place).is_dir()
         folder = Path(place) if local else pull_all(resolve((place,))[0])

@@ -29,12 +29,12 @@ PROMISES = (
     Promise(
         "Every byte that is used was hashed",
         "one flipped bit in every needed file, on the server and in the cache",
-        ("soak/test_hub_matrix.py::test_flips", "test_hub_misbehaves.py::test_a_flip_on_the_server_is_caught"),
+        ("soak/test_hub_matrix.py::test_flips", "test_hub_lies.py::test_a_flip_on_the_server_is_caught"),
     ),
     Promise(
         "One commit per ingredient, whoever pushes meanwhile",
         "a push before each request of a bake: no mixed bake",
-        ("test_hub_misbehaves.py::test_one_commit_per_ingredient",),
+        ("test_hub_lies.py::test_one_commit_per_ingredient",),
     ),
     Promise(
         "No code of an ingredient, dataset or metric runs",
@@ -46,8 +46,8 @@ PROMISES = (
         "hostile names, headers and indexes",
         (
             "test_hostile_checkpoints.py::test_an_index_cannot_reach_outside",
-            "test_hub_misbehaves.py::test_a_hostile_name_in_a_listing_is_not_used",
-            "test_hub_misbehaves.py::test_a_hostile_header_writes_nothing_outside_the_cache",
+            "test_hub_lies.py::test_a_hostile_name_in_a_listing_is_not_used",
+            "test_hub_lies.py::test_a_hostile_header_writes_nothing_outside_the_cache",
         ),
     ),
     Promise(
@@ -85,7 +85,7 @@ PROMISES = (
         (
             "soak/test_hub_matrix.py::test_push_once",
             "soak/test_hub_matrix.py::test_push_for_good",
-            "test_hub_misbehaves.py::test_somebody_elses_push_is_not_overwritten",
+            "test_push_misbehaves.py::test_somebody_elses_push_is_not_overwritten",
         ),
     ),
     Promise(
@@ -100,7 +100,7 @@ PROMISES = (
 
 
 def table(outcomes: Iterable[tuple[str, bool]]) -> Iterator[str]:
-    """One line a promise: how many of its cases held. `outcomes` are ids below tests/, with parameters, and verdicts."""
+    """One line a promise: how many of its cases held. `outcomes` are ids below tests/ with parameters, and verdicts."""
     known = list(outcomes)
     for number, promise in enumerate(PROMISES, start=1):
         cases = [held for test, held in known if test.split("[")[0] in promise.tests]
