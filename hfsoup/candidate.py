@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from hfsoup.average import Averager
 from hfsoup.errors import SoupError
-from hfsoup.models import config_of, model_class
+from hfsoup.inputs import inputs
+from hfsoup.models import REFUSALS, config_of, image_processor, model_class
+from hfsoup.names import flat
 from hfsoup.types import Mix, TensorSpec
 
 Statistics = dict[str, NDArray[np.float32]]
@@ -32,21 +35,61 @@ TORCH = {
 MESSAGE = "this checkpoint does not fill the model: {kind} {names}"
 
 
+class Classifier:
+    """A model of any architecture and type, called with float32 images.
+
+    Args:
+        model: what transformers built.
+        processor: the image processor that prepares its images.
+        dtype: the model's floating type.
+        where: the checkpoint, for errors.
+    """
+
+    def __init__(self, model: Any, processor: Any, dtype: torch.dtype, where: str) -> None:
+        self._model, self._processor, self._dtype, self._where = model, processor, dtype, where
+
+    def __call__(self, pixel_values: torch.Tensor) -> Any:
+        """An output with `logits`, images × classes.
+
+        Raises:
+            SoupError: the model refuses the images.
+        """
+        given = inputs(self._processor, pixel_values)
+        cast = {name: t.to(self._dtype) if t.is_floating_point() else t for name, t in given.items()}
+        try:
+            found = self._model(**cast)
+        except REFUSALS as error:
+            what = f"the model cannot take these images: {type(error).__name__}: {flat(error)}"
+            hint = "save the image processor of the model's start beside it"
+            raise SoupError(what, where=self._where, hint=hint) from error
+        # Some models give their logits as the last hidden state.
+        logits = getattr(found, "logits", getattr(found, "last_hidden_state", None))
+        if logits is None or logits.ndim != 2:
+            raise SoupError("expected a row of logits for every image, found none", where=self._where)
+        return ImageClassifierOutput(logits=logits)
+
+
 class Candidate:
-    """One model whose weights are overwritten by mix after mix, exactly as they would be written to a file."""
+    """One model whose weights are overwritten by mix after mix, exactly as they would be written to a file.
+
+    `dtype` is that of the images it takes.
+    """
+
+    dtype = torch.float32
 
     def __init__(self, averager: Averager, device: torch.device) -> None:
         self._averager, self._device = averager, device
         specs = averager.family.tensors
         self._buffers = {s.name: torch.empty(s.shape, dtype=TORCH[averager.stored_as(s)]) for s in specs}
         self._views = {name: _view(tensor) for name, tensor in self._buffers.items()}
-        self._model: Any = None
+        self._processor = image_processor(averager.family.reference.folder)
+        self._model: Classifier | None = None
         self._shared = False
         self.norms: dict[str, Norm] = {}
         floats = [t.dtype for t in self._buffers.values() if t.is_floating_point()]
-        self.dtype = max(set(floats), key=floats.count)
+        self._type = max(set(floats), key=floats.count)
 
-    def load(self, mix: Mix) -> Any:
+    def load(self, mix: Mix) -> Classifier:
         """The model with the weights of `mix`, ready to be called."""
         self._averager.average(mix, self._fill)
         if self._model is None or not self._shared:
@@ -62,12 +105,12 @@ class Candidate:
     def _fill(self, spec: TensorSpec, begin: int, block: NDArray[Any]) -> None:
         self._views[spec.name][begin : begin + block.size] = block
 
-    def _build(self) -> Any:
+    def _build(self) -> Classifier:
         """A model over the buffers; where transformers uses them as they are, the next mix needs no new model."""
         family = self._averager.family
         config = config_of(family.config)
         model, info = model_class(config).from_pretrained(
-            None, config=config, state_dict=dict(self._buffers), dtype=self.dtype, output_loading_info=True
+            None, config=config, state_dict=dict(self._buffers), dtype=self._type, output_loading_info=True
         )
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if info.get(kind):
@@ -79,7 +122,7 @@ class Candidate:
         self.norms = dict(_norms(model, own))
         model = model.to(self._device).eval()
         self._shared = all(t.data_ptr() in own for t in model.state_dict().values())
-        return model
+        return Classifier(model, self._processor, self._type, str(family.reference))
 
 
 @dataclass(frozen=True)

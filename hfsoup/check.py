@@ -66,10 +66,10 @@ def class_axes(checkpoint: Checkpoint) -> dict[str, int]:
     Found by building the model twice without memory, with one class more the second time, and comparing shapes; so it
     holds for every head that transformers has.
     """
-    from hfsoup.models import parameter_shapes
+    from hfsoup.models import tensor_shapes
 
     stored, count = _shapes(checkpoint), len(checkpoint.labels)
-    fewer, more = (parameter_shapes(checkpoint.config, n, stored) for n in (count, count + 1))
+    fewer, more = (tensor_shapes(checkpoint.config, n, stored) for n in (count, count + 1))
     axes = {}
     for name, shape in fewer.items():
         differing = [axis for axis, (a, b) in enumerate(zip(shape, more[name], strict=True)) if a != b]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -76,21 +76,24 @@ def model_class(config: PretrainedConfig) -> Any:
     return chosen
 
 
-def parameter_shapes(values: dict[str, Any], classes: int, stored: Shapes) -> dict[str, tuple[int, ...]]:
-    """Shapes of all parameters of the model with that many classes, built without memory.
+def tensor_shapes(values: dict[str, Any], classes: int, stored: Shapes) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors of the model with that many classes, built without memory.
 
     Args:
         values: a config.json.
         classes: how many classes it gets instead of its own.
         stored: the shapes of the tensors in its files.
 
+    Returns:
+        Shapes by the name that the files give a tensor; what they do not hold has the model's own name.
+
     Raises:
         SoupError: transformers cannot build it, or it is much larger than its files.
     """
     import torch
 
-    names = {str(i): f"LABEL_{i}" for i in range(classes)}
-    config = config_of({**values, "id2label": names, "label2id": {v: int(k) for k, v in names.items()}})
+    config = config_of(values)
+    config.num_labels = classes
     made, where = model_class(config), str(config.model_type)
     try:
         with torch.device("meta"), _no_more_than(2 * len(stored) + SPARE_TENSORS, where):
@@ -101,7 +104,26 @@ def parameter_shapes(values: dict[str, Any], classes: int, stored: Shapes) -> di
     held = sum(map(prod, stored.values()))
     if sum(t.numel() for t in (*model.parameters(), *model.buffers())) > 4 * held + SPARE_ELEMENTS:
         raise SoupError("config.json describes a model much larger than its files", where=where)
-    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+    names = dict(_names(model, stored))
+    return {names.get(own, own): tuple(tensor.shape) for own, tensor in model.state_dict().items()}
+
+
+def _names(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The model's own name of every tensor in its files that is used as it is, and the name there.
+
+    transformers renames tensors as it loads them, and joins or splits a few, which are left out here.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    changes = get_model_conversion_mapping(model)
+    renamings = [change for change in changes if isinstance(change, WeightRenaming)]
+    converters = [change for change in changes if isinstance(change, WeightConverter)]
+    known = model.state_dict()
+    for name in stored:
+        own, converted = rename_source_key(name, renamings, converters, model.base_model_prefix, known)
+        if converted is None:
+            yield own, name
 
 
 def must_fit(values: dict[str, Any], classes: int, stored: Shapes, *, where: str) -> None:
@@ -110,7 +132,7 @@ def must_fit(values: dict[str, Any], classes: int, stored: Shapes, *, where: str
     Raises:
         SoupError: the model is larger, cannot be built, or has a tensor of another shape.
     """
-    shapes = parameter_shapes(values, classes, stored)
+    shapes = tensor_shapes(values, classes, stored)
     for name in sorted(shapes.keys() & stored.keys()):
         if shapes[name] != stored[name]:
             what = f"config.json describes shape {list(shapes[name])}, the file holds {list(stored[name])}"
@@ -118,12 +140,14 @@ def must_fit(values: dict[str, Any], classes: int, stored: Shapes, *, where: str
 
 
 def image_processor(folder: Path) -> Any:
-    """The image processor of a model folder."""
+    """The image processor of a model folder; what it gives is one array of floats per image."""
     from transformers import AutoImageProcessor
+
+    from hfsoup.inputs import prepared_by
 
     try:
         load: Any = AutoImageProcessor.from_pretrained
-        return load(str(folder), local_files_only=True, trust_remote_code=False)
+        return prepared_by(load(str(folder), local_files_only=True, trust_remote_code=False))
     except REFUSALS as error:
         hint = "save its processor beside it: AutoImageProcessor.from_pretrained(START).save_pretrained(FOLDER)"
         raise SoupError("this model has no image processor that can be loaded", where=str(folder), hint=hint) from error

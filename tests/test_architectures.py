@@ -1,0 +1,177 @@
+"""Every image-classification architecture of the installed transformers: soups of small models of each."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from architectures import CONFIGS, EXCEPTIONS, REQUIRED, side
+from family import NAMES, edit_json, put_weights, weights
+from PIL.Image import Image
+from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessorPil, pipeline
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
+
+import hfsoup
+from hfsoup.errors import SoupError
+
+README = Path(__file__).parents[1] / "README.md"
+ORDER = [3, 0, 5, 1, 4, 2]
+BATCH = 8
+CLASSES = [
+    pytest.param(kind, name, id=name)
+    for kind, names in MAPPING.items()
+    for name in ((names,) if isinstance(names, str) else names)
+    if kind not in EXCEPTIONS or (kind in REQUIRED and find_spec(REQUIRED[kind]))
+]
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here may ask a Hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def processor(kind: str) -> Any:
+    """The architecture's own image processor where it takes more than pixels, otherwise a plain one."""
+    size = {"height": side(kind), "width": side(kind)}
+    if kind == "imagegpt":
+        corners = [[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
+        return transformers.ImageGPTImageProcessorPil(clusters=corners, size=size)
+    if kind == "siglip2":
+        return transformers.Siglip2ImageProcessorPil(
+            patch_size=CONFIGS[kind]["vision_config"]["patch_size"], max_num_patches=6
+        )
+    return ViTImageProcessorPil(size=size)
+
+
+@torch.no_grad()
+def noisy(model: Any, state: State, strength: float, seed: int) -> State:
+    """Weights moved by noise in proportion to their spread, batch-norm statistics too, counters counted on."""
+    generator, trained = torch.Generator().manual_seed(seed), dict(model.named_parameters())
+    found = {}
+    for name, tensor in state.items():
+        if name.endswith("num_batches_tracked"):
+            found[name] = tensor + 7 * seed
+        elif name.endswith("running_var"):
+            found[name] = tensor * (strength * torch.randn(tensor.shape, generator=generator)).exp()
+        elif name in trained or name.endswith("running_mean"):
+            scale = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.3
+            found[name] = tensor + strength * scale * torch.randn(tensor.shape, generator=generator)
+        else:
+            found[name] = tensor
+    return found
+
+
+def build(kind: str, name: str, folder: Path) -> tuple[Any, list[Path], list[State]]:
+    """A small random model of a class, the folders of three disturbed copies, and their weights by the model's names."""
+    labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
+    config = AutoConfig.for_model(kind, **CONFIGS[kind], **labels, num_labels=len(NAMES))
+    torch.manual_seed(0)
+    model = getattr(transformers, name)(config).eval()
+    start = noisy(model, {k: v.clone() for k, v in model.state_dict().items()}, 1.0, 0)
+    folders, states = [], []
+    for seed in (1, 2, 3):
+        states.append(noisy(model, start, 0.1, seed))
+        model.load_state_dict(states[-1])
+        folders.append(folder / f"run-{seed}")
+        model.save_pretrained(folders[-1])
+        processor(kind).save_pretrained(folders[-1])
+    return model, folders, states
+
+
+def averaged(states: list[State], coefficients: tuple[float, ...]) -> State:
+    """The float64 average of state dicts: means, pooled variances, the largest counters."""
+    used = [(s, c) for s, c in zip(states, coefficients, strict=True) if c]
+    found = {}
+    for name, tensor in used[0][0].items():
+        if not tensor.is_floating_point():
+            found[name] = torch.stack([s[name] for s, _ in used]).amax(0)
+            continue
+        found[name] = sum((c * s[name].double() for s, c in used), torch.zeros(()))
+        if name.endswith("running_var"):
+            mean = name.removesuffix("var") + "mean"
+            centre = sum((c * s[mean].double() for s, c in used), torch.zeros(()))
+            found[name] = found[name] + sum((c * (s[mean].double() - centre) ** 2 for s, c in used), torch.zeros(()))
+    return found
+
+
+@torch.no_grad()
+def forward(model: Any, given: Any) -> torch.Tensor:
+    """Logits, images × classes, with inputs in the model's own type."""
+    dtype = next(model.parameters()).dtype
+    found = model(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in given.items()})
+    logits: torch.Tensor = found.logits if "logits" in found else found.last_hidden_state
+    return logits.double()
+
+
+def through_pipeline(folder: Path, images: list[Image]) -> torch.Tensor:
+    """Logits from a pipeline on a folder, by the class names that it gives."""
+    classify = pipeline("image-classification", str(folder), function_to_apply="none", top_k=len(NAMES))
+    rows = [{found["label"]: found["score"] for found in classify(image)} for image in images]
+    return torch.tensor([[row[name] for name in NAMES] for row in rows], dtype=torch.float64)
+
+
+def with_classes_reordered(folder: Path, target: Path, heads: dict[str, int]) -> Path:
+    """The same function with its classes in another order; `heads` gives the axis that runs over the classes."""
+    names = [NAMES[i] for i in ORDER]
+    target.mkdir()
+    for file in folder.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    if "label_names" in json.loads((target / "config.json").read_text()):
+        edit_json(target / "config.json", label_names=names)
+    else:
+        edit_json(target / "config.json", id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
+    index = torch.tensor(ORDER)
+    put_weights(target, {k: v.index_select(heads[k], index) if k in heads else v for k, v in weights(folder).items()})
+    return target
+
+
+def heads(folder: Path, kind: str, name: str) -> dict[str, int]:
+    """The tensors of a file that are larger where the same model has one class more, with the axis that is."""
+    config = AutoConfig.for_model(kind, **CONFIGS[kind], num_labels=len(NAMES) + 1)
+    getattr(transformers, name)(config).save_pretrained(folder.parent / "larger")
+    here, larger = weights(folder), weights(folder.parent / "larger")
+    pairs = {k: list(zip(v.shape, larger[k].shape, strict=True)) for k, v in here.items()}
+    return {k: axis for k, sides in pairs.items() for axis, (a, b) in enumerate(sides) if a != b}
+
+
+@pytest.mark.parametrize(("kind", "name"), CLASSES)
+def test_a_soup_is_the_float64_average(kind: str, name: str, data: Path, images: Any, tmp_path: Path) -> None:
+    """Uniform and greedy soups of any classifier load without a complaint and give the logits of the exact average; an
+    ingredient with its classes in another order gives the same bytes."""
+    model, folders, states = build(kind, name, tmp_path)
+    words = [str(folder) for folder in folders]
+    uniform = hfsoup.bake(*words, recipe="uniform", output=str(tmp_path / "uniform"))
+    greedy = hfsoup.bake(
+        *words, recipe="greedy", dataset=str(data), limit=BATCH, batch_size=BATCH, bn="average",
+        output=str(tmp_path / "greedy"),
+    )  # fmt: skip
+    assert len(greedy.trace) == len(folders) - 1
+    pictures = images["test"][:4]["image"]
+    given = processor(kind)(images=pictures, return_tensors="pt")
+    for soup in (uniform, greedy):
+        assert soup.path is not None
+        loaded, info = AutoModelForImageClassification.from_pretrained(soup.path, output_loading_info=True)
+        assert type(loaded).__name__ == name
+        assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+        exact = model.double()
+        exact.load_state_dict(averaged(states, soup.mix.coefficients))
+        wanted, spread = forward(exact, given), forward(exact, given).std()
+        found = forward(loaded.eval(), given)
+        assert (found - wanted).abs().max() < 1e-4 * spread
+        exact.load_state_dict(states[0])
+        assert (forward(exact, given) - wanted).abs().max() > 1e-2 * spread
+        if kind != "pp_lcnet":  # its output has no logits, which the pipeline asks for
+            assert (through_pipeline(soup.path, pictures[:2]) - wanted[:2]).abs().max() < 1e-4 * spread
+    axes = heads(folders[1], kind, name)
+    other = with_classes_reordered(folders[1], tmp_path / "reordered", axes)
+    again = hfsoup.bake(words[0], str(other), words[2], recipe="uniform", output=str(tmp_path / "again"))
+    assert again.family.orders[1] is not None
+    assert again.sha256 == uniform.sha256
