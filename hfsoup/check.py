@@ -13,6 +13,7 @@ from hfsoup.types import Family, Ingredient, TensorSpec
 # What a config may say without changing the function that the weights compute.
 SILENT_CONFIG = {
     *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id"),
+    *("label_names", "num_classes"),
     *("num_labels", "problem_type", "initializer_range", "finetuning_task", "_commit_hash", "task_specific_params"),
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout_rate", "drop_connect_rate", "drop_path_rate"),
     *("classifier_dropout_prob", "hidden_dropout", "attention_dropout", "dropout", "mask_time_prob", "use_cache"),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hfsoup.classes import check_classes, check_folders, class_numbers, rows_text
 from hfsoup.datasource import Source, opened
 from hfsoup.errors import SoupError, UsageError
+from hfsoup.likeness import alike
 from hfsoup.names import flat
 from hfsoup.pixels import Advance, Prepared, prepare
 from hfsoup.types import Request
@@ -218,6 +219,9 @@ def _apart(seen: Prepared, held: Prepared, *, where: str, note: Note) -> None:
     """
     known = set(seen.digests)
     shared = [row for row, digest in zip(held.rows, held.digests, strict=True) if digest in known]
+    similar = [held.rows[n] for _, n in alike(seen.path, held.path) if held.rows[n] not in set(shared)]
+    if similar:
+        note(f"{len(similar)} of {len(held.rows)} test images look like one that selects ({rows_text(similar)})")
     if not shared:
         return
     text = f"{len(shared)} of {len(held.rows)} test images are also among those that select ({rows_text(shared)})"

@@ -51,7 +51,7 @@ class Packed:
         if rows.shape[1] != sum(sizes):
             raise SoupError(f"expected {sum(sizes)} numbers for an image, found {rows.shape[1]}")
         found = {}
-        for part, piece in zip(self._parts, rows.split(sizes, dim=1), strict=True):
+        for part, piece in zip(self._parts, torch.split(rows, sizes, dim=1), strict=True):
             shaped = piece.reshape(-1, *part.shape)
             found[part.name] = shaped if part.floats else shaped.long()
         return found

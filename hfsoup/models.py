@@ -73,6 +73,10 @@ def model_class(config: PretrainedConfig) -> Any:
         known = " or ".join(c.__name__ for c in several)
         what = f"expected the architecture {known}, found {shown(asked[0])}"
         raise SoupError(what, where=config.model_type, hint="hfsoup is for image classifiers")
+    # Classes that do not say what they take have one word here, and it is the wrong one.
+    if isinstance(chosen.input_modalities, tuple) and "text" in chosen.input_modalities:
+        what = "this model answers a text about the image and has no head with a row per class"
+        raise SoupError(what, where=config.model_type, hint="hfsoup is for image classifiers")
     return chosen
 
 
@@ -122,6 +126,8 @@ def _names(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str]]:
     known = model.state_dict()
     for name in stored:
         own, converted = rename_source_key(name, renamings, converters, model.base_model_prefix, known)
+        if own not in known and name in known:
+            own, converted = name, None
         if converted is None:
             yield own, name
 

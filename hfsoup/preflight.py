@@ -94,7 +94,11 @@ def concerns(family: Family) -> Iterator[str]:
 
 
 def _head_names(family: Family) -> frozenset[str]:
-    return frozenset(family.heads or class_axes(inspect(family.reference)))
+    """The tensors whose rows are classes; where they cannot be told, the head is compared with the body."""
+    try:
+        return frozenset(family.heads or class_axes(inspect(family.reference)))
+    except MismatchError:
+        return frozenset()
 
 
 def _outlined(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:

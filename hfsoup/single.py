@@ -23,7 +23,7 @@ FOREIGN = frozenset(
     ("auto_map", "custom_pipelines", "quantization_config", "use_pretrained_backbone", "checkpoint_path", "use_kernels")
 )
 # Numbers below these keys build nothing in an image classifier.
-IDLE = frozenset(("id2label", "label2id", "num_labels", "text_config", "vocab_size"))
+IDLE = frozenset(("id2label", "label2id", "label_names", "num_labels", "text_config", "vocab_size"))
 HEAD = re.compile(r"(^|[._])(classifier|head|fc|score|logits|final_layer)[._]")
 COUNTERS = re.compile(r"(num_batches_tracked|ids|idxs?|index|indices|mask|counter|steps?)$")
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "state_dict.")
@@ -89,6 +89,8 @@ def refuse_foreign(values: dict[str, Any], *, where: str) -> None:
 def class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
     """The classes that a config names, in the order of the head's rows."""
     names, count = config.get("id2label"), config.get("num_labels")
+    if names is None and isinstance(config.get("label_names"), list):
+        names = {str(i): name for i, name in enumerate(config["label_names"])}
     if not isinstance(names, (dict, type(None))) or not isinstance(config.get("label2id"), (dict, type(None))):
         raise SoupError("expected id2label to map numbers to names", where=where)
     if count is None:

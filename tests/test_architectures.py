@@ -7,18 +7,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers
 from architectures import CONFIGS, EXCEPTIONS, REQUIRED, side
-from family import NAMES, edit_json, put_weights, weights
+from family import NAMES, Family, copy_model, edit_json, put_weights, weights
 from PIL.Image import Image
+from shell import refused
 from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessorPil, pipeline
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
 
 import hfsoup
-from hfsoup.errors import SoupError
 
 README = Path(__file__).parents[1] / "README.md"
 ORDER = [3, 0, 5, 1, 4, 2]
@@ -70,7 +69,7 @@ def noisy(model: Any, state: State, strength: float, seed: int) -> State:
 
 
 def build(kind: str, name: str, folder: Path) -> tuple[Any, list[Path], list[State]]:
-    """A small random model of a class, the folders of three disturbed copies, and their weights by the model's names."""
+    """A small random model, the folders of three disturbed copies, and their weights by the model's names."""
     labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
     config = AutoConfig.for_model(kind, **CONFIGS[kind], **labels, num_labels=len(NAMES))
     torch.manual_seed(0)
@@ -100,6 +99,12 @@ def averaged(states: list[State], coefficients: tuple[float, ...]) -> State:
             centre = sum((c * s[mean].double() for s, c in used), torch.zeros(()))
             found[name] = found[name] + sum((c * (s[mean].double() - centre) ** 2 for s, c in used), torch.zeros(()))
     return found
+
+
+def filled(model: Any, state: State) -> Any:
+    """The model with these weights."""
+    model.load_state_dict(state)
+    return model
 
 
 @torch.no_grad()
@@ -144,8 +149,8 @@ def heads(folder: Path, kind: str, name: str) -> dict[str, int]:
 
 @pytest.mark.parametrize(("kind", "name"), CLASSES)
 def test_a_soup_is_the_float64_average(kind: str, name: str, data: Path, images: Any, tmp_path: Path) -> None:
-    """Uniform and greedy soups of any classifier load without a complaint and give the logits of the exact average; an
-    ingredient with its classes in another order gives the same bytes."""
+    """Uniform and greedy soups of any classifier load without complaint and give the exact average's logits, whatever
+    order an ingredient's classes stand in."""
     model, folders, states = build(kind, name, tmp_path)
     words = [str(folder) for folder in folders]
     uniform = hfsoup.bake(*words, recipe="uniform", output=str(tmp_path / "uniform"))
@@ -155,23 +160,58 @@ def test_a_soup_is_the_float64_average(kind: str, name: str, data: Path, images:
     )  # fmt: skip
     assert len(greedy.trace) == len(folders) - 1
     pictures = images["test"][:4]["image"]
-    given = processor(kind)(images=pictures, return_tensors="pt")
+    given, exact = processor(kind)(images=pictures, return_tensors="pt"), model.double()
     for soup in (uniform, greedy):
         assert soup.path is not None
         loaded, info = AutoModelForImageClassification.from_pretrained(soup.path, output_loading_info=True)
         assert type(loaded).__name__ == name
         assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-        exact = model.double()
-        exact.load_state_dict(averaged(states, soup.mix.coefficients))
-        wanted, spread = forward(exact, given), forward(exact, given).std()
+        wanted = forward(filled(exact, averaged(states, soup.mix.coefficients)), given)
+        spread = wanted.std()
         found = forward(loaded.eval(), given)
         assert (found - wanted).abs().max() < 1e-4 * spread
-        exact.load_state_dict(states[0])
-        assert (forward(exact, given) - wanted).abs().max() > 1e-2 * spread
-        if kind != "pp_lcnet":  # its output has no logits, which the pipeline asks for
+        apart = max(float((forward(filled(exact, state), given) - wanted).abs().max()) for state in states)
+        assert apart > 1e-2 * spread
+        # transformers' pipeline asks for logits, which this one's output does not have.
+        if kind != "pp_lcnet":
             assert (through_pipeline(soup.path, pictures[:2]) - wanted[:2]).abs().max() < 1e-4 * spread
     axes = heads(folders[1], kind, name)
     other = with_classes_reordered(folders[1], tmp_path / "reordered", axes)
     again = hfsoup.bake(words[0], str(other), words[2], recipe="uniform", output=str(tmp_path / "again"))
     assert again.family.orders[1] is not None
     assert again.sha256 == uniform.sha256
+
+
+def test_renamed_tensors_are_compared_too(vit: Family, data: Path, alone: Path) -> None:
+    """A config that does not fit its files is told by a tensor's name in the file, which is not the model's own."""
+    folder = copy_model(vit.folders[0], alone / "model", intermediate_size=40)
+    told = refused("bake", folder, vit.folders[1], "--recipe", "greedy", "--dataset", data, code=1)
+    assert "intermediate_size" in told
+    told = refused("bake", folder, "--recipe", "greedy", "--dataset", data, code=1)
+    (name,) = (word for word in told.split() if word.startswith("vit."))
+    assert name in weights(folder)
+    assert "config.json describes shape [40" in told
+
+
+def test_every_architecture_has_a_small_model() -> None:
+    """The configs are those of the classifiers that transformers has, and no others."""
+    assert set(CONFIGS) == set(MAPPING)
+
+
+@pytest.mark.parametrize("kind", sorted(EXCEPTIONS))
+def test_what_cannot_be_served_is_a_clear_error(kind: str, vit: Family, data: Path, alone: Path) -> None:
+    """A checkpoint of an architecture that cannot be scored ends with one block that says why, not with a traceback."""
+    if kind in REQUIRED and find_spec(REQUIRED[kind]):
+        pytest.skip(f"{REQUIRED[kind]} is installed, so this architecture is served")
+    names = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
+    folder = copy_model(vit.folders[0], alone / "model")
+    (folder / "config.json").write_text(json.dumps({**CONFIGS[kind], **names, "model_type": kind}))
+    told = refused("bake", folder, "--recipe", "greedy", "--dataset", data, code=1)
+    assert kind in told
+    assert REQUIRED.get(kind, "no head with a row per class") in told
+
+
+@pytest.mark.parametrize("kind", sorted(EXCEPTIONS))
+def test_readme_names_what_cannot_be_served(kind: str) -> None:
+    """README's table has a row of the type and the reason."""
+    assert f"| `{kind}` | {EXCEPTIONS[kind]} |" in README.read_text()

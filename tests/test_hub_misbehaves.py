@@ -159,6 +159,7 @@ def test_a_repository_deleted_meanwhile(signed_in: LocalHub, alone: Path) -> Non
 
 def test_a_file_deleted_meanwhile(signed_in: LocalHub, alone: Path) -> None:
     """A listed file that is not there is named."""
+    forget(MODEL)
     gone = {"status": 404, "headers": {"X-Error-Code": "EntryNotFound"}}
     with fault(signed_in, "/resolve/.*preprocessor_config", **gone):
         block = refused("bake", MODEL, "--output", "soup", code=1)
