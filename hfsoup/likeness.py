@@ -12,25 +12,36 @@ ROWS, COLUMNS = 8, 9
 STEP = 256
 # An image with fewer brightness steps than this is too plain to be told from another plain one.
 STEPS = 12
+SAME = 0.99
 
 
 def alike(first: Path, second: Path) -> list[tuple[int, int]]:
-    """Places in `second` whose picture has the same difference hash as one in `first`, with that one's place.
+    """Places in `second` whose picture is a near copy of one in `first`, with that one's place.
 
-    The hash says for each of 8 × 8 places of a 9 × 8 thumbnail whether brightness rises to the right (dHash).
+    Candidates have the same difference hash: for each of 8 × 8 places of a 9 × 8 thumbnail, whether brightness rises to
+    the right (dHash). A pair counts if the correlation of its brightness is also at least 0.99, so that simple pictures
+    of one kind, such as digits, are not taken for copies.
 
     Args:
         first: a .npy file of prepared pixels, images × channels × height × width.
         second: another. Inputs that are no pictures any more, such as patches, are never alike.
     """
-    if any(np.load(path, mmap_mode="r").ndim != 4 for path in (first, second)):
+    one, two = np.load(first, mmap_mode="r"), np.load(second, mmap_mode="r")
+    if one.ndim != 4 or two.ndim != 4 or one.shape[1:] != two.shape[1:]:
         return []
-    known = {h: n for n, h in reversed(list(enumerate(_hashes(first)))) if h is not None}
-    return [(known[h], n) for n, h in enumerate(_hashes(second)) if h in known]
+    known = {h: n for n, h in reversed(list(enumerate(_hashes(one)))) if h is not None}
+    pairs = [(known[h], n) for n, h in enumerate(_hashes(two)) if h in known]
+    return [(a, b) for a, b in pairs if _correlation(one[a], two[b]) >= SAME]
 
 
-def _hashes(path: Path) -> Sequence[bytes | None]:
-    pixels = np.load(path, mmap_mode="r")
+def _correlation(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+    """The correlation of the brightness of two pictures."""
+    a, b = (picture.mean(axis=0, dtype=np.float64).ravel() for picture in (one, two))
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), np.finfo(np.float64).tiny))
+
+
+def _hashes(pixels: NDArray[np.float32]) -> Sequence[bytes | None]:
     found: list[bytes | None] = []
     for at in range(0, len(pixels), STEP):
         small = _thumbnails(np.asarray(pixels[at : at + STEP]).mean(axis=1))
