@@ -11,7 +11,6 @@ from rich.panel import Panel
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -51,7 +50,7 @@ class Screen(Watch):
             self.console.print(title)
             yield lambda _: None
             return
-        counts = DownloadColumn() if unit == "B" else MofNCompleteColumn()
+        counts = DownloadColumn() if unit == "B" else TextColumn("{task.completed:,.0f} " + unit)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), counts, TimeElapsedColumn())
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(title, total=total or None)
