@@ -134,7 +134,7 @@ class Lock(_Strict):
     hfsoup: Text
     recipe: Text
     merge: Text
-    options: dict[str, str | int | float | bool]
+    options: dict[str, str | int | float | bool | None]
     patterns: list[Text]
     ingredients: Annotated[list[IngredientRecord], Field(min_length=1)]
     dataset: DatasetRecord | None
@@ -163,7 +163,7 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         hfsoup=__version__,
         recipe=soup.options.chosen_recipe,
         merge=soup.options.merge,
-        options=soup.options.changed(),
+        options=soup.options.recorded(),
         patterns=list(soup.patterns),
         ingredients=[_ingredient(*row) for row in rows],
         dataset=_dataset(soup),
@@ -201,7 +201,7 @@ def begun_by(folder: Path, patterns: tuple[str, ...], options: Options) -> bool:
         found = read(folder, where=str(folder))
     except SoupError:
         return False
-    return found.patterns == list(patterns) and found.options == options.changed()
+    return found.patterns == list(patterns) and found.options == options.recorded()
 
 
 def _ingredient(

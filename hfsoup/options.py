@@ -123,10 +123,15 @@ class Options:
             calibration_split=self.calibration_split,
         )
 
+    def recorded(self) -> dict[str, Any]:
+        """The options that say what a soup is, not where it goes or how fast it gets there."""
+        kept = [f.name for f in fields(self) if f.name == "license" or f.metadata["group"] != "Result"]
+        return {name: getattr(self, name) for name in kept if name not in SILENT}
+
     def changed(self) -> dict[str, Any]:
-        """The options that differ from their defaults and say what a soup is, not where it goes or how fast."""
-        kept = [f for f in fields(self) if f.name == "license" or f.metadata["group"] != "Result"]
-        return {f.name: v for f in kept if f.name not in SILENT and (v := getattr(self, f.name)) != f.default}
+        """Those of them that differ from their defaults."""
+        defaults = {f.name: f.default for f in fields(self)}
+        return {name: value for name, value in self.recorded().items() if value != defaults[name]}
 
     def command(self, ingredients: list[str]) -> str:
         """The shell command that bakes the same soup of `ingredients`."""
