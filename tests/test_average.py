@@ -230,3 +230,14 @@ def test_inputs_are_never_written_to(tensors: list[np.ndarray[Any, Any]]) -> Non
     before = [t.copy() for t in tensors]
     MERGES.get("mean").function(tensors, [1 / len(tensors)] * len(tensors))
     assert all(np.array_equal(a, b) for a, b in zip(before, tensors, strict=True))
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_threads(
+    resnet: Family, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread, two or sixteen write the same file."""
+    found = set()
+    for threads in (1, 2, 16):
+        monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
+        found.add(bake(*resnet.words, "--output", f"soup-{threads}")["soup"]["sha256"])
+    assert len(found) == 1
