@@ -1,8 +1,7 @@
 """How close the weights of ingredients are: what tells beforehand whether an average can work.
 
 The cosine is taken over the matrices and convolutions of the body; norms, biases, embeddings of positions and the head
-are left out. Ingredients of one start that share a basin are above 0.9, networks from different starts are near 0
-(arXiv:2203.05482, section 4; arXiv:2209.04836).
+are left out. Fine-tunings of one start that share a basin are above 0.9, networks from different starts are near 0.
 """
 
 from __future__ import annotations

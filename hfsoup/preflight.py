@@ -81,7 +81,7 @@ def diagnose(patterns: tuple[str, ...], *, weights: bool = False, watch: Watch |
         sources = resolve(patterns, include_soups=True, notify=watch.note)
     with tempfile.TemporaryDirectory() as scratch:
         with watch.stage("Pulling" if weights else "Reading headers"):
-            ingredients = pull(sources) if weights else _outlined(sources, Path(scratch))
+            ingredients = pull(sources, notify=watch.note) if weights else _outlined(sources, Path(scratch))
         return _of_ingredients(ingredients, weights, watch)
 
 

@@ -106,3 +106,30 @@ def test_without_a_training_split_the_selection_images_serve_and_it_is_said(
 def test_new_statistics_need_images(resnet: Family) -> None:
     """--bn recalibrate without a dataset is wrong usage."""
     assert "--dataset" in refused("bake", *resnet.words, "--bn", "recalibrate", code=2)
+
+
+def test_variances_are_pooled_over_the_batches(
+    resnet: Family, with_train: Path, images: object, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reaches the first batch norm, over all batches together, has the shipped mean and unbiased variance."""
+    monkeypatch.setattr("hfsoup.calibrate.BATCH", 40)
+    words = ["--recipe", "uniform", "--dataset", with_train, "--bn", "recalibrate", "--output", "soup"]
+    bake(*resnet.words, *words)
+    model = AutoModelForImageClassification.from_pretrained("soup")
+    first = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    seen: list[torch.Tensor] = []
+    first.register_forward_pre_hook(lambda _, given: seen.append(given[0].double()))
+    pixels = AutoImageProcessor.from_pretrained("soup")(images["train"]["image"][:], return_tensors="pt")  # type: ignore[index]
+    with torch.no_grad():
+        model(pixel_values=pixels["pixel_values"])
+    var, mean = torch.var_mean(seen[0], dim=(0, 2, 3))
+    torch.testing.assert_close(first.running_mean.double(), mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(first.running_var.double(), var, rtol=1e-5, atol=1e-7)
+
+
+def test_one_ingredient_alone_keeps_its_own_statistics(normed: Family, with_train: Path, alone: Path) -> None:
+    """Nothing was averaged, so nothing is estimated, whatever the mode asked for."""
+    for mode in ("recalibrate", "auto"):
+        bake(normed.words[0], "--dataset", with_train, "--bn", mode, "--output", mode)
+        own, shipped = weights(normed.folders[0]), weights(Path(mode))
+        assert all(torch.equal(own[name], shipped[name]) for name in own)
