@@ -18,8 +18,11 @@ class Promise:
 PROMISES = (
     Promise(
         "Interrupt it at any time: the same command goes on and ends with the same bytes",
-        "200 seeded kill points: no torn output, no lost evaluation",
-        ("test_resume.py::test_killed_at_any_point_it_goes_on_and_ends_with_the_same_bytes",),
+        "200 seeded kill points of a bake, 40 from Hub to Hub: no torn output or push, no lost evaluation",
+        (
+            "test_resume.py::test_killed_at_any_point_it_goes_on_and_ends_with_the_same_bytes",
+            "test_resume.py::test_killed_while_it_pulls_scores_or_pushes_it_goes_on",
+        ),
     ),
     Promise(
         "An output is complete or untouched, whatever the disk does",

@@ -121,3 +121,17 @@ def test_efficientnets_momentum_is_explained(efficientnet: Family, alone: Path, 
     other = copy_model(efficientnet.folders[1], alone / "other")
     edit_json(other / "config.json", batch_norm_momentum=momentum)
     assert ("about the last batch" in json.dumps(verdict(folder, other))) == (momentum > 0.5)
+
+
+def test_heads_are_compared_apart_from_bodies(vit: Family, alone: Path) -> None:
+    """One body under a head drawn anew: the bodies' cosine is one, and the heads are the reason that is given."""
+    other = copy_model(vit.folders[0], alone / "other")
+    generator = torch.Generator().manual_seed(9)
+    head = {
+        n: torch.randn(t.shape, generator=generator) if n == "classifier.weight" else t
+        for n, t in weights(other).items()
+    }
+    put_weights(other, head)
+    found = verdict(vit.words[0], other, "--weights")
+    assert found["cosine"] == [[1.0, 1.0], [1.0, 1.0]]
+    assert "the heads were drawn anew" in str(found["reasons"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from family import Family
+from huggingface_hub import HfApi, constants
 from killing import Killer
 from shell import bake, run
 
@@ -79,6 +81,35 @@ def test_killed_at_any_point_it_goes_on_and_ends_with_the_same_bytes(
     killed_and_continued(killer, words, tmp_path, [lot.random() for _ in range(count)], trial.events)
 
 
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("count", [4, pytest.param(40, marks=pytest.mark.soak)])
+def test_killed_while_it_pulls_scores_or_pushes_it_goes_on(
+    on_hub: LocalHub, signed_in: LocalHub, tmp_path: Path, count: int
+) -> None:
+    """From Hub to Hub: after a kill the target is absent or whole; the same command ends with the same files."""
+    api, target, lot = HfApi(token=signed_in.token), "kit/killed", random.Random(count)
+    words = ["bake", "kit/vit-[0-9]*", "--dataset", "kit/shapes", "--push", target, "--output"]
+    process = Killer()
+    try:
+        whole = process.bake(*words, tmp_path / "whole", cache=tmp_path / "cache")
+        assert whole.code == 0, whole.err
+        expected = contents(tmp_path / "whole")
+        for n in range(count):
+            api.delete_repo(target, missing_ok=True)
+            shutil.rmtree(constants.HF_HUB_CACHE)
+            event, again = 1 + int(lot.random() * whole.events), (*words, tmp_path / f"soup-{n}")
+            process.bake(*again, cache=tmp_path / f"cache-{n}", event=event)
+            names = set(api.list_repo_files(target)) if api.repo_exists(target) else set()
+            assert names - {".gitattributes"} in (set(), set(expected)), (event, names)
+            second = process.bake(*again, cache=tmp_path / f"cache-{n}")
+            assert second.code == 0, (event, second.err)
+            assert contents(tmp_path / f"soup-{n}") == expected
+            assert set(api.list_repo_files(target)) - {".gitattributes"} == set(expected)
+    finally:
+        process.close()
+        api.delete_repo(target, missing_ok=True)
+
+
 def test_scores_are_taken_from_before_and_no_resume_measures_them_again(vit: Family, data: Path, alone: Path) -> None:
     """The second bake forwards no image; with --no-resume it forwards as many as the first, to the same end."""
     first = bake(*vit.words, "--dataset", data, "--output", "a")
@@ -108,8 +139,6 @@ def test_a_change_of_what_scores_depend_on_is_never_a_hit(
 
 def test_a_change_of_one_weight_is_never_a_hit(vit: Family, data: Path, alone: Path) -> None:
     """An ingredient whose bytes differ under the same name is measured anew."""
-    import shutil
-
     shutil.copytree(vit.folders[0], "model")
     bake("./model", "--dataset", data, "--output", "a")
     shutil.rmtree("model")
