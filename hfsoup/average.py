@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.errors import SoupError
-from hfsoup.hashing import stamp
+from hfsoup.hashing import processors, stamp
 from hfsoup.merges import MERGES, Array
 from hfsoup.names import flat
 from hfsoup.tensorfile import FLOATS, TensorFile, to_float, to_stored
@@ -22,12 +23,10 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 16
 Emit = Callable[[TensorSpec, int, NDArray[Any]], None]
-Read = Callable[[str], Sequence[NDArray[np.floating]]]
+Read = Callable[[str], Iterable[NDArray[Any]]]
 
 
-def combine(
-    name: str, tensors: Sequence[NDArray[Any]], weights: Sequence[float], merge: str, others: Read
-) -> NDArray[Any]:
+def combine(name: str, read: Read, weights: Sequence[float], merge: str, *, floats: bool) -> NDArray[Any]:
     """One tensor of every member into one.
 
     Floats go through the merge, except batch-norm statistics: running_mean is averaged and running_var pooled as
@@ -35,22 +34,47 @@ def combine(
 
     Args:
         name: the tensor's name.
-        tensors: that tensor, or the same block of it, of every member with a coefficient.
+        read: gives that tensor, or the same block of it, of every member with a coefficient, and of others by name.
         weights: the members' coefficients.
         merge: the name of the merge.
-        others: reads the same block of another tensor of the same shape from every member.
+        floats: whether the tensor holds floats.
     """
-    if not np.issubdtype(tensors[0].dtype, np.floating):
-        largest: NDArray[Any] = np.asarray(np.maximum.reduce(tensors))
+    if not floats:
+        largest: NDArray[Any] = np.asarray(np.maximum.reduce(list(read(name))))
         return largest
     mean = MERGES.get("mean").function
     if name.endswith("running_var"):
-        centres = others(name.removesuffix("var") + "mean")
+        centres = list(read(name.removesuffix("var") + "mean"))
         centre = mean(centres, weights)
-        return mean([v + (m - centre) ** 2 for v, m in zip(tensors, centres, strict=True)], weights)
-    if name.endswith("running_mean"):
-        return mean(tensors, weights)
-    return MERGES.get(merge).function(tensors, weights)
+        return mean([v + (m - centre) ** 2 for v, m in zip(read(name), centres, strict=True)], weights)
+    return MERGES.get("mean" if name.endswith("running_mean") else merge).function(read(name), weights)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One block of tensors that lie side by side in every file and are combined as if they were one.
+
+    Elements `begin` to `begin + count` are counted from the start of the first tensor; `plain` ones are combined one by
+    one, by the merge alone.
+    """
+
+    specs: tuple[TensorSpec, ...]
+    begin: int
+    count: int
+    plain: bool
+
+    @property
+    def first(self) -> TensorSpec:
+        """The tensor from whose start elements are counted."""
+        return self.specs[0]
+
+    def at(self, element: int) -> TensorSpec:
+        """The tensor that an element belongs to."""
+        for spec in self.specs:
+            element -= prod(spec.shape)
+            if element < 0:
+                break
+        return spec
 
 
 class Weights:
@@ -62,10 +86,15 @@ class Weights:
         self._homes = {name: (file, spec) for file in self._files for name, spec in file.tensors.items()}
 
     def read(self, name: str, begin: int, count: int) -> NDArray[Any]:
-        """A block of a tensor, floats as numbers and everything else as stored."""
+        """A block of a tensor, or of a run that it begins: floats as numbers and everything else as stored."""
         file, spec = self._homes[name]
         block = file.read(spec, begin, count)
         return to_float(block, spec.dtype) if spec.dtype in FLOATS else block
+
+    def joined(self, name: str, following: str) -> bool:
+        """Whether one tensor begins where another ends, in the same type."""
+        (file, spec), (home, other) = self._homes[name], self._homes[following]
+        return file is home and spec.stop == other.start and spec.dtype == other.dtype
 
     def home(self, name: str) -> str:
         """The name of the file that a tensor is in."""
@@ -115,52 +144,78 @@ class Averager:
         """Form the tensors `specs` of `mix`, or all; `emit(spec, begin, block)` gets each block, from several threads.
 
         `block` holds the elements from `begin` on, one-dimensional, as they are stored in a file (bfloat16 as uint16).
+        It may reach beyond `spec` into the tensors that follow it in `specs`, where those are stored in the same type.
         """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(lambda job: self._block(mix, emit, *job), self._jobs(specs or self.family.tensors)):
+        with ThreadPoolExecutor(processors()) as pool:
+            for _ in pool.map(lambda job: self.form(mix, emit, job), self.jobs(specs)):
                 pass
-        for i in mix.members:
+        self.unchanged(mix.members)
+
+    def unchanged(self, members: Iterable[int]) -> None:
+        """Fail if a file of these ingredients is not the one that was hashed any more."""
+        for i in members:
             self._weights[i].unchanged()
 
-    def _jobs(self, specs: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, int, int]]:
+    def jobs(self, specs: Sequence[TensorSpec] | None = None) -> Iterator[Job]:
+        """The blocks that `specs`, or all tensors, are formed in."""
+        for run in self._runs(specs or self.family.tensors):
+            size, plain = sum(prod(spec.shape) for spec in run), self._plain(run[0])
+            step = BLOCK if plain else max(size, 1)
+            for begin in range(0, size, step) or (0,):
+                yield Job(run, begin, min(step, size - begin), plain)
+
+    def _runs(self, specs: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, ...]]:
+        """Tensors that are formed together: neighbours in every file where they are plain, else one alone."""
+        run: list[TensorSpec] = []
         for spec in specs:
-            count = int(np.prod(spec.shape, dtype=np.int64))
-            whole = spec.name in self.family.heads or not self.merge.elementwise
-            step = max(count, 1) if whole else BLOCK
-            for begin in range(0, count, step) or (0,):
-                yield spec, begin, min(step, count - begin)
+            if run and not (self._plain(spec) and self._plain(run[-1]) and self._joined(run[-1], spec)):
+                yield tuple(run)
+                run = []
+            run.append(spec)
+        if run:
+            yield tuple(run)
 
-    def _block(self, mix: Mix, emit: Emit, spec: TensorSpec, begin: int, count: int) -> None:
-        def read(name: str) -> list[NDArray[Any]]:
-            return [self._read(i, spec, name, begin, count) for i in mix.members]
+    def _plain(self, spec: TensorSpec) -> bool:
+        special = spec.name in self.family.heads or spec.name.endswith(("running_mean", "running_var"))
+        return self.merge.elementwise and spec.dtype in FLOATS and not special
 
+    def _joined(self, spec: TensorSpec, following: TensorSpec) -> bool:
+        return spec.dtype == following.dtype and all(w.joined(spec.name, following.name) for w in self._weights)
+
+    def form(self, mix: Mix, emit: Emit, job: Job) -> None:
+        """Form one block from the files of all members."""
         weights = [mix.coefficients[i] for i in mix.members]
-        block = combine(spec.name, read(spec.name), weights, self.merge.name, read)
-        if spec.dtype in FLOATS:
-            block = self._stored(mix, block, spec, begin)
-        emit(spec, begin, block)
 
-    def _stored(self, mix: Mix, block: Array, spec: TensorSpec, begin: int) -> NDArray[Any]:
-        """The block in the type it is written in, after a look for NaN and infinities."""
-        dtype = self.stored_as(spec)
-        if np.isfinite(block).all():
-            stored = to_stored(block, dtype)
-            if np.isfinite(to_float(stored, dtype)).all():
-                return stored
-            raise SoupError(
-                f"the average does not fit into {dtype}", where=f"tensor {flat(spec.name)}", hint="--dtype float32"
-            )
+        def read(name: str) -> Iterator[NDArray[Any]]:
+            return (self.read(i, job, name) for i in mix.members)
+
+        floats = job.first.dtype in FLOATS
+        block = combine(job.first.name, read, weights, self.merge.name, floats=floats)
+        emit(job.first, job.begin, self.stored(mix, block, job) if floats else block)
+
+    def stored(self, mix: Mix, block: Array, job: Job) -> NDArray[Any]:
+        """A block in the type it is written in, after a look for NaN and infinities."""
+        dtype = self.stored_as(job.first)
+        stored = to_stored(block, dtype)
+        odd = ~np.isfinite(to_float(stored, dtype))
+        if not odd.any():
+            return stored
+        at = job.begin + int(odd.argmax())
+        spec = job.at(at)
         for i in mix.members:
-            if not np.isfinite(self._weights[i].read(spec.name, begin, block.size)).all():
+            if not np.isfinite(self.read(i, job, job.first.name)).all():
                 where = f"{self.family.ingredients[i]}, {self._weights[i].home(spec.name)}, tensor {flat(spec.name)}"
-                raise SoupError(
-                    "expected finite weights, found NaN or infinity", where=where, hint="leave this one out"
-                )
-        raise SoupError("the merge gave NaN or infinity", where=f"tensor {flat(spec.name)}", hint="--merge mean")
+                what = "expected finite weights, found NaN or infinity"
+                raise SoupError(what, where=where, hint="leave this one out")
+        where = f"tensor {flat(spec.name)}"
+        if np.isfinite(block).all():
+            raise SoupError(f"the average does not fit into {dtype}", where=where, hint="--dtype float32")
+        raise SoupError("the merge gave NaN or infinity", where=where, hint="--merge mean")
 
-    def _read(self, i: int, spec: TensorSpec, name: str, begin: int, count: int) -> NDArray[Any]:
-        block = self._weights[i].read(name, begin, count)
-        axis, order = self.family.heads.get(spec.name), self.family.orders[i]
+    def read(self, i: int, job: Job, name: str) -> NDArray[Any]:
+        """The block of one ingredient, of the job's tensors or of another of the same shape."""
+        block = self._weights[i].read(name, job.begin, job.count)
+        axis, order = self.family.heads.get(job.first.name), self.family.orders[i]
         if axis is None or order is None:
             return block
-        return block.reshape(spec.shape).take(order, axis=axis).ravel()
+        return block.reshape(job.first.shape).take(order, axis=axis).ravel()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from hfsoup.errors import SoupError
 from hfsoup.inputs import inputs
 from hfsoup.models import REFUSALS, config_of, image_processor, model_class
 from hfsoup.names import flat
+from hfsoup.running import Running
+from hfsoup.tensorfile import nbytes
 from hfsoup.types import Mix, TensorSpec
 
 Statistics = dict[str, NDArray[np.float32]]
@@ -79,9 +82,9 @@ class Candidate:
 
     def __init__(self, averager: Averager, device: torch.device) -> None:
         self._averager, self._device = averager, device
-        specs = averager.family.tensors
-        self._buffers = {s.name: torch.empty(s.shape, dtype=TORCH[averager.stored_as(s)]) for s in specs}
-        self._views = {name: _view(tensor) for name, tensor in self._buffers.items()}
+        self._running = Running(averager)
+        self._memory = Memory((s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors)
+        self._buffers = self._memory.tensors
         self._processor = image_processor(averager.family.reference.folder)
         self._model: Classifier | None = None
         self._shared = False
@@ -91,7 +94,7 @@ class Candidate:
 
     def load(self, mix: Mix) -> Classifier:
         """The model with the weights of `mix`, ready to be called."""
-        self._averager.average(mix, self._fill)
+        self._running.average(mix, self._memory.fill)
         if self._model is None or not self._shared:
             self._model = self._build()
         return self._model
@@ -101,9 +104,6 @@ class Candidate:
         for norm in self.norms.values():
             for buffer, name in ((norm.module.running_mean, norm.mean), (norm.module.running_var, norm.var)):
                 buffer.copy_(torch.from_numpy(statistics[name]))
-
-    def _fill(self, spec: TensorSpec, begin: int, block: NDArray[Any]) -> None:
-        self._views[spec.name][begin : begin + block.size] = block
 
     def _build(self) -> Classifier:
         """A model over the buffers; where transformers uses them as they are, the next mix needs no new model."""
@@ -125,6 +125,31 @@ class Candidate:
         return Classifier(model, self._processor, self._type, str(family.reference))
 
 
+class Memory:
+    """Tensors one after the other, as in a file, so that neighbours of one type can be filled in one go.
+
+    Args:
+        specs: name, safetensors dtype and shape of each.
+    """
+
+    def __init__(self, specs: Iterable[tuple[str, str, tuple[int, ...]]]) -> None:
+        self._starts: dict[str, int] = {}
+        placed, end = [], 0
+        for name, dtype, shape in specs:
+            size = nbytes(dtype, shape)
+            at = end + -end % (size // max(prod(shape), 1) or 1)
+            self._starts[name], end = at, at + size
+            placed.append((name, TORCH[dtype], shape, at, at + size))
+        self._bytes = np.empty(end, np.uint8)
+        whole = torch.from_numpy(self._bytes)
+        self.tensors = {name: whole[a:b].view(dtype).reshape(shape) for name, dtype, shape, a, b in placed}
+
+    def fill(self, spec: TensorSpec, begin: int, block: NDArray[Any]) -> None:
+        """Put a block where the elements of `spec` from `begin` on are."""
+        at = self._starts[spec.name] + begin * block.itemsize
+        self._bytes[at : at + block.nbytes] = block.view(np.uint8)
+
+
 @dataclass(frozen=True)
 class Norm:
     """A batch norm of the model, and the names that a weight file gives its running mean and variance."""
@@ -143,12 +168,3 @@ def _norms(model: torch.nn.Module, names: dict[int, str]) -> Iterator[tuple[str,
         if mean is None or var is None:
             raise SoupError("the statistics of a batch norm are not those of the weight file", where=path)
         yield path, Norm(module, mean, var)
-
-
-def _view(tensor: torch.Tensor) -> NDArray[Any]:
-    """A tensor's memory as one flat numpy array of what a file would store."""
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.uint16).numpy().reshape(-1)
-    if tensor.dtype == torch.bool:
-        return tensor.view(torch.uint8).numpy().reshape(-1)
-    return tensor.numpy().reshape(-1)

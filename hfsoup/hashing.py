@@ -1,4 +1,4 @@
-"""Hashes of files, as the Hub lists them."""
+"""Hashes of files, as the Hub lists them, and what tells that a file is still the one that was hashed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def stamp(path: Path | int) -> tuple[int, ...]:
     """What changes when a file is written to or replaced: device, inode, size and times of change, in nanoseconds."""
     info = os.stat(path)  # noqa: PTH116 - also of an open file's number
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _digest(digest: Any, path: Path) -> str:

@@ -7,11 +7,13 @@ import re
 import shlex
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from hfsoup.errors import SoupError
 from hfsoup.fetching import fetch
-from hfsoup.hashing import file_hash, stamp
+from hfsoup.hashing import file_hash, processors, stamp
 from hfsoup.hub import AGAIN, side_by_side, told
 from hfsoup.names import flat, listed
 from hfsoup.pickles import convert
@@ -49,7 +51,12 @@ def pull(
     with told(notify):
         paths = side_by_side(lambda job: _fetch(job[0], job[1], advance), jobs)
     homes = {source: path for (source, file), path in zip(jobs, paths, strict=True) if file.name == "config.json"}
-    return tuple(_ingredient(source, source.folder or homes[source].parent) for source in sources)
+    pool = ThreadPoolExecutor(processors())
+    try:
+        return tuple(_ingredient(source, source.folder or homes[source].parent, pool) for source in sources)
+    finally:
+        # The hashes go on by themselves: whoever needs one waits for it.
+        pool.shutdown(wait=False)
 
 
 def needed(source: Source) -> list[RemoteFile]:
@@ -78,8 +85,8 @@ def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) 
     return path
 
 
-def _ingredient(source: Source, folder: Path) -> Ingredient:
-    """The ingredient in a folder, with its weight files hashed and any pickle turned into safetensors."""
+def _ingredient(source: Source, folder: Path, pool: ThreadPoolExecutor) -> Ingredient:
+    """The ingredient in a folder, any pickle turned into safetensors; its files are being hashed in `pool`."""
     names = weight_names(_present(source, folder), where=str(source))
     index = next((name for name in names if name.endswith(".index.json")), None)
     homes = _shards(folder / index, names, where=f"{source}, {index}") if index else {}
@@ -90,14 +97,28 @@ def _ingredient(source: Source, folder: Path) -> Ingredient:
         if path.suffix == ".safetensors":
             TensorFile(path, where).close()
         before = stamp(path)
-        sha = hashes.get(name) or file_hash(path)
-        safe = path if path.suffix == ".safetensors" else convert(path, sha, where=where)
-        if stamp(path) != before:
-            raise SoupError("the file changed while it was read", where=where, hint=AGAIN)
-        weights.append(WeightFile(name, safe, path.stat().st_size, sha, before if safe == path else stamp(safe)))
+        sha = hashes.get(name) or pool.submit(_hashed, path, before, where)
+        file = WeightFile(name, path, path.stat().st_size, sha, before)
+        if path.suffix != ".safetensors":
+            safe = convert(path, file.sha256, where=where)
+            _unchanged(path, before, where)
+            file = replace(file, path=safe, stamp=stamp(safe))
+        weights.append(file)
     if index:
         _agree(homes, weights, source)
     return Ingredient(source, folder, tuple(weights))
+
+
+def _hashed(path: Path, before: tuple[int, ...], where: str) -> str:
+    """The sha256 of a file that nobody wrote to since its stamp was taken."""
+    sha = file_hash(path)
+    _unchanged(path, before, where)
+    return sha
+
+
+def _unchanged(path: Path, before: tuple[int, ...], where: str) -> None:
+    if stamp(path) != before:
+        raise SoupError("the file changed while it was read", where=where, hint=AGAIN)
 
 
 def _present(source: Source, folder: Path) -> list[str]:

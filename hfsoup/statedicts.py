@@ -119,6 +119,6 @@ def _combined(ingredients: Sequence[StateDict], mix: Mix, merge: str) -> dict[st
 
     result = {}
     for name, like in ingredients[0].items():
-        combined = combine(name, read(name), weights, merge, read)
+        combined = combine(name, read, weights, merge, floats=like.is_floating_point())
         result[name] = torch.from_numpy(combined.copy()).to(like.dtype).reshape(like.shape)
     return result

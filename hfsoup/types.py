@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,23 @@ class Source:
 class WeightFile:
     """One safetensors file of an ingredient.
 
-    `name` and `sha256` are those of the file in the repository; `stamp` was taken before `path` was hashed, and differs
-    once anybody has written to it since.
+    `name` and `sha256` are those of the file in the repository; the hash may still be on its way and is waited for when
+    it is asked for. `stamp` was taken before `path` was hashed, and differs once anybody has written to it since.
     """
 
     name: str
     path: Path
     size: int
-    sha256: str
+    hashing: str | Future[str] = field(compare=False)
     stamp: tuple[int, ...]
+
+    @property
+    def sha256(self) -> str:
+        """The hexadecimal sha256 of the file in the repository."""
+        return self.hashing if isinstance(self.hashing, str) else self.hashing.result()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WeightFile, (self.name, self.path, self.size, self.sha256, self.stamp)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,5 @@ from numpy.typing import NDArray
 from hfsoup.registry import Registry
 
 Array = NDArray[np.float64]
-MERGES: Registry[Callable[[Sequence[NDArray[np.floating]], Sequence[float]], Array]] = Registry(
-    "merge", "hfsoup.merges"
-)
+MERGES: Registry[Callable[[Iterable[NDArray[Any]], Sequence[float]], Array]] = Registry("merge", "hfsoup.merges")
 merge = MERGES.register

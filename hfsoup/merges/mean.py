@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +13,14 @@ from hfsoup.merges import Array, merge
 
 
 @merge("mean", paper="arXiv:2203.05482", summary="the arithmetic mean, weighted by the mix", needs_data=False)
-def mean(tensors: Sequence[NDArray[np.floating]], weights: Sequence[float]) -> Array:
-    """Sum wᵢθᵢ in float64; equal weights are summed first and scaled once."""
-    total = np.zeros(tensors[0].shape, np.float64)
-    if len(set(weights)) == 1:
-        for tensor in tensors:
-            total += tensor
+def mean(tensors: Iterable[NDArray[Any]], weights: Sequence[float]) -> Array:
+    """Sum wᵢθᵢ in float64, one tensor at a time; equal weights are summed first and scaled once."""
+    blocks, equal = iter(tensors), len(set(weights)) == 1
+    first = next(blocks)
+    # Zero comes first, so that no order of adding and taking away gives another sign of zero.
+    total = np.zeros(first.shape, np.float64)
+    for tensor, weight in zip(chain([first], blocks), weights, strict=True):
+        total += tensor if equal else np.multiply(tensor, weight, dtype=np.float64)
+    if equal:
         total *= weights[0]
-        return total
-    for tensor, weight in zip(tensors, weights, strict=True):
-        total += weight * tensor.astype(np.float64)
     return total

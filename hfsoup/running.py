@@ -1,0 +1,109 @@
+"""The mean of one set of ingredients after another, each by a pass over the file of the one that differs.
+
+A sum that was added to and subtracted from has to be the one that is written in the end, to the last bit. That holds
+where no partial sum was ever rounded: float32 has 24 significant bits and float64 53, so sums of float32 values are
+exact while the largest possible sum is at most 2²⁹ times the smallest value that is not zero. Blocks for which this is
+not sure are summed from all files, as the written soup is.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.average import Averager, Emit, Job
+from hfsoup.hashing import processors
+from hfsoup.types import Mix
+
+EXACT = 2.0**29
+NARROW = ("F32", "F16", "BF16")
+Members = frozenset[int]
+Step = tuple[int, int]
+
+
+class Running:
+    """Forms means as `Averager.average` does, and holds the sum of the set that the last one came from.
+
+    Memory: one float64 for every weight.
+    """
+
+    def __init__(self, averager: Averager) -> None:
+        self._averager = averager
+        self._jobs = list(averager.jobs())
+        self._sums: list[NDArray[np.float64] | None] = [None] * len(self._jobs)
+        self._held: Members = frozenset()
+        self._last: Members = frozenset()
+        self._used: Members = frozenset()
+        self._lows: dict[int, NDArray[np.float64]] = {}
+        self._highs: dict[int, NDArray[np.float64]] = {}
+
+    def average(self, mix: Mix, emit: Emit) -> None:
+        """The same blocks as `Averager.average` gives, from fewer files."""
+        target = frozenset(mix.members)
+        if len(target) == 1 or len(set(mix.coefficients) - {0.0}) > 1 or self._averager.merge.name != "mean":
+            self._averager.average(mix, emit)
+            return
+        if self._held and len(target ^ self._held) < 2:
+            lasting: list[Step] = []
+        elif self._held and len(target ^ self._last) < 2:
+            lasting = _steps(self._held, self._last)
+            self._held = self._last
+        else:
+            lasting, self._held, self._used = [(i, 1) for i in mix.members], target, frozenset()
+            self._sums = [None] * len(self._jobs)
+        passing = _steps(self._held, target)
+        self._last, self._used = target, self._used | self._held | target
+        for i in self._used - self._lows.keys():
+            self._lows[i], self._highs[i] = np.full(len(self._jobs), -1.0), np.zeros(len(self._jobs))
+        with ThreadPoolExecutor(processors()) as pool:
+            for _ in pool.map(lambda n: self._block(n, mix, emit, lasting, passing), range(len(self._jobs))):
+                pass
+        self._averager.unchanged(self._used)
+
+    def _block(self, n: int, mix: Mix, emit: Emit, lasting: list[Step], passing: list[Step]) -> None:
+        job = self._jobs[n]
+        if not job.plain or job.first.dtype not in NARROW:
+            self._averager.form(mix, emit, job)
+            return
+        held = self._sums[n]
+        if held is None:
+            held = self._sums[n] = np.zeros(job.count)
+        for i, sign in lasting:
+            block = self._read(n, i, job)
+            (np.add if sign > 0 else np.subtract)(held, block, out=held)
+        total = held
+        for i, sign in passing:
+            block = self._read(n, i, job)
+            total = held + block if sign > 0 else held - block
+        if self._exact(n):
+            emit(job.first, job.begin, self._averager.stored(mix, total * max(mix.coefficients), job))
+        else:
+            self._averager.form(mix, emit, job)
+
+    def _read(self, n: int, i: int, job: Job) -> NDArray[Any]:
+        block = self._averager.read(i, job, job.first.name)
+        if self._lows[i][n] < 0:
+            self._lows[i][n], self._highs[i][n] = _bounds(block)
+        return block
+
+    def _exact(self, n: int) -> bool:
+        """Whether every partial sum of this block was free of rounding, whatever the order."""
+        low = min(self._lows[i][n] for i in self._used)
+        return bool(sum(self._highs[i][n] for i in self._used) <= EXACT * low)
+
+
+def _steps(start: Members, end: Members) -> list[Step]:
+    """What to add (1) and to take away (-1)."""
+    return [*((i, 1) for i in sorted(end - start)), *((i, -1) for i in sorted(start - end))]
+
+
+def _bounds(block: NDArray[Any]) -> tuple[float, float]:
+    """The smallest magnitude that is not zero, infinity where all are, and the largest."""
+    bits = np.ascontiguousarray(block, np.float32).view(np.uint32) & np.uint32(0x7FFFFFFF)
+    high = bits.max()
+    # Zeros become the largest number, so that they are not the smallest.
+    low = (bits - np.uint32(1)).min() + np.uint32(1) if high else np.uint32(0x7F800000)
+    return float(low.view(np.float32)), float(high.view(np.float32))

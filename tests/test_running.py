@@ -1,0 +1,89 @@
+"""The weights that are scored are those that are written, whichever way the search went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from family import Family
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from hfsoup.average import Averager
+from hfsoup.hashing import stamp
+from hfsoup.running import Running
+from hfsoup.tensorfile import TensorFile
+from hfsoup.types import Family as Records
+from hfsoup.types import Ingredient, Mix, Source, WeightFile
+
+WIDE = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**100), max_value=2.0**100)
+NEAR = st.integers(-64, 64).map(lambda n: n / 64)
+
+
+def records(folder: Path, stacks: list[list[float]]) -> Records:
+    """A family of one tensor and a counter."""
+    ingredients = []
+    for n, values in enumerate(stacks):
+        path = folder / f"{n}.safetensors"
+        save_file({"w": np.array(values, np.float32), "n": np.array([n])}, path)
+        file = WeightFile(path.name, path, path.stat().st_size, str(n), stamp(path))
+        ingredients.append(Ingredient(Source(str(n), str(n)), folder, (file,)))
+    opened = TensorFile(ingredients[0].weights[0].path)
+    opened.close()
+    specs = tuple(opened.tensors.values())
+    return Records(tuple(ingredients), {}, ("a",), (specs,), (None,) * len(stacks))
+
+
+def formed(source: Averager | Running, mix: Mix) -> dict[tuple[str, int], bytes]:
+    """Every block of a mix."""
+    found: dict[tuple[str, int], bytes] = {}
+    source.average(mix, lambda spec, begin, block: found.update({(spec.name, begin): block.tobytes()}))
+    return found
+
+
+@st.composite
+def walks(draw: st.DrawFn) -> tuple[list[list[float]], list[tuple[int, ...]]]:
+    """Ingredients, and sets of them in an order that a search could have come along."""
+    count, size = draw(st.integers(2, 5)), draw(st.integers(1, 12))
+    values = draw(st.sampled_from((WIDE, NEAR, st.one_of(WIDE, NEAR))))
+    stacks = [draw(st.lists(values, min_size=size, max_size=size)) for _ in range(count)]
+    sets = st.sets(st.integers(0, count - 1), min_size=1).map(lambda s: tuple(sorted(s)))
+    return stacks, draw(st.lists(sets, min_size=1, max_size=8))
+
+
+@given(walks())
+@settings(max_examples=150, deadline=None)
+def test_a_running_sum_gives_the_bytes_of_the_average(walk: tuple[list[list[float]], list[tuple[int, ...]]]) -> None:
+    """After any walk from set to set, over any finite weights, each mean is that of summing all files, bit for bit."""
+    import tempfile
+
+    stacks, sets = walk
+    with tempfile.TemporaryDirectory() as folder, Averager(records(Path(folder), stacks)) as averager:
+        held = Running(averager)
+        for members in sets:
+            mix = Mix.of(members, len(stacks))
+            assert formed(held, mix) == formed(averager, mix), members
+
+
+def test_a_step_of_a_search_reads_one_file(vit: Family, monkeypatch: Any, alone: Path) -> None:
+    """A mix that differs from the one before in one ingredient is formed from that one's file."""
+    from hfsoup.check import check
+    from hfsoup.pull import pull
+    from hfsoup.resolve import resolve
+
+    seen: list[int] = []
+    family = check(pull(resolve(tuple(map(str, vit.folders)))))
+    with Averager(family) as averager:
+        read = averager.read
+        monkeypatch.setattr(averager, "read", lambda i, job, name: (seen.append(i), read(i, job, name))[1])
+        held, count = Running(averager), len(family)
+        formed(held, Mix.of((0, 1), count))
+        seen.clear()
+        formed(held, Mix.of((0, 1, 2), count))
+        assert set(seen) == {2}
+        formed(held, Mix.of((0, 1), count))
+        seen.clear()
+        formed(held, Mix.of((0,), count))
+        assert set(seen) == {0}
