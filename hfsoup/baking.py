@@ -151,9 +151,10 @@ def _measured(
         journal = Journal(cache() / "scores.sqlite", read=options.resume, notify=watch.note)
         scorer = Scorer(
             averager, chosen, world, journal,
-            batch_size=options.batch_size, bn=options.bn, calibration=images.calibration, advance=advance,
+            batch_size=options.batch_size, bn=options.bn, calibration=images.calibration, race=options.race,
+            advance=advance,
         )  # fmt: skip
-        search, mix = _search(family, options, watch, lambda mix: scorer.score(mix, images.selection))
+        search, mix = _search(family, options, watch, lambda mix, least: scorer.score(mix, images.selection, least))
         selection = search.score(mix.members)
         best = search.ranked[0]
         comparison = scorer.compare(mix, selection.bn, search.mix((best,)), images.test)
@@ -162,7 +163,7 @@ def _measured(
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     return Soup(
         family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
-        scorer.images_forwarded, images.notes, modes, statistics, clock.seconds,
+        scorer.images_forwarded, scorer.images_spared, images.notes, modes, statistics, clock.seconds,
     )  # fmt: skip
 
 
@@ -177,7 +178,9 @@ def _images(family: Family, options: Options, watch: Watch) -> Images:
         return load_images(options.request(), processor, family.labels, calibrate=calibrate, advance=advance)
 
 
-def _search(family: Family, options: Options, watch: Watch, score: Callable[[Mix], Any] | None) -> tuple[Search, Mix]:
+def _search(
+    family: Family, options: Options, watch: Watch, score: Callable[[Mix, float | None], Any] | None
+) -> tuple[Search, Mix]:
     names = tuple(map(str, family.ingredients))
     search = Search(names, score, options.rules(), lambda decision: watch.decision(names, decision))
     members = RECIPES.get(options.chosen_recipe).function(search)

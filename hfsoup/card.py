@@ -205,12 +205,13 @@ def _comparison(soup: Soup, names: list[str]) -> dict[str, Any] | None:
 
 
 def _number(soup: Soup, score: Any) -> str:
-    """A score: per cent for our own metrics, the metric's own number otherwise."""
+    """A score: per cent for our own metrics, the metric's own number otherwise; an upper bound as such."""
     if score is None:
         return "–"
     from hfsoup.metrics import OURS
 
-    return percent(score.value) if soup.options.metric in OURS else f"{score.value:.4f}"
+    number = percent(score.value) if soup.options.metric in OURS else f"{score.value:.4f}"
+    return f"at most {number}" if score.at_most else number
 
 
 def _interval(bounds: tuple[float, float] | None, form: str = "{:.2f}") -> str:

@@ -1,8 +1,10 @@
-"""Mixes become scores: the average flows into one model, which sees every image of a split."""
+"""Mixes become scores: the average flows into one model, which sees the images of a split until the outcome is sure."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,16 +14,18 @@ from numpy.typing import NDArray
 from hfsoup.average import Averager
 from hfsoup.calibrate import calibrate
 from hfsoup.candidate import Candidate, Statistics
+from hfsoup.comparison import compare
 from hfsoup.errors import SoupError
 from hfsoup.images import Split
 from hfsoup.journal import Journal, mix_key
 from hfsoup.metrics import Labels, Metric, hits
-from hfsoup.stats import bootstrap, mcnemar, wilson
+from hfsoup.racing import Course, cut, hardest_first
 from hfsoup.types import Comparison, Mix, Score
 from hfsoup.world import World
 
 Advance = Callable[[int], None]
 AVERAGE, RECALIBRATE = "average", "recalibrate"
+Results = dict[str, NDArray[Any]]
 
 
 class Scorer:
@@ -35,6 +39,7 @@ class Scorer:
         batch_size: images per forward pass, the same for every mix and any number of processes.
         bn: `average`, `recalibrate`, or `auto`, which scores both and keeps the better.
         calibration: the images for `recalibrate` and `auto`; None where the family has no batch norms.
+        race: whether a mix that is sure to be worse than asked for may be given up.
         advance: told of images as they are scored.
     """
 
@@ -48,43 +53,46 @@ class Scorer:
         batch_size: int = 64,
         bn: str = "average",
         calibration: Split | None = None,
+        race: bool = True,
         advance: Advance = lambda _: None,
     ) -> None:
         self._candidate = Candidate(averager, world.device)
         self._averager, self._metric, self._world, self._journal = averager, metric, world, journal
         self._batch, self._bn, self._calibration, self._advance = batch_size, bn, calibration, advance
-        self._found: dict[str, dict[str, Any]] = {}
+        self._race = race and metric.counts
+        self._found: dict[str, Results] = {}
+        self._orders: dict[str, NDArray[np.int64]] = {}
         self.images_forwarded = 0
+        self.images_spared = 0
 
-    def score(self, mix: Mix, split: Split) -> Score:
-        """The metric of `mix` on `split`, as it would be shipped: with the batch-norm statistics that score best."""
-        return max(self.scores(mix, split).values(), key=lambda score: score.key)
+    def score(self, mix: Mix, split: Split, least: float | None = None) -> Score:
+        """The metric of `mix` on `split`, as it would be shipped: with the batch-norm statistics that score best.
+
+        Args:
+            mix: the coefficients.
+            split: the images.
+            least: the fewest right answers that are of use; a mix that is sure to have fewer is given up.
+        """
+        found: list[Score] = []
+        for mode in self._modes(mix):
+            floor = least
+            if floor is not None:
+                # A mode counts only if it is better than the ones before it.
+                floor = max([floor, *(score.key + 1 for score in found if not score.at_most)])
+            found.append(self._score(self._course(mix, split, mode, floor), split, mode))
+        best = max(found, key=lambda score: (score.key, not score.at_most))
+        return replace(best, images=sum(score.images for score in found))
 
     def scores(self, mix: Mix, split: Split) -> dict[str, Score]:
-        """The metric of `mix` on `split` by batch-norm mode, `average` first.
-
-        One ingredient alone is left as it is: nothing was averaged that would need new statistics.
-        """
-        modes = (AVERAGE, RECALIBRATE) if self._bn == "auto" else (self._bn,)
-        if self._calibration is None or len(mix.members) == 1:
-            modes = (AVERAGE,)
-        return {mode: self._score(self.predict(mix, split, mode), split, mode) for mode in modes}
+        """The metric of `mix` on `split` by batch-norm mode, `average` first, each on all images."""
+        return {mode: self._score(self._course(mix, split, mode, None), split, mode) for mode in self._modes(mix)}
 
     def compare(self, soup: Mix, bn: str, best: Mix, split: Split) -> Comparison:
         """Score both on the test split, the soup with statistics of mode `bn`; how sure the difference is."""
-        first = self.predict(soup, split, bn)
-        second = first if soup == best else self.predict(best, split, AVERAGE)
+        first = self._course(soup, split, bn, None)
+        second = first if soup == best else self._course(best, split, AVERAGE, None)
         scores = self._score(first, split, bn), self._score(second, split, AVERAGE)
-        return compare(self._metric, first, second, split.labels, *scores)
-
-    def predict(self, mix: Mix, split: Split, bn: str) -> Labels:
-        """Images × `metric.top` class indices, the likeliest first, from the journal if they are there."""
-        depends = {"images": self._images(split), "top": self._metric.top, "batch": self._batch}
-        if bn == RECALIBRATE:
-            depends["calibration"] = self._images(self._calibration)
-        found = self._kept(mix, lambda: {"predictions": self._forwarded(mix, split, bn)}, **depends)
-        predictions: Labels = found["predictions"].astype(np.int64)
-        return predictions
+        return compare(self._metric, first.predictions, second.predictions, split.labels, *scores)
 
     def statistics(self, mix: Mix) -> Statistics:
         """The batch-norm statistics of `mix` on the calibration images."""
@@ -96,45 +104,101 @@ class Scorer:
             model = self._candidate.load(mix)
             return calibrate(model, self._candidate.norms, split, self._world, self._candidate.dtype)
 
-        return self._kept(mix, estimate, statistics=self._images(split))
+        return self._kept(self._key(mix, statistics=self._images(split)), estimate)
 
-    def _kept(self, mix: Mix, act: Callable[[], dict[str, Any]], **depends: Any) -> dict[str, Any]:
-        """What `act` finds for `mix`: once in this bake, and from the journal or kept in it if there is one."""
-        journal, averager = self._journal, self._averager
+    def _modes(self, mix: Mix) -> tuple[str, ...]:
+        """How a mix is scored. One ingredient alone stays as it is: nothing was averaged that needs new statistics."""
+        if self._calibration is None or len(mix.members) == 1:
+            return (AVERAGE,)
+        return (AVERAGE, RECALIBRATE) if self._bn == "auto" else (self._bn,)
+
+    def _course(self, mix: Mix, split: Split, bn: str, least: float | None) -> Course:
+        """The predictions of `mix` on `split`, or on as many images as show that `least` is out of reach."""
+        order = self._order(mix, split)
+        allowed = len(split) - int(least) if self._race and least is not None else None
+        key = self._predictions_key(mix, split, bn, order)
+
+        def run() -> Results:
+            return self._forwarded(mix, split, bn, order, allowed)
+
+        def enough(found: Results) -> bool:
+            return cut(found["predictions"], split.labels[order], self._batch, allowed).decided
+
+        found = self._kept(key, run, enough)
+        return Course.of(found["predictions"].astype(np.int64), order, split.labels, self._batch, allowed)
+
+    def _order(self, mix: Mix, split: Split) -> NDArray[np.int64]:
+        """The order in which `mix` sees the images: the hardest first once every ingredient was seen alone."""
+        if len(mix.members) == 1 or not self._metric.counts:
+            return np.arange(len(split))
+        if split.fingerprint not in self._orders:
+            size = len(self._averager.family)
+            plain = np.arange(len(split))
+            keys = [self._predictions_key(Mix.of((i,), size), split, AVERAGE, plain) for i in range(size)]
+            alone = [self._found[key]["sureness"] for key in keys if key in self._found]
+            self._orders[split.fingerprint] = hardest_first(alone) if len(alone) == size else plain
+        return self._orders[split.fingerprint]
+
+    def _predictions_key(self, mix: Mix, split: Split, bn: str, order: NDArray[np.int64]) -> str:
+        depends = {"images": self._images(split), "top": self._metric.top, "batch": self._batch}
+        if bn == RECALIBRATE:
+            depends["calibration"] = self._images(self._calibration)
+        return self._key(mix, order=hashlib.sha256(order.tobytes()).hexdigest(), **depends)
+
+    def _key(self, mix: Mix, **depends: Any) -> str:
+        averager = self._averager
         place = {"merge": averager.merge.name, "dtype": averager.dtype, "device": self._world.device.type}
-        key = mix_key(averager.family, mix, **place, **depends)
-        if key not in self._found:
-            kept = self._world.on_main(lambda: journal.get(key)) if journal else None
-            self._found[key] = act() if kept is None else kept
-            if journal and kept is None:
-                self._world.on_main(lambda: journal.put(key, self._found[key]))
-        return self._found[key]
+        return mix_key(averager.family, mix, **place, **depends)
+
+    def _kept(
+        self, key: str, act: Callable[[], Results], enough: Callable[[Results], bool] = lambda _: True
+    ) -> Results:
+        """What `act` finds: once in this bake, and from the journal, or kept in it, if there is one.
+
+        What is there already counts if it is `enough`.
+        """
+        journal, found = self._journal, self._found.get(key)
+        if found is None and journal:
+            found = self._world.on_main(lambda: journal.get(key))
+        if found is None or not (enough is None or enough(found)):
+            found = act()
+            if journal:
+                self._world.on_main(lambda: journal.put(key, found))
+        self._found[key] = found
+        return found
 
     @staticmethod
     def _images(split: Split | None) -> list[str]:
         return [split.fingerprint, split.pixels.name] if split else []
 
-    def _forwarded(self, mix: Mix, split: Split, bn: str) -> Labels:
-        """Predictions from a pass over the images."""
+    def _forwarded(self, mix: Mix, split: Split, bn: str, order: NDArray[np.int64], allowed: int | None) -> Results:
+        """Predictions in `order` from a pass over the images, until more than `allowed` are wrong."""
         statistics = self.statistics(mix) if bn == RECALIBRATE else None
         model = self._candidate.load(mix)
         if statistics:
             self._candidate.settle(statistics)
-        pixels = np.load(split.pixels, mmap_mode="r")
-        batches = range(0, len(split), self._batch)
-        mine = []
-        for n in range(self._world.index, len(batches), self._world.count):
-            mine.append((n, self._forward(model, pixels[batches[n] : batches[n] + self._batch])))
-            self._advance(len(mine[-1][1]) * self._world.count)
-        rows = sorted(self._world.gather(mine), key=lambda row: row[0])
-        found: Labels = np.concatenate([block for _, block in rows])
-        if len(found) != len(split):
-            raise SoupError(f"expected predictions for {len(split)} images, found {len(found)}", where=split.name)
-        self.images_forwarded += len(split)
-        return found.astype(np.int32)
+        pixels, world = np.load(split.pixels, mmap_mode="r"), self._world
+        starts = range(0, len(split), self._batch)
+        mine: list[tuple[int, Labels, NDArray[np.float32]]] = []
+        wrong = 0
+        for lap in range(0, len(starts), world.count):
+            if lap + world.index < len(starts):
+                rows = order[starts[lap + world.index] :][: self._batch]
+                mine.append((lap + world.index, *self._forward(model, pixels[rows], split.labels[rows])))
+                wrong += int((~hits(mine[-1][1], split.labels[rows])).sum())
+                self._advance(len(rows) * world.count)
+            if allowed is not None and world.sum(wrong, lap // world.count) > allowed:
+                break
+        done = sorted(world.gather(mine), key=lambda row: row[0])
+        predictions, sureness = (np.concatenate(blocks) for blocks in list(zip(*done, strict=True))[1:])
+        if allowed is None and len(predictions) != len(split):
+            raise SoupError(f"expected predictions for {len(split)} images, found {len(predictions)}", where=split.name)
+        self.images_forwarded += len(predictions)
+        self.images_spared += len(split) - len(predictions)
+        return {"predictions": predictions.astype(np.int32), "sureness": sureness}
 
-    def _forward(self, model: Any, block: NDArray[np.float32]) -> Labels:
-        """Predictions of one batch; a short one is filled up, so that every batch has the same shape."""
+    def _forward(self, model: Any, block: NDArray[np.float32], labels: Labels) -> tuple[Labels, NDArray[np.float32]]:
+        """Predictions of one batch, and the probability of each true class; a short batch is filled up."""
         full = np.concatenate([block, np.repeat(block[-1:], self._batch - len(block), axis=0)])
         with torch.inference_mode():
             images = torch.from_numpy(full).to(self._candidate.dtype).to(self._world.device)
@@ -142,33 +206,19 @@ class Scorer:
             if not torch.isfinite(logits).all():
                 raise SoupError("this mix gives logits that are NaN or infinite", hint="--dtype float32")
             top = min(self._metric.top, logits.shape[1])
-            return logits.topk(top, dim=1).indices.cpu().numpy()  # type: ignore[no-any-return]
+            sure = logits.softmax(1)[torch.arange(len(block)), torch.from_numpy(labels).to(logits.device)]
+            return logits.topk(top, dim=1).indices.cpu().numpy(), sure.cpu().numpy()
 
-    def _score(self, predictions: Labels, split: Split, bn: str) -> Score:
-        value = self._world.on_main(lambda: self._metric.value(predictions, split.labels))
+    def _score(self, course: Course, split: Split, bn: str) -> Score:
+        """The metric over a whole course; of one that was given up, the most that it could have reached."""
+        if course.at_most:
+            correct = len(split) - course.wrong
+            value = correct / len(split)
+            return Score(value, len(split), correct, bn=bn, images=course.seen, at_most=True)
+        value = self._world.on_main(lambda: self._metric.value(course.predictions, split.labels))
         if not np.isfinite(value):
             raise SoupError(f"the metric {self._metric.name} gave {value}", where=split.name)
         if not self._metric.counts:
-            return Score(value, len(split), bn=bn)
-        right = hits(predictions, split.labels)
-        return Score(value, len(split), int(right.sum()), right.astype(np.uint8).tobytes(), bn)
-
-
-def compare(metric: Metric, first: Labels, second: Labels, references: Labels, soup: Score, best: Score) -> Comparison:
-    """The comparison of two models from their predictions on the same images."""
-    if metric.counts and soup.correct is not None and best.correct is not None:
-        a, b = hits(first, references), hits(second, references)
-        p_value = mcnemar(only_first=int((a & ~b).sum()), only_second=int((b & ~a).sum()))
-        *_, difference = bootstrap(
-            value=lambda p, _: float(p.mean()),
-            first=a.astype(np.int64),
-            second=b.astype(np.int64),
-            references=references,
-        )
-        interval, best_interval = (wilson(correct=s.correct or 0, total=s.total) for s in (soup, best))
-        return Comparison(soup, best, interval, best_interval, difference, p_value)
-    if metric.plain is None:
-        return Comparison(soup, best, None, None, None, None)
-    return Comparison(
-        soup, best, *bootstrap(value=metric.plain, first=first, second=second, references=references), None
-    )
+            return Score(value, len(split), bn=bn, images=len(split))
+        right = hits(course.predictions, split.labels)
+        return Score(value, len(split), int(right.sum()), right.astype(np.uint8).tobytes(), bn, len(split))

@@ -91,12 +91,13 @@ class DatasetRecord(_Strict):
 
 
 class DecisionRecord(_Strict):
-    """One step of the search."""
+    """One step of the search; `at_most` where it was given up, and `score` is the most that it could have reached."""
 
     step: int
     action: Text
     ingredient: Text
     score: float
+    at_most: bool = False
     accepted: bool
     images: int
 

@@ -56,6 +56,7 @@ class Options:
         "auto", "Compute", f"batch-norm statistics: {', '.join(BN_MODES)}, which keeps what scores better"
     )
     calibration_split: str | None = _option(None, "Data", "the split to estimate batch norms on [train]")
+    race: bool = _option(True, "Compute", "give a mix up once it is sure to be turned down; decisions stay the same")
     resume: bool = _option(True, "Compute", "take scores that an earlier bake of the same bytes paid for")
     output: str | None = _option(None, "Result", "the folder to write [soup, soup-2, …]")
     overwrite: bool = _option(False, "Result", "replace the output folder if it is there")

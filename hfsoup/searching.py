@@ -40,14 +40,15 @@ class Search:
 
     Args:
         names: the ingredients, in the order given.
-        score: the score of a mix on the selection split; None where there is no data, then nothing can be ranked.
+        score: the score of a mix on the selection split, which may be given up once it is sure not to reach the `key`
+            that comes second, if one does; None where there is no data, then nothing can be ranked.
         observe: called with every decision as it is taken.
     """
 
     def __init__(
         self,
         names: Sequence[str],
-        score: Callable[[Mix], Score] | None,
+        score: Callable[[Mix, float | None], Score] | None,
         rules: Rules,
         observe: Callable[[Decision], None] = lambda _: None,
     ) -> None:
@@ -96,14 +97,20 @@ class Search:
         """The plain mean of `members`."""
         return Mix.of(members, len(self.names))
 
-    def score(self, members: tuple[int, ...]) -> Score:
-        """The selection score of the mean of `members`, measured once."""
+    def score(self, members: tuple[int, ...], least: float | None = None) -> Score:
+        """The selection score of the mean of `members`, measured once.
+
+        Args:
+            members: the ingredients.
+            least: a `key`; a score that cannot reach it may be an upper bound.
+        """
         mix = self.mix(members)
-        if mix not in self.scores:
+        known = self.scores.get(mix)
+        if known is None or (known.at_most and (least is None or known.key >= least)):
             if self._score is None:
                 raise UsageError("this recipe needs scores", hint="--dataset ORG/NAME, or --recipe uniform")
-            self.scores[mix] = self._score(mix)
-        return self.scores[mix]
+            self.scores[mix] = known = self._score(mix, least)
+        return known
 
     def start(self, members: tuple[int, ...]) -> None:
         """Begin the walk at the mean of `members`."""
@@ -117,10 +124,12 @@ class Search:
             members = tuple(i for i in self._current if i != ingredient)
         incumbent = self.score(self._current)
         fresh = self.mix(members) not in self.scores
-        candidate = self.score(members)
         rules = self.rules
+        # A count must reach the incumbent's, or pass it; numbers that are no counts are always measured in full.
+        counted = incumbent.correct is not None
+        candidate = self.score(members, incumbent.key + (rules.accept == ">") if counted else None)
         accepted = accepts(candidate=candidate, incumbent=incumbent, rule=rules.accept, margin=rules.margin)
-        images = candidate.total if fresh else 0
+        images = candidate.images if fresh else 0
         decision = Decision(len(self.trace) + 1, action, ingredient, candidate, accepted, images)
         self.trace.append(decision)
         self._observe(decision)

@@ -31,7 +31,8 @@ class Soup:
 
     `scores` are the ingredients' own on the selection split, None where there was no data; `best` is the index of the
     best ingredient; `modes` are the soup's selection scores by batch-norm mode, and `statistics` the re-estimated ones
-    if it is shipped with them; `path` is set once the soup is written and `pushed` once it is on the Hub.
+    if it is shipped with them; `images_spared` were not forwarded because the verdict was sure without them; `path` is
+    set once the soup is written and `pushed` once it is on the Hub.
     """
 
     family: Family
@@ -45,6 +46,7 @@ class Soup:
     best: int | None = None
     images: Images | None = None
     images_forwarded: int = 0
+    images_spared: int = 0
     notes: tuple[str, ...] = ()
     modes: dict[str, Score] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=dict, repr=False)
@@ -145,6 +147,7 @@ class Soup:
                 "action": d.action,
                 "ingredient": self.family.ingredients[d.ingredient].id,
                 "score": d.score.value,
+                "at_most": d.score.at_most,
                 "accepted": d.accepted,
                 "images": d.images,
             }
@@ -180,6 +183,7 @@ class Soup:
                 "test": c.best.value if c else None,
             },
             "images_forwarded": self.images_forwarded,
+            "images_spared": self.images_spared,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "pushed": vars(self.pushed) if self.pushed else None,
         }

@@ -74,7 +74,7 @@ def search(
     for name, other in zip(names[1:], loaded[1:], strict=True):
         _same(names[0], loaded[0], name, other)
 
-    def value(mix: Mix) -> Score:
+    def value(mix: Mix, _: float | None = None) -> Score:
         return Score(float(score(_combined(loaded, mix, merge)))) if score else Score(0.0)
 
     walk = Search(names, value if score else None, Rules(**rules))

@@ -148,7 +148,8 @@ class Score:
 
     `value` is the metric's own number (a fraction for accuracy); `correct` is the exact count of right answers where
     the metric counts them, and `hits` then holds one byte, 0 or 1, per image. `bn` is the mode of the batch-norm
-    statistics that it was measured with.
+    statistics that it was measured with, and `images` says how many were forwarded for it. Of a mix that was given up
+    before all images were seen, `value` and `correct` are the most that it could have reached, and `at_most` is set.
     """
 
     value: float
@@ -156,6 +157,8 @@ class Score:
     correct: int | None = None
     hits: bytes = field(default=b"", repr=False)
     bn: str = "average"
+    images: int = 0
+    at_most: bool = False
 
     @property
     def key(self) -> float:

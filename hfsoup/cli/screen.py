@@ -40,7 +40,8 @@ class Screen(Watch):
     def decision(self, names: tuple[str, ...], decision: Decision) -> None:
         """Print a step of the search."""
         mark = ("kept", "green") if decision.accepted else ("not kept", "dim")
-        name, score = plain(names[decision.ingredient]), f"  {decision.score.value:.4f}  "
+        bound = "≤" if decision.score.at_most else " "
+        name, score = plain(names[decision.ingredient]), f" {bound}{decision.score.value:.4f}  "
         self.console.print(Text.assemble(f"  {decision.step:>3} {decision.action:<4} ", name, score, mark))
 
     @contextmanager
@@ -114,7 +115,8 @@ def _closing(soup: Soup) -> Iterator[Text]:
         best = plain(soup.family.ingredients[soup.best])
         yield Text.assemble(f"best ingredient {c.best.value:.4f} (", best, ")")
         yield _verdict(c, alone=soup.mix.members == (soup.best,))
-        yield Text(f"{soup.images_forwarded:,} images forwarded")
+        whole = soup.images_forwarded + soup.images_spared
+        yield Text(f"{soup.images_forwarded:,} images forwarded, of {whole:,} that full evaluation would have taken")
     else:
         yield Text("nothing was measured: without --dataset it is not known whether the soup is better")
     if soup.path:

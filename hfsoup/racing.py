@@ -1,0 +1,74 @@
+"""Exact racing: a mix is given up once no answer to the images that are left could change the verdict.
+
+Every mix of a search sees the images in one order, the hardest first, in the same batches; so an error that decides
+comes early, and a mix that is seen to the end scores what it would have scored without a race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.metrics import Labels, hits
+
+
+@dataclass(frozen=True)
+class Course:
+    """Predictions, images × top, in the order of the split; or, `at_most`, those that were enough to give up.
+
+    `seen` images decided, `wrong` of them were wrong.
+    """
+
+    predictions: Labels
+    seen: int
+    wrong: int
+    at_most: bool
+
+    @classmethod
+    def of(
+        cls, predictions: Labels, order: NDArray[np.int64], labels: Labels, batch: int, allowed: int | None
+    ) -> Course:
+        """From predictions in `order`, which may end before the last image; cut where `allowed` errors are exceeded."""
+        end = cut(predictions, labels[order], batch, allowed)
+        if end.at_most:
+            return cls(predictions[: end.seen], end.seen, end.wrong, at_most=True)
+        placed = np.empty_like(predictions)
+        placed[order] = predictions
+        return cls(placed, end.seen, end.wrong, at_most=False)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a race ends: after `seen` images, `wrong` of them wrong, before the last one if `at_most`.
+
+    Not `decided` if more predictions are needed.
+    """
+
+    seen: int
+    wrong: int
+    at_most: bool
+    decided: bool
+
+
+def cut(predictions: Labels, labels: Labels, batch: int, allowed: int | None) -> Cut:
+    """The first end of a batch at which more than `allowed` answers are wrong, however many more there are.
+
+    So what is reported does not depend on how many images other processes or an earlier bake went on for.
+    """
+    wrong = np.cumsum(~hits(predictions, labels[: len(predictions)]))
+    whole = len(predictions) == len(labels)
+    if allowed is not None:
+        ends = np.append(np.arange(batch - 1, len(wrong), batch), len(wrong) - 1)
+        over = ends[wrong[ends] > allowed]
+        if len(over) and over[0] + 1 < len(labels):
+            return Cut(int(over[0]) + 1, int(wrong[over[0]]), at_most=True, decided=True)
+    return Cut(len(predictions), int(wrong[-1]), at_most=False, decided=whole)
+
+
+def hardest_first(sureness: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
+    """Rows by the mean probability that the ingredients give the true class, least first; ties as they come."""
+    mean = np.mean([s.astype(np.float64) for s in sureness], axis=0)
+    return np.argsort(mean, kind="stable")
