@@ -39,7 +39,7 @@ def searched(recipe: str, size: int, scores: Scores, rules: Rules) -> tuple[list
 
     search = Search([f"m{i}" for i in range(size)], score, rules)
     found = RECIPES.get(recipe).function(search)
-    return sorted(found), [(d.action, d.ingredient, d.accepted) for d in search.trace]
+    return sorted(found.members), [(d.action, d.ingredient, d.accepted) for d in search.trace]
 
 
 def better(new: int, old: int, accept: str) -> bool:
