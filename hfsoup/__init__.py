@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hfsoup.baking import bake as bake
+    from hfsoup.callback import SoupCallback as SoupCallback
     from hfsoup.errors import SoupError as SoupError
     from hfsoup.soup import Soup as Soup
     from hfsoup.statedicts import Found as Found
@@ -19,9 +20,10 @@ _HOMES = {
     "search": "hfsoup.statedicts",
     "Found": "hfsoup.statedicts",
     "Soup": "hfsoup.soup",
+    "SoupCallback": "hfsoup.callback",
     "SoupError": "hfsoup.errors",
 }
-__all__ = ["Found", "Soup", "SoupError", "__version__", "bake", "search"]
+__all__ = ["Found", "Soup", "SoupCallback", "SoupError", "__version__", "bake", "search"]
 
 
 def __getattr__(name: str) -> object:

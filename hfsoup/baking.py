@@ -23,7 +23,7 @@ from hfsoup.recipes import RECIPES
 from hfsoup.resolve import resolve
 from hfsoup.searching import Search
 from hfsoup.soup import Soup
-from hfsoup.types import Family, Mix, Source
+from hfsoup.types import Family, Mix, Score, Source
 from hfsoup.watch import Watch
 from hfsoup.world import World
 
@@ -62,7 +62,7 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
         if options.dataset:
             soup = _measured(patterns, options, watch, clock, world, averager)
         else:
-            mix = _search(family, options, watch, None)[1]
+            mix = searched(family, options, watch, None)[1]
             soup = Soup(family, mix, options, patterns, (None,) * len(family), seconds=clock.seconds)
         return world.on_main(lambda: deliver(soup, watch, clock))
 
@@ -154,8 +154,8 @@ def _measured(
             batch_size=options.batch_size, bn=options.bn, calibration=images.calibration, race=options.race,
             advance=advance,
         )  # fmt: skip
-        search, mix = _search(family, options, watch, lambda mix, least: scorer.score(mix, images.selection, least))
-        selection = search.score(mix.members)
+        search, mix = searched(family, options, watch, lambda mix, least: scorer.score(mix, images.selection, least))
+        selection = search.score(mix)
         best = search.ranked[0]
         comparison = scorer.compare(mix, selection.bn, search.mix((best,)), images.test)
         statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else {}
@@ -172,21 +172,22 @@ def _images(family: Family, options: Options, watch: Watch) -> Images:
     from hfsoup.images import load_images
     from hfsoup.models import image_processor
 
-    processor = image_processor(family.reference.folder)
+    processor = image_processor(family.reference.processor_folder)
     calibrate = IMAGES if family.has_batch_norm and options.bn != "average" else 0
     with watch.stage("Preparing images", unit="images") as advance:
         return load_images(options.request(), processor, family.labels, calibrate=calibrate, advance=advance)
 
 
-def _search(
-    family: Family, options: Options, watch: Watch, score: Callable[[Mix, float | None], Any] | None
+def searched(
+    family: Family, options: Options, watch: Watch, score: Callable[[Mix, float | None], Score] | None
 ) -> tuple[Search, Mix]:
+    """The recipe's walk over a family, and the mix where it ends."""
     names = tuple(map(str, family.ingredients))
     search = Search(names, score, options.rules(), lambda decision: watch.decision(names, decision))
-    members = RECIPES.get(options.chosen_recipe).function(search)
+    mix = RECIPES.get(options.chosen_recipe).function(search)
     for i in search.left_out:
         watch.note(f"{names[i]} is below --min-score {options.min_score}; left out")
-    return search, search.mix(members)
+    return search, mix
 
 
 def _bytes(sources: tuple[Source, ...]) -> int:

@@ -17,13 +17,13 @@ from hfsoup.hub import api
 from hfsoup.licences import agreed, license_of
 from hfsoup.merges import MERGES
 from hfsoup.names import flat
+from hfsoup.options import Options
 from hfsoup.recipes import RECIPES
 from hfsoup.shipped import shipped
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from hfsoup.options import Options
     from hfsoup.soup import Soup
     from hfsoup.types import Ingredient
 
@@ -31,6 +31,10 @@ CITATIONS = {
     "arXiv:2203.05482": (
         "Wortsman et al., Model soups: averaging weights of multiple fine-tuned models improves accuracy without"
         " increasing inference time, ICML 2022, https://arxiv.org/abs/2203.05482"
+    ),
+    "arXiv:2209.14981": (
+        "Kaddour, Stop wasting my time! Saving days of ImageNet and BERT training with latest weight averaging, 2022,"
+        " https://arxiv.org/abs/2209.14981"
     ),
     "arXiv:2301.10092": (
         "Dansereau, Sobral, Bhogal and Zalai, Model soups to increase inference without increasing compute time, 2023,"
@@ -50,7 +54,7 @@ def card(soup: Soup) -> str:
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["model-soup", "merge", "hfsoup"],
-        base_model=sorted({flat(i.id) for i in used if i.source.revision}) or None,
+        base_model=sorted({flat(i.source.repo) for i in used if i.source.revision}) or None,
         license=soup.options.license or agreed(used),
         datasets=[flat(soup.images.dataset)] if soup.images and soup.images.revision else None,
         metrics=[_metric(soup)] if soup.images else None,
@@ -136,6 +140,9 @@ def _values(soup: Soup) -> dict[str, Any]:
             }
             for n, i, w, s in zip(names, soup.family.ingredients, soup.mix.coefficients, soup.scores, strict=True)
         ],
+        "scored": any(score is not None for score in soup.scores),
+        "best": names[soup.best] if soup.best is not None else "",
+        "best_selection": _number(soup, soup.scores[soup.best]) if soup.best is not None else "",
         "home": json.dumps(flat(soup.options.push or "PATH/TO/THIS/FOLDER")),
         "used": len(soup.mix.members),
         "trace": [{"d": d, "name": names[d.ingredient], "score": _number(soup, d.score)} for d in soup.trace],
@@ -224,8 +231,13 @@ def _folder(ingredient: Ingredient) -> str:
 
 
 def _public(soup: Soup) -> Options:
-    """The options, a local dataset by its last name only."""
+    """The options that bake this soup again, a local dataset by its last name only."""
     options, images = soup.options, soup.images
+    if images is None and soup.selection is not None:
+        # Scored elsewhere, where a command cannot go: the weights that were found say it all.
+        given = ",".join(map(repr, soup.mix.coefficients))
+        kept = {name: getattr(options, name) for name in ("merge", "dtype", "license")}
+        return Options(recipe="weighted", weights=given, **kept)
     if images is None or images.revision:
         return options
     return replace(options, dataset=Path(images.dataset).name)
@@ -237,8 +249,10 @@ def _name(ingredient: Ingredient) -> str:
 
 def _link(ingredient: Ingredient) -> str | None:
     source = ingredient.source
-    place = quote(source.id, safe="/", errors="replace")
-    return f"{api().endpoint}/{place}/tree/{source.revision}" if source.revision else None
+    if source.revision is None:
+        return None
+    place, below = (quote(part, safe="/", errors="replace") for part in (source.repo, source.subfolder))
+    return f"{api().endpoint}/{place}/tree/{source.revision}" + (f"/{below}" if below else "")
 
 
 def _dataset(soup: Soup) -> str:

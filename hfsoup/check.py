@@ -141,7 +141,7 @@ def _processor_differences(first: Checkpoint, other: Checkpoint) -> Iterator[str
         return
     from hfsoup.models import effective_processor
 
-    expected, found = (effective_processor(one.ingredient.folder) for one in (first, other))
+    expected, found = (effective_processor(one.ingredient.processor_folder) for one in (first, other))
     for key in sorted((expected.keys() | found.keys()) - SILENT_PROCESSOR):
         if expected.get(key) != found.get(key):
             yield f"image processing: {flat(key)} is {_value(found, key)}, expected {_value(expected, key)}"

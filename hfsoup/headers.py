@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hfsoup.errors import SoupError
 from hfsoup.hub import answers, api, side_by_side
-from hfsoup.pull import fetch_configs, needed
+from hfsoup.pull import fetch_configs, needed, placed
 from hfsoup.tensorfile import MAX_HEADER
 from hfsoup.types import Ingredient, RemoteFile, Source, WeightFile
 
@@ -38,8 +38,9 @@ def _outline(source: Source, scratch: Path) -> Ingredient:
         with path.open("wb") as hollow:
             hollow.write(header)
             hollow.truncate(max(file.size, len(header)))
-        weights.append(WeightFile(file.name, path, file.size, file.sha256 or file.blob, ()))
-    return Ingredient(source, fetch_configs(source), tuple(weights))
+        name = file.name.removeprefix(f"{source.subfolder}/")
+        weights.append(WeightFile(name, path, file.size, file.sha256 or file.blob, ()))
+    return placed(source, fetch_configs(source), tuple(weights))
 
 
 def _header(source: Source, file: RemoteFile, where: str) -> bytes:
@@ -57,5 +58,5 @@ def _ranges(source: Source, file: RemoteFile) -> Callable[[int, int], bytes]:
 
     hub = api()
     files = HfFileSystem(endpoint=hub.endpoint, token=hub.token)
-    path = f"{source.id}@{source.revision}/{file.name}"
+    path = f"{source.repo}@{source.revision}/{file.name}"
     return lambda begin, end: bytes(files.cat_file(path, start=begin, end=end))

@@ -22,7 +22,7 @@ def license_of(ingredient: Ingredient) -> str | None:
 
     The licence `other` comes with the name that the card gives it, as in `other (my-licence)`.
     """
-    path = ingredient.folder / "README.md"
+    path = ingredient.card
     if not path.is_file():
         return None
     with path.open("rb") as file:

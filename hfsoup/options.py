@@ -35,6 +35,10 @@ class Options:
     min_score: float | None = _option(None, "Search", "leave out ingredients that score less alone")
     max_ingredients: int | None = _option(None, "Search", "the most ingredients in the soup")
     keep_best: bool = _option(False, "Search", "pruned never drops the best ingredient")
+    last: int = _option(5, "Search", "latest: how many checkpoints, the last ones in the order given")
+    decay: float = _option(1.0, "Search", "latest: each checkpoint weighs this much of the next newer one")
+    weights: str | None = _option(None, "Search", "weighted: a weight for each ingredient, as in 0.5,0.3,0.2")
+    temperature: float = _option(0.01, "Search", "weighted, without weights: T of e^(score/T); small favours the best")
     include_soups: bool = _option(False, "Search", "a glob may pick up soups too")
     seed: int = _option(0, "Search", "the order of greedy-random")
     dataset: str | None = _option(None, "Data", "a dataset on the Hub, or a local folder or file")
@@ -105,7 +109,17 @@ class Options:
     def rules(self) -> Rules:
         """What the search honours."""
         return Rules(
-            self.accept, self.margin, self.passes, self.seed, self.min_score, self.max_ingredients, self.keep_best
+            self.accept,
+            self.margin,
+            self.passes,
+            self.seed,
+            self.min_score,
+            self.max_ingredients,
+            self.keep_best,
+            self.last,
+            self.decay,
+            _numbers(self.weights),
+            self.temperature,
         )
 
     def request(self) -> Request:
@@ -142,3 +156,13 @@ class Options:
             if value is not True:
                 words.append(str(value))
         return shlex.join(words)
+
+
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    """The numbers between commas."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"expected weights as in 0.5,0.3,0.2, found {text!r}") from error

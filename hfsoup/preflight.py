@@ -235,7 +235,7 @@ def _facts(ingredient: Ingredient) -> dict[str, Any]:
     from huggingface_hub import ModelCard
 
     checkpoint = inspect(ingredient)
-    path = ingredient.folder / "README.md"
+    path = ingredient.card
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     data = ModelCard(text, ignore_metadata_errors=True).data
     tags = data.get("tags") or []

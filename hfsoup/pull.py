@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import shlex
 import stat
@@ -18,10 +19,12 @@ from hfsoup.hub import AGAIN, side_by_side, told
 from hfsoup.names import flat, listed
 from hfsoup.pickles import convert
 from hfsoup.tensorfile import TensorFile
-from hfsoup.types import Ingredient, RemoteFile, Source, WeightFile
+from hfsoup.types import CARD, PROCESSORS, Ingredient, RemoteFile, Source, WeightFile
 from hfsoup.untrusted import read_json
 
-CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "README.md")
+CONFIGS = ("config.json", *PROCESSORS, CARD)
+CHECKPOINT = re.compile(r"checkpoint-\d+")
+"""How a Trainer names the checkpoints in the folder of a run."""
 # Looked for in this order; a pattern with an index holds the shards that the index names.
 LAYOUTS = (
     ("model.safetensors", None),
@@ -50,7 +53,8 @@ def pull(
     jobs = [(source, file) for source in sources if not source.folder for file in needed(source)]
     with told(notify):
         paths = side_by_side(lambda job: _fetch(job[0], job[1], advance), jobs)
-    homes = {source: path for (source, file), path in zip(jobs, paths, strict=True) if file.name == "config.json"}
+    configs = {source: posixpath.join(source.subfolder, "config.json") for source in sources}
+    homes = {source: path for (source, file), path in zip(jobs, paths, strict=True) if file.name == configs[source]}
     pool = ThreadPoolExecutor(processors())
     try:
         return tuple(_ingredient(source, source.folder or homes[source].parent, pool) for source in sources)
@@ -61,11 +65,23 @@ def pull(
 
 def needed(source: Source) -> list[RemoteFile]:
     """The files of a Hub source that a soup needs; also what a plan counts."""
-    files = {file.name: file for file in source.files}
+    files = _below(source, source.subfolder)
     weights = weight_names(files, where=str(source))
     if "config.json" not in files:
         raise SoupError("expected config.json, found none", where=str(source), hint="is this a transformers model?")
-    return [files[name] for name in dict.fromkeys([*CONFIGS, *weights]) if name in files]
+    own = [files[name] for name in dict.fromkeys([*CONFIGS, *weights]) if name in files]
+    parent, _, last = source.subfolder.rpartition("/")
+    if not CHECKPOINT.fullmatch(last):
+        return own
+    shared = _below(source, parent)
+    lacking = [names for names in (PROCESSORS, (CARD,)) if not files.keys() & set(names)]
+    return [*own, *(shared[name] for names in lacking for name in names if name in shared)]
+
+
+def _below(source: Source, folder: str) -> dict[str, RemoteFile]:
+    """The files of a Hub source that are in a folder of its repository, by their names from there on."""
+    prefix = f"{folder}/" if folder else ""
+    return {file.name[len(prefix) :]: file for file in source.files if file.name.startswith(prefix)}
 
 
 def weight_names(names: Iterable[str], *, where: str) -> list[str]:
@@ -80,17 +96,17 @@ def weight_names(names: Iterable[str], *, where: str) -> list[str]:
 
 
 def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) -> Path:
-    path = fetch(source.id, file, source.revision or "", kind="model")
+    path = fetch(source.repo, file, source.revision or "", kind="model")
     advance(file.size)
     return path
 
 
 def _ingredient(source: Source, folder: Path, pool: ThreadPoolExecutor) -> Ingredient:
     """The ingredient in a folder, any pickle turned into safetensors; its files are being hashed in `pool`."""
-    names = weight_names(_present(source, folder), where=str(source))
+    names = weight_names(_present(source, folder, source.subfolder), where=str(source))
     index = next((name for name in names if name.endswith(".index.json")), None)
     homes = _shards(folder / index, names, where=f"{source}, {index}") if index else {}
-    hashes = {file.name: file.sha256 for file in source.files}
+    hashes = {name: file.sha256 for name, file in _below(source, source.subfolder).items()}
     weights = []
     for name in sorted(set(homes.values())) if index else names:
         path, where = folder / name, f"{source}, {name}"
@@ -106,7 +122,7 @@ def _ingredient(source: Source, folder: Path, pool: ThreadPoolExecutor) -> Ingre
         weights.append(file)
     if index:
         _agree(homes, weights, source)
-    return Ingredient(source, folder, tuple(weights))
+    return placed(source, folder, tuple(weights))
 
 
 def _hashed(path: Path, before: tuple[int, ...], where: str) -> str:
@@ -121,13 +137,24 @@ def _unchanged(path: Path, before: tuple[int, ...], where: str) -> None:
         raise SoupError("the file changed while it was read", where=where, hint=AGAIN)
 
 
-def _present(source: Source, folder: Path) -> list[str]:
+def placed(source: Source, folder: Path, weights: tuple[WeightFile, ...]) -> Ingredient:
+    """The ingredient in a folder; a Trainer's checkpoint takes what it lacks from the folder of its run."""
+    whole = source.folder is None and not source.subfolder
+    if whole or not CHECKPOINT.fullmatch(folder.name):
+        return Ingredient(source, folder, weights)
+    found = Ingredient(source, folder, weights, folder.parent)
+    if folder.parent in (found.processor_folder, found.card.parent):
+        _present(source, folder.parent, posixpath.dirname(source.subfolder))
+    return found
+
+
+def _present(source: Source, folder: Path, below: str) -> list[str]:
     """The names that count: on the Hub those listed at the commit, in a local folder those of plain files.
 
     Raises:
         SoupError: a file that would be read is a link, a pipe, or not one that the Hub lists.
     """
-    known = [file.name for file in source.files]
+    known = list(_below(source, below)) if not source.folder else []
     found = sorted(os.listdir(folder))  # noqa: PTH208 - names are wanted
     for name in (name for name in found if name in CONFIGS or _is_weights(name)):
         where = f"{source}, {name}"
@@ -170,14 +197,15 @@ def _agree(homes: dict[str, str], weights: Sequence[WeightFile], source: Source)
 
 def fetch_configs(source: Source) -> Path:
     """What a Hub source says of itself without its weights, in the folder of its commit in the cache."""
-    small = [file for file in needed(source) if file.name in CONFIGS]
+    small = [file for file in needed(source) if posixpath.basename(file.name) in CONFIGS]
     return side_by_side(lambda file: _fetch(source, file), small)[0].parent
 
 
 def pull_all(source: Source) -> Path:
-    """Every file of a Hub source, in the folder of its commit in the cache."""
-    paths = side_by_side(lambda file: _fetch(source, file), source.files)
-    homes = [path for path, file in zip(paths, source.files, strict=True) if "/" not in file.name]
+    """Every file of a Hub source, in its folder of the commit in the cache."""
+    files = _below(source, source.subfolder)
+    paths = side_by_side(lambda file: _fetch(source, file), list(files.values()))
+    homes = [path for path, name in zip(paths, files, strict=True) if "/" not in name]
     if not homes:
-        raise SoupError("the repository is empty", where=str(source))
+        raise SoupError("there are no files here", where=str(source))
     return homes[0].parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 SOUP_TAG = "model-soup"
 _WILD = re.compile(r"[*?\[]")
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
+_PLAIN = re.compile(r"[\w.\-]+(/[\w.\-]+)*")
+_CHECKPOINTS = "checkpoint-*"
 _TAME = re.compile(r"(?!.*(^|/)\.{0,2}(/|$))[^\\\x00-\x1f\x7f]+")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A repository or folder that a pattern stands for, not pinned yet."""
+    """A repository, one of its subfolders, or a folder that a pattern stands for, not pinned yet."""
 
     id: str
     revision: str | None
@@ -46,7 +48,9 @@ def resolve(
     """Pin every ingredient that `patterns` name, in the order given; a glob's matches come in natural order.
 
     Args:
-        patterns: `org/name`, `org/glob-*`, either with `@REVISION`, local folders, globs of local folders.
+        patterns: `org/name`, `org/glob-*`, either with a subfolder or a glob of them, as in `org/run/checkpoint-*`, and
+            with `@REVISION`; local folders, globs of local folders. A local folder without a model of its own stands
+            for the `checkpoint-*` in it.
         exclude: a repository that a glob must not pick up, the push target.
         include_soups: let a glob pick up soups too.
         notify: told about everything that is left out.
@@ -82,26 +86,44 @@ def _expand(pattern: str) -> list[Candidate]:
     folders = _folders(pattern)
     if folders is not None:
         return folders
-    name, _, revision = pattern.partition("@")
-    ids = _matching(name) if _WILD.search(name) else [Candidate(name, None, None)]
-    if not revision:
-        return ids
-    if not _WILD.search(revision):
-        return [Candidate(c.id, revision, None, c.soup) for c in ids]
-    return list(chain.from_iterable(_revisions(c, revision) for c in ids))
+    place, _, revision = pattern.partition("@")
+    name, below = _parts(place)
+    found = _matching(name) if _WILD.search(name) else [Candidate(name, None, None)]
+    if _WILD.search(revision):
+        found = list(chain.from_iterable(_revisions(c, revision) for c in found))
+    elif revision:
+        found = [replace(c, revision=revision) for c in found]
+    if not below:
+        return found
+    if not _WILD.search(below):
+        return [replace(c, id=f"{c.id}/{below}") for c in found]
+    return list(chain.from_iterable(_subfolders(c, below) for c in found))
+
+
+def _parts(place: str) -> tuple[str, str]:
+    """A repository, and a subfolder of it or nothing."""
+    words = place.split("/")
+    return "/".join(words[:2]), "/".join(words[2:])
 
 
 def _folders(pattern: str) -> list[Candidate] | None:
     """Local model folders that match, or None where the pattern is meant for the Hub."""
     text = str(Path(pattern).expanduser()) if pattern.startswith("~") else pattern
-    local = text.startswith((".", "/")) or text.count("/") > 1
+    below = text.count("/") > 1 and "@" not in text and Path(text.split("/")[0]).exists()
+    local = text.startswith((".", "/")) or below
     matches = [Path(text)] if Path(text).is_dir() else [Path(m) for m in glob.glob(text)]  # noqa: PTH207
-    models = [m for m in matches if (m / "config.json").is_file()]
+    models = list(chain.from_iterable(_models(match) for match in matches))
     if not models and not local:
         return None
     if not models and len(matches) == 1 and matches[0].is_dir():
         raise UsageError("expected a model folder, found no config.json", where=str(matches[0]))
     return [Candidate(str(m), None, m, _is_soup(m)) for m in sorted(models, key=lambda m: natural(str(m)))]
+
+
+def _models(folder: Path) -> list[Path]:
+    """The folder itself if it holds a model, else the checkpoints of the run that it is the output folder of."""
+    several = [folder] if (folder / "config.json").is_file() else folder.glob(_CHECKPOINTS)
+    return [found for found in several if (found / "config.json").is_file()]
 
 
 def _is_soup(folder: Path) -> bool:
@@ -127,6 +149,15 @@ def _revisions(candidate: Candidate, pattern: str) -> list[Candidate]:
     return [Candidate(candidate.id, name, None, candidate.soup) for name in sorted(names, key=natural)]
 
 
+def _subfolders(candidate: Candidate, pattern: str) -> list[Candidate]:
+    """The models in subfolders of a repository that match a glob, all at the commit that was listed."""
+    listed = _pin(candidate, candidate.id)
+    folders = [file.name.rpartition("/")[0] for file in listed.files if file.name.endswith("/config.json")]
+    found = [f for f in folders if fnmatchcase(f, pattern) and f.count("/") == pattern.count("/")]
+    plain = sorted((f for f in found if _PLAIN.fullmatch(f)), key=natural)
+    return [Candidate(f"{listed.id}/{f}", listed.revision, None, candidate.soup) for f in plain]
+
+
 def _left_out(
     candidate: Candidate, pattern: str, exclude: str | None, include_soups: bool, notify: Callable[[str], None]
 ) -> bool:
@@ -150,13 +181,14 @@ def _pin(candidate: Candidate, asked: str) -> Source:
     with answers(where):
         info = _info(api(), candidate)
         files = tuple(_remote(s) for s in info.siblings or () if _TAME.fullmatch(s.rfilename))
-        if not _SHA1.fullmatch(info.sha or "") or not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", info.id):
+        if not _SHA1.fullmatch(info.sha or "") or not _PLAIN.fullmatch(info.id) or info.id.count("/") > 1:
             raise HubError(f"expected a name and a commit, found {info.id!r} and {info.sha!r}", where=where)
-    return Source(info.id, asked, info.sha, None, files)
+    below = _parts(candidate.id)[1]
+    return Source(f"{info.id}/{below}" if below else info.id, asked, info.sha, None, files)
 
 
 def _info(hub: HfApi, candidate: Candidate) -> ModelInfo:
-    return hub.model_info(candidate.id, revision=candidate.revision, files_metadata=True)
+    return hub.model_info(_parts(candidate.id)[0], revision=candidate.revision, files_metadata=True)
 
 
 def _remote(sibling: RepoSibling) -> RemoteFile:

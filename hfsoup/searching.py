@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from hfsoup.errors import SoupError, UsageError
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rules:
-    """What every recipe honours; `max_ingredients` is a hard cap, `min_score` a floor for single ingredients."""
+    """What every recipe honours: `max_ingredients` is a hard cap, `min_score` a floor for single ingredients.
+
+    `last` and `decay` are those of the recipe latest, `weights` and `temperature` those of weighted.
+    """
 
     accept: str = ">="
     margin: float = 0.0
@@ -23,6 +27,10 @@ class Rules:
     min_score: float | None = None
     max_ingredients: int | None = None
     keep_best: bool = False
+    last: int = 5
+    decay: float = 1.0
+    weights: tuple[float, ...] | None = None
+    temperature: float = 0.01
 
     def __post_init__(self) -> None:
         if self.accept not in (">=", ">"):
@@ -33,6 +41,14 @@ class Rules:
             raise UsageError(f"max-ingredients must be at least 1, found {self.max_ingredients}")
         if self.margin < 0:
             raise UsageError(f"margin must not be negative, found {self.margin}")
+        if self.last < 1:
+            raise UsageError(f"last must be at least 1, found {self.last}")
+        if not 0 < self.decay <= 1:
+            raise UsageError(f"decay must be over 0 and at most 1, found {self.decay}")
+        if self.weights is not None and not (sum(self.weights) < inf and sum(self.weights) > 0 <= min(self.weights)):
+            raise UsageError(f"weights must not be negative, nor all 0, found {self.weights}")
+        if not 0 < self.temperature < inf:
+            raise UsageError(f"temperature must be over 0, found {self.temperature}")
 
 
 class Search:
@@ -67,7 +83,7 @@ class Search:
             if self._score is None:
                 self._ranked = tuple(order)
             else:
-                scores = [self.score((i,)) for i in order]
+                scores = [self.score(self.mix((i,))) for i in order]
                 self._ranked = tuple(
                     sorted((i for i in order if self._above_floor(scores[i])), key=lambda i: -scores[i].key)
                 )
@@ -97,14 +113,17 @@ class Search:
         """The plain mean of `members`."""
         return Mix.of(members, len(self.names))
 
-    def score(self, members: tuple[int, ...], least: float | None = None) -> Score:
-        """The selection score of the mean of `members`, measured once.
+    def weighted(self, weights: dict[int, float]) -> Mix:
+        """The mean weighted by `weights`, ingredient to weight, in any scale."""
+        return Mix.weighted(weights, len(self.names))
+
+    def score(self, mix: Mix, least: float | None = None) -> Score:
+        """The selection score of a mix, measured once.
 
         Args:
-            members: the ingredients.
+            mix: the coefficients.
             least: a `key`; a score that cannot reach it may be an upper bound.
         """
-        mix = self.mix(members)
         known = self.scores.get(mix)
         if known is None or (known.at_most and (least is None or known.key >= least)):
             if self._score is None:
@@ -122,12 +141,12 @@ class Search:
             members = (*self._current, ingredient)
         else:
             members = tuple(i for i in self._current if i != ingredient)
-        incumbent = self.score(self._current)
-        fresh = self.mix(members) not in self.scores
+        incumbent, mix = self.score(self.mix(self._current)), self.mix(members)
+        fresh = mix not in self.scores
         rules = self.rules
         # A count must reach the incumbent's, or pass it; numbers that are no counts are always measured in full.
         counted = incumbent.correct is not None
-        candidate = self.score(members, incumbent.key + (rules.accept == ">") if counted else None)
+        candidate = self.score(mix, incumbent.key + (rules.accept == ">") if counted else None)
         accepted = accepts(candidate=candidate, incumbent=incumbent, rule=rules.accept, margin=rules.margin)
         images = candidate.images if fresh else 0
         decision = Decision(len(self.trace) + 1, action, ingredient, candidate, accepted, images)

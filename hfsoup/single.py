@@ -11,7 +11,7 @@ from typing import Any
 from hfsoup.errors import SoupError
 from hfsoup.names import flat, listed, shown
 from hfsoup.tensorfile import FLOATS, TensorFile
-from hfsoup.types import Ingredient, TensorSpec
+from hfsoup.types import PROCESSORS, Ingredient, TensorSpec
 from hfsoup.untrusted import read_json, walk
 
 MAX_CLASSES = 1 << 17
@@ -128,8 +128,8 @@ def largest_number(values: dict[str, Any], *, where: str, most: int) -> int:
 def processor_values(ingredient: Ingredient) -> dict[str, Any] | None:
     """What an ingredient's files say of its images, as transformers finds it, or None where they say nothing."""
     found = None
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        path, where = ingredient.folder / name, f"{ingredient}, {name}"
+    for name in PROCESSORS:
+        path, where = ingredient.processor_folder / name, f"{ingredient}, {name}"
         if not path.exists():
             continue
         values = read_json(path, where=where)

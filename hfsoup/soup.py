@@ -55,6 +55,16 @@ class Soup:
     hashes: dict[str, str] = field(default_factory=dict)
     pushed: Pushed | None = None
 
+    def __repr__(self) -> str:
+        from hfsoup.notebook import line
+
+        return line(self)
+
+    def _repr_html_(self) -> str:
+        from hfsoup.notebook import table
+
+        return table(self)
+
     @property
     def score(self) -> float | None:
         """The metric on the selection split; None without data."""

@@ -52,11 +52,11 @@ def search(
         recipe: the name of a recipe, as `hfsoup recipes` lists them.
         ingredients: state dicts, or paths of safetensors or of `.bin`, `.pt`, `.th` files, which are read with
             `weights_only`.
-        score: how good a state dict is, higher is better; asked once per distinct set of ingredients. It gets a state
+        score: how good a state dict is, higher is better; asked once per distinct mix of ingredients. It gets a state
             dict of its own.
         merge: the name of a merge.
         unwrap: follow a lone `state_dict` key in a pickled file.
-        rules: accept, passes, seed, min_score, max_ingredients, keep_best.
+        rules: accept, passes, seed, min_score, max_ingredients, keep_best, last, decay, weights, temperature.
 
     Raises:
         UsageError: an unknown recipe, merge or rule.
@@ -78,9 +78,8 @@ def search(
         return Score(float(score(_combined(loaded, mix, merge)))) if score else Score(0.0)
 
     walk = Search(names, value if score else None, Rules(**rules))
-    members = found.function(walk)
-    mix = walk.mix(members)
-    value_found = walk.score(members).value if score else None
+    mix = found.function(walk)
+    value_found = walk.score(mix).value if score else None
     return Found(mix.coefficients, tuple(walk.trace), value_found, mix, loaded, merge)
 
 

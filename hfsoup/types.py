@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import sqrt
+from math import fsum, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class RemoteFile:
 class Source:
     """Where an ingredient is, pinned, before anything of it is read.
 
-    `revision` is the commit on the Hub and None for a local folder; `asked` is what the user's pattern stood for.
+    `id` is the folder, or on the Hub `owner/name`, followed by the subfolder if the checkpoint is in one; `revision` is
+    the commit on the Hub and None for a local folder; `asked` is what the user's pattern stood for.
     """
 
     id: str
@@ -34,6 +38,16 @@ class Source:
     revision: str | None = None
     folder: Path | None = None
     files: tuple[RemoteFile, ...] = ()
+
+    @property
+    def repo(self) -> str:
+        """The repository on the Hub."""
+        return "/".join(self.id.split("/")[:2])
+
+    @property
+    def subfolder(self) -> str:
+        """Where in the repository the checkpoint is; empty for its top."""
+        return "/".join(self.id.split("/")[2:])
 
     def __str__(self) -> str:
         return f"{self.id}@{self.revision[:7]}" if self.revision else self.id
@@ -64,16 +78,35 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A checkpoint on this disk: its folder with config and processor, its weight files."""
+    """A checkpoint on this disk: its folder with config and processor, its weight files.
+
+    `run` is the folder of the run that a Trainer's checkpoint is one of, which holds what all of its checkpoints share.
+    """
 
     source: Source
     folder: Path
     weights: tuple[WeightFile, ...]
+    run: Path | None = None
 
     @property
     def id(self) -> str:
         """The repository or folder, as the user knows it."""
         return self.source.id
+
+    @property
+    def processor_folder(self) -> Path:
+        """The folder with its image processor: its own, or the run's where it has none."""
+        return self._holding(*PROCESSORS)
+
+    @property
+    def card(self) -> Path:
+        """Its model card, or the run's where it has none; the file need not be there."""
+        return self._holding(CARD) / CARD
+
+    def _holding(self, *names: str) -> Path:
+        if self.run is None or any((self.folder / name).is_file() for name in names):
+            return self.folder
+        return self.run
 
     def __str__(self) -> str:
         return str(self.source)
@@ -135,6 +168,18 @@ class Mix:
         """The plain mean of `members` among `size` ingredients."""
         share = 1.0 / len(members)
         return cls(tuple(share if i in members else 0.0 for i in range(size)))
+
+    @classmethod
+    def weighted(cls, weights: dict[int, float], size: int) -> Mix:
+        """The mean weighted by `weights`, ingredient to weight, in any scale; equal ones give the plain mean."""
+        taken = tuple(i for i, weight in weights.items() if weight)
+        if len({weights[i] for i in taken}) == 1:
+            return cls.of(taken, size)
+        total = fsum(weights.values())
+        if abs(total - 1) < 1e-12:
+            # Coefficients of a mix stay as they are when they are given again.
+            total = 1.0
+        return cls(tuple(weights.get(i, 0.0) / total for i in range(size)))
 
     @cached_property
     def members(self) -> tuple[int, ...]:

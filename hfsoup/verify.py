@@ -155,7 +155,7 @@ def _scores_again(
     with watch.stage("Scoring again", unit="images") as advance:
         request = replace(options.request(), revision=record.dataset.revision)
         bn = record.batch_norm
-        processor, count = image_processor(family.reference.folder), IMAGES if bn else 0
+        processor, count = image_processor(family.reference.processor_folder), IMAGES if bn else 0
         images = load_images(request, processor, family.labels, calibrate=count)
         _hold(place, _split_differences(record.dataset, images))
         with Averager(family, record.merge, options.stored_dtype) as averager:

@@ -26,13 +26,12 @@ from hfsoup.errors import SoupError
 from hfsoup.hashing import file_hash
 from hfsoup.hub import cache
 from hfsoup.tensorfile import nbytes, to_stored, write_header
-from hfsoup.types import Family, Mix, TensorSpec
+from hfsoup.types import PROCESSORS, Family, Mix, TensorSpec
 
 STAGE = ".hfsoup-"
 FLUSH = 1000
 """Seconds between two flushes of a file that is being written."""
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
-CONFIGS = ("preprocessor_config.json", "processor_config.json")
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -143,9 +142,10 @@ def write_configs(family: Family, folder: Path, dtype: str | None) -> None:
     floats = Counter(spec.dtype for spec in family.tensors if spec.dtype in DTYPES)
     config["dtype"] = DTYPES[dtype or floats.most_common(1)[0][0]]
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    for name in CONFIGS:
-        if (family.reference.folder / name).is_file():
-            shutil.copyfile(family.reference.folder / name, folder / name)
+    for name in PROCESSORS:
+        path = family.reference.processor_folder / name
+        if path.is_file():
+            shutil.copyfile(path, folder / name)
 
 
 def _write(handle: int, starts: dict[str, int], spec: TensorSpec, begin: int, block: NDArray[Any]) -> None:

@@ -33,13 +33,13 @@ def scores_of(salt: int) -> Scores:
 def searched(recipe: str, size: int, scores: Scores, rules: Rules) -> tuple[list[int], list[tuple[str, int, bool]]]:
     """What hfsoup finds: the members and the decisions."""
 
-    def score(mix: Mix) -> Score:
+    def score(mix: Mix, _: float | None = None) -> Score:
         count = scores(frozenset(mix.members))
         return Score(count / TOTAL, TOTAL, count)
 
     search = Search([f"m{i}" for i in range(size)], score, rules)
     found = RECIPES.get(recipe).function(search)
-    return sorted(found), [(d.action, d.ingredient, d.accepted) for d in search.trace]
+    return sorted(found.members), [(d.action, d.ingredient, d.accepted) for d in search.trace]
 
 
 def better(new: int, old: int, accept: str) -> bool:

@@ -1,4 +1,4 @@
-"""Recipes: each decides which ingredients a soup has. One file a recipe; a new file here is a new recipe."""
+"""Recipes: each decides how much of which ingredient a soup has. One file a recipe; a new file here is a new recipe."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from hfsoup.registry import Registry
 from hfsoup.searching import Search
+from hfsoup.types import Mix
 
-RECIPES: Registry[Callable[[Search], tuple[int, ...]]] = Registry("recipe", "hfsoup.recipes")
+RECIPES: Registry[Callable[[Search], Mix]] = Registry("recipe", "hfsoup.recipes")
 recipe = RECIPES.register

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hfsoup.recipes import recipe
 from hfsoup.searching import Search
+from hfsoup.types import Mix
 
 
 @recipe(
@@ -11,13 +12,13 @@ from hfsoup.searching import Search
     paper="arXiv:2203.05482",
     summary="from the best ingredient on, best first, keep each that does not lower the selection score",
 )
-def greedy(search: Search) -> tuple[int, ...]:
+def greedy(search: Search) -> Mix:
     """Algorithm 1 of the paper; later passes offer again what is not yet in."""
     best, *others = search.ranked
     return grow(search, best, others)
 
 
-def grow(search: Search, best: int, others: list[int]) -> tuple[int, ...]:
+def grow(search: Search, best: int, others: list[int]) -> Mix:
     """Offer `others` in order to the mix that starts as `best`, until a pass changes nothing or the cap is reached."""
     search.start((best,))
     for _ in range(search.rules.passes):
@@ -27,4 +28,4 @@ def grow(search: Search, best: int, others: list[int]) -> tuple[int, ...]:
                 search.offer("add", ingredient)
         if search.current == before:
             break
-    return search.current
+    return search.mix(search.current)

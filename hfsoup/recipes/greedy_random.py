@@ -7,6 +7,7 @@ from random import Random
 from hfsoup.recipes import recipe
 from hfsoup.recipes.greedy import grow
 from hfsoup.searching import Search
+from hfsoup.types import Mix
 
 
 @recipe(
@@ -14,7 +15,7 @@ from hfsoup.searching import Search
     paper="arXiv:2301.10092",
     summary="as greedy, but the others come in an order shuffled by --seed",
 )
-def greedy_random(search: Search) -> tuple[int, ...]:
+def greedy_random(search: Search) -> Mix:
     """Start at the best ingredient; the order of the others does not depend on their scores."""
     best, *others = search.ranked
     others.sort()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hfsoup.recipes import recipe
 from hfsoup.searching import Search
+from hfsoup.types import Mix
 
 
 @recipe(
@@ -11,7 +12,7 @@ from hfsoup.searching import Search
     paper="arXiv:2301.10092",
     summary="from all ingredients on, worst first, drop each whose absence does not lower the selection score",
 )
-def pruned(search: Search) -> tuple[int, ...]:
+def pruned(search: Search) -> Mix:
     """Never empties the mix; the best ingredient may go too unless `keep_best`."""
     search.start(search.ranked[: search.cap])
     protected = search.ranked[:1] if search.rules.keep_best else ()
@@ -22,4 +23,4 @@ def pruned(search: Search) -> tuple[int, ...]:
                 search.offer("drop", ingredient)
         if search.current == before:
             break
-    return search.current
+    return search.mix(search.current)

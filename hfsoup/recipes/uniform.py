@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hfsoup.recipes import recipe
 from hfsoup.searching import Search
+from hfsoup.types import Mix
 
 
 @recipe(
@@ -12,6 +13,6 @@ from hfsoup.searching import Search
     summary="the mean of all ingredients above the floor; needs no data",
     needs_data=False,
 )
-def uniform(search: Search) -> tuple[int, ...]:
+def uniform(search: Search) -> Mix:
     """Take every ingredient, the best ones first where there is a cap."""
-    return search.ranked[: search.cap]
+    return search.mix(search.ranked[: search.cap])

@@ -1,0 +1,20 @@
+"""The last checkpoints of one run."""
+
+from __future__ import annotations
+
+from hfsoup.recipes import recipe
+from hfsoup.searching import Search
+from hfsoup.types import Mix
+
+
+@recipe(
+    "latest",
+    paper="arXiv:2209.14981",
+    summary="the last checkpoints of one run, --last of them in the order given; needs no data",
+    needs_data=False,
+)
+def latest(search: Search) -> Mix:
+    """Take the mean of the last; with a decay D the weight of the one that is n steps older than the newest is Dⁿ."""
+    rules = search.rules
+    newest_first = sorted(search.ranked, reverse=True)[: min(rules.last, search.cap)]
+    return search.weighted({i: rules.decay**age for age, i in enumerate(newest_first)})

@@ -1,0 +1,204 @@
+"""`hfsoup.SoupCallback` in a real Trainer, and what a soup looks like in a notebook."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from family import SIDE, Family
+from huggingface_hub import HfApi
+from shell import run
+from transformers import (
+    AutoModelForImageClassification,
+    Trainer,
+    TrainingArguments,
+    ViTImageProcessorPil,
+    pipeline,
+    set_seed,
+)
+
+import hfsoup
+from hfsoup.localhub import LocalHub
+
+PROCESSOR = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
+
+
+def accuracy(found: Any) -> dict[str, float]:
+    return {"accuracy": float(np.mean(found.predictions.argmax(1) == found.label_ids))}
+
+
+def prepared(split: Any) -> list[dict[str, torch.Tensor]]:
+    pixels = PROCESSOR(split["image"][:], return_tensors="pt")["pixel_values"]
+    return [{"pixel_values": p, "labels": torch.tensor(n)} for p, n in zip(pixels, split["label"][:], strict=True)]
+
+
+@pytest.fixture
+def make_trainer(vit: Family, images: Any, alone: Path) -> Callable[..., Trainer]:
+    """A Trainer of the first ViT that writes four checkpoints into run/."""
+    model = AutoModelForImageClassification.from_pretrained(vit.folders[2])
+
+    def make(**changed: Any) -> Trainer:
+        set_seed(0)
+        given = {
+            "output_dir": "run",
+            "max_steps": 12,
+            "save_steps": 3,
+            "per_device_train_batch_size": 16,
+            "learning_rate": 1e-2,
+            "metric_for_best_model": "accuracy",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "use_cpu": True,
+        }
+        return Trainer(
+            model,
+            TrainingArguments(**{**given, **changed}),
+            train_dataset=prepared(images["train"]),
+            eval_dataset=prepared(images["validation"]),
+            compute_metrics=accuracy,
+            processing_class=PROCESSOR,
+        )
+
+    return make
+
+
+def same_as(trainer: Trainer, folder: str) -> bool:
+    """Whether the Trainer's model has the weights of a saved one."""
+    saved = AutoModelForImageClassification.from_pretrained(folder).state_dict()
+    return all(tensor.equal(saved[name]) for name, tensor in trainer.model.state_dict().items())
+
+
+def trained(trainer: Trainer, callback: hfsoup.SoupCallback) -> Any:
+    """Train, and return the soup."""
+    trainer.add_callback(callback)
+    trainer.train()
+    return callback.soup
+
+
+def test_the_last_checkpoints_become_a_soup(make_trainer: Callable[..., Trainer]) -> None:
+    """run/soup is a complete folder, the mean of the last two; the Trainer keeps the weights of its last step."""
+    trainer = make_trainer()
+    Path("run/checkpoint-1").mkdir(parents=True)
+    soup = trained(trainer, hfsoup.SoupCallback(last=2))
+    assert [Path(i.id).name for i in soup.family.ingredients] == [f"checkpoint-{n}" for n in (3, 6, 9, 12)]
+    assert soup.mix.coefficients == (0, 0, 0.5, 0.5)
+    assert run("verify", "run/soup").code == 0
+    assert pipeline("image-classification", "run/soup") is not None
+    assert same_as(trainer, "run/checkpoint-12")
+
+
+def test_greedy_scores_as_the_trainer_does(make_trainer: Callable[..., Trainer]) -> None:
+    """Every score is what Trainer.evaluate says of those weights, the soup is at least as good as the best checkpoint,
+    and model, mode, log and files of the Trainer are as they were."""
+    trainer = make_trainer()
+    soup = trained(trainer, hfsoup.SoupCallback("greedy", trainer=trainer, output="made"))
+    assert same_as(trainer, "run/checkpoint-12")
+    assert trainer.model.training
+    assert [key for entry in trainer.state.log_history for key in entry if "accuracy" in key] == []
+    folders = [*(i.folder for i in soup.family.ingredients), soup.path]
+    for folder, score in zip(folders, [*soup.scores, soup.selection], strict=True):
+        trainer.model.load_state_dict(AutoModelForImageClassification.from_pretrained(folder).state_dict())
+        assert trainer.evaluate()["eval_accuracy"] == score.value
+    assert soup.score >= max(score.value for score in soup.scores)
+    assert len({score.value for score in soup.scores}) > 1
+
+
+def test_the_card_says_what_selected_and_reports_nothing(make_trainer: Callable[..., Trainer]) -> None:
+    """No result for the Hub's tables, no test score, and the command that bakes these weights again does."""
+    trainer = make_trainer()
+    soup = trained(trainer, hfsoup.SoupCallback("greedy", trainer=trainer, max_ingredients=3))
+    card, record = Path("run/soup/README.md").read_text(), json.loads(Path("run/soup/soup.json").read_text())
+    assert "eval_accuracy on the evaluation set of the Trainer" in card.replace("\\", "")
+    assert f"{soup.score:.4f}" in card
+    assert "model-index" not in card
+    assert "Nothing was measured" not in card
+    assert (record["test"], record["dataset"], soup.test) == (None, None, None)
+    assert record["score"]["value"] == soup.score
+    (line,) = [line for line in card.splitlines() if line.startswith("hfsoup bake")]
+    words = line.replace(" checkpoint-", " run/checkpoint-").split()[1:]
+    assert run(*words, "--output", "again").code == 0
+    assert Path("again/model.safetensors").read_bytes() == Path("run/soup/model.safetensors").read_bytes()
+
+
+def test_less_loss_is_better(make_trainer: Callable[..., Trainer]) -> None:
+    """Without a metric the loss counts, with a minus, and is called so."""
+    trainer = make_trainer(metric_for_best_model=None, max_steps=6)
+    soup = trained(trainer, hfsoup.SoupCallback("greedy", trainer=trainer))
+    assert soup.options.metric == "negative eval_loss"
+    assert max(score.value for score in soup.scores) <= soup.score < 0
+
+
+def test_a_run_that_goes_on_has_its_earlier_checkpoints(make_trainer: Callable[..., Trainer]) -> None:
+    """After a resume those up to where it goes on count, and later ones of another run do not."""
+    make_trainer(max_steps=9).train()
+    trainer, callback = make_trainer(max_steps=9), hfsoup.SoupCallback()
+    trainer.add_callback(callback)
+    trainer.train(resume_from_checkpoint="run/checkpoint-3")
+    assert callback.soup is not None
+    soup = callback.soup
+    assert [Path(i.id).name for i in soup.family.ingredients] == ["checkpoint-3", "checkpoint-6", "checkpoint-9"]
+    Path("run/checkpoint-9").rename("run/checkpoint-12")
+    again = trained(make_trainer(max_steps=6), hfsoup.SoupCallback(output="other"))
+    assert [Path(i.id).name for i in again.family.ingredients] == ["checkpoint-3", "checkpoint-6"]
+
+
+def test_it_pushes(make_trainer: Callable[..., Trainer], signed_in: LocalHub) -> None:
+    """On request the soup is on the Hub when training ends."""
+    soup = trained(make_trainer(max_steps=6), hfsoup.SoupCallback(push="kit/one-run", license="mit"))
+    assert soup.pushed.repo == "kit/one-run"
+    assert HfApi().model_info("kit/one-run").card_data.license == "mit"
+    HfApi(token=signed_in.token).delete_repo("kit/one-run")
+
+
+def test_what_cannot_work_is_said_before_training(make_trainer: Callable[..., Trainer]) -> None:
+    """No checkpoints, a folder in the way, a recipe without scores, an unknown recipe: errors before the first step."""
+    with pytest.raises(hfsoup.SoupError, match="needs data"):
+        hfsoup.SoupCallback("greedy")
+    with pytest.raises(hfsoup.SoupError, match="greedy-random"):
+        hfsoup.SoupCallback("gredy")
+    with pytest.raises(hfsoup.SoupError, match="no checkpoints"):
+        trained(make_trainer(save_strategy="no"), hfsoup.SoupCallback())
+    Path("run/soup").mkdir(parents=True)
+    trainer = make_trainer()
+    with pytest.raises(hfsoup.SoupError, match="already there"):
+        trained(trainer, hfsoup.SoupCallback())
+    assert trainer.state.global_step == 0
+
+
+def test_a_failed_soup_does_not_lose_the_training(make_trainer: Callable[..., Trainer]) -> None:
+    """What goes wrong after the last step is a warning, and the model is the trained one."""
+    trainer = make_trainer(metric_for_best_model="precision")
+    with pytest.warns(UserWarning, match=r"(?s)no soup.*eval_precision.*eval_accuracy"):
+        assert trained(trainer, hfsoup.SoupCallback("greedy", trainer=trainer)) is None
+    assert trainer.state.global_step == 12
+    assert same_as(trainer, "run/checkpoint-12")
+
+
+def test_a_soup_says_what_it_is(vit: Family, data: Path, alone: Path) -> None:
+    """At a prompt a line, in a notebook a table, both with what was measured and nothing that was not."""
+    plain = hfsoup.bake(*vit.words)
+    assert repr(plain) == "<Soup: uniform, 4 of 4 ingredients; nothing measured>"
+    soup = hfsoup.bake(*vit.words, dataset=str(data), output="soup")
+    assert f"test accuracy {soup.test:.4f}" in repr(soup)
+    assert soup.comparison.verdict in repr(soup)
+    assert repr(soup).endswith("in soup>")
+    assert soup._repr_html_().count("<tr>") == 5
+    assert f"<td>{soup.scores[0].value:.4f}</td>" in soup._repr_html_()
+
+
+def test_a_hostile_name_is_only_text_in_a_notebook(vit: Family, alone: Path) -> None:
+    """A folder's name cannot bring markup into the page."""
+    folder = alone / "<img src=x onerror=alert(1)>"
+    folder.symlink_to(vit.folders[0], target_is_directory=True)
+    seen: list[str] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: seen.append(tag)  # type: ignore[method-assign]
+    parser.feed(hfsoup.bake(str(folder), vit.words[1])._repr_html_())
+    assert "img" not in seen
+    assert "table" in seen

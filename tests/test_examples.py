@@ -1,0 +1,46 @@
+"""The scripts under scripts/examples, run as a reader would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from family import Family
+
+EXAMPLES = Path(__file__).parents[1] / "scripts" / "examples"
+
+
+def example(name: str, *words: object) -> str:
+    """What an example prints; it must end well."""
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_bake_from_python(vit: Family, data: Path, alone: Path) -> None:
+    """It prints the soup with the weights and leaves a complete folder."""
+    said = example("bake_from_python", *vit.words, "--dataset", data, "--output", "pets-soup")
+    assert "<Soup: greedy" in said
+    assert "6 classes" in said
+    assert Path("pets-soup/soup.json").is_file()
+
+
+def test_any_torch_model(alone: Path) -> None:
+    """The soup it finds is better than the best ingredient, as it prints."""
+    lines = example("any_torch_model").splitlines()
+    best, soup = (float(line.rpartition(" ")[2]) for line in lines[-2:])
+    assert soup < best
+
+
+def test_soup_of_one_run(alone: Path) -> None:
+    """The Trainer ends with a soup in its folder."""
+    said = example("soup_of_one_run", "runs/vit-0")
+    assert "<Soup: greedy" in said
+    assert Path("runs/vit-0/soup/preprocessor_config.json").is_file()
+
+
+def test_every_example_is_run() -> None:
+    """An example without a test here fails this one."""
+    assert {f"test_{path.stem}" for path in EXAMPLES.glob("*.py")} <= globals().keys()
