@@ -119,7 +119,7 @@ class Averager:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(lambda job: self._block(mix, emit, *job), self._jobs(specs or self.family.tensors)):
                 pass
-        for i in mix.members:
+        for i in {*mix.members, *((0,) if self.family.kept else ())}:
             self._weights[i].unchanged()
 
     def _jobs(self, specs: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, int, int]]:
@@ -151,16 +151,21 @@ class Averager:
                 f"the average does not fit into {dtype}", where=f"tensor {flat(spec.name)}", hint="--dtype float32"
             )
         for i in mix.members:
-            if not np.isfinite(self._weights[i].read(spec.name, begin, block.size)).all():
-                where = f"{self.family.ingredients[i]}, {self._weights[i].home(spec.name)}, tensor {flat(spec.name)}"
+            source = self._source(i, spec.name)
+            if not np.isfinite(source.read(spec.name, begin, block.size)).all():
+                where = f"{source.ingredient}, {source.home(spec.name)}, tensor {flat(spec.name)}"
                 raise SoupError(
                     "expected finite weights, found NaN or infinity", where=where, hint="leave this one out"
                 )
         raise SoupError("the merge gave NaN or infinity", where=f"tensor {flat(spec.name)}", hint="--merge mean")
 
     def _read(self, i: int, spec: TensorSpec, name: str, begin: int, count: int) -> NDArray[Any]:
-        block = self._weights[i].read(name, begin, count)
+        block = self._source(i, name).read(name, begin, count)
         axis, order = self.family.heads.get(spec.name), self.family.orders[i]
         if axis is None or order is None:
             return block
         return block.reshape(spec.shape).take(order, axis=axis).ravel()
+
+    def _source(self, i: int, name: str) -> Weights:
+        """The files that ingredient i's share of a tensor comes from: the reference's for what a family keeps."""
+        return self._weights[0 if name in self.family.kept else i]

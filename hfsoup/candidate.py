@@ -82,7 +82,7 @@ class Candidate:
         specs = averager.family.tensors
         self._buffers = {s.name: torch.empty(s.shape, dtype=TORCH[averager.stored_as(s)]) for s in specs}
         self._views = {name: _view(tensor) for name, tensor in self._buffers.items()}
-        self._processor = image_processor(averager.family.reference.folder)
+        self._processor = image_processor(averager.family.processing.folder)
         self._model: Classifier | None = None
         self._shared = False
         self.norms: dict[str, Norm] = {}
