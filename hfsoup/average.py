@@ -153,7 +153,7 @@ class Averager:
 
     def unchanged(self, members: Iterable[int]) -> None:
         """Fail if a file of these ingredients is not the one that was hashed any more."""
-        for i in members:
+        for i in {*members, *((0,) if self.family.kept else ())}:
             self._weights[i].unchanged()
 
     def jobs(self, specs: Sequence[TensorSpec] | None = None) -> Iterator[Job]:
@@ -176,7 +176,8 @@ class Averager:
             yield tuple(run)
 
     def _plain(self, spec: TensorSpec) -> bool:
-        special = spec.name in self.family.heads or spec.name.endswith(("running_mean", "running_var"))
+        special = spec.name in self.family.heads or spec.name in self.family.kept
+        special = special or spec.name.endswith(("running_mean", "running_var"))
         return self.merge.elementwise and spec.dtype in FLOATS and not special
 
     def _joined(self, spec: TensorSpec, following: TensorSpec) -> bool:
@@ -203,8 +204,9 @@ class Averager:
         at = job.begin + int(odd.argmax())
         spec = job.at(at)
         for i in mix.members:
+            source = self._source(i, spec.name)
             if not np.isfinite(self.read(i, job, job.first.name)).all():
-                where = f"{self.family.ingredients[i]}, {self._weights[i].home(spec.name)}, tensor {flat(spec.name)}"
+                where = f"{source.ingredient}, {source.home(spec.name)}, tensor {flat(spec.name)}"
                 what = "expected finite weights, found NaN or infinity"
                 raise SoupError(what, where=where, hint="leave this one out")
         where = f"tensor {flat(spec.name)}"
@@ -214,8 +216,12 @@ class Averager:
 
     def read(self, i: int, job: Job, name: str) -> NDArray[Any]:
         """The block of one ingredient, of the job's tensors or of another of the same shape."""
-        block = self._weights[i].read(name, job.begin, job.count)
+        block = self._source(i, name).read(name, job.begin, job.count)
         axis, order = self.family.heads.get(job.first.name), self.family.orders[i]
         if axis is None or order is None:
             return block
         return block.reshape(job.first.shape).take(order, axis=axis).ravel()
+
+    def _source(self, i: int, name: str) -> Weights:
+        """The files that ingredient i's share of a tensor comes from: the reference's for what a family keeps."""
+        return self._weights[0 if name in self.family.kept else i]

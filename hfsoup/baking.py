@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.average import Averager
-from hfsoup.check import check
+from hfsoup.check import check, remarks
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.hub import told
 from hfsoup.licences import check_licences
@@ -78,10 +78,18 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
             sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
         with watch.stage("Pulling", _bytes(sources), "B") as advance:
             ingredients = pull(sources, advance=advance, notify=watch.note)
-    if options.push:
-        check_licences(ingredients, options.license)
     with clock("check"), watch.stage("Checking"):
-        family = check(ingredients, exact=bool(options.dataset))
+        family = check(
+            ingredients,
+            exact=bool(options.dataset),
+            on_mismatch=options.on_mismatch,
+            processor_from=options.processor_from,
+        )
+        for remark in remarks(family):
+            watch.note(remark)
+    if options.push:
+        check_licences(family.ingredients, options.license)
+    with clock("check"), watch.stage("Comparing weights"):
         for concern in concerns(family) if options.dataset else ():
             watch.note(concern)
     return family
@@ -172,7 +180,7 @@ def _images(family: Family, options: Options, watch: Watch) -> Images:
     from hfsoup.images import load_images
     from hfsoup.models import image_processor
 
-    processor = image_processor(family.reference.processor_folder)
+    processor = image_processor(family.processing.processor_folder)
     calibrate = IMAGES if family.has_batch_norm and options.bn != "average" else 0
     with watch.stage("Preparing images", unit="images") as advance:
         return load_images(options.request(), processor, family.labels, calibrate=calibrate, advance=advance)

@@ -85,7 +85,7 @@ class Candidate:
         self._running = Running(averager)
         self._memory = Memory((s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors)
         self._buffers = self._memory.tensors
-        self._processor = image_processor(averager.family.reference.processor_folder)
+        self._processor = image_processor(averager.family.processing.processor_folder)
         self._model: Classifier | None = None
         self._shared = False
         self.norms: dict[str, Norm] = {}

@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +17,10 @@ from hfsoup import __version__
 from hfsoup.hub import api
 from hfsoup.licences import agreed, license_of
 from hfsoup.merges import MERGES
-from hfsoup.names import flat
+from hfsoup.names import flat, listed
 from hfsoup.options import Options
 from hfsoup.recipes import RECIPES
+from hfsoup.settle import FLOAT_NAMES
 from hfsoup.shipped import shipped
 
 if TYPE_CHECKING:
@@ -49,13 +51,12 @@ def card(soup: Soup) -> str:
     """The text of README.md for a soup, from `model_cards/soup.md`."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    used = [soup.family.ingredients[i] for i in soup.mix.members]
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["model-soup", "merge", "hfsoup"],
-        base_model=sorted({flat(i.source.repo) for i in used if i.source.revision}) or None,
-        license=soup.options.license or agreed(used),
+        base_model=sorted({flat(i.source.repo) for i in soup.used if i.source.revision}) or None,
+        license=soup.options.license or agreed(soup.used),
         datasets=[flat(soup.images.dataset)] if soup.images and soup.images.revision else None,
         metrics=[_metric(soup)] if soup.images else None,
         model_name="soup" if soup.comparison else None,
@@ -143,6 +144,8 @@ def _values(soup: Soup) -> dict[str, Any]:
         "scored": any(score is not None for score in soup.scores),
         "best": names[soup.best] if soup.best is not None else "",
         "best_selection": _number(soup, soup.scores[soup.best]) if soup.best is not None else "",
+        "about": list(_about(soup, names)),
+        "processor": names[soup.family.processed_by] if soup.options.processor_from else None,
         "home": json.dumps(flat(soup.options.push or "PATH/TO/THIS/FOLDER")),
         "used": len(soup.mix.members),
         "trace": [{"d": d, "name": names[d.ingredient], "score": _number(soup, d.score)} for d in soup.trace],
@@ -156,10 +159,11 @@ def _values(soup: Soup) -> dict[str, Any]:
         "classes": len(soup.family.labels),
         "local": [n for n, i in zip(names, soup.family.ingredients, strict=True) if not i.source.revision],
         "command": shell(_public(soup).command(pinned)),
-        "licences": _licences(soup, names),
+        "licences": _licences(soup),
         "notes": [markdown(note, 600) for note in soup.notes],
         "citations": sorted({CITATIONS[p] for p in (recipe.paper, "arXiv:2203.05482") if p in CITATIONS}),
         "versions": ", ".join(f"{name} {version(name)}" for name in VERSIONS),
+        "backend": images.backend if images else None,
         "hfsoup": __version__,
     }
 
@@ -171,10 +175,28 @@ def _splits(soup: Soup) -> dict[str, dict[str, str]]:
     return {part: {"name": markdown(split.name), "rule": markdown(split.rule)} for part, split in both.items()}
 
 
-def _licences(soup: Soup, names: list[str]) -> dict[str, Any]:
+def _about(soup: Soup, names: list[str]) -> Iterator[str]:
+    """What was settled where the ingredients differ."""
+    family = soup.family
+    if family.kept:
+        yield (
+            f"The ingredients' classes differ. The head is that of {names[0]} in every mix, and in the score of every"
+            " ingredient alone; only the other tensors were averaged."
+        )
+    if soup.options.processor_from:
+        yield f"Image processor: that of {names[family.processed_by]}, for every score and for this model."
+    if family.dropped:
+        yield f"Tensors that the classifier does not have were left out: {markdown(listed(family.dropped, 6), 600)}."
+    if family.dtypes:
+        yield f"The ingredients' weights are stored in {' and '.join(FLOAT_NAMES[dtype] for dtype in family.dtypes)}."
+    if family.skipped:
+        yield f"Given, but unlike the others and left out: {', '.join(_name(i) for i, _ in family.skipped)}."
+
+
+def _licences(soup: Soup) -> dict[str, Any]:
     """What the used ingredients' cards say, and what the soup's does."""
-    used = [soup.family.ingredients[i] for i in soup.mix.members]
-    said = [(names[i], license_of(soup.family.ingredients[i])) for i in soup.mix.members]
+    used = soup.used
+    said = [(_name(ingredient), license_of(ingredient)) for ingredient in used]
     return {
         "chosen": markdown(soup.options.license) if soup.options.license else None,
         "agreed": markdown(agreed(used)) if agreed(used) else None,
@@ -199,6 +221,7 @@ def _comparison(soup: Soup, names: list[str]) -> dict[str, Any] | None:
     return {
         "verdict": c.verdict,
         "same": soup.mix.members == (soup.best,),
+        "headed": names[0] if soup.family.kept and soup.best else None,
         "best": names[soup.best],
         "soup_score": _number(soup, c.soup),
         "best_score": _number(soup, c.best),
@@ -231,13 +254,15 @@ def _folder(ingredient: Ingredient) -> str:
 
 
 def _public(soup: Soup) -> Options:
-    """The options that bake this soup again, a local dataset by its last name only."""
-    options, images = soup.options, soup.images
+    """The options that bake this soup again, a local dataset or ingredient by its last name only."""
+    options, images, processing = soup.options, soup.images, soup.family.processing
     if images is None and soup.selection is not None:
         # Scored elsewhere, where a command cannot go: the weights that were found say it all.
         given = ",".join(map(repr, soup.mix.coefficients))
         kept = {name: getattr(options, name) for name in ("merge", "dtype", "license")}
         return Options(recipe="weighted", weights=given, **kept)
+    if options.processor_from and not processing.source.revision:
+        options = replace(options, processor_from=_folder(processing))
     if images is None or images.revision:
         return options
     return replace(options, dataset=Path(images.dataset).name)

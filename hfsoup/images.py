@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hfsoup.classes import check_classes, check_folders, class_numbers, rows_text
 from hfsoup.datasource import Source, opened
 from hfsoup.errors import SoupError, UsageError
+from hfsoup.inputs import backend
 from hfsoup.likeness import alike
 from hfsoup.names import flat
 from hfsoup.pixels import Advance, Prepared, prepare
@@ -46,7 +47,8 @@ class Split:
 class Images:
     """The split that selects, the split that reports, and where both come from.
 
-    `revision` is a commit on the Hub; `calibration` are images to estimate batch norms on, where they were asked for.
+    `revision` is a commit on the Hub; `backend` is the library that resized the images, with its version, and
+    `calibration` are images to estimate batch norms on, where they were asked for.
     """
 
     dataset: str
@@ -56,6 +58,7 @@ class Images:
     test: Split
     halved: bool
     notes: tuple[str, ...]
+    backend: str
     calibration: Split | None = None
 
 
@@ -100,7 +103,10 @@ def load_images(
             calibration, _ = parts[settles].prepare(processor, settles, rows, calibrate, advance)
         source.files.unchanged()
     halved = test_name is None
-    return Images(request.dataset, request.config, source.revision, selection, test, halved, tuple(notes), calibration)
+    return Images(
+        request.dataset, request.config, source.revision, selection, test, halved, tuple(notes), backend(processor),
+        calibration,
+    )  # fmt: skip
 
 
 def halves(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

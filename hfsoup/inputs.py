@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from math import prod
 from typing import Any
 
@@ -55,6 +56,13 @@ class Packed:
             shaped = piece.reshape(-1, *part.shape)
             found[part.name] = shaped if part.floats else shaped.long()
         return found
+
+
+def backend(processor: Any) -> str:
+    """The library that an image processor works with, and its version: torchvision where it is installed."""
+    inner = processor._processor if isinstance(processor, Packed) else processor
+    library = "torchvision" if getattr(inner, "backend", None) == "torchvision" else "pillow"
+    return f"{library} {version(library)}"
 
 
 def prepared_by(processor: Any) -> Any:

@@ -73,14 +73,19 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
     """The key of what was found for a mix.
 
     Args:
-        family: its ingredients, known by the hashes of their files, the order of their classes, and the config.
+        family: its ingredients, known by the hashes of their files, the order of their classes, the config, the tensors
+            with their dtypes, and the reference where every mix keeps tensors of it.
         mix: the coefficients.
         depends: everything else that it depends on, as JSON values.
     """
     members = [
         [mix.coefficients[i], [w.sha256 for w in family.ingredients[i].weights], family.orders[i]] for i in mix.members
     ]
+    tensors = hashlib.sha256(repr(sorted((spec.name, spec.dtype) for spec in family.tensors)).encode()).hexdigest()
+    kept = [sorted(family.kept), [w.sha256 for w in family.reference.weights]] if family.kept else None
     config = {k: v for k, v in family.config.items() if k not in SILENT}
     versions = {name: version(name) for name in LIBRARIES}
-    text = json.dumps([members, config, len(family.labels), versions, depends], sort_keys=True, default=str)
+    text = json.dumps(
+        [members, tensors, kept, config, len(family.labels), versions, depends], sort_keys=True, default=str
+    )
     return hashlib.sha256(text.encode()).hexdigest()

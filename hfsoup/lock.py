@@ -80,7 +80,7 @@ class SplitRecord(_Strict):
 
 
 class DatasetRecord(_Strict):
-    """The dataset that selected and reported."""
+    """The dataset that selected and reported; `backend` is the library that resized its images, with its version."""
 
     id: Text
     config: Text | None
@@ -88,6 +88,7 @@ class DatasetRecord(_Strict):
     metric: Text
     selection: SplitRecord
     test: SplitRecord
+    backend: Text | None = None
 
 
 class DecisionRecord(_Strict):
@@ -227,6 +228,7 @@ def _dataset(soup: Soup) -> DatasetRecord | None:
         metric=soup.options.metric,
         selection=_split(images.selection),
         test=_split(images.test),
+        backend=images.backend,
     )
 
 

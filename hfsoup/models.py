@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
@@ -31,6 +32,7 @@ REFUSALS = (
 )
 # A model may hold buffers and renamed tensors that its file does not, but not many times what is in the file.
 SPARE_TENSORS, SPARE_ELEMENTS = 256, 1 << 26
+DIGITS = re.compile(r"\d+")
 
 
 def config_of(values: dict[str, Any]) -> PretrainedConfig:
@@ -65,7 +67,12 @@ def model_class(config: PretrainedConfig) -> Any:
         raise SoupError(
             f"{config.model_type} has no image classifier in transformers", hint="hfsoup is for image classifiers"
         )
-    found: Any = mapping[type(config)]
+    try:
+        found: Any = mapping[type(config)]
+    except REFUSALS as error:
+        what = f"transformers cannot load this model's code: {flat(error)}"
+        hint = f"python -c 'import {type(config).__module__.replace('configuration', 'modeling')}' tells why"
+        raise SoupError(what, where=config.model_type, hint=hint) from error
     several = found if isinstance(found, tuple) else (found,)
     asked = config.architectures or [several[0].__name__]
     chosen = next((c for c in several if c.__name__ in asked), None)
@@ -94,6 +101,17 @@ def tensor_shapes(values: dict[str, Any], classes: int, stored: Shapes) -> dict[
     Raises:
         SoupError: transformers cannot build it, or it is much larger than its files.
     """
+    model = _hollow(values, classes, stored)
+    return _shapes(model, dict(_names(model, stored)))
+
+
+def _shapes(model: nn.Module, names: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a model's tensors, by `names` where its own name is there."""
+    return {names.get(own, own): tuple(tensor.shape) for own, tensor in model.state_dict().items()}
+
+
+def _hollow(values: dict[str, Any], classes: int, stored: Shapes) -> nn.Module:
+    """The model of a config with that many classes, without memory."""
     import torch
 
     config = config_of(values)
@@ -108,15 +126,17 @@ def tensor_shapes(values: dict[str, Any], classes: int, stored: Shapes) -> dict[
     held = sum(map(prod, stored.values()))
     if sum(t.numel() for t in (*model.parameters(), *model.buffers())) > 4 * held + SPARE_ELEMENTS:
         raise SoupError("config.json describes a model much larger than its files", where=where)
-    names = dict(_names(model, stored))
-    return {names.get(own, own): tuple(tensor.shape) for own, tensor in model.state_dict().items()}
+    built: nn.Module = model
+    return built
 
 
 def _names(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The model's own name of every tensor in its files that is used as it is, and the name there.
+    """The model's own name of every tensor in its files that is used as it is, and the name there."""
+    return ((own, name) for own, name, converted in _renamed(model, stored) if not converted)
 
-    transformers renames tensors as it loads them, and joins or splits a few, which are left out here.
-    """
+
+def _renamed(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
+    """The name that transformers gives every tensor of the files, the name there, and whether it is joined or split."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -128,21 +148,33 @@ def _names(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str]]:
         own, converted = rename_source_key(name, renamings, converters, model.base_model_prefix, known)
         if own not in known and name in known:
             own, converted = name, None
-        if converted is None:
-            yield own, name
+        yield own, name, converted is not None
 
 
-def must_fit(values: dict[str, Any], classes: int, stored: Shapes, *, where: str) -> None:
+def must_fit(values: dict[str, Any], classes: int, stored: Shapes, *, where: str) -> frozenset[str]:
     """Refuse a config whose model is not the one in the files.
+
+    Returns:
+        The stored tensors that the model does not have, such as a pooler. None where it lacks one itself: what looks
+        superfluous may then be what it lacks, under another name. One more layer is not among them: with it, config and
+        file are not of one model.
 
     Raises:
         SoupError: the model is larger, cannot be built, or has a tensor of another shape.
     """
-    shapes = tensor_shapes(values, classes, stored)
+    model = _hollow(values, classes, stored)
+    renamed = list(_renamed(model, stored))
+    shapes = _shapes(model, {own: name for own, name, converted in renamed if not converted})
     for name in sorted(shapes.keys() & stored.keys()):
         if shapes[name] != stored[name]:
             what = f"config.json describes shape {list(shapes[name])}, the file holds {list(stored[name])}"
             raise SoupError(what, where=f"{where}, tensor {flat(name)}")
+    known, given = model.state_dict(), {own for own, _, _ in renamed}
+    if any(own not in given for own, tensor in known.items() if tensor.is_floating_point()):
+        return frozenset()
+    numberless = {DIGITS.sub("", own) for own in known}
+    spare = {name: own for own, name, converted in renamed if own not in known and not converted}
+    return frozenset(name for name, own in spare.items() if DIGITS.sub("", own) not in numberless)
 
 
 def image_processor(folder: Path) -> Any:

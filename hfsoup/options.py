@@ -14,6 +14,7 @@ from hfsoup.types import Request
 SILENT = ("resume", "device")
 BN_MODES = ("average", "recalibrate", "auto")
 LICENSE = r"[a-z0-9][a-z0-9.+-]{0,63}"
+ON_MISMATCH = ("error", "skip-ingredient", "backbone-only")
 FLOATS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -40,6 +41,15 @@ class Options:
     weights: str | None = _option(None, "Search", "weighted: a weight for each ingredient, as in 0.5,0.3,0.2")
     temperature: float = _option(0.01, "Search", "weighted, without weights: T of e^(score/T); small favours the best")
     include_soups: bool = _option(False, "Search", "a glob may pick up soups too")
+    on_mismatch: str = _option(
+        "error",
+        "Search",
+        "what to do about ingredients that do not fit: error, skip-ingredient leaves out those unlike the most, "
+        "backbone-only averages all but the heads and keeps the first one's",
+    )
+    processor_from: str | None = _option(
+        None, "Search", "the ingredient whose image processor is the soup's, where they differ [all must agree]"
+    )
     seed: int = _option(0, "Search", "the order of greedy-random")
     dataset: str | None = _option(None, "Data", "a dataset on the Hub, or a local folder or file")
     dataset_config: str | None = _option(None, "Data", "which configuration of the dataset")
@@ -54,7 +64,9 @@ class Options:
     )
     trust_remote_metric: bool = _option(False, "Data", "run the script of a metric that is not ours")
     batch_size: int = _option(64, "Compute", "images per forward pass")
-    dtype: str | None = _option(None, "Compute", "float32, float16 or bfloat16 for the soup [as the ingredients]")
+    dtype: str | None = _option(
+        None, "Compute", "float32, float16 or bfloat16 for the soup [as the ingredients, the widest]"
+    )
     device: str = _option("auto", "Compute", "where to score: auto, cpu, cuda")
     bn: str = _option(
         "auto", "Compute", f"batch-norm statistics: {', '.join(BN_MODES)}, which keeps what scores better"
@@ -73,6 +85,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in FLOATS:
             raise UsageError(f"there is no dtype {self.dtype!r}; known: {', '.join(FLOATS)}")
+        if self.on_mismatch not in ON_MISMATCH:
+            raise UsageError(f"expected on-mismatch to be one of {', '.join(ON_MISMATCH)}, found {self.on_mismatch!r}")
         if self.bn not in BN_MODES:
             raise UsageError(f"there is no batch-norm mode {self.bn!r}; known: {', '.join(BN_MODES)}")
         if self.bn == "recalibrate" and self.dataset is None:

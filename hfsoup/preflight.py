@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hfsoup.check import check, class_axes
+from hfsoup.check import check, class_axes, remarks
 from hfsoup.closeness import Closeness, Matrix, closeness
 from hfsoup.errors import MismatchError, UsageError
 from hfsoup.hashing import file_hash
@@ -115,7 +115,7 @@ def _of_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, watch: W
         family = check(ingredients)
     except MismatchError as error:
         return Diagnosis("no", (error.what, *reasons), facts, None)
-    reasons += _batch_norm(family)
+    reasons += [*remarks(family), *_batch_norm(family)]
     verdict = "recalibrate" if family.has_batch_norm else "soup"
     if not weights or len(ingredients) < 2:
         reasons.append("the weights were not compared: --weights does")

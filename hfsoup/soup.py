@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
 from hfsoup.errors import SoupError
-from hfsoup.types import Comparison, Decision, Family, Mix, Score
+from hfsoup.types import Comparison, Decision, Family, Ingredient, Mix, Score
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +64,13 @@ class Soup:
         from hfsoup.notebook import table
 
         return table(self)
+
+    @property
+    def used(self) -> tuple[Ingredient, ...]:
+        """The ingredients whose weights are in the soup, the reference among them where only its head is."""
+        members = self.mix.members
+        places = (0, *members) if self.family.kept and 0 not in members else members
+        return tuple(self.family.ingredients[i] for i in places)
 
     @property
     def score(self) -> float | None:

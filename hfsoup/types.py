@@ -128,7 +128,10 @@ class Family:
     """Ingredients that may be averaged, in the order given; the first one is the reference.
 
     `orders[i]` takes the reference's class c to ingredient i's row, or is None where the labels are in the same order;
-    `heads` names the tensors whose axis runs over the classes; `shards` are the reference's tensors, file by file.
+    `heads` names the tensors whose axis runs over the classes; `shards` are the reference's tensors, file by file, with
+    the dtype of the soup. `kept` are tensors that are the reference's own in every mix; `processed_by` is the index of
+    the ingredient whose image processor is the soup's. `dropped` are tensors that the classifier does not have,
+    `dtypes` the float types where ingredients differ in them, and `skipped` those left out, each with the reason.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -137,6 +140,16 @@ class Family:
     shards: tuple[tuple[TensorSpec, ...], ...]
     orders: tuple[tuple[int, ...] | None, ...]
     heads: dict[str, int] = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
+    processed_by: int = 0
+    dropped: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    skipped: tuple[tuple[Ingredient, str], ...] = ()
+
+    @property
+    def processing(self) -> Ingredient:
+        """The ingredient whose image processor is the soup's."""
+        return self.ingredients[self.processed_by]
 
     @property
     def reference(self) -> Ingredient:

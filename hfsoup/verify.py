@@ -14,6 +14,7 @@ from hfsoup.errors import MismatchError, SoupError
 from hfsoup.hashing import file_hash
 from hfsoup.hub import told
 from hfsoup.lock import NAME, DatasetRecord, IngredientRecord, Lock, ScoreRecord, read
+from hfsoup.names import flat
 from hfsoup.options import Options
 from hfsoup.pull import pull, pull_all
 from hfsoup.resolve import resolve
@@ -71,9 +72,13 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
     with watch.stage("Pulling the ingredients"):
         ingredients = pull([_source(i) for i in record.ingredients])
         _hold(place, _ingredient_differences(record, ingredients))
-        family = check(ingredients, exact=scores)
+        options = Options.of(dict(record.options))
+        # What did not fit was left out of the record, so all that is in it must fit.
+        on_mismatch = "backbone-only" if options.on_mismatch == "backbone-only" else "error"
+        family = check(
+            ingredients, exact=bool(options.dataset), on_mismatch=on_mismatch, processor_from=options.processor_from
+        )
     mix = Mix(tuple(i.coefficient for i in record.ingredients))
-    options = Options.of(dict(record.options))
     with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:
         with Averager(family, record.merge, options.stored_dtype) as averager:
             statistics = record.batch_norm.arrays() if record.batch_norm else {}
@@ -155,7 +160,7 @@ def _scores_again(
     with watch.stage("Scoring again", unit="images") as advance:
         request = replace(options.request(), revision=record.dataset.revision)
         bn = record.batch_norm
-        processor, count = image_processor(family.reference.processor_folder), IMAGES if bn else 0
+        processor, count = image_processor(family.processing.processor_folder), IMAGES if bn else 0
         images = load_images(request, processor, family.labels, calibrate=count)
         _hold(place, _split_differences(record.dataset, images))
         with Averager(family, record.merge, options.stored_dtype) as averager:
@@ -169,7 +174,10 @@ def _scores_again(
             comparison = scorer.compare(mix, mode, Mix.of((best,), len(family)), images.test)
     found = {"selection": selection, "test": comparison.soup, "best ingredient, test": comparison.best}
     recorded = {"selection": record.score, "test": record.test.soup, "best ingredient, test": record.test.best}
-    _hold(place, _score_differences(recorded, found))
+    differing = list(_score_differences(recorded, found))
+    if differing and record.dataset.backend not in (None, images.backend):
+        differing.append(f"images: prepared with {images.backend} now, {flat(record.dataset.backend)} recorded")
+    _hold(place, differing)
     return {name: score.value for name, score in found.items()}
 
 

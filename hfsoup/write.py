@@ -137,13 +137,13 @@ def write_weights(
 
 
 def write_configs(family: Family, folder: Path, dtype: str | None) -> None:
-    """The reference's config, with the soup's dtype, and its image processor as it is."""
+    """The reference's config, with the soup's dtype, and the family's image processor as it is."""
     config = {k: v for k, v in family.config.items() if k not in ("_name_or_path", "torch_dtype")}
     floats = Counter(spec.dtype for spec in family.tensors if spec.dtype in DTYPES)
     config["dtype"] = DTYPES[dtype or floats.most_common(1)[0][0]]
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for name in PROCESSORS:
-        path = family.reference.processor_folder / name
+        path = family.processing.processor_folder / name
         if path.is_file():
             shutil.copyfile(path, folder / name)
 
