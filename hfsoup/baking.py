@@ -18,7 +18,7 @@ from hfsoup.hub import told
 from hfsoup.licences import check_licences
 from hfsoup.options import Options
 from hfsoup.preflight import concerns
-from hfsoup.pull import needed, pull
+from hfsoup.pull import needed, pull, with_bases
 from hfsoup.recipes import RECIPES
 from hfsoup.resolve import resolve
 from hfsoup.searching import Search
@@ -187,7 +187,7 @@ def _search(family: Family, options: Options, watch: Watch, score: Callable[[Mix
 
 
 def _bytes(sources: tuple[Source, ...]) -> int:
-    return sum(file.size for source in sources if not source.folder for file in needed(source))
+    return sum(file.size for source in with_bases(sources) if not source.folder for file in needed(source))
 
 
 def free(folder: Path) -> Path:

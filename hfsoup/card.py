@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from hfsoup.options import Options
     from hfsoup.soup import Soup
-    from hfsoup.types import Ingredient
+    from hfsoup.types import Ingredient, Source
 
 CITATIONS = {
     "arXiv:2203.05482": (
@@ -50,7 +50,7 @@ def card(soup: Soup) -> str:
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["model-soup", "merge", "hfsoup"],
-        base_model=sorted({flat(i.id) for i in used if i.source.revision}) or None,
+        base_model=sorted({flat(s.id) for i in used for s in (i.source, i.source.base) if s and s.revision}) or None,
         license=soup.options.license or agreed(used),
         datasets=[flat(soup.images.dataset)] if soup.images and soup.images.revision else None,
         metrics=[_metric(soup)] if soup.images else None,
@@ -129,8 +129,9 @@ def _values(soup: Soup) -> dict[str, Any]:
         "ingredients": [
             {
                 "name": n,
-                "link": _link(i),
+                "link": _link(i.source),
                 "revision": (i.source.revision or "")[:12],
+                "base": _base(i),
                 "weight": w,
                 "score": _number(soup, s),
             }
@@ -234,8 +235,15 @@ def _name(ingredient: Ingredient) -> str:
     return markdown(ingredient.id if ingredient.source.revision else _folder(ingredient))
 
 
-def _link(ingredient: Ingredient) -> str | None:
-    source = ingredient.source
+def _base(ingredient: Ingredient) -> dict[str, str | None] | None:
+    """What an adapter was put on."""
+    if ingredient.adapter is None:
+        return None
+    base = ingredient.adapter.base
+    return {"name": _name(base), "link": _link(base.source), "revision": (base.source.revision or "")[:12]}
+
+
+def _link(source: Source) -> str | None:
     place = quote(source.id, safe="/", errors="replace")
     return f"{api().endpoint}/{place}/tree/{source.revision}" if source.revision else None
 

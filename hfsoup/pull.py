@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from hfsoup.adapterfiles import CONFIG, WEIGHTS, adapter_weights
 from hfsoup.errors import SoupError
 from hfsoup.fetching import fetch
 from hfsoup.hashing import file_hash, stamp
@@ -45,16 +46,29 @@ def pull(
         SoupError: a file is missing, or is not the one that the Hub's listing describes.
         HubError: the Hub refuses or cannot be reached.
     """
-    jobs = [(source, file) for source in sources if not source.folder for file in needed(source)]
+    every = with_bases(sources)
+    jobs = [(source, file) for source in every if not source.folder for file in needed(source)]
     with told(notify):
         paths = side_by_side(lambda job: _fetch(job[0], job[1], advance), jobs)
-    homes = {source: path for (source, file), path in zip(jobs, paths, strict=True) if file.name == "config.json"}
-    return tuple(_ingredient(source, source.folder or homes[source].parent) for source in sources)
+    homes = {source: path.parent for (source, _), path in zip(jobs, paths, strict=True)}
+    folders = {source: source.folder or homes[source] for source in every}
+    found = {source: _ingredient(source, folders[source]) for source in every if not source.base}
+    return tuple(
+        _adapted(source, folders[source], found[source.base]) if source.base else found[source] for source in sources
+    )
+
+
+def with_bases(sources: Sequence[Source]) -> tuple[Source, ...]:
+    """Sources and the bases of those that are adapters, each once."""
+    return tuple(dict.fromkeys([*sources, *(source.base for source in sources if source.base)]))
 
 
 def needed(source: Source) -> list[RemoteFile]:
     """The files of a Hub source that a soup needs; also what a plan counts."""
     files = {file.name: file for file in source.files}
+    if source.base:
+        names = (CONFIG, *CONFIGS, adapter_weights(files, where=str(source)))
+        return [files[name] for name in names if name in files]
     weights = weight_names(files, where=str(source))
     if "config.json" not in files:
         raise SoupError("expected config.json, found none", where=str(source), hint="is this a transformers model?")
@@ -78,26 +92,36 @@ def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) 
     return path
 
 
+def _adapted(source: Source, folder: Path, base: Ingredient) -> Ingredient:
+    """The adapter in a folder, merged into its base."""
+    from hfsoup.adapters import merged
+
+    name = adapter_weights(_present(source, folder), where=str(source))
+    return merged(source, folder, _weights(source, folder, name), base)
+
+
 def _ingredient(source: Source, folder: Path) -> Ingredient:
     """The ingredient in a folder, with its weight files hashed and any pickle turned into safetensors."""
     names = weight_names(_present(source, folder), where=str(source))
     index = next((name for name in names if name.endswith(".index.json")), None)
     homes = _shards(folder / index, names, where=f"{source}, {index}") if index else {}
-    hashes = {file.name: file.sha256 for file in source.files}
-    weights = []
-    for name in sorted(set(homes.values())) if index else names:
-        path, where = folder / name, f"{source}, {name}"
-        if path.suffix == ".safetensors":
-            TensorFile(path, where).close()
-        before = stamp(path)
-        sha = hashes.get(name) or file_hash(path)
-        safe = path if path.suffix == ".safetensors" else convert(path, sha, where=where)
-        if stamp(path) != before:
-            raise SoupError("the file changed while it was read", where=where, hint=AGAIN)
-        weights.append(WeightFile(name, safe, path.stat().st_size, sha, before if safe == path else stamp(safe)))
+    weights = [_weights(source, folder, name) for name in (sorted(set(homes.values())) if index else names)]
     if index:
         _agree(homes, weights, source)
     return Ingredient(source, folder, tuple(weights))
+
+
+def _weights(source: Source, folder: Path, name: str) -> WeightFile:
+    """A weight file, hashed, and turned into safetensors if it is a pickle."""
+    path, where = folder / name, f"{source}, {name}"
+    if path.suffix == ".safetensors":
+        TensorFile(path, where).close()
+    before = stamp(path)
+    sha = next((file.sha256 for file in source.files if file.name == name), None) or file_hash(path)
+    safe = path if path.suffix == ".safetensors" else convert(path, sha, where=where)
+    if stamp(path) != before:
+        raise SoupError("the file changed while it was read", where=where, hint=AGAIN)
+    return WeightFile(name, safe, path.stat().st_size, sha, before if safe == path else stamp(safe))
 
 
 def _present(source: Source, folder: Path) -> list[str]:
@@ -108,7 +132,7 @@ def _present(source: Source, folder: Path) -> list[str]:
     """
     known = [file.name for file in source.files]
     found = sorted(os.listdir(folder))  # noqa: PTH208 - names are wanted
-    for name in (name for name in found if name in CONFIGS or _is_weights(name)):
+    for name in (name for name in found if name in (*CONFIGS, CONFIG, *WEIGHTS) or _is_weights(name)):
         where = f"{source}, {name}"
         if not source.folder and name not in known:
             hint = f"rm {shlex.quote(str(folder / name))}, then {AGAIN}"
@@ -149,7 +173,7 @@ def _agree(homes: dict[str, str], weights: Sequence[WeightFile], source: Source)
 
 def fetch_configs(source: Source) -> Path:
     """What a Hub source says of itself without its weights, in the folder of its commit in the cache."""
-    small = [file for file in needed(source) if file.name in CONFIGS]
+    small = [file for file in needed(source) if file.name in (*CONFIGS, CONFIG)]
     return side_by_side(lambda file: _fetch(source, file), small)[0].parent
 
 

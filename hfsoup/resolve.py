@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfsoup.errors import HubError, UsageError
+from hfsoup.adapterfiles import CONFIG, is_adapter, read_config
+from hfsoup.errors import HubError, SoupError, UsageError
+from hfsoup.fetching import fetch
 from hfsoup.hub import answers, api, side_by_side, told
+from hfsoup.names import shown
 from hfsoup.types import RemoteFile, Source
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 SOUP_TAG = "model-soup"
 _WILD = re.compile(r"[*?\[]")
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
+_REPO = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
 _TAME = re.compile(r"(?!.*(^|/)\.{0,2}(/|$))[^\\\x00-\x1f\x7f]+")
 
 
@@ -96,7 +101,7 @@ def _folders(pattern: str) -> list[Candidate] | None:
     text = str(Path(pattern).expanduser()) if pattern.startswith("~") else pattern
     local = text.startswith((".", "/")) or text.count("/") > 1
     matches = [Path(text)] if Path(text).is_dir() else [Path(m) for m in glob.glob(text)]  # noqa: PTH207
-    models = [m for m in matches if (m / "config.json").is_file()]
+    models = [m for m in matches if (m / "config.json").is_file() or (m / CONFIG).is_file()]
     if not models and not local:
         return None
     if not models and len(matches) == 1 and matches[0].is_dir():
@@ -143,14 +148,58 @@ def _left_out(
 
 
 def _pin(candidate: Candidate, asked: str) -> Source:
-    """Fix a candidate: a commit and its files on the Hub, the real path of a folder."""
+    """Fix a candidate, and the base of an adapter."""
+    source = _pinned(candidate, asked)
+    return replace(source, base=_base(source)) if is_adapter(_names(source)) else source
+
+
+def _base(adapter: Source) -> Source:
+    """What an adapter is put on: a repository at the revision that it names; a folder only if it is one itself."""
+    name, revision = _base_name(adapter)
+    folder = Path(name).expanduser() if adapter.folder else None
+    if folder is None or not folder.is_dir():
+        if not _REPO.fullmatch(name):
+            what = f"expected the base to be a repository on the Hub, found {shown(name)}"
+            hint = f"download the adapter and name its base in base_model_name_or_path of {CONFIG}"
+            raise SoupError(what, where=str(adapter), hint=hint)
+        folder = None
+    base = pin(name, None if folder else revision, folder)
+    if is_adapter(_names(base)):
+        raise SoupError("not supported: an adapter whose base is an adapter", where=f"{adapter}, base {base}")
+    return base
+
+
+def _base_name(adapter: Source) -> tuple[str, str | None]:
+    """The base and its revision as an adapter's config names them."""
+    where = f"{adapter}, {CONFIG}"
+    if adapter.folder:
+        path = adapter.folder / CONFIG
+    else:
+        file = next(file for file in adapter.files if file.name == CONFIG)
+        path = fetch(adapter.id, file, adapter.revision or "", kind="model")
+    config = read_config(path, where=where)
+    return config.base, config.revision
+
+
+def pin(name: str, revision: str | None = None, folder: Path | None = None) -> Source:
+    """One repository at a revision, or one folder; an adapter without its base."""
+    return _pinned(Candidate(name, revision, folder), name)
+
+
+def _names(source: Source) -> list[str]:
+    """The names of a source's files."""
+    return os.listdir(source.folder) if source.folder else [file.name for file in source.files]  # noqa: PTH208
+
+
+def _pinned(candidate: Candidate, asked: str) -> Source:
+    """A commit and its files on the Hub, the real path of a folder."""
     if candidate.folder is not None:
         return Source(candidate.id, asked, None, candidate.folder.resolve())
     where = f"{candidate.id}@{candidate.revision}" if candidate.revision else candidate.id
     with answers(where):
         info = _info(api(), candidate)
         files = tuple(_remote(s) for s in info.siblings or () if _TAME.fullmatch(s.rfilename))
-        if not _SHA1.fullmatch(info.sha or "") or not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", info.id):
+        if not _SHA1.fullmatch(info.sha or "") or not _REPO.fullmatch(info.id):
             raise HubError(f"expected a name and a commit, found {info.id!r} and {info.sha!r}", where=where)
     return Source(info.id, asked, info.sha, None, files)
 

@@ -23,7 +23,8 @@ class RemoteFile:
 class Source:
     """Where an ingredient is, pinned, before anything of it is read.
 
-    `revision` is the commit on the Hub and None for a local folder; `asked` is what the user's pattern stood for.
+    `revision` is the commit on the Hub and None for a local folder; `asked` is what the user's pattern stood for;
+    `base` is what an adapter is put on, pinned in the same way.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Source:
     revision: str | None = None
     folder: Path | None = None
     files: tuple[RemoteFile, ...] = ()
+    base: Source | None = None
 
     def __str__(self) -> str:
         return f"{self.id}@{self.revision[:7]}" if self.revision else self.id
@@ -52,12 +54,30 @@ class WeightFile:
 
 
 @dataclass(frozen=True)
+class Adapted:
+    """What an ingredient was merged from: the adapter's config and weights, config first, and the base under them."""
+
+    config: WeightFile
+    weights: WeightFile
+    base: Ingredient
+
+
+@dataclass(frozen=True)
 class Ingredient:
-    """A checkpoint on this disk: its folder with config and processor, its weight files."""
+    """A checkpoint on this disk: its folder with config and processor, its weight files.
+
+    `adapter` tells where these come from if they were merged on this disk.
+    """
 
     source: Source
     folder: Path
     weights: tuple[WeightFile, ...]
+    adapter: Adapted | None = None
+
+    @property
+    def files(self) -> tuple[WeightFile, ...]:
+        """The files that its source has: an adapter's own instead of the merged one."""
+        return (self.adapter.config, self.adapter.weights) if self.adapter else self.weights
 
     @property
     def id(self) -> str:

@@ -13,13 +13,13 @@ from hfsoup.check import check
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.hashing import file_hash
 from hfsoup.hub import told
-from hfsoup.lock import NAME, DatasetRecord, IngredientRecord, Lock, ScoreRecord, read
+from hfsoup.lock import NAME, BaseRecord, DatasetRecord, FileRecord, IngredientRecord, Lock, ScoreRecord, read
 from hfsoup.options import Options
 from hfsoup.pull import pull, pull_all
-from hfsoup.resolve import resolve
+from hfsoup.resolve import pin, resolve
 from hfsoup.sign import verify_signature
 from hfsoup.tensorfile import TensorFile
-from hfsoup.types import Family, Ingredient, Mix, Score, Source
+from hfsoup.types import Family, Ingredient, Mix, Score, Source, WeightFile
 from hfsoup.watch import Watch
 from hfsoup.world import World
 from hfsoup.write import write_weights
@@ -83,13 +83,22 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
 
 
 def _source(record: IngredientRecord) -> Source:
-    """Where an ingredient was when it was baked."""
+    """Where an ingredient was when it was baked, and its base."""
+    if record.base is None:
+        return _place(record)
+    if record.revision and not record.base.revision:
+        raise SoupError("an adapter on the Hub has no base in a local folder", where=record.id)
+    return replace(_place(record), base=_place(record.base))
+
+
+def _place(record: IngredientRecord | BaseRecord) -> Source:
+    """A repository at its commit, or a local folder."""
     if record.revision:
-        return resolve((f"{record.id}@{record.revision}",))[0]
+        return pin(record.id, record.revision)
     folder = Path(record.id).expanduser()
     if not folder.is_dir():
         raise SoupError("this ingredient was a local folder that is not here", where=record.id)
-    return Source(record.id, record.id, None, folder.resolve())
+    return pin(record.id, folder=folder)
 
 
 def _folder_differences(folder: Path, record: Lock, *, links: bool) -> Iterator[str]:
@@ -109,10 +118,14 @@ def _folder_differences(folder: Path, record: Lock, *, links: bool) -> Iterator[
 
 def _ingredient_differences(record: Lock, ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
     for expected, found in zip(record.ingredients, ingredients, strict=True):
-        known = {file.name: file.sha256 for file in expected.files}
-        here = {file.name: file.sha256 for file in found.weights}
-        if known != here:
+        if _known(expected.files) != _known(found.files):
             yield f"ingredient {expected.id}: its weight files are not those that were baked"
+        if expected.base and found.adapter and _known(expected.base.files) != _known(found.adapter.base.weights):
+            yield f"base {expected.base.id} of {expected.id}: its weight files are not those that were baked"
+
+
+def _known(files: Iterable[FileRecord | WeightFile]) -> dict[str, str]:
+    return {file.name: file.sha256 for file in files}
 
 
 def _weight_differences(folder: Path, again: Path, hashes: dict[str, str], record: Lock) -> Iterator[str]:
