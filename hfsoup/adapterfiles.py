@@ -11,6 +11,7 @@ from typing import Any
 
 from hfsoup.errors import SoupError
 from hfsoup.names import flat, shown
+from hfsoup.options import MAX_RANK
 from hfsoup.tensorfile import FLOATS
 from hfsoup.types import TensorSpec
 from hfsoup.untrusted import read_json
@@ -19,7 +20,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 FULL = re.compile(r"(pytorch_)?model(-\d+-of-\d+)?\.(safetensors|bin)")
 PREFIX = "base_model.model."
-MAX_RANK, MAX_PATTERNS, MAX_TEXT = 1 << 14, 1 << 10, 512
+MAX_PATTERNS, MAX_TEXT = 1 << 10, 512
 # A layer's name, or the end of one: an expression with repetition could take for ever to match.
 PATTERN = re.compile(r"\^?[\w.\\-]+")
 REVISION = re.compile(r"[\w][\w./-]*")

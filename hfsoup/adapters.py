@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,50 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup import __version__
-from hfsoup.adapterfiles import CONFIG, AdapterConfig, Parts, parts, read_config
-from hfsoup.errors import MismatchError, SoupError
+from hfsoup.adapterfiles import CONFIG
+from hfsoup.adapterplan import Delta, Plan, make_plan
+from hfsoup.errors import SoupError
 from hfsoup.folders import kept
 from hfsoup.hashing import file_hash, stamp
 from hfsoup.hub import AGAIN
-from hfsoup.models import Layout, layout
-from hfsoup.names import flat
-from hfsoup.single import MAX_NUMBER, class_names, largest_number, refuse_foreign
-from hfsoup.tensorfile import FLOATS, TensorFile, to_float, to_stored, write_header
+from hfsoup.tensorfile import TensorFile, to_float, to_stored, write_header
 from hfsoup.types import Adapted, Ingredient, Source, TensorSpec, WeightFile
-from hfsoup.untrusted import read_json
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-LABELS = ("id2label", "label2id", "num_labels", "label_names")
 BLOCK = 1 << 20
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Delta:
-    """What is added to one weight: scaling·B·A, in the weight's shape; `kind` is as in `Layout`."""
-
-    a: TensorSpec
-    b: TensorSpec
-    scaling: float
-    kind: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The merged checkpoint before any weight is read.
-
-    `tensors` are (name, dtype, shape) in the order of the file; `deltas`, `whole` and `stored` tell by that name what
-    is added, what the adapter has in place of the base's, and where the base's is; `owns` takes it to the model's own.
-    """
-
-    config: dict[str, Any]
-    adapter: AdapterConfig
-    tensors: tuple[tuple[str, str, tuple[int, ...]], ...]
-    deltas: Mapping[str, Delta]
-    whole: Mapping[str, TensorSpec]
-    stored: Mapping[str, TensorSpec]
-    owns: Mapping[str, str]
 
 
 def merged(source: Source, folder: Path, weights: WeightFile, base: Ingredient) -> Ingredient:
@@ -75,22 +41,19 @@ def merged(source: Source, folder: Path, weights: WeightFile, base: Ingredient) 
     Raises:
         SoupError: the adapter is of a kind that is not supported, does not fit its base, or does not name its classes.
     """
-    adapted = Adapted(_config_file(folder), weights, base)
+    adapted = Adapted(file_record(folder / CONFIG), weights, base)
     with opened(source, adapted, folder) as (plan, adapter, files):
         configs = _configs(folder, base.folder)
         home = kept("merged", _key(plan, adapted, configs), lambda made: _build(plan, adapter, files, configs, made))
     for file in (adapted.weights, *base.weights):
         if stamp(file.path) != file.stamp:
             raise SoupError("the file changed while it was read", where=f"{source}, {file.name}", hint=AGAIN)
-    path = home / "model.safetensors"
-    before = stamp(path)
-    whole = WeightFile(path.name, path, path.stat().st_size, file_hash(path), before)
-    return Ingredient(source, home, (whole,), adapted)
+    return Ingredient(source, home, (file_record(home / "model.safetensors"),), adapted)
 
 
 def sketched(source: Source, folder: Path, weights: WeightFile, base: Ingredient, scratch: Path) -> Ingredient:
     """The same from headers alone, in the folder `scratch`: its weight file has a header and a hole."""
-    adapted = Adapted(_config_file(folder), weights, base)
+    adapted = Adapted(file_record(folder / CONFIG), weights, base)
     with opened(source, adapted, folder) as (plan, _, _):
         configs = _configs(folder, base.folder)
         scratch.mkdir()
@@ -113,7 +76,7 @@ def opened(source: Source, adapted: Adapted, folder: Path) -> Iterator[tuple[Pla
         adapter = file(adapted.weights, source)
         files = {name: f for f in (file(w, adapted.base) for w in adapted.base.weights) for name in f.tensors}
         stored = {name: f.tensors[name] for name, f in files.items()}
-        yield _plan(source, adapted, adapter, stored, folder), adapter, files
+        yield make_plan(source, adapted, adapter, stored, folder), adapter, files
 
 
 def delta(file: TensorFile, change: Delta) -> Array:
@@ -135,131 +98,6 @@ def _matrix(file: TensorFile, spec: TensorSpec) -> Array:
     """A or B as rows × columns."""
     block = to_float(file.read(spec, 0, prod(spec.shape)), spec.dtype)
     return block.astype(np.float64).reshape(spec.shape[0], -1)
-
-
-def _plan(source: Source, adapted: Adapted, file: TensorFile, stored: Mapping[str, TensorSpec], folder: Path) -> Plan:
-    adapter = read_config(adapted.config.path, where=f"{source}, {CONFIG}")
-    found = parts(file.tensors, adapter, where=file.name)
-    config, headless = _config(source, folder, adapted.base, adapter, stored)
-    classes = len(class_names(config, where=str(source)))
-    shapes = {name: spec.shape for name, spec in stored.items()}
-    given = (*(f"{module}.weight" for module in found.layers), *found.whole)
-    model = layout(config, classes, shapes, given)
-    names = _names(stored, model, headless)
-    homes = {model.owns[old]: new for old, new in names.items() if old in model.owns}
-    whole = {}
-    for name, spec in found.whole.items():
-        own = _own(name, model, source)
-        _fits(spec, model.shapes[own], classes, source)
-        whole[homes.get(own, own)] = spec
-    here = {new: stored[old] for old, new in names.items() if new not in whole}
-    deltas = dict(_deltas(found, adapter, model, homes, here, source))
-    floats = Counter(spec.dtype for spec in stored.values() if spec.dtype in FLOATS)
-    usual = floats.most_common(1)[0][0] if floats else "F32"
-    before = {new: stored[old].dtype for old, new in names.items()}
-    rows = [(new, spec.dtype, spec.shape) for new, spec in here.items()]
-    rows += [(name, before.get(name, usual), spec.shape) for name, spec in whole.items()]
-    owns = {new: model.owns[old] for old, new in names.items() if old in model.owns}
-    owns |= {homes.get(own, own): own for own in (_own(name, model, source) for name in found.whole)}
-    return Plan(config, adapter, tuple(sorted(rows)), deltas, whole, here, owns)
-
-
-def _config(
-    source: Source, folder: Path, base: Ingredient, adapter: AdapterConfig, stored: Mapping[str, TensorSpec]
-) -> tuple[dict[str, Any], bool]:
-    """The base's config as the classifier's, with the classes that the adapter names; whether the base has no head."""
-    where = f"{base}, config.json"
-    config = read_json(base.folder / "config.json", where=where)
-    refuse_foreign(config, where=where)
-    largest = max(len(stored), *(side for spec in stored.values() for side in (0, *spec.shape)))
-    largest_number(config, where=where, most=max(MAX_NUMBER, largest))
-    if (folder / "config.json").is_file():
-        own = read_json(folder / "config.json", where=f"{source}, config.json")
-        if "id2label" in own:
-            config = {key: value for key, value in config.items() if key not in LABELS}
-            config |= {key: own[key] for key in LABELS if key in own}
-    said = config.get("architectures")
-    headless = not (isinstance(said, list) and any("ForImageClassification" in str(name) for name in said))
-    if headless:
-        config = {key: value for key, value in config.items() if key != "architectures"}
-        if adapter.architecture:
-            config["architectures"] = [adapter.architecture]
-    return config, headless
-
-
-def _names(stored: Mapping[str, TensorSpec], model: Layout, headless: bool) -> dict[str, str]:
-    """The base's tensors by the names that a classifier's file gives them; without a head the body has no prefix."""
-    if not headless:
-        return {name: name for name in stored}
-    start, names = f"{model.prefix}.", {}
-    for name in stored:
-        own = model.owns.get(name)
-        if own is not None:
-            bare = own.startswith(start) and not name.startswith(start)
-            names[name] = f"{start}{name}" if bare else name
-    return names
-
-
-def _deltas(
-    found: Parts,
-    adapter: AdapterConfig,
-    model: Layout,
-    homes: Mapping[str, str],
-    here: Mapping[str, TensorSpec],
-    source: Source,
-) -> Iterator[tuple[str, Delta]]:
-    """What the adapter adds, by the name in the merged file."""
-    seen: set[str] = set()
-    for module, (a, b) in found.layers.items():
-        own, where = _own(f"{module}.weight", model, source), f"{source}, layer {flat(module)}"
-        name, kind = homes.get(own, own), model.kinds.get(own)
-        if kind is None:
-            raise SoupError("not supported: LoRA on a layer that is neither linear nor Conv2d", where=where)
-        if name in seen or name not in here:
-            raise SoupError("expected a layer that the base has and that is changed once", where=where)
-        seen.add(name)
-        shape = here[name].shape
-        rank = adapter.rank_of(module)
-        wanted = _factors(shape, kind, rank)
-        if (a.shape, b.shape) != wanted:
-            what = f"expected lora_A and lora_B of shapes {_shown(wanted)}, found {_shown((a.shape, b.shape))}"
-            raise SoupError(what, where=where, hint="is this adapter's base another one?")
-        if here[name].dtype not in FLOATS or rank > max(prod(shape[1:]), shape[0]):
-            raise SoupError(f"rank {rank} is larger than the layer", where=where)
-        yield name, Delta(a, b, adapter.scaling(module), kind, shape)
-
-
-def _factors(shape: tuple[int, ...], kind: str, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shapes of A and B for a weight; those of a convolution in groups are others, and match nothing here."""
-    if kind == "convolution":
-        return (rank, *shape[1:]), (shape[0], rank, 1, 1)
-    rows, columns = shape[::-1] if kind == "transposed" else shape
-    return (rank, columns), (rows, rank)
-
-
-def _shown(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
-    return " and ".join(flat(list(shape)) for shape in shapes)
-
-
-def _own(name: str, model: Layout, source: Source) -> str:
-    if name not in model.owns:
-        what = "the model has no such tensor, or makes it of several"
-        raise SoupError(what, where=f"{source}, tensor {flat(name)}", hint="is this adapter's base another one?")
-    return model.owns[name]
-
-
-def _fits(spec: TensorSpec, shape: tuple[int, ...], classes: int, source: Source) -> None:
-    """Refuse a trained module of another shape; where only the classes differ, say what is missing."""
-    if spec.shape == shape:
-        return
-    where = f"{source}, tensor {flat(spec.name)}"
-    if classes in shape and spec.shape[1:] == shape[1:]:
-        what = (
-            f"this adapter's head has {spec.shape[0]} classes and its config names {classes}: which they are is unknown"
-        )
-        hint = "save the labels beside the adapter: model.get_base_model().config.save_pretrained(ADAPTER)"
-        raise MismatchError(what, where=where, hint=hint)
-    raise SoupError(f"expected shape {flat(list(shape))}, found {flat(list(spec.shape))}", where=where)
 
 
 def _build(plan: Plan, adapter: TensorFile, files: Mapping[str, TensorFile], configs: list[Path], folder: Path) -> None:
@@ -290,10 +128,10 @@ def _tensor(plan: Plan, adapter: TensorFile, files: Mapping[str, TensorFile], na
     return to_stored(summed, dtype)
 
 
-def _config_file(folder: Path) -> WeightFile:
-    path = folder / CONFIG
+def file_record(path: Path) -> WeightFile:
+    """A file on this disk, hashed."""
     before = stamp(path)
-    return WeightFile(CONFIG, path, path.stat().st_size, file_hash(path), before)
+    return WeightFile(path.name, path, path.stat().st_size, file_hash(path), before)
 
 
 def _configs(adapter: Path, base: Path) -> list[Path]:

@@ -47,10 +47,10 @@ def card(soup: Soup) -> str:
 
     used = [soup.family.ingredients[i] for i in soup.mix.members]
     data = ModelCardData(
-        library_name="transformers",
+        library_name="peft" if soup.adapter else "transformers",
         pipeline_tag="image-classification",
-        tags=["model-soup", "merge", "hfsoup"],
-        base_model=sorted({flat(s.id) for i in used for s in (i.source, i.source.base) if s and s.revision}) or None,
+        tags=["model-soup", "merge", "hfsoup", *(["lora"] if soup.adapter else [])],
+        base_model=_bases(soup, used),
         license=soup.options.license or agreed(used),
         datasets=[flat(soup.images.dataset)] if soup.images and soup.images.revision else None,
         metrics=[_metric(soup)] if soup.images else None,
@@ -58,7 +58,7 @@ def card(soup: Soup) -> str:
         eval_results=_eval_results(soup),
     )
     if data.base_model:
-        data["base_model_relation"] = "merge"
+        data["base_model_relation"] = "adapter" if soup.adapter else "merge"
     filled = ModelCard.from_template(data, template_path=str(shipped("model_cards/soup.md")), **_values(soup))
     return re.sub(r"\n{3,}", "\n\n", str(filled))
 
@@ -141,6 +141,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "used": len(soup.mix.members),
         "trace": [{"d": d, "name": names[d.ingredient], "score": _number(soup, d.score)} for d in soup.trace],
         "images": images,
+        "adapter": _adapter(soup),
         "splits": _splits(soup),
         "dataset": markdown(_dataset(soup)) if images else "",
         "selection": _number(soup, soup.selection),
@@ -155,6 +156,29 @@ def _values(soup: Soup) -> dict[str, Any]:
         "citations": sorted({CITATIONS[p] for p in (recipe.paper, "arXiv:2203.05482") if p in CITATIONS}),
         "versions": ", ".join(f"{name} {version(name)}" for name in VERSIONS),
         "hfsoup": __version__,
+    }
+
+
+def _bases(soup: Soup, used: list[Ingredient]) -> list[str] | None:
+    """What the Hub is told that this comes from: ingredients and their bases, or an adapter's base alone."""
+    bases = [i.source.base for i in used]
+    named = bases if soup.adapter else [*bases, *(i.source for i in used)]
+    return sorted({flat(source.id) for source in named if source and source.revision}) or None
+
+
+def _adapter(soup: Soup) -> dict[str, Any] | None:
+    """How far an adapter is from the average, and what it is loaded on."""
+    found = soup.adapter
+    if found is None or found.ingredient.adapter is None:
+        return None
+    base = found.ingredient.adapter.base.source
+    return {
+        "rank": found.rank,
+        "error": f"{100 * found.error:.3g} %",
+        "worst": f"{100 * found.worst:.3g} %",
+        "layer": markdown(found.layer),
+        "base": json.dumps(flat(base.id if base.revision else "PATH/TO/" + Path(base.id).name)),
+        "revision": json.dumps(base.revision) if base.revision else None,
     }
 
 
@@ -192,7 +216,7 @@ def _comparison(soup: Soup, names: list[str]) -> dict[str, Any] | None:
         return None
     return {
         "verdict": c.verdict,
-        "same": soup.mix.members == (soup.best,),
+        "same": soup.mix.members == (soup.best,) and not soup.adapter,
         "best": names[soup.best],
         "soup_score": _number(soup, c.soup),
         "best_score": _number(soup, c.best),

@@ -56,6 +56,13 @@ class Scorer:
         self._found: dict[str, dict[str, Any]] = {}
         self.images_forwarded = 0
 
+    def over(self, averager: Averager) -> Scorer:
+        """The same for mixes of another family, as they are averaged."""
+        return Scorer(
+            averager, self._metric, self._world, self._journal,
+            batch_size=self._batch, bn=AVERAGE, calibration=None, advance=self._advance,
+        )  # fmt: skip
+
     def score(self, mix: Mix, split: Split) -> Score:
         """The metric of `mix` on `split`, as it would be shipped: with the batch-norm statistics that score best."""
         return max(self.scores(mix, split).values(), key=lambda score: score.key)

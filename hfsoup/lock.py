@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hfsoup.images import Split
     from hfsoup.options import Options
     from hfsoup.soup import Soup
-    from hfsoup.types import Ingredient, Score, WeightFile
+    from hfsoup.types import Ingredient, Score, Truncated, WeightFile
 
 NAME = "soup.json"
 LIMIT = 16 << 20
@@ -70,10 +70,7 @@ class BaseRecord(_Strict):
 
 
 class IngredientRecord(_Strict):
-    """An ingredient: where it was, its weight files, its coefficient, the order of its classes, its own score.
-
-    Those of an adapter are its config and its weights, and `base` is what it was merged into.
-    """
+    """An ingredient: where it was, its files, its coefficient, the order of its classes, its score, an adapter's base."""
 
     id: Text
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
@@ -142,6 +139,15 @@ class BatchNormRecord(_Strict):
         return {name: np.frombuffer(b64decode(text), "<f4") for name, text in self.statistics.items()}
 
 
+class AdapterRecord(_Strict):
+    """How far a soup that is an adapter is from the average, as relative Frobenius errors."""
+
+    rank: int
+    error: float
+    worst: float
+    layer: Text
+
+
 class Lock(_Strict):
     """The record of a soup. `files` are all others in its folder, with their sha256."""
 
@@ -158,6 +164,7 @@ class Lock(_Strict):
     test: TestRecord | None
     files: dict[Plain, Sha256]
     versions: dict[str, Text]
+    adapter: AdapterRecord | None = None
 
     def text(self) -> str:
         """The file's content."""
@@ -187,7 +194,14 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         test=_test(soup),
         files=files,
         versions={name: version(name) for name in LIBRARIES},
+        adapter=adapter_record(soup.adapter),
     )
+
+
+def adapter_record(adapter: Truncated | None) -> AdapterRecord | None:
+    """The record of a truncation."""
+    a = adapter
+    return a and AdapterRecord(rank=a.rank, error=a.error, worst=a.worst, layer=a.layer)
 
 
 def read(folder: Path, *, where: str) -> Lock:

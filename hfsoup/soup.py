@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
 from hfsoup.errors import SoupError
-from hfsoup.types import Comparison, Decision, Family, Mix, Score
+from hfsoup.types import Comparison, Decision, Family, Mix, Score, Truncated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,8 @@ class Soup:
 
     `scores` are the ingredients' own on the selection split, None where there was no data; `best` is the index of the
     best ingredient; `modes` are the soup's selection scores by batch-norm mode, and `statistics` the re-estimated ones
-    if it is shipped with them; `path` is set once the soup is written and `pushed` once it is on the Hub.
+    if it is shipped with them; `path` is set once the soup is written and `pushed` once it is on the Hub; `adapter` is
+    what is written, and was scored, where the soup is one.
     """
 
     family: Family
@@ -52,6 +53,7 @@ class Soup:
     path: Path | None = None
     hashes: dict[str, str] = field(default_factory=dict)
     pushed: Pushed | None = None
+    adapter: Truncated | None = None
 
     @property
     def score(self) -> float | None:
@@ -83,13 +85,16 @@ class Soup:
         from hfsoup.card import card
         from hfsoup.hashing import file_hash
         from hfsoup.lock import NAME, lock
-        from hfsoup.write import staged, write_configs, write_weights
+        from hfsoup.write import staged, write_adapter, write_configs, write_weights
 
         target, dtype = Path(folder), self.options.stored_dtype
         if (hashes := self._there(target)) is not None:
             return replace(self, path=target, hashes=hashes)
         with staged(target, overwrite=overwrite) as stage, Averager(self.family, self.options.merge, dtype) as averager:
-            hashes = write_weights(averager, self.mix, stage, self.statistics)
+            if self.adapter:
+                hashes = write_adapter(self.adapter, stage)
+            else:
+                hashes = write_weights(averager, self.mix, stage, self.statistics)
             write_configs(self.family, stage, dtype)
             (stage / "README.md").write_text(card(self), encoding="utf-8")
             files = {path.name: hashes.get(path.name) or file_hash(path) for path in sorted(stage.iterdir())}
@@ -131,6 +136,8 @@ class Soup:
         """A transformers image-classification pipeline on this soup; `options` go to `transformers.pipeline`."""
         from transformers import pipeline
 
+        if self.adapter is not None:
+            return pipeline("image-classification", model=str(self.adapter.ingredient.folder), **options)
         if self.path is not None:
             return pipeline("image-classification", model=str(self.path), **options)
         with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +160,7 @@ class Soup:
 
     def to_json(self) -> dict[str, Any]:
         """The one object that `--json` writes."""
-        c, best = self.comparison, self.best
+        c, best, a = self.comparison, self.best, self.adapter
         weights = zip(self.family.ingredients, self.mix.coefficients, self.scores, strict=True)
         return {
             "hfsoup": __version__,
@@ -172,6 +179,7 @@ class Soup:
                 "path": str(self.path) if self.path else None,
                 "sha256": self.sha256,
             },
+            "adapter": a and {"rank": a.rank, "error": a.error, "worst": a.worst, "layer": a.layer},
             "best_ingredient": None
             if best is None
             else {

@@ -89,6 +89,21 @@ class Ingredient:
 
 
 @dataclass(frozen=True)
+class Truncated:
+    """A soup as an adapter: its folder in hfsoup's cache, the sha256 of its files, and the model that it gives.
+
+    `error` is ‖ΔW − B·A‖ / ‖ΔW‖ (Frobenius) over all layers, `worst` that of the worst one, `layer`.
+    """
+
+    folder: Path
+    ingredient: Ingredient
+    rank: int
+    error: float
+    worst: float
+    layer: str
+
+
+@dataclass(frozen=True)
 class TensorSpec:
     """One tensor of a safetensors file; `start` and `stop` are byte offsets from the beginning of the file."""
 

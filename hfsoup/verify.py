@@ -8,21 +8,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hfsoup.adapterfiles import CONFIG
 from hfsoup.average import Averager
 from hfsoup.check import check
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.hashing import file_hash
 from hfsoup.hub import told
-from hfsoup.lock import NAME, BaseRecord, DatasetRecord, FileRecord, IngredientRecord, Lock, ScoreRecord, read
+from hfsoup.lock import (
+    NAME,
+    BaseRecord,
+    DatasetRecord,
+    FileRecord,
+    IngredientRecord,
+    Lock,
+    ScoreRecord,
+    adapter_record,
+    read,
+)
 from hfsoup.options import Options
 from hfsoup.pull import pull, pull_all
 from hfsoup.resolve import pin, resolve
 from hfsoup.sign import verify_signature
 from hfsoup.tensorfile import TensorFile
-from hfsoup.types import Family, Ingredient, Mix, Score, Source, WeightFile
+from hfsoup.truncation import beside, may_be_adapter, truncate
+from hfsoup.types import Family, Ingredient, Mix, Score, Source, Truncated, WeightFile
 from hfsoup.watch import Watch
 from hfsoup.world import World
-from hfsoup.write import write_weights
+from hfsoup.write import write_adapter, write_weights
 
 if TYPE_CHECKING:
     from hfsoup.images import Images
@@ -77,7 +89,14 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
     with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:
         with Averager(family, record.merge, options.stored_dtype) as averager:
             statistics = record.batch_norm.arrays() if record.batch_norm else {}
-            hashes = write_weights(averager, mix, Path(scratch), statistics)
+            if options.as_adapter:
+                may_be_adapter(family, "average")
+                adapter = truncate(averager, mix, options.as_adapter)
+                hashes = write_adapter(adapter, Path(scratch))
+                _hold(place, _adapter_differences(Path(scratch), adapter, record))
+                family, mix = beside(family, adapter)
+            else:
+                hashes = write_weights(averager, mix, Path(scratch), statistics)
         _hold(place, _weight_differences(folder, Path(scratch), hashes, record))
     return Verified(folder, hashes, _scores_again(place, family, mix, record, options, watch) if scores else {})
 
@@ -128,6 +147,13 @@ def _known(files: Iterable[FileRecord | WeightFile]) -> dict[str, str]:
     return {file.name: file.sha256 for file in files}
 
 
+def _adapter_differences(again: Path, adapter: Truncated, record: Lock) -> Iterator[str]:
+    if record.files.get(CONFIG) != file_hash(again / CONFIG):
+        yield f"{CONFIG}: not the one that is baked again"
+    if adapter_record(adapter) != record.adapter:
+        yield "the errors of the truncation are not those recorded"
+
+
 def _weight_differences(folder: Path, again: Path, hashes: dict[str, str], record: Lock) -> Iterator[str]:
     for name, found in hashes.items():
         if record.files.get(name) == found:
@@ -164,7 +190,10 @@ def _scores_again(
     from hfsoup.metrics import metric
     from hfsoup.models import image_processor
 
-    world, best = World(options.device), max(range(len(family)), key=lambda i: _value(record.ingredients[i].score))
+    world, best = (
+        World(options.device),
+        max(range(len(record.ingredients)), key=lambda i: _value(record.ingredients[i].score)),
+    )
     with watch.stage("Scoring again", unit="images") as advance:
         request = replace(options.request(), revision=record.dataset.revision)
         bn = record.batch_norm

@@ -113,7 +113,7 @@ def _closing(soup: Soup) -> Iterator[Text]:
         yield Text.assemble("test ", plain(soup.options.metric), f" {c.soup.value:.4f}{interval}")
         best = plain(soup.family.ingredients[soup.best])
         yield Text.assemble(f"best ingredient {c.best.value:.4f} (", best, ")")
-        yield _verdict(c, alone=soup.mix.members == (soup.best,))
+        yield _verdict(c, alone=soup.mix.members == (soup.best,) and not soup.adapter)
         yield Text(f"{soup.images_forwarded:,} images forwarded")
     else:
         yield Text("nothing was measured: without --dataset it is not known whether the soup is better")
@@ -121,6 +121,9 @@ def _closing(soup: Soup) -> Iterator[Text]:
         yield Text.assemble("saved to ", plain(soup.path))
     if soup.pushed:
         yield Text.assemble("pushed to ", plain(soup.pushed.url))
+    if soup.adapter and soup.path:
+        yield Text.assemble("an adapter of rank ", str(soup.adapter.rank), ": README.md in it tells how to load it")
+        return
     home = soup.pushed.repo if soup.pushed else str(soup.path) if soup.path else None
     if home:
         yield Text.assemble('pipeline("image-classification", "', plain(home), '")', style="bold")
