@@ -45,7 +45,7 @@ def merged(source: Source, folder: Path, weights: WeightFile, base: Ingredient) 
     with opened(source, adapted, folder) as (plan, adapter, files):
         configs = _configs(folder, base.folder)
         home = kept("merged", _key(plan, adapted, configs), lambda made: _build(plan, adapter, files, configs, made))
-    for file in (adapted.weights, *base.weights):
+    for file in (adapted.config, adapted.weights, *base.weights):
         if stamp(file.path) != file.stamp:
             raise SoupError("the file changed while it was read", where=f"{source}, {file.name}", hint=AGAIN)
     return Ingredient(source, home, (file_record(home / "model.safetensors"),), adapted)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from hfsoup import __version__
 from hfsoup.hub import api
-from hfsoup.licences import agreed, license_of
+from hfsoup.licences import agreed, license_of, with_bases
 from hfsoup.merges import MERGES
 from hfsoup.names import flat
 from hfsoup.recipes import RECIPES
@@ -151,7 +151,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "classes": len(soup.family.labels),
         "local": [n for n, i in zip(names, soup.family.ingredients, strict=True) if not i.source.revision],
         "command": shell(_public(soup).command(pinned)),
-        "licences": _licences(soup, names),
+        "licences": _licences(soup),
         "notes": [markdown(note, 600) for note in soup.notes],
         "citations": sorted({CITATIONS[p] for p in (recipe.paper, "arXiv:2203.05482") if p in CITATIONS}),
         "versions": ", ".join(f"{name} {version(name)}" for name in VERSIONS),
@@ -189,10 +189,10 @@ def _splits(soup: Soup) -> dict[str, dict[str, str]]:
     return {part: {"name": markdown(split.name), "rule": markdown(split.rule)} for part, split in both.items()}
 
 
-def _licences(soup: Soup, names: list[str]) -> dict[str, Any]:
+def _licences(soup: Soup) -> dict[str, Any]:
     """What the used ingredients' cards say, and what the soup's does."""
     used = [soup.family.ingredients[i] for i in soup.mix.members]
-    said = [(names[i], license_of(soup.family.ingredients[i])) for i in soup.mix.members]
+    said = [(_name(ingredient), license_of(ingredient)) for ingredient in with_bases(used)]
     return {
         "chosen": markdown(soup.options.license) if soup.options.license else None,
         "agreed": markdown(agreed(used)) if agreed(used) else None,

@@ -70,7 +70,7 @@ class BaseRecord(_Strict):
 
 
 class IngredientRecord(_Strict):
-    """An ingredient: where it was, its files, its coefficient, the order of its classes, its score, an adapter's base."""
+    """An ingredient: where it was, its files, coefficient, order of classes and own score, and an adapter's base."""
 
     id: Text
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
@@ -201,7 +201,7 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
 def adapter_record(adapter: Truncated | None) -> AdapterRecord | None:
     """The record of a truncation."""
     a = adapter
-    return a and AdapterRecord(rank=a.rank, error=a.error, worst=a.worst, layer=a.layer)
+    return AdapterRecord(rank=a.rank, error=a.error, worst=a.worst, layer=a.layer) if a else None
 
 
 def read(folder: Path, *, where: str) -> Lock:

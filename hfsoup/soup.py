@@ -179,7 +179,6 @@ class Soup:
                 "path": str(self.path) if self.path else None,
                 "sha256": self.sha256,
             },
-            "adapter": a and {"rank": a.rank, "error": a.error, "worst": a.worst, "layer": a.layer},
             "best_ingredient": None
             if best is None
             else {
@@ -190,4 +189,5 @@ class Soup:
             "images_forwarded": self.images_forwarded,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "pushed": vars(self.pushed) if self.pushed else None,
+            **({"adapter": {"rank": a.rank, "error": a.error, "worst": a.worst, "layer": a.layer}} if a else {}),
         }

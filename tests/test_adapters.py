@@ -127,7 +127,7 @@ def test_a_base_that_changed_since_is_named(vit: Family, pair: list[Path]) -> No
         edit_json(adapter / "adapter_config.json", base_model_name_or_path="./start")
     bake("./lora-0", "./lora-1", "--output", "soup")
     put_weights(Path("start"), weights(vit.folders[1]))
-    assert "base start of ./lora-0" in refused("verify", "soup", code=1).replace("base ./start", "base start")
+    assert "base ./start of lora-0: its weight files are not those that were baked" in refused("verify", "soup", code=1)
 
 
 def test_a_damaged_merge_in_the_cache_is_made_again(pair: list[Path]) -> None:
@@ -222,7 +222,8 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
     return act
 
 
-LAYER = "base_model.model.vit.layers.0.attention.q_proj.lora_"
+PREFIX = "base_model.model."
+LAYER = f"{PREFIX}vit.layers.0.attention.q_proj.lora_"
 REFUSED = {
     "another type": (config(peft_type="LOHA"), "not supported: adapters of type 'LOHA'"),
     "dora": (config(use_dora=True), "not supported: 'use_dora'"),
@@ -238,16 +239,16 @@ REFUSED = {
     "an adapter as base": (config(base_model_name_or_path="lora-1"), "an adapter whose base is an adapter"),
     "half a layer": (tensors(lambda t: t.pop(f"{LAYER}A.weight")), "expected lora_A and lora_B, found one of them"),
     "no such layer": (
-        tensors(lambda t: t.update({LAYER.replace("q_proj", "z") + h: torch.ones(4, 4) for h in ("A.weight", "B.weight")})),
+        tensors(lambda t: t.update({f"{PREFIX}z.lora_{half}.weight": torch.ones(4, 4) for half in "AB"})),
         "the model has no such tensor",
     ),
-    "a foreign name": (tensors(lambda t: t.update({"../x": torch.ones(1)})), "whose name begins with base_model.model."),
+    "a foreign name": (tensors(lambda t: t.update({"../x": torch.ones(1)})), "whose name begins with base_model."),
     "a magnitude": (
         tensors(lambda t: t.update({f"{LAYER}magnitude_vector.weight": torch.ones(32)})),
         "not supported: this tensor of an adapter",
     ),
     "an untold module": (
-        tensors(lambda t: t.update({"base_model.model.vit.layernorm.weight": torch.ones(32)})),
+        tensors(lambda t: t.update({f"{PREFIX}vit.layernorm.weight": torch.ones(32)})),
         "not supported: a tensor of no module in modules_to_save",
     ),
     "another shape": (
