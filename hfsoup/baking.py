@@ -18,12 +18,12 @@ from hfsoup.hub import told
 from hfsoup.licences import check_licences
 from hfsoup.options import Options
 from hfsoup.preflight import concerns
-from hfsoup.pull import needed, pull
+from hfsoup.pull import needed, pull, with_bases
 from hfsoup.recipes import RECIPES
 from hfsoup.resolve import resolve
 from hfsoup.searching import Search
 from hfsoup.soup import Soup
-from hfsoup.types import Family, Mix, Score, Source
+from hfsoup.types import Family, Mix, Score, Source, Truncated
 from hfsoup.watch import Watch
 from hfsoup.world import World
 
@@ -63,7 +63,8 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
             soup = _measured(patterns, options, watch, clock, world, averager)
         else:
             mix = searched(family, options, watch, None)[1]
-            soup = Soup(family, mix, options, patterns, (None,) * len(family), seconds=clock.seconds)
+            adapter = world.on_main(lambda: _truncated(averager, mix, options, watch))
+            soup = Soup(family, mix, options, patterns, (None,) * len(family), seconds=clock.seconds, adapter=adapter)
         return world.on_main(lambda: deliver(soup, watch, clock))
 
 
@@ -87,6 +88,10 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
         )
         for remark in remarks(family):
             watch.note(remark)
+        if options.as_adapter:
+            from hfsoup.truncation import may_be_adapter
+
+            may_be_adapter(family, options.bn if options.dataset else "average")
     if options.push:
         check_licences(family.ingredients, options.license)
     with clock("check"), watch.stage("Comparing weights"):
@@ -155,7 +160,7 @@ def _measured(
     for note in images.notes if world.main else ():
         watch.note(note)
     chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
-    with clock("evaluate"), watch.stage("Scoring", unit="images") as advance:
+    with clock("evaluate"), watch.stage("Scoring", unit="images") as advance, ExitStack() as stack:
         journal = Journal(cache() / "scores.sqlite", read=options.resume, notify=watch.note)
         scorer = Scorer(
             averager, chosen, world, journal,
@@ -163,16 +168,39 @@ def _measured(
             advance=advance,
         )  # fmt: skip
         search, mix = searched(family, options, watch, lambda mix, least: scorer.score(mix, images.selection, least))
-        selection = search.score(mix)
-        best = search.ranked[0]
-        comparison = scorer.compare(mix, selection.bn, search.mix((best,)), images.test)
+        best, given = search.ranked[0], scorer
+        adapter = world.on_main(lambda: _truncated(averager, mix, options, watch))
+        shipped, alone = mix, search.mix((best,))
+        if adapter:
+            from hfsoup.truncation import beside
+
+            whole, shipped = beside(family, adapter)
+            alone = Mix.of((best,), len(whole))
+            given = scorer.over(stack.enter_context(Averager(whole, options.merge)))
+        selection = given.score(shipped, images.selection) if adapter else search.score(mix)
+        comparison = given.compare(shipped, selection.bn, alone, images.test)
         statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else {}
         modes = scorer.scores(mix, images.selection)
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     return Soup(
         family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
-        scorer.images_forwarded, scorer.images_spared, images.notes, modes, statistics, clock.seconds,
+        scorer.images_forwarded + (given.images_forwarded if adapter else 0), scorer.images_spared, images.notes,
+        modes, statistics, clock.seconds, adapter=adapter,
     )  # fmt: skip
+
+
+def _truncated(averager: Averager, mix: Mix, options: Options, watch: Watch) -> Truncated | None:
+    """The soup as an adapter, where it is asked for."""
+    if options.as_adapter is None:
+        return None
+    from hfsoup.truncation import truncate
+
+    found = truncate(averager, mix, options.as_adapter)
+    watch.note(
+        f"rank {found.rank} loses {100 * found.error:.3g} % of the average change of weights (Frobenius norm),"
+        f" {100 * found.worst:.3g} % in the worst layer, {found.layer}"
+    )
+    return found
 
 
 def _images(family: Family, options: Options, watch: Watch) -> Images:
@@ -199,7 +227,7 @@ def searched(
 
 
 def _bytes(sources: tuple[Source, ...]) -> int:
-    return sum(file.size for source in sources if not source.folder for file in needed(source))
+    return sum(file.size for source in with_bases(sources) if not source.folder for file in needed(source))
 
 
 def free(folder: Path) -> Path:

@@ -6,7 +6,7 @@ import html
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from hfsoup import __version__
 from hfsoup.hub import api
-from hfsoup.licences import agreed, license_of
+from hfsoup.licences import agreed, license_of, with_bases
 from hfsoup.merges import MERGES
 from hfsoup.names import flat, listed
 from hfsoup.options import Options
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from hfsoup.soup import Soup
-    from hfsoup.types import Ingredient
+    from hfsoup.types import Ingredient, Source
 
 CITATIONS = {
     "arXiv:2203.05482": (
@@ -52,10 +52,10 @@ def card(soup: Soup) -> str:
     from huggingface_hub import ModelCard, ModelCardData
 
     data = ModelCardData(
-        library_name="transformers",
+        library_name="peft" if soup.adapter else "transformers",
         pipeline_tag="image-classification",
-        tags=["model-soup", "merge", "hfsoup"],
-        base_model=sorted({flat(i.source.repo) for i in soup.used if i.source.revision}) or None,
+        tags=["model-soup", "merge", "hfsoup", *(["lora"] if soup.adapter else [])],
+        base_model=_bases(soup, soup.used),
         license=soup.options.license or agreed(soup.used),
         datasets=[flat(soup.images.dataset)] if soup.images and soup.images.revision else None,
         metrics=[_metric(soup)] if soup.images else None,
@@ -63,7 +63,7 @@ def card(soup: Soup) -> str:
         eval_results=_eval_results(soup),
     )
     if data.base_model:
-        data["base_model_relation"] = "merge"
+        data["base_model_relation"] = "adapter" if soup.adapter else "merge"
     filled = ModelCard.from_template(data, template_path=str(shipped("model_cards/soup.md")), **_values(soup))
     return re.sub(r"\n{3,}", "\n\n", str(filled))
 
@@ -134,8 +134,9 @@ def _values(soup: Soup) -> dict[str, Any]:
         "ingredients": [
             {
                 "name": n,
-                "link": _link(i),
+                "link": _link(i.source),
                 "revision": (i.source.revision or "")[:12],
+                "base": _base(i),
                 "weight": w,
                 "score": _number(soup, s),
             }
@@ -150,6 +151,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "used": len(soup.mix.members),
         "trace": [{"d": d, "name": names[d.ingredient], "score": _number(soup, d.score)} for d in soup.trace],
         "images": images,
+        "adapter": _adapter(soup),
         "splits": _splits(soup),
         "dataset": markdown(_dataset(soup)) if images else "",
         "selection": _number(soup, soup.selection),
@@ -165,6 +167,29 @@ def _values(soup: Soup) -> dict[str, Any]:
         "versions": ", ".join(f"{name} {version(name)}" for name in VERSIONS),
         "backend": images.backend if images else None,
         "hfsoup": __version__,
+    }
+
+
+def _bases(soup: Soup, used: Sequence[Ingredient]) -> list[str] | None:
+    """What the Hub is told that this comes from: ingredients and their bases, or an adapter's base alone."""
+    bases = [i.source.base for i in used]
+    named = bases if soup.adapter else [*bases, *(i.source for i in used)]
+    return sorted({flat(source.repo) for source in named if source and source.revision}) or None
+
+
+def _adapter(soup: Soup) -> dict[str, Any] | None:
+    """How far an adapter is from the average, and what it is loaded on."""
+    found = soup.adapter
+    if found is None or found.ingredient.adapter is None:
+        return None
+    base = found.ingredient.adapter.base.source
+    return {
+        "rank": found.rank,
+        "error": f"{100 * found.error:.3g} %",
+        "worst": f"{100 * found.worst:.3g} %",
+        "layer": markdown(found.layer),
+        "base": json.dumps(flat(base.id if base.revision else "PATH/TO/" + Path(base.id).name)),
+        "revision": json.dumps(base.revision) if base.revision else None,
     }
 
 
@@ -196,7 +221,7 @@ def _about(soup: Soup, names: list[str]) -> Iterator[str]:
 def _licences(soup: Soup) -> dict[str, Any]:
     """What the used ingredients' cards say, and what the soup's does."""
     used = soup.used
-    said = [(_name(ingredient), license_of(ingredient)) for ingredient in used]
+    said = [(_name(ingredient), license_of(ingredient)) for ingredient in with_bases(used)]
     return {
         "chosen": markdown(soup.options.license) if soup.options.license else None,
         "agreed": markdown(agreed(used)) if agreed(used) else None,
@@ -220,7 +245,7 @@ def _comparison(soup: Soup, names: list[str]) -> dict[str, Any] | None:
         return None
     return {
         "verdict": c.verdict,
-        "same": soup.mix.members == (soup.best,),
+        "same": soup.mix.members == (soup.best,) and not soup.adapter,
         "headed": names[0] if soup.family.kept and soup.best else None,
         "best": names[soup.best],
         "soup_score": _number(soup, c.soup),
@@ -272,8 +297,15 @@ def _name(ingredient: Ingredient) -> str:
     return markdown(ingredient.id if ingredient.source.revision else _folder(ingredient))
 
 
-def _link(ingredient: Ingredient) -> str | None:
-    source = ingredient.source
+def _base(ingredient: Ingredient) -> dict[str, str | None] | None:
+    """What an adapter was put on."""
+    if ingredient.adapter is None:
+        return None
+    base = ingredient.adapter.base
+    return {"name": _name(base), "link": _link(base.source), "revision": (base.source.revision or "")[:12]}
+
+
+def _link(source: Source) -> str | None:
     if source.revision is None:
         return None
     place, below = (quote(part, safe="/", errors="replace") for part in (source.repo, source.subfolder))

@@ -65,6 +65,13 @@ class Scorer:
         self.images_forwarded = 0
         self.images_spared = 0
 
+    def over(self, averager: Averager) -> Scorer:
+        """The same for mixes of another family, as they are averaged."""
+        return Scorer(
+            averager, self._metric, self._world, self._journal,
+            batch_size=self._batch, bn=AVERAGE, calibration=None, race=False, advance=self._advance,
+        )  # fmt: skip
+
     def score(self, mix: Mix, split: Split, least: float | None = None) -> Score:
         """The metric of `mix` on `split`, as it would be shipped: with the batch-norm statistics that score best.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hfsoup.errors import SoupError
 from hfsoup.hub import answers, api, side_by_side
-from hfsoup.pull import fetch_configs, needed, placed
+from hfsoup.pull import fetch_configs, needed, placed, pull
 from hfsoup.tensorfile import MAX_HEADER
 from hfsoup.types import Ingredient, RemoteFile, Source, WeightFile
 
@@ -28,19 +28,34 @@ def outline(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
 
 
 def _outline(source: Source, scratch: Path) -> Ingredient:
+    if source.base is None:
+        return placed(source, fetch_configs(source), _hollow(source, scratch))
+    from hfsoup.adapters import sketched
+
+    base = pull([source.base])[0] if source.base.folder else _outline(source.base, scratch)
+    (weights,) = _hollow(source, scratch)
+    return sketched(source, fetch_configs(source), weights, base, scratch / _place(source))
+
+
+def _hollow(source: Source, scratch: Path) -> tuple[WeightFile, ...]:
+    """The weight files of a Hub source with their headers and nothing else."""
     weights = []
     for n, file in enumerate(f for f in needed(source) if f.name.endswith((".safetensors", ".bin"))):
         where = f"{source}, {file.name}"
         if not file.name.endswith(".safetensors"):
             raise SoupError("a pickle has no header to read", where=where, hint="hfsoup check --weights")
-        path = scratch / f"{source.id.replace('/', '--')}-{source.revision}-{n}.safetensors"
+        path = scratch / f"{_place(source)}-{n}.safetensors"
         header = _header(source, file, where)
         with path.open("wb") as hollow:
             hollow.write(header)
             hollow.truncate(max(file.size, len(header)))
         name = file.name.removeprefix(f"{source.subfolder}/")
         weights.append(WeightFile(name, path, file.size, file.sha256 or file.blob, ()))
-    return placed(source, fetch_configs(source), tuple(weights))
+    return tuple(weights)
+
+
+def _place(source: Source) -> str:
+    return f"{source.id.replace('/', '--')}-{source.revision}"
 
 
 def _header(source: Source, file: RemoteFile, where: str) -> bytes:

@@ -39,9 +39,14 @@ def license_of(ingredient: Ingredient) -> str | None:
     return flat(f"{found} ({name})" if found == "other" and isinstance(name, str) else found, 80)
 
 
+def with_bases(ingredients: Sequence[Ingredient]) -> list[Ingredient]:
+    """Ingredients, and the bases that adapters among them were merged into, each once."""
+    return list(dict.fromkeys([*ingredients, *(i.adapter.base for i in ingredients if i.adapter)]))
+
+
 def agreed(ingredients: Sequence[Ingredient]) -> str | None:
-    """The licence that all ingredients name; None where they differ, or one names none."""
-    found = {license_of(ingredient) for ingredient in ingredients}
+    """The licence that all ingredients and their bases name; None where they differ, or one names none."""
+    found = {license_of(ingredient) for ingredient in with_bases(ingredients)}
     licence = found.pop() if len(found) == 1 else None
     return licence if licence and is_identifier(licence) else None
 
@@ -60,7 +65,7 @@ def check_licences(ingredients: Sequence[Ingredient], chosen: str | None) -> Non
     if chosen is not None:
         return
     named: dict[str, list[str]] = {}
-    for ingredient in ingredients:
+    for ingredient in with_bases(ingredients):
         if licence := license_of(ingredient):
             named.setdefault(licence, []).append(flat(ingredient))
     if len(named) > 1:

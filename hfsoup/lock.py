@@ -16,10 +16,12 @@ from hfsoup import __version__
 from hfsoup.errors import SoupError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hfsoup.images import Split
     from hfsoup.options import Options
     from hfsoup.soup import Soup
-    from hfsoup.types import Ingredient, Score
+    from hfsoup.types import Ingredient, Score, Truncated, WeightFile
 
 NAME = "soup.json"
 LIMIT = 16 << 20
@@ -59,8 +61,16 @@ class ScoreRecord(_Strict):
     total: int
 
 
+class BaseRecord(_Strict):
+    """What an adapter was put on: where it was, and its weight files."""
+
+    id: Text
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    files: list[FileRecord]
+
+
 class IngredientRecord(_Strict):
-    """An ingredient: where it was, its weight files, its coefficient, the order of its classes, its own score."""
+    """An ingredient: where it was, its files, coefficient, order of classes and own score, and an adapter's base."""
 
     id: Text
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
@@ -68,6 +78,7 @@ class IngredientRecord(_Strict):
     coefficient: float
     order: list[int] | None
     score: ScoreRecord | None
+    base: BaseRecord | None = None
 
 
 class SplitRecord(_Strict):
@@ -130,6 +141,15 @@ class BatchNormRecord(_Strict):
         return {name: np.frombuffer(b64decode(text), "<f4") for name, text in self.statistics.items()}
 
 
+class AdapterRecord(_Strict):
+    """How far a soup that is an adapter is from the average, as relative Frobenius errors."""
+
+    rank: int
+    error: float
+    worst: float
+    layer: Text
+
+
 class Lock(_Strict):
     """The record of a soup. `files` are all others in its folder, with their sha256."""
 
@@ -146,6 +166,7 @@ class Lock(_Strict):
     test: TestRecord | None
     files: dict[Plain, Sha256]
     versions: dict[str, Text]
+    adapter: AdapterRecord | None = None
 
     def text(self) -> str:
         """The file's content."""
@@ -175,7 +196,14 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         test=_test(soup),
         files=files,
         versions={name: version(name) for name in LIBRARIES},
+        adapter=adapter_record(soup.adapter),
     )
+
+
+def adapter_record(adapter: Truncated | None) -> AdapterRecord | None:
+    """The record of a truncation."""
+    a = adapter
+    return AdapterRecord(rank=a.rank, error=a.error, worst=a.worst, layer=a.layer) if a else None
 
 
 def read(folder: Path, *, where: str) -> Lock:
@@ -209,12 +237,23 @@ def begun_by(folder: Path, patterns: tuple[str, ...], options: Options) -> bool:
 def _ingredient(
     ingredient: Ingredient, coefficient: float, order: tuple[int, ...] | None, score: Score | None
 ) -> IngredientRecord:
-    files = [FileRecord(name=w.name, size=w.size, sha256=w.sha256) for w in ingredient.weights]
-    places = list(order) if order else None
-    revision = ingredient.source.revision
+    adapter, base = ingredient.adapter, None
+    if adapter:
+        source = adapter.base.source
+        base = BaseRecord(id=source.id, revision=source.revision, files=_files(adapter.base.weights))
     return IngredientRecord(
-        id=ingredient.id, revision=revision, files=files, coefficient=coefficient, order=places, score=_score(score)
+        id=ingredient.id,
+        revision=ingredient.source.revision,
+        files=_files(ingredient.files),
+        coefficient=coefficient,
+        order=list(order) if order else None,
+        score=_score(score),
+        base=base,
     )
+
+
+def _files(weights: Iterable[WeightFile]) -> list[FileRecord]:
+    return [FileRecord(name=w.name, size=w.size, sha256=w.sha256) for w in weights]
 
 
 def _dataset(soup: Soup) -> DatasetRecord | None:

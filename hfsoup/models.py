@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,8 +111,47 @@ def _shapes(model: nn.Module, names: Mapping[str, str]) -> dict[str, tuple[int, 
     return {names.get(own, own): tuple(tensor.shape) for own, tensor in model.state_dict().items()}
 
 
+@dataclass(frozen=True)
+class Layout:
+    """A model's tensors by its own names: their shapes, and how layers use their weight.
+
+    `owns` takes a name from a file to the model's own; `kinds` says of a layer's weight `linear`, `transposed` or
+    `convolution`; `prefix` is that of the body.
+    """
+
+    shapes: Shapes
+    owns: Mapping[str, str]
+    kinds: Mapping[str, str]
+    prefix: str
+
+
+def layout(values: dict[str, Any], classes: int, stored: Shapes, names: Iterable[str]) -> Layout:
+    """The layout of a model, built without memory; arguments and errors as for `tensor_shapes`.
+
+    Args:
+        values: a config.json.
+        classes: how many classes it has.
+        stored: the shapes of the tensors in its files.
+        names: more names to be looked up; those that are not one tensor of the model are left out.
+    """
+    model = _hollow(values, classes, stored)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    owns = {name: own for own, name in _names(model, (*stored, *names)) if own in shapes}
+    return Layout(shapes, owns, dict(_kinds(model)), str(model.base_model_prefix))
+
+
+def _kinds(model: Any) -> Iterator[tuple[str, str]]:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    for path, module in model.named_modules():
+        kind = {torch.nn.Linear: "linear", Conv1D: "transposed", torch.nn.Conv2d: "convolution"}.get(type(module))
+        if kind:
+            yield f"{path}.weight", kind
+
+
 def _hollow(values: dict[str, Any], classes: int, stored: Shapes) -> nn.Module:
-    """The model of a config with that many classes, without memory."""
+    """The model of a config with that many classes, without memory, if it is not much larger than its files."""
     import torch
 
     config = config_of(values)

@@ -11,7 +11,8 @@ from hfsoup.errors import UsageError
 from hfsoup.searching import Rules
 from hfsoup.types import Request
 
-SILENT = ("resume", "device")
+SILENT, RECORDED = ("resume", "device"), ("license", "as_adapter")
+MAX_RANK = 1 << 14
 BN_MODES = ("average", "recalibrate", "auto")
 LICENSE = r"[a-z0-9][a-z0-9.+-]{0,63}"
 ON_MISMATCH = ("error", "skip-ingredient", "backbone-only")
@@ -74,6 +75,9 @@ class Options:
     calibration_split: str | None = _option(None, "Data", "the split to estimate batch norms on [train]")
     race: bool = _option(True, "Compute", "give a mix up once it is sure to be turned down; decisions stay the same")
     resume: bool = _option(True, "Compute", "take scores that an earlier bake of the same bytes paid for")
+    as_adapter: int | None = _option(
+        None, "Result", "write a PEFT adapter of this rank instead of a model; ingredients: adapters on one base"
+    )
     output: str | None = _option(None, "Result", "the folder to write [soup, soup-2, …]")
     overwrite: bool = _option(False, "Result", "replace the output folder if it is there")
     push: str | None = _option(None, "Result", "the repository to push the soup to")
@@ -97,6 +101,12 @@ class Options:
             raise UsageError(f"limit must be at least 2, found {self.limit}")
         if self.license is not None and not re.fullmatch(LICENSE, self.license):
             raise UsageError(f"expected a licence as the Hub writes them, found {self.license!r}", hint="apache-2.0")
+        if self.as_adapter is not None and not 1 <= self.as_adapter <= MAX_RANK:
+            raise UsageError(f"an adapter's rank is 1 to {MAX_RANK}, found {self.as_adapter}")
+        if self.as_adapter is not None and (self.dtype or self.merge != "mean"):
+            raise UsageError(
+                "an adapter is the mean of its ingredients in their own type", hint="no --dtype, no --merge"
+            )
         if self.dataset is None and (self.min_score is not None or self.margin):
             raise UsageError("a floor or a margin needs scores", hint="--dataset ORG/NAME")
         self.rules()
@@ -154,7 +164,7 @@ class Options:
 
     def recorded(self) -> dict[str, Any]:
         """The options that say what a soup is, not where it goes or how fast it gets there."""
-        kept = [f.name for f in fields(self) if f.name == "license" or f.metadata["group"] != "Result"]
+        kept = [f.name for f in fields(self) if f.name in RECORDED or f.metadata["group"] != "Result"]
         return {name: getattr(self, name) for name in kept if name not in SILENT}
 
     def changed(self) -> dict[str, Any]:

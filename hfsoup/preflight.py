@@ -247,7 +247,7 @@ def _facts(ingredient: Ingredient) -> dict[str, Any]:
         "parameters": sum(int(np.prod(s.shape)) for s in checkpoint.tensors.values()),
         "dtype": sorted({s.dtype for s in checkpoint.tensors.values()}),
         "license": license_of(ingredient),
-        "base_model": data.get("base_model"),
+        "base_model": ingredient.adapter.base.id if ingredient.adapter else data.get("base_model"),
         "soup": isinstance(tags, list) and "model-soup" in tags,
         "sha256": [w.sha256 for w in ingredient.weights],
     }

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from hfsoup.adapterfiles import CONFIG, WEIGHTS, adapter_weights
 from hfsoup.errors import SoupError
 from hfsoup.fetching import fetch
 from hfsoup.hashing import file_hash, processors, stamp
@@ -50,22 +51,36 @@ def pull(
         SoupError: a file is missing, or is not the one that the Hub's listing describes.
         HubError: the Hub refuses or cannot be reached.
     """
-    jobs = [(source, file) for source in sources if not source.folder for file in needed(source)]
+    every = with_bases(sources)
+    jobs = [(source, file) for source in every if not source.folder for file in needed(source)]
     with told(notify):
         paths = side_by_side(lambda job: _fetch(job[0], job[1], advance), jobs)
-    configs = {source: posixpath.join(source.subfolder, "config.json") for source in sources}
-    homes = {source: path for (source, file), path in zip(jobs, paths, strict=True) if file.name == configs[source]}
+    configs = {source: posixpath.join(source.subfolder, CONFIG if source.base else "config.json") for source in every}
+    homes = {s: path.parent for (s, file), path in zip(jobs, paths, strict=True) if file.name == configs[s]}
+    folders = {source: source.folder or homes[source] for source in every}
     pool = ThreadPoolExecutor(processors())
     try:
-        return tuple(_ingredient(source, source.folder or homes[source].parent, pool) for source in sources)
+        found = {source: _ingredient(source, folders[source], pool) for source in every if not source.base}
+        return tuple(
+            _adapted(source, folders[source], found[source.base], pool) if source.base else found[source]
+            for source in sources
+        )
     finally:
         # The hashes go on by themselves: whoever needs one waits for it.
         pool.shutdown(wait=False)
 
 
+def with_bases(sources: Sequence[Source]) -> tuple[Source, ...]:
+    """Sources and the bases of those that are adapters, each once."""
+    return tuple(dict.fromkeys([*sources, *(source.base for source in sources if source.base)]))
+
+
 def needed(source: Source) -> list[RemoteFile]:
     """The files of a Hub source that a soup needs; also what a plan counts."""
     files = _below(source, source.subfolder)
+    if source.base:
+        names = (CONFIG, *CONFIGS, adapter_weights(files, where=str(source)))
+        return [files[name] for name in names if name in files]
     weights = weight_names(files, where=str(source))
     if "config.json" not in files:
         raise SoupError("expected config.json, found none", where=str(source), hint="is this a transformers model?")
@@ -101,28 +116,38 @@ def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) 
     return path
 
 
+def _adapted(source: Source, folder: Path, base: Ingredient, pool: ThreadPoolExecutor) -> Ingredient:
+    """The adapter in a folder, merged into its base."""
+    from hfsoup.adapters import merged
+
+    name = adapter_weights(_present(source, folder, source.subfolder), where=str(source))
+    return merged(source, folder, _weights(source, folder, name, pool), base)
+
+
 def _ingredient(source: Source, folder: Path, pool: ThreadPoolExecutor) -> Ingredient:
     """The ingredient in a folder, any pickle turned into safetensors; its files are being hashed in `pool`."""
     names = weight_names(_present(source, folder, source.subfolder), where=str(source))
     index = next((name for name in names if name.endswith(".index.json")), None)
     homes = _shards(folder / index, names, where=f"{source}, {index}") if index else {}
-    hashes = {name: file.sha256 for name, file in _below(source, source.subfolder).items()}
-    weights = []
-    for name in sorted(set(homes.values())) if index else names:
-        path, where = folder / name, f"{source}, {name}"
-        if path.suffix == ".safetensors":
-            TensorFile(path, where).close()
-        before = stamp(path)
-        sha = hashes.get(name) or pool.submit(_hashed, path, before, where)
-        file = WeightFile(name, path, path.stat().st_size, sha, before)
-        if path.suffix != ".safetensors":
-            safe = convert(path, file.sha256, where=where)
-            _unchanged(path, before, where)
-            file = replace(file, path=safe, stamp=stamp(safe))
-        weights.append(file)
+    weights = [_weights(source, folder, name, pool) for name in (sorted(set(homes.values())) if index else names)]
     if index:
         _agree(homes, weights, source)
     return placed(source, folder, tuple(weights))
+
+
+def _weights(source: Source, folder: Path, name: str, pool: ThreadPoolExecutor) -> WeightFile:
+    """A weight file, turned into safetensors if it is a pickle, that is being hashed in `pool`."""
+    path, where = folder / name, f"{source}, {name}"
+    if path.suffix == ".safetensors":
+        TensorFile(path, where).close()
+    before, listed_file = stamp(path), _below(source, source.subfolder).get(name)
+    sha = (listed_file and listed_file.sha256) or pool.submit(_hashed, path, before, where)
+    file = WeightFile(name, path, path.stat().st_size, sha, before)
+    if path.suffix == ".safetensors":
+        return file
+    safe = convert(path, file.sha256, where=where)
+    _unchanged(path, before, where)
+    return replace(file, path=safe, stamp=stamp(safe))
 
 
 def _hashed(path: Path, before: tuple[int, ...], where: str) -> str:
@@ -156,7 +181,7 @@ def _present(source: Source, folder: Path, below: str) -> list[str]:
     """
     known = list(_below(source, below)) if not source.folder else []
     found = sorted(os.listdir(folder))  # noqa: PTH208 - names are wanted
-    for name in (name for name in found if name in CONFIGS or _is_weights(name)):
+    for name in (name for name in found if name in (*CONFIGS, CONFIG, *WEIGHTS) or _is_weights(name)):
         where = f"{source}, {name}"
         if not source.folder and name not in known:
             hint = f"rm {shlex.quote(str(folder / name))}, then {AGAIN}"
@@ -197,7 +222,7 @@ def _agree(homes: dict[str, str], weights: Sequence[WeightFile], source: Source)
 
 def fetch_configs(source: Source) -> Path:
     """What a Hub source says of itself without its weights, in the folder of its commit in the cache."""
-    small = [file for file in needed(source) if posixpath.basename(file.name) in CONFIGS]
+    small = [file for file in needed(source) if posixpath.basename(file.name) in (*CONFIGS, CONFIG)]
     return side_by_side(lambda file: _fetch(source, file), small)[0].parent
 
 

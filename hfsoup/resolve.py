@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import os
+import posixpath
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -12,8 +14,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfsoup.errors import HubError, UsageError
+from hfsoup.adapterfiles import CONFIG, is_adapter, read_config
+from hfsoup.errors import HubError, SoupError, UsageError
+from hfsoup.fetching import fetch
 from hfsoup.hub import answers, api, side_by_side, told
+from hfsoup.names import shown
 from hfsoup.types import RemoteFile, Source
 
 if TYPE_CHECKING:
@@ -24,7 +29,9 @@ SOUP_TAG = "model-soup"
 _WILD = re.compile(r"[*?\[]")
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 _PLAIN = re.compile(r"[\w.\-]+(/[\w.\-]+)*")
+_REPO = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
 _CHECKPOINTS = "checkpoint-*"
+MODELS = ("config.json", CONFIG)
 _TAME = re.compile(r"(?!.*(^|/)\.{0,2}(/|$))[^\\\x00-\x1f\x7f]+")
 
 
@@ -122,8 +129,11 @@ def _folders(pattern: str) -> list[Candidate] | None:
 
 def _models(folder: Path) -> list[Path]:
     """The folder itself if it holds a model, else the checkpoints of the run that it is the output folder of."""
-    several = [folder] if (folder / "config.json").is_file() else folder.glob(_CHECKPOINTS)
-    return [found for found in several if (found / "config.json").is_file()]
+    return [folder] if _holds_model(folder) else [found for found in folder.glob(_CHECKPOINTS) if _holds_model(found)]
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in MODELS)
 
 
 def _is_soup(folder: Path) -> bool:
@@ -151,8 +161,9 @@ def _revisions(candidate: Candidate, pattern: str) -> list[Candidate]:
 
 def _subfolders(candidate: Candidate, pattern: str) -> list[Candidate]:
     """The models in subfolders of a repository that match a glob, all at the commit that was listed."""
-    listed = _pin(candidate, candidate.id)
-    folders = [file.name.rpartition("/")[0] for file in listed.files if file.name.endswith("/config.json")]
+    listed = _pinned(candidate, candidate.id)
+    parts = [file.name.rpartition("/") for file in listed.files]
+    folders = dict.fromkeys(folder for folder, _, name in parts if folder and name in MODELS)
     found = [f for f in folders if fnmatchcase(f, pattern) and f.count("/") == pattern.count("/")]
     plain = sorted((f for f in found if _PLAIN.fullmatch(f)), key=natural)
     return [Candidate(f"{listed.id}/{f}", listed.revision, None, candidate.soup) for f in plain]
@@ -174,14 +185,61 @@ def _left_out(
 
 
 def _pin(candidate: Candidate, asked: str) -> Source:
-    """Fix a candidate: a commit and its files on the Hub, the real path of a folder."""
+    """Fix a candidate, and the base of an adapter."""
+    source = _pinned(candidate, asked)
+    return replace(source, base=_base(source)) if is_adapter(_names(source)) else source
+
+
+def _base(adapter: Source) -> Source:
+    """What an adapter is put on: a repository at the revision that it names; a folder only if it is one itself."""
+    name, revision = _base_name(adapter)
+    folder = Path(name).expanduser() if adapter.folder else None
+    if folder is None or not folder.is_dir():
+        if not _REPO.fullmatch(name):
+            what = f"expected the base to be a repository on the Hub, found {shown(name)}"
+            hint = f"download the adapter and name its base in base_model_name_or_path of {CONFIG}"
+            raise SoupError(what, where=str(adapter), hint=hint)
+        folder = None
+    base = pin(name, None if folder else revision, folder)
+    if is_adapter(_names(base)):
+        raise SoupError("not supported: an adapter whose base is an adapter", where=f"{adapter}, base {base}")
+    return base
+
+
+def _base_name(adapter: Source) -> tuple[str, str | None]:
+    """The base and its revision as an adapter's config names them."""
+    where = f"{adapter}, {CONFIG}"
+    if adapter.folder:
+        path = adapter.folder / CONFIG
+    else:
+        file = next(file for file in adapter.files if file.name == posixpath.join(adapter.subfolder, CONFIG))
+        path = fetch(adapter.repo, file, adapter.revision or "", kind="model")
+    config = read_config(path, where=where)
+    return config.base, config.revision
+
+
+def pin(name: str, revision: str | None = None, folder: Path | None = None) -> Source:
+    """One repository at a revision, or one folder; an adapter without its base."""
+    return _pinned(Candidate(name, revision, folder), name)
+
+
+def _names(source: Source) -> list[str]:
+    """The names of the files beside a source's config."""
+    if source.folder:
+        return os.listdir(source.folder)  # noqa: PTH208 - names are wanted
+    parts = [file.name.rpartition("/") for file in source.files]
+    return [name for folder, _, name in parts if folder == source.subfolder]
+
+
+def _pinned(candidate: Candidate, asked: str) -> Source:
+    """A commit and its files on the Hub, the real path of a folder."""
     if candidate.folder is not None:
         return Source(candidate.id, asked, None, candidate.folder.resolve())
     where = f"{candidate.id}@{candidate.revision}" if candidate.revision else candidate.id
     with answers(where):
         info = _info(api(), candidate)
         files = tuple(_remote(s) for s in info.siblings or () if _TAME.fullmatch(s.rfilename))
-        if not _SHA1.fullmatch(info.sha or "") or not _PLAIN.fullmatch(info.id) or info.id.count("/") > 1:
+        if not _SHA1.fullmatch(info.sha or "") or not _REPO.fullmatch(info.id):
             raise HubError(f"expected a name and a commit, found {info.id!r} and {info.sha!r}", where=where)
     below = _parts(candidate.id)[1]
     return Source(f"{info.id}/{below}" if below else info.id, asked, info.sha, None, files)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
 from hfsoup.errors import SoupError
-from hfsoup.types import Comparison, Decision, Family, Ingredient, Mix, Score
+from hfsoup.types import Comparison, Decision, Family, Ingredient, Mix, Score, Truncated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,8 @@ class Soup:
     `scores` are the ingredients' own on the selection split, None where there was no data; `best` is the index of the
     best ingredient; `modes` are the soup's selection scores by batch-norm mode, and `statistics` the re-estimated ones
     if it is shipped with them; `images_spared` were not forwarded because the verdict was sure without them; `path` is
-    set once the soup is written and `pushed` once it is on the Hub.
+    set once the soup is written and `pushed` once it is on the Hub; `adapter` is what is written, and was scored, where
+    the soup is one.
     """
 
     family: Family
@@ -54,6 +55,7 @@ class Soup:
     path: Path | None = None
     hashes: dict[str, str] = field(default_factory=dict)
     pushed: Pushed | None = None
+    adapter: Truncated | None = None
 
     def __repr__(self) -> str:
         from hfsoup.notebook import line
@@ -102,13 +104,16 @@ class Soup:
         from hfsoup.card import card
         from hfsoup.hashing import file_hash
         from hfsoup.lock import NAME, lock
-        from hfsoup.write import staged, write_configs, write_weights
+        from hfsoup.write import staged, write_adapter, write_configs, write_weights
 
         target, dtype = Path(folder), self.options.stored_dtype
         if (hashes := self._there(target)) is not None:
             return replace(self, path=target, hashes=hashes)
         with staged(target, overwrite=overwrite) as stage, Averager(self.family, self.options.merge, dtype) as averager:
-            hashes = write_weights(averager, self.mix, stage, self.statistics)
+            if self.adapter:
+                hashes = write_adapter(self.adapter, stage)
+            else:
+                hashes = write_weights(averager, self.mix, stage, self.statistics)
             write_configs(self.family, stage, dtype)
             (stage / "README.md").write_text(card(self), encoding="utf-8")
             files = {path.name: hashes.get(path.name) or file_hash(path) for path in sorted(stage.iterdir())}
@@ -150,6 +155,8 @@ class Soup:
         """A transformers image-classification pipeline on this soup; `options` go to `transformers.pipeline`."""
         from transformers import pipeline
 
+        if self.adapter is not None:
+            return pipeline("image-classification", model=str(self.adapter.ingredient.folder), **options)
         if self.path is not None:
             return pipeline("image-classification", model=str(self.path), **options)
         with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +180,7 @@ class Soup:
 
     def to_json(self) -> dict[str, Any]:
         """The one object that `--json` writes."""
-        c, best = self.comparison, self.best
+        c, best, a = self.comparison, self.best, self.adapter
         weights = zip(self.family.ingredients, self.mix.coefficients, self.scores, strict=True)
         return {
             "hfsoup": __version__,
@@ -203,4 +210,5 @@ class Soup:
             "images_spared": self.images_spared,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "pushed": vars(self.pushed) if self.pushed else None,
+            **({"adapter": {"rank": a.rank, "error": a.error, "worst": a.worst, "layer": a.layer}} if a else {}),
         }

@@ -30,7 +30,8 @@ class Source:
     """Where an ingredient is, pinned, before anything of it is read.
 
     `id` is the folder, or on the Hub `owner/name`, followed by the subfolder if the checkpoint is in one; `revision` is
-    the commit on the Hub and None for a local folder; `asked` is what the user's pattern stood for.
+    the commit on the Hub and None for a local folder; `asked` is what the user's pattern stood for; `base` is what an
+    adapter is put on, pinned in the same way.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Source:
     revision: str | None = None
     folder: Path | None = None
     files: tuple[RemoteFile, ...] = ()
+    base: Source | None = None
 
     @property
     def repo(self) -> str:
@@ -77,16 +79,32 @@ class WeightFile:
 
 
 @dataclass(frozen=True)
+class Adapted:
+    """What an ingredient was merged from: the adapter's config and weights, config first, and the base under them."""
+
+    config: WeightFile
+    weights: WeightFile
+    base: Ingredient
+
+
+@dataclass(frozen=True)
 class Ingredient:
     """A checkpoint on this disk: its folder with config and processor, its weight files.
 
-    `run` is the folder of the run that a Trainer's checkpoint is one of, which holds what all of its checkpoints share.
+    `run` is the folder of the run that a Trainer's checkpoint is one of, which holds what all of its checkpoints share;
+    `adapter` tells where these come from if they were merged on this disk.
     """
 
     source: Source
     folder: Path
     weights: tuple[WeightFile, ...]
     run: Path | None = None
+    adapter: Adapted | None = None
+
+    @property
+    def files(self) -> tuple[WeightFile, ...]:
+        """The files that its source has: an adapter's own instead of the merged one."""
+        return (self.adapter.config, self.adapter.weights) if self.adapter else self.weights
 
     @property
     def id(self) -> str:
@@ -110,6 +128,21 @@ class Ingredient:
 
     def __str__(self) -> str:
         return str(self.source)
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """A soup as an adapter: its folder in hfsoup's cache, the sha256 of its files, and the model that it gives.
+
+    `error` is ‖ΔW − B·A‖ / ‖ΔW‖ (Frobenius) over all layers, `worst` that of the worst one, `layer`.
+    """
+
+    folder: Path
+    ingredient: Ingredient
+    rank: int
+    error: float
+    worst: float
+    layer: str
 
 
 @dataclass(frozen=True)

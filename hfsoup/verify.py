@@ -8,22 +8,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hfsoup.adapterfiles import CONFIG
 from hfsoup.average import Averager
 from hfsoup.check import check
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.hashing import file_hash
 from hfsoup.hub import told
-from hfsoup.lock import NAME, DatasetRecord, IngredientRecord, Lock, ScoreRecord, read
+from hfsoup.lock import (
+    NAME,
+    BaseRecord,
+    DatasetRecord,
+    FileRecord,
+    IngredientRecord,
+    Lock,
+    ScoreRecord,
+    adapter_record,
+    read,
+)
 from hfsoup.names import flat
 from hfsoup.options import Options
 from hfsoup.pull import pull, pull_all
-from hfsoup.resolve import resolve
+from hfsoup.resolve import pin, resolve
 from hfsoup.sign import verify_signature
 from hfsoup.tensorfile import TensorFile
-from hfsoup.types import Family, Ingredient, Mix, Score, Source
+from hfsoup.truncation import beside, may_be_adapter, truncate
+from hfsoup.types import Family, Ingredient, Mix, Score, Source, Truncated, WeightFile
 from hfsoup.watch import Watch
 from hfsoup.world import World
-from hfsoup.write import write_weights
+from hfsoup.write import write_adapter, write_weights
 
 if TYPE_CHECKING:
     from hfsoup.images import Images
@@ -82,19 +94,35 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
     with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:
         with Averager(family, record.merge, options.stored_dtype) as averager:
             statistics = record.batch_norm.arrays() if record.batch_norm else {}
-            hashes = write_weights(averager, mix, Path(scratch), statistics)
+            if options.as_adapter:
+                may_be_adapter(family, "average")
+                adapter = truncate(averager, mix, options.as_adapter)
+                hashes = write_adapter(adapter, Path(scratch))
+                _hold(place, _adapter_differences(Path(scratch), adapter, record))
+                family, mix = beside(family, adapter)
+            else:
+                hashes = write_weights(averager, mix, Path(scratch), statistics)
         _hold(place, _weight_differences(folder, Path(scratch), hashes, record))
     return Verified(folder, hashes, _scores_again(place, family, mix, record, options, watch) if scores else {})
 
 
 def _source(record: IngredientRecord) -> Source:
-    """Where an ingredient was when it was baked."""
+    """Where an ingredient was when it was baked, and its base."""
+    if record.base is None:
+        return _place(record)
+    if record.revision and not record.base.revision:
+        raise SoupError("an adapter on the Hub has no base in a local folder", where=record.id)
+    return replace(_place(record), base=_place(record.base))
+
+
+def _place(record: IngredientRecord | BaseRecord) -> Source:
+    """A repository at its commit, or a local folder."""
     if record.revision:
-        return resolve((f"{record.id}@{record.revision}",))[0]
+        return pin(record.id, record.revision)
     folder = Path(record.id).expanduser()
     if not folder.is_dir():
         raise SoupError("this ingredient was a local folder that is not here", where=record.id)
-    return Source(record.id, record.id, None, folder.resolve())
+    return pin(record.id, folder=folder)
 
 
 def _folder_differences(folder: Path, record: Lock, *, links: bool) -> Iterator[str]:
@@ -114,10 +142,21 @@ def _folder_differences(folder: Path, record: Lock, *, links: bool) -> Iterator[
 
 def _ingredient_differences(record: Lock, ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
     for expected, found in zip(record.ingredients, ingredients, strict=True):
-        known = {file.name: file.sha256 for file in expected.files}
-        here = {file.name: file.sha256 for file in found.weights}
-        if known != here:
+        if _known(expected.files) != _known(found.files):
             yield f"ingredient {expected.id}: its weight files are not those that were baked"
+        if expected.base and found.adapter and _known(expected.base.files) != _known(found.adapter.base.weights):
+            yield f"base {expected.base.id} of {expected.id}: its weight files are not those that were baked"
+
+
+def _known(files: Iterable[FileRecord | WeightFile]) -> dict[str, str]:
+    return {file.name: file.sha256 for file in files}
+
+
+def _adapter_differences(again: Path, adapter: Truncated, record: Lock) -> Iterator[str]:
+    if record.files.get(CONFIG) != file_hash(again / CONFIG):
+        yield f"{CONFIG}: not the one that is baked again"
+    if adapter_record(adapter) != record.adapter:
+        yield "the errors of the truncation are not those recorded"
 
 
 def _weight_differences(folder: Path, again: Path, hashes: dict[str, str], record: Lock) -> Iterator[str]:
@@ -156,7 +195,10 @@ def _scores_again(
     from hfsoup.metrics import metric
     from hfsoup.models import image_processor
 
-    world, best = World(options.device), max(range(len(family)), key=lambda i: _value(record.ingredients[i].score))
+    world, best = (
+        World(options.device),
+        max(range(len(record.ingredients)), key=lambda i: _value(record.ingredients[i].score)),
+    )
     with watch.stage("Scoring again", unit="images") as advance:
         request = replace(options.request(), revision=record.dataset.revision)
         bn = record.batch_norm

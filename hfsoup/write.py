@@ -26,7 +26,7 @@ from hfsoup.errors import SoupError
 from hfsoup.hashing import file_hash
 from hfsoup.hub import cache
 from hfsoup.tensorfile import nbytes, to_stored, write_header
-from hfsoup.types import PROCESSORS, Family, Mix, TensorSpec
+from hfsoup.types import PROCESSORS, Family, Mix, TensorSpec, Truncated
 
 STAGE = ".hfsoup-"
 FLUSH = 1000
@@ -134,6 +134,18 @@ def write_weights(
                 _write(file.fileno(), starts, spec, 0, block)
             hashes[name] = file_hash(folder / name)
     return hashes
+
+
+def write_adapter(adapter: Truncated, folder: Path) -> dict[str, str]:
+    """Copy a soup that is an adapter out of hfsoup's cache; the name of its weight file to sha256."""
+    source = adapter.ingredient.adapter
+    if source is None:
+        raise SoupError("this soup is no adapter", where=str(folder))
+    for file in (source.config, source.weights):
+        shutil.copyfile(file.path, folder / file.name)
+        if file_hash(folder / file.name) != file.sha256:
+            raise SoupError("the file in hfsoup's cache changed", where=str(file.path), hint="the same command again")
+    return {source.weights.name: source.weights.sha256}
 
 
 def write_configs(family: Family, folder: Path, dtype: str | None) -> None:

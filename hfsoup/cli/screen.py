@@ -114,7 +114,7 @@ def _closing(soup: Soup) -> Iterator[Text]:
         yield Text.assemble("test ", plain(soup.options.metric), f" {c.soup.value:.4f}{interval}")
         best = plain(soup.family.ingredients[soup.best])
         yield Text.assemble(f"best ingredient {c.best.value:.4f} (", best, ")")
-        yield _verdict(c, alone=soup.mix.members == (soup.best,))
+        yield _verdict(c, alone=soup.mix.members == (soup.best,) and not soup.adapter)
         whole = soup.images_forwarded + soup.images_spared
         yield Text(f"{soup.images_forwarded:,} images forwarded, of {whole:,} that full evaluation would have taken")
     else:
@@ -123,6 +123,9 @@ def _closing(soup: Soup) -> Iterator[Text]:
         yield Text.assemble("saved to ", plain(soup.path))
     if soup.pushed:
         yield Text.assemble("pushed to ", plain(soup.pushed.url))
+    if soup.adapter and soup.path:
+        yield Text.assemble("an adapter of rank ", str(soup.adapter.rank), ": README.md in it tells how to load it")
+        return
     home = soup.pushed.repo if soup.pushed else str(soup.path) if soup.path else None
     if home:
         yield Text.assemble('pipeline("image-classification", "', plain(home), '")', style="bold")

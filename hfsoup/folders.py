@@ -1,0 +1,63 @@
+"""Folders that hfsoup made and keeps in its cache, known by what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from hfsoup.errors import SoupError
+from hfsoup.hashing import file_hash
+from hfsoup.hub import cache
+
+
+def kept(kind: str, key: str, build: Callable[[Path], object]) -> Path:
+    """The folder that `build` fills, from the cache if it is there and whole.
+
+    The hash of what it holds stands in its name beside the key's, so that one that was damaged since is made again; two
+    processes that build at once make the same folder under the same name.
+
+    Args:
+        kind: the part of the cache.
+        key: the hash of everything that the content depends on.
+        build: fills an empty folder with files.
+    """
+    home = cache() / kind
+    for made in sorted(home.glob(f"{key}-*")):
+        if _content(made) == made.name.rpartition("-")[2]:
+            return made
+        shutil.rmtree(made, ignore_errors=True)
+    partial = None
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{key}-", suffix=".partial", dir=home))
+        build(partial)
+        for path in [*partial.iterdir(), partial]:
+            _sync(path)
+        target = home / f"{key}-{_content(partial)}"
+        if not target.exists():
+            partial.rename(target)
+        return target
+    except OSError as error:
+        what = f"the model could not be merged: {error.strerror}"
+        raise SoupError(what, where=str(home), hint="free some space, or set HFSOUP_CACHE to another disk") from error
+    finally:
+        if partial:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _content(folder: Path) -> str:
+    """One hash over the names and bytes of a folder's files."""
+    lines = "".join(f"{file_hash(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
