@@ -64,7 +64,12 @@ TITLES = ("family", "`check` says", "recipe", "`--bn`", "used", "selection", "te
 
 def main(arguments: list[str] | None = None) -> int:
     """Compare; return the exit code."""
+    from huggingface_hub.utils import logging as hub
+    from transformers.utils import logging
+
     args = _parser().parse_args(arguments)
+    hub.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     rows: list[Row] = []
     try:
         for family in args.families:

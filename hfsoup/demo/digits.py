@@ -75,8 +75,8 @@ RATES = {
 DECAYS, SMOOTHINGS = (0.01, 0.1, 0.01, 0.001, 0.1, 0.05), (0.0, 0.1, 0.05, 0.0, 0.1, 0.0)
 
 
-def grid(family: str) -> list[Settings]:
-    """Return the runs of a family, for `scripts/sweep.py --grid` once written as JSON."""
+def grid(family: str, schedule: Settings | None = None) -> list[Settings]:
+    """Return the runs of a family, for `scripts/sweep.py --grid` once written as JSON; `schedule` if not its own."""
     return [
         {
             "learning_rate": rate,
@@ -85,7 +85,7 @@ def grid(family: str) -> list[Settings]:
             # A shift by one of eight pixels cuts the strokes at the rim: augmented runs score lower on validation.
             "augment": False,
             "seed": seed,
-            **SCHEDULE[family],
+            **(schedule or SCHEDULE[family]),
         }
         for seed, (rate, decay, smoothing) in enumerate(zip(RATES[family], DECAYS, SMOOTHINGS, strict=True))
     ]
@@ -110,13 +110,17 @@ def digits(seed: int = 0) -> DatasetDict:
 
 
 def write(family: str, folder: str | Path) -> None:
-    """Write what a sweep of `family` needs: `data`, the digits as parquet files, `start`, and `grid.json`."""
+    """Write what a sweep of `family` needs: `data`, the digits as parquet files, `start`, and two grids.
+
+    `grid.json` is the demo's, `decayed.json` the same runs with learning rates that decay over ten epochs.
+    """
     data, start = Path(folder, "data"), Path(folder, "start")
     data.mkdir(parents=True, exist_ok=True)
     for name, rows in digits().items():
         rows.to_parquet(data / f"{name}-00000-of-00001.parquet")
     pretrain(family, start)
-    Path(folder, "grid.json").write_text(json.dumps(grid(family), indent=1), encoding="utf-8")
+    for name, schedule in (("grid", SCHEDULE[family]), ("decayed", DECAYED)):
+        Path(folder, f"{name}.json").write_text(json.dumps(grid(family, schedule), indent=1), encoding="utf-8")
 
 
 def _rows(greys: Any, labels: Any) -> Dataset:
