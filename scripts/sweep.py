@@ -39,6 +39,7 @@ class Run:
     """The hyper-parameters of one fine-tuning, under the names `transformers.TrainingArguments` gives them."""
 
     learning_rate: float = 5e-5
+    lr_scheduler_type: str = "linear"
     weight_decay: float = 0.01
     label_smoothing_factor: float = 0.0
     augment: bool = False
@@ -123,8 +124,7 @@ def _run(entry: dict[str, Any], epochs: float, where: str) -> Run:
     for name, value in entry.items():
         if name not in known:
             raise UsageError(f"Unknown hyper-parameter {name!r}; known are {', '.join(known)}.", where=where)
-        fits = isinstance(value, bool) if known[name] == "bool" else type(value) in (int, float)
-        if not fits or (known[name] == "int" and not isinstance(value, int)):
+        if type(value).__name__ not in (known[name], "int" if known[name] == "float" else ""):
             raise UsageError(f"{name} must be of type {known[name]}, found {value!r}.", where=where)
     return Run(**{"num_train_epochs": epochs, **entry})
 
@@ -133,7 +133,14 @@ def _built_in(count: int, epochs: float, seed: int) -> list[Run]:
     """Return `count` mild runs; the cycles differ in length, so that settings come in ever new company."""
     rates, decays, smoothings = (5e-5, 3e-5, 8e-5, 2e-5, 6e-5), (0.01, 0.1, 0.001), (0.0, 0.1, 0.05, 0.0)
     return [
-        Run(rates[n % 5], decays[n % 3], smoothings[n % 4], augment=n % 2 == 1, seed=seed + n, num_train_epochs=epochs)
+        Run(
+            learning_rate=rates[n % 5],
+            weight_decay=decays[n % 3],
+            label_smoothing_factor=smoothings[n % 4],
+            augment=n % 2 == 1,
+            seed=seed + n,
+            num_train_epochs=epochs,
+        )
         for n in range(count)
     ]
 
@@ -343,7 +350,7 @@ its start, head included (seed {args.seed}), and differs in the hyper-parameters
 |---|---|
 {chr(10).join(f"| {name} | {value} |" for name, value in settings.items())}
 
-AdamW, linear decay after a tenth of the steps as warm-up.
+AdamW; a tenth of the steps is warm-up, unless the schedule has none.
 """
 
 

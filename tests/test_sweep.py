@@ -58,7 +58,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (where / "start/README.md").write_text("---\nlicense: apache-2.0\n---\n")
     (where / "data").mkdir()
     digits()["train"].select(range(40)).to_parquet(where / "data/train-00000-of-00001.parquet")
-    (where / "still.json").write_text(json.dumps([{**STILL, "seed": 1}, {**STILL, "seed": 2, "augment": True}]))
+    other = {**STILL, "seed": 2, "augment": True, "lr_scheduler_type": "constant"}
+    (where / "still.json").write_text(json.dumps([{**STILL, "seed": 1}, other]))
     return where
 
 

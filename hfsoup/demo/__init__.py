@@ -52,7 +52,7 @@ def run(family: str, folder: Path | None) -> None:
 
 
 def _play(family: str, home: Path) -> None:
-    from hfsoup.demo.digits import DEMO_RUNS, digits, pretrain
+    from hfsoup.demo.digits import BATCH, digits, grid, pretrain
 
     _say("Real images: scikit-learn's handwritten digits, pushed as a dataset")
     _show(f'digits().push_to_hub("{ORG}/digits")', prompt=">>>")
@@ -64,12 +64,11 @@ def _play(family: str, home: Path) -> None:
     pretrain(family, home / "start")
 
     _say("A sweep: the same start, fine-tuned with different hyper-parameters, each run pushed")
-    grid = home / "grid.json"
-    grid.write_text(json.dumps(list(DEMO_RUNS), indent=1), encoding="utf-8")
+    runs = home / "grid.json"
+    runs.write_text(json.dumps(grid(family), indent=1), encoding="utf-8")
     sweep = ["--start", str(home / "start"), "--dataset", f"{ORG}/digits", "--push", f"{ORG}/{family}-{{n}}"]
-    _command(
-        "python", str(shipped("scripts/sweep.py")), *sweep, "--validation-split", "validation", "--grid", str(grid)
-    )
+    sweep += ["--validation-split", "validation", "--grid", str(runs), "--batch-size", str(BATCH[family])]
+    _command("python", str(shipped("scripts/sweep.py")), *sweep)
 
     _say("The soup")
     soup = f"{ORG}/{family}-soup"

@@ -1,0 +1,72 @@
+"""The comparison of recipes, run as a user runs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from family import Family, accuracy
+
+import hfsoup
+
+SCRIPT = Path(__file__).parents[1] / "scripts/compare.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """The script as a module, so that nothing is imported twice."""
+    spec = importlib.util.spec_from_file_location("compare_script", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_has_every_recipe_and_mode_that_differs(
+    script: ModuleType,
+    vit: Family,
+    resnet: Family,
+    data: Path,
+    images: Any,
+    alone: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without batch norms one row a recipe, with them two; accuracies are those of the models themselves."""
+    words = [f"ViT={vit.glob}", f"Res|Net={resnet.glob}", "--dataset", str(data), "--json", "rows.json"]
+    assert script.main(words) == 0
+    table = capsys.readouterr().out.splitlines()
+    rows = json.loads(Path("rows.json").read_text())
+    assert len(table) == 2 + len(rows)
+    assert table[2].startswith("| ViT | soup | best single |")
+    assert any(line.startswith("| Res\\|Net | recalibrate |") for line in table)
+    found = [(row["recipe"], row["bn"]) for row in rows]
+    recipes = ["uniform", "greedy", "greedy-random", "pruned"]
+    modes = [(recipe, bn) for recipe in recipes for bn in ("average", "auto")]
+    assert found == [("best single", None), *((r, None) for r in recipes), ("best single", None), *modes]
+    best = max(vit.folders, key=lambda folder: accuracy(folder, images["validation"]))
+    measured = [accuracy(best, images[name]) for name in ("validation", "test")]
+    assert [rows[0]["selection"], rows[0]["test"]] == pytest.approx(measured)
+
+
+def test_a_greedy_soup_below_its_best_ingredient_is_an_error(
+    script: ModuleType, vit: Family, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What greedy promises is checked, not assumed."""
+    bake = hfsoup.bake
+
+    def spoilt(*patterns: str, **options: object) -> hfsoup.Soup:
+        soup = bake(*patterns, **options)
+        assert soup.selection is not None
+        return replace(soup, selection=replace(soup.selection, correct=0))
+
+    monkeypatch.setattr(hfsoup, "bake", spoilt)
+    assert script.main([f"ViT={vit.glob}", "--dataset", str(data)]) == 1
+    assert "below its best ingredient" in capsys.readouterr().err
