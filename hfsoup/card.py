@@ -6,14 +6,12 @@ import html
 import json
 import re
 import shlex
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from hfsoup import __version__
-from hfsoup.hub import api
+from hfsoup.again import config, folder, page, pinned, public
 from hfsoup.licences import agreed, license_of
 from hfsoup.merges import MERGES
 from hfsoup.names import flat
@@ -23,7 +21,6 @@ from hfsoup.shipped import shipped
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from hfsoup.options import Options
     from hfsoup.soup import Soup
     from hfsoup.types import Ingredient
 
@@ -120,7 +117,6 @@ def _values(soup: Soup) -> dict[str, Any]:
     """What the template is filled with; every text from outside is escaped here."""
     recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
     names = [_name(i) for i in soup.family.ingredients]
-    pinned = [f"{i.id}@{i.source.revision}" if i.source.revision else _folder(i) for i in soup.family.ingredients]
     images = soup.images
     return {
         "recipe": recipe,
@@ -129,7 +125,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "ingredients": [
             {
                 "name": n,
-                "link": _link(i),
+                "link": page(i.source),
                 "revision": (i.source.revision or "")[:12],
                 "weight": w,
                 "score": _number(soup, s),
@@ -148,7 +144,8 @@ def _values(soup: Soup) -> dict[str, Any]:
         "model_type": markdown(soup.family.config.get("model_type", "")),
         "classes": len(soup.family.labels),
         "local": [n for n, i in zip(names, soup.family.ingredients, strict=True) if not i.source.revision],
-        "command": shell(_public(soup).command(pinned)),
+        "command": shell(public(soup).command(pinned(soup))),
+        "config": config(soup),
         "licences": _licences(soup, names),
         "notes": [markdown(note, 600) for note in soup.notes],
         "citations": sorted({CITATIONS[p] for p in (recipe.paper, "arXiv:2203.05482") if p in CITATIONS}),
@@ -217,27 +214,8 @@ def _interval(bounds: tuple[float, float] | None, form: str = "{:.2f}") -> str:
     return "not measured" if bounds is None else " to ".join(form.format(100 * b) for b in bounds)
 
 
-def _folder(ingredient: Ingredient) -> str:
-    """A local folder by its last name only: the rest of the path is the user's own business."""
-    return Path(ingredient.id).name
-
-
-def _public(soup: Soup) -> Options:
-    """The options, a local dataset by its last name only."""
-    options, images = soup.options, soup.images
-    if images is None or images.revision:
-        return options
-    return replace(options, dataset=Path(images.dataset).name)
-
-
 def _name(ingredient: Ingredient) -> str:
-    return markdown(ingredient.id if ingredient.source.revision else _folder(ingredient))
-
-
-def _link(ingredient: Ingredient) -> str | None:
-    source = ingredient.source
-    place = quote(source.id, safe="/", errors="replace")
-    return f"{api().endpoint}/{place}/tree/{source.revision}" if source.revision else None
+    return markdown(ingredient.id if ingredient.source.revision else folder(ingredient))
 
 
 def _dataset(soup: Soup) -> str:

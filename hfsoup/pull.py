@@ -73,9 +73,7 @@ def weight_names(names: Iterable[str], *, where: str) -> list[str]:
 
 
 def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) -> Path:
-    path = fetch(source.id, file, source.revision or "", kind="model")
-    advance(file.size)
-    return path
+    return fetch(source.id, file, source.revision or "", kind="model", advance=advance)
 
 
 def _ingredient(source: Source, folder: Path) -> Ingredient:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -15,7 +15,7 @@ import typer
 
 from hfsoup.cli import app, fail
 from hfsoup.errors import SoupError
-from hfsoup.options import Options
+from hfsoup.options import BN_MODES, FLOATS, Options
 
 Json = Annotated[
     str | None,
@@ -25,8 +25,22 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but er
 EPILOG = 'Example: hfsoup bake "org/model-*" --recipe pruned --dataset org/pets --push org/pets-soup'
 
 
+def _recipes() -> list[str]:
+    from hfsoup.recipes import RECIPES
+
+    return [entry.name for entry in RECIPES]
+
+
+def _merges() -> list[str]:
+    from hfsoup.merges import MERGES
+
+    return [entry.name for entry in MERGES]
+
+
 def _flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for every field of Options in `groups`."""
+
+    choices = {"recipe": _recipes, "merge": _merges, "bn": lambda: list(BN_MODES), "dtype": lambda: list(FLOATS)}
 
     def give(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(Options)
@@ -39,6 +53,7 @@ def _flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]
                 help=f.metadata["help"],
                 rich_help_panel=f.metadata["group"],
                 show_default=bool(f.default),
+                autocompletion=choices.get(f.name),
             )
             kept.append(
                 inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[f.name])
@@ -53,8 +68,20 @@ def _flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]
 @app.command(epilog=EPILOG)
 @_flags("Search", "Data", "Compute", "Result")
 def bake(
-    ingredients: Annotated[list[str], typer.Argument(help="ORG/NAME, ORG/GLOB-*, either @REVISION, or local folders")],
+    ctx: typer.Context,
+    ingredients: Annotated[
+        list[str],
+        typer.Argument(help="ORG/NAME, ORG/GLOB-*, either @REVISION, local folders, or one YAML file that says it all"),
+    ],
     *,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="say what it would take, and do nothing of it", rich_help_panel="Output"),
+    ] = False,
+    save_config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="write this command as a YAML file too", rich_help_panel="Output"),
+    ] = None,
     json_file: Json = None,
     quiet: Quiet = False,
     **options: Any,
@@ -62,14 +89,52 @@ def bake(
     """Average fine-tuned checkpoints into one model, measure it, write it, push it."""
     from hfsoup.baking import free, run
     from hfsoup.cli.screen import Screen
+    from hfsoup.config import commented, put
 
     main = os.environ.get("RANK", "0") == "0"
     screen = Screen(quiet=quiet or not main)
-    options["output"] = options["output"] or str(free(Path("soup")))
-    soup = run(tuple(ingredients), Options.of(options), screen)
+    patterns, chosen = _asked(ctx, ingredients, options)
+    if save_config and main:
+        put(save_config, commented(patterns, chosen, str(save_config)))
+    chosen = replace(chosen, output=chosen.output or str(free(Path("soup"))))
+    if dry_run:
+        from hfsoup.plan import plan
+
+        planned = plan(patterns, chosen, screen)
+        screen.plan(planned)
+        _write_json(json_file, planned.to_json())
+        return
+    soup = run(patterns, chosen, screen)
     if main:
         screen.result(soup)
         _write_json(json_file, soup.to_json())
+
+
+def _asked(ctx: typer.Context, words: list[str], options: dict[str, Any]) -> tuple[tuple[str, ...], Options]:
+    """Ingredients and options, from the command line or from the file that it names; its flags win."""
+    from hfsoup.config import is_config, load
+
+    if not is_config(words):
+        return tuple(words), Options.of(options)
+    typed = {name: value for name, value in options.items() if _typed(ctx, name)}
+    return load(Path(words[0]), typed)
+
+
+def _typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+@app.command(epilog='Example: hfsoup init "org/model-*" -o soup.yaml')
+def init(
+    ingredients: Annotated[list[str], typer.Argument(help="as for bake")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the file to write")] = Path("soup.yaml"),
+) -> None:
+    """Write a config file for these ingredients, with every option explained, for `hfsoup bake FILE`."""
+    from hfsoup.config import commented, put
+
+    put(output, commented(ingredients, Options(), str(output)))
+    typer.echo(f"wrote {output}; bake it with: hfsoup bake {output}", err=True)
 
 
 @app.command(epilog='Example: hfsoup check "org/model-*" --weights')
@@ -138,7 +203,7 @@ def verify(
     _write_json(json_file, {"place": place, "verified": True, "files": found.files, "scores": found.scores})
 
 
-@app.command()
+@app.command(epilog="Example: hfsoup recipes")
 def recipes() -> None:
     """List the recipes and merges, with the papers that define them."""
     from rich.console import Console
@@ -156,7 +221,7 @@ def recipes() -> None:
     Console().print(table)
 
 
-@app.command()
+@app.command(epilog="Example: hfsoup push soup org/pets-soup --private")
 def push(
     folder: Annotated[Path, typer.Argument(help="a baked folder")],
     repo: Annotated[str, typer.Argument(help="ORG/NAME")],
@@ -175,7 +240,7 @@ def push(
     _write_json(json_file, vars(pushed))
 
 
-@app.command()
+@app.command(epilog="Example: hfsoup demo --family resnet")
 def demo(
     family: Annotated[str, typer.Option(help="vit, resnet or efficientnet")] = "vit",
     folder: Annotated[Path | None, typer.Option(help="where to work [a temporary folder]")] = None,
@@ -201,7 +266,7 @@ hub = typer.Typer(no_args_is_help=True, help="The Hub in a folder, for demos, te
 app.add_typer(hub, name="hub")
 
 
-@hub.command()
+@hub.command(epilog="Example: hfsoup hub serve my-hub --port 0")
 def serve(
     folder: Annotated[Path, typer.Argument(help="where the repositories are kept")],
     port: Annotated[int, typer.Option(help="0 takes a free one")] = 8080,

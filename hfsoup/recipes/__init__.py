@@ -7,5 +7,6 @@ from collections.abc import Callable
 from hfsoup.registry import Registry
 from hfsoup.searching import Search
 
-RECIPES: Registry[Callable[[Search], tuple[int, ...]]] = Registry("recipe", "hfsoup.recipes")
+Recipe = Callable[[Search], tuple[int, ...]]
+RECIPES: Registry[Recipe] = Registry("recipe", "hfsoup.recipes")
 recipe = RECIPES.register

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from hfsoup.recipes import recipe
-from hfsoup.recipes.greedy import grow
+from hfsoup.recipes.greedy import at_most, grow
 from hfsoup.searching import Search
 
 
@@ -13,6 +13,7 @@ from hfsoup.searching import Search
     "greedy-random",
     paper="arXiv:2301.10092",
     summary="as greedy, but the others come in an order shuffled by --seed",
+    evaluations=at_most,
 )
 def greedy_random(search: Search) -> tuple[int, ...]:
     """Start at the best ingredient; the order of the others does not depend on their scores."""

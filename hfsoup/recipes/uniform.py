@@ -11,6 +11,7 @@ from hfsoup.searching import Search
     paper="arXiv:2203.05482",
     summary="the mean of all ingredients above the floor; needs no data",
     needs_data=False,
+    evaluations=lambda k, _: k + 1,
 )
 def uniform(search: Search) -> tuple[int, ...]:
     """Take every ingredient, the best ones first where there is a cap."""
