@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,20 +19,30 @@ if TYPE_CHECKING:
 
 def config(soup: Soup) -> str:
     """The YAML that `hfsoup bake` takes to bake this soup again."""
-    return brief(pinned(soup), public(soup).changed())
+    ingredients = [(i.id, i.source.revision) for i in soup.family.ingredients]
+    return text(ingredients, soup.options, local=soup.images is not None and soup.images.revision is None)
 
 
-def pinned(soup: Soup) -> list[str]:
-    """The ingredients at their commits, local folders by their last names."""
-    return [f"{i.id}@{i.source.revision}" if i.source.revision else folder(i) for i in soup.family.ingredients]
+def text(ingredients: Sequence[tuple[str, str | None]], options: Options, *, local: bool) -> str:
+    """The same from ids with their commits and from options, `local` where their dataset is on this disk alone."""
+    return brief([_pinned(*names) for names in ingredients], _public(options, local=local).changed())
 
 
-def public(soup: Soup) -> Options:
+def command(soup: Soup) -> str:
+    """The shell command that bakes this soup again."""
+    local = soup.images is not None and soup.images.revision is None
+    names = [_pinned(i.id, i.source.revision) for i in soup.family.ingredients]
+    return _public(soup.options, local=local).command(names)
+
+
+def _pinned(name: str, revision: str | None) -> str:
+    """An ingredient at its commit, a local folder by its last name."""
+    return f"{name}@{revision}" if revision else Path(name).name
+
+
+def _public(options: Options, *, local: bool) -> Options:
     """The options, a local dataset by its last name only."""
-    options, images = soup.options, soup.images
-    if images is None or images.revision:
-        return options
-    return replace(options, dataset=Path(images.dataset).name)
+    return replace(options, dataset=Path(options.dataset).name) if local and options.dataset else options
 
 
 def folder(ingredient: Ingredient) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
-from hfsoup.again import config, folder, page, pinned, public
+from hfsoup.again import command, config, folder, page
 from hfsoup.licences import agreed, license_of
 from hfsoup.merges import MERGES
 from hfsoup.names import flat
@@ -144,7 +144,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "model_type": markdown(soup.family.config.get("model_type", "")),
         "classes": len(soup.family.labels),
         "local": [n for n, i in zip(names, soup.family.ingredients, strict=True) if not i.source.revision],
-        "command": shell(public(soup).command(pinned(soup))),
+        "command": shell(command(soup)),
         "config": config(soup),
         "licences": _licences(soup, names),
         "notes": [markdown(note, 600) for note in soup.notes],

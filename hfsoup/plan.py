@@ -9,6 +9,7 @@ from typing import Any
 
 from hfsoup.baking import asked, own
 from hfsoup.hub import cache, told
+from hfsoup.human import counted
 from hfsoup.images import split_names
 from hfsoup.options import Options
 from hfsoup.outline import Outline, outlined
@@ -105,14 +106,13 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
     with told(watch.note):
         if options.push:
             may_push(options.push, create_pr=options.create_pr)
-        with watch.stage("Resolving"):
+        with watch.stage("Resolving") as stage:
             sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
-        with watch.stage("Reading headers"):
+            stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
+        with watch.stage("Reading headers") as stage:
             first = outlined(sources[0])
-        found = None
-        if options.dataset:
-            with watch.stage("Looking at the dataset"):
-                found = survey(options.request())
+            stage.done(f"Read config and headers of {sources[0]}")
+        found = _looked(options, watch)
         work = _work(recipe, sources, options, found, first) if found else None
         data = _data(found, options) if found else None
         disk = tuple(_disk(sources, options, first, data, work))
@@ -121,6 +121,15 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
             recipe.name, options.merge, tuple(Holding(s.id, s.revision, *held(s)) for s in sources), data, work,
             first.memory(options), virtual_memory().available, disk, options.output, _push(options),
         )  # fmt: skip
+
+
+def _looked(options: Options, watch: Watch) -> Survey | None:
+    if options.dataset is None:
+        return None
+    with watch.stage("Looking at the dataset") as stage:
+        found = survey(options.request())
+        stage.done(f"Looked at {options.dataset}, which stays where it is")
+    return found
 
 
 def _names(found: Survey, options: Options, *, calibrate: bool) -> dict[str, str | None]:

@@ -38,7 +38,7 @@ def costs(plan: Plan) -> Iterator[Row]:
     yield "recipe", plain(f"{plan.recipe}, merge {plan.merge}")
     unknown = ", and the dataset, whose size is not known before" if plan.work and not plan.dataset else ""
     yield "pull", Text(f"{size(plan.to_pull)}{unknown}")
-    for need in plan.disk:
+    for need in filter(lambda need: need.size, plan.disk):
         text = f"{size(need.size)} for {need.purpose}, {size(need.free)} free in "
         yield "disk", Text.assemble(text, plain(need.folder))
     if plan.memory is None:

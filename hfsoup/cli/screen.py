@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -71,15 +71,16 @@ class Screen(Watch):
 
     def _facts(self, title: str, rows: list[tuple[str, Text]]) -> None:
         """Facts with a word in front of each, in a panel where there is a terminal."""
+        if not self.console.is_terminal:
+            for name, text in rows:
+                self.console.print(Text.assemble(f"{name}: ", text), soft_wrap=True)
+            return
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
         for name, text in rows:
             grid.add_row(name, text)
-        framed: RenderableType = grid
-        if self.console.is_terminal:
-            framed = Panel(grid, title=title, border_style="green", expand=False, padding=(0, 1))
-        self.console.print(framed)
+        self.console.print(Panel(grid, title=title, border_style="green", expand=False, padding=(0, 1)))
 
     def _line(self, mark: Text, text: Text) -> None:
         """A mark and a text, whose further lines stand below its first."""
