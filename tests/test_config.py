@@ -1,4 +1,4 @@
-"""A bake as a YAML file: the same bytes as the command, errors with a line, flags that win, a file in card and record."""
+"""A bake as a YAML file: the bytes of the command, errors with a line, flags that win, one text in card and record."""
 
 from __future__ import annotations
 

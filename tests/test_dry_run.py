@@ -102,7 +102,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_download(
         on_hub.forget_requests()
         block = refused("bake", "kit/vit-*", "--output", "soup", *more, code=1)
         assert "the disk is too small" in block
-        assert "found 1000 B" in block
+        assert "found 1.0 kB" in block
         assert not [r for r in on_hub.requests if r.path.endswith(".safetensors") and r.status == 200]
     assert list(alone.iterdir()) == []
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hfsoup.cli import app, fail
+from hfsoup.cli.flags import flags
 from hfsoup.errors import SoupError
-from hfsoup.options import BN_MODES, FLOATS, Options
+from hfsoup.options import Options
+
+if TYPE_CHECKING:
+    from hfsoup.cli.screen import Screen
 
 Json = Annotated[
     str | None,
@@ -25,48 +27,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but er
 EPILOG = 'Example: hfsoup bake "org/model-*" --recipe pruned --dataset org/pets --push org/pets-soup'
 
 
-def _recipes() -> list[str]:
-    from hfsoup.recipes import RECIPES
-
-    return [entry.name for entry in RECIPES]
-
-
-def _merges() -> list[str]:
-    from hfsoup.merges import MERGES
-
-    return [entry.name for entry in MERGES]
-
-
-def _flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag for every field of Options in `groups`."""
-
-    choices = {"recipe": _recipes, "merge": _merges, "bn": lambda: list(BN_MODES), "dtype": lambda: list(FLOATS)}
-
-    def give(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(Options)
-        kept = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
-        for f in (f for f in fields(Options) if f.metadata["group"] in groups):
-            flag = f.name.replace("_", "-")
-            default = typer.Option(
-                f.default,
-                f"--{flag}/--no-{flag}" if f.default is True else f"--{flag}",
-                help=f.metadata["help"],
-                rich_help_panel=f.metadata["group"],
-                show_default=bool(f.default),
-                autocompletion=choices.get(f.name),
-            )
-            kept.append(
-                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[f.name])
-            )
-        command.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in kept}
-        return command
-
-    return give
-
-
 @app.command(epilog=EPILOG)
-@_flags("Search", "Data", "Compute", "Result")
+@flags("Search", "Data", "Compute", "Result")
 def bake(
     ctx: typer.Context,
     ingredients: Annotated[
@@ -98,16 +60,21 @@ def bake(
         put(save_config, commented(patterns, chosen, str(save_config)))
     chosen = replace(chosen, output=chosen.output or str(free(Path("soup"))))
     if dry_run:
-        from hfsoup.plan import plan
-
-        planned = plan(patterns, chosen, screen)
-        screen.plan(planned)
-        _write_json(json_file, planned.to_json())
+        if main:
+            _plan(patterns, chosen, screen, json_file)
         return
     soup = run(patterns, chosen, screen)
     if main:
         screen.result(soup)
         _write_json(json_file, soup.to_json())
+
+
+def _plan(patterns: tuple[str, ...], options: Options, screen: Screen, json_file: str | None) -> None:
+    from hfsoup.plan import plan
+
+    found = plan(patterns, options, screen)
+    screen.plan(found)
+    _write_json(json_file, found.to_json())
 
 
 def _asked(ctx: typer.Context, words: list[str], options: dict[str, Any]) -> tuple[tuple[str, ...], Options]:
@@ -155,7 +122,7 @@ def check(
 
 
 @app.command(name="eval", epilog="Example: hfsoup eval org/model-a --dataset org/pets")
-@_flags("Data", "Compute")
+@flags("Data", "Compute")
 def evaluate(
     model: Annotated[str, typer.Argument(help="ORG/NAME, with @REVISION, or a local folder")],
     *,
