@@ -101,7 +101,8 @@ def test_help_shows_every_option_with_its_words_and_default() -> None:
     for f in fields(Options):
         assert f"--{f.name.replace('_', '-')} " in text, f.name
         assert f"─ {f.metadata['group']} ─" in text
-    for shown in ("[default: mean]", "[default: accuracy]", "[default: 64]"):
+        assert f.metadata["help"].rsplit(" [", 1)[-1].split()[0] in text, f.name
+    for shown in ("[greedy with data, else uniform]", "[default: mean]", "[default: accuracy]", "[default: 64]"):
         assert shown in text
 
 

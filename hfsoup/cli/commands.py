@@ -210,7 +210,7 @@ def push(
 @app.command(epilog="Example: hfsoup demo --family resnet")
 def demo(
     family: Annotated[str, typer.Option(help="vit, resnet or efficientnet")] = "vit",
-    folder: Annotated[Path | None, typer.Option(help="where to work [a temporary folder]")] = None,
+    folder: Annotated[Path | None, typer.Option(help="where to work \\[a temporary folder]")] = None,
 ) -> None:
     """Show the whole story on this machine: a Hub, a sweep, a bake, a push, a pipeline. No network, no token."""
     from hfsoup.demo import run

@@ -37,7 +37,8 @@ def flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             default = typer.Option(
                 f.default,
                 f"--{flag}/--no-{flag}" if f.default is True else f"--{flag}",
-                help=f.metadata["help"],
+                # Brackets would be taken for markup, and vanish with the default that they hold.
+                help=f.metadata["help"].replace("[", "\\["),
                 rich_help_panel=f.metadata["group"],
                 show_default=bool(f.default),
                 autocompletion=choices.get(f.name),
