@@ -13,21 +13,27 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup.average import Averager
 from hfsoup.check import check, remarks
+from hfsoup.config import is_config, load
+from hfsoup.course import Course
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.hub import told
+from hfsoup.human import counted, size
 from hfsoup.licences import check_licences
 from hfsoup.options import Options
 from hfsoup.preflight import concerns
-from hfsoup.pull import needed, pull, with_bases
-from hfsoup.recipes import RECIPES
+from hfsoup.pull import pull, with_bases
+from hfsoup.recipes import RECIPES, Recipe
+from hfsoup.registry import Entry
 from hfsoup.resolve import resolve
+from hfsoup.room import afford, held, needs
 from hfsoup.searching import Search
 from hfsoup.soup import Soup
-from hfsoup.types import Family, Mix, Score, Source, Truncated
-from hfsoup.watch import Watch
+from hfsoup.types import Family, Ingredient, Mix, Score, Source, Truncated
+from hfsoup.watch import Stage, Watch
 from hfsoup.world import World
 
 if TYPE_CHECKING:
+    from hfsoup.evaluation import Scorer
     from hfsoup.images import Images
 
 
@@ -35,7 +41,7 @@ def bake(*ingredients: str, **options: Any) -> Soup:
     """Make a soup of `ingredients`: Hub names, globs such as `org/model-*`, with `@REVISION`, or local folders.
 
     Args:
-        ingredients: what to make it of; order is kept.
+        ingredients: what to make it of; order is kept. A single YAML file is a config of ingredients and options.
         options: those of `hfsoup bake`, with underscores: recipe, merge, dataset, split, output, push …
 
     Returns:
@@ -44,16 +50,14 @@ def bake(*ingredients: str, **options: Any) -> Soup:
     Raises:
         SoupError: something is wrong that the message says how to mend.
     """
+    if is_config(ingredients):
+        return run(*load(Path(ingredients[0]), options), Watch())
     return run(ingredients, Options.of(options), Watch())
 
 
 def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
     """Resolve, pull, check, search, test, write, push."""
-    recipe = RECIPES.get(options.chosen_recipe)
-    if recipe.needs_data and not options.dataset:
-        raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
-    if not patterns:
-        raise UsageError("no ingredients", hint='hfsoup bake "org/model-*"')
+    asked(patterns, options)
     world, clock = World(options.device, alone=options.dataset is None), Clock()
     with told(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim(patterns, options, stack))
@@ -68,6 +72,20 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
         return world.on_main(lambda: deliver(soup, watch, clock))
 
 
+def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
+    """The recipe that is asked for, where all is there that it needs.
+
+    Raises:
+        UsageError: there is no such recipe, it has no data, or there are no ingredients.
+    """
+    recipe = RECIPES.get(options.chosen_recipe)
+    if recipe.needs_data and not options.dataset:
+        raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
+    if not patterns:
+        raise UsageError("no ingredients", hint='hfsoup bake "org/model-*"')
+    return recipe
+
+
 def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock) -> Family:
     """Everything before the first score: which ingredients there are, on this disk and fit to be averaged."""
     from hfsoup.push import may_push
@@ -75,11 +93,12 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
     if options.push:
         may_push(options.push, create_pr=options.create_pr)
     with clock("pull"):
-        with watch.stage("Resolving"):
+        with watch.stage("Resolving") as stage:
             sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
-        with watch.stage("Pulling", _bytes(sources), "B") as advance:
-            ingredients = pull(sources, advance=advance, notify=watch.note)
-    with clock("check"), watch.stage("Checking"):
+            stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
+        afford(needs(sources, options))
+        ingredients = _pulled(sources, watch)
+    with clock("check"), watch.stage("Checking") as stage:
         family = check(
             ingredients,
             exact=bool(options.dataset),
@@ -92,23 +111,44 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
             from hfsoup.truncation import may_be_adapter
 
             may_be_adapter(family, options.bn if options.dataset else "average")
-    if options.push:
-        check_licences(family.ingredients, options.license)
-    with clock("check"), watch.stage("Comparing weights"):
+        if options.push:
+            check_licences(family.ingredients, options.license)
         for concern in concerns(family) if options.dataset else ():
             watch.note(concern)
+        stage.done(f"Checked: one {family.config.get('model_type')} with {counted(len(family.labels), 'class', 'es')}")
     return family
+
+
+def _pulled(sources: tuple[Source, ...], watch: Watch) -> tuple[Ingredient, ...]:
+    """The sources on this disk, with a line that says what of them was here."""
+    every = with_bases(sources)
+    holdings = [held(source) for source in every if not source.folder]
+    total, there = sum(size for size, _ in holdings), sum(size == cached for size, cached in holdings)
+    with watch.stage("Pulling", total, "B" if total else "") as stage:
+        ingredients = pull(sources, advance=stage, notify=watch.note)
+        known = f" ({there} cached)" if there else ""
+        text = f"Pulled {counted(len(holdings), 'checkpoint')}, {size(total)}{known}" if holdings else "Opened"
+        local = counted(len(every) - len(holdings), "local checkpoint")
+        stage.done(text if len(holdings) == len(every) else f"{text}{', and' if holdings else ''} {local}")
+    return ingredients
 
 
 def _claim(patterns: tuple[str, ...], options: Options, stack: ExitStack) -> None:
     """Hold the output folder from the start; what stands there already must be this bake's own work, or may go."""
-    from hfsoup.lock import begun_by
     from hfsoup.write import claimed
+
+    if options.output is not None:
+        stack.enter_context(claimed(Path(options.output)))
+    own(patterns, options)
+
+
+def own(patterns: tuple[str, ...], options: Options) -> None:
+    """Refuse an output folder that holds something else than this bake's own work, unless it may go."""
+    from hfsoup.lock import begun_by
 
     if options.output is None:
         return
     target = Path(options.output)
-    stack.enter_context(claimed(target))
     if os.path.lexists(target) and not options.overwrite and not begun_by(target, patterns, options):
         raise SoupError(
             "the output folder is already there", where=options.output, hint="--overwrite, or another --output"
@@ -119,13 +159,15 @@ def deliver(soup: Soup, watch: Watch, clock: Clock) -> Soup:
     """Write the folder and push it, where asked to."""
     options = soup.options
     if options.output:
-        with clock("average"), watch.stage("Writing"):
+        with clock("average"), watch.stage("Writing") as stage:
             soup = soup.save(options.output, overwrite=options.overwrite)
+            stage.done(f"Wrote {soup.path}")
     if options.push:
-        with clock("push"), watch.stage("Pushing"):
+        with clock("push"), watch.stage("Pushing") as stage:
             soup = soup.push_to_hub(
                 options.push, private=options.private, create_pr=options.create_pr, revision=options.revision
             )
+            stage.done(f"Pushed to {options.push}")
     return soup
 
 
@@ -150,9 +192,9 @@ def _measured(
 ) -> Soup:
     """Search with the selection split, then score soup and best ingredient once on the test split."""
     from hfsoup.evaluation import RECALIBRATE, Scorer
-    from hfsoup.hub import cache
     from hfsoup.journal import Journal
     from hfsoup.metrics import metric
+    from hfsoup.pace import journal_path, keep
 
     family = averager.family
     with clock("prepare"):
@@ -160,14 +202,16 @@ def _measured(
     for note in images.notes if world.main else ():
         watch.note(note)
     chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
-    with clock("evaluate"), watch.stage("Scoring", unit="images") as advance, ExitStack() as stack:
-        journal = Journal(cache() / "scores.sqlite", read=options.resume, notify=watch.note)
+    with clock("evaluate"), watch.stage("Scoring", unit="images") as stage, ExitStack() as stack:
+        journal = Journal(journal_path(), read=options.resume, notify=watch.note)
         scorer = Scorer(
             averager, chosen, world, journal,
             batch_size=options.batch_size, bn=options.bn, calibration=images.calibration, race=options.race,
-            advance=advance,
+            advance=stage,
         )  # fmt: skip
-        search, mix = searched(family, options, watch, lambda mix, least: scorer.score(mix, images.selection, least))
+        course = _course(stage, scorer, family, options, images)
+        search, mix = searched(family, options, watch, course)
+        course.end()
         best, given = search.ranked[0], scorer
         adapter = world.on_main(lambda: _truncated(averager, mix, options, watch))
         shipped, alone = mix, search.mix((best,))
@@ -181,6 +225,10 @@ def _measured(
         comparison = given.compare(shipped, selection.bn, alone, images.test)
         statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else {}
         modes = scorer.scores(mix, images.selection)
+        forwarded = counted(scorer.images_forwarded, "image") if scorer.images_forwarded else "no image"
+        stage.done(f"Scored {counted(course.scored, 'candidate')} and the test split: {forwarded} forwarded")
+    if world.main:
+        keep(journal, family.config, options, images=scorer.images_forwarded, seconds=clock.seconds["evaluate"])
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     return Soup(
         family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
@@ -203,6 +251,16 @@ def _truncated(averager: Averager, mix: Mix, options: Options, watch: Watch) -> 
     return found
 
 
+def _course(stage: Stage, scorer: Scorer, family: Family, options: Options, images: Images) -> Course:
+    recipe = RECIPES.get(options.chosen_recipe)
+    most = recipe.evaluations(len(family), options.rules()) if recipe.evaluations else None
+    return Course(
+        stage, lambda mix, least: scorer.score(mix, images.selection, least), size=len(family), most=most,
+        images=len(images.selection), modes=2 if images.calibration and options.bn == "auto" else 1,
+        after=2 * len(images.test),
+    )  # fmt: skip
+
+
 def _images(family: Family, options: Options, watch: Watch) -> Images:
     from hfsoup.calibrate import IMAGES
     from hfsoup.images import load_images
@@ -210,8 +268,13 @@ def _images(family: Family, options: Options, watch: Watch) -> Images:
 
     processor = image_processor(family.processing.processor_folder)
     calibrate = IMAGES if family.has_batch_norm and options.bn != "average" else 0
-    with watch.stage("Preparing images", unit="images") as advance:
-        return load_images(options.request(), processor, family.labels, calibrate=calibrate, advance=advance)
+    with watch.stage("Preparing images", unit="images") as stage:
+        images = load_images(
+            options.request(), processor, family.labels, calibrate=calibrate, advance=stage, expect=stage.expect
+        )
+        selecting, testing = len(images.selection), len(images.test)
+        stage.done(f"Prepared {counted(selecting, 'image')} that select and {testing:,} that report")
+        return images
 
 
 def searched(
@@ -224,10 +287,6 @@ def searched(
     for i in search.left_out:
         watch.note(f"{names[i]} is below --min-score {options.min_score}; left out")
     return search, mix
-
-
-def _bytes(sources: tuple[Source, ...]) -> int:
-    return sum(file.size for source in with_bases(sources) if not source.folder for file in needed(source))
 
 
 def free(folder: Path) -> Path:

@@ -7,18 +7,15 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from hfsoup import __version__
-from hfsoup.hub import api
+from hfsoup.again import command, config, folder, page
 from hfsoup.licences import agreed, license_of, with_bases
 from hfsoup.merges import MERGES
 from hfsoup.names import flat, listed
-from hfsoup.options import Options
 from hfsoup.recipes import RECIPES
 from hfsoup.settle import FLOAT_NAMES
 from hfsoup.shipped import shipped
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from hfsoup.soup import Soup
-    from hfsoup.types import Ingredient, Source
+    from hfsoup.types import Ingredient
 
 CITATIONS = {
     "arXiv:2203.05482": (
@@ -125,7 +122,6 @@ def _values(soup: Soup) -> dict[str, Any]:
     """What the template is filled with; every text from outside is escaped here."""
     recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
     names = [_name(i) for i in soup.family.ingredients]
-    pinned = [f"{i.id}@{i.source.revision}" if i.source.revision else _folder(i) for i in soup.family.ingredients]
     images = soup.images
     return {
         "recipe": recipe,
@@ -134,7 +130,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "ingredients": [
             {
                 "name": n,
-                "link": _link(i.source),
+                "link": page(i.source),
                 "revision": (i.source.revision or "")[:12],
                 "base": _base(i),
                 "weight": w,
@@ -160,7 +156,8 @@ def _values(soup: Soup) -> dict[str, Any]:
         "model_type": markdown(soup.family.config.get("model_type", "")),
         "classes": len(soup.family.labels),
         "local": [n for n, i in zip(names, soup.family.ingredients, strict=True) if not i.source.revision],
-        "command": shell(_public(soup).command(pinned)),
+        "command": shell(command(soup)),
+        "config": config(soup),
         "licences": _licences(soup),
         "notes": [markdown(note, 600) for note in soup.notes],
         "citations": sorted({CITATIONS[p] for p in (recipe.paper, "arXiv:2203.05482") if p in CITATIONS}),
@@ -273,28 +270,8 @@ def _interval(bounds: tuple[float, float] | None, form: str = "{:.2f}") -> str:
     return "not measured" if bounds is None else " to ".join(form.format(100 * b) for b in bounds)
 
 
-def _folder(ingredient: Ingredient) -> str:
-    """A local folder by its last name only: the rest of the path is the user's own business."""
-    return Path(ingredient.id).name
-
-
-def _public(soup: Soup) -> Options:
-    """The options that bake this soup again, a local dataset or ingredient by its last name only."""
-    options, images, processing = soup.options, soup.images, soup.family.processing
-    if images is None and soup.selection is not None:
-        # Scored elsewhere, where a command cannot go: the weights that were found say it all.
-        given = ",".join(map(repr, soup.mix.coefficients))
-        kept = {name: getattr(options, name) for name in ("merge", "dtype", "license")}
-        return Options(recipe="weighted", weights=given, **kept)
-    if options.processor_from and not processing.source.revision:
-        options = replace(options, processor_from=_folder(processing))
-    if images is None or images.revision:
-        return options
-    return replace(options, dataset=Path(images.dataset).name)
-
-
 def _name(ingredient: Ingredient) -> str:
-    return markdown(ingredient.id if ingredient.source.revision else _folder(ingredient))
+    return markdown(ingredient.id if ingredient.source.revision else folder(ingredient))
 
 
 def _base(ingredient: Ingredient) -> dict[str, str | None] | None:
@@ -302,14 +279,7 @@ def _base(ingredient: Ingredient) -> dict[str, str | None] | None:
     if ingredient.adapter is None:
         return None
     base = ingredient.adapter.base
-    return {"name": _name(base), "link": _link(base.source), "revision": (base.source.revision or "")[:12]}
-
-
-def _link(source: Source) -> str | None:
-    if source.revision is None:
-        return None
-    place, below = (quote(part, safe="/", errors="replace") for part in (source.repo, source.subfolder))
-    return f"{api().endpoint}/{place}/tree/{source.revision}" + (f"/{below}" if below else "")
+    return {"name": _name(base), "link": page(base.source), "revision": (base.source.revision or "")[:12]}
 
 
 def _dataset(soup: Soup) -> str:

@@ -104,7 +104,7 @@ class Files:
         self.take(cards)
         for name in cards:
             if not name.endswith(".json"):
-                _points_inside(self.folder / name, f"{self.repo or self.folder}, {name}")
+                points_inside(self.folder / name, f"{self.repo or self.folder}, {name}")
 
 
 def front_matter(text: str) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _mapping(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _points_inside(card: Path, where: str) -> None:
+def points_inside(card: Path, where: str) -> None:
     """Refuse a card whose configurations name files outside the dataset, on this disk or on another machine."""
     text = card.read_text("utf-8", "replace")
     try:

@@ -19,7 +19,7 @@ from hfsoup.errors import SoupError
 from hfsoup.images import Split
 from hfsoup.journal import Journal, mix_key
 from hfsoup.metrics import Labels, Metric, hits
-from hfsoup.racing import Course, cut, hardest_first
+from hfsoup.racing import Predictions, cut, hardest_first
 from hfsoup.types import Comparison, Mix, Score
 from hfsoup.world import World
 
@@ -86,20 +86,20 @@ class Scorer:
             if floor is not None:
                 # A mode counts only if it is better than the ones before it.
                 floor = max([floor, *(score.key + 1 for score in found if not score.at_most)])
-            found.append(self._score(self._course(mix, split, mode, floor), split, mode))
+            found.append(self._score(self._predictions(mix, split, mode, floor), split, mode))
         best = max(found, key=lambda score: (score.key, not score.at_most))
         return replace(best, images=sum(score.images for score in found))
 
     def scores(self, mix: Mix, split: Split) -> dict[str, Score]:
         """The metric of `mix` on `split` by batch-norm mode, `average` first, each on all images."""
-        return {mode: self._score(self._course(mix, split, mode, None), split, mode) for mode in self._modes(mix)}
+        return {mode: self._score(self._predictions(mix, split, mode, None), split, mode) for mode in self._modes(mix)}
 
     def compare(self, soup: Mix, bn: str, best: Mix, split: Split) -> Comparison:
         """Score both on the test split, the soup with statistics of mode `bn`; how sure the difference is."""
-        first = self._course(soup, split, bn, None)
-        second = first if soup == best else self._course(best, split, AVERAGE, None)
+        first = self._predictions(soup, split, bn, None)
+        second = first if soup == best else self._predictions(best, split, AVERAGE, None)
         scores = self._score(first, split, bn), self._score(second, split, AVERAGE)
-        return compare(self._metric, first.predictions, second.predictions, split.labels, *scores)
+        return compare(self._metric, first.classes, second.classes, split.labels, *scores)
 
     def statistics(self, mix: Mix) -> Statistics:
         """The batch-norm statistics of `mix` on the calibration images."""
@@ -119,7 +119,7 @@ class Scorer:
             return (AVERAGE,)
         return (AVERAGE, RECALIBRATE) if self._bn == "auto" else (self._bn,)
 
-    def _course(self, mix: Mix, split: Split, bn: str, least: float | None) -> Course:
+    def _predictions(self, mix: Mix, split: Split, bn: str, least: float | None) -> Predictions:
         """The predictions of `mix` on `split`, or on as many images as show that `least` is out of reach."""
         order = self._order(mix, split)
         allowed = len(split) - int(least) if self._race and least is not None else None
@@ -132,7 +132,7 @@ class Scorer:
             return cut(found["predictions"], split.labels[order], self._batch, allowed).decided
 
         found = self._kept(key, run, enough)
-        return Course.of(found["predictions"].astype(np.int64), order, split.labels, self._batch, allowed)
+        return Predictions.of(found["predictions"].astype(np.int64), order, split.labels, self._batch, allowed)
 
     def _order(self, mix: Mix, split: Split) -> NDArray[np.int64]:
         """The order in which `mix` sees the images: the hardest first once every ingredient was seen alone."""
@@ -216,16 +216,16 @@ class Scorer:
             sure = logits.softmax(1)[torch.arange(len(block)), torch.from_numpy(labels).to(logits.device)]
             return logits.topk(top, dim=1).indices.cpu().numpy(), sure.cpu().numpy()
 
-    def _score(self, course: Course, split: Split, bn: str) -> Score:
-        """The metric over a whole course; of one that was given up, the most that it could have reached."""
-        if course.at_most:
-            correct = len(split) - course.wrong
+    def _score(self, predictions: Predictions, split: Split, bn: str) -> Score:
+        """The metric over a whole split; of one that was given up, the most that it could have reached."""
+        if predictions.at_most:
+            correct = len(split) - predictions.wrong
             value = correct / len(split)
-            return Score(value, len(split), correct, bn=bn, images=course.seen, at_most=True)
-        value = self._world.on_main(lambda: self._metric.value(course.predictions, split.labels))
+            return Score(value, len(split), correct, bn=bn, images=predictions.seen, at_most=True)
+        value = self._world.on_main(lambda: self._metric.value(predictions.classes, split.labels))
         if not np.isfinite(value):
             raise SoupError(f"the metric {self._metric.name} gave {value}", where=split.name)
         if not self._metric.counts:
             return Score(value, len(split), bn=bn, images=len(split))
-        right = hits(course.predictions, split.labels)
+        right = hits(predictions.classes, split.labels)
         return Score(value, len(split), int(right.sum()), right.astype(np.uint8).tobytes(), bn, len(split))

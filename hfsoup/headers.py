@@ -9,10 +9,11 @@ from pathlib import Path
 from hfsoup.errors import SoupError
 from hfsoup.hub import answers, api, side_by_side
 from hfsoup.pull import fetch_configs, needed, placed, pull
-from hfsoup.tensorfile import MAX_HEADER
-from hfsoup.types import Ingredient, RemoteFile, Source, WeightFile
+from hfsoup.tensorfile import MAX_HEADER, parse_header
+from hfsoup.types import Ingredient, RemoteFile, Source, TensorSpec, WeightFile
 
 FIRST = 100_000
+SMALL = 8 << 20
 
 
 def outline(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
@@ -68,10 +69,31 @@ def _header(source: Source, file: RemoteFile, where: str) -> bytes:
         return start[:end] if end <= len(start) else start + read(len(start), min(end, file.size))
 
 
-def _ranges(source: Source, file: RemoteFile) -> Callable[[int, int], bytes]:
+def peek(source: Source, name: str) -> bytes:
+    """A small file of a source, on the Hub or in its folder, without keeping it."""
+    if source.folder:
+        with (source.folder / name).open("rb") as file:
+            return file.read(SMALL)
+    found = next(file for file in source.files if file.name == name)
+    with answers(f"{source}, {name}"):
+        return _ranges(source, found)(0, min(found.size, SMALL)) if found.size else b""
+
+
+def tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:
+    """The tensors of a safetensors file that a source has on the Hub, from its header alone."""
+    where = f"{source}, {file.name}"
+    header = _header(source, file, where)
+    return parse_header(header[8:], len(header), file.size, where=where)
+
+
+def reader(path: str) -> Callable[[int, int], bytes]:
+    """Reads ranges of bytes of a file on the Hub, by its path there."""
     from huggingface_hub import HfFileSystem
 
     hub = api()
     files = HfFileSystem(endpoint=hub.endpoint, token=hub.token)
-    path = f"{source.repo}@{source.revision}/{file.name}"
     return lambda begin, end: bytes(files.cat_file(path, start=begin, end=end))
+
+
+def _ranges(source: Source, file: RemoteFile) -> Callable[[int, int], bytes]:
+    return reader(f"{source.repo}@{source.revision}/{file.name}")

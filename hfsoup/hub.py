@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from hfsoup.errors import HubError, SoupError
+from hfsoup.human import duration
 from hfsoup.redact import redact
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def _refused(error: HfHubHTTPError, where: str, access: str) -> SoupError:
             return HubError("that is more than the Hub takes at once", where=where, hint="hf upload-large-folder")
         case 429:
             asked = asked_wait(error.response)
-            what = "the Hub asks to slow down" + (f" and to wait {_duration(asked)}" if asked else "")
+            what = "the Hub asks to slow down" + (f" and to wait {duration(asked)}" if asked else "")
             return HubError(what, where=where, hint=f"{'after that' if asked else 'in some minutes'}, {AGAIN}")
     said = redact(next(iter((error.server_message or "").splitlines()), "")[:200])
     what = f"the Hub answered {error.response.status_code}" + (f": {said}" if said else "")
@@ -229,13 +230,6 @@ def _unreached(error: Exception, where: str) -> HubError:
     why = str(error) if isinstance(error, GaveUpError) else said(error)
     what = f"the Hub at {api().endpoint} cannot be reached: {why}"
     return HubError(what, where=where, hint=f"look at the network, then {AGAIN}")
-
-
-def _duration(seconds: float) -> str:
-    """A wait as people say it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _be_patient() -> None:

@@ -63,7 +63,13 @@ class Images:
 
 
 def load_images(
-    request: Request, processor: Any, classes: Sequence[str], *, calibrate: int = 0, advance: Advance = lambda _: None
+    request: Request,
+    processor: Any,
+    classes: Sequence[str],
+    *,
+    calibrate: int = 0,
+    advance: Advance = lambda _: None,
+    expect: Advance = lambda _: None,
 ) -> Images:
     """Load, cut, check and prepare the selection and the test split.
 
@@ -73,6 +79,7 @@ def load_images(
         classes: the model's class names in the order of its head.
         calibrate: prepare at most this many images to estimate batch norms on, too.
         advance: told of images as they are ready.
+        expect: told how many there will be, once that is known.
 
     Raises:
         UsageError: no such split, column or config.
@@ -82,7 +89,7 @@ def load_images(
     notes: dict[str, None] = {}
     note: Note = notes.setdefault
     with opened(request) as source:
-        name, test_name = _split_names(list(source.parts), request)
+        name, test_name = split_names(list(source.parts), request)
         settles = _calibration_name(list(source.parts), request, name, note) if calibrate else None
         tables = source.load([n for n in source.parts if n in (name, test_name, settles)])
         parts = {n: _Part(source, n, tables[n], request, classes, note) for n in tables}
@@ -93,6 +100,10 @@ def load_images(
         else:
             cuts = [(part, part.name, np.arange(len(part.labels))) for part in (parts[name], parts[test_name])]
         limit = request.limit
+        counts = [len(rows) if limit is None else min(len(rows), limit) for *_, rows in cuts]
+        if settles is not None:
+            counts.append(min(len(cuts[0][2] if settles == name else parts[settles].labels), calibrate))
+        expect(sum(counts))
         (selection, seen), (test, held) = (
             part.prepare(processor, title, rows, limit, advance) for part, title, rows in cuts
         )
@@ -128,7 +139,7 @@ def _by_class(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [rows[np.argsort(keys[rows], kind="stable")] for rows in groups]
 
 
-def _split_names(splits: Sequence[str], request: Request) -> tuple[str, str | None]:
+def split_names(splits: Sequence[str], request: Request) -> tuple[str, str | None]:
     """The split that selects, and the one that reports or None where the first is to be halved."""
     usual = [name for name in ("validation", "valid", "val", "dev", "test") if name in splits]
     name = request.split or (usual[0] if usual else "validation")

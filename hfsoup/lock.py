@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hfsoup import __version__
+from hfsoup.again import config
 from hfsoup.errors import SoupError
 
 if TYPE_CHECKING:
@@ -151,13 +152,14 @@ class AdapterRecord(_Strict):
 
 
 class Lock(_Strict):
-    """The record of a soup. `files` are all others in its folder, with their sha256."""
+    """The record of a soup. `files` are all others in its folder, with their sha256; `config` bakes it again."""
 
     hfsoup: Text
     recipe: Text
     merge: Text
     options: dict[str, str | int | float | bool | None]
     patterns: list[Text]
+    config: Annotated[str, Field(max_length=1 << 20)] | None = None
     ingredients: Annotated[list[IngredientRecord], Field(min_length=1)]
     dataset: DatasetRecord | None
     batch_norm: BatchNormRecord | None
@@ -188,6 +190,7 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         merge=soup.options.merge,
         options=soup.options.recorded(),
         patterns=list(soup.patterns),
+        config=config(soup),
         ingredients=[_ingredient(*row) for row in rows],
         dataset=_dataset(soup),
         batch_norm=_batch_norm(soup),

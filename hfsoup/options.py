@@ -37,9 +37,9 @@ class Options:
     min_score: float | None = _option(None, "Search", "leave out ingredients that score less alone")
     max_ingredients: int | None = _option(None, "Search", "the most ingredients in the soup")
     keep_best: bool = _option(False, "Search", "pruned never drops the best ingredient")
-    last: int = _option(5, "Search", "latest: how many checkpoints, the last ones in the order given")
-    decay: float = _option(1.0, "Search", "latest: each checkpoint weighs this much of the next newer one")
-    weights: str | None = _option(None, "Search", "weighted: a weight for each ingredient, as in 0.5,0.3,0.2")
+    last: int = _option(5, "Search", "for latest: how many checkpoints, the last ones in the order given")
+    decay: float = _option(1.0, "Search", "for latest: each checkpoint weighs this much of the next newer one")
+    weights: str | None = _option(None, "Search", "for weighted: a weight for each ingredient, as in 0.5,0.3,0.2")
     temperature: float = _option(0.01, "Search", "weighted, without weights: T of e^(score/T); small favours the best")
     include_soups: bool = _option(False, "Search", "a glob may pick up soups too")
     on_mismatch: str = _option(

@@ -77,7 +77,7 @@ def with_bases(sources: Sequence[Source]) -> tuple[Source, ...]:
 
 def needed(source: Source) -> list[RemoteFile]:
     """The files of a Hub source that a soup needs; also what a plan counts."""
-    files = _below(source, source.subfolder)
+    files = listed_below(source, source.subfolder)
     if source.base:
         names = (CONFIG, *CONFIGS, adapter_weights(files, where=str(source)))
         return [files[name] for name in names if name in files]
@@ -88,12 +88,12 @@ def needed(source: Source) -> list[RemoteFile]:
     parent, _, last = source.subfolder.rpartition("/")
     if not CHECKPOINT.fullmatch(last):
         return own
-    shared = _below(source, parent)
+    shared = listed_below(source, parent)
     lacking = [names for names in (PROCESSORS, (CARD,)) if not files.keys() & set(names)]
     return [*own, *(shared[name] for names in lacking for name in names if name in shared)]
 
 
-def _below(source: Source, folder: str) -> dict[str, RemoteFile]:
+def listed_below(source: Source, folder: str) -> dict[str, RemoteFile]:
     """The files of a Hub source that are in a folder of its repository, by their names from there on."""
     prefix = f"{folder}/" if folder else ""
     return {file.name[len(prefix) :]: file for file in source.files if file.name.startswith(prefix)}
@@ -111,9 +111,7 @@ def weight_names(names: Iterable[str], *, where: str) -> list[str]:
 
 
 def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) -> Path:
-    path = fetch(source.repo, file, source.revision or "", kind="model")
-    advance(file.size)
-    return path
+    return fetch(source.repo, file, source.revision or "", kind="model", advance=advance)
 
 
 def _adapted(source: Source, folder: Path, base: Ingredient, pool: ThreadPoolExecutor) -> Ingredient:
@@ -140,7 +138,7 @@ def _weights(source: Source, folder: Path, name: str, pool: ThreadPoolExecutor) 
     path, where = folder / name, f"{source}, {name}"
     if path.suffix == ".safetensors":
         TensorFile(path, where).close()
-    before, listed_file = stamp(path), _below(source, source.subfolder).get(name)
+    before, listed_file = stamp(path), listed_below(source, source.subfolder).get(name)
     sha = (listed_file and listed_file.sha256) or pool.submit(_hashed, path, before, where)
     file = WeightFile(name, path, path.stat().st_size, sha, before)
     if path.suffix == ".safetensors":
@@ -179,7 +177,7 @@ def _present(source: Source, folder: Path, below: str) -> list[str]:
     Raises:
         SoupError: a file that would be read is a link, a pipe, or not one that the Hub lists.
     """
-    known = list(_below(source, below)) if not source.folder else []
+    known = list(listed_below(source, below)) if not source.folder else []
     found = sorted(os.listdir(folder))  # noqa: PTH208 - names are wanted
     for name in (name for name in found if name in (*CONFIGS, CONFIG, *WEIGHTS) or _is_weights(name)):
         where = f"{source}, {name}"
@@ -228,7 +226,7 @@ def fetch_configs(source: Source) -> Path:
 
 def pull_all(source: Source) -> Path:
     """Every file of a Hub source, in its folder of the commit in the cache."""
-    files = _below(source, source.subfolder)
+    files = listed_below(source, source.subfolder)
     paths = side_by_side(lambda file: _fetch(source, file), list(files.values()))
     homes = [path for path, name in zip(paths, files, strict=True) if "/" not in name]
     if not homes:

@@ -16,13 +16,13 @@ from hfsoup.metrics import Labels, hits
 
 
 @dataclass(frozen=True)
-class Course:
-    """Predictions, images × top, in the order of the split; or, `at_most`, those that were enough to give up.
+class Predictions:
+    """Classes, images × top, in the order of the split; or, `at_most`, those that were enough to give up.
 
     `seen` images decided, `wrong` of them were wrong.
     """
 
-    predictions: Labels
+    classes: Labels
     seen: int
     wrong: int
     at_most: bool
@@ -30,7 +30,7 @@ class Course:
     @classmethod
     def of(
         cls, predictions: Labels, order: NDArray[np.int64], labels: Labels, batch: int, allowed: int | None
-    ) -> Course:
+    ) -> Predictions:
         """From predictions in `order`, which may end before the last image; cut where `allowed` errors are exceeded."""
         end = cut(predictions, labels[order], batch, allowed)
         if end.at_most:

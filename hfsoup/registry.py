@@ -13,12 +13,17 @@ from hfsoup.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from hfsoup.searching import Rules
+
 F = TypeVar("F")
 
 
 @dataclass(frozen=True)
 class Entry(Generic[F]):
-    """A function under its name, with the paper that defines it and one line that says what it does."""
+    """A function under its name, with the paper that defines it and one line that says what it does.
+
+    `evaluations` gives the most mixes that a recipe scores of k ingredients under given rules; None where unknown.
+    """
 
     name: str
     function: F
@@ -26,6 +31,7 @@ class Entry(Generic[F]):
     summary: str
     needs_data: bool
     elementwise: bool
+    evaluations: Callable[[int, Rules], int] | None = None
 
 
 class Registry(Generic[F]):
@@ -36,12 +42,19 @@ class Registry(Generic[F]):
         self._entries: dict[str, Entry[F]] = {}
 
     def register(
-        self, name: str, *, paper: str, summary: str, needs_data: bool = True, elementwise: bool = True
+        self,
+        name: str,
+        *,
+        paper: str,
+        summary: str,
+        needs_data: bool = True,
+        elementwise: bool = True,
+        evaluations: Callable[[int, Rules], int] | None = None,
     ) -> Callable[[F], F]:
         """Decorate a function to be known as `name`."""
 
         def keep(function: F) -> F:
-            self._entries[name] = Entry(name, function, paper, summary, needs_data, elementwise)
+            self._entries[name] = Entry(name, function, paper, summary, needs_data, elementwise, evaluations)
             return function
 
         return keep

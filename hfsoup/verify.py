@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfsoup.adapterfiles import CONFIG
+from hfsoup.again import settled, text
 from hfsoup.average import Averager
 from hfsoup.check import check
 from hfsoup.errors import MismatchError, SoupError
@@ -79,6 +80,7 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
         folder = Path(place) if local else pull_all(resolve((place,))[0])
         record = read(folder, where=place)
         _hold(place, _folder_differences(folder, record, links=not local))
+        _hold(place, _config_differences(record))
         if public_key:
             verify_signature(folder, public_key)
     with watch.stage("Pulling the ingredients"):
@@ -138,6 +140,17 @@ def _folder_differences(folder: Path, record: Lock, *, links: bool) -> Iterator[
             yield f"{name}: a symbolic link"
         elif (found := file_hash(path)) != expected:
             yield f"{name}: sha256 {found[:12]}, expected {expected[:12]}"
+
+
+def _config_differences(record: Lock) -> Iterator[str]:
+    """A config that would bake something else than the record says."""
+    local = record.dataset is not None and record.dataset.revision is None
+    names = [(ingredient.id, ingredient.revision) for ingredient in record.ingredients]
+    elsewhere = record.dataset is None and record.score is not None
+    coefficients = [ingredient.coefficient for ingredient in record.ingredients]
+    options = settled(Options.of(dict(record.options)), coefficients, elsewhere=elsewhere)
+    if record.config not in (None, text(names, options, local=local)):
+        yield f"{NAME}: its config is not the one of its ingredients and options"
 
 
 def _ingredient_differences(record: Lock, ingredients: tuple[Ingredient, ...]) -> Iterator[str]:

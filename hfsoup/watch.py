@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hfsoup.types import Decision
+
+
+class Stage:
+    """A stage that runs, called with the number of units as they are done; this one shows nothing."""
+
+    def __call__(self, count: int) -> None:
+        """So many more units are done."""
+
+    def expect(self, total: int) -> None:
+        """How many units there will be, known by now."""
+
+    def reach(self, done: int, text: str) -> None:
+        """So many units are behind us, whatever was counted; `text` says how things stand."""
+
+    def done(self, text: str) -> None:
+        """What the stage did, in the one line that stays of it."""
 
 
 class Watch:
@@ -18,6 +34,6 @@ class Watch:
         """A step of the search was taken; `names` are the ingredients."""
 
     @contextmanager
-    def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Callable[[int], None]]:  # noqa: ARG002
-        """A stage runs inside the block; the function yielded is told of `unit`s as they are done, `total` in all."""
-        yield lambda _: None
+    def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:  # noqa: ARG002
+        """A stage runs inside the block; the one yielded is told of `unit`s as they are done, `total` in all."""
+        yield Stage()

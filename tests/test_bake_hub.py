@@ -47,7 +47,7 @@ def test_the_json_keeps_its_contract(baked: Baked) -> None:
     """Every key of the documented object is there, with values of its kind."""
     assert list(baked.json) == [
         *("hfsoup", "recipe", "merge", "metric", "ingredients", "trace", "soup", "best_ingredient"),
-        *("images_forwarded", "seconds", "pushed"),
+        *("images_forwarded", "images_spared", "seconds", "pushed"),
     ]
     assert (baked.json["recipe"], baked.json["merge"], baked.json["metric"]) == ("greedy", "mean", "accuracy")
     for ingredient in baked.json["ingredients"]:
@@ -57,7 +57,7 @@ def test_the_json_keeps_its_contract(baked: Baked) -> None:
         assert ingredient["used"] == (ingredient["weight"] > 0)
     assert sum(i["weight"] for i in baked.json["ingredients"]) == pytest.approx(1)
     for n, decision in enumerate(baked.json["trace"], start=1):
-        assert list(decision) == ["step", "action", "ingredient", "score", "accepted", "images"]
+        assert list(decision) == ["step", "action", "ingredient", "score", "at_most", "accepted", "images"]
         assert (decision["step"], decision["action"], decision["images"]) == (n, "add", 60)
     assert list(baked.json["soup"]) == ["score", "test", "ci95", "path", "sha256"]
     low, high = baked.json["soup"]["ci95"]

@@ -110,7 +110,7 @@ def test_a_card_holds_no_strangers_markup(measured: Soup, text: list[str]) -> No
         "Made with",
     ]
     assert shape(tokens) == [[4] * 4, [3] * 4, [4] * (1 + len(measured.trace))]
-    assert len([t for t in tokens if t.type == "fence"]) == 2
+    assert len([t for t in tokens if t.type == "fence"]) == 3
     assert all(c.isprintable() or c == "\n" for c in found)
     assert not re.search(r"(?i)(?<![\w/.])(https?://(?!127\.0\.0\.1|arxiv\.org)|www\.\w)", body.split("## Bake it")[0])
 

@@ -64,3 +64,71 @@ def test_every_promise_and_its_tests_stand_in_readme_and_exist() -> None:
             file, function = name.split("::")
             assert f"`{name}`" in readme
             assert f"def {function}(" in (tests / file).read_text()
+
+
+def commands() -> dict[str, Any]:
+    """Every command of the program by the words that call it."""
+    from typer.main import get_command
+
+    from hfsoup.cli import app, commands
+
+    assert commands.bake
+    found: dict[str, Any] = {}
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        below = getattr(command, "commands", {})
+        found |= {f"{name} {inner}": c for inner, c in below.items()} or {name: command}
+    return found
+
+
+def test_every_command_has_words_and_an_example_that_parses() -> None:
+    """README names each; its help ends with an example that its own parser takes."""
+    for words, command in commands().items():
+        assert f"hfsoup {words}" in README.read_text(), words
+        example = shlex.split(command.epilog.removeprefix("Example: "))
+        assert example[: 1 + len(words.split())] == ["hfsoup", *words.split()], command.epilog
+        command.make_context(words, example[1 + len(words.split()) :])
+        assert command.help, words
+
+
+def test_help_shows_every_option_with_its_words_and_default() -> None:
+    """In the group that options.py names."""
+    from dataclasses import fields
+
+    from hfsoup.options import Options
+
+    done = run("bake", "--help")
+    text = " ".join(done.out.split())
+    for f in fields(Options):
+        assert f"--{f.name.replace('_', '-')} " in text, f.name
+        assert f"─ {f.metadata['group']} ─" in text
+        assert f.metadata["help"].rsplit(" [", 1)[-1].split()[0] in text, f.name
+    for shown in ("[greedy with data, else uniform]", "[default: mean]", "[default: accuracy]", "[default: 64]"):
+        assert shown in text
+
+
+@pytest.mark.parametrize(
+    ("words", "proposed"),
+    [
+        ("hfsoup bake --recipe ", ["greedy", "greedy-random", "latest", "pruned", "uniform", "weighted"]),
+        ("hfsoup bake --recipe pr", ["pruned"]),
+        ("hfsoup bake --bn ", ["average", "recalibrate", "auto"]),
+    ],
+)
+def test_completion_proposes_names_and_loads_nothing_heavy(words: str, proposed: list[str]) -> None:
+    """As bash asks for it, in a process of its own that imports neither torch nor transformers."""
+    import os
+    import subprocess
+
+    count = len(words.split()) - (not words.endswith(" "))
+    asked = {"_HFSOUP_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    code = "import sys; sys.argv = ['hfsoup']; from hfsoup.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code],
+        env={**os.environ, **asked, "PYTHONPATH": str(README.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == proposed, done.stderr[-2000:]
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert not loaded & {"torch", "transformers", "numpy", "datasets"}

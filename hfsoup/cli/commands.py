@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hfsoup.cli import app, fail
+from hfsoup.cli.flags import flags
 from hfsoup.errors import SoupError
 from hfsoup.options import Options
+
+if TYPE_CHECKING:
+    from hfsoup.cli.screen import Screen
 
 Json = Annotated[
     str | None,
@@ -25,36 +27,23 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but er
 EPILOG = 'Example: hfsoup bake "org/model-*" --recipe pruned --dataset org/pets --push org/pets-soup'
 
 
-def _flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag for every field of Options in `groups`."""
-
-    def give(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(Options)
-        kept = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
-        for f in (f for f in fields(Options) if f.metadata["group"] in groups):
-            flag = f.name.replace("_", "-")
-            default = typer.Option(
-                f.default,
-                f"--{flag}/--no-{flag}" if f.default is True else f"--{flag}",
-                help=f.metadata["help"],
-                rich_help_panel=f.metadata["group"],
-                show_default=bool(f.default),
-            )
-            kept.append(
-                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[f.name])
-            )
-        command.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in kept}
-        return command
-
-    return give
-
-
 @app.command(epilog=EPILOG)
-@_flags("Search", "Data", "Compute", "Result")
+@flags("Search", "Data", "Compute", "Result")
 def bake(
-    ingredients: Annotated[list[str], typer.Argument(help="ORG/NAME, ORG/GLOB-*, either @REVISION, or local folders")],
+    ctx: typer.Context,
+    ingredients: Annotated[
+        list[str],
+        typer.Argument(help="ORG/NAME, ORG/GLOB-*, either @REVISION, local folders, or one YAML file that says it all"),
+    ],
     *,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="say what it would take, and do nothing of it", rich_help_panel="Output"),
+    ] = False,
+    save_config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="write this command as a YAML file too", rich_help_panel="Output"),
+    ] = None,
     json_file: Json = None,
     quiet: Quiet = False,
     **options: Any,
@@ -62,14 +51,57 @@ def bake(
     """Average fine-tuned checkpoints into one model, measure it, write it, push it."""
     from hfsoup.baking import free, run
     from hfsoup.cli.screen import Screen
+    from hfsoup.config import commented, put
 
     main = os.environ.get("RANK", "0") == "0"
     screen = Screen(quiet=quiet or not main)
-    options["output"] = options["output"] or str(free(Path("soup")))
-    soup = run(tuple(ingredients), Options.of(options), screen)
+    patterns, chosen = _asked(ctx, ingredients, options)
+    if save_config and main:
+        put(save_config, commented(patterns, chosen, str(save_config)))
+    chosen = replace(chosen, output=chosen.output or str(free(Path("soup"))))
+    if dry_run:
+        if main:
+            _plan(patterns, chosen, screen, json_file)
+        return
+    soup = run(patterns, chosen, screen)
     if main:
         screen.result(soup)
         _write_json(json_file, soup.to_json())
+
+
+def _plan(patterns: tuple[str, ...], options: Options, screen: Screen, json_file: str | None) -> None:
+    from hfsoup.plan import plan
+
+    found = plan(patterns, options, screen)
+    screen.plan(found)
+    _write_json(json_file, found.to_json())
+
+
+def _asked(ctx: typer.Context, words: list[str], options: dict[str, Any]) -> tuple[tuple[str, ...], Options]:
+    """Ingredients and options, from the command line or from the file that it names; its flags win."""
+    from hfsoup.config import is_config, load
+
+    if not is_config(words):
+        return tuple(words), Options.of(options)
+    typed = {name: value for name, value in options.items() if _typed(ctx, name)}
+    return load(Path(words[0]), typed)
+
+
+def _typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+@app.command(epilog='Example: hfsoup init "org/model-*" -o soup.yaml')
+def init(
+    ingredients: Annotated[list[str], typer.Argument(help="as for bake")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the file to write")] = Path("soup.yaml"),
+) -> None:
+    """Write a config file for these ingredients, with every option explained, for `hfsoup bake FILE`."""
+    from hfsoup.config import commented, put
+
+    put(output, commented(ingredients, Options(), str(output)))
+    typer.echo(f"wrote {output}; bake it with: hfsoup bake {output}", err=True)
 
 
 @app.command(epilog='Example: hfsoup check "org/model-*" --weights')
@@ -90,7 +122,7 @@ def check(
 
 
 @app.command(name="eval", epilog="Example: hfsoup eval org/model-a --dataset org/pets")
-@_flags("Data", "Compute")
+@flags("Data", "Compute")
 def evaluate(
     model: Annotated[str, typer.Argument(help="ORG/NAME, with @REVISION, or a local folder")],
     *,
@@ -138,7 +170,7 @@ def verify(
     _write_json(json_file, {"place": place, "verified": True, "files": found.files, "scores": found.scores})
 
 
-@app.command()
+@app.command(epilog="Example: hfsoup recipes")
 def recipes() -> None:
     """List the recipes and merges, with the papers that define them."""
     from rich.console import Console
@@ -156,7 +188,7 @@ def recipes() -> None:
     Console().print(table)
 
 
-@app.command()
+@app.command(epilog="Example: hfsoup push soup org/pets-soup --private")
 def push(
     folder: Annotated[Path, typer.Argument(help="a baked folder")],
     repo: Annotated[str, typer.Argument(help="ORG/NAME")],
@@ -175,10 +207,10 @@ def push(
     _write_json(json_file, vars(pushed))
 
 
-@app.command()
+@app.command(epilog="Example: hfsoup demo --family resnet")
 def demo(
     family: Annotated[str, typer.Option(help="vit, resnet or efficientnet")] = "vit",
-    folder: Annotated[Path | None, typer.Option(help="where to work [a temporary folder]")] = None,
+    folder: Annotated[Path | None, typer.Option(help="where to work \\[a temporary folder]")] = None,
 ) -> None:
     """Show the whole story on this machine: a Hub, a sweep, a bake, a push, a pipeline. No network, no token."""
     from hfsoup.demo import run
@@ -201,7 +233,7 @@ hub = typer.Typer(no_args_is_help=True, help="The Hub in a folder, for demos, te
 app.add_typer(hub, name="hub")
 
 
-@hub.command()
+@hub.command(epilog="Example: hfsoup hub serve my-hub --port 0")
 def serve(
     folder: Annotated[Path, typer.Argument(help="where the repositories are kept")],
     port: Annotated[int, typer.Option(help="0 takes a free one")] = 8080,

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
-from hfsoup.watch import Watch
+from hfsoup.cli.bars import Bar, Line
+from hfsoup.cli.closing import closing, ingredients, plain, usage
+from hfsoup.cli.costs import costs, planned
+from hfsoup.watch import Stage, Watch
 
 if TYPE_CHECKING:
+    from hfsoup.plan import Plan
     from hfsoup.preflight import Diagnosis
     from hfsoup.soup import Soup
-    from hfsoup.types import Comparison, Decision
+    from hfsoup.types import Decision
+
+# Where nobody looks at a terminal, lines are as long as they are.
+UNBOUNDED = 1000
 
 
 class Screen(Watch):
@@ -32,40 +31,79 @@ class Screen(Watch):
 
     def __init__(self, *, quiet: bool) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        if not self.console.is_terminal:
+            self.console = Console(stderr=True, quiet=quiet, highlight=False, width=UNBOUNDED)
 
     def note(self, text: str) -> None:
         """Print a note."""
-        self.console.print(Text.assemble(("note ", "yellow"), plain(text, 600)))
+        self._line(Text("note", "yellow"), plain(text, 600))
 
     def decision(self, names: tuple[str, ...], decision: Decision) -> None:
         """Print a step of the search."""
-        mark = ("kept", "green") if decision.accepted else ("not kept", "dim")
-        bound = "≤" if decision.score.at_most else " "
-        name, score = plain(names[decision.ingredient]), f" {bound}{decision.score.value:.4f}  "
-        self.console.print(Text.assemble(f"  {decision.step:>3} {decision.action:<4} ", name, score, mark))
+        mark = ("kept    ", "green") if decision.accepted else ("not kept", "dim")
+        score = f"{'≤' if decision.score.at_most else ' '}{decision.score.value:.4f} "
+        text = Text.assemble(f"  {decision.step:>3} {decision.action:<4} {score}", mark, "  ")
+        text.append_text(plain(names[decision.ingredient]))
+        self.console.print(text, no_wrap=True, overflow="ellipsis")
 
     @contextmanager
-    def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Callable[[int], None]]:
-        """Show a bar, or a spinner where the total is not known, and leave one line behind."""
-        if not self.console.is_terminal or self.console.quiet:
-            self.console.print(title)
-            yield lambda _: None
-            return
-        counts = DownloadColumn() if unit == "B" else TextColumn("{task.completed:,.0f} " + unit)
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), counts, TimeElapsedColumn())
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(title, total=total or None)
-            yield lambda n: progress.update(task, advance=n)
-        self.console.print(f"[green]✓[/] {title}")
+    def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:
+        """Show a bar, or a spinner where nothing is counted, and leave one line behind."""
+        stage: Line
+        if self.console.is_terminal and not self.console.quiet:
+            bar = stage = Bar(self.console, title, total, unit)
+            with bar.progress:
+                yield bar
+        else:
+            stage = Line()
+            if unit:
+                self.console.print(f"{title} …")
+            yield stage
+        self._line(Text("✓", "green"), plain(stage.text or title, 600))
 
     def result(self, soup: Soup) -> None:
         """The ingredients, the soup against the best of them, and what to type next."""
-        self.console.print(_ingredients(soup))
-        self.console.print(Panel(Text("\n").join(_closing(soup)), title="soup", border_style="green", expand=False))
+        self.console.print()
+        self.console.print(ingredients(soup))
+        self.console.print()
+        self._facts("soup", list(closing(soup)))
+        if (line := usage(soup)) is not None:
+            self.console.print(Text.assemble("use it: ", (line.plain, "bold")), soft_wrap=True)
+
+    def _facts(self, title: str, rows: list[tuple[str, Text]]) -> None:
+        """Facts with a word in front of each, in a panel where there is a terminal."""
+        if not self.console.is_terminal:
+            for name, text in rows:
+                self.console.print(Text.assemble(f"{name}: ", text), soft_wrap=True)
+            return
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, text in rows:
+            grid.add_row(name, text)
+        self.console.print(Panel(grid, title=title, border_style="green", expand=False, padding=(0, 1)))
+
+    def _line(self, mark: Text, text: Text) -> None:
+        """A mark and a text, whose further lines stand below its first."""
+        if not self.console.is_terminal:
+            self.console.print(Text.assemble(mark, " ", text), soft_wrap=True)
+            return
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(mark, text)
+        self.console.print(grid)
+
+    def plan(self, plan: Plan) -> None:
+        """What a bake would take."""
+        self.console.print()
+        self.console.print(planned(plan))
+        self.console.print()
+        self._facts("dry run", list(costs(plan)))
 
     def same(self, text: str) -> None:
         """Print something that held."""
-        self.console.print(Text.assemble(("✓ ", "green"), plain(text, 600)))
+        self._line(Text("✓", "green"), plain(text, 600))
 
     def score(self, soup: Soup) -> None:
         """What one model scores."""
@@ -88,58 +126,3 @@ class Screen(Watch):
             self.console.print(Text("\n").join(plain(line, 600) for line in f"- {reason}".splitlines()))
         colour = {"soup": "green", "recalibrate": "green", "align": "yellow", "no": "red"}[found.verdict]
         self.console.print(Text(found.summary, f"bold {colour}"))
-
-
-def plain(text: object, longest: int = 200) -> Text:
-    """Text from outside that can neither steer the terminal nor be taken for markup: every odd character replaced."""
-    shortened = str(text) if len(str(text)) <= longest else f"{str(text)[: longest - 1]}…"
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shortened))
-
-
-def _ingredients(soup: Soup) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("ingredient")
-    table.add_column(plain(soup.options.metric), justify="right")
-    table.add_column("weight", justify="right")
-    for ingredient, score, weight in zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True):
-        share = Text(f"{weight:.3f}") if weight else Text("–", "dim")
-        table.add_row(plain(ingredient), f"{score.value:.4f}" if score else "–", share)
-    return table
-
-
-def _closing(soup: Soup) -> Iterator[Text]:
-    c = soup.comparison
-    if c is not None and soup.best is not None:
-        interval = f" [{c.interval[0]:.4f}, {c.interval[1]:.4f}]" if c.interval else ""
-        yield Text.assemble("test ", plain(soup.options.metric), f" {c.soup.value:.4f}{interval}")
-        best = plain(soup.family.ingredients[soup.best])
-        yield Text.assemble(f"best ingredient {c.best.value:.4f} (", best, ")")
-        yield _verdict(c, alone=soup.mix.members == (soup.best,) and not soup.adapter)
-        whole = soup.images_forwarded + soup.images_spared
-        yield Text(f"{soup.images_forwarded:,} images forwarded, of {whole:,} that full evaluation would have taken")
-    else:
-        yield Text("nothing was measured: without --dataset it is not known whether the soup is better")
-    if soup.path:
-        yield Text.assemble("saved to ", plain(soup.path))
-    if soup.pushed:
-        yield Text.assemble("pushed to ", plain(soup.pushed.url))
-    if soup.adapter and soup.path:
-        yield Text.assemble("an adapter of rank ", str(soup.adapter.rank), ": README.md in it tells how to load it")
-        return
-    home = soup.pushed.repo if soup.pushed else str(soup.path) if soup.path else None
-    if home:
-        yield Text.assemble('pipeline("image-classification", "', plain(home), '")', style="bold")
-
-
-def _verdict(c: Comparison, *, alone: bool) -> Text:
-    p = "" if c.p_value is None else f", p = {c.p_value:.2g}"
-    if alone:
-        return Text("the search kept the best ingredient alone: no soup was better on the selection split", "yellow")
-    if c.verdict == "better":
-        by = f" by {100 * c.difference:.2f} points{p}"
-        return Text.assemble(("the soup is better than its best ingredient", "green"), by)
-    if c.verdict == "worse":
-        by = f" by {-100 * c.difference:.2f} points{p}"
-        return Text.assemble(("the soup is worse than its best ingredient", "red"), by)
-    difference = f" ({100 * c.difference:+.2f} points{p})"
-    return Text.assemble(("the soup is not distinguishable from its best ingredient", "yellow"), difference)

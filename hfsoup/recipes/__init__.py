@@ -8,5 +8,6 @@ from hfsoup.registry import Registry
 from hfsoup.searching import Search
 from hfsoup.types import Mix
 
-RECIPES: Registry[Callable[[Search], Mix]] = Registry("recipe", "hfsoup.recipes")
+Recipe = Callable[[Search], Mix]
+RECIPES: Registry[Recipe] = Registry("recipe", "hfsoup.recipes")
 recipe = RECIPES.register

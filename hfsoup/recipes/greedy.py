@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from hfsoup.recipes import recipe
-from hfsoup.searching import Search
+from hfsoup.searching import Rules, Search
 from hfsoup.types import Mix
+
+
+def at_most(k: int, rules: Rules) -> int:
+    """Every ingredient alone, then in each pass those not yet in; a further pass follows only a gain."""
+    return k + sum(max(k - n, 0) for n in range(1, rules.passes + 1))
 
 
 @recipe(
     "greedy",
     paper="arXiv:2203.05482",
     summary="from the best ingredient on, best first, keep each that does not lower the selection score",
+    evaluations=at_most,
 )
 def greedy(search: Search) -> Mix:
     """Algorithm 1 of the paper; later passes offer again what is not yet in."""

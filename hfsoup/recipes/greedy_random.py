@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from hfsoup.recipes import recipe
-from hfsoup.recipes.greedy import grow
+from hfsoup.recipes.greedy import at_most, grow
 from hfsoup.searching import Search
 from hfsoup.types import Mix
 
@@ -14,6 +14,7 @@ from hfsoup.types import Mix
     "greedy-random",
     paper="arXiv:2301.10092",
     summary="as greedy, but the others come in an order shuffled by --seed",
+    evaluations=at_most,
 )
 def greedy_random(search: Search) -> Mix:
     """Start at the best ingredient; the order of the others does not depend on their scores."""

@@ -12,6 +12,7 @@ from hfsoup.types import Mix
     paper="arXiv:2209.14981",
     summary="the last checkpoints of one run, --last of them in the order given; needs no data",
     needs_data=False,
+    evaluations=lambda k, _: k + 1,
 )
 def latest(search: Search) -> Mix:
     """Take the mean of the last; with a decay D the weight of the one that is n steps older than the newest is Dⁿ."""

@@ -11,6 +11,7 @@ from hfsoup.types import Mix
     "pruned",
     paper="arXiv:2301.10092",
     summary="from all ingredients on, worst first, drop each whose absence does not lower the selection score",
+    evaluations=lambda k, rules: k + 1 + sum(max(k - n, 0) for n in range(rules.passes)),
 )
 def pruned(search: Search) -> Mix:
     """Never empties the mix; the best ingredient may go too unless `keep_best`."""

@@ -12,6 +12,7 @@ from hfsoup.types import Mix
     paper="arXiv:2203.05482",
     summary="the mean of all ingredients above the floor; needs no data",
     needs_data=False,
+    evaluations=lambda k, _: k + 1,
 )
 def uniform(search: Search) -> Mix:
     """Take every ingredient, the best ones first where there is a cap."""

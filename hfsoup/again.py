@@ -1,0 +1,84 @@
+"""How others find a soup's parts: names pinned to commits, pages on the Hub, the config that bakes it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from hfsoup.config import brief
+from hfsoup.hub import api
+
+if TYPE_CHECKING:
+    from hfsoup.options import Options
+    from hfsoup.soup import Soup
+    from hfsoup.types import Ingredient, Source
+
+Names = Sequence[tuple[str, str | None]]
+
+
+def config(soup: Soup) -> str:
+    """The YAML that `hfsoup bake` takes to bake this soup again."""
+    return text(_names(soup), _settled(soup), local=_is_local(soup))
+
+
+def text(ingredients: Names, options: Options, *, local: bool) -> str:
+    """The same from ids with their commits and from options, `local` where their dataset is on this disk alone."""
+    return brief([_pinned(*names) for names in ingredients], _public(ingredients, options, local=local).changed())
+
+
+def command(soup: Soup) -> str:
+    """The shell command that bakes this soup again."""
+    names = _names(soup)
+    return _public(names, _settled(soup), local=_is_local(soup)).command([_pinned(*each) for each in names])
+
+
+def settled(options: Options, coefficients: Sequence[float], *, elsewhere: bool) -> Options:
+    """The options that bake a soup again: of one that was scored `elsewhere`, where no command goes, its weights."""
+    if not elsewhere:
+        return options
+    kept = {name: getattr(options, name) for name in ("merge", "dtype", "license", "processor_from", "on_mismatch")}
+    return replace(type(options)(recipe="weighted", weights=",".join(map(repr, coefficients))), **kept)
+
+
+def _settled(soup: Soup) -> Options:
+    elsewhere = soup.images is None and soup.selection is not None
+    return settled(soup.options, soup.mix.coefficients, elsewhere=elsewhere)
+
+
+def _names(soup: Soup) -> Names:
+    return [(i.id, i.source.revision) for i in soup.family.ingredients]
+
+
+def _is_local(soup: Soup) -> bool:
+    return soup.images is not None and soup.images.revision is None
+
+
+def _pinned(name: str, revision: str | None) -> str:
+    """An ingredient at its commit, a local folder by its last name."""
+    return f"{name}@{revision}" if revision else Path(name).name
+
+
+def _public(ingredients: Names, options: Options, *, local: bool) -> Options:
+    """The options, a local dataset or ingredient by its last name only."""
+    if local and options.dataset:
+        options = replace(options, dataset=Path(options.dataset).name)
+    on_hub = {name for name, revision in ingredients if revision}
+    if options.processor_from and options.processor_from.partition("@")[0] not in on_hub:
+        options = replace(options, processor_from=Path(options.processor_from).name)
+    return options
+
+
+def folder(ingredient: Ingredient) -> str:
+    """A local folder by its last name only: the rest of the path is the user's own business."""
+    return Path(ingredient.id).name
+
+
+def page(source: Source) -> str | None:
+    """The page of a source's commit on the Hub; None for a local folder."""
+    if source.revision is None:
+        return None
+    place, below = (quote(part, safe="/", errors="replace") for part in (source.repo, source.subfolder))
+    return f"{api().endpoint}/{place}/tree/{source.revision}" + (f"/{below}" if below else "")

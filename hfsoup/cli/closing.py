@@ -1,0 +1,94 @@
+"""The end of a bake on the screen: ingredients, the soup against the best of them, and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from hfsoup.again import page
+from hfsoup.human import size
+
+if TYPE_CHECKING:
+    from hfsoup.soup import Soup
+    from hfsoup.types import Comparison
+
+Row = tuple[str, Text]
+
+
+def plain(text: object, longest: int = 200) -> Text:
+    """Text from outside that can neither steer the terminal nor be taken for markup: every odd character replaced."""
+    shortened = str(text) if len(str(text)) <= longest else f"{str(text)[: longest - 1]}…"
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shortened))
+
+
+def link(text: Text, url: str | None) -> Text:
+    """Text that leads to a page, where the terminal knows links."""
+    if url and url.isprintable():
+        text.stylize(Style(link=url))
+    return text
+
+
+def ingredients(soup: Soup) -> Table:
+    """Every ingredient with its own score and its weight in the soup."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("ingredient", no_wrap=True, overflow="ellipsis")
+    if soup.selection:
+        table.add_column(plain(soup.options.metric, 24), justify="right", no_wrap=True)
+    table.add_column("weight", justify="right", no_wrap=True)
+    rows = zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True)
+    for n, (ingredient, score, weight) in enumerate(rows):
+        style = "" if weight else "dim"
+        name = link(plain(ingredient), page(ingredient.source))
+        best = Text(f"{score.value:.4f}" if score else "–", "bold" if n == soup.best else "")
+        cells = [name, *([best] if soup.selection else []), Text(f"{weight:.3f}" if weight else "–")]
+        table.add_row(*cells, style=style)
+    return table
+
+
+def closing(soup: Soup) -> Iterator[Row]:
+    """What came of the bake, each with a word in front."""
+    c = soup.comparison
+    if c is not None and soup.best is not None:
+        metric = plain(soup.options.metric, 40)
+        yield "soup", Text.assemble("test ", metric, f" {c.soup.value:.4f}", _interval(c.interval))
+        best = plain(soup.family.ingredients[soup.best])
+        name = link(best, page(soup.family.ingredients[soup.best].source))
+        yield "best ingredient", Text.assemble(f"{c.best.value:.4f}", _interval(c.best_interval), "  ", name)
+        yield "verdict", verdict(c, alone=soup.mix.members == (soup.best,))
+        yield "forwarded", Text(f"{soup.images_forwarded:,} images")
+    else:
+        yield "verdict", Text("nothing was measured: without --dataset it is not known whether the soup is better")
+    if soup.path:
+        held = sum(path.stat().st_size for path in soup.path.iterdir() if path.is_file())
+        yield "saved to", Text.assemble(plain(soup.path), f" ({size(held)})")
+    if soup.pushed:
+        yield "pushed to", link(plain(soup.pushed.url), soup.pushed.url)
+
+
+def usage(soup: Soup) -> Text | None:
+    """The Python line that uses the soup; None where it is nowhere yet."""
+    home = soup.pushed.repo if soup.pushed else soup.path
+    return Text.assemble('pipeline("image-classification", "', plain(home), '")') if home else None
+
+
+def verdict(c: Comparison, *, alone: bool) -> Text:
+    """Soup against best ingredient in a sentence."""
+    p = "" if c.p_value is None else f", p = {c.p_value:.2g}"
+    if alone:
+        return Text("the search kept the best ingredient alone: no soup was better on the selection split", "yellow")
+    if c.verdict == "better":
+        by = f" by {100 * c.difference:.2f} points{p}"
+        return Text.assemble(("the soup is better than its best ingredient", "green"), by)
+    if c.verdict == "worse":
+        by = f" by {-100 * c.difference:.2f} points{p}"
+        return Text.assemble(("the soup is worse than its best ingredient", "red"), by)
+    difference = f" ({100 * c.difference:+.2f} points{p})"
+    return Text.assemble(("the soup is not distinguishable from its best ingredient", "yellow"), difference)
+
+
+def _interval(bounds: tuple[float, float] | None) -> str:
+    return f" [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else ""

@@ -1,0 +1,93 @@
+"""A checkpoint before it is pulled: its config and its tensors, from a few kilobytes that are not kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from hfsoup.errors import SoupError
+from hfsoup.headers import peek, tensors
+from hfsoup.options import Options
+from hfsoup.room import weights
+from hfsoup.tensorfile import FLOATS, TensorFile, nbytes
+from hfsoup.types import RemoteFile, Source, TensorSpec
+from hfsoup.untrusted import parse_json
+
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+LARGEST = 4096
+
+
+@dataclass(frozen=True)
+class Outline:
+    """`specs` are its tensors, None for pickles, whose headers cannot be read; `shape` that of one prepared image."""
+
+    config: dict[str, Any]
+    specs: tuple[TensorSpec, ...] | None
+    shape: tuple[int, int, int] | None
+
+    @property
+    def has_batch_norm(self) -> bool | None:
+        """Whether the model keeps statistics of its activations; None where no header tells."""
+        if self.specs is None:
+            return None
+        return any(spec.name.endswith("running_var") for spec in self.specs)
+
+    def memory(self, options: Options) -> int | None:
+        """The least bytes that a bake holds at once: one model, where it scores a batch of images too."""
+        if self.specs is None:
+            return None
+        stored = options.stored_dtype
+        kinds = [(stored if stored and s.dtype in FLOATS else s.dtype, s.shape) for s in self.specs]
+        model = sum(nbytes(dtype, shape) for dtype, shape in kinds)
+        batch = 4 * options.batch_size * prod(self.shape) if self.shape and options.dataset else 0
+        return (model if options.dataset else 0) + batch
+
+
+def outlined(source: Source) -> Outline:
+    """What a source says of itself.
+
+    Raises:
+        SoupError: its config or a header cannot be read.
+    """
+    specs: list[TensorSpec] | None = []
+    for file in weights(source):
+        if file.name.endswith(".bin"):
+            specs = None
+            break
+        if file.name.endswith(".safetensors"):
+            specs = [*(specs or ()), *_tensors(source, file)]
+    config = _json(source, "config.json")
+    return Outline(config, None if specs is None else tuple(specs), _shape(source))
+
+
+def _tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:
+    if source.folder is None:
+        return tensors(source, file)
+    opened = TensorFile(source.folder / file.name, f"{source}, {file.name}")
+    opened.close()
+    return list(opened.tensors.values())
+
+
+def _shape(source: Source) -> tuple[int, int, int] | None:
+    """Channels, height and width that a processor's config promises, where it says so plainly."""
+    there = [f.name for f in source.files] if source.folder is None else [f.name for f in source.folder.iterdir()]
+    for name in PROCESSORS:
+        if name in there:
+            values = _json(source, name)
+            found = values.get("crop_size") if values.get("do_center_crop") else values.get("size")
+            sides = [found.get(side) for side in ("height", "width")] if isinstance(found, dict) else []
+            plain = [side for side in sides if isinstance(side, int) and 0 < side <= LARGEST]
+            if len(plain) == 2:
+                return 3, plain[0], plain[1]
+    return None
+
+
+def _json(source: Source, name: str) -> dict[str, Any]:
+    try:
+        found = parse_json(peek(source, name))
+    except ValueError as error:
+        raise SoupError("expected JSON, found something else", where=f"{source}, {name}") from error
+    if not isinstance(found, dict):
+        raise SoupError("expected a JSON object, found something else", where=f"{source}, {name}")
+    return found

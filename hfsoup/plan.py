@@ -1,0 +1,212 @@
+"""A bake before it costs anything: what would be pulled, scored, written and pushed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+from hfsoup.baking import asked, own
+from hfsoup.hub import cache, told
+from hfsoup.human import counted
+from hfsoup.images import split_names
+from hfsoup.options import Options
+from hfsoup.outline import Outline, outlined
+from hfsoup.pace import known
+from hfsoup.registry import Entry
+from hfsoup.resolve import resolve
+from hfsoup.room import Need, afford, held, needs
+from hfsoup.survey import Survey, survey
+from hfsoup.types import Source
+from hfsoup.watch import Watch
+
+CALIBRATION = 2048
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A thing to be pulled: all bytes that are needed of it, and those on this disk already."""
+
+    id: str
+    revision: str | None
+    size: int
+    cached: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What scoring takes at most. `images` are those to forward; `seconds` stands on an earlier bake's pace."""
+
+    selection: int | None
+    test: int | None
+    calibration: int | None
+    evaluations: int | None
+    images: int | None
+    seconds: float | None
+    unknown: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a bake would do. `memory` is the least that it takes, in bytes; None where no header tells."""
+
+    recipe: str
+    merge: str
+    ingredients: tuple[Holding, ...]
+    dataset: Holding | None
+    work: Work | None
+    memory: int | None
+    memory_free: int
+    disk: tuple[Need, ...]
+    output: str | None
+    push: dict[str, Any] | None
+
+    @property
+    def to_pull(self) -> int:
+        """Bytes that are not here yet."""
+        return sum(h.size - h.cached for h in (*self.ingredients, *([self.dataset] if self.dataset else [])))
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `hfsoup bake --dry-run --json` writes."""
+        disk = [{"for": n.purpose, "folder": str(n.folder), "bytes": n.size, "free": n.free} for n in self.disk]
+        return {
+            "dry_run": True,
+            "recipe": self.recipe,
+            "merge": self.merge,
+            "ingredients": [asdict(h) for h in self.ingredients],
+            "dataset": self.dataset and asdict(self.dataset),
+            "to_pull": self.to_pull,
+            "work": self.work and asdict(self.work),
+            "memory": {"bytes": self.memory, "free": self.memory_free},
+            "disk": disk,
+            "output": self.output,
+            "push": self.push,
+        }
+
+
+def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None) -> Plan:
+    """Look at everything a bake would use, and use none of it: nothing is kept, written or pushed.
+
+    Args:
+        patterns: as for `bake`.
+        options: as for `bake`.
+        watch: told of the stages.
+
+    Raises:
+        SoupError: what a bake would refuse before its first download, a disk that is too small included.
+    """
+    from psutil import virtual_memory
+
+    from hfsoup.push import may_push
+
+    watch = watch or Watch()
+    recipe = asked(patterns, options)
+    own(patterns, options)
+    with told(watch.note):
+        if options.push:
+            may_push(options.push, create_pr=options.create_pr)
+        with watch.stage("Resolving") as stage:
+            sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
+            stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
+        with watch.stage("Reading headers") as stage:
+            first = outlined(sources[0])
+            stage.done(f"Read config and headers of {sources[0]}")
+        found = _looked(options, watch)
+        work = _work(recipe, sources, options, found, first) if found else None
+        data = _data(found, options) if found else None
+        disk = tuple(_disk(sources, options, first, data, work))
+        afford(disk)
+        return Plan(
+            recipe.name, options.merge, tuple(Holding(s.id, s.revision, *held(s)) for s in sources), data, work,
+            first.memory(options), virtual_memory().available, disk, options.output, _push(options),
+        )  # fmt: skip
+
+
+def _looked(options: Options, watch: Watch) -> Survey | None:
+    if options.dataset is None:
+        return None
+    with watch.stage("Looking at the dataset") as stage:
+        found = survey(options.request())
+        stage.done(f"Looked at {options.dataset}, which stays where it is")
+    return found
+
+
+def _names(found: Survey, options: Options, *, calibrate: bool) -> dict[str, str | None]:
+    """The splits that select, report and settle batch norms."""
+    splits = list(found.parts or ())
+    selection, test = split_names(splits, options.request())
+    settles = options.calibration_split or ("train" if "train" in splits else selection)
+    return {"selection": selection, "test": test, "calibration": settles if calibrate else None}
+
+
+def _data(found: Survey, options: Options) -> Holding | None:
+    """What of the dataset is pulled; None where that is not known beforehand."""
+    if found.parts is None:
+        return None
+    names = _names(found, options, calibrate=options.bn != "average")
+    parts = [found.parts[n] for n in sorted({n for n in names.values() if n}) if n in found.parts]
+    return Holding(found.id, found.revision, sum(p.size for p in parts), sum(p.held for p in parts))
+
+
+def _work(recipe: Entry[Any], sources: Sequence[Source], options: Options, found: Survey, first: Outline) -> Work:
+    """Evaluations and images at most: every mix that the recipe may ask for, then soup and best on the test split."""
+    k, most = len(sources), None
+    if recipe.evaluations is not None:
+        most = recipe.evaluations(k, options.rules())
+    norms = first.has_batch_norm is not False and options.bn != "average"
+    selection, test, calibration = _counts(found, options, calibrate=norms)
+    if selection is None or test is None or most is None:
+        known_by = "how many images there are" if most is not None else f"how far {recipe.name} searches"
+        return Work(selection, test, calibration, most, None, None, f"{known_by} cannot be told beforehand")
+    passes = 2 if norms and options.bn == "auto" else 1
+    images = selection * (min(k, most) + passes * max(most - k, 0)) + 2 * test
+    pace = known(first.config, options)
+    if pace is None:
+        return Work(selection, test, calibration, most, images, None, "this architecture was not scored here before")
+    return Work(selection, test, calibration, most, images, images / pace, "")
+
+
+def _counts(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | None, int | None, int | None]:
+    """Images that select, report and settle; None where they cannot be told."""
+    if found.parts is None:
+        return None, None, None
+    names = _names(found, options, calibrate=calibrate)
+    counts = {n: found.parts[n].images for n in names.values() if n in found.parts}
+    first = counts.get(str(names["selection"]))
+    second = counts.get(str(names["test"])) if names["test"] else first
+    if names["test"] is None and first is not None:
+        first, second = first - first // 2, first // 2
+    limits = [n if options.limit is None or n is None else min(n, options.limit) for n in (first, second)]
+    third = counts.get(str(names["calibration"])) if calibrate else None
+    return limits[0], limits[1], third if third is None else min(third, CALIBRATION)
+
+
+def _disk(
+    sources: Sequence[Source], options: Options, first: Outline, data: Holding | None, work: Work | None
+) -> list[Need]:
+    """As a bake demands at least, with what is known of the dataset and of prepared images."""
+    found = needs(sources, options)
+    if data:
+        found.append(Need("the dataset", found[0].folder, data.size - data.cached))
+    if work and first.shape:
+        count = sum(n or 0 for n in (work.selection, work.test, work.calibration))
+        found.append(Need("prepared images", cache() / "images", count * 4 * prod(first.shape)))
+    return found
+
+
+def _push(options: Options) -> dict[str, Any] | None:
+    """Where the soup would go, and whether that is there already."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    from hfsoup.hub import answers, api
+
+    if options.push is None:
+        return None
+    with answers(options.push):
+        try:
+            exists = bool(api().model_info(options.push).id)
+        except RepositoryNotFoundError:
+            exists = False
+    how = {"private": options.private, "create_pr": options.create_pr, "revision": options.revision}
+    return {"repo": options.push, "exists": exists, **how}

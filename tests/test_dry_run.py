@@ -1,0 +1,122 @@
+"""`--dry-run` and what a bake refuses before its first download."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+from family import Family, copy_model
+from shell import bake, refused, run
+
+from hfsoup.localhub import LocalHub
+from hfsoup.recipes import RECIPES
+
+Usage = namedtuple("Usage", ("total", "used", "free"))
+
+
+def home() -> Path:
+    """The folder that holds the tests' caches."""
+    return Path(os.environ["HF_HOME"]).parent
+
+
+def dry(*words: object) -> dict[str, Any]:
+    return bake(*words, "--dry-run")
+
+
+def everything() -> set[Path]:
+    """All that lies in the caches; locks and their folders hold nothing."""
+    return {path for path in home().rglob("*") if path.is_file() and path.suffix not in (".lock", ".pid")}
+
+
+def test_it_pulls_writes_and_pushes_nothing(on_hub: LocalHub, signed_in: LocalHub, alone: Path) -> None:
+    """From an empty cache it tells sizes, images and target, asks the Hub for metadata alone, and leaves no file."""
+    shutil.rmtree(home() / "hf", ignore_errors=True)
+    before = everything()
+    on_hub.forget_requests()
+    found = dry("kit/vit-*", "--dataset", "kit/shapes", "--push", "kit/planned", "--limit", "50")
+    assert everything() == before
+    assert list(alone.iterdir()) == []
+    assert {r.method for r in on_hub.requests} <= {"GET", "HEAD", "POST"}
+    assert not [r for r in on_hub.requests if r.path.endswith(".safetensors") and r.method == "GET" and r.status == 200]
+    assert [r.path for r in on_hub.requests if "planned" in r.path and r.method == "POST"] == []
+    assert all(i["cached"] == 0 < i["size"] for i in found["ingredients"])
+    assert found["to_pull"] == sum(i["size"] for i in found["ingredients"]) + found["dataset"]["size"]
+    assert (found["work"]["selection"], found["work"]["test"]) == (50, 50)
+    assert found["push"] == {
+        "repo": "kit/planned",
+        "exists": False,
+        "private": False,
+        "create_pr": False,
+        "revision": None,
+    }
+
+
+def test_what_is_here_is_not_pulled_again(on_hub: LocalHub, signed_in: LocalHub, alone: Path) -> None:
+    """After a bake everything is cached, and the time is told from the pace of that bake."""
+    first = dry("kit/vit-*", "--dataset", "kit/shapes")
+    assert first["work"]["seconds"] is None
+    assert "not scored here" in first["work"]["unknown"]
+    baked = bake("kit/vit-*", "--dataset", "kit/shapes")
+    found = dry("kit/vit-*", "--dataset", "kit/shapes")
+    assert found["to_pull"] == 0
+    assert found["work"]["seconds"] > 0
+    assert found["work"]["images"] >= baked["images_forwarded"]
+
+
+@pytest.mark.parametrize("recipe", [entry.name for entry in RECIPES])
+@pytest.mark.parametrize("passes", [1, 3])
+def test_no_recipe_scores_more_than_it_says(recipe: str, passes: int, resnet: Family, data: Path, alone: Path) -> None:
+    """The bound on images holds, two batch-norm modes included."""
+    words = [*resnet.words, "--dataset", data, "--recipe", recipe, "--passes", passes, "--no-resume"]
+    work = dry(*words)["work"]
+    assert work["images"] >= bake(*words)["images_forwarded"]
+    assert work["calibration"] == 60
+
+
+def test_halves_and_unknown_counts(vit: Family, images: Any, alone: Path) -> None:
+    """One split is halved as a bake halves it; a dataset that does not tell its size leaves the time unknown."""
+    images["validation"].to_parquet("one.parquet")
+    work = dry(*vit.words, "--dataset", "one.parquet")["work"]
+    assert (work["selection"], work["test"]) == (30, 30)
+    images.save_to_disk("saved")
+    work = dry(*vit.words, "--dataset", "./saved")["work"]
+    assert (work["images"], work["seconds"]) == (None, None)
+    assert "cannot be told" in work["unknown"]
+
+
+def test_the_screen_says_it_plainly(vit: Family, data: Path, alone: Path) -> None:
+    """What would be used, the bound, the unknown time, and that nothing was done."""
+    done = run("bake", *vit.words, "--dataset", data, "--dry-run")
+    assert done.code == 0
+    for text in ("at most 7 candidates", "60 select, 72 report", "not known: this architecture", "nothing was pulled"):
+        assert text in done.err
+    assert done.out == ""
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_first_download(
+    on_hub: LocalHub, signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bake and a dry run name the folder and both sizes, and no weight file was asked for."""
+    shutil.rmtree(home() / "hf", ignore_errors=True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 1000))
+    for more in ([], ["--dry-run"]):
+        on_hub.forget_requests()
+        block = refused("bake", "kit/vit-*", "--output", "soup", *more, code=1)
+        assert "the disk is too small" in block
+        assert "found 1.0 kB" in block
+        assert not [r for r in on_hub.requests if r.path.endswith(".safetensors") and r.status == 200]
+    assert list(alone.iterdir()) == []
+
+
+def test_it_refuses_what_a_bake_refuses_at_once(
+    on_hub: LocalHub, signed_in: LocalHub, vit: Family, alone: Path
+) -> None:
+    """A target that the token may not write to, an output that is taken, and a recipe without data."""
+    assert "may not push to else" in refused("bake", "kit/vit-*", "--push", "else/soup", "--dry-run", code=1)
+    copy_model(vit.folders[0], alone / "taken")
+    assert "already there" in refused("bake", *vit.words, "--output", "taken", "--dry-run", code=1)
+    assert "needs data" in refused("bake", *vit.words, "--recipe", "greedy", "--dry-run", code=2)
