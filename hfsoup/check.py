@@ -56,9 +56,11 @@ def check(
     if on_mismatch == "skip-ingredient":
         found, skipped = _largest_group(found, by_processor)
     first, orders = found[0], [_order(found[0], other) for other in found]
-    built = exact or any(one.unusual or _shapes(one) != _shapes(first) for one in found)
     fit(first)
-    unused = _unused(first, found) if built else frozenset()
+    # Where configs differ, that is the error, and no model of the first one's would say it better.
+    alike = not any(any(_config_differences(first.config, one.config)) for one in found)
+    built = exact or any(one.unusual or _shapes(one) != _shapes(first) for one in found)
+    unused = _unused(first, found) if built and alike else frozenset()
     apart = any(isinstance(order, str) for order in orders)
     kept = frozenset(class_axes(first)) if apart and on_mismatch == "backbone-only" else frozenset()
     _refuse(first, [(o, _differences(first, o, unused, by_processor, kept)) for o in found[1:]], by_processor)

@@ -31,7 +31,7 @@ VERDICTS = {
     "soup": "soup: these may be averaged as they are",
     "recalibrate": "soup with --bn recalibrate (or auto): averaged batch norms need new statistics",
     "align": "align first: these were trained from different starts, and a plain average would be at chance",
-    "no": "do not average these",
+    "no": "do not average all of these",
 }
 
 
@@ -155,11 +155,12 @@ def _judged(
     """The verdict that the cosines allow, with the reasons they give."""
     cosine = close.body
     pairs = cosine[np.triu_indices(len(names), 1)]
-    told = [*reasons, *_apart(names, close), *_outliers(names, close), *_heads(names, close)]
+    strayed = list(_outliers(names, close))
+    told = [*reasons, *_apart(names, close), *strayed, *_heads(names, close)]
     told.append(f"cosine between ingredients {pairs.min():.2f} to {pairs.max():.2f}")
     if pairs.min() < APART:
         verdict = "align"
-    elif pairs.min() < BASIN:
+    elif pairs.min() < BASIN or strayed:
         verdict = "no"
     return Diagnosis(verdict, tuple(told), facts, [[round(float(c), 4) for c in row] for row in cosine])
 
@@ -184,7 +185,7 @@ def _outliers(names: Sequence[str], close: Closeness) -> Iterator[str]:
     for name, distance in zip(names, away, strict=True):
         times = distance / max(np.median(away), 1e-9)
         if times > OUTLIER and distance > 0.05:
-            yield f"{name} is {times:.1f} times as far from the others as is usual here: a run gone far"
+            yield f"{name} is {times:.1f} times as far from the others as is usual here: a run gone far, leave it out"
 
 
 def _others(matrix: Matrix, own: float) -> Matrix:
