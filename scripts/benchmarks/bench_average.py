@@ -27,7 +27,7 @@ def run(setting: Setting) -> Iterator[Row]:
     """The section's rows."""
     home = setting.home / "average"
     folders = family(home / "full", setting.large_model, COUNT)
-    yield from _processes(setting, folders, "whole process, 8 x ViT-B", "0.15")
+    yield from _processes(setting, folders)
     yield from _alone(setting, folders)
     yield from _types(setting, folders, home)
     yield from _memory(setting, folders, home)
@@ -42,43 +42,42 @@ def run(setting: Setting) -> Iterator[Row]:
         remove(home)
 
 
-def _processes(setting: Setting, folders: list[Path], what: str, target: str) -> Iterator[Row]:
+def _processes(setting: Setting, folders: list[Path]) -> Iterator[Row]:
     """A bake against the tools that do the same, on a disk and in memory."""
-    for place, name in ((setting.home, "disk"), (setting.fast, "/dev/shm")):  # noqa: S108
-        if name != "disk" and setting.fast == setting.home:
-            continue
-        title = f"{what}, written to {'the disk' if name == 'disk' else name}"
-        output = place / "soup"
-        bake = setting.hfsoup("bake", *folders, "--output", output, "--quiet")
-        merge = setting.peers.mergekit(folders, place / "merged", place / "merge.yml")
-        timm = setting.peers.timm(folders[0].parent, place / "timm.pth")
-        for against, command in (("mergekit-pytorch linear", merge), ("timm's avg_checkpoints", timm)):
-            goal = target if command is merge else ""
-            yield _process(setting, title, against, (bake, command), (output, place / "merged"), goal)
-        remove(output, place / "merged")
+    for place in dict.fromkeys((setting.home, setting.fast)):
+        title = f"whole process, 8 x ViT-B, written to {'the disk' if place == setting.home else '/dev/shm'}"  # noqa: S108
+        # What the first round read is still in the page cache in the second.
+        yield from _beside(setting, title, folders, place, setting.repeats, warm=place == setting.home)
 
 
-def _process(
-    setting: Setting,
-    what: str,
-    against: str,
-    commands: tuple[Command, Command | None],
-    outputs: tuple[Path, ...],
-    target: str = "",
-) -> Row:
-    bake, other = commands
-    if other is None:
-        return missing(SECTION, what, against, target)
-    clear = partial(_clear, outputs)
-    ways = [process(bake, before=clear), process(other, before=clear)]
-    return row(SECTION, what, against, medians(ways, setting.repeats), target)
+def _beside(
+    setting: Setting, what: str, folders: list[Path], place: Path, repeats: int, *, warm: bool, target: str = "0.15"
+) -> Iterator[Row]:
+    """Whole processes, in turn."""
+    outputs = [place / name for name in ("soup", "merged", "timm.pth")]
+    bake: Command = setting.hfsoup("bake", *folders, "--output", outputs[0], "--quiet")
+    others = {
+        "mergekit-pytorch linear": setting.peers.mergekit(folders, outputs[1], place / "merge.yml"),
+        "timm's avg_checkpoints": setting.peers.timm(folders[0].parent, outputs[2]),
+    }
+    there = {name: command for name, command in others.items() if command}
+    ways = [process(command, before=partial(_clear, outputs)) for command in (bake, *there.values())]
+    times = medians(ways, repeats, warm=warm) if there else []
+    for name in others:
+        goal = target if name.startswith("mergekit") else ""
+        if name in there:
+            other = times[1 + list(there).index(name)]
+            yield row(SECTION, what, name, (times[0], other), goal)
+        else:
+            yield missing(SECTION, what, name, goal)
+    _clear(outputs)
 
 
-def _clear(outputs: tuple[Path, ...]) -> None:
+def _clear(outputs: list[Path]) -> None:
     for path in outputs:
-        shutil.rmtree(path, ignore_errors=True)
-        for single in path.parent.glob("timm*"):
-            single.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
 
 
 def _alone(setting: Setting, folders: list[Path]) -> Iterator[Row]:
@@ -132,11 +131,7 @@ def _scattered(setting: Setting, folders: list[Path]) -> Iterator[Row]:
     ]
     what = f"8 x {len(setting.scattered_model.shapes):,} tiny tensors"
     yield row(SECTION, f"{what}, opening and averaging", "safe_open loop", medians(ways, setting.often), "2")
-    bake = setting.hfsoup("bake", *folders, "--output", place / "soup", "--quiet")
-    merge = setting.peers.mergekit(folders, place / "merged", place / "merge.yml")
-    outputs = (place / "soup", place / "merged")
-    yield _process(setting, f"{what}, whole process", "mergekit-pytorch linear", (bake, merge), outputs)
-    _clear(outputs)
+    yield from _beside(setting, f"{what}, whole process", folders, place, 1, warm=False, target="")
 
 
 def _opened(family: Family, path: Path) -> None:

@@ -40,7 +40,7 @@ class Setting:
     @property
     def often(self) -> int:
         """How often each way is timed where one takes about a second or less."""
-        return 1 if self.quick else 7
+        return 1 if self.quick else 5
 
     @property
     def large_model(self) -> Vit:
