@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -40,6 +41,8 @@ def main() -> None:
     chosen = args.sections or list(SECTIONS)
     if unknown := set(chosen) - set(SECTIONS):
         raise SystemExit(f"there is no section {unknown.pop()!r}; known: {', '.join(SECTIONS)}")
+    # A benchmark that is stopped clears its temporary folders too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hfsoup-benchmark-")))
         # Read by the libraries when they are first imported, which is below.

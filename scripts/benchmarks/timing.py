@@ -100,10 +100,15 @@ def ended(start: tuple[subprocess.Popen[bytes], float]) -> Time:
     said: list[bytes] = []
     reader = threading.Thread(target=lambda: said.append(child.stderr.read() if child.stderr else b""))
     reader.start()
-    _, status, usage = os.wait4(child.pid, 0)
-    wall = time.perf_counter() - begin
-    child.returncode = os.waitstatus_to_exitcode(status)
-    reader.join()
+    try:
+        _, status, usage = os.wait4(child.pid, 0)
+        wall = time.perf_counter() - begin
+        child.returncode = os.waitstatus_to_exitcode(status)
+    finally:
+        # Where the benchmark itself is stopped, what it started is too.
+        if child.returncode is None:
+            child.kill()
+        reader.join()
     if child.returncode:
         text = b"".join(said).decode(errors="replace")[-2000:]
         raise SystemExit(f"{child.args!r} ended with {child.returncode}:\n{text}")
