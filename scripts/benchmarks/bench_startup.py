@@ -35,7 +35,7 @@ def run(setting: Setting) -> Iterator[Row]:
     if helps[1]:
         times = medians([process(mine), process([helps[1], "--help"])], 2 if setting.quick else 15)
         yield row(SECTION, "hfsoup --help", "hf --help", times, "0.5")
-        yield Row(SECTION, "hfsoup --help", "", times[0].wall, "s", target="0.3")
+        yield Row(SECTION, "hfsoup --help, of processor", "", times[0].cpu, "s", target="0.3")
     else:
         yield missing(SECTION, "hfsoup --help", "hf --help", "0.5")
     found = imported(setting.home / "startup")
