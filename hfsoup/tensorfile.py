@@ -151,13 +151,16 @@ def to_stored(block: NDArray[np.float64], dtype: str) -> NDArray[Any]:
             return block.astype(STORED[dtype])
     single = block.astype(np.float32)
     bits = single.view(np.uint32)
-    # Rounding twice, to float32 and then to bfloat16, must not turn a near tie into a tie: keep the sticky bit.
-    with np.errstate(invalid="ignore"):  # NaN and infinity are what the caller looks for
-        away = np.sign(block - single).astype(np.int32) * np.where(np.signbit(single), -1, 1).astype(np.int32)
-    tie = (bits & 0xFFFF) == 0x8000
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    exact = np.where(tie & (away > 0), (bits >> 16) + 1, np.where(tie & (away < 0), bits >> 16, rounded))
-    return np.where(np.isfinite(single), exact, bits >> 16).astype(np.uint16)
+    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+    # Rounding twice, to float32 and then to bfloat16, must not turn a near tie into a tie.
+    ties = np.flatnonzero((bits & 0xFFFF) == 0x8000)
+    if len(ties):
+        away = np.sign(np.abs(block[ties]) - np.abs(single[ties]))
+        cut = (bits[ties] >> 16).astype(np.uint16)
+        rounded[ties] = np.where(away > 0, cut + 1, np.where(away < 0, cut, rounded[ties]))
+    odd = np.flatnonzero((bits & 0x7F800000) == 0x7F800000)
+    rounded[odd] = (bits[odd] >> 16).astype(np.uint16)
+    return rounded
 
 
 def _metadata(found: Any, where: str) -> None:
