@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.average import Averager
+from hfsoup.base import with_base
 from hfsoup.check import check, remarks
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.hub import told
 from hfsoup.licences import check_licences
+from hfsoup.merges import MERGES
 from hfsoup.options import Options
 from hfsoup.preflight import concerns
 from hfsoup.pull import needed, pull
 from hfsoup.recipes import RECIPES
+from hfsoup.registry import Entry
 from hfsoup.resolve import resolve
 from hfsoup.searching import Search
 from hfsoup.soup import Soup
@@ -50,6 +53,8 @@ def bake(*ingredients: str, **options: Any) -> Soup:
 def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
     """Resolve, pull, check, search, test, write, push."""
     recipe = RECIPES.get(options.chosen_recipe)
+    for text in (*RECIPES.broken, *MERGES.broken):
+        watch.note(text)
     if recipe.needs_data and not options.dataset:
         raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
     if not patterns:
@@ -58,7 +63,7 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
     with told(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim(patterns, options, stack))
         family = world.on_main(lambda: gather(patterns, options, watch, clock))
-        averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype))
+        averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype, options.settings()))
         if options.dataset:
             soup = _measured(patterns, options, watch, clock, world, averager)
         else:
@@ -87,12 +92,33 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
         )
         for remark in remarks(family):
             watch.note(remark)
+    if whose := needs_base(options):
+        with clock("pull"), watch.stage("Pulling the base"):
+            family = with_base(family, options.base, why=whose, notify=watch.note)
     if options.push:
-        check_licences(family.ingredients, options.license)
+        base = (family.base.ingredient,) if family.base else ()
+        check_licences((*family.ingredients, *base), options.license)
     with clock("check"), watch.stage("Comparing weights"):
         for concern in concerns(family) if options.dataset else ():
             watch.note(concern)
     return family
+
+
+def needs_base(options: Options) -> str | None:
+    """What of the options needs the model that the ingredients started from, in words.
+
+    Raises:
+        UsageError: a base is given that nothing needs.
+    """
+    chosen: dict[str, Entry[Any]] = {
+        "the recipe": RECIPES.get(options.chosen_recipe),
+        "the merge": MERGES.get(options.merge),
+    }
+    whose = next((f"{kind} {entry.name}" for kind, entry in chosen.items() if entry.needs_base), None)
+    if options.base and whose is None:
+        names = ", ".join(entry.name for entry in (*RECIPES, *MERGES) if entry.needs_base)
+        raise UsageError("neither recipe nor merge use a base", hint=f"one that does: {names}")
+    return whose
 
 
 def _claim(patterns: tuple[str, ...], options: Options, stack: ExitStack) -> None:

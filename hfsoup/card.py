@@ -19,6 +19,7 @@ from hfsoup.licences import agreed, license_of
 from hfsoup.merges import MERGES
 from hfsoup.names import flat, listed
 from hfsoup.options import Options
+from hfsoup.papers import CITATIONS
 from hfsoup.recipes import RECIPES
 from hfsoup.settle import FLOAT_NAMES
 from hfsoup.shipped import shipped
@@ -27,22 +28,8 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from hfsoup.soup import Soup
-    from hfsoup.types import Ingredient
+    from hfsoup.types import Base, Ingredient
 
-CITATIONS = {
-    "arXiv:2203.05482": (
-        "Wortsman et al., Model soups: averaging weights of multiple fine-tuned models improves accuracy without"
-        " increasing inference time, ICML 2022, https://arxiv.org/abs/2203.05482"
-    ),
-    "arXiv:2209.14981": (
-        "Kaddour, Stop wasting my time! Saving days of ImageNet and BERT training with latest weight averaging, 2022,"
-        " https://arxiv.org/abs/2209.14981"
-    ),
-    "arXiv:2301.10092": (
-        "Dansereau, Sobral, Bhogal and Zalai, Model soups to increase inference without increasing compute time, 2023,"
-        " https://arxiv.org/abs/2301.10092"
-    ),
-}
 HUB_METRICS = {"f1_macro": "f1"}
 VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")
 
@@ -161,7 +148,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "command": shell(_public(soup).command(pinned)),
         "licences": _licences(soup),
         "notes": [markdown(note, 600) for note in soup.notes],
-        "citations": sorted({CITATIONS[p] for p in (recipe.paper, "arXiv:2203.05482") if p in CITATIONS}),
+        "citations": sorted({CITATIONS[p] for p in (recipe.paper, merge.paper, "arXiv:2203.05482") if p in CITATIONS}),
         "versions": ", ".join(f"{name} {version(name)}" for name in VERSIONS),
         "backend": images.backend if images else None,
         "hfsoup": __version__,
@@ -185,12 +172,25 @@ def _about(soup: Soup, names: list[str]) -> Iterator[str]:
         )
     if soup.options.processor_from:
         yield f"Image processor: that of {names[family.processed_by]}, for every score and for this model."
+    if family.base:
+        yield from _rooted(soup, family.base)
     if family.dropped:
         yield f"Tensors that the classifier does not have were left out: {markdown(listed(family.dropped, 6), 600)}."
     if family.dtypes:
         yield f"The ingredients' weights are stored in {' and '.join(FLOAT_NAMES[dtype] for dtype in family.dtypes)}."
     if family.skipped:
         yield f"Given, but unlike the others and left out: {', '.join(_name(i) for i, _ in family.skipped)}."
+
+
+def _rooted(soup: Soup, base: Base) -> Iterator[str]:
+    """The base, and what of it is in the soup."""
+    share = f" It weighs {soup.mix.base:g} beside the ingredients." if soup.mix.base else ""
+    revision, name = base.ingredient.source.revision, _name(base.ingredient)
+    commit = f" at commit `{revision}`" if revision else ", a local folder"
+    yield f"Base, which the ingredients were fine-tuned from: {name}{commit}.{share}"
+    if base.lacking:
+        names = markdown(listed(base.lacking, 6), 600)
+        yield f"Averaged over the ingredients alone, for the base has none that fit: {names}."
 
 
 def _licences(soup: Soup) -> dict[str, Any]:
@@ -259,10 +259,13 @@ def _public(soup: Soup) -> Options:
     if images is None and soup.selection is not None:
         # Scored elsewhere, where a command cannot go: the weights that were found say it all.
         given = ",".join(map(repr, soup.mix.coefficients))
-        kept = {name: getattr(options, name) for name in ("merge", "dtype", "license")}
+        kept = {name: getattr(options, name) for name in ("merge", "dtype", "license", "base", "scale", "density")}
         return Options(recipe="weighted", weights=given, **kept)
     if options.processor_from and not processing.source.revision:
         options = replace(options, processor_from=_folder(processing))
+    if base := soup.family.base and soup.family.base.ingredient:
+        revision = base.source.revision
+        options = replace(options, base=f"{base.id}@{revision}" if revision else _folder(base))
     if images is None or images.revision:
         return options
     return replace(options, dataset=Path(images.dataset).name)

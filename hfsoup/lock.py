@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hfsoup import __version__
 from hfsoup.errors import SoupError
+from hfsoup.merges import MERGES
+from hfsoup.recipes import RECIPES
+from hfsoup.registry import OWN
 
 if TYPE_CHECKING:
     from hfsoup.images import Split
@@ -59,13 +62,18 @@ class ScoreRecord(_Strict):
     total: int
 
 
-class IngredientRecord(_Strict):
-    """An ingredient: where it was, its weight files, its coefficient, the order of its classes, its own score."""
+class PinnedRecord(_Strict):
+    """A checkpoint: where it was, its weight files, its coefficient. The base's is its share beside the merge."""
 
     id: Text
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
     files: list[FileRecord]
     coefficient: float
+
+
+class IngredientRecord(PinnedRecord):
+    """An ingredient, with the order of its classes and its own score."""
+
     order: list[int] | None
     score: ScoreRecord | None
 
@@ -139,6 +147,7 @@ class Lock(_Strict):
     options: dict[str, str | int | float | bool | None]
     patterns: list[Text]
     ingredients: Annotated[list[IngredientRecord], Field(min_length=1)]
+    base: PinnedRecord | None = None
     dataset: DatasetRecord | None
     batch_norm: BatchNormRecord | None
     trace: list[DecisionRecord]
@@ -168,14 +177,21 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         options=soup.options.recorded(),
         patterns=list(soup.patterns),
         ingredients=[_ingredient(*row) for row in rows],
+        base=PinnedRecord(**_pinned(family.base.ingredient), coefficient=soup.mix.base) if family.base else None,
         dataset=_dataset(soup),
         batch_norm=_batch_norm(soup),
         trace=[DecisionRecord(**decision) for decision in soup.decisions()],
         score=_score(soup.selection),
         test=_test(soup),
         files=files,
-        versions={name: version(name) for name in LIBRARIES},
+        versions={name: version(name) for name in LIBRARIES} | _plug_ins(soup.options),
     )
+
+
+def _plug_ins(options: Options) -> dict[str, str]:
+    """The packages that recipe and merge come from, where those are not hfsoup, with their versions."""
+    origins = {RECIPES.get(options.chosen_recipe).origin, MERGES.get(options.merge).origin} - {OWN}
+    return {name: found for name, _, found in (origin.partition(" ") for origin in sorted(origins))}
 
 
 def read(folder: Path, *, where: str) -> Lock:
@@ -209,12 +225,13 @@ def begun_by(folder: Path, patterns: tuple[str, ...], options: Options) -> bool:
 def _ingredient(
     ingredient: Ingredient, coefficient: float, order: tuple[int, ...] | None, score: Score | None
 ) -> IngredientRecord:
-    files = [FileRecord(name=w.name, size=w.size, sha256=w.sha256) for w in ingredient.weights]
     places = list(order) if order else None
-    revision = ingredient.source.revision
-    return IngredientRecord(
-        id=ingredient.id, revision=revision, files=files, coefficient=coefficient, order=places, score=_score(score)
-    )
+    return IngredientRecord(**_pinned(ingredient), coefficient=coefficient, order=places, score=_score(score))
+
+
+def _pinned(ingredient: Ingredient) -> dict[str, Any]:
+    files = [FileRecord(name=w.name, size=w.size, sha256=w.sha256) for w in ingredient.weights]
+    return {"id": ingredient.id, "revision": ingredient.source.revision, "files": files}
 
 
 def _dataset(soup: Soup) -> DatasetRecord | None:

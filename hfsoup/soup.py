@@ -67,10 +67,11 @@ class Soup:
 
     @property
     def used(self) -> tuple[Ingredient, ...]:
-        """The ingredients whose weights are in the soup, the reference among them where only its head is."""
-        members = self.mix.members
+        """The ingredients whose weights are in the soup, the reference where only its head is, and the base last."""
+        members, base = self.mix.members, self.family.base
         places = (0, *members) if self.family.kept and 0 not in members else members
-        return tuple(self.family.ingredients[i] for i in places)
+        rooted = (base.ingredient,) if base and not self.mix.alone else ()
+        return (*(self.family.ingredients[i] for i in places), *rooted)
 
     @property
     def score(self) -> float | None:
@@ -107,7 +108,8 @@ class Soup:
         target, dtype = Path(folder), self.options.stored_dtype
         if (hashes := self._there(target)) is not None:
             return replace(self, path=target, hashes=hashes)
-        with staged(target, overwrite=overwrite) as stage, Averager(self.family, self.options.merge, dtype) as averager:
+        averaged = Averager(self.family, self.options.merge, dtype, self.options.settings())
+        with staged(target, overwrite=overwrite) as stage, averaged as averager:
             hashes = write_weights(averager, self.mix, stage, self.statistics)
             write_configs(self.family, stage, dtype)
             (stage / "README.md").write_text(card(self), encoding="utf-8")
@@ -171,6 +173,9 @@ class Soup:
             for d in self.trace
         ]
 
+    def _base(self, base: Ingredient) -> dict[str, Any]:
+        return {"id": base.id, "revision": base.source.revision, "weight": self.mix.base}
+
     def to_json(self) -> dict[str, Any]:
         """The one object that `--json` writes."""
         c, best = self.comparison, self.best
@@ -184,6 +189,7 @@ class Soup:
                 {"id": i.id, "revision": i.source.revision, "score": s and s.value, "weight": w, "used": w != 0}
                 for i, w, s in weights
             ],
+            "base": None if (base := self.family.base) is None else self._base(base.ingredient),
             "trace": self.decisions(),
             "soup": {
                 "score": self.score,

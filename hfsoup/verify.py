@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfsoup.average import Averager
+from hfsoup.base import with_roots
 from hfsoup.check import check
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.hashing import file_hash
 from hfsoup.hub import told
-from hfsoup.lock import NAME, DatasetRecord, IngredientRecord, Lock, ScoreRecord, read
+from hfsoup.lock import NAME, DatasetRecord, Lock, PinnedRecord, ScoreRecord, read
 from hfsoup.names import flat
 from hfsoup.options import Options
 from hfsoup.pull import pull, pull_all
@@ -70,24 +71,28 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
         if public_key:
             verify_signature(folder, public_key)
     with watch.stage("Pulling the ingredients"):
-        ingredients = pull([_source(i) for i in record.ingredients])
-        _hold(place, _ingredient_differences(record, ingredients))
+        pinned = [*record.ingredients, *([record.base] if record.base else [])]
+        found = pull([_source(i) for i in pinned])
+        _hold(place, _ingredient_differences(pinned, found))
+        ingredients, base = found[: len(record.ingredients)], found[len(record.ingredients) :]
         options = Options.of(dict(record.options))
         # What did not fit was left out of the record, so all that is in it must fit.
         on_mismatch = "backbone-only" if options.on_mismatch == "backbone-only" else "error"
         family = check(
             ingredients, exact=bool(options.dataset), on_mismatch=on_mismatch, processor_from=options.processor_from
         )
-    mix = Mix(tuple(i.coefficient for i in record.ingredients))
+        if base:
+            family = with_roots(family, base[0])
+    mix = Mix(tuple(i.coefficient for i in record.ingredients), record.base.coefficient if record.base else 0.0)
     with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:
-        with Averager(family, record.merge, options.stored_dtype) as averager:
+        with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
             statistics = record.batch_norm.arrays() if record.batch_norm else {}
             hashes = write_weights(averager, mix, Path(scratch), statistics)
         _hold(place, _weight_differences(folder, Path(scratch), hashes, record))
     return Verified(folder, hashes, _scores_again(place, family, mix, record, options, watch) if scores else {})
 
 
-def _source(record: IngredientRecord) -> Source:
+def _source(record: PinnedRecord) -> Source:
     """Where an ingredient was when it was baked."""
     if record.revision:
         return resolve((f"{record.id}@{record.revision}",))[0]
@@ -112,8 +117,8 @@ def _folder_differences(folder: Path, record: Lock, *, links: bool) -> Iterator[
             yield f"{name}: sha256 {found[:12]}, expected {expected[:12]}"
 
 
-def _ingredient_differences(record: Lock, ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
-    for expected, found in zip(record.ingredients, ingredients, strict=True):
+def _ingredient_differences(pinned: Sequence[PinnedRecord], ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
+    for expected, found in zip(pinned, ingredients, strict=True):
         known = {file.name: file.sha256 for file in expected.files}
         here = {file.name: file.sha256 for file in found.weights}
         if known != here:
@@ -163,7 +168,7 @@ def _scores_again(
         processor, count = image_processor(family.processing.processor_folder), IMAGES if bn else 0
         images = load_images(request, processor, family.labels, calibrate=count)
         _hold(place, _split_differences(record.dataset, images))
-        with Averager(family, record.merge, options.stored_dtype) as averager:
+        with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
             chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
             mode = RECALIBRATE if bn and bn.statistics else AVERAGE
             scorer = Scorer(

@@ -17,8 +17,8 @@ from shell import bake, refused, run
 
 from hfsoup.errors import SoupError
 from hfsoup.recipes import RECIPES
-from hfsoup.searching import Rules, Search
-from hfsoup.types import Mix, Score, accepts
+from hfsoup.searching import Rules, Search, accepts
+from hfsoup.types import Mix, Score
 
 Set = frozenset[int]
 Scores = Callable[[Set], int]
