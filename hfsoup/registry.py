@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -52,7 +52,6 @@ class Registry(Generic[F]):
         self.kind, self.package = kind, package
         self.broken: list[str] = []
         self._entries: dict[str, Entry[F]] = {}
-        self._origin: str | None = None
 
     def register(
         self,
@@ -72,12 +71,12 @@ class Registry(Generic[F]):
         """
 
         def keep(function: F) -> F:
-            home = function.__module__.partition(".")[0]
+            home = _root(function.__module__)
             taken = self._entries.get(name) if home == OWN or self._own else None
             if taken is not None and taken.function.__module__ != function.__module__:
                 raise UsageError(f"the {self.kind} {flat(name)} is there already, from {taken.origin}")
             self._entries[name] = Entry(
-                name, function, paper, summary, needs_data, elementwise, needs_base, density, self._origin or home
+                name, function, paper, summary, needs_data, elementwise, needs_base, density, home
             )
             return function
 
@@ -100,23 +99,32 @@ class Registry(Generic[F]):
 
     def _load(self, point: EntryPoint) -> None:
         """Import one plug-in, in a thread of its own: whatever a foreign package raises stays there."""
-        before = dict(self._entries)
-        self._origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+        before, origin = dict(self._entries), f"{point.dist.name} {point.dist.version}" if point.dist else point.value
         with ThreadPoolExecutor(1) as pool:
             error = pool.submit(point.load).exception()
         if error is not None:
             self._entries = before
             said = flat(f"{type(error).__name__}: {error}")
-            self.broken.append(f"the plug-in {flat(self._origin)} does not work and is left out: {said}")
-        self._origin = None
+            self.broken.append(f"the plug-in {flat(origin)} does not work and is left out: {said}")
+        for name, entry in self._entries.items():
+            if entry.origin == _root(point.module):
+                self._entries[name] = replace(entry, origin=origin)
 
     def get(self, name: str) -> Entry[F]:
         """The entry called `name`; an unknown name is an error that lists the known ones."""
-        if not (self._own and name in self._entries) and not (self._foreign and name in self._entries):
-            lines = [f"there is no {self.kind} called {name!r}; known: {', '.join(sorted(self._entries))}"]
-            raise UsageError("\n  ".join([*lines, *self.broken]), hint="hfsoup recipes")
-        return self._entries[name]
+        found = self._entries.get(name) if self._own else None
+        if (found is None or found.origin != OWN) and self._foreign:
+            found = self._entries.get(name)
+        if found is None:
+            what = f"there is no {self.kind} called {name!r}; known: {', '.join(sorted(self._entries))}"
+            raise UsageError("\n  ".join([what, *self.broken]), hint="hfsoup recipes")
+        return found
 
     def __iter__(self) -> Iterator[Entry[F]]:
         known = self._own and self._foreign
         return iter([self._entries[name] for name in sorted(self._entries)] if known else ())
+
+
+def _root(module: str) -> str:
+    """The package that a module is in."""
+    return module.partition(".")[0]

@@ -15,7 +15,7 @@ STEPS, CLOSE = 100, 1e-10
 
 @merge(
     "karcher",
-    paper="https://doi.org/10.1002/cpa.3160300502",
+    paper="doi:10.1002/cpa.3160300502",
     summary="the Karcher mean on the sphere, tensor by tensor, as long as the ingredients on average",
     needs_data=False,
     elementwise=False,

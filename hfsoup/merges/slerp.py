@@ -15,7 +15,7 @@ STRAIGHT = 0.9995
 
 @merge(
     "slerp",
-    paper="https://dl.acm.org/doi/10.1145/325165.325242",
+    paper="doi:10.1145/325165.325242",
     summary="spherical interpolation, tensor by tensor; more than two ingredients one after the other",
     needs_data=False,
     elementwise=False,
