@@ -55,6 +55,7 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
     recipe = RECIPES.get(options.chosen_recipe)
     for text in (*RECIPES.broken, *MERGES.broken):
         watch.note(text)
+    needs_base(options)
     if recipe.needs_data and not options.dataset:
         raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
     if not patterns:
