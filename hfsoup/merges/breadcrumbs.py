@@ -29,8 +29,10 @@ def _masked(tasks: Iterable[Array], context: Context) -> Iterator[Array]:
     for task in tasks:
         keep, largest = int(context.density * task.size), int(context.outliers * task.size)
         begin = max(task.size - keep - largest, 0)
-        order = np.argsort(magnitudes(task), axis=None, kind="stable")
-        kept = np.zeros_like(task)
-        places = order[begin : begin + keep]
-        kept.flat[places] = task.flat[places]
-        yield kept
+        if not keep:
+            yield np.zeros_like(task)
+            continue
+        sizes, ends = magnitudes(task), [begin, begin + keep - 1]
+        # Equal magnitudes stay or go together, so that no order among them counts.
+        low, high = np.partition(sizes, ends, axis=None)[ends]
+        yield np.where((sizes >= low) & (sizes <= high), task, 0)

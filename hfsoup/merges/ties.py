@@ -25,12 +25,14 @@ def ties(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Con
     As in the paper and its code the largest are those of the whole ingredient, not of each tensor. Where nothing is
     left, or the sum is 0, the base stays.
     """
-    up, down = np.zeros((2, *context.base.shape)), np.zeros((2, *context.base.shape))
+    up, down, risers, fallers = np.zeros((4, *context.base.shape))
     for place, task, weight in zip(context.members, task_vectors(tensors, context), weights, strict=True):
-        task[magnitudes(task) < context.cut(place)] = 0
-        for (total, share), agrees in ((up, task > 0), (down, task < 0)):
-            total += np.where(agrees, weight * task, 0)
-            share += np.where(agrees, weight, 0)
-    total, share = np.where(up[0] + down[0] > 0, up, down)
-    merged: Array = np.divide(total, share, out=np.zeros_like(total), where=(share > 0) & (up[0] + down[0] != 0))
+        task *= weight * (magnitudes(task) >= context.cut(place))
+        up += np.maximum(task, 0)
+        down += np.minimum(task, 0)
+        risers += weight * (task > 0)
+        fallers += weight * (task < 0)
+    sums = up + down
+    merged: Array = np.divide(up, risers, out=np.zeros_like(sums), where=sums > 0)
+    np.divide(down, fallers, out=merged, where=sums < 0)
     return context.base + (1.0 if context.scale is None else context.scale) * merged
