@@ -173,8 +173,12 @@ class Soup:
             for d in self.trace
         ]
 
-    def _base(self, base: Ingredient) -> dict[str, Any]:
-        return {"id": base.id, "revision": base.source.revision, "weight": self.mix.base}
+    def _base(self) -> dict[str, Any]:
+        """The base, where one has a part in the soup."""
+        if self.family.base is None:
+            return {}
+        base = self.family.base.ingredient
+        return {"base": {"id": base.id, "revision": base.source.revision, "weight": self.mix.base}}
 
     def to_json(self) -> dict[str, Any]:
         """The one object that `--json` writes."""
@@ -189,7 +193,7 @@ class Soup:
                 {"id": i.id, "revision": i.source.revision, "score": s and s.value, "weight": w, "used": w != 0}
                 for i, w, s in weights
             ],
-            "base": None if (base := self.family.base) is None else self._base(base.ingredient),
+            **self._base(),
             "trace": self.decisions(),
             "soup": {
                 "score": self.score,
