@@ -17,35 +17,44 @@ if TYPE_CHECKING:
     from hfsoup.types import Ingredient, Source
 
 Names = Sequence[tuple[str, str | None]]
+# What forms a soup once its weights are known.
+SETTLED = ("merge", "dtype", "license", "processor_from", "on_mismatch", "base", "scale", "density")
 
 
 def config(soup: Soup) -> str:
     """The YAML that `hfsoup bake` takes to bake this soup again."""
-    return text(_names(soup), _settled(soup), local=_is_local(soup))
+    return text(_names(soup), _settled(soup), local=_is_local(soup), base=_base(soup))
 
 
-def text(ingredients: Names, options: Options, *, local: bool) -> str:
+def text(ingredients: Names, options: Options, *, local: bool, base: tuple[str, str | None] | None = None) -> str:
     """The same from ids with their commits and from options, `local` where their dataset is on this disk alone."""
-    return brief([_pinned(*names) for names in ingredients], _public(ingredients, options, local=local).changed())
+    public = _public(ingredients, options, local=local, base=base)
+    return brief([_pinned(*names) for names in ingredients], public.changed())
 
 
 def command(soup: Soup) -> str:
     """The shell command that bakes this soup again."""
     names = _names(soup)
-    return _public(names, _settled(soup), local=_is_local(soup)).command([_pinned(*each) for each in names])
+    public = _public(names, _settled(soup), local=_is_local(soup), base=_base(soup))
+    return public.command([_pinned(*each) for each in names])
 
 
 def settled(options: Options, coefficients: Sequence[float], *, elsewhere: bool) -> Options:
     """The options that bake a soup again: of one that was scored `elsewhere`, where no command goes, its weights."""
     if not elsewhere:
         return options
-    kept = {name: getattr(options, name) for name in ("merge", "dtype", "license", "processor_from", "on_mismatch")}
+    kept = {name: getattr(options, name) for name in SETTLED}
     return replace(type(options)(recipe="weighted", weights=",".join(map(repr, coefficients))), **kept)
 
 
 def _settled(soup: Soup) -> Options:
     elsewhere = soup.images is None and soup.selection is not None
     return settled(soup.options, soup.mix.coefficients, elsewhere=elsewhere)
+
+
+def _base(soup: Soup) -> tuple[str, str | None] | None:
+    base = soup.family.base and soup.family.base.ingredient
+    return (base.id, base.source.revision) if base else None
 
 
 def _names(soup: Soup) -> Names:
@@ -61,8 +70,10 @@ def _pinned(name: str, revision: str | None) -> str:
     return f"{name}@{revision}" if revision else Path(name).name
 
 
-def _public(ingredients: Names, options: Options, *, local: bool) -> Options:
-    """The options, a local dataset or ingredient by its last name only."""
+def _public(ingredients: Names, options: Options, *, local: bool, base: tuple[str, str | None] | None) -> Options:
+    """The options with the base at its commit, and a local dataset or ingredient by its last name only."""
+    if base:
+        options = replace(options, base=_pinned(*base))
     if local and options.dataset:
         options = replace(options, dataset=Path(options.dataset).name)
     on_hub = {name for name, revision in ingredients if revision}

@@ -11,43 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.errors import SoupError
+from hfsoup.combining import NO_BASE, STATISTICS, Root, combine
+from hfsoup.errors import SoupError, UsageError
 from hfsoup.hashing import processors, stamp
-from hfsoup.merges import MERGES, Array
+from hfsoup.merges import MERGES, Array, Context
 from hfsoup.names import flat
+from hfsoup.settings import Settings
 from hfsoup.tensorfile import FLOATS, TensorFile, to_float, to_stored
+from hfsoup.trimming import Cuts
 from hfsoup.types import Family, Ingredient, Mix, TensorSpec
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 BLOCK = 1 << 16
+DEFAULTS = Settings()
+BASE_HINT = "--base ORG/NAME|FOLDER"
 Emit = Callable[[TensorSpec, int, NDArray[Any]], None]
-Read = Callable[[str], Iterable[NDArray[Any]]]
-
-
-def combine(name: str, read: Read, weights: Sequence[float], merge: str, *, floats: bool) -> NDArray[Any]:
-    """One tensor of every member into one.
-
-    Floats go through the merge, except batch-norm statistics: running_mean is averaged and running_var pooled as
-    Σwᵢ(σᵢ² + (μᵢ − μ̄)²), the variance of all that the ingredients saw. Integers are counters: the largest stays.
-
-    Args:
-        name: the tensor's name.
-        read: gives that tensor, or the same block of it, of every member with a coefficient, and of others by name.
-        weights: the members' coefficients.
-        merge: the name of the merge.
-        floats: whether the tensor holds floats.
-    """
-    if not floats:
-        largest: NDArray[Any] = np.asarray(np.maximum.reduce(list(read(name))))
-        return largest
-    mean = MERGES.get("mean").function
-    if name.endswith("running_var"):
-        centres = list(read(name.removesuffix("var") + "mean"))
-        centre = mean(centres, weights)
-        return mean([v + (m - centre) ** 2 for v, m in zip(read(name), centres, strict=True)], weights)
-    return MERGES.get("mean" if name.endswith("running_mean") else merge).function(read(name), weights)
 
 
 @dataclass(frozen=True)
@@ -121,11 +101,21 @@ class Averager:
         family: what may be averaged.
         merge: the name of the merge.
         dtype: the safetensors name of the float type to write; None keeps the reference's.
+        settings: what the merge is told.
+
+    Raises:
+        UsageError: the merge needs a base and the family has none.
     """
 
-    def __init__(self, family: Family, merge: str = "mean", dtype: str | None = None) -> None:
-        self.family, self.merge, self.dtype = family, MERGES.get(merge), dtype
+    def __init__(
+        self, family: Family, merge: str = "mean", dtype: str | None = None, settings: Settings = DEFAULTS
+    ) -> None:
+        self.family, self.merge, self.dtype, self.settings = family, MERGES.get(merge), dtype, settings
+        if self.merge.needs_base and family.base is None:
+            raise UsageError(f"the merge {merge} needs the model that the ingredients started from", hint=BASE_HINT)
         self._weights = [Weights(ingredient) for ingredient in family.ingredients]
+        self._base = Weights(family.base.ingredient) if family.base else None
+        self._cuts = Cuts(self._task_vector, self.density)
 
     def __enter__(self) -> Averager:
         return self
@@ -133,8 +123,13 @@ class Averager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for weights in self._weights:
+        for weights in (*self._weights, *([self._base] if self._base else [])):
             weights.close()
+
+    @property
+    def density(self) -> float:
+        """The share of a task vector that the merge keeps."""
+        return self.settings.density or self.merge.density
 
     def stored_as(self, spec: TensorSpec) -> str:
         """The dtype that a tensor is written in."""
@@ -155,6 +150,8 @@ class Averager:
         """Fail if a file of these ingredients is not the one that was hashed any more."""
         for i in {*members, *((0,) if self.family.kept else ())}:
             self._weights[i].unchanged()
+        if self._base:
+            self._base.unchanged()
 
     def jobs(self, specs: Sequence[TensorSpec] | None = None) -> Iterator[Job]:
         """The blocks that `specs`, or all tensors, are formed in."""
@@ -177,11 +174,16 @@ class Averager:
 
     def _plain(self, spec: TensorSpec) -> bool:
         special = spec.name in self.family.heads or spec.name in self.family.kept
-        special = special or spec.name.endswith(("running_mean", "running_var"))
+        special = special or spec.name.endswith(STATISTICS)
+        special = special or (self.family.base is not None and spec.name not in self.family.base.names)
         return self.merge.elementwise and spec.dtype in FLOATS and not special
 
     def _joined(self, spec: TensorSpec, following: TensorSpec) -> bool:
-        return spec.dtype == following.dtype and all(w.joined(spec.name, following.name) for w in self._weights)
+        names, base = (spec.name, following.name), self.family.base
+        joined = spec.dtype == following.dtype and all(w.joined(*names) for w in self._weights)
+        if self._base is None or base is None:
+            return joined
+        return joined and self._base.joined(*(base.names[name] for name in names))
 
     def form(self, mix: Mix, emit: Emit, job: Job) -> None:
         """Form one block from the files of all members."""
@@ -190,8 +192,16 @@ class Averager:
         def read(name: str) -> Iterator[NDArray[Any]]:
             return (self.read(i, job, name) for i in mix.members)
 
-        floats = job.first.dtype in FLOATS
-        block = combine(job.first.name, read, weights, self.merge.name, floats=floats)
+        name, floats = job.first.name, job.first.dtype in FLOATS
+        merge, root = self.merge.name, Root(lambda name: self._read_base(job, name), mix.base)
+        if name in self.family.kept:
+            merge, root = "mean", NO_BASE
+        told = self.settings
+        context = Context(
+            name, mix.members, scale=told.scale, density=self.density, outliers=told.outliers, seed=told.seed,
+            cut=self._cuts,
+        )  # fmt: skip
+        block = combine(name, read, weights, merge, floats=floats, root=root, context=context)
         emit(job.first, job.begin, self.stored(mix, block, job) if floats else block)
 
     def stored(self, mix: Mix, block: Array, job: Job) -> NDArray[Any]:
@@ -209,6 +219,10 @@ class Averager:
                 where = f"{source.ingredient}, {source.home(spec.name)}, tensor {flat(spec.name)}"
                 what = "expected finite weights, found NaN or infinity"
                 raise SoupError(what, where=where, hint="leave this one out")
+        base = self._read_base(job, job.first.name)
+        if self._base and base is not None and not np.isfinite(base).all():
+            where = f"{self._base.ingredient}, tensor {flat(spec.name)}"
+            raise SoupError("expected finite weights of the base, found NaN or infinity", where=where)
         where = f"tensor {flat(spec.name)}"
         if np.isfinite(block).all():
             raise SoupError(f"the average does not fit into {dtype}", where=where, hint="--dtype float32")
@@ -216,11 +230,31 @@ class Averager:
 
     def read(self, i: int, job: Job, name: str) -> NDArray[Any]:
         """The block of one ingredient, of the job's tensors or of another of the same shape."""
-        block = self._source(i, name).read(name, job.begin, job.count)
-        axis, order = self.family.heads.get(job.first.name), self.family.orders[i]
+        return self._ordered(self._source(i, name).read(name, job.begin, job.count), job, self.family.orders[i])
+
+    def _read_base(self, job: Job, name: str) -> NDArray[Any] | None:
+        """The same block of the base, None where it has no tensor that fits."""
+        base = self.family.base
+        if self._base is None or base is None or name not in base.names:
+            return None
+        return self._ordered(self._base.read(base.names[name], job.begin, job.count), job, base.order)
+
+    def _ordered(self, block: NDArray[Any], job: Job, order: tuple[int, ...] | None) -> NDArray[Any]:
+        """A block with the classes in the reference's order."""
+        axis = self.family.heads.get(job.first.name)
         if axis is None or order is None:
             return block
         return block.reshape(job.first.shape).take(order, axis=axis).ravel()
+
+    def _task_vector(self, i: int) -> Iterator[Array]:
+        """Everything that an ingredient's fine-tuning changed, block by block; statistics of activations left out."""
+        for job in self.jobs():
+            name = job.first.name
+            if name in self.family.kept or job.first.dtype not in FLOATS or name.endswith(STATISTICS):
+                continue
+            base = self._read_base(job, name)
+            if base is not None:
+                yield np.subtract(self.read(i, job, name), base, dtype=np.float64)
 
     def _source(self, i: int, name: str) -> Weights:
         """The files that ingredient i's share of a tensor comes from: the reference's for what a family keeps."""

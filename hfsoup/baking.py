@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.average import Averager
+from hfsoup.base import with_base
 from hfsoup.check import check, remarks
 from hfsoup.config import is_config, load
 from hfsoup.course import Course
@@ -19,6 +20,7 @@ from hfsoup.errors import SoupError, UsageError
 from hfsoup.hub import told
 from hfsoup.human import counted, size
 from hfsoup.licences import check_licences
+from hfsoup.merges import MERGES
 from hfsoup.options import Options
 from hfsoup.preflight import concerns
 from hfsoup.pull import pull, with_bases
@@ -58,11 +60,13 @@ def bake(*ingredients: str, **options: Any) -> Soup:
 def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
     """Resolve, pull, check, search, test, write, push."""
     asked(patterns, options)
+    for text in (*RECIPES.broken, *MERGES.broken):
+        watch.note(text)
     world, clock = World(options.device, alone=options.dataset is None), Clock()
     with told(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim(patterns, options, stack))
         family = world.on_main(lambda: gather(patterns, options, watch, clock))
-        averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype))
+        averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype, options.settings()))
         if options.dataset:
             soup = _measured(patterns, options, watch, clock, world, averager)
         else:
@@ -111,8 +115,11 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
             from hfsoup.truncation import may_be_adapter
 
             may_be_adapter(family, options.bn if options.dataset else "average")
+        if whose := needs_base(options):
+            family = with_base(family, options.base, why=whose, notify=watch.note)
         if options.push:
-            check_licences(family.ingredients, options.license)
+            base = (family.base.ingredient,) if family.base else ()
+            check_licences((*family.ingredients, *base), options.license)
         for concern in concerns(family) if options.dataset else ():
             watch.note(concern)
         stage.done(f"Checked: one {family.config.get('model_type')} with {counted(len(family.labels), 'class', 'es')}")
@@ -131,6 +138,23 @@ def _pulled(sources: tuple[Source, ...], watch: Watch) -> tuple[Ingredient, ...]
         local = counted(len(every) - len(holdings), "local checkpoint")
         stage.done(text if len(holdings) == len(every) else f"{text}{', and' if holdings else ''} {local}")
     return ingredients
+
+
+def needs_base(options: Options) -> str | None:
+    """What of the options needs the model that the ingredients started from, in words.
+
+    Raises:
+        UsageError: a base is given that nothing needs.
+    """
+    chosen: dict[str, Entry[Any]] = {
+        "the recipe": RECIPES.get(options.chosen_recipe),
+        "the merge": MERGES.get(options.merge),
+    }
+    whose = next((f"{kind} {entry.name}" for kind, entry in chosen.items() if entry.needs_base), None)
+    if options.base and whose is None:
+        names = ", ".join(entry.name for entry in (*RECIPES, *MERGES) if entry.needs_base)
+        raise UsageError("neither recipe nor merge use a base", hint=f"one that does: {names}")
+    return whose
 
 
 def _claim(patterns: tuple[str, ...], options: Options, stack: ExitStack) -> None:

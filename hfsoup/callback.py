@@ -124,7 +124,8 @@ def _scored(patterns: Sequence[str], options: Options, trainer: Trainer) -> Soup
     family = gather(tuple(patterns), options, watch, clock)
     kept, training = {name: t.detach().clone() for name, t in model.state_dict().items()}, model.training
     try:
-        with clock("evaluate"), Averager(family, options.merge, options.stored_dtype) as averager:
+        averaged = Averager(family, options.merge, options.stored_dtype, options.settings())
+        with clock("evaluate"), averaged as averager:
             search, mix = searched(family, options, watch, lambda mix, _: _score(trainer, model, averager, mix))
             selection, best = search.score(mix), search.ranked[0]
     finally:

@@ -16,6 +16,7 @@ from hfsoup.again import command, config, folder, page
 from hfsoup.licences import agreed, license_of, with_bases
 from hfsoup.merges import MERGES
 from hfsoup.names import flat, listed
+from hfsoup.papers import CITATIONS
 from hfsoup.recipes import RECIPES
 from hfsoup.settle import FLOAT_NAMES
 from hfsoup.shipped import shipped
@@ -24,22 +25,8 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from hfsoup.soup import Soup
-    from hfsoup.types import Ingredient
+    from hfsoup.types import Base, Ingredient
 
-CITATIONS = {
-    "arXiv:2203.05482": (
-        "Wortsman et al., Model soups: averaging weights of multiple fine-tuned models improves accuracy without"
-        " increasing inference time, ICML 2022, https://arxiv.org/abs/2203.05482"
-    ),
-    "arXiv:2209.14981": (
-        "Kaddour, Stop wasting my time! Saving days of ImageNet and BERT training with latest weight averaging, 2022,"
-        " https://arxiv.org/abs/2209.14981"
-    ),
-    "arXiv:2301.10092": (
-        "Dansereau, Sobral, Bhogal and Zalai, Model soups to increase inference without increasing compute time, 2023,"
-        " https://arxiv.org/abs/2301.10092"
-    ),
-}
 HUB_METRICS = {"f1_macro": "f1"}
 VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")
 
@@ -160,7 +147,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "config": config(soup),
         "licences": _licences(soup),
         "notes": [markdown(note, 600) for note in soup.notes],
-        "citations": sorted({CITATIONS[p] for p in (recipe.paper, "arXiv:2203.05482") if p in CITATIONS}),
+        "citations": sorted({CITATIONS[p] for p in (recipe.paper, merge.paper, "arXiv:2203.05482") if p in CITATIONS}),
         "versions": ", ".join(f"{name} {version(name)}" for name in VERSIONS),
         "backend": images.backend if images else None,
         "hfsoup": __version__,
@@ -207,12 +194,25 @@ def _about(soup: Soup, names: list[str]) -> Iterator[str]:
         )
     if soup.options.processor_from:
         yield f"Image processor: that of {names[family.processed_by]}, for every score and for this model."
+    if family.base:
+        yield from _rooted(soup, family.base)
     if family.dropped:
         yield f"Tensors that the classifier does not have were left out: {markdown(listed(family.dropped, 6), 600)}."
     if family.dtypes:
         yield f"The ingredients' weights are stored in {' and '.join(FLOAT_NAMES[dtype] for dtype in family.dtypes)}."
     if family.skipped:
         yield f"Given, but unlike the others and left out: {', '.join(_name(i) for i, _ in family.skipped)}."
+
+
+def _rooted(soup: Soup, base: Base) -> Iterator[str]:
+    """The base, and what of it is in the soup."""
+    share = f" It weighs {soup.mix.base:g} beside the ingredients." if soup.mix.base else ""
+    revision, name = base.ingredient.source.revision, _name(base.ingredient)
+    commit = f" at commit `{revision}`" if revision else ", a local folder"
+    yield f"Base, which the ingredients were fine-tuned from: {name}{commit}.{share}"
+    if base.lacking:
+        names = markdown(listed(base.lacking, 6), 600)
+        yield f"Averaged over the ingredients alone, for the base has none that fit: {names}."
 
 
 def _licences(soup: Soup) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Scorer:
 
     def _modes(self, mix: Mix) -> tuple[str, ...]:
         """How a mix is scored. One ingredient alone stays as it is: nothing was averaged that needs new statistics."""
-        if self._calibration is None or len(mix.members) == 1:
+        if self._calibration is None or mix.alone:
             return (AVERAGE,)
         return (AVERAGE, RECALIBRATE) if self._bn == "auto" else (self._bn,)
 
@@ -136,7 +136,7 @@ class Scorer:
 
     def _order(self, mix: Mix, split: Split) -> NDArray[np.int64]:
         """The order in which `mix` sees the images: the hardest first once every ingredient was seen alone."""
-        if len(mix.members) == 1 or not self._metric.counts:
+        if mix.alone or not self._metric.counts:
             return np.arange(len(split))
         if split.fingerprint not in self._orders:
             size = len(self._averager.family)
@@ -154,7 +154,10 @@ class Scorer:
 
     def _key(self, mix: Mix, **depends: Any) -> str:
         averager = self._averager
-        place = {"merge": averager.merge.name, "dtype": averager.dtype, "device": self._world.device.type}
+        merge = averager.merge
+        # One ingredient alone is the same whatever the merge, and the mean is told nothing.
+        told = None if merge.name == "mean" else [merge.origin, averager.density, vars(averager.settings)]
+        place = {"merge": merge.name, "told": told, "dtype": averager.dtype, "device": self._world.device.type}
         return mix_key(averager.family, mix, **place, **depends)
 
     def _kept(

@@ -75,7 +75,7 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
     Args:
         family: its ingredients, known by the hashes of their files, the order of their classes, the config, the tensors
             with their dtypes, and the reference where every mix keeps tensors of it.
-        mix: the coefficients.
+        mix: the coefficients, and the base's share; the base is known by its hashes too.
         depends: everything else that it depends on, as JSON values.
     """
     members = [
@@ -83,9 +83,11 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
     ]
     tensors = hashlib.sha256(repr(sorted((spec.name, spec.dtype) for spec in family.tensors)).encode()).hexdigest()
     kept = [sorted(family.kept), [w.sha256 for w in family.reference.weights]] if family.kept else None
+    root = family.base
+    base = root and [mix.base, [w.sha256 for w in root.ingredient.weights], root.names, root.order]
     config = {k: v for k, v in family.config.items() if k not in SILENT}
     versions = {name: version(name) for name in LIBRARIES}
     text = json.dumps(
-        [members, tensors, kept, config, len(family.labels), versions, depends], sort_keys=True, default=str
+        [members, tensors, kept, base, config, len(family.labels), versions, depends], sort_keys=True, default=str
     )
     return hashlib.sha256(text.encode()).hexdigest()

@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hfsoup import __version__
 from hfsoup.again import config
 from hfsoup.errors import SoupError
+from hfsoup.merges import MERGES
+from hfsoup.recipes import RECIPES
+from hfsoup.registry import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,24 +65,26 @@ class ScoreRecord(_Strict):
     total: int
 
 
-class BaseRecord(_Strict):
-    """What an adapter was put on: where it was, and its weight files."""
+class PlaceRecord(_Strict):
+    """A checkpoint: where it was, and its weight files."""
 
     id: Text
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
     files: list[FileRecord]
 
 
-class IngredientRecord(_Strict):
-    """An ingredient: where it was, its files, coefficient, order of classes and own score, and an adapter's base."""
+class PinnedRecord(PlaceRecord):
+    """A checkpoint with its coefficient. The base's is its share beside the merge."""
 
-    id: Text
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
-    files: list[FileRecord]
     coefficient: float
+
+
+class IngredientRecord(PinnedRecord):
+    """An ingredient, with the order of its classes, its own score, and what it was put on if it is an adapter."""
+
     order: list[int] | None
     score: ScoreRecord | None
-    base: BaseRecord | None = None
+    base: PlaceRecord | None = None
 
 
 class SplitRecord(_Strict):
@@ -161,6 +166,7 @@ class Lock(_Strict):
     patterns: list[Text]
     config: Annotated[str, Field(max_length=1 << 20)] | None = None
     ingredients: Annotated[list[IngredientRecord], Field(min_length=1)]
+    base: PinnedRecord | None = None
     dataset: DatasetRecord | None
     batch_norm: BatchNormRecord | None
     trace: list[DecisionRecord]
@@ -192,13 +198,14 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         patterns=list(soup.patterns),
         config=config(soup),
         ingredients=[_ingredient(*row) for row in rows],
+        base=PinnedRecord(**_pinned(family.base.ingredient), coefficient=soup.mix.base) if family.base else None,
         dataset=_dataset(soup),
         batch_norm=_batch_norm(soup),
         trace=[DecisionRecord(**decision) for decision in soup.decisions()],
         score=_score(soup.selection),
         test=_test(soup),
         files=files,
-        versions={name: version(name) for name in LIBRARIES},
+        versions={name: version(name) for name in LIBRARIES} | _plug_ins(soup.options),
         adapter=adapter_record(soup.adapter),
     )
 
@@ -207,6 +214,12 @@ def adapter_record(adapter: Truncated | None) -> AdapterRecord | None:
     """The record of a truncation."""
     a = adapter
     return AdapterRecord(rank=a.rank, error=a.error, worst=a.worst, layer=a.layer) if a else None
+
+
+def _plug_ins(options: Options) -> dict[str, str]:
+    """The packages that recipe and merge come from, where those are not hfsoup, with their versions."""
+    origins = {RECIPES.get(options.chosen_recipe).origin, MERGES.get(options.merge).origin} - {OWN}
+    return {name: found for name, _, found in (origin.partition(" ") for origin in sorted(origins))}
 
 
 def read(folder: Path, *, where: str) -> Lock:
@@ -240,19 +253,19 @@ def begun_by(folder: Path, patterns: tuple[str, ...], options: Options) -> bool:
 def _ingredient(
     ingredient: Ingredient, coefficient: float, order: tuple[int, ...] | None, score: Score | None
 ) -> IngredientRecord:
-    adapter, base = ingredient.adapter, None
-    if adapter:
-        source = adapter.base.source
-        base = BaseRecord(id=source.id, revision=source.revision, files=_files(adapter.base.weights))
+    adapter = ingredient.adapter
     return IngredientRecord(
-        id=ingredient.id,
-        revision=ingredient.source.revision,
-        files=_files(ingredient.files),
+        **_pinned(ingredient),
         coefficient=coefficient,
         order=list(order) if order else None,
         score=_score(score),
-        base=base,
+        base=PlaceRecord(**_pinned(adapter.base)) if adapter else None,
     )
+
+
+def _pinned(ingredient: Ingredient) -> dict[str, Any]:
+    files = [FileRecord(name=w.name, size=w.size, sha256=w.sha256) for w in ingredient.files]
+    return {"id": ingredient.id, "revision": ingredient.source.revision, "files": files}
 
 
 def _files(weights: Iterable[WeightFile]) -> list[FileRecord]:

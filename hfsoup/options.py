@@ -9,6 +9,7 @@ from typing import Any
 
 from hfsoup.errors import UsageError
 from hfsoup.searching import Rules
+from hfsoup.settings import Settings
 from hfsoup.types import Request
 
 SILENT, RECORDED = ("resume", "device"), ("license", "as_adapter")
@@ -31,6 +32,18 @@ class Options:
         None, "Search", "which ingredients go in: see `hfsoup recipes` [greedy with data, else uniform]"
     )
     merge: str = _option("mean", "Search", "how their weights become one: see `hfsoup recipes`")
+    base: str | None = _option(
+        None,
+        "Search",
+        "the model that the ingredients started from, where recipe or merge need it [as their cards say]",
+    )
+    scale: float | None = _option(
+        None, "Search", "λ of the task vectors: of their sum [1 / ingredients], for ties of their mean [1]"
+    )
+    density: float | None = _option(
+        None, "Search", "the share of a task vector to keep [ties 0.2, dare 0.5, breadcrumbs 0.1]"
+    )
+    outliers: float = _option(0.01, "Search", "for breadcrumbs: the share of the largest changes to leave out")
     passes: int = _option(1, "Search", "how often greedy and pruned go over the ingredients")
     accept: str = _option(">=", "Search", "keep a change that scores '>=' or '>' what there was")
     margin: float = _option(0.0, "Search", "keep a change only if its paired gain is this many standard errors")
@@ -51,7 +64,7 @@ class Options:
     processor_from: str | None = _option(
         None, "Search", "the ingredient whose image processor is the soup's, where they differ [all must agree]"
     )
-    seed: int = _option(0, "Search", "the order of greedy-random")
+    seed: int = _option(0, "Search", "the order of greedy-random, and what dare drops")
     dataset: str | None = _option(None, "Data", "a dataset on the Hub, or a local folder or file")
     dataset_config: str | None = _option(None, "Data", "which configuration of the dataset")
     split: str | None = _option(None, "Data", "the split that selects [validation]")
@@ -110,6 +123,7 @@ class Options:
         if self.dataset is None and (self.min_score is not None or self.margin):
             raise UsageError("a floor or a margin needs scores", hint="--dataset ORG/NAME")
         self.rules()
+        self.settings()
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> Options:
@@ -145,6 +159,10 @@ class Options:
             _numbers(self.weights),
             self.temperature,
         )
+
+    def settings(self) -> Settings:
+        """What the merge is told."""
+        return Settings(self.scale, self.density, self.outliers, self.seed)
 
     def request(self) -> Request:
         """What is asked of the dataset."""

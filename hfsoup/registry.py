@@ -1,21 +1,25 @@
-"""Named things found one a file: recipes and merges."""
+"""Named things found one a file: recipes and merges, hfsoup's own and those of installed plug-ins."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Generic, TypeVar
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hfsoup.errors import UsageError
+from hfsoup.names import flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hfsoup.searching import Rules
 
-F = TypeVar("F")
+F = TypeVar("F", bound="Callable[..., Any]")
+OWN = "hfsoup"
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,9 @@ class Entry(Generic[F]):
     """A function under its name, with the paper that defines it and one line that says what it does.
 
     `evaluations` gives the most mixes that a recipe scores of k ingredients under given rules; None where unknown.
+    `needs_base` asks for the model that the ingredients were fine-tuned from, `density` is the share of a task vector
+    that a merge keeps unless it is told otherwise, and `origin` is the package that the function comes from, with its
+    version where it is a plug-in.
     """
 
     name: str
@@ -31,14 +38,23 @@ class Entry(Generic[F]):
     summary: str
     needs_data: bool
     elementwise: bool
+    needs_base: bool
+    density: float
+    origin: str
     evaluations: Callable[[int, Rules], int] | None = None
 
 
 class Registry(Generic[F]):
-    """Entries of one kind; the modules of `package` are imported the first time one is asked for."""
+    """Entries of one kind; the modules of `package` are imported the first time one is asked for.
+
+    Plug-ins are the entry points of the group `package`: modules that register what they bring when they are imported.
+    They are imported the first time that a name is asked for which hfsoup does not have, or all are listed. What went
+    wrong with one is in `broken`, a text for each.
+    """
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind, self.package = kind, package
+        self.broken: list[str] = []
         self._entries: dict[str, Entry[F]] = {}
 
     def register(
@@ -49,30 +65,71 @@ class Registry(Generic[F]):
         summary: str,
         needs_data: bool = True,
         elementwise: bool = True,
+        needs_base: bool = False,
+        density: float = 1.0,
         evaluations: Callable[[int, Rules], int] | None = None,
     ) -> Callable[[F], F]:
-        """Decorate a function to be known as `name`."""
+        """Decorate a function to be known as `name`.
+
+        Raises:
+            UsageError: something else has that name.
+        """
 
         def keep(function: F) -> F:
-            self._entries[name] = Entry(name, function, paper, summary, needs_data, elementwise, evaluations)
+            home = _root(function.__module__)
+            taken = self._entries.get(name) if home == OWN or self._own else None
+            if taken is not None and taken.function.__module__ != function.__module__:
+                raise UsageError(f"the {self.kind} {flat(name)} is there already, from {taken.origin}")
+            self._entries[name] = Entry(
+                name, function, paper, summary, needs_data, elementwise, needs_base, density, home, evaluations
+            )
             return function
 
         return keep
 
     @cached_property
-    def _all(self) -> dict[str, Entry[F]]:
+    def _own(self) -> bool:
+        """Import hfsoup's own entries, once."""
         package = importlib.import_module(self.package)
         for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
             importlib.import_module(f"{self.package}.{module}")
-        return dict(sorted(self._entries.items()))
+        return True
+
+    @cached_property
+    def _foreign(self) -> bool:
+        """Import the plug-ins, once."""
+        for point in sorted(entry_points(group=self.package), key=lambda point: (point.name, point.value)):
+            self._load(point)
+        return True
+
+    def _load(self, point: EntryPoint) -> None:
+        """Import one plug-in, in a thread of its own: whatever a foreign package raises stays there."""
+        before, origin = dict(self._entries), f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+        with ThreadPoolExecutor(1) as pool:
+            error = pool.submit(point.load).exception()
+        if error is not None:
+            self._entries = before
+            said = flat(f"{type(error).__name__}: {error}")
+            self.broken.append(f"the plug-in {flat(origin)} does not work and is left out: {said}")
+        for name, entry in self._entries.items():
+            if entry.origin == _root(point.module):
+                self._entries[name] = replace(entry, origin=origin)
 
     def get(self, name: str) -> Entry[F]:
         """The entry called `name`; an unknown name is an error that lists the known ones."""
-        if name not in self._all:
-            raise UsageError(
-                f"there is no {self.kind} called {name!r}; known: {', '.join(self._all)}", hint="hfsoup recipes"
-            )
-        return self._all[name]
+        found = self._entries.get(name) if self._own else None
+        if (found is None or found.origin != OWN) and self._foreign:
+            found = self._entries.get(name)
+        if found is None:
+            what = f"there is no {self.kind} called {name!r}; known: {', '.join(sorted(self._entries))}"
+            raise UsageError("\n  ".join([what, *self.broken]), hint="hfsoup recipes")
+        return found
 
     def __iter__(self) -> Iterator[Entry[F]]:
-        return iter(self._all.values())
+        known = self._own and self._foreign
+        return iter([self._entries[name] for name in sorted(self._entries)] if known else ())
+
+
+def _root(module: str) -> str:
+    """The package that a module is in."""
+    return module.partition(".")[0]

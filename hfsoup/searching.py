@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, sqrt
 from typing import TYPE_CHECKING
 
 from hfsoup.errors import SoupError, UsageError
-from hfsoup.types import Decision, Mix, Score, accepts
+from hfsoup.types import Decision, Mix, Score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -158,3 +158,18 @@ class Search:
 
     def _above_floor(self, score: Score) -> bool:
         return self.rules.min_score is None or score.value >= self.rules.min_score
+
+
+def accepts(*, candidate: Score, incumbent: Score, rule: str, margin: float) -> bool:
+    """Whether `candidate` may replace `incumbent`.
+
+    `rule` is `>=` (the papers) or `>`. With a margin z > 0 the paired gain must also reach z·√(n01 + n10), where n01
+    and n10 count the images on which exactly one of the two is right.
+    """
+    gain = candidate.key - incumbent.key
+    if gain < 0 or (rule == ">" and gain == 0):
+        return False
+    if margin == 0:
+        return True
+    differing = int.from_bytes(candidate.hits, "big") ^ int.from_bytes(incumbent.hits, "big")
+    return gain >= margin * sqrt(differing.bit_count())

@@ -69,10 +69,11 @@ class Soup:
 
     @property
     def used(self) -> tuple[Ingredient, ...]:
-        """The ingredients whose weights are in the soup, the reference among them where only its head is."""
-        members = self.mix.members
+        """The ingredients whose weights are in the soup, the reference where only its head is, and the base last."""
+        members, base = self.mix.members, self.family.base
         places = (0, *members) if self.family.kept and 0 not in members else members
-        return tuple(self.family.ingredients[i] for i in places)
+        rooted = (base.ingredient,) if base and not self.mix.alone else ()
+        return (*(self.family.ingredients[i] for i in places), *rooted)
 
     @property
     def score(self) -> float | None:
@@ -109,7 +110,8 @@ class Soup:
         target, dtype = Path(folder), self.options.stored_dtype
         if (hashes := self._there(target)) is not None:
             return replace(self, path=target, hashes=hashes)
-        with staged(target, overwrite=overwrite) as stage, Averager(self.family, self.options.merge, dtype) as averager:
+        averaged = Averager(self.family, self.options.merge, dtype, self.options.settings())
+        with staged(target, overwrite=overwrite) as stage, averaged as averager:
             if self.adapter:
                 hashes = write_adapter(self.adapter, stage)
             else:
@@ -178,6 +180,13 @@ class Soup:
             for d in self.trace
         ]
 
+    def _base(self) -> dict[str, Any]:
+        """The base, where one has a part in the soup."""
+        if self.family.base is None:
+            return {}
+        base = self.family.base.ingredient
+        return {"base": {"id": base.id, "revision": base.source.revision, "weight": self.mix.base}}
+
     def to_json(self) -> dict[str, Any]:
         """The one object that `--json` writes."""
         c, best, a = self.comparison, self.best, self.adapter
@@ -191,6 +200,7 @@ class Soup:
                 {"id": i.id, "revision": i.source.revision, "score": s and s.value, "weight": w, "used": w != 0}
                 for i, w, s in weights
             ],
+            **self._base(),
             "trace": self.decisions(),
             "soup": {
                 "score": self.score,

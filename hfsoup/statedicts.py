@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.average import combine
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.combining import STATISTICS, Root, combine
 from hfsoup.errors import MismatchError, UsageError
-from hfsoup.merges import MERGES
+from hfsoup.merges import EMPTY, MERGES, Array, Context
 from hfsoup.recipes import RECIPES
 from hfsoup.searching import Rules, Search
+from hfsoup.settings import Settings
 from hfsoup.tensorfile import TensorFile
+from hfsoup.trimming import Cuts
 from hfsoup.types import Decision, Mix, Score
 
 if TYPE_CHECKING:
@@ -29,12 +34,11 @@ class Found:
     trace: tuple[Decision, ...]
     score: float | None
     _mix: Mix = field(repr=False)
-    _ingredients: Sequence[StateDict] = field(repr=False)
-    _merge: str = field(repr=False)
+    _pot: _Pot = field(repr=False)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The average itself."""
-        return _combined(self._ingredients, self._mix, self._merge)
+        return self._pot.combined(self._mix)
 
 
 def search(
@@ -43,6 +47,7 @@ def search(
     *,
     score: Callable[[dict[str, torch.Tensor]], float] | None = None,
     merge: str = "mean",
+    base: StateDict | str | Path | None = None,
     unwrap: bool = False,
     **rules: Any,
 ) -> Found:
@@ -55,16 +60,20 @@ def search(
         score: how good a state dict is, higher is better; asked once per distinct mix of ingredients. It gets a state
             dict of its own.
         merge: the name of a merge.
+        base: what the ingredients started from, where recipe or merge need it; tensors that it lacks, or has in another
+            shape, are averaged.
         unwrap: follow a lone `state_dict` key in a pickled file.
-        rules: accept, passes, seed, min_score, max_ingredients, keep_best, last, decay, weights, temperature.
+        rules: accept, passes, seed, min_score, max_ingredients, keep_best, last, decay, weights, temperature, and for
+            the merge scale, density, outliers.
 
     Raises:
         UsageError: an unknown recipe, merge or rule.
         MismatchError: the state dicts differ in names, shapes or dtypes.
     """
     found = RECIPES.get(recipe)
-    MERGES.get(merge)
-    known = set(Rules.__dataclass_fields__) - {"margin"}
+    if base is None and (needing := next((e for e in (found, MERGES.get(merge)) if e.needs_base), None)):
+        raise UsageError(f"{needing.name} needs what the ingredients started from", hint="base=STATE_DICT")
+    known = {*Rules.__dataclass_fields__, *Settings.__dataclass_fields__} - {"margin"}
     if unknown := sorted(set(rules) - known):
         raise UsageError(f"there is no rule {unknown[0]!r}; known: {', '.join(sorted(known))}")
     if not ingredients:
@@ -74,13 +83,17 @@ def search(
     for name, other in zip(names[1:], loaded[1:], strict=True):
         _same(names[0], loaded[0], name, other)
 
-    def value(mix: Mix, _: float | None = None) -> Score:
-        return Score(float(score(_combined(loaded, mix, merge)))) if score else Score(0.0)
+    start = _load(base, unwrap) if isinstance(base, (str, Path)) else base
+    pot = _Pot(loaded, merge, start, Settings(**{n: v for n, v in rules.items() if n in Settings.__dataclass_fields__}))
 
-    walk = Search(names, value if score else None, Rules(**rules))
+    def value(mix: Mix, _: float | None = None) -> Score:
+        return Score(float(score(pot.combined(mix)))) if score else Score(0.0)
+
+    obeyed = Rules(**{name: rule for name, rule in rules.items() if name in Rules.__dataclass_fields__})
+    walk = Search(names, value if score else None, obeyed)
     mix = found.function(walk)
     value_found = walk.score(mix).value if score else None
-    return Found(mix.coefficients, tuple(walk.trace), value_found, mix, loaded, merge)
+    return Found(mix.coefficients, tuple(walk.trace), value_found, mix, pot)
 
 
 def _load(path: str | Path, unwrap: bool) -> StateDict:
@@ -106,18 +119,49 @@ def _same(first_name: str, first: StateDict, name: str, other: StateDict) -> Non
             raise MismatchError(what, where=f"{name}, tensor {key}")
 
 
-def _combined(ingredients: Sequence[StateDict], mix: Mix, merge: str) -> dict[str, torch.Tensor]:
-    """The merge of the members, tensor by tensor, each in its ingredients' dtype."""
-    import torch
+class _Pot:
+    """State dicts, and all that says how they become one."""
 
-    weights = [mix.coefficients[i] for i in mix.members]
+    def __init__(
+        self, ingredients: Sequence[StateDict], merge: str, base: StateDict | None, settings: Settings
+    ) -> None:
+        self._ingredients, self._merge, self._base, self._settings = ingredients, merge, base, settings
+        self._density = settings.density or MERGES.get(merge).density
+        self._cuts = Cuts(self._task, self._density)
 
-    def read(name: str) -> list[Any]:
-        tensors = [ingredients[i][name].detach().cpu() for i in mix.members]
-        return [(t.float() if t.dtype == torch.bfloat16 else t).numpy() for t in tensors]
+    def combined(self, mix: Mix) -> dict[str, torch.Tensor]:
+        """The merge of the members, tensor by tensor, each in its ingredients' dtype."""
+        import torch
 
-    result = {}
-    for name, like in ingredients[0].items():
-        combined = combine(name, read, weights, merge, floats=like.is_floating_point())
-        result[name] = torch.from_numpy(combined.copy()).to(like.dtype).reshape(like.shape)
-    return result
+        weights, told = [mix.coefficients[i] for i in mix.members], self._settings
+        context = Context("", mix.members, EMPTY, told.scale, self._density, told.outliers, told.seed, self._cuts)
+        root = Root(self._start, mix.base)
+
+        def read(name: str) -> list[Any]:
+            return [_array(self._ingredients[i][name]) for i in mix.members]
+
+        result = {}
+        for name, like in self._ingredients[0].items():
+            told_name, floats = replace(context, name=name), like.is_floating_point()
+            found = combine(name, read, weights, self._merge, floats=floats, root=root, context=told_name)
+            result[name] = torch.from_numpy(found.copy()).to(like.dtype).reshape(like.shape)
+        return result
+
+    def _start(self, name: str) -> NDArray[Any] | None:
+        """The base's tensor, if it has one of this name and shape, of floats."""
+        found = self._base.get(name) if self._base else None
+        fits = found is not None and found.is_floating_point() and found.shape == self._ingredients[0][name].shape
+        return _array(found) if fits else None
+
+    def _task(self, i: int) -> Iterator[Array]:
+        """The task vector of one ingredient, tensor by tensor; statistics of activations left out."""
+        for name, tensor in self._ingredients[i].items():
+            start = None if name.endswith(STATISTICS) else self._start(name)
+            if start is not None:
+                yield np.subtract(_array(tensor), start, dtype=np.float64)
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    values = tensor.detach().cpu()
+    found: NDArray[Any] = (values if str(values.dtype) != "torch.bfloat16" else values.float()).numpy()
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import fsum, sqrt
+from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +157,20 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Base:
+    """The model that the ingredients were fine-tuned from.
+
+    `names` are its own names of the family's tensors that it has in the same shape and for the same classes, `lacking`
+    the floats among the others; `order` takes the reference's class c to its row, None where the order is the same.
+    """
+
+    ingredient: Ingredient
+    names: dict[str, str]
+    lacking: tuple[str, ...] = ()
+    order: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Family:
     """Ingredients that may be averaged, in the order given; the first one is the reference.
 
@@ -164,7 +178,8 @@ class Family:
     `heads` names the tensors whose axis runs over the classes; `shards` are the reference's tensors, file by file, with
     the dtype of the soup. `kept` are tensors that are the reference's own in every mix; `processed_by` is the index of
     the ingredient whose image processor is the soup's. `dropped` are tensors that the classifier does not have,
-    `dtypes` the float types where ingredients differ in them, and `skipped` those left out, each with the reason.
+    `dtypes` the float types where ingredients differ in them, `skipped` those left out, each with the reason. `base` is
+    there where recipe or merge need it.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -178,6 +193,7 @@ class Family:
     dropped: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
     skipped: tuple[tuple[Ingredient, str], ...] = ()
+    base: Base | None = None
 
     @property
     def processing(self) -> Ingredient:
@@ -205,9 +221,13 @@ class Family:
 
 @dataclass(frozen=True)
 class Mix:
-    """One coefficient per ingredient of the family, in its order; 0 for what is left out."""
+    """One coefficient per ingredient of the family, in its order, 0 for what is left out; `base` is the base's share.
+
+    The model is (1 − base) times the merge of the ingredients plus base times the base.
+    """
 
     coefficients: tuple[float, ...]
+    base: float = 0.0
 
     @classmethod
     def of(cls, members: tuple[int, ...], size: int) -> Mix:
@@ -231,6 +251,11 @@ class Mix:
     def members(self) -> tuple[int, ...]:
         """Indices of the ingredients that take part."""
         return tuple(i for i, c in enumerate(self.coefficients) if c)
+
+    @property
+    def alone(self) -> bool:
+        """Whether this is one ingredient, as it is."""
+        return len(self.members) == 1 and not self.base
 
 
 @dataclass(frozen=True)
@@ -313,18 +338,3 @@ class Request:
     revision: str | None = None
     skip_bad_images: bool = False
     calibration_split: str | None = None
-
-
-def accepts(*, candidate: Score, incumbent: Score, rule: str, margin: float) -> bool:
-    """Whether `candidate` may replace `incumbent`.
-
-    `rule` is `>=` (the papers) or `>`. With a margin z > 0 the paired gain must also reach z·√(n01 + n10), where n01
-    and n10 count the images on which exactly one of the two is right.
-    """
-    gain = candidate.key - incumbent.key
-    if gain < 0 or (rule == ">" and gain == 0):
-        return False
-    if margin == 0:
-        return True
-    differing = int.from_bytes(candidate.hits, "big") ^ int.from_bytes(incumbent.hits, "big")
-    return gain >= margin * sqrt(differing.bit_count())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING
 from hfsoup.adapterfiles import CONFIG
 from hfsoup.again import settled, text
 from hfsoup.average import Averager
+from hfsoup.base import with_roots
 from hfsoup.check import check
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.hashing import file_hash
 from hfsoup.hub import told
 from hfsoup.lock import (
     NAME,
-    BaseRecord,
     DatasetRecord,
     FileRecord,
     IngredientRecord,
     Lock,
+    PinnedRecord,
+    PlaceRecord,
     ScoreRecord,
     adapter_record,
     read,
@@ -84,17 +86,21 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
         if public_key:
             verify_signature(folder, public_key)
     with watch.stage("Pulling the ingredients"):
-        ingredients = pull([_source(i) for i in record.ingredients])
-        _hold(place, _ingredient_differences(record, ingredients))
+        pinned = [*record.ingredients, *([record.base] if record.base else [])]
+        found = pull([_source(i) for i in pinned])
+        _hold(place, _ingredient_differences(pinned, found))
+        ingredients, base = found[: len(record.ingredients)], found[len(record.ingredients) :]
         options = Options.of(dict(record.options))
         # What did not fit was left out of the record, so all that is in it must fit.
         on_mismatch = "backbone-only" if options.on_mismatch == "backbone-only" else "error"
         family = check(
             ingredients, exact=bool(options.dataset), on_mismatch=on_mismatch, processor_from=options.processor_from
         )
-    mix = Mix(tuple(i.coefficient for i in record.ingredients))
+        if base:
+            family = with_roots(family, base[0])
+    mix = Mix(tuple(i.coefficient for i in record.ingredients), record.base.coefficient if record.base else 0.0)
     with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:
-        with Averager(family, record.merge, options.stored_dtype) as averager:
+        with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
             statistics = record.batch_norm.arrays() if record.batch_norm else {}
             if options.as_adapter:
                 may_be_adapter(family, "average")
@@ -108,16 +114,17 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
     return Verified(folder, hashes, _scores_again(place, family, mix, record, options, watch) if scores else {})
 
 
-def _source(record: IngredientRecord) -> Source:
-    """Where an ingredient was when it was baked, and its base."""
-    if record.base is None:
+def _source(record: PinnedRecord) -> Source:
+    """Where an ingredient was when it was baked, and an adapter's base."""
+    under = record.base if isinstance(record, IngredientRecord) else None
+    if under is None:
         return _place(record)
-    if record.revision and not record.base.revision:
+    if record.revision and not under.revision:
         raise SoupError("an adapter on the Hub has no base in a local folder", where=record.id)
-    return replace(_place(record), base=_place(record.base))
+    return replace(_place(record), base=_place(under))
 
 
-def _place(record: IngredientRecord | BaseRecord) -> Source:
+def _place(record: PlaceRecord) -> Source:
     """A repository at its commit, or a local folder."""
     if record.revision:
         return pin(record.id, record.revision)
@@ -146,19 +153,21 @@ def _config_differences(record: Lock) -> Iterator[str]:
     """A config that would bake something else than the record says."""
     local = record.dataset is not None and record.dataset.revision is None
     names = [(ingredient.id, ingredient.revision) for ingredient in record.ingredients]
+    base = (record.base.id, record.base.revision) if record.base else None
     elsewhere = record.dataset is None and record.score is not None
     coefficients = [ingredient.coefficient for ingredient in record.ingredients]
     options = settled(Options.of(dict(record.options)), coefficients, elsewhere=elsewhere)
-    if record.config not in (None, text(names, options, local=local)):
+    if record.config not in (None, text(names, options, local=local, base=base)):
         yield f"{NAME}: its config is not the one of its ingredients and options"
 
 
-def _ingredient_differences(record: Lock, ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
-    for expected, found in zip(record.ingredients, ingredients, strict=True):
+def _ingredient_differences(pinned: Sequence[PinnedRecord], ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
+    for expected, found in zip(pinned, ingredients, strict=True):
         if _known(expected.files) != _known(found.files):
             yield f"ingredient {expected.id}: its weight files are not those that were baked"
-        if expected.base and found.adapter and _known(expected.base.files) != _known(found.adapter.base.weights):
-            yield f"base {expected.base.id} of {expected.id}: its weight files are not those that were baked"
+        under = expected.base if isinstance(expected, IngredientRecord) else None
+        if under and found.adapter and _known(under.files) != _known(found.adapter.base.weights):
+            yield f"base {under.id} of {expected.id}: its weight files are not those that were baked"
 
 
 def _known(files: Iterable[FileRecord | WeightFile]) -> dict[str, str]:
@@ -218,7 +227,7 @@ def _scores_again(
         processor, count = image_processor(family.processing.processor_folder), IMAGES if bn else 0
         images = load_images(request, processor, family.labels, calibrate=count)
         _hold(place, _split_differences(record.dataset, images))
-        with Averager(family, record.merge, options.stored_dtype) as averager:
+        with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
             chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
             mode = RECALIBRATE if bn and bn.statistics else AVERAGE
             scorer = Scorer(

@@ -51,16 +51,18 @@ USER = "kit"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--soak` adds the long proofs and ends with a table of promises."""
+    """`--soak` adds the long proofs and ends with a table of promises, `--oracles` other implementations."""
     parser.addoption("--soak", action="store_true", help="run the long proofs too, and print promise and figure")
+    parser.addoption("--oracles", action="store_true", help="compare with other implementations, which are installed")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long proofs out unless they are asked for."""
-    if not config.getoption("--soak"):
-        long = [item for item in items if item.get_closest_marker("soak")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+    """Leave the long proofs and the other implementations out unless they are asked for."""
+    left_out = [mark for mark in ("soak", "oracles") if not config.getoption(f"--{mark}")]
+    unwanted = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
+    if unwanted:
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if item not in unwanted]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

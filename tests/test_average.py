@@ -17,7 +17,7 @@ from shell import bake, refused
 from transformers import AutoModelForImageClassification
 
 from hfsoup.average import combine
-from hfsoup.merges import MERGES
+from hfsoup.merges import MERGES, PLAIN
 
 
 def expected(folders: list[Path]) -> dict[str, torch.Tensor]:
@@ -209,7 +209,7 @@ def stacks(draw: st.DrawFn) -> list[np.ndarray[Any, Any]]:
 @given(stacks())
 def test_the_mean_is_exact_in_float64(tensors: list[np.ndarray[Any, Any]]) -> None:
     """The mean of float32 tensors of any shape agrees with exactly rounded sums."""
-    found = MERGES.get("mean").function(tensors, [1 / len(tensors)] * len(tensors))
+    found = MERGES.get("mean").function(tensors, [1 / len(tensors)] * len(tensors), PLAIN)
     for at in np.ndindex(*tensors[0].shape):
         assert found[at] == pytest.approx(math.fsum(float(t[at]) for t in tensors) / len(tensors), abs=1e-10)
 
@@ -229,7 +229,7 @@ def test_pooled_variance_is_never_negative(tensors: list[np.ndarray[Any, Any]], 
 def test_inputs_are_never_written_to(tensors: list[np.ndarray[Any, Any]]) -> None:
     """A merge leaves every tensor it is given as it was."""
     before = [t.copy() for t in tensors]
-    MERGES.get("mean").function(tensors, [1 / len(tensors)] * len(tensors))
+    MERGES.get("mean").function(tensors, [1 / len(tensors)] * len(tensors), PLAIN)
     assert all(np.array_equal(a, b) for a, b in zip(before, tensors, strict=True))
 
 

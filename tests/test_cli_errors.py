@@ -42,7 +42,8 @@ def test_a_pattern_that_matches_nothing(pattern: str, code: int, text: str, on_h
     ("words", "text"),
     [
         (["--recipe", "gredy"], "known: greedy, greedy-random, "),
-        (["--merge", "median"], "known: mean"),
+        (["--merge", "median"], "known: breadcrumbs, dare, "),
+        (["--base", "org/start"], "neither recipe nor merge"),
         (["--recipe", "greedy"], "needs data"),
         (["--min-score", "0.5"], "needs scores"),
         (["--margin", "1"], "needs scores"),

@@ -15,6 +15,7 @@ from huggingface_hub import HfApi
 from shell import run
 
 from hfsoup.localhub import LocalHub
+from hfsoup.recipes import RECIPES
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```(shell|python)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
@@ -109,7 +110,7 @@ def test_help_shows_every_option_with_its_words_and_default() -> None:
 @pytest.mark.parametrize(
     ("words", "proposed"),
     [
-        ("hfsoup bake --recipe ", ["greedy", "greedy-random", "latest", "pruned", "uniform", "weighted"]),
+        ("hfsoup bake --recipe ", [entry.name for entry in RECIPES]),
         ("hfsoup bake --recipe pr", ["pruned"]),
         ("hfsoup bake --bn ", ["average", "recalibrate", "auto"]),
     ],

@@ -17,8 +17,8 @@ from shell import bake, refused, run
 
 from hfsoup.errors import SoupError
 from hfsoup.recipes import RECIPES
-from hfsoup.searching import Rules, Search
-from hfsoup.types import Mix, Score, accepts
+from hfsoup.searching import Rules, Search, accepts
+from hfsoup.types import Mix, Score
 
 Set = frozenset[int]
 Scores = Callable[[Set], int]
@@ -151,10 +151,15 @@ def test_counts_are_compared_and_not_rounded_fractions() -> None:
     assert not accepts(candidate=half, incumbent=one_more, rule=">=", margin=0)
 
 
+def rooted(recipe: str, family: Family) -> tuple[str, ...]:
+    """A base for a recipe that needs one."""
+    return ("--base", family.words[-1]) if RECIPES.get(recipe).needs_base else ()
+
+
 @pytest.mark.parametrize("recipe", [entry.name for entry in RECIPES])
 def test_every_recipe_bakes(recipe: str, family: Family, data: Path, alone: Path) -> None:
     """Each recipe makes a soup of each family, with data, whose selection score is that of its own trace."""
-    found = bake(*family.words, "--recipe", recipe, "--dataset", data, "--output", "soup")
+    found = bake(*family.words, "--recipe", recipe, *rooted(recipe, family), "--dataset", data, "--output", "soup")
     assert found["recipe"] == recipe
     assert sum(i["weight"] for i in found["ingredients"]) == pytest.approx(1)
     accepted = [t["score"] for t in found["trace"] if t["accepted"]]
@@ -200,6 +205,7 @@ def test_the_cap_is_hard(vit: Family, data: Path, alone: Path) -> None:
     """--max-ingredients bounds every recipe."""
     for n, entry in enumerate(RECIPES):
         words: list[Any] = ["--recipe", entry.name, "--dataset", data, "--max-ingredients", 2, "--output", f"s{n}"]
+        words += rooted(entry.name, vit)
         assert sum(i["used"] for i in bake(*vit.words, *words)["ingredients"]) <= 2
 
 

@@ -172,20 +172,24 @@ def verify(
 
 @app.command(epilog="Example: hfsoup recipes")
 def recipes() -> None:
-    """List the recipes and merges, with the papers that define them."""
+    """List the recipes and merges, those of plug-ins too, with the papers that define them."""
     from rich.console import Console
     from rich.table import Table
 
+    from hfsoup.cli.closing import plain
+    from hfsoup.cli.screen import Screen
     from hfsoup.merges import MERGES
     from hfsoup.recipes import RECIPES
 
     table = Table(box=None, pad_edge=False)
-    for title in ("kind", "name", "what it does", "paper"):
+    for title in ("kind", "name", "from", "what it does", "paper"):
         table.add_column(title)
-    for entry in (*RECIPES, *MERGES):
-        kind = "recipe" if entry in list(RECIPES) else "merge"
-        table.add_row(kind, entry.name, entry.summary, entry.paper)
+    for registry in (RECIPES, MERGES):
+        for entry in registry:
+            table.add_row(registry.kind, *map(plain, (entry.name, entry.origin, entry.summary, entry.paper)))
     Console().print(table)
+    for text in (*RECIPES.broken, *MERGES.broken):
+        Screen(quiet=False).note(text)
 
 
 @app.command(epilog="Example: hfsoup push soup org/pets-soup --private")

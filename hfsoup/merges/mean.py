@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.merges import Array, merge
+from hfsoup.merges import Array, Context, merge
 
 
 @merge("mean", paper="arXiv:2203.05482", summary="the arithmetic mean, weighted by the mix", needs_data=False)
-def mean(tensors: Iterable[NDArray[Any]], weights: Sequence[float]) -> Array:
+def mean(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:  # noqa: ARG001
     """Sum wᵢθᵢ in float64, one tensor at a time; equal weights are summed first and scaled once."""
     blocks, equal = iter(tensors), len(set(weights)) == 1
     first = next(blocks)

@@ -1,0 +1,139 @@
+"""The model that the ingredients were fine-tuned from: which one it is, and which of its tensors are theirs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hfsoup.check import class_axes
+from hfsoup.datafiles import front_matter
+from hfsoup.errors import MismatchError, SoupError, UsageError
+from hfsoup.names import align, flat, listed, shown
+from hfsoup.pull import pull
+from hfsoup.resolve import resolve
+from hfsoup.single import class_names, inspect, tensor_specs
+from hfsoup.tensorfile import FLOATS
+from hfsoup.types import Base, Family, Ingredient, TensorSpec
+from hfsoup.untrusted import read_json
+
+HINT = "--base ORG/NAME|FOLDER"
+REPO = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
+CARD_LIMIT = 1 << 20
+Notify = Callable[[str], None]
+
+
+def with_base(family: Family, given: str | None, *, why: str, notify: Notify) -> Family:
+    """The family with its base, pinned and on this disk.
+
+    Args:
+        family: the ingredients.
+        given: the base, a name on the Hub or a folder; None takes the one that the ingredients' cards agree on.
+        why: what needs a base, for errors.
+        notify: told of a base that the cards named, and of the tensors that it does not have.
+
+    Raises:
+        UsageError: no base is given and the cards do not agree on one, or several are given.
+        MismatchError: it is no model of the same kind.
+    """
+    name = given or _named(family.ingredients, why)
+    sources = resolve((name,), include_soups=True, notify=notify)
+    if len(sources) > 1:
+        raise UsageError(f"expected one base, found {len(sources)}", where=flat(name), hint=HINT)
+    if given is None:
+        notify(f"the base is {flat(sources[0])}, as the ingredients' cards say")
+    rooted = with_roots(family, pull(sources, notify=notify)[0])
+    if rooted.base and rooted.base.lacking:
+        text = f"the base {flat(sources[0])} has no {listed(rooted.base.lacking, 6)} of the same shape and classes"
+        notify(f"{text}: averaged over the ingredients alone")
+    return rooted
+
+
+def with_roots(family: Family, ingredient: Ingredient) -> Family:
+    """The family with a base whose tensors were found by name: its head counts where it has the same classes.
+
+    Raises:
+        MismatchError: it is of another model type, or has none of the ingredients' tensors.
+    """
+    where = f"{ingredient}, config.json"
+    config = read_json(ingredient.folder / "config.json", where=where)
+    expected, found = family.config.get("model_type"), config.get("model_type")
+    if found != expected:
+        raise MismatchError(f"expected a base of model type {flat(expected)}, found {flat(found)}", where=where)
+    names = _names(family, ingredient)
+    if not names:
+        raise MismatchError("the base has none of the ingredients' tensors", where=str(ingredient), hint=HINT)
+    try:
+        labels = class_names(config, where=where)
+        same = labels == family.labels
+        order = None if same else align(family.labels, labels, where="the ingredients", against=where)
+    except SoupError:
+        heads = class_axes(inspect(family.reference))
+        kept = {name: own for name, own in names.items() if name not in heads}
+        return replace(family, base=_base(family, ingredient, kept, None))
+    if order is None or order == tuple(range(len(order))):
+        return replace(family, base=_base(family, ingredient, names, None))
+    heads = family.heads or class_axes(inspect(family.reference))
+    return replace(family, base=_base(family, ingredient, names, order), heads=heads)
+
+
+def _base(family: Family, ingredient: Ingredient, names: dict[str, str], order: tuple[int, ...] | None) -> Base:
+    lacking = tuple(s.name for s in _merged(family) if s.name not in names)
+    return Base(ingredient, names, lacking, order)
+
+
+def _merged(family: Family) -> list[TensorSpec]:
+    """The tensors that a base could have a part in."""
+    return [s for s in family.tensors if s.dtype in FLOATS and s.name not in family.kept]
+
+
+def _names(family: Family, ingredient: Ingredient) -> dict[str, str]:
+    """Tensors of the family and the base's names of them; a model without a head has them without their first word."""
+    stored: dict[str, TensorSpec] = {}
+    for file in ingredient.weights:
+        stored.update({spec.name: spec for spec in tensor_specs(file.path, f"{ingredient}, {file.name}")})
+    wanted = _merged(family)
+    pairs = {s: s.name for s in wanted if s.name in stored} or {s: s.name.partition(".")[2] for s in wanted}
+    found = {
+        s.name: own
+        for s, own in pairs.items()
+        if own in stored and stored[own].dtype in FLOATS and stored[own].shape == s.shape
+    }
+    return {name: own for name, own in found.items() if _partner(name) in found}
+
+
+def _partner(name: str) -> str:
+    """The tensor that one is of no use without: the other statistic of a batch norm; any other itself."""
+    swapped = {"running_mean": "running_var", "running_var": "running_mean"}
+    last = next((end for end in swapped if name.endswith(end)), "")
+    return name.removesuffix(last) + swapped[last] if last else name
+
+
+def _named(ingredients: Sequence[Ingredient], why: str) -> str:
+    """The repository that every ingredient's card names as its base."""
+    found = {_base_of(ingredient) for ingredient in ingredients}
+    if len(found) > 1 or None in found:
+        named = sorted(name for name in found if name)
+        said = f"their cards name {listed(named, 4)}" if named else "their cards name none"
+        said = f"{said}, and some none" if named and None in found else said
+        raise UsageError(f"{why} needs the model that the ingredients started from; {said}", hint=HINT)
+    name = str(found.pop())
+    if not REPO.fullmatch(name) or Path(name).exists():
+        raise UsageError(f"the ingredients' cards name {shown(name)} as their base, which may be a folder", hint=HINT)
+    return name
+
+
+def _base_of(ingredient: Ingredient) -> str | None:
+    """The one base model in an ingredient's card."""
+    if not ingredient.card.is_file():
+        return None
+    with ingredient.card.open("rb") as file:
+        text = file.read(CARD_LIMIT).decode("utf-8", "replace")
+    try:
+        found = front_matter(text).get("base_model")
+    except ValueError:
+        return None
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    return found if isinstance(found, str) else None

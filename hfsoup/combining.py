@@ -1,0 +1,75 @@
+"""One tensor of every member into one: what goes through the merge, and what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.merges import EMPTY, MERGES, PLAIN, Context
+from hfsoup.merges.mean import mean
+
+Read = Callable[[str], Iterable[NDArray[Any]]]
+STATISTICS = ("running_mean", "running_var")
+
+
+@dataclass(frozen=True)
+class Root:
+    """The base in one mix: the same block of its tensor of a name, None where it has none that fits, and its share."""
+
+    read: Callable[[str], NDArray[Any] | None]
+    share: float = 0.0
+
+
+NO_BASE = Root(lambda _: None)
+
+
+def combine(
+    name: str,
+    read: Read,
+    weights: Sequence[float],
+    merge: str,
+    *,
+    floats: bool,
+    root: Root = NO_BASE,
+    context: Context = PLAIN,
+) -> NDArray[Any]:
+    """One tensor of every member into one.
+
+    Floats go through the merge, except batch-norm statistics: running_mean is averaged and running_var pooled as
+    Σwᵢ(σᵢ² + (μᵢ − μ̄)²), the variance of all that the ingredients saw. Integers are counters: the largest stays. One
+    ingredient alone stays as it is, and what the base lacks is averaged.
+
+    Args:
+        name: the tensor's name.
+        read: gives that tensor, or the same block of it, of every member with a coefficient, and of others by name.
+        weights: the members' coefficients.
+        merge: the name of the merge.
+        floats: whether the tensor holds floats.
+        root: the base, where there is one.
+        context: what the merge may know beside these.
+    """
+    if not floats:
+        largest: NDArray[Any] = np.asarray(np.maximum.reduce(list(read(name))))
+        return largest
+    chosen, base = MERGES.get(merge), root.read(name)
+    share = root.share if base is not None else 0.0
+    shares = [*(w * (1 - share) for w in weights), share] if share else weights
+
+    def everyone(name: str) -> Iterable[NDArray[Any]]:
+        own = root.read(name) if share else None
+        return read(name) if own is None else chain(read(name), [own])
+
+    if name.endswith("running_var"):
+        centres = list(everyone(name.removesuffix("var") + "mean"))
+        centre = mean(centres, shares, context)
+        return mean([v + (m - centre) ** 2 for v, m in zip(everyone(name), centres, strict=True)], shares, context)
+    alone = len(weights) == 1 or (chosen.needs_base and base is None)
+    if alone or merge == "mean" or name.endswith("running_mean"):
+        return mean(everyone(name), shares, context)
+    merged = chosen.function(read(name), weights, replace(context, base=EMPTY if base is None else base))
+    return merged if base is None or not share else (1 - share) * merged + share * base

@@ -1,0 +1,22 @@
+"""The base plus the sum of what each fine-tuning changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hfsoup.merges import Array, Context, added, merge, task_vectors
+
+
+@merge(
+    "task-arithmetic",
+    paper="arXiv:2212.04089",
+    summary="the base plus --scale times the sum of the task vectors θᵢ − θ0",
+    needs_data=False,
+    needs_base=True,
+)
+def task_arithmetic(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
+    """θ0 + λΣτᵢ; without a scale λ = 1/k, which gives the mean."""
+    return added(task_vectors(tensors, context), weights, context)

@@ -1,0 +1,24 @@
+"""Between the base and the fine-tuned model, as far as the selection score says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hfsoup.recipes import recipe
+from hfsoup.searching import Search
+from hfsoup.types import Mix
+
+TENTHS = 10
+
+
+@recipe(
+    "wise-ft",
+    paper="arXiv:2109.01903",
+    summary="all, drawn towards the base as far as scores best, in steps of a tenth",
+    needs_base=True,
+)
+def wise_ft(search: Search) -> Mix:
+    """(1 − α)θ0 + αθ with θ the mix of all and α in 1.0, 0.9 … 0.1; of equal scores the one with the largest α."""
+    tuned = search.mix(search.ranked[: search.cap])
+    mixes = [replace(tuned, base=n / TENTHS) for n in range(TENTHS)]
+    return max(mixes, key=lambda mix: search.score(mix).key)

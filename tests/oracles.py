@@ -1,0 +1,109 @@
+"""Other implementations of the merges, and the small input on which they were recorded in data/merges.json.
+
+`scripts/test --oracles` installs them and compares again; run as a program it writes the record.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+DATA = Path(__file__).parent / "data" / "merges.json"
+SHAPES = {"large": (4, 6), "small": (3, 5)}
+SIZES = {"large": 0.3, "small": 0.01}
+DENSITY, OUTLIERS, SCALE = 0.4, 0.1, 0.3
+State = dict[str, torch.Tensor]
+
+
+def given(count: int = 3) -> tuple[State, list[State]]:
+    """A base and what was made of it: two tensors in float64, the second changed much less than the first."""
+    base, members = {}, [{} for _ in range(count)]
+    for name, shape in SHAPES.items():
+        at = torch.arange(1, shape[0] * shape[1] + 1, dtype=torch.float64)
+        base[name] = torch.cos(0.7 * at).reshape(shape)
+        for n, member in enumerate(members):
+            change = torch.sin(1.3 * at + 0.8 * n) + 0.5 * torch.sin((n + 2) * at)
+            member[name] = base[name] + SIZES[name] * change.reshape(shape)
+    return base, members
+
+
+def mergekit(method: str, base: bool, count: int, **parameters: Any) -> State:
+    """mergekit's merge, tensor by tensor."""
+    from mergekit.merge_methods.api import merge_tensors
+
+    start, members = given(count)
+    states = [start, *members] if base else members
+    index = 0 if base or method == "slerp" else None
+    return {
+        name: merge_tensors([s[name] for s in states], method, parameters=parameters, base_index=index)
+        for name in SHAPES
+    }
+
+
+def fusion_bench_ties() -> State:
+    """fusion-bench's TIES, over all tensors at once."""
+    base, members = given()
+    first = torch.cat([base[name].ravel() for name in SHAPES])
+    tasks = torch.stack([torch.cat([m[name].ravel() for name in SHAPES]) - first for m in members])
+    found = first + _file("method/ties_merging/ties_merging_utils.py").ties_merging(
+        tasks, reset_thresh=100 * DENSITY, merge_func="dis-mean"
+    )
+    sizes = [shape[0] * shape[1] for shape in SHAPES.values()]
+    parts = zip(SHAPES.items(), found.split(sizes), strict=True)
+    return {name: part.reshape(shape) for (name, shape), part in parts}
+
+
+def fusion_bench_slerp() -> State:
+    """fusion-bench's spherical interpolation of two, half way."""
+    _, (a, b) = given(2)
+    slerp = _file("method/slerp/slerp_utils.py").slerp
+    return {name: torch.as_tensor(slerp(0.5, a[name], b[name])) for name in SHAPES}
+
+
+def _file(path: str) -> ModuleType:
+    """One file of fusion-bench: importing all of it would need what it does not install without dependencies."""
+    found = importlib.util.find_spec("fusion_bench")
+    if found is None or not found.submodule_search_locations:
+        raise ImportError("fusion_bench")
+    kinds = ModuleType("fusion_bench.utils.type")
+    kinds.StateDictType = dict  # type: ignore[attr-defined]
+    before = {name: sys.modules.get(name) for name in ("fusion_bench", "fusion_bench.utils", kinds.__name__)}
+    sys.modules.update({name: ModuleType(name) for name in before})
+    sys.modules[kinds.__name__] = kinds
+    spec = importlib.util.spec_from_file_location("foreign", Path(found.submodule_search_locations[0]) / path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, old in before.items():
+        sys.modules.pop(name)
+        if old is not None:
+            sys.modules[name] = old
+    return module
+
+
+ORACLES: dict[str, Callable[[], State]] = {
+    "mergekit linear": lambda: mergekit("linear", False, 3, weight=1.0),
+    "mergekit slerp": lambda: mergekit("slerp", False, 2, t=0.5),
+    "mergekit karcher": lambda: mergekit("karcher", False, 3, max_iter=100, tol=1e-9),
+    "mergekit task_arithmetic": lambda: mergekit("task_arithmetic", True, 3, weight=1.0, **{"lambda": SCALE}),
+    "mergekit ties": lambda: mergekit("ties", True, 3, weight=1.0, density=DENSITY),
+    "mergekit breadcrumbs": lambda: mergekit(
+        "breadcrumbs", True, 3, weight=1.0, density=DENSITY, gamma=OUTLIERS, **{"lambda": SCALE}
+    ),
+    "mergekit model_stock": lambda: mergekit("model_stock", True, 3),
+    "fusion-bench ties": fusion_bench_ties,
+    "fusion-bench slerp": fusion_bench_slerp,
+}
+
+
+if __name__ == "__main__":
+    found = {name: {k: v.ravel().tolist() for k, v in run().items()} for name, run in ORACLES.items()}
+    DATA.write_text(json.dumps(found, indent=1) + "\n")

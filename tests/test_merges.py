@@ -1,0 +1,348 @@
+"""Every merge: against other implementations, with every recipe, with a base, and baked again to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from family import NAMES, Family, accuracy, copy_model, permuted, put_weights, weights
+from huggingface_hub import HfApi
+from oracles import DATA, DENSITY, ORACLES, OUTLIERS, SCALE, given
+from shell import bake, refused, run
+from transformers import ViTForImageClassification, ViTModel
+
+import hfsoup
+from hfsoup.localhub import LocalHub
+from hfsoup.merges import MERGES
+from hfsoup.recipes import RECIPES
+
+ALL = sorted(entry.name for entry in MERGES)
+ROOTED = sorted(entry.name for entry in MERGES if entry.needs_base)
+WITHOUT_DATA = {"uniform": (), "latest": ("--last", 2, "--decay", 0.5), "weighted": ("--weights", "0.5,0.3,0.2")}
+KEPT = sum(a * b for a, b in ((4, 6), (3, 5)))
+RECORDED: dict[str, dict[str, list[float]]] = json.loads(DATA.read_text())
+
+
+def merged(merge: str, count: int = 3, names: tuple[str, ...] = ("large", "small"), **told: Any) -> Any:
+    """The merge of the small input, as hfsoup does it."""
+    base, members = given(count)
+    chosen = [{name: m[name] for name in names} for m in members]
+    return hfsoup.search("uniform", chosen, merge=merge, base=base, **told).state_dict()
+
+
+def apart(merge: str, **told: Any) -> Any:
+    """Each tensor of the small input merged by itself."""
+    return {k: v for name in ("large", "small") for k, v in merged(merge, names=(name,), **told).items()}
+
+
+OURS = {
+    "mergekit linear": lambda: merged("mean"),
+    "mergekit slerp": lambda: merged("slerp", 2),
+    "mergekit karcher": lambda: merged("karcher"),
+    "mergekit task_arithmetic": lambda: merged("task-arithmetic", scale=SCALE),
+    "mergekit ties": lambda: apart("ties", density=DENSITY),
+    "mergekit breadcrumbs": lambda: merged("breadcrumbs", density=DENSITY, outliers=OUTLIERS, scale=SCALE),
+    "mergekit model_stock": lambda: merged("model-stock"),
+    # One element more than its share: that many are at or above the magnitude that it trims at.
+    "fusion-bench ties": lambda: merged("ties", density=(int(DENSITY * KEPT) + 1.5) / KEPT),
+    "fusion-bench slerp": lambda: merged("slerp", 2),
+}
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_a_merge_is_what_others_take_it_for(name: str) -> None:
+    """The numbers are those that mergekit 0.1.5 and fusion-bench 0.2.33 gave for the same input."""
+    found = OURS[name]()
+    for tensor, values in RECORDED[name].items():
+        torch.testing.assert_close(found[tensor].ravel(), torch.tensor(values, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.oracles
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_the_recorded_numbers_are_the_oracles_own(name: str) -> None:
+    """The installed mergekit and fusion-bench still give what was recorded of them."""
+    for tensor, values in ORACLES[name]().items():
+        recorded = torch.tensor(RECORDED[name][tensor], dtype=torch.float64)
+        torch.testing.assert_close(values.double().ravel(), recorded, atol=1e-9, rtol=0)
+
+
+def test_ties_trims_the_whole_ingredient_and_mergekit_each_tensor() -> None:
+    """Where one tensor changed much less than the others, ties leaves it at the base; mergekit moves it."""
+    base, found = given()[0], merged("ties", density=DENSITY)
+    assert found["small"].equal(base["small"])
+    assert not found["large"].equal(base["large"])
+    assert not torch.tensor(RECORDED["mergekit ties"]["small"]).allclose(base["small"].float().ravel())
+
+
+def dropped(state: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Base, task vector and dare's own task vector of one ingredient beside one that changed nothing."""
+    found = hfsoup.search("uniform", [state, {"w": torch.zeros_like(state["w"])}], merge="dare", scale=1.0, **BASED)
+    return state["w"], found.state_dict()["w"], state["w"] != 0
+
+
+BASED: dict[str, Any] = {"density": 0.25, "base": {"w": torch.zeros(100, 100, dtype=torch.float64)}}
+
+
+def test_dare_divides_by_the_density_and_mergekit_keeps_the_sum_of_magnitudes() -> None:
+    """What is kept is τ/d, about d of all; so the sum of magnitudes is only about that of τ."""
+    torch.manual_seed(0)
+    task, found, _ = dropped({"w": torch.randn(100, 100, dtype=torch.float64)})
+    kept = found != 0
+    torch.testing.assert_close(found[kept], 4 * task[kept])
+    assert kept.double().mean() == pytest.approx(0.25, abs=0.02)
+    assert found.abs().sum() != pytest.approx(task.abs().sum().item(), rel=1e-4)
+
+
+@pytest.mark.oracles
+def test_mergekits_dare_keeps_the_sum_of_magnitudes() -> None:
+    """The difference is there: mergekit rescales what it keeps to the sum that was."""
+    from mergekit.merge_methods.api import merge_tensors
+
+    torch.manual_seed(0)
+    task = torch.randn(100, 100, dtype=torch.float64)
+    told = {"weight": 1.0, "density": 0.25}
+    found = merge_tensors([torch.zeros_like(task), task], "dare_linear", parameters=told, base_index=0)
+    assert found.abs().sum().item() == pytest.approx(task.abs().sum().item())
+
+
+def test_dare_draws_for_an_ingredient_and_a_tensor_alike_in_every_mix() -> None:
+    """The seed decides, and an ingredient that joins changes nothing in what another one drops."""
+    torch.manual_seed(0)
+    task, nothing = torch.randn(100, 100, dtype=torch.float64), torch.zeros(100, 100, dtype=torch.float64)
+    states = [{"w": task}, {"w": nothing}, {"w": nothing.clone()}]
+    two, three = (hfsoup.search("uniform", states[:n], merge="dare", **BASED).state_dict()["w"] for n in (2, 3))
+    other = hfsoup.search("uniform", states, merge="dare", seed=1, **BASED).state_dict()["w"]
+    assert (two != 0).equal(three != 0)
+    assert not (other != 0).equal(three != 0)
+
+
+@pytest.mark.parametrize("merge", ALL)
+@pytest.mark.parametrize("recipe", sorted(entry.name for entry in RECIPES))
+def test_every_recipe_goes_with_every_merge(recipe: str, merge: str) -> None:
+    """The state dict found scores what was reported, is finite, and nothing that was given has changed."""
+    base, members = given(4)
+    before = [{k: v.clone() for k, v in state.items()} for state in (base, *members)]
+
+    def score(state: dict[str, torch.Tensor]) -> float:
+        return -float((state["large"] - base["large"] - 0.1).norm())
+
+    found = hfsoup.search(recipe, members, score=score, merge=merge, base=base)
+    assert all(tensor.isfinite().all() for tensor in found.state_dict().values())
+    assert found.score == score(found.state_dict())
+    assert all(a[k].equal(b[k]) for a, b in zip(before, (base, *members), strict=True) for k in a)
+
+
+@pytest.mark.parametrize("merge", ALL)
+def test_one_ingredient_alone_stays_as_it_is(merge: str) -> None:
+    """Whatever a merge trims or drops, a single member is not merged with anything."""
+    assert merged(merge, 1)["large"].equal(given(1)[1][0]["large"])
+
+
+@pytest.mark.parametrize("merge", ROOTED)
+def test_ingredients_that_are_the_base_give_the_base(merge: str) -> None:
+    """No change is no change, however it is scaled."""
+    base, _ = given()
+    found = hfsoup.search("uniform", [base, base, base], merge=merge, base=base, scale=3.0).state_dict()
+    torch.testing.assert_close(found["large"], base["large"], atol=1e-12, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def rooted(vit: Family) -> Any:
+    """Three ViTs, and a fourth as their base."""
+    return [*vit.words[:3]], vit.folders[3]
+
+
+def other_classes(folder: Path, target: Path) -> Path:
+    """A copy for as many classes of other names."""
+    names = {str(n): f"thing {n}" for n in range(len(NAMES))}
+    return copy_model(folder, target, id2label=names, label2id={})
+
+
+@pytest.mark.parametrize("merge", ALL)
+@pytest.mark.parametrize("recipe", sorted(WITHOUT_DATA))
+def test_pairs_without_data_are_verified(rooted: Any, alone: Path, recipe: str, merge: str) -> None:
+    """Each is baked, recorded, and baked again to the same bytes."""
+    words, base = rooted
+    given_base = ("--base", base) if merge in ROOTED else ()
+    found = bake(*words, "--recipe", recipe, *WITHOUT_DATA[recipe], "--merge", merge, *given_base, "--output", "soup")
+    assert ("base" in found) == bool(given_base)
+    done = run("verify", "soup")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "merge"), [("greedy", "ties"), ("pruned", "dare"), ("wise-ft", "mean"), ("wise-ft", "model-stock")]
+)
+def test_pairs_with_data_are_verified(rooted: Any, alone: Path, data: Path, recipe: str, merge: str) -> None:
+    """Scores and bytes come out again, and a second bake takes every score from the journal."""
+    words, base = rooted
+    told = (*words, "--recipe", recipe, "--merge", merge, "--base", base, "--dataset", data)
+    found = bake(*told, "--output", "soup")
+    done = run("verify", "soup", "--scores")
+    assert done.code == 0, done.err
+    again = bake(*told, "--output", "again")
+    assert again["images_forwarded"] == 0
+    assert again["soup"]["sha256"] == found["soup"]["sha256"]
+
+
+def test_what_the_merge_is_told_is_part_of_a_score_s_key(vit: Family, alone: Path, data: Path) -> None:
+    """Another density, seed or base is measured anew; what was measured with the same is not."""
+    words = (*vit.words[:2], "--recipe", "uniform", "--dataset", data, "--merge", "dare")
+    told = [("--base", vit.folders[3]), ("--base", vit.folders[2])]
+    told += [(*told[0], *more) for more in (("--density", 0.25), ("--seed", 1), ("--scale", 0.25))]
+    for n, more in enumerate(told):
+        found = bake(*words, *more, "--output", f"soup-{n}")
+        assert found["images_forwarded"] > 0, more
+    assert bake(*words, *told[0], "--output", "again")["images_forwarded"] == 0
+
+
+def test_a_head_that_is_kept_is_kept_whatever_the_merge(rooted: Any, alone: Path) -> None:
+    """With backbone-only the first one's head is in the soup, and the base has no part in it."""
+    words, base = rooted
+    other = other_classes(Path(words[1]), alone / "other")
+    for merge in ("dare", "slerp"):
+        more = ("--base", base) if merge in ROOTED else ()
+        bake(words[0], other, "--on-mismatch", "backbone-only", "--merge", merge, *more, "--output", merge)
+        kept = weights(Path(words[0]))
+        soup = weights(Path(merge))
+        assert soup["classifier.weight"].equal(kept["classifier.weight"])
+        assert not soup["vit.embeddings.position_embeddings"].equal(kept["vit.embeddings.position_embeddings"])
+        assert run("verify", merge).code == 0
+
+
+def test_the_bytes_do_not_depend_on_blocks_or_threads(
+    rooted: Any, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread or sixteen, large blocks or small ones: dare and ties write the same file."""
+    for merge in ("ties", "dare"):
+        found = set()
+        for threads, block in ((1, 1 << 16), (16, 64)):
+            monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
+            monkeypatch.setattr("hfsoup.average.BLOCK", block)
+            words = (*rooted[0], "--merge", merge, "--base", rooted[1], "--output", f"{merge}-{threads}")
+            found.add(bake(*words)["soup"]["sha256"])
+        assert len(found) == 1, merge
+
+
+def test_wise_ft_is_the_best_of_ten_steps(vit: Family, alone: Path, data: Path, images: Any) -> None:
+    """It stays away from a base that knows nothing; with a better one the soup is the interpolation that it says."""
+    tuned, good = vit.folders[2], vit.folders[0]
+    lost = shutil.copytree(good, alone / "lost")
+    put_weights(lost, {k: torch.zeros_like(v) for k, v in weights(good).items()})
+    words = (tuned, "--recipe", "wise-ft", "--dataset", data)
+    assert bake(*words, "--base", lost, "--output", "one")["base"]["weight"] < 0.5
+    found = bake(*words, "--base", good, "--output", "two")
+    share = found["base"]["weight"]
+    assert share > 0
+    for name, tensor in weights(Path("two")).items():
+        expected = (1 - share) * weights(tuned)[name].double() + share * weights(good)[name].double()
+        torch.testing.assert_close(tensor, expected.float())
+    assert found["soup"]["score"] == pytest.approx(accuracy(Path("two"), images["validation"]))
+    assert f"weighs {share:g} beside" in Path("two/README.md").read_text()
+
+
+def headless(folder: Path, target: Path) -> Path:
+    """The same model without its head, as pre-trained ones are saved: names without `vit.`."""
+    ViTModel.from_pretrained(folder, add_pooling_layer=False).save_pretrained(target)
+    assert "embeddings.cls_token" in weights(target)
+    return target
+
+
+def test_a_base_without_the_head_leaves_the_head_averaged(rooted: Any, alone: Path) -> None:
+    """Its names lack the first word; a note and the card say what was averaged, and the body is merged as ever."""
+    words, base = rooted
+    bare = headless(base, alone / "bare")
+    done = run("bake", *words, "--merge", "task-arithmetic", "--scale", "0.5", "--base", bare, "--output", "soup")
+    assert done.code == 0, done.err
+    assert "has no 'classifier.bias', 'classifier.weight'" in done.err
+    assert "classifier.weight" in Path("soup/README.md").read_text()
+    bake(*words, "--merge", "task-arithmetic", "--scale", "0.5", "--base", base, "--output", "whole")
+    bake(*words, "--output", "mean")
+    soup, whole, mean = (weights(Path(name)) for name in ("soup", "whole", "mean"))
+    for name, tensor in soup.items():
+        assert tensor.equal((mean if name.startswith("classifier") else whole)[name]), name
+    assert run("verify", "soup").code == 0
+
+
+def test_a_base_with_other_classes_has_another_head(rooted: Any, alone: Path) -> None:
+    """The head counts only for the same classes, and by name where they stand in another order."""
+    words, base = rooted
+    told = (*words, "--merge", "ties", "--density", "1", "--base")
+    turned = permuted(base, alone / "turned", [3, 0, 5, 1, 4, 2])
+    straight = bake(*told, base, "--output", "a")["soup"]["sha256"]
+    assert bake(*told, turned, "--output", "b")["soup"]["sha256"] == straight
+    done = run("bake", *told, other_classes(base, alone / "other"), "--output", "c")
+    assert "has no 'classifier.bias', 'classifier.weight'" in done.err
+    assert not weights(Path("c"))["classifier.weight"].equal(weights(Path("a"))["classifier.weight"])
+
+
+def test_statistics_of_batch_norms_are_pooled_whatever_the_merge(resnet: Family, alone: Path) -> None:
+    """Running means and variances are those of the mean, and only wise-ft gives the base a part in them."""
+    words = resnet.words[:3]
+    bake(*words, "--output", "mean")
+    bake(*words, "--merge", "task-arithmetic", "--scale", "1", "--base", resnet.folders[3], "--output", "soup")
+    mean, soup = weights(Path("mean")), weights(Path("soup"))
+    assert all(soup[name].equal(mean[name]) for name in soup if "running_" in name or "num_" in name)
+    assert not any(soup[name].equal(mean[name]) for name in soup if "convolution" in name)
+
+
+def test_the_base_is_found_on_the_cards(on_hub: LocalHub, signed_in: LocalHub, vit: Family, alone: Path) -> None:
+    """Where all cards name one base it is taken, pinned and recorded; where they do not, the error says so."""
+    api = HfApi(token=on_hub.token)
+    copies = []
+    for n in range(2):
+        copies.append(shutil.copytree(vit.folders[n], alone / f"tuned-{n}"))
+        (copies[n] / "README.md").write_text("---\nbase_model: kit/vit-10\n---\n")
+    done = run("bake", *copies, "--merge", "ties", "--output", "soup", "--json", "-")
+    assert done.code == 0, done.err
+    commit = api.model_info("kit/vit-10").sha
+    assert done.json["base"] == {"id": "kit/vit-10", "revision": commit, "weight": 0.0}
+    assert "as the ingredients' cards say" in done.err
+    record = json.loads(Path("soup/soup.json").read_text())
+    assert record["base"]["revision"] == commit
+    assert run("verify", "soup").code == 0
+    (copies[1] / "README.md").write_text("---\nbase_model: kit/vit-1\n---\n")
+    assert "kit/vit-1" in refused("bake", *copies, "--merge", "ties", "--output", "x", code=2)
+    for hostile in ("/etc", "../tuned-1", "tuned-0/model.safetensors", "[a, b]", "{a: b}"):
+        for copy in copies:
+            (copy / "README.md").write_text(f"---\nbase_model: {hostile}\n---\n")
+        assert "--base" in refused("bake", *copies, "--merge", "ties", "--output", "x", code=2)
+
+
+def test_a_base_that_cannot_be_one_is_refused(rooted: Any, resnet: Family, alone: Path) -> None:
+    """Another architecture, several models, none, or one that nothing uses; numbers out of their range too."""
+    words, base = rooted
+    ties = (*words, "--merge", "ties")
+    assert "model type vit, found resnet" in refused("bake", *ties, "--base", resnet.folders[0], code=1)
+    assert "expected one base, found 4" in refused("bake", *ties, "--base", resnet.glob, code=2)
+    assert "--base" in refused("bake", *ties, code=2)
+    assert "neither recipe nor merge" in refused("bake", *words, "--base", base, code=2)
+    assert "density" in refused("bake", *ties, "--base", base, "--density", "0", code=2)
+    assert "outliers" in refused("bake", *ties, "--base", base, "--outliers", "1", code=2)
+    with pytest.raises(hfsoup.SoupError, match="base=STATE_DICT"):
+        hfsoup.search("uniform", [{}], merge="ties")
+
+
+def test_a_base_that_changed_since_or_is_broken_is_named(rooted: Any, alone: Path) -> None:
+    """verify holds the base to its hashes, and NaN in it is an error that names it."""
+    words, base = rooted
+    own = shutil.copytree(base, alone / "own")
+    bake(*words, "--merge", "ties", "--base", own, "--output", "soup")
+    state = weights(own)
+    state["vit.layernorm.bias"][0] = float("nan")
+    put_weights(own, state)
+    assert "not those that were baked" in refused("verify", "soup", code=1)
+    block = refused("bake", *words, "--merge", "task-arithmetic", "--base", own, "--output", "x", code=1)
+    assert "own" in block
+    assert "vit.layernorm.bias" in block
+
+
+def test_a_merged_soup_is_a_model(rooted: Any, alone: Path) -> None:
+    """transformers loads what was written, every tensor of it."""
+    bake(*rooted[0], "--merge", "model-stock", "--base", rooted[1], "--output", "soup")
+    _, info = ViTForImageClassification.from_pretrained("soup", output_loading_info=True)
+    assert not info["missing_keys"]
