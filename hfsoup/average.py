@@ -91,6 +91,11 @@ class Weights:
         block = file.read(spec, begin, count)
         return to_float(block, spec.dtype) if spec.dtype in FLOATS else block
 
+    def stored(self, name: str) -> tuple[str, NDArray[Any]]:
+        """A whole tensor in its shape, as it is stored (bfloat16 as its uint16 bits), and its dtype."""
+        file, spec = self._homes[name]
+        return spec.dtype, file.read(spec, 0, prod(spec.shape)).reshape(spec.shape)
+
     def joined(self, name: str, following: str) -> bool:
         """Whether one tensor begins where another ends, in the same type."""
         (file, spec), (home, other) = self._homes[name], self._homes[following]
@@ -125,7 +130,8 @@ class Averager:
 
     def __init__(self, family: Family, merge: str = "mean", dtype: str | None = None) -> None:
         self.family, self.merge, self.dtype = family, MERGES.get(merge), dtype
-        self._weights = [Weights(ingredient) for ingredient in family.ingredients]
+        every = (*family.ingredients, *((family.fitted,) if family.fitted else ()))
+        self._weights = [Weights(ingredient) for ingredient in every]
 
     def __enter__(self) -> Averager:
         return self
@@ -149,7 +155,7 @@ class Averager:
         with ThreadPoolExecutor(processors()) as pool:
             for _ in pool.map(lambda job: self.form(mix, emit, job), self.jobs(specs)):
                 pass
-        self.unchanged(mix.members)
+        self.unchanged(self._sources(mix).members)
 
     def unchanged(self, members: Iterable[int]) -> None:
         """Fail if a file of these ingredients is not the one that was hashed any more."""
@@ -185,6 +191,7 @@ class Averager:
 
     def form(self, mix: Mix, emit: Emit, job: Job) -> None:
         """Form one block from the files of all members."""
+        mix = self._sources(mix)
         weights = [mix.coefficients[i] for i in mix.members]
 
         def read(name: str) -> Iterator[NDArray[Any]]:
@@ -217,10 +224,17 @@ class Averager:
     def read(self, i: int, job: Job, name: str) -> NDArray[Any]:
         """The block of one ingredient, of the job's tensors or of another of the same shape."""
         block = self._source(i, name).read(name, job.begin, job.count)
-        axis, order = self.family.heads.get(job.first.name), self.family.orders[i]
+        axis = self.family.heads.get(job.first.name)
+        order = self.family.orders[i] if i < len(self.family) else None
         if axis is None or order is None:
             return block
         return block.reshape(job.first.shape).take(order, axis=axis).ravel()
+
+    def _sources(self, mix: Mix) -> Mix:
+        """What a mix is formed of: the fitted network, which comes last, where one takes the place of averages."""
+        if self.family.fitted is None or len(mix.members) == 1:
+            return mix
+        return Mix((*(0.0 for _ in mix.coefficients), 1.0))
 
     def _source(self, i: int, name: str) -> Weights:
         """The files that ingredient i's share of a tensor comes from: the reference's for what a family keeps."""

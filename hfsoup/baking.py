@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +58,16 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
     with told(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim(patterns, options, stack))
         family = world.on_main(lambda: gather(patterns, options, watch, clock))
-        averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype))
+        images = None
         if options.dataset:
-            soup = _measured(patterns, options, watch, clock, world, averager)
+            with clock("prepare"):
+                images = world.on_main(lambda: _images(family, options, watch))
+        if options.align != "none":
+            with clock("align"):
+                family = world.on_main(lambda: _aligned(family, options, watch, images, world))
+        averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype))
+        if images:
+            soup = _measured(patterns, options, watch, clock, world, averager, _settling(images, family, options))
         else:
             mix = searched(family, options, watch, None)[1]
             soup = Soup(family, mix, options, patterns, (None,) * len(family), seconds=clock.seconds)
@@ -90,7 +97,7 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
     if options.push:
         check_licences(family.ingredients, options.license)
     with clock("check"), watch.stage("Comparing weights"):
-        for concern in concerns(family) if options.dataset else ():
+        for concern in concerns(family) if options.dataset and options.align == "none" else ():
             watch.note(concern)
     return family
 
@@ -141,7 +148,13 @@ class Clock:
 
 
 def _measured(
-    patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock, world: World, averager: Averager
+    patterns: tuple[str, ...],
+    options: Options,
+    watch: Watch,
+    clock: Clock,
+    world: World,
+    averager: Averager,
+    images: Images,
 ) -> Soup:
     """Search with the selection split, then score soup and best ingredient once on the test split."""
     from hfsoup.evaluation import RECALIBRATE, Scorer
@@ -150,8 +163,6 @@ def _measured(
     from hfsoup.metrics import metric
 
     family = averager.family
-    with clock("prepare"):
-        images = world.on_main(lambda: _images(family, options, watch))
     for note in images.notes if world.main else ():
         watch.note(note)
     chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
@@ -181,9 +192,34 @@ def _images(family: Family, options: Options, watch: Watch) -> Images:
     from hfsoup.models import image_processor
 
     processor = image_processor(family.processing.processor_folder)
-    calibrate = IMAGES if family.has_batch_norm and options.bn != "average" else 0
+    calibrate = IMAGES if options.align != "none" or _settles(family, options) else 0
     with watch.stage("Preparing images", unit="images") as advance:
         return load_images(options.request(), processor, family.labels, calibrate=calibrate, advance=advance)
+
+
+def _settles(family: Family, options: Options) -> bool:
+    """Whether batch norms get new statistics; those of a fitted network fit already."""
+    return family.has_batch_norm and options.bn != "average" and not options.fit
+
+
+def _settling(images: Images, family: Family, options: Options) -> Images:
+    """The images without those that were looked at for an alignment alone."""
+    return images if _settles(family, options) else replace(images, calibration=None)
+
+
+def _aligned(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
+    from hfsoup.alignment.family import aligned
+
+    with watch.stage("Aligning") as advance:
+        return aligned(
+            family,
+            method=options.align,
+            seed=options.seed,
+            images=images.calibration if images else None,
+            fitted=options.fit,
+            device=world.device if images else None,
+            advance=advance,
+        )
 
 
 def searched(

@@ -43,7 +43,8 @@ class Running:
     def average(self, mix: Mix, emit: Emit) -> None:
         """The same blocks as `Averager.average` gives, from fewer files."""
         target = frozenset(mix.members)
-        if len(target) == 1 or len(set(mix.coefficients) - {0.0}) > 1 or self._averager.merge.name != "mean":
+        fitted = self._averager.family.fitted is not None
+        if fitted or len(target) == 1 or len(set(mix.coefficients) - {0.0}) > 1 or self._averager.merge.name != "mean":
             self._averager.average(mix, emit)
             return
         if self._held and len(target ^ self._held) < 2:

@@ -67,12 +67,7 @@ def search(
     known = set(Rules.__dataclass_fields__) - {"margin"}
     if unknown := sorted(set(rules) - known):
         raise UsageError(f"there is no rule {unknown[0]!r}; known: {', '.join(sorted(known))}")
-    if not ingredients:
-        raise UsageError("no ingredients", hint="search(recipe, [state_dict, …])")
-    loaded = [_load(i, unwrap) if isinstance(i, (str, Path)) else i for i in ingredients]
-    names = [str(i) if isinstance(i, (str, Path)) else f"ingredient {n}" for n, i in enumerate(ingredients)]
-    for name, other in zip(names[1:], loaded[1:], strict=True):
-        _same(names[0], loaded[0], name, other)
+    names, loaded = load(ingredients, unwrap=unwrap)
 
     def value(mix: Mix, _: float | None = None) -> Score:
         return Score(float(score(_combined(loaded, mix, merge)))) if score else Score(0.0)
@@ -81,6 +76,22 @@ def search(
     mix = found.function(walk)
     value_found = walk.score(mix).value if score else None
     return Found(mix.coefficients, tuple(walk.trace), value_found, mix, loaded, merge)
+
+
+def load(ingredients: Sequence[StateDict | str | Path], *, unwrap: bool) -> tuple[list[str], list[StateDict]]:
+    """The names and the state dicts of ingredients, which have the same tensors.
+
+    Raises:
+        UsageError: there are none.
+        MismatchError: they differ in names, shapes or dtypes.
+    """
+    if not ingredients:
+        raise UsageError("no ingredients", hint="give a list of state dicts or of paths")
+    loaded = [_load(i, unwrap) if isinstance(i, (str, Path)) else i for i in ingredients]
+    names = [str(i) if isinstance(i, (str, Path)) else f"ingredient {n}" for n, i in enumerate(ingredients)]
+    for name, other in zip(names[1:], loaded[1:], strict=True):
+        _same(names[0], loaded[0], name, other)
+    return names, loaded
 
 
 def _load(path: str | Path, unwrap: bool) -> StateDict:
