@@ -151,7 +151,7 @@ def test_what_cannot_be_meant_is_refused_at_once(words: list[str], said: str, al
 def test_an_architecture_without_a_table(vit: Family, data: Path, alone: Path) -> None:
     """The error names the known ones and says how to add another; a fit of vit is refused too."""
     with pytest.raises(
-        hfsoup.SoupError, match="groups of swin are not known; known: resnet, efficientnet, vit"
+        hfsoup.SoupError, match="groups of 'swin' are not known; known: resnet, efficientnet, vit"
     ) as error:
         hfsoup.align([{"a": torch.ones(2, 2)}] * 2, "swin", method="weights")
     assert "TABLES of hfsoup/alignment/tables.py" in str(error.value.hint)
