@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from family import CONFIGS, Family, accuracy, copy_model, logits, put_weights, weights
+from family import CONFIGS, Family, accuracy, cast, copy_model, logits, put_weights, weights
+from family import permuted as reordered
 from shell import bake, refused, run
 from transformers import AutoConfig, AutoModelForImageClassification
 
@@ -173,3 +174,24 @@ def test_any_torch_model_is_aligned_and_given_back_as_it_was() -> None:
     assert all(torch.equal(first[name], tensor) for name, tensor in model.state_dict().items())
     with pytest.raises(hfsoup.SoupError, match="expected 9 places along axis 0"):
         hfsoup.align([first, other], [Group("hidden", 9, group.members)], method="weights")
+
+
+def test_classes_in_another_order_and_float_types_are_kept(
+    vit: Family, images: Any, tmp_path: Path, alone: Path
+) -> None:
+    """A shuffled copy with its classes reversed, in bfloat16, is brought to the first one's order."""
+    first = vit.folders[0]
+    other = reordered(cast(first, tmp_path / "narrow", torch.bfloat16), tmp_path / "other", [5, 4, 3, 2, 1, 0])
+    put_weights(other, shuffled(weights(other), "vit", AutoConfig.from_pretrained(first).to_dict()))
+    bake(first, other, "--align", "weights", "--output", "soup")
+    shown = images["test"]["image"][:]
+    assert torch.allclose(logits(Path("soup"), shown), logits(first, shown), atol=0.1)
+    assert json.loads(Path("soup/soup.json").read_text())["ingredients"][1]["order"] == [5, 4, 3, 2, 1, 0]
+
+
+def test_numbers_that_are_none_are_named(vit: Family, tmp_path: Path, alone: Path) -> None:
+    """NaN cannot be matched."""
+    broken = copy_model(vit.folders[0], tmp_path / "broken")
+    put_weights(broken, {name: tensor * float("nan") for name, tensor in weights(broken).items()})
+    said = refused("bake", vit.folders[0], broken, "--align", "weights", "--output", "soup", code=1)
+    assert "expected finite weights and activations, found NaN or infinity" in said

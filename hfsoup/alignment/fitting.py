@@ -52,7 +52,10 @@ def fit(
         for state in states[1:]:
             wanted += _outputs(network, state, step, few)
         network.load(found)
-        weight, bias = _solved(*_sums(network, step, few, wanted / len(states)), ridge)
+        squares, products, count = _sums(network, step, few, wanted / len(states))
+        if not (squares.isfinite().all() and products.isfinite().all()):
+            raise SoupError("the activations are NaN or infinite", where=step.layer)
+        weight, bias = _solved(squares, products, count, ridge)
         _put(network, found, step, weight, bias)
         advance(1)
     return found

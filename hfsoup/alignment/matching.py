@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from hfsoup.alignment.groups import Group, Member, Order, permuted
+from hfsoup.errors import SoupError
 
 Matrix = NDArray[np.float64]
 STATISTICS = ("running_mean", "running_var")
@@ -36,6 +37,8 @@ def assigned(group: Group, alike: Alike) -> tuple[Order, float]:
         found = whole[np.ix_(places, places)]
         parts[member.part, member.width] = parts.get((member.part, member.width), 0.0) + found
     for (_, width), matrix in parts.items():
+        if not np.isfinite(matrix).all():
+            raise SoupError("expected finite weights and activations, found NaN or infinity", where=group.name)
         total += matrix if width == 1 else _inside(matrix, width)
     rows, order = linear_sum_assignment(total, maximize=True)
     return order.astype(np.int64), float(total[rows, order].sum() - np.trace(total))
