@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hfsoup.alignment.states import align as align
+    from hfsoup.alignment.states import fit as fit
     from hfsoup.baking import bake as bake
     from hfsoup.callback import SoupCallback as SoupCallback
     from hfsoup.errors import SoupError as SoupError
@@ -16,14 +18,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "align": "hfsoup.alignment.states",
     "bake": "hfsoup.baking",
+    "fit": "hfsoup.alignment.states",
     "search": "hfsoup.statedicts",
     "Found": "hfsoup.statedicts",
     "Soup": "hfsoup.soup",
     "SoupCallback": "hfsoup.callback",
     "SoupError": "hfsoup.errors",
 }
-__all__ = ["Found", "Soup", "SoupCallback", "SoupError", "__version__", "bake", "search"]
+__all__ = ["Found", "Soup", "SoupCallback", "SoupError", "__version__", "align", "bake", "fit", "search"]
 
 
 def __getattr__(name: str) -> object:

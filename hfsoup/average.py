@@ -71,6 +71,11 @@ class Weights:
         block = file.read(spec, begin, count)
         return to_float(block, spec.dtype) if spec.dtype in FLOATS else block
 
+    def stored(self, name: str) -> tuple[str, NDArray[Any]]:
+        """A whole tensor in its shape, as it is stored (bfloat16 as its uint16 bits), and its dtype."""
+        file, spec = self._homes[name]
+        return spec.dtype, file.read(spec, 0, prod(spec.shape)).reshape(spec.shape)
+
     def joined(self, name: str, following: str) -> bool:
         """Whether one tensor begins where another ends, in the same type."""
         (file, spec), (home, other) = self._homes[name], self._homes[following]
@@ -113,7 +118,8 @@ class Averager:
         self.family, self.merge, self.dtype, self.settings = family, MERGES.get(merge), dtype, settings
         if self.merge.needs_base and family.base is None:
             raise UsageError(f"the merge {merge} needs the model that the ingredients started from", hint=BASE_HINT)
-        self._weights = [Weights(ingredient) for ingredient in family.ingredients]
+        every = (*family.ingredients, *((family.fitted,) if family.fitted else ()))
+        self._weights = [Weights(ingredient) for ingredient in every]
         self._base = Weights(family.base.ingredient) if family.base else None
         self._cuts = Cuts(self._task_vector, self.density)
 
@@ -144,7 +150,7 @@ class Averager:
         with ThreadPoolExecutor(processors()) as pool:
             for _ in pool.map(lambda job: self.form(mix, emit, job), self.jobs(specs)):
                 pass
-        self.unchanged(mix.members)
+        self.unchanged(self._sources(mix).members)
 
     def unchanged(self, members: Iterable[int]) -> None:
         """Fail if a file of these ingredients is not the one that was hashed any more."""
@@ -187,6 +193,7 @@ class Averager:
 
     def form(self, mix: Mix, emit: Emit, job: Job) -> None:
         """Form one block from the files of all members."""
+        mix = self._sources(mix)
         weights = [mix.coefficients[i] for i in mix.members]
 
         def read(name: str) -> Iterator[NDArray[Any]]:
@@ -230,7 +237,8 @@ class Averager:
 
     def read(self, i: int, job: Job, name: str) -> NDArray[Any]:
         """The block of one ingredient, of the job's tensors or of another of the same shape."""
-        return self._ordered(self._source(i, name).read(name, job.begin, job.count), job, self.family.orders[i])
+        order = self.family.orders[i] if i < len(self.family) else None
+        return self._ordered(self._source(i, name).read(name, job.begin, job.count), job, order)
 
     def _read_base(self, job: Job, name: str) -> NDArray[Any] | None:
         """The same block of the base, None where it has no tensor that fits."""
@@ -255,6 +263,12 @@ class Averager:
             base = self._read_base(job, name)
             if base is not None:
                 yield np.subtract(self.read(i, job, name), base, dtype=np.float64)
+
+    def _sources(self, mix: Mix) -> Mix:
+        """What a mix is formed of: the fitted network, which comes last, where one takes the place of averages."""
+        if self.family.fitted is None or len(mix.members) == 1:
+            return mix
+        return Mix((*(0.0 for _ in mix.coefficients), 1.0))
 
     def _source(self, i: int, name: str) -> Weights:
         """The files that ingredient i's share of a tensor comes from: the reference's for what a family keeps."""

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +66,16 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
     with told(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim(patterns, options, stack))
         family = world.on_main(lambda: gather(patterns, options, watch, clock))
-        averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype, options.settings()))
+        images = None
         if options.dataset:
-            soup = _measured(patterns, options, watch, clock, world, averager)
+            with clock("prepare"):
+                images = world.on_main(lambda: _images(family, options, watch))
+        if options.align != "none":
+            with clock("align"):
+                family = world.on_main(lambda: _aligned(family, options, watch, images, world))
+        averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype, options.settings()))
+        if images:
+            soup = _measured(patterns, options, watch, clock, world, averager, _settling(images, family, options))
         else:
             mix = searched(family, options, watch, None)[1]
             adapter = world.on_main(lambda: _truncated(averager, mix, options, watch))
@@ -120,7 +127,7 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
         if options.push:
             base = (family.base.ingredient,) if family.base else ()
             check_licences((*family.ingredients, *base), options.license)
-        for concern in concerns(family) if options.dataset else ():
+        for concern in concerns(family) if options.dataset and options.align == "none" else ():
             watch.note(concern)
         stage.done(f"Checked: one {family.config.get('model_type')} with {counted(len(family.labels), 'class', 'es')}")
     return family
@@ -154,6 +161,8 @@ def needs_base(options: Options) -> str | None:
     if options.base and whose is None:
         names = ", ".join(entry.name for entry in (*RECIPES, *MERGES) if entry.needs_base)
         raise UsageError("neither recipe nor merge use a base", hint=f"one that does: {names}")
+    if whose and options.align != "none":
+        raise UsageError(f"{whose} needs a base, which is not in the basis that ingredients are aligned to")
     return whose
 
 
@@ -212,7 +221,13 @@ class Clock:
 
 
 def _measured(
-    patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock, world: World, averager: Averager
+    patterns: tuple[str, ...],
+    options: Options,
+    watch: Watch,
+    clock: Clock,
+    world: World,
+    averager: Averager,
+    images: Images,
 ) -> Soup:
     """Search with the selection split, then score soup and best ingredient once on the test split."""
     from hfsoup.evaluation import RECALIBRATE, Scorer
@@ -221,8 +236,6 @@ def _measured(
     from hfsoup.pace import journal_path, keep
 
     family = averager.family
-    with clock("prepare"):
-        images = world.on_main(lambda: _images(family, options, watch))
     for note in images.notes if world.main else ():
         watch.note(note)
     chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
@@ -291,7 +304,7 @@ def _images(family: Family, options: Options, watch: Watch) -> Images:
     from hfsoup.models import image_processor
 
     processor = image_processor(family.processing.processor_folder)
-    calibrate = IMAGES if family.has_batch_norm and options.bn != "average" else 0
+    calibrate = IMAGES if options.align != "none" or _settles(family, options) else 0
     with watch.stage("Preparing images", unit="images") as stage:
         images = load_images(
             options.request(), processor, family.labels, calibrate=calibrate, advance=stage, expect=stage.expect
@@ -299,6 +312,31 @@ def _images(family: Family, options: Options, watch: Watch) -> Images:
         selecting, testing = len(images.selection), len(images.test)
         stage.done(f"Prepared {counted(selecting, 'image')} that select and {testing:,} that report")
         return images
+
+
+def _settles(family: Family, options: Options) -> bool:
+    """Whether batch norms get new statistics; those of a fitted network fit already."""
+    return family.has_batch_norm and options.bn != "average" and not options.fit
+
+
+def _settling(images: Images, family: Family, options: Options) -> Images:
+    """The images without those that were looked at for an alignment alone."""
+    return images if _settles(family, options) else replace(images, calibration=None)
+
+
+def _aligned(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
+    from hfsoup.alignment.family import aligned
+
+    with watch.stage("Aligning") as stage:
+        return aligned(
+            family,
+            method=options.align,
+            seed=options.seed,
+            images=images.calibration if images else None,
+            fitted=options.fit,
+            device=world.device if images else None,
+            advance=stage,
+        )
 
 
 def searched(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from hfsoup.soup import Soup
-    from hfsoup.types import Base, Ingredient
+    from hfsoup.types import Alignment, Base, Ingredient
 
 HUB_METRICS = {"f1_macro": "f1"}
 VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")
@@ -132,6 +132,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "processor": names[soup.family.processed_by] if soup.options.processor_from else None,
         "home": json.dumps(flat(soup.options.push or "PATH/TO/THIS/FOLDER")),
         "used": len(soup.mix.members),
+        "fitted": soup.family.fitted is not None and len(soup.mix.members) > 1,
         "trace": [{"d": d, "name": names[d.ingredient], "score": _number(soup, d.score)} for d in soup.trace],
         "images": images,
         "adapter": _adapter(soup),
@@ -187,6 +188,8 @@ def _splits(soup: Soup) -> dict[str, dict[str, str]]:
 def _about(soup: Soup, names: list[str]) -> Iterator[str]:
     """What was settled where the ingredients differ."""
     family = soup.family
+    if family.alignment:
+        yield _alignment(family.alignment, names[0])
     if family.kept:
         yield (
             f"The ingredients' classes differ. The head is that of {names[0]} in every mix, and in the score of every"
@@ -213,6 +216,24 @@ def _rooted(soup: Soup, base: Base) -> Iterator[str]:
     if base.lacking:
         names = markdown(listed(base.lacking, 6), 600)
         yield f"Averaged over the ingredients alone, for the base has none that fit: {names}."
+
+
+def _alignment(found: Alignment, first: str) -> str:
+    """How the ingredients came into one basis, and whether what is shipped is an average at all."""
+    how = "the products of their weights"
+    if found.method == "activations":
+        how = f"the correlations of their activations on {_looked(found)}"
+    text = f"The ingredients were aligned: the units of each were put in the order of those of {first} by {how}."
+    if not found.fitted:
+        return text
+    return (
+        f"{text} Then one network was fitted to all of them, layer by layer, by ridge regression on {_looked(found)}."
+        " Its weights are new ones, learnt from images, and not an average of the ingredients'."
+    )
+
+
+def _looked(found: Alignment) -> str:
+    return f"{len(found.images or ())} images of *{markdown(found.images and found.images.name)}*, without their labels"
 
 
 def _licences(soup: Soup) -> dict[str, Any]:

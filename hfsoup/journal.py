@@ -85,6 +85,8 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
     kept = [sorted(family.kept), [w.sha256 for w in family.reference.weights]] if family.kept else None
     root = family.base
     base = root and [mix.base, [w.sha256 for w in root.ingredient.weights], root.names, root.order]
+    if family.fitted and len(mix.members) > 1:
+        depends = {**depends, "fitted": [w.sha256 for w in family.fitted.weights]}
     config = {k: v for k, v in family.config.items() if k not in SILENT}
     versions = {name: version(name) for name in LIBRARIES}
     text = json.dumps(

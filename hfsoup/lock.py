@@ -20,12 +20,10 @@ from hfsoup.recipes import RECIPES
 from hfsoup.registry import OWN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from hfsoup.images import Split
     from hfsoup.options import Options
     from hfsoup.soup import Soup
-    from hfsoup.types import Ingredient, Score, Truncated, WeightFile
+    from hfsoup.types import Family, Ingredient, Score, Truncated
 
 NAME = "soup.json"
 LIMIT = 16 << 20
@@ -156,6 +154,20 @@ class AdapterRecord(_Strict):
     layer: Text
 
 
+class AlignmentRecord(_Strict):
+    """How ingredients came into the first one's basis, and the sha256 of what came of it.
+
+    `images` were looked at without labels; `copies` are those of the aligned ingredients, the first one left out, and
+    `fitted` is that of the network that was fitted to all, which is no average.
+    """
+
+    method: Text
+    seed: int
+    images: SplitRecord | None
+    copies: list[Sha256]
+    fitted: Sha256 | None
+
+
 class Lock(_Strict):
     """The record of a soup. `files` are all others in its folder, with their sha256; `config` bakes it again."""
 
@@ -169,6 +181,7 @@ class Lock(_Strict):
     base: PinnedRecord | None = None
     dataset: DatasetRecord | None
     batch_norm: BatchNormRecord | None
+    alignment: AlignmentRecord | None = None
     trace: list[DecisionRecord]
     score: ScoreRecord | None
     test: TestRecord | None
@@ -189,7 +202,9 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         files: the other files of its folder and their sha256.
     """
     family = soup.family
-    rows = zip(family.ingredients, soup.mix.coefficients, family.orders, soup.scores, strict=True)
+    aligned = family.alignment
+    originals, orders = (aligned.originals, aligned.orders) if aligned else (family.ingredients, family.orders)
+    rows = zip(originals, soup.mix.coefficients, orders, soup.scores, strict=True)
     return Lock(
         hfsoup=__version__,
         recipe=soup.options.chosen_recipe,
@@ -201,6 +216,7 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         base=PinnedRecord(**_pinned(family.base.ingredient), coefficient=soup.mix.base) if family.base else None,
         dataset=_dataset(soup),
         batch_norm=_batch_norm(soup),
+        alignment=_alignment(soup.family),
         trace=[DecisionRecord(**decision) for decision in soup.decisions()],
         score=_score(soup.selection),
         test=_test(soup),
@@ -268,10 +284,6 @@ def _pinned(ingredient: Ingredient) -> dict[str, Any]:
     return {"id": ingredient.id, "revision": ingredient.source.revision, "files": files}
 
 
-def _files(weights: Iterable[WeightFile]) -> list[FileRecord]:
-    return [FileRecord(name=w.name, size=w.size, sha256=w.sha256) for w in weights]
-
-
 def _dataset(soup: Soup) -> DatasetRecord | None:
     images = soup.images
     if images is None:
@@ -293,6 +305,19 @@ def _batch_norm(soup: Soup) -> BatchNormRecord | None:
     encoded = {name: b64encode(v.astype("<f4").tobytes()).decode() for name, v in sorted(soup.statistics.items())}
     modes = {mode: _score(score) for mode, score in soup.modes.items()}
     return BatchNormRecord(modes=modes, calibration=_split(soup.images.calibration), statistics=encoded)
+
+
+def _alignment(family: Family) -> AlignmentRecord | None:
+    found = family.alignment
+    if found is None:
+        return None
+    return AlignmentRecord(
+        method=found.method,
+        seed=found.seed,
+        images=_split(found.images) if found.images else None,
+        copies=[w.sha256 for ingredient in family.ingredients[1:] for w in ingredient.weights],
+        fitted=found.fitted.weights[0].sha256 if found.fitted else None,
+    )
 
 
 def _split(split: Split) -> SplitRecord:

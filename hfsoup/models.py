@@ -170,6 +170,11 @@ def _hollow(values: dict[str, Any], classes: int, stored: Shapes) -> nn.Module:
     return built
 
 
+def own_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
+    """The model's own name of every tensor in its files that is used as it is."""
+    return {name: own for own, name in _names(model, stored)}
+
+
 def _names(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str]]:
     """The model's own name of every tensor in its files that is used as it is, and the name there."""
     return ((own, name) for own, name, converted in _renamed(model, stored) if not converted)

@@ -16,6 +16,7 @@ SILENT, RECORDED = ("resume", "device"), ("license", "as_adapter")
 MAX_RANK = 1 << 14
 BN_MODES = ("average", "recalibrate", "auto")
 LICENSE = r"[a-z0-9][a-z0-9.+-]{0,63}"
+ALIGNMENTS = ("none", "weights", "activations")
 ON_MISMATCH = ("error", "skip-ingredient", "backbone-only")
 FLOATS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -64,7 +65,16 @@ class Options:
     processor_from: str | None = _option(
         None, "Search", "the ingredient whose image processor is the soup's, where they differ [all must agree]"
     )
-    seed: int = _option(0, "Search", "the order of greedy-random, and what dare drops")
+    align: str = _option(
+        "none",
+        "Search",
+        "put ingredients that were trained from different starts into the first one's basis: none, weights, or "
+        "activations, which compares them on training images",
+    )
+    fit: bool = _option(
+        False, "Search", "then fit one network to all of them, layer by layer, on training images without labels"
+    )
+    seed: int = _option(0, "Search", "the order of greedy-random and of align, and what dare drops")
     dataset: str | None = _option(None, "Data", "a dataset on the Hub, or a local folder or file")
     dataset_config: str | None = _option(None, "Data", "which configuration of the dataset")
     split: str | None = _option(None, "Data", "the split that selects [validation]")
@@ -104,6 +114,7 @@ class Options:
             raise UsageError(f"there is no dtype {self.dtype!r}; known: {', '.join(FLOATS)}")
         if self.on_mismatch not in ON_MISMATCH:
             raise UsageError(f"expected on-mismatch to be one of {', '.join(ON_MISMATCH)}, found {self.on_mismatch!r}")
+        self._check_alignment()
         if self.bn not in BN_MODES:
             raise UsageError(f"there is no batch-norm mode {self.bn!r}; known: {', '.join(BN_MODES)}")
         if self.bn == "recalibrate" and self.dataset is None:
@@ -125,6 +136,23 @@ class Options:
         self.rules()
         self.settings()
 
+    def _check_alignment(self) -> None:
+        if self.align not in ALIGNMENTS:
+            raise UsageError(f"there is no alignment {self.align!r}; known: {', '.join(ALIGNMENTS)}")
+        if self.align == "activations" and self.dataset is None:
+            raise UsageError("activations are compared on images", hint="--dataset ORG/NAME, or --align weights")
+        if self.align != "none" and self.as_adapter is not None:
+            raise UsageError("aligned ingredients are no adapters on one base any more", hint="--align none")
+        if self.align != "none" and self.base is not None:
+            raise UsageError("a base is not in the basis that ingredients are aligned to", hint="--align none")
+        if self.align != "none" and self.on_mismatch == "backbone-only":
+            raise UsageError("ingredients with different heads cannot be aligned", hint="--align none")
+        if self.fit and (self.align == "none" or self.dataset is None):
+            hint = "--align activations --dataset ORG/NAME"
+            raise UsageError("a fit needs aligned ingredients and images", hint=hint)
+        if self.fit and self.recipe not in (None, "uniform"):
+            raise UsageError(f"a fit takes all ingredients, {self.recipe} chooses among them", hint="--recipe uniform")
+
     @classmethod
     def of(cls, given: dict[str, Any]) -> Options:
         """Options from keywords; an unknown one is an error that lists the known."""
@@ -136,8 +164,8 @@ class Options:
 
     @property
     def chosen_recipe(self) -> str:
-        """The recipe asked for, else greedy where there is data and uniform where there is none."""
-        return self.recipe or ("greedy" if self.dataset else "uniform")
+        """The recipe asked for, else greedy where there is data, and uniform where there is none or all are fitted."""
+        return self.recipe or ("greedy" if self.dataset and not self.fit else "uniform")
 
     @property
     def stored_dtype(self) -> str | None:

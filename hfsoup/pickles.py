@@ -6,15 +6,14 @@ import os
 import pickletools
 import re
 import struct
-import tempfile
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 from hfsoup.errors import SoupError
-from hfsoup.hashing import file_hash
 from hfsoup.hub import cache
+from hfsoup.keeping import keep
 from hfsoup.names import flat, shown
 from hfsoup.tensorfile import write_header
 from hfsoup.untrusted import open_regular
@@ -43,31 +42,13 @@ HINT = "ask its author for safetensors"
 
 
 def convert(path: Path, sha: str, *, where: str, unwrap: bool = False) -> Path:
-    """A pickled checkpoint as safetensors in hfsoup's cache; `unwrap` follows a lone `state_dict` key.
+    """A pickled checkpoint as safetensors in hfsoup's cache; `unwrap` follows a lone `state_dict` key."""
+    key = f"inner-{sha}" if unwrap else sha
 
-    The file's own sha256 stands in its name beside the pickle's, so that one that was damaged since is made again; two
-    processes that convert at once write the same bytes under the same name.
-    """
-    folder, key = cache() / "converted", f"inner-{sha}" if unwrap else sha
-    for made in sorted(folder.glob(f"{key}-*.safetensors")):
-        if file_hash(made) == made.stem.rpartition("-")[2]:
-            return made
-        made.unlink(missing_ok=True)
-    tensors = load_pickle(path, where=where, unwrap=unwrap)
-    partial = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{key}-", suffix=".partial", dir=folder)
-        partial = Path(name)
-        with os.fdopen(handle, "r+b") as file:
-            _write(tensors, partial, file)
-        return partial.rename(folder / f"{key}-{file_hash(partial)}.safetensors")
-    except OSError as error:
-        what = f"the checkpoint could not be converted: {error.strerror}"
-        raise SoupError(what, where=str(folder), hint="free some space, or set HFSOUP_CACHE to another disk") from error
-    finally:
-        if partial:
-            partial.unlink(missing_ok=True)
+    def write(partial: Path, file: BinaryIO) -> None:
+        _write(load_pickle(path, where=where, unwrap=unwrap), partial, file)
+
+    return keep(cache() / "converted", key, write)
 
 
 def load_pickle(path: Path, *, where: str, unwrap: bool = False) -> dict[str, Any]:
@@ -171,5 +152,3 @@ def _write(tensors: dict[str, torch.Tensor], path: Path, file: BinaryIO) -> None
     for name, tensor in tensors.items():
         file.seek(starts[name])
         file.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    file.flush()
-    os.fsync(file.fileno())

@@ -30,7 +30,7 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th")
 VERDICTS = {
     "soup": "soup: these may be averaged as they are",
     "recalibrate": "soup with --bn recalibrate (or auto): averaged batch norms need new statistics",
-    "align": "align first: these were trained from different starts, and a plain average would be at chance",
+    "align": "align first (--align): these were trained from different starts, and a plain average would be at chance",
     "no": "do not average all of these",
 }
 

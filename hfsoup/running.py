@@ -43,7 +43,7 @@ class Running:
     def average(self, mix: Mix, emit: Emit) -> None:
         """The same blocks as `Averager.average` gives, from fewer files."""
         target = frozenset(mix.members)
-        plain = self._averager.merge.name == "mean" and not mix.base
+        plain = self._averager.merge.name == "mean" and not mix.base and self._averager.family.fitted is None
         if len(target) == 1 or len(set(mix.coefficients) - {0.0}) > 1 or not plain:
             self._averager.average(mix, emit)
             return

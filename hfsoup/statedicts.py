@@ -76,12 +76,7 @@ def search(
     known = {*Rules.__dataclass_fields__, *Settings.__dataclass_fields__} - {"margin"}
     if unknown := sorted(set(rules) - known):
         raise UsageError(f"there is no rule {unknown[0]!r}; known: {', '.join(sorted(known))}")
-    if not ingredients:
-        raise UsageError("no ingredients", hint="search(recipe, [state_dict, …])")
-    loaded = [_load(i, unwrap) if isinstance(i, (str, Path)) else i for i in ingredients]
-    names = [str(i) if isinstance(i, (str, Path)) else f"ingredient {n}" for n, i in enumerate(ingredients)]
-    for name, other in zip(names[1:], loaded[1:], strict=True):
-        _same(names[0], loaded[0], name, other)
+    names, loaded = load(ingredients, unwrap=unwrap)
 
     start = _load(base, unwrap) if isinstance(base, (str, Path)) else base
     pot = _Pot(loaded, merge, start, Settings(**{n: v for n, v in rules.items() if n in Settings.__dataclass_fields__}))
@@ -94,6 +89,22 @@ def search(
     mix = found.function(walk)
     value_found = walk.score(mix).value if score else None
     return Found(mix.coefficients, tuple(walk.trace), value_found, mix, pot)
+
+
+def load(ingredients: Sequence[StateDict | str | Path], *, unwrap: bool) -> tuple[list[str], list[StateDict]]:
+    """The names and the state dicts of ingredients, which have the same tensors.
+
+    Raises:
+        UsageError: there are none.
+        MismatchError: they differ in names, shapes or dtypes.
+    """
+    if not ingredients:
+        raise UsageError("no ingredients", hint="give a list of state dicts or of paths")
+    loaded = [_load(i, unwrap) if isinstance(i, (str, Path)) else i for i in ingredients]
+    names = [str(i) if isinstance(i, (str, Path)) else f"ingredient {n}" for n, i in enumerate(ingredients)]
+    for name, other in zip(names[1:], loaded[1:], strict=True):
+        _same(names[0], loaded[0], name, other)
+    return names, loaded
 
 
 def _load(path: str | Path, unwrap: bool) -> StateDict:

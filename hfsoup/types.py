@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from hfsoup.images import Split
+
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 CARD = "README.md"
 
@@ -171,6 +173,23 @@ class Base:
 
 
 @dataclass(frozen=True)
+class Alignment:
+    """How the ingredients of a family came into the first one's basis.
+
+    `method` and `seed` say how units were matched, `images` which ones were looked at without their labels. `originals`
+    are the ingredients as they were pulled, `orders` those of their classes, which the aligned copies have no more;
+    `fitted` is the network that was fitted to all of them, if one was.
+    """
+
+    method: str
+    seed: int
+    originals: tuple[Ingredient, ...]
+    orders: tuple[tuple[int, ...] | None, ...]
+    images: Split | None = None
+    fitted: Ingredient | None = None
+
+
+@dataclass(frozen=True)
 class Family:
     """Ingredients that may be averaged, in the order given; the first one is the reference.
 
@@ -178,8 +197,9 @@ class Family:
     `heads` names the tensors whose axis runs over the classes; `shards` are the reference's tensors, file by file, with
     the dtype of the soup. `kept` are tensors that are the reference's own in every mix; `processed_by` is the index of
     the ingredient whose image processor is the soup's. `dropped` are tensors that the classifier does not have,
-    `dtypes` the float types where ingredients differ in them, `skipped` those left out, each with the reason. `base` is
-    there where recipe or merge need it.
+    `dtypes` the float types where ingredients differ in them, and `skipped` those left out, each with the reason.
+    `base` is there where recipe or merge need it; `alignment` is set once the ingredients were permuted: then they are
+    copies in the cache.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -194,6 +214,12 @@ class Family:
     dtypes: tuple[str, ...] = ()
     skipped: tuple[tuple[Ingredient, str], ...] = ()
     base: Base | None = None
+    alignment: Alignment | None = None
+
+    @property
+    def fitted(self) -> Ingredient | None:
+        """The network that takes the place of every average, where one was fitted."""
+        return self.alignment.fitted if self.alignment else None
 
     @property
     def processing(self) -> Ingredient:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from hfsoup.hashing import file_hash
 from hfsoup.hub import told
 from hfsoup.lock import (
     NAME,
+    AlignmentRecord,
     DatasetRecord,
     FileRecord,
     IngredientRecord,
@@ -98,6 +99,9 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
         )
         if base:
             family = with_roots(family, base[0])
+    if record.alignment:
+        with watch.stage("Aligning again") as advance:
+            family = _aligned_again(place, family, record, record.alignment, options, advance)
     mix = Mix(tuple(i.coefficient for i in record.ingredients), record.base.coefficient if record.base else 0.0)
     with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:
         with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
@@ -112,6 +116,49 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
                 hashes = write_weights(averager, mix, Path(scratch), statistics)
         _hold(place, _weight_differences(folder, Path(scratch), hashes, record))
     return Verified(folder, hashes, _scores_again(place, family, mix, record, options, watch) if scores else {})
+
+
+def _aligned_again(
+    place: str,
+    family: Family,
+    record: Lock,
+    alignment: AlignmentRecord,
+    options: Options,
+    advance: Callable[[int], None],
+) -> Family:
+    """The family in one basis, made anew, if that gives the same copies and the same fitted network."""
+    from hfsoup.alignment.family import aligned
+
+    images = None
+    if alignment.images and record.dataset:
+        images = _images_again(record.dataset, family, options, calibrate=True).calibration
+        found = images and images.fingerprint
+        _hold(place, ["the images of the alignment are others now"] if found != alignment.images.fingerprint else [])
+    family = aligned(
+        family, method=alignment.method, seed=alignment.seed, images=images, fitted=alignment.fitted is not None,
+        device=World(options.device).device if images else None, fresh=True, advance=advance,
+    )  # fmt: skip
+    _hold(place, _alignment_differences(alignment, family))
+    return family
+
+
+def _alignment_differences(record: AlignmentRecord, family: Family) -> Iterator[str]:
+    for ingredient, expected in zip(family.ingredients[1:], record.copies, strict=True):
+        if ingredient.weights[0].sha256 != expected:
+            yield f"ingredient {ingredient.id}: aligned again it is not what was baked"
+    if family.fitted and family.fitted.weights[0].sha256 != record.fitted:
+        yield "the network that was fitted again is not the one that was baked"
+
+
+def _images_again(record: DatasetRecord, family: Family, options: Options, *, calibrate: bool) -> Images:
+    """The recorded splits, loaded at the recorded commit."""
+    from hfsoup.calibrate import IMAGES
+    from hfsoup.images import load_images
+    from hfsoup.models import image_processor
+
+    processor = image_processor(family.processing.processor_folder)
+    request = replace(options.request(), revision=record.revision)
+    return load_images(request, processor, family.labels, calibrate=IMAGES if calibrate else 0)
 
 
 def _source(record: PinnedRecord) -> Source:
@@ -211,21 +258,16 @@ def _scores_again(
     """Evaluate on the recorded splits and compare with the recorded scores."""
     if record.dataset is None or record.test is None:
         raise SoupError("this soup was baked without a dataset, so there are no scores", where=place)
-    from hfsoup.calibrate import IMAGES
     from hfsoup.evaluation import AVERAGE, RECALIBRATE, Scorer
-    from hfsoup.images import load_images
     from hfsoup.metrics import metric
-    from hfsoup.models import image_processor
 
     world, best = (
         World(options.device),
         max(range(len(record.ingredients)), key=lambda i: _value(record.ingredients[i].score)),
     )
     with watch.stage("Scoring again", unit="images") as advance:
-        request = replace(options.request(), revision=record.dataset.revision)
         bn = record.batch_norm
-        processor, count = image_processor(family.processing.processor_folder), IMAGES if bn else 0
-        images = load_images(request, processor, family.labels, calibrate=count)
+        images = _images_again(record.dataset, family, options, calibrate=bn is not None)
         _hold(place, _split_differences(record.dataset, images))
         with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
             chosen = metric(options.metric, trust_remote=options.trust_remote_metric)

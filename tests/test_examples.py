@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import torch
 from family import Family
 
 EXAMPLES = Path(__file__).parents[1] / "scripts" / "examples"
@@ -39,6 +41,32 @@ def test_soup_of_one_run(alone: Path) -> None:
     said = example("soup_of_one_run", "runs/vit-0")
     assert "<Soup: greedy" in said
     assert Path("runs/vit-0/soup/preprocessor_config.json").is_file()
+
+
+def test_align_resnet20(images: Any, alone: Path) -> None:
+    """Of a network and its shuffled copy, what is fitted is as good as they are, as it prints; the average is not."""
+    sys.path.insert(0, str(EXAMPLES))
+    from align_resnet20 import ResNet
+    from align_resnet20 import images as pixels
+    from test_alignment import shuffled
+
+    torch.manual_seed(0)
+    model, rows = ResNet(6, 1, 8), images["train"]
+    given, labels = pixels(rows), torch.tensor(rows["label"][:])
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(30):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(given), labels).backward()
+        optimizer.step()
+    torch.save({"state_dict": model.state_dict()}, "first.th")
+    torch.save({"state_dict": shuffled(model.state_dict(), "padded-resnet", {})}, "second.th")
+    for split in images:
+        images[split].to_parquet(f"shapes/{split}-00000-of-00001.parquet")
+    lines = example("align_resnet20", "shapes", "first.th", "second.th").splitlines()
+    scores = {name: float(score) for name, _, score in (line.rpartition(": ") for line in lines)}
+    assert scores["first.th"] == scores["second.th"] > 60
+    assert scores["fitted"] > 0.9 * scores["first.th"]
+    assert scores["average"] < 0.7 * scores["first.th"]
 
 
 def test_every_example_is_run() -> None:

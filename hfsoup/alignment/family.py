@@ -1,0 +1,197 @@
+"""The aligned copies of a family's ingredients, and the network that is fitted to them, as files in hfsoup's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hfsoup import __version__
+from hfsoup.alignment.fitting import fit
+from hfsoup.alignment.groups import Group, permuted
+from hfsoup.alignment.network import Network
+from hfsoup.alignment.states import matched, one_thread
+from hfsoup.alignment.tables import groups_of, steps_of
+from hfsoup.average import Weights
+from hfsoup.candidate import Classifier
+from hfsoup.hashing import file_hash, stamp
+from hfsoup.hub import cache
+from hfsoup.keeping import keep
+from hfsoup.models import config_of, image_processor, model_class, own_names
+from hfsoup.tensorfile import FLOATS, to_float, to_stored, write_header
+from hfsoup.types import Alignment, Family, Ingredient, WeightFile
+
+if TYPE_CHECKING:
+    from hfsoup.images import Split
+
+LIBRARIES = ("torch", "numpy", "scipy", "transformers")
+Stored = dict[str, tuple[str, NDArray[Any]]]
+Advance = Callable[[int], None]
+
+
+def aligned(
+    family: Family,
+    *,
+    method: str,
+    seed: int,
+    images: Split | None,
+    fitted: bool,
+    device: torch.device | None,
+    fresh: bool = False,
+    advance: Advance = lambda _: None,
+) -> Family:
+    """A family whose ingredients are copies in the basis of the first one, in the order of its classes.
+
+    Args:
+        family: ingredients of an architecture whose permutation groups are known.
+        method: `weights` or `activations`.
+        seed: of the order in which groups are matched by weights.
+        images: what activations are compared and layers fitted on; labels are not looked at.
+        fitted: also fit one network to all of them.
+        device: where the networks run; None where there are no images.
+        fresh: make everything again, whatever the cache holds.
+        advance: told of every ingredient and of every layer.
+
+    Raises:
+        SoupError: the architecture is not known, or only its groups are where a fit is asked for.
+    """
+    shapes = {spec.name: spec.shape for spec in family.tensors}
+    kind = str(family.config["model_type"])
+    groups = groups_of(kind, shapes, config_of(family.config).to_dict())
+    steps = steps_of(kind, shapes) if fitted else ()
+    work = Work(family, method, seed, images, device, fresh)
+    ingredients = [family.reference]
+    for i in range(1, len(family)):
+        ingredients.append(work.copy(i, groups))
+        advance(1)
+    alignment = Alignment(method, seed, family.ingredients, family.orders, images)
+    found = replace(family, ingredients=tuple(ingredients), orders=(None,) * len(family), heads={}, alignment=alignment)
+    if not fitted:
+        return found
+    return replace(found, alignment=replace(alignment, fitted=work.fit(ingredients, steps, advance)))
+
+
+class Work:
+    """What the ingredients of one family are read, compared and written with."""
+
+    def __init__(
+        self, family: Family, method: str, seed: int, images: Split | None, device: torch.device | None, fresh: bool
+    ) -> None:
+        self._family, self._method, self._seed, self._images = family, method, seed, images
+        self._device, self._fresh = device, fresh
+
+    def copy(self, i: int, groups: tuple[Group, ...]) -> Ingredient:
+        """Ingredient i in the basis of the first one."""
+        family = self._family
+
+        def write(path: Path, file: BinaryIO) -> None:
+            first, other = self._stored(0), self._stored(i)
+            network, pixels = (self._network(first), self._pixels()) if self._method == "activations" else (None, None)
+            with one_thread():
+                orders = matched(_tensors(first), _tensors(other), groups, self._seed, network, pixels)
+            arrays = {name: array for name, (_, array) in other.items()}
+            for group, order in orders:
+                arrays = permuted(arrays, group, order)
+            _write(path, file, {name: (other[name][0], array) for name, array in arrays.items()})
+
+        facts = [family.orders[i], [_hashes(family.ingredients[n]) for n in (0, i)]]
+        return self._kept("aligned", facts, write, family.ingredients[i])
+
+    def fit(self, ingredients: list[Ingredient], steps: Any, advance: Advance) -> Ingredient:
+        """The network that is fitted to aligned ingredients, in the dtypes of the family."""
+        family = self._family
+        dtypes = {spec.name: spec.dtype for spec in family.tensors}
+
+        def write(path: Path, file: BinaryIO) -> None:
+            stored = [self._stored(0), *(self._read(ingredient) for ingredient in ingredients[1:])]
+            with one_thread():
+                states = [_tensors(one) for one in stored]
+                found = fit(self._network(stored[0]), states, steps, self._pixels(), advance=advance)
+            arrays = {
+                name: to_stored(tensor.double().cpu().numpy(), dtypes[name])
+                if dtypes[name] in FLOATS
+                else stored[0][name][1]
+                for name, tensor in found.items()
+            }
+            _write(path, file, {name: (dtypes[name], array) for name, array in arrays.items()})
+
+        facts = [[_hashes(ingredient) for ingredient in ingredients], sorted(dtypes.items())]
+        return self._kept("fitted", facts, write, family.reference)
+
+    def _kept(
+        self, what: str, facts: list[Any], write: Callable[[Path, BinaryIO], None], like: Ingredient
+    ) -> Ingredient:
+        """An ingredient of one file in the cache, known by all that its content depends on."""
+        images = self._images and [self._images.fingerprint, self._images.pixels.name]
+        versions = [__version__, *(version(name) for name in LIBRARIES)]
+        names = [spec.name for spec in self._family.tensors]
+        text = json.dumps([what, facts, self._method, self._seed, images, names, str(self._device), versions])
+        key = hashlib.sha256(text.encode()).hexdigest()[:32]
+        path = keep(cache() / "aligned", key, write, fresh=self._fresh)
+        before = stamp(path)
+        file = WeightFile("model.safetensors", path, path.stat().st_size, file_hash(path), before)
+        return replace(like, weights=(file,))
+
+    def _stored(self, i: int) -> Stored:
+        """The tensors of an ingredient as they are in its files, its classes in the order of the first one's."""
+        family, found = self._family, self._read(self._family.ingredients[i])
+        order = family.orders[i]
+        for name, axis in family.heads.items() if order else ():
+            dtype, array = found[name]
+            found[name] = dtype, array.take(np.asarray(order), axis=axis)
+        return found
+
+    def _read(self, ingredient: Ingredient) -> Stored:
+        """The family's tensors of an ingredient, from files that are the ones that were hashed."""
+        weights = Weights(ingredient)
+        try:
+            found = {spec.name: weights.stored(spec.name) for spec in self._family.tensors}
+            weights.unchanged()
+        finally:
+            weights.close()
+        return found
+
+    def _network(self, stored: Stored) -> Network:
+        """The family's model, which runs in float32."""
+        family = self._family
+        config = config_of(family.config)
+        model = model_class(config).from_pretrained(
+            None, config=config, state_dict=_tensors(stored), dtype=torch.float32
+        )
+        model = model.to(self._device or torch.device("cpu")).eval()
+        processor = image_processor(family.processing.processor_folder)
+        classify = Classifier(model, processor, torch.float32, str(family.reference))
+        return Network(model, own_names(model, stored), lambda pixels: classify(pixels).logits)
+
+    def _pixels(self) -> torch.Tensor:
+        if self._images is None:
+            return torch.empty(0)
+        pixels = np.load(self._images.pixels)
+        return torch.from_numpy(pixels[np.random.default_rng(self._seed).permutation(len(pixels))])
+
+
+def _tensors(stored: Stored) -> dict[str, torch.Tensor]:
+    """What is stored, as torch tensors of float32 and of whole numbers."""
+    return {
+        name: torch.from_numpy(np.array(to_float(array, dtype), np.float32 if dtype in FLOATS else None))
+        for name, (dtype, array) in stored.items()
+    }
+
+
+def _write(path: Path, file: BinaryIO, stored: Stored) -> None:
+    starts = write_header(path, [(name, dtype, array.shape) for name, (dtype, array) in stored.items()])
+    for name, (_, array) in stored.items():
+        file.seek(starts[name])
+        file.write(np.ascontiguousarray(array).tobytes())
+
+
+def _hashes(ingredient: Ingredient) -> list[str]:
+    return [w.sha256 for w in ingredient.weights]
