@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from hfsoup.check import check, remarks
 from hfsoup.config import is_config, load
 from hfsoup.course import Course
 from hfsoup.errors import SoupError, UsageError
-from hfsoup.evidence import line, points, witnessed
+from hfsoup.evidence import pictured, witnessed
 from hfsoup.figures import may_draw
 from hfsoup.hub import told
 from hfsoup.human import counted, size
@@ -230,10 +230,7 @@ def _measured(
         statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else {}
         modes = scorer.scores(mix, images.selection)
         evidence = witnessed(given, shipped, alone, selection.bn, images.test, search.began)
-        if options.figures:
-            evidence = replace(evidence, points=points(scorer, search, mix, images))
-        if options.figure_line:
-            evidence = replace(evidence, line=line(scorer, search, images))
+        evidence = pictured(evidence, scorer, search, mix, images, options)
         forwarded = counted(scorer.images_forwarded, "image") if scorer.images_forwarded else "no image"
         stage.done(f"Scored {counted(course.scored, 'candidate')} and the test split: {forwarded} forwarded")
     if world.main:

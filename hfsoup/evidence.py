@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hfsoup.types import Decision, Mix, Score
@@ -11,6 +11,7 @@ from hfsoup.types import Decision, Mix, Score
 if TYPE_CHECKING:
     from hfsoup.evaluation import Scorer
     from hfsoup.images import Images, Split
+    from hfsoup.options import Options
     from hfsoup.searching import Search
 
 BETWEEN = 9
@@ -68,6 +69,13 @@ class Evidence:
 def witnessed(scorer: Scorer, soup: Mix, best: Mix, bn: str, test: Split, start: Score | None) -> Evidence:
     """What soup and best ingredient said of each test image when they were compared; nothing is forwarded."""
     return Evidence(scorer.classes(soup, bn, test), scorer.classes(best, "average", test), start)
+
+
+def pictured(seen: Evidence, scorer: Scorer, search: Search, soup: Mix, images: Images, options: Options) -> Evidence:
+    """The evidence, with the scores that the pictures need where these are asked for."""
+    if options.figures:
+        seen = replace(seen, points=points(scorer, search, soup, images))
+    return replace(seen, line=line(scorer, search, images)) if options.figure_line else seen
 
 
 def points(scorer: Scorer, search: Search, soup: Mix, images: Images) -> tuple[Point, ...]:

@@ -117,7 +117,9 @@ class Options:
                 "an adapter is the mean of its ingredients in their own type", hint="no --dtype, no --merge"
             )
         if self.figure_line and not (self.figures and self.dataset):
-            raise UsageError("the line between two ingredients is drawn from scores", hint="--figures --dataset ORG/NAME")
+            raise UsageError(
+                "the line between two ingredients is drawn from scores", hint="--figures --dataset ORG/NAME"
+            )
         if self.dataset is None and (self.min_score is not None or self.margin):
             raise UsageError("a floor or a margin needs scores", hint="--dataset ORG/NAME")
         self.rules()

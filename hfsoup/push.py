@@ -83,8 +83,8 @@ def push(
 ) -> Pushed:
     """Upload every file of `folder` in one commit on top of the repository's head.
 
-    Weights and pictures of an earlier model that the folder does not have are deleted in the same commit. If somebody else pushes in
-    between, nothing is overwritten. A commit whose answer got lost is looked for before it is made again.
+    Weights and pictures of an earlier model that the folder does not have are deleted in the same commit. If somebody
+    else pushes in between, nothing is overwritten. A commit whose answer got lost is looked for before a second one.
 
     Args:
         folder: a model folder.

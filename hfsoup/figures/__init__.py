@@ -58,15 +58,15 @@ def _pictures(soup: Soup) -> Iterator[Picture]:
         yield Picture("scores", "Selection score against test score", _scores_words(soup))
     if soup.trace:
         given_up = sum(decision.score.at_most for decision in soup.trace)
-        words = "Each step of the search with the candidate's score on the selection split, and the level to reach."
+        words = "Every candidate's score on the selection split, and the score at which the search stood."
         if given_up:
-            words += f" {given_up} of them were given up once they could not reach it: a triangle is an upper bound."
+            words += f" {given_up} of them were given up once they could not reach that: a triangle is an upper bound."
         yield Picture("search", "The search step by step", words)
     if len(soup.family) > 1:
         words = "Cosines between the ingredients' weights: matrices and convolutions, without the head."
         yield Picture("closeness", "How close the ingredients are", words)
     if seen and seen.line:
-        words = "Averages between the two best ingredients, on both splits; measured after the choice, which they do not enter."
+        words = "Averages between the two best ingredients, on both splits. All were measured after the choice."
         yield Picture("line", "From the best ingredient to the second best", words)
 
 
@@ -79,8 +79,8 @@ def _scores_words(soup: Soup) -> str:
     if any(point.kind == UNIFORM for point in found):
         parts.append("the mean of all ingredients")
     return (
-        f"{', '.join(parts)} and this soup on both splits. Ingredients were chosen by their position along the horizontal axis"
-        " alone: all test scores were measured after that."
+        f"{', '.join(parts)} and this soup on both splits. The selection split alone chose: every test score was"
+        " measured after that."
     )
 
 

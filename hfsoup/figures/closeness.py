@@ -37,7 +37,9 @@ def paint(soup: Soup) -> Paint:
         if size <= NUMBERED:
             _numbers(axes, cosines, low)
         figure.colorbar(shown, ax=axes, label="cosine", shrink=0.9)
-        figure.supxlabel(f"● is in the soup; above {BASIN} they share a basin", fontsize=9, color=theme.faint)
+        figure.supxlabel(
+            f"● is in the soup; fine-tunings that share a basin are above {BASIN}", fontsize=9, color=theme.faint
+        )
 
     return onto
 

@@ -26,7 +26,9 @@ def paint(soup: Soup) -> Paint:
         selection, test = [k.selection.value for k in line.knots], [k.test.value for k in line.knots]
         axes.plot(shares, selection, marker="o", linestyle="--", color=theme.blue, label="selection split")
         axes.plot(shares, test, marker="s", color=theme.red, label="test split")
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], [name(soup, line.first, 24), "¼", "½", "¾", name(soup, line.second, 24)])
+        axes.set_xticks(
+            [0, 0.25, 0.5, 0.75, 1], [name(soup, line.first, 24), "¼", "½", "¾", name(soup, line.second, 24)]
+        )
         axes.set_xlabel("share of the second in the average")
         axes.set_ylabel(metric(soup))
         as_metric(soup, axes.yaxis)

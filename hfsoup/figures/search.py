@@ -24,7 +24,9 @@ def paint(soup: Soup) -> Paint:
         axes.grid(visible=True, axis="y", linewidth=0.7)
         axes.set_axisbelow(True)
         steps, levels = _levels(soup)
-        axes.plot(steps, levels, drawstyle="steps-post", color=theme.faint, linewidth=1.4, label="score to reach")
+        axes.plot(
+            steps, levels, drawstyle="steps-post", color=theme.faint, linewidth=1.4, label="where the search stood"
+        )
         _tried(soup, axes, theme)
         axes.set_ylabel(f"{metric(soup)} on the selection split")
         as_metric(soup, axes.yaxis)

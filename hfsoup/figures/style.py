@@ -1,4 +1,4 @@
-"""How every picture looks: two themes, colours that the colour-blind can tell apart, bytes that depend on nothing else."""
+"""How every picture looks: two themes, colours that the colour-blind can tell apart, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def drawn(paint: Paint, theme: Theme, title: str) -> bytes:
     return held.getvalue()
 
 
-def _settings(theme: Theme) -> dict[str, Any]:
+def _settings(theme: Theme) -> Any:
     colours = {"figure": theme.ground, "axes": theme.ground, "savefig": theme.ground}
     inks = ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor")
     return {
