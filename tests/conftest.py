@@ -51,8 +51,9 @@ USER = "kit"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--soak` adds the long proofs and ends with a table of promises."""
+    """`--soak` adds the long proofs and ends with a table of promises; `--write-cards` writes the example cards."""
     parser.addoption("--soak", action="store_true", help="run the long proofs too, and print promise and figure")
+    parser.addoption("--write-cards", action="store_true", help="write model_cards/examples again")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
