@@ -30,8 +30,8 @@ def paint(soup: Soup) -> Paint:
             _closer(soup, upper, panels[1])
         for axes in panels:
             _diagonal(axes, theme)
-            axes.set_xlabel(f"{metric(soup)} on the selection split")
-        panels[0].set_ylabel(f"{metric(soup)} on the test split")
+            axes.set_xlabel(f"{metric(soup, 24)}, selection split")
+        panels[0].set_ylabel(f"{metric(soup, 24)}, test split")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hfsoup.soup import Soup
+    from hfsoup.types import Score
 
 NAMED = 24
 """Steps up to which each is named."""
@@ -40,9 +41,16 @@ def paint(soup: Soup) -> Paint:
     return onto
 
 
+def _start(soup: Soup) -> Score | None:
+    """The score of the mix that the search began at: one that adds begins at the best ingredient."""
+    if soup.evidence:
+        return soup.evidence.start
+    return soup.scores[soup.best] if soup.best is not None and soup.trace[0].action == "add" else None
+
+
 def _levels(soup: Soup) -> tuple[list[int], list[float]]:
     """The score of the mix that the search stood at after each step, from where it is known."""
-    start = soup.evidence.start if soup.evidence else None
+    start = _start(soup)
     steps, levels = ([0], [start.value]) if start else ([], [])
     for decision in soup.trace:
         if decision.accepted:
@@ -57,7 +65,7 @@ def _levels(soup: Soup) -> tuple[list[int], list[float]]:
 def _tried(soup: Soup, axes: Any, theme: Theme) -> None:
     given_up = [d for d in soup.trace if d.score.at_most]
     seen = [d for d in soup.trace if not d.score.at_most]
-    start = soup.evidence.start if soup.evidence else None
+    start = _start(soup)
     if start:
         axes.scatter([0], [start.value], marker="s", s=56, color=theme.blue, label="where it began", zorder=3)
     looks = (

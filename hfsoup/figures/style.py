@@ -99,6 +99,6 @@ def as_metric(soup: Soup, axis: Any) -> None:
         axis.set_major_formatter(PercentFormatter(1.0))
 
 
-def metric(soup: Soup) -> str:
+def metric(soup: Soup, longest: int = 40) -> str:
     """The metric's name."""
-    return flat(soup.options.metric, 40)
+    return flat(soup.options.metric, longest)
