@@ -17,6 +17,8 @@ from hfsoup.check import check, remarks
 from hfsoup.config import is_config, load
 from hfsoup.course import Course
 from hfsoup.errors import SoupError, UsageError
+from hfsoup.evidence import pictured, witnessed
+from hfsoup.figures import may_draw
 from hfsoup.hub import told
 from hfsoup.human import counted, size
 from hfsoup.licences import check_licences
@@ -92,6 +94,8 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     recipe = RECIPES.get(options.chosen_recipe)
     if recipe.needs_data and not options.dataset:
         raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
+    if options.figures:
+        may_draw()
     if not patterns:
         raise UsageError("no ingredients", hint='hfsoup bake "org/model-*"')
     return recipe
@@ -262,6 +266,8 @@ def _measured(
         comparison = given.compare(shipped, selection.bn, alone, images.test)
         statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else {}
         modes = scorer.scores(mix, images.selection)
+        evidence = witnessed(given, shipped, alone, selection.bn, images.test, search.began)
+        evidence = pictured(evidence, scorer, search, mix, images, options)
         forwarded = counted(scorer.images_forwarded, "image") if scorer.images_forwarded else "no image"
         stage.done(f"Scored {counted(course.scored, 'candidate')} and the test split: {forwarded} forwarded")
     if world.main:
@@ -270,7 +276,7 @@ def _measured(
     return Soup(
         family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
         scorer.images_forwarded + (given.images_forwarded if adapter else 0), scorer.images_spared, images.notes,
-        modes, statistics, clock.seconds, adapter=adapter,
+        modes, statistics, clock.seconds, adapter=adapter, evidence=evidence,
     )  # fmt: skip
 
 

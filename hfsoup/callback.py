@@ -18,6 +18,7 @@ from transformers.utils.logging import set_tqdm_hook
 from hfsoup.average import Averager
 from hfsoup.baking import Clock, deliver, gather, run, searched
 from hfsoup.errors import SoupError, UsageError
+from hfsoup.figures import may_draw
 from hfsoup.options import Options
 from hfsoup.recipes import RECIPES
 from hfsoup.soup import Soup
@@ -75,6 +76,8 @@ class SoupCallback(TrainerCallback):
         target = self._target(args)
         if os.path.lexists(target) and not self._options.overwrite:
             raise SoupError("the soup's folder is already there", where=str(target), hint="overwrite=True, or output=…")
+        if self._options.figures:
+            may_draw()
         if self._options.push and state.is_world_process_zero:
             may_push(self._options.push, create_pr=self._options.create_pr)
         # A run that goes on from a checkpoint has those before it too; others in the folder are of another run.

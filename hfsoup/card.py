@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
 from hfsoup.again import command, config, folder, page
+from hfsoup.figures import pictures
 from hfsoup.licences import agreed, license_of, with_bases
 from hfsoup.merges import MERGES
 from hfsoup.names import flat, listed
@@ -135,6 +136,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "fitted": soup.family.fitted is not None and len(soup.mix.members) > 1,
         "trace": [{"d": d, "name": names[d.ingredient], "score": _number(soup, d.score)} for d in soup.trace],
         "images": images,
+        "pictures": pictures(soup),
         "adapter": _adapter(soup),
         "splits": _splits(soup),
         "dataset": markdown(_dataset(soup)) if images else "",

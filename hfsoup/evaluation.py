@@ -101,6 +101,14 @@ class Scorer:
         scores = self._score(first, split, bn), self._score(second, split, AVERAGE)
         return compare(self._metric, first.classes, second.classes, split.labels, *scores)
 
+    def report(self, mix: Mix, bn: str, split: Split) -> Score:
+        """The metric of `mix` on all of `split` with statistics of mode `bn`, for numbers that choose nothing."""
+        return self._score(self._predictions(mix, split, bn, None), split, bn)
+
+    def classes(self, mix: Mix, bn: str, split: Split) -> tuple[int, ...]:
+        """The likeliest class of each image of `split`."""
+        return tuple(self._predictions(mix, split, bn, None).classes[:, 0].tolist())
+
     def statistics(self, mix: Mix) -> Statistics:
         """The batch-norm statistics of `mix` on the calibration images."""
         split = self._calibration

@@ -30,7 +30,8 @@ class Split:
     """Images of one split, ready for a model.
 
     `pixels` is a .npy file of float32, images × channels × height × width; `labels` are the model's class indices;
-    `rule` says how the split was cut; `fingerprint` is a hash of the data files, the rows and the labels.
+    `rule` says how the split was cut; `fingerprint` is a hash of the data files, the rows and the labels. `rows` are
+    where the images are in the dataset's split `part`, in its column `column`.
     """
 
     name: str
@@ -38,6 +39,9 @@ class Split:
     fingerprint: str
     pixels: Path
     labels: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    part: str
+    column: str
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -120,6 +124,16 @@ def load_images(
     )  # fmt: skip
 
 
+def content_hash(source: Source, part: str, column: str) -> str:
+    """A hash of the files that the images of a split are in, and of their column."""
+    return hashlib.sha256(f"{source.content(part)} {column}".encode()).hexdigest()
+
+
+def fingerprint(content: str, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> str:
+    """A hash of what a split holds: its files, rows and labels."""
+    return hashlib.sha256(content.encode() + rows.tobytes() + labels.tobytes()).hexdigest()
+
+
 def halves(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Two halves with the same share of every class: class by class, in a fixed shuffled order, in turn."""
     order = np.concatenate(_by_class(labels))
@@ -198,7 +212,7 @@ class _Part:
         cut = limit is not None and limit < len(rows)
         if limit is not None and cut:
             rows = rows[limited(self.labels[rows], limit)]
-        content = hashlib.sha256(f"{self._source.content(self.name)} {self.image}".encode()).hexdigest()
+        content = content_hash(self._source, self.name, self.image)
         where = f"{self.where}, column {flat(self.image)}"
         found = prepare(
             rows.tolist(), self._read, processor, content=content, where=where, advance=advance, note=self._note
@@ -209,8 +223,8 @@ class _Part:
         where = flat(f"{self._request.dataset}, split {title}")
         check_classes(labels, self._classes, where=where, note=self._note, limited=cut)
         rule = f"{len(kept)} of {len(self.labels)} rows of the split {self.name!r}"
-        fingerprint = hashlib.sha256(content.encode() + kept.tobytes() + labels.tobytes()).hexdigest()
-        return Split(title, rule, fingerprint, found.path, labels), found
+        seal = fingerprint(content, kept, labels)
+        return Split(title, rule, seal, found.path, labels, kept, self.name, self.image), found
 
     def _read(self, row: int) -> bytes:
         return self._source.image(self._cells[row][self.image])

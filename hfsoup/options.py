@@ -12,7 +12,7 @@ from hfsoup.searching import Rules
 from hfsoup.settings import Settings
 from hfsoup.types import Request
 
-SILENT, RECORDED = ("resume", "device"), ("license", "as_adapter")
+SILENT, RECORDED = ("resume", "device"), ("license", "as_adapter", "figures", "figure_line")
 MAX_RANK = 1 << 14
 BN_MODES = ("average", "recalibrate", "auto")
 LICENSE = r"[a-z0-9][a-z0-9.+-]{0,63}"
@@ -101,6 +101,15 @@ class Options:
     as_adapter: int | None = _option(
         None, "Result", "write a PEFT adapter of this rank instead of a model; ingredients: adapters on one base"
     )
+    figures: bool = _option(
+        False,
+        "Result",
+        "draw pictures into figures/ and the card; also scores every ingredient and candidate on the test split once "
+        "the choice is made (pip install 'hfsoup[plot]')",
+    )
+    figure_line: bool = _option(
+        False, "Result", "with --figures: also score nine averages between the two best ingredients, on both splits"
+    )
     output: str | None = _option(None, "Result", "the folder to write [soup, soup-2, …]")
     overwrite: bool = _option(False, "Result", "replace the output folder if it is there")
     push: str | None = _option(None, "Result", "the repository to push the soup to")
@@ -130,6 +139,10 @@ class Options:
         if self.as_adapter is not None and (self.dtype or self.merge != "mean"):
             raise UsageError(
                 "an adapter is the mean of its ingredients in their own type", hint="no --dtype, no --merge"
+            )
+        if self.figure_line and not (self.figures and self.dataset):
+            raise UsageError(
+                "the line between two ingredients is drawn from scores", hint="--figures --dataset ORG/NAME"
             )
         if self.dataset is None and (self.min_score is not None or self.margin):
             raise UsageError("a floor or a margin needs scores", hint="--dataset ORG/NAME")

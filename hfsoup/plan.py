@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from hfsoup.baking import asked, own
+from hfsoup.evidence import BETWEEN
 from hfsoup.hub import cache, told
 from hfsoup.human import counted
 from hfsoup.images import split_names
@@ -161,6 +162,11 @@ def _work(recipe: Entry[Any], sources: Sequence[Source], options: Options, found
         return Work(selection, test, calibration, most, None, None, f"{known_by} cannot be told beforehand")
     passes = 2 if norms and options.bn == "auto" else 1
     images = selection * (min(k, most) + passes * max(most - k, 0)) + 2 * test
+    if options.figures:
+        # Every ingredient and candidate on the test split, and the plain mean of all on both.
+        images += test * max(k, most) + passes * selection
+    if options.figure_line:
+        images += BETWEEN * (passes * selection + test)
     pace = known(first.config, options)
     if pace is None:
         return Work(selection, test, calibration, most, images, None, "this architecture was not scored here before")

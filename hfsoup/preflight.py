@@ -89,8 +89,13 @@ def concerns(family: Family) -> Iterator[str]:
     """What the weights of a family say against averaging all of it; nothing where they are close."""
     names = [str(i) for i in family.ingredients]
     if len(names) > 1:
-        close = _closeness([[w.path for w in i.weights] for i in family.ingredients], _head_names(family))
+        close = compared(family)
         yield from (*_apart(names, close), *_outliers(names, close), *_heads(names, close))
+
+
+def compared(family: Family) -> Closeness:
+    """How close the weights of a family are, in one pass over its files."""
+    return _closeness([[w.path for w in i.weights] for i in family.ingredients], _head_names(family))
 
 
 def _head_names(family: Family) -> frozenset[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STALE = re.compile(
     r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?|adapter_(config\.json|model\.(safetensors|bin))"
+    r"|evaluation\.json|figures/(scores|search|closeness|line)(-dark)?\.png"
 )
 # With these the Hub itself said no, so that there can be no commit.
 REFUSED = (400, 401, 403, 404, 413, 422)
@@ -82,8 +83,8 @@ def push(
 ) -> Pushed:
     """Upload every file of `folder` in one commit on top of the repository's head.
 
-    Weights of an earlier model that the folder does not have are deleted in the same commit. If somebody else pushes in
-    between, nothing is overwritten. A commit whose answer got lost is looked for before it is made again.
+    Weights and pictures of an earlier model that the folder does not have are deleted in the same commit. If somebody
+    else pushes in between, nothing is overwritten. A commit whose answer got lost is looked for before a second one.
 
     Args:
         folder: a model folder.
@@ -97,7 +98,7 @@ def push(
         HubError: no token, no right, the repository changed in between, or no answer; its hint ends with the command
             that continues.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    names = _names(folder) if folder.is_dir() else []
     if "config.json" not in names:
         raise SoupError("expected a model folder, found no config.json", where=str(folder))
     words = ["hfsoup", "push", str(folder), repo]
@@ -110,6 +111,12 @@ def push(
         line = shlex.join(words)
         hint = error.hint.replace(AGAIN, line) if AGAIN in error.hint else f"{error.hint}, then: {line}"
         raise HubError(error.what, where=error.where, hint=hint) from error
+
+
+def _names(folder: Path) -> list[str]:
+    """The files of a model folder: those at its top, and its pictures."""
+    paths = [*folder.iterdir(), *(folder / "figures").glob("*.png")]
+    return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
 
 
 def _target(repo: str, private: bool, create_pr: bool, notify: Callable[[str], None] | None) -> str:
@@ -204,7 +211,7 @@ class _Push:
         return Pushed(self.repo, commit.oid, commit.pr_url or f"{self.hub.endpoint}/{self.repo}")
 
     def _stale(self, info: ModelInfo) -> list[str]:
-        """Weight files of an earlier model."""
+        """Weight files of an earlier model, and what was measured and drawn of it."""
         listed = [sibling.rfilename for sibling in info.siblings or ()]
         return [name for name in listed if STALE.fullmatch(name) and name not in self.names]
 

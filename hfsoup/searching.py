@@ -73,6 +73,7 @@ class Search:
         self.scores: dict[Mix, Score] = {}
         self._score, self._observe = score, observe
         self._current: tuple[int, ...] = ()
+        self._begun: tuple[int, ...] = ()
         self._ranked: tuple[int, ...] | None = None
 
     @property
@@ -105,6 +106,11 @@ class Search:
         return self._current
 
     @property
+    def began(self) -> Score | None:
+        """The score of the mix that the walk began at; None of a recipe that does not walk."""
+        return self.scores.get(self.mix(self._begun)) if self._begun else None
+
+    @property
     def left_out(self) -> tuple[int, ...]:
         """Ingredients below the floor."""
         return tuple(i for i in range(len(self.names)) if i not in self.ranked)
@@ -133,7 +139,7 @@ class Search:
 
     def start(self, members: tuple[int, ...]) -> None:
         """Begin the walk at the mean of `members`."""
-        self._current = members
+        self._current = self._begun = members
 
     def offer(self, action: str, ingredient: int) -> bool:
         """Score the current mix with `ingredient` added or dropped, record the decision, go there if accepted."""

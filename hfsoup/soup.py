@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hfsoup.evidence import Evidence
     from hfsoup.images import Images
     from hfsoup.options import Options
     from hfsoup.push import Pushed
@@ -33,7 +34,7 @@ class Soup:
     best ingredient; `modes` are the soup's selection scores by batch-norm mode, and `statistics` the re-estimated ones
     if it is shipped with them; `images_spared` were not forwarded because the verdict was sure without them; `path` is
     set once the soup is written and `pushed` once it is on the Hub; `adapter` is what is written, and was scored, where
-    the soup is one.
+    the soup is one; `evidence` is what was seen on the test split, image by image.
     """
 
     family: Family
@@ -56,6 +57,7 @@ class Soup:
     hashes: dict[str, str] = field(default_factory=dict)
     pushed: Pushed | None = None
     adapter: Truncated | None = None
+    evidence: Evidence | None = None
 
     def __repr__(self) -> str:
         from hfsoup.notebook import line
@@ -103,6 +105,7 @@ class Soup:
         """
         from hfsoup.average import Averager
         from hfsoup.card import card
+        from hfsoup.evaluated import write_evidence
         from hfsoup.hashing import file_hash
         from hfsoup.lock import NAME, lock
         from hfsoup.write import staged, write_adapter, write_configs, write_weights
@@ -117,8 +120,10 @@ class Soup:
             else:
                 hashes = write_weights(averager, self.mix, stage, self.statistics)
             write_configs(self.family, stage, dtype)
+            write_evidence(self, stage)
             (stage / "README.md").write_text(card(self), encoding="utf-8")
-            files = {path.name: hashes.get(path.name) or file_hash(path) for path in sorted(stage.iterdir())}
+            paths = {path.relative_to(stage).as_posix(): path for path in sorted(stage.rglob("*")) if path.is_file()}
+            files = {name: hashes.get(name) or file_hash(path) for name, path in paths.items()}
             (stage / NAME).write_text(lock(self, files).text(), encoding="utf-8")
         return replace(self, path=target, hashes=hashes)
 

@@ -51,9 +51,10 @@ USER = "kit"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--soak` adds the long proofs and ends with a table of promises, `--oracles` other implementations."""
+    """Long proofs, other implementations, and the example cards, each only where asked for."""
     parser.addoption("--soak", action="store_true", help="run the long proofs too, and print promise and figure")
     parser.addoption("--oracles", action="store_true", help="compare with other implementations, which are installed")
+    parser.addoption("--write-cards", action="store_true", help="write model_cards/examples again")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -63,7 +63,7 @@ def closing(soup: Soup) -> Iterator[Row]:
     else:
         yield "verdict", Text("nothing was measured: without --dataset it is not known whether the soup is better")
     if soup.path:
-        held = sum(path.stat().st_size for path in soup.path.iterdir() if path.is_file())
+        held = sum(path.stat().st_size for path in soup.path.rglob("*") if path.is_file())
         yield "saved to", Text.assemble(plain(soup.path), f" ({size(held)})")
     if soup.pushed:
         yield "pushed to", link(plain(soup.pushed.url), soup.pushed.url)

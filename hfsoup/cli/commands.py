@@ -170,6 +170,25 @@ def verify(
     _write_json(json_file, {"place": place, "verified": True, "files": found.files, "scores": found.scores})
 
 
+@app.command(epilog="Example: hfsoup report org/pets-soup -o pets.html")
+def report(
+    place: Annotated[str, typer.Argument(help="a baked folder, or ORG/NAME on the Hub, with @REVISION")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the file to write")] = Path("report.html"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace that file if it is there")] = False,
+    images: Annotated[bool, typer.Option("--images/--no-images", help="read test images from the dataset")] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Write one HTML page of a soup: tables, pictures, classes, and the images on which it differs from the best."""
+    from hfsoup.cli.screen import Screen
+    from hfsoup.report import report as report_place
+    from hfsoup.report import writable, write_report
+
+    screen = Screen(quiet=quiet)
+    writable(output, overwrite=overwrite)
+    write_report(report_place(place, images=images, watch=screen), output, overwrite=overwrite)
+    screen.same(f"wrote {output}")
+
+
 @app.command(epilog="Example: hfsoup recipes")
 def recipes() -> None:
     """List the recipes and merges, those of plug-ins too, with the papers that define them."""

@@ -1,0 +1,119 @@
+"""What was seen on the test split, image by image; and what is measured after the choice, only to be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hfsoup.types import Decision, Mix, Score
+
+if TYPE_CHECKING:
+    from hfsoup.evaluation import Scorer
+    from hfsoup.images import Images, Split
+    from hfsoup.options import Options
+    from hfsoup.searching import Search
+
+BETWEEN = 9
+INGREDIENT, CANDIDATE, UNIFORM = "ingredient", "candidate", "uniform"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mix with its score on both splits.
+
+    `kind` is `ingredient`, `candidate` or `uniform`; `number` is the index of the ingredient or the step of the search
+    that tried the candidate, 0 for the mean of all; `kept` says of a candidate whether the search went there.
+    """
+
+    kind: str
+    number: int
+    selection: Score
+    test: Score
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Knot:
+    """A mix of two ingredients, `share` of the second, with its score on both splits."""
+
+    share: float
+    selection: Score
+    test: Score
+
+
+@dataclass(frozen=True)
+class Line:
+    """The way from the ingredient `first` to the ingredient `second`, both ends included."""
+
+    first: int
+    second: int
+    knots: tuple[Knot, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The likeliest class of each test image for the soup and for its best ingredient, and what was drawn.
+
+    `start` is the score of the mix that the search began at; `points` and `line` are there where pictures were asked
+    for.
+    """
+
+    soup: tuple[int, ...]
+    best: tuple[int, ...]
+    start: Score | None = None
+    points: tuple[Point, ...] = ()
+    line: Line | None = None
+
+
+def witnessed(scorer: Scorer, soup: Mix, best: Mix, bn: str, test: Split, start: Score | None) -> Evidence:
+    """What soup and best ingredient said of each test image when they were compared; nothing is forwarded."""
+    return Evidence(scorer.classes(soup, bn, test), scorer.classes(best, "average", test), start)
+
+
+def pictured(seen: Evidence, scorer: Scorer, search: Search, soup: Mix, images: Images, options: Options) -> Evidence:
+    """The evidence, with the scores that the pictures need where these are asked for."""
+    if options.figures:
+        seen = replace(seen, points=points(scorer, search, soup, images))
+    return replace(seen, line=line(scorer, search, images)) if options.figure_line else seen
+
+
+def points(scorer: Scorer, search: Search, soup: Mix, images: Images) -> tuple[Point, ...]:
+    """Ingredients, candidates that were scored on all images, and the mean of all, on the test split too.
+
+    The choice was made before, on the selection split alone. The soup itself is left out: it was compared already.
+    """
+    return tuple(_points(scorer, search, soup, images))
+
+
+def _points(scorer: Scorer, search: Search, soup: Mix, images: Images) -> Iterator[Point]:
+    size = len(search.names)
+    uniform = search.mix(tuple(range(size)))
+    for i in range(size):
+        found = search.scores[search.mix((i,))]
+        yield Point(INGREDIENT, i, found, scorer.report(search.mix((i,)), found.bn, images.test))
+    for mix, found in tuple(search.scores.items()):
+        steps = [decision for decision in search.trace if decision.score is found]
+        if steps and not found.at_most and mix not in (soup, uniform) and len(mix.members) > 1:
+            yield _candidate(found, steps, scorer.report(mix, found.bn, images.test))
+    if size > 1 and uniform != soup:
+        found = scorer.score(uniform, images.selection)
+        yield Point(UNIFORM, 0, found, scorer.report(uniform, found.bn, images.test))
+
+
+def _candidate(found: Score, steps: list[Decision], test: Score) -> Point:
+    return Point(CANDIDATE, steps[0].step, found, test, any(step.accepted for step in steps))
+
+
+def line(scorer: Scorer, search: Search, images: Images) -> Line | None:
+    """Both splits along the line between the two best ingredients; None where there is only one."""
+    if len(search.ranked) < 2:
+        return None
+    first, second = search.ranked[:2]
+    knots = []
+    for n in range(BETWEEN + 2):
+        share = n / (BETWEEN + 1)
+        mix = search.weighted({first: 1 - share, second: share})
+        found = scorer.score(mix, images.selection)
+        knots.append(Knot(share, found, scorer.report(mix, found.bn, images.test)))
+    return Line(first, second, tuple(knots))

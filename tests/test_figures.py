@@ -1,0 +1,145 @@
+"""Pictures of a bake: drawn from what was measured, recorded like every file, the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from family import Family
+from huggingface_hub import HfApi
+from markdown_it import MarkdownIt
+from PIL import Image
+from shell import bake, refused, run
+
+import hfsoup
+from hfsoup.localhub import LocalHub
+
+ALL = {f"figures/{name}{end}.png" for name in ("scores", "search", "closeness", "line") for end in ("", "-dark")}
+
+
+@pytest.fixture
+def drawn(vit: Family, data: Path, alone: Path) -> dict[str, Any]:
+    """A greedy bake in `soup`, with every picture."""
+    words = (*vit.words, "--dataset", data, "--accept", ">", "--figures", "--figure-line", "--output", "soup")
+    return bake(*words)
+
+
+def test_every_picture_is_a_picture_recorded_and_in_the_card(drawn: dict[str, Any]) -> None:
+    """soup.json has each with its hash, the card shows each by a relative path that is there, light and dark."""
+    files = json.loads(Path("soup/soup.json").read_text())["files"]
+    assert set(files) >= ALL
+    for name in ALL:
+        data = Path("soup", name).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == files[name]
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        assert image.size == (1080, 690)
+        # Light pictures are mostly light and dark ones dark, and neither is empty.
+        assert (image.getpixel((2, 300))[0] < 40) == ("-dark" in name)  # type: ignore[index]
+        assert len(set(image.resize((108, 69)).tobytes())) > 40
+    text = Path("soup/README.md").read_text()
+    html = MarkdownIt("commonmark", {"html": True}).render(text)
+    assert [f'"{name}"' for name in sorted(ALL) if f'"{name}"' not in html] == []
+
+
+def test_pictures_do_not_depend_on_the_run(drawn: dict[str, Any], vit: Family, data: Path) -> None:
+    """Drawn again elsewhere, after a bake that took its scores from the journal, every byte is the same."""
+    words = (*vit.words, "--dataset", data, "--accept", ">", "--figures", "--figure-line", "--output", "again")
+    bake(*words)
+    for name in (*ALL, "evaluation.json", "soup.json"):
+        assert Path("soup", name).read_bytes() == Path("again", name).read_bytes(), name
+
+
+def test_pictures_choose_nothing_and_are_counted(drawn: dict[str, Any], vit: Family, data: Path, alone: Path) -> None:
+    """The same soup, trace and scores as without; the images they cost are in images_forwarded."""
+    plain = bake(*vit.words, "--dataset", data, "--accept", ">", "--no-resume", "--output", "plain")
+    assert {k: drawn["soup"][k] for k in ("score", "test", "sha256")} == {
+        k: plain["soup"][k] for k in ("score", "test", "sha256")
+    }
+    assert drawn["trace"] == plain["trace"]
+    # At least the three ingredients that the comparison had not tested, and nine mixes on both splits.
+    assert drawn["images_forwarded"] >= plain["images_forwarded"] + 3 * 72 + 9 * (60 + 72)
+    assert not Path("plain/figures").exists()
+
+
+def test_points_are_what_was_measured(vit: Family, data: Path, alone: Path) -> None:
+    """Every ingredient stands with the scores that it has alone; candidates that were given up have no point."""
+    soup = hfsoup.bake(*vit.words, dataset=str(data), figures=True, accept=">", batch_size=8)
+    assert soup.evidence is not None
+    points = {(p.kind, p.number): p for p in soup.evidence.points}
+    for n, word in enumerate(vit.words):
+        alone_ = hfsoup.bake(word, dataset=str(data), recipe="uniform", batch_size=8)
+        assert (points["ingredient", n].selection.value, points["ingredient", n].test.value) == (
+            alone_.score,
+            alone_.test,
+        )
+    everything = hfsoup.bake(*vit.words, dataset=str(data), recipe="uniform")
+    mean = points.get(("uniform", 0))
+    if mean is not None:
+        assert (mean.selection.value, mean.test.value) == (everything.score, everything.test)
+    given_up = {d.step for d in soup.trace if d.score.at_most}
+    assert given_up
+    assert not given_up & {number for kind, number in points if kind == "candidate"}
+
+
+def test_without_data_only_the_weights_are_drawn(vit: Family, alone: Path) -> None:
+    """The heat map needs no scores, and there are no others to show."""
+    bake(*vit.words, "--figures", "--output", "soup")
+    assert {p.name for p in Path("soup/figures").iterdir()} == {"closeness.png", "closeness-dark.png"}
+    assert not Path("soup/evaluation.json").exists()
+    assert Path("soup/README.md").read_text().count("<picture>") == 1
+
+
+def test_batch_norms_and_a_name_full_of_signs(resnet: Family, data: Path, alone: Path) -> None:
+    """A family that is scored in two modes is drawn, and a folder called $x^$ <b> is drawn as it is called."""
+    odd = alone / "$x^$ <b> 图"
+    shutil.copytree(resnet.folders[0], odd)
+    done = run("bake", f"./{odd.name}", *resnet.words[1:], "--dataset", data, "--figures", "--output", "soup")
+    assert done.code == 0, done.err
+    assert {p.name for p in Path("soup/figures").iterdir()} >= {"scores.png", "search.png", "closeness.png"}
+    assert "Glyph" not in done.err
+
+
+def test_without_matplotlib_nothing_is_pulled(on_hub: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the command that installs it, before the first request."""
+    spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "hfsoup.figures.find_spec", lambda name: None if name.startswith("matplotlib") else spec(name), raising=True
+    )
+    on_hub.forget_requests()
+    block = refused("bake", "kit/vit-*", "--figures", "--output", "soup", code=2)
+    assert "pip install 'hfsoup[plot]'" in block
+    assert not on_hub.requests
+    assert list(alone.iterdir()) == []
+
+
+def test_a_line_without_scores_is_refused(vit: Family, alone: Path) -> None:
+    """--figure-line alone says what it needs."""
+    assert "--figures" in refused("bake", *vit.words, "--figure-line", code=2)
+
+
+def test_verify_holds_pictures_as_files_without_matplotlib(
+    drawn: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An untouched soup holds where matplotlib is missing; one changed byte of a picture is named."""
+    monkeypatch.setattr("hfsoup.figures.find_spec", lambda _: None)
+    assert run("verify", "soup").code == 0
+    path = Path("soup/figures/search.png")
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    assert "figures/search.png: sha256" in refused("verify", "soup", code=1)
+
+
+def test_pictures_are_pushed_and_stale_ones_go(drawn: dict[str, Any], vit: Family, signed_in: LocalHub) -> None:
+    """The repository holds the folder's files; a later soup without pictures takes them away, and verifies."""
+    api = HfApi(token=signed_in.token)
+    assert run("push", "soup", "kit/drawn").code == 0
+    assert set(api.list_repo_files("kit/drawn")) >= ALL | {"evaluation.json"}
+    assert run("verify", "kit/drawn").code == 0
+    bake(*vit.words, "--output", "plain", "--push", "kit/drawn")
+    assert not (set(api.list_repo_files("kit/drawn")) & (ALL | {"evaluation.json"}))
+    assert run("verify", "kit/drawn").code == 0
