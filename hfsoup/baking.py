@@ -222,7 +222,9 @@ def _measured(
             alone = Mix.of((best,), len(whole))
             given = scorer.over(stack.enter_context(Averager(whole, options.merge)))
         selection = given.score(shipped, images.selection) if adapter else search.score(mix)
-        comparison = given.compare(shipped, selection.bn, alone, images.test)
+        comparison = given.compare(
+            shipped, selection.bn, alone, images.test, RECIPES.get(options.chosen_recipe).choices
+        )
         statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else {}
         modes = scorer.scores(mix, images.selection)
         forwarded = counted(scorer.images_forwarded, "image") if scorer.images_forwarded else "no image"
@@ -233,7 +235,7 @@ def _measured(
     return Soup(
         family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
         scorer.images_forwarded + (given.images_forwarded if adapter else 0), scorer.images_spared, images.notes,
-        modes, statistics, clock.seconds, adapter=adapter,
+        modes, statistics, clock.seconds, adapter=adapter, attempts=tuple(search.attempts),
     )  # fmt: skip
 
 

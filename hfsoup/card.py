@@ -41,6 +41,7 @@ CITATIONS = {
     ),
 }
 HUB_METRICS = {"f1_macro": "f1"}
+ATTEMPTS = 12
 VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")
 
 
@@ -145,6 +146,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "processor": names[soup.family.processed_by] if soup.options.processor_from else None,
         "home": json.dumps(flat(soup.options.push or "PATH/TO/THIS/FOLDER")),
         "used": len(soup.mix.members),
+        "attempts": _attempts(soup),
         "trace": [{"d": d, "name": names[d.ingredient], "score": _number(soup, d.score)} for d in soup.trace],
         "images": images,
         "adapter": _adapter(soup),
@@ -253,7 +255,24 @@ def _comparison(soup: Soup, names: list[str]) -> dict[str, Any] | None:
         "difference_interval": _interval(c.difference_interval, "{:+.2f}"),
         "p_value": None if c.p_value is None else f"{c.p_value:.2g}",
         "total": c.soup.total,
+        "choices": c.choices,
+        "level": f"{100 * (1 - c.alpha):.3g} %",
+        "alpha": f"{c.alpha:.2g}",
     }
+
+
+def _attempts(soup: Soup) -> list[dict[str, Any]]:
+    """What was measured as a whole, the best first; of many only those at the top."""
+    found = sorted(soup.attempts, key=lambda attempt: (-attempt.score.key, attempt.mix != soup.mix))[:ATTEMPTS]
+    return [
+        {
+            "name": markdown(a.name),
+            "used": len(a.mix.members),
+            "score": _number(soup, a.score),
+            "kept": a.mix == soup.mix,
+        }
+        for a in found
+    ]
 
 
 def _number(soup: Soup, score: Any) -> str:

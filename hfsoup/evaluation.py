@@ -94,12 +94,15 @@ class Scorer:
         """The metric of `mix` on `split` by batch-norm mode, `average` first, each on all images."""
         return {mode: self._score(self._predictions(mix, split, mode, None), split, mode) for mode in self._modes(mix)}
 
-    def compare(self, soup: Mix, bn: str, best: Mix, split: Split) -> Comparison:
-        """Score both on the test split, the soup with statistics of mode `bn`; how sure the difference is."""
+    def compare(self, soup: Mix, bn: str, best: Mix, split: Split, choices: int = 1) -> Comparison:
+        """Score both on the test split, the soup with statistics of mode `bn`; how sure the difference is.
+
+        The soup is the best of so many `choices`.
+        """
         first = self._predictions(soup, split, bn, None)
         second = first if soup == best else self._predictions(best, split, AVERAGE, None)
         scores = self._score(first, split, bn), self._score(second, split, AVERAGE)
-        return compare(self._metric, first.classes, second.classes, split.labels, *scores)
+        return compare(self._metric, first.classes, second.classes, split.labels, *scores, choices)
 
     def statistics(self, mix: Mix) -> Statistics:
         """The batch-norm statistics of `mix` on the calibration images."""

@@ -6,20 +6,30 @@ import json
 from base64 import b64decode, b64encode
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from hfsoup import __version__
 from hfsoup.again import config
 from hfsoup.errors import SoupError
+from hfsoup.records import (
+    AttemptRecord,
+    ScoreRecord,
+    SplitRecord,
+    Strict,
+    TestRecord,
+    Text,
+    score_record,
+    split_record,
+    test_record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hfsoup.images import Split
     from hfsoup.options import Options
     from hfsoup.soup import Soup
     from hfsoup.types import Ingredient, Score, Truncated, WeightFile
@@ -39,14 +49,9 @@ LIBRARIES = (
 )
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)]
-Text = Annotated[str, Field(max_length=4096)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class FileRecord(_Strict):
+class FileRecord(Strict):
     """A file and the sha256 of its bytes."""
 
     name: Plain
@@ -54,15 +59,7 @@ class FileRecord(_Strict):
     sha256: Sha256
 
 
-class ScoreRecord(_Strict):
-    """A score; `correct` where the metric counts right answers."""
-
-    value: float
-    correct: int | None
-    total: int
-
-
-class BaseRecord(_Strict):
+class BaseRecord(Strict):
     """What an adapter was put on: where it was, and its weight files."""
 
     id: Text
@@ -70,7 +67,7 @@ class BaseRecord(_Strict):
     files: list[FileRecord]
 
 
-class IngredientRecord(_Strict):
+class IngredientRecord(Strict):
     """An ingredient: where it was, its files, coefficient, order of classes and own score, and an adapter's base."""
 
     id: Text
@@ -82,16 +79,7 @@ class IngredientRecord(_Strict):
     base: BaseRecord | None = None
 
 
-class SplitRecord(_Strict):
-    """A split, how it was cut, and the fingerprint of what it holds."""
-
-    name: Text
-    rule: Text
-    images: int
-    fingerprint: Text
-
-
-class DatasetRecord(_Strict):
+class DatasetRecord(Strict):
     """The dataset that selected and reported; `backend` is the library that resized its images, with its version."""
 
     id: Text
@@ -103,7 +91,7 @@ class DatasetRecord(_Strict):
     backend: Text | None = None
 
 
-class DecisionRecord(_Strict):
+class DecisionRecord(Strict):
     """One step of the search; `at_most` where it was given up, and `score` is the most that it could have reached."""
 
     step: int
@@ -113,21 +101,10 @@ class DecisionRecord(_Strict):
     at_most: bool = False
     accepted: bool
     images: int
+    walk: Text = ""
 
 
-class TestRecord(_Strict):
-    """Soup against best ingredient on the test split; intervals cover 95 %."""
-
-    soup: ScoreRecord
-    best: ScoreRecord
-    ci95: list[float] | None
-    best_ci95: list[float] | None
-    difference_ci95: list[float] | None
-    mcnemar_p: float | None
-    verdict: Text
-
-
-class BatchNormRecord(_Strict):
+class BatchNormRecord(Strict):
     """What each mode scored on the selection split, and the re-estimated statistics, if the soup has them.
 
     `statistics` are base64 of little-endian float32, one per channel, by tensor.
@@ -142,7 +119,7 @@ class BatchNormRecord(_Strict):
         return {name: np.frombuffer(b64decode(text), "<f4") for name, text in self.statistics.items()}
 
 
-class AdapterRecord(_Strict):
+class AdapterRecord(Strict):
     """How far a soup that is an adapter is from the average, as relative Frobenius errors."""
 
     rank: int
@@ -151,7 +128,7 @@ class AdapterRecord(_Strict):
     layer: Text
 
 
-class Lock(_Strict):
+class Lock(Strict):
     """The record of a soup. `files` are all others in its folder, with their sha256; `config` bakes it again."""
 
     hfsoup: Text
@@ -169,6 +146,7 @@ class Lock(_Strict):
     files: dict[Plain, Sha256]
     versions: dict[str, Text]
     adapter: AdapterRecord | None = None
+    attempts: list[AttemptRecord] = Field(default_factory=list)
 
     def text(self) -> str:
         """The file's content."""
@@ -195,11 +173,12 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         dataset=_dataset(soup),
         batch_norm=_batch_norm(soup),
         trace=[DecisionRecord(**decision) for decision in soup.decisions()],
-        score=_score(soup.selection),
-        test=_test(soup),
+        score=score_record(soup.selection),
+        test=test_record(soup.comparison),
         files=files,
         versions={name: version(name) for name in LIBRARIES},
         adapter=adapter_record(soup.adapter),
+        attempts=[AttemptRecord(**attempt) for attempt in soup.tried()],
     )
 
 
@@ -250,7 +229,7 @@ def _ingredient(
         files=_files(ingredient.files),
         coefficient=coefficient,
         order=list(order) if order else None,
-        score=_score(score),
+        score=score_record(score),
         base=base,
     )
 
@@ -268,8 +247,8 @@ def _dataset(soup: Soup) -> DatasetRecord | None:
         config=images.config,
         revision=images.revision,
         metric=soup.options.metric,
-        selection=_split(images.selection),
-        test=_split(images.test),
+        selection=split_record(images.selection),
+        test=split_record(images.test),
         backend=images.backend,
     )
 
@@ -278,28 +257,5 @@ def _batch_norm(soup: Soup) -> BatchNormRecord | None:
     if soup.images is None or soup.images.calibration is None:
         return None
     encoded = {name: b64encode(v.astype("<f4").tobytes()).decode() for name, v in sorted(soup.statistics.items())}
-    modes = {mode: _score(score) for mode, score in soup.modes.items()}
-    return BatchNormRecord(modes=modes, calibration=_split(soup.images.calibration), statistics=encoded)
-
-
-def _split(split: Split) -> SplitRecord:
-    return SplitRecord(name=split.name, rule=split.rule, images=len(split), fingerprint=split.fingerprint)
-
-
-def _score(score: Score | None) -> Any:
-    return score and ScoreRecord(value=score.value, correct=score.correct, total=score.total)
-
-
-def _test(soup: Soup) -> TestRecord | None:
-    c = soup.comparison
-    if c is None:
-        return None
-    intervals = {
-        name: list(bounds) if bounds else None
-        for name, bounds in (
-            ("ci95", c.interval),
-            ("best_ci95", c.best_interval),
-            ("difference_ci95", c.difference_interval),
-        )
-    }
-    return TestRecord(soup=_score(c.soup), best=_score(c.best), mcnemar_p=c.p_value, verdict=c.verdict, **intervals)
+    modes = {mode: score_record(score) for mode, score in soup.modes.items()}
+    return BatchNormRecord(modes=modes, calibration=split_record(soup.images.calibration), statistics=encoded)

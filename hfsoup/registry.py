@@ -23,6 +23,7 @@ class Entry(Generic[F]):
     """A function under its name, with the paper that defines it and one line that says what it does.
 
     `evaluations` gives the most mixes that a recipe scores of k ingredients under given rules; None where unknown.
+    `choices` is the number of finished soups that a recipe takes the best of, which intervals have to allow for.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Entry(Generic[F]):
     needs_data: bool
     elementwise: bool
     evaluations: Callable[[int, Rules], int] | None = None
+    choices: int = 1
 
 
 class Registry(Generic[F]):
@@ -50,11 +52,12 @@ class Registry(Generic[F]):
         needs_data: bool = True,
         elementwise: bool = True,
         evaluations: Callable[[int, Rules], int] | None = None,
+        choices: int = 1,
     ) -> Callable[[F], F]:
         """Decorate a function to be known as `name`."""
 
         def keep(function: F) -> F:
-            self._entries[name] = Entry(name, function, paper, summary, needs_data, elementwise, evaluations)
+            self._entries[name] = Entry(name, function, paper, summary, needs_data, elementwise, evaluations, choices)
             return function
 
         return keep

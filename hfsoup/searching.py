@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from hfsoup.errors import SoupError, UsageError
-from hfsoup.types import Decision, Mix, Score, accepts
+from hfsoup.types import Attempt, Decision, Mix, Score, accepts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,9 +70,11 @@ class Search:
     ) -> None:
         self.names, self.rules = tuple(names), rules
         self.trace: list[Decision] = []
+        self.attempts: list[Attempt] = []
         self.scores: dict[Mix, Score] = {}
         self._score, self._observe = score, observe
         self._current: tuple[int, ...] = ()
+        self._walk = ""
         self._ranked: tuple[int, ...] | None = None
 
     @property
@@ -131,6 +133,20 @@ class Search:
             self.scores[mix] = known = self._score(mix, least)
         return known
 
+    def attempt(self, name: str, mix: Mix) -> Score:
+        """The score of a whole mix, which is listed as an attempt."""
+        score = self.score(mix)
+        self.attempts.append(Attempt(name, mix, score))
+        return score
+
+    def run(self, name: str, recipe: Callable[[Search], Mix]) -> Mix:
+        """Where another recipe ends, listed as an attempt; its decisions bear its name."""
+        self._walk = name
+        mix = recipe(self)
+        self._walk = ""
+        self.attempt(name, mix)
+        return mix
+
     def start(self, members: tuple[int, ...]) -> None:
         """Begin the walk at the mean of `members`."""
         self._current = members
@@ -142,14 +158,13 @@ class Search:
         else:
             members = tuple(i for i in self._current if i != ingredient)
         incumbent, mix = self.score(self.mix(self._current)), self.mix(members)
-        fresh = mix not in self.scores
-        rules = self.rules
+        known, rules = self.scores.get(mix), self.rules
         # A count must reach the incumbent's, or pass it; numbers that are no counts are always measured in full.
         counted = incumbent.correct is not None
         candidate = self.score(mix, incumbent.key + (rules.accept == ">") if counted else None)
         accepted = accepts(candidate=candidate, incumbent=incumbent, rule=rules.accept, margin=rules.margin)
-        images = candidate.images if fresh else 0
-        decision = Decision(len(self.trace) + 1, action, ingredient, candidate, accepted, images)
+        images = 0 if candidate is known else candidate.images
+        decision = Decision(len(self.trace) + 1, action, ingredient, candidate, accepted, images, self._walk)
         self.trace.append(decision)
         self._observe(decision)
         if accepted:

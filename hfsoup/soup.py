@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
 from hfsoup.errors import SoupError
-from hfsoup.types import Comparison, Decision, Family, Ingredient, Mix, Score, Truncated
+from hfsoup.types import Attempt, Comparison, Decision, Family, Ingredient, Mix, Score, Truncated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,7 @@ class Soup:
     best ingredient; `modes` are the soup's selection scores by batch-norm mode, and `statistics` the re-estimated ones
     if it is shipped with them; `images_spared` were not forwarded because the verdict was sure without them; `path` is
     set once the soup is written and `pushed` once it is on the Hub; `adapter` is what is written, and was scored, where
-    the soup is one.
+    the soup is one; `attempts` are the mixes that the recipe measured as wholes.
     """
 
     family: Family
@@ -56,6 +56,7 @@ class Soup:
     hashes: dict[str, str] = field(default_factory=dict)
     pushed: Pushed | None = None
     adapter: Truncated | None = None
+    attempts: tuple[Attempt, ...] = ()
 
     def __repr__(self) -> str:
         from hfsoup.notebook import line
@@ -174,8 +175,16 @@ class Soup:
                 "at_most": d.score.at_most,
                 "accepted": d.accepted,
                 "images": d.images,
+                **({"walk": d.walk} if d.walk else {}),
             }
             for d in self.trace
+        ]
+
+    def tried(self) -> list[dict[str, Any]]:
+        """The attempts as plain values."""
+        return [
+            {"name": a.name, "score": a.score.value, "weights": list(a.mix.coefficients), "kept": a.mix == self.mix}
+            for a in self.attempts
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -192,10 +201,12 @@ class Soup:
                 for i, w, s in weights
             ],
             "trace": self.decisions(),
+            **({"attempts": self.tried()} if self.attempts else {}),
             "soup": {
                 "score": self.score,
                 "test": self.test,
                 "ci95": list(c.interval) if c and c.interval else None,
+                **({"choices": c.choices} if c and c.choices > 1 else {}),
                 "path": str(self.path) if self.path else None,
                 "sha256": self.sha256,
             },

@@ -22,13 +22,13 @@ from hfsoup.lock import (
     FileRecord,
     IngredientRecord,
     Lock,
-    ScoreRecord,
     adapter_record,
     read,
 )
 from hfsoup.names import flat
 from hfsoup.options import Options
 from hfsoup.pull import pull, pull_all
+from hfsoup.records import ScoreRecord
 from hfsoup.resolve import pin, resolve
 from hfsoup.sign import verify_signature
 from hfsoup.tensorfile import TensorFile
