@@ -16,6 +16,7 @@ from hfsoup.check import check, remarks
 from hfsoup.config import is_config, load
 from hfsoup.course import Course
 from hfsoup.errors import SoupError, UsageError
+from hfsoup.further import count, shifts
 from hfsoup.hub import told
 from hfsoup.human import counted, size
 from hfsoup.licences import check_licences
@@ -28,13 +29,13 @@ from hfsoup.resolve import resolve
 from hfsoup.room import afford, held, needs
 from hfsoup.searching import Search
 from hfsoup.soup import Soup
-from hfsoup.types import Family, Ingredient, Mix, Score, Source, Truncated
+from hfsoup.types import Comparison, Family, Ingredient, Mix, Score, Source, Truncated
 from hfsoup.watch import Stage, Watch
 from hfsoup.world import World
 
 if TYPE_CHECKING:
     from hfsoup.evaluation import Scorer
-    from hfsoup.images import Images
+    from hfsoup.images import Images, Split
 
 
 def bake(*ingredients: str, **options: Any) -> Soup:
@@ -222,9 +223,16 @@ def _measured(
             alone = Mix.of((best,), len(whole))
             given = scorer.over(stack.enter_context(Averager(whole, options.merge)))
         selection = given.score(shipped, images.selection) if adapter else search.score(mix)
-        comparison = given.compare(
-            shipped, selection.bn, alone, images.test, RECIPES.get(options.chosen_recipe).choices
-        )
+        choices = RECIPES.get(options.chosen_recipe).choices
+
+        def judge(split: Split) -> Comparison:
+            return given.compare(shipped, selection.bn, alone, split, choices)
+
+        comparison, ensemble = judge(images.test), None
+        if options.ensemble:
+            answers = given.answers(shipped, selection.bn, images.test)
+            ensemble = given.judged(answers, scorer.ensemble(mix.members, images.test), images.test, choices)
+        shifted = shifts(options, family, images, world, judge)
         statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else {}
         modes = scorer.scores(mix, images.selection)
         forwarded = counted(scorer.images_forwarded, "image") if scorer.images_forwarded else "no image"
@@ -234,8 +242,10 @@ def _measured(
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     return Soup(
         family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
-        scorer.images_forwarded + (given.images_forwarded if adapter else 0), scorer.images_spared, images.notes,
-        modes, statistics, clock.seconds, adapter=adapter, attempts=tuple(search.attempts),
+        scorer.images_forwarded + (given.images_forwarded if adapter else 0), scorer.images_spared,
+        (*images.notes, *(note for shift in shifted for note in shift.notes)),
+        modes, statistics, clock.seconds, adapter=adapter, attempts=tuple(search.attempts), ensemble=ensemble,
+        shifts=shifted,
     )  # fmt: skip
 
 
@@ -259,7 +269,7 @@ def _course(stage: Stage, scorer: Scorer, family: Family, options: Options, imag
     return Course(
         stage, lambda mix, least: scorer.score(mix, images.selection, least), size=len(family), most=most,
         images=len(images.selection), modes=2 if images.calibration and options.bn == "auto" else 1,
-        after=2 * len(images.test),
+        after=count(options, len(images.test), len(family)),
     )  # fmt: skip
 
 

@@ -18,11 +18,13 @@ from hfsoup.errors import SoupError
 from hfsoup.records import (
     AttemptRecord,
     ScoreRecord,
+    ShiftRecord,
     SplitRecord,
     Strict,
     TestRecord,
     Text,
     score_record,
+    shift_record,
     split_record,
     test_record,
 )
@@ -134,7 +136,7 @@ class Lock(Strict):
     hfsoup: Text
     recipe: Text
     merge: Text
-    options: dict[str, str | int | float | bool | None]
+    options: dict[str, str | int | float | bool | list[str] | None]
     patterns: list[Text]
     config: Annotated[str, Field(max_length=1 << 20)] | None = None
     ingredients: Annotated[list[IngredientRecord], Field(min_length=1)]
@@ -146,6 +148,8 @@ class Lock(Strict):
     files: dict[Plain, Sha256]
     versions: dict[str, Text]
     adapter: AdapterRecord | None = None
+    ensemble: TestRecord | None = None
+    shifts: list[ShiftRecord] = Field(default_factory=list)
     attempts: list[AttemptRecord] = Field(default_factory=list)
 
     def text(self) -> str:
@@ -178,6 +182,8 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         files=files,
         versions={name: version(name) for name in LIBRARIES},
         adapter=adapter_record(soup.adapter),
+        ensemble=test_record(soup.ensemble),
+        shifts=[shift_record(shift) for shift in soup.shifts],
         attempts=[AttemptRecord(**attempt) for attempt in soup.tried()],
     )
 

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from hfsoup.baking import asked, own
+from hfsoup.further import count
 from hfsoup.hub import cache, told
 from hfsoup.human import counted
 from hfsoup.images import split_names
@@ -160,7 +161,11 @@ def _work(recipe: Entry[Any], sources: Sequence[Source], options: Options, found
         known_by = "how many images there are" if most is not None else f"how far {recipe.name} searches"
         return Work(selection, test, calibration, most, None, None, f"{known_by} cannot be told beforehand")
     passes = 2 if norms and options.bn == "auto" else 1
-    images = selection * (min(k, most) + passes * max(most - k, 0)) + 2 * test
+    images = selection * (min(k, most) + passes * max(most - k, 0)) + count(options, test, k)
+    if options.eval:
+        return Work(
+            selection, test, calibration, most, None, None, "the datasets of --eval are not looked at beforehand"
+        )
     pace = known(first.config, options)
     if pace is None:
         return Work(selection, test, calibration, most, images, None, "this architecture was not scored here before")

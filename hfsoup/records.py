@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
+    from hfsoup.further import Shift
     from hfsoup.images import Split
     from hfsoup.types import Comparison, Score
 
@@ -56,6 +57,18 @@ class TestRecord(Strict):
     mcnemar_p: float | None
     verdict: Text
     choices: int = 1
+    ece: float | None = None
+    best_ece: float | None = None
+
+
+class ShiftRecord(Strict):
+    """Soup against best ingredient on other images: those of a dataset, or the test split's under a corruption."""
+
+    name: Text
+    dataset: Text | None
+    revision: Text | None
+    images: SplitRecord
+    test: TestRecord
 
 
 def split_record(split: Split) -> SplitRecord:
@@ -80,5 +93,18 @@ def test_record(c: Comparison | None) -> Any:
         mcnemar_p=c.p_value,
         verdict=c.verdict,
         choices=c.choices,
+        ece=c.ece,
+        best_ece=c.best_ece,
         **intervals,
+    )
+
+
+def shift_record(shift: Shift) -> ShiftRecord:
+    """The record of a shift."""
+    return ShiftRecord(
+        name=shift.name,
+        dataset=shift.dataset,
+        revision=shift.revision,
+        images=split_record(shift.split),
+        test=test_record(shift.comparison),
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hfsoup.types import ALPHA
 
 DRAWS = 1000
+BINS = 15
 
 
 def wilson(*, correct: int, total: int, alpha: float = ALPHA) -> tuple[float, float]:
@@ -34,6 +35,18 @@ def mcnemar(*, only_first: int, only_second: int) -> float:
         return 1.0
     logs = [lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) - n * log(2) for i in range(k + 1)]
     return min(1.0, 2 * sum(map(exp, logs)))
+
+
+def calibration_error(*, confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
+    """The expected calibration error: Σ nᵦ/n · |accuracy − mean confidence| over 15 equal bins of the confidence.
+
+    Args:
+        confidence: the probability that the model gives its likeliest class, one per image.
+        right: whether that class is the true one.
+    """
+    bins = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
+    gaps = np.bincount(bins, weights=right - confidence.astype(np.float64), minlength=BINS)
+    return float(np.abs(gaps).sum() / len(right))
 
 
 def bootstrap(

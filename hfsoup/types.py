@@ -285,7 +285,8 @@ class Comparison:
     """Soup against best ingredient on the test split, scored once each.
 
     Intervals cover 95 %, for all of the `choices` that the soup was the best of together (Bonferroni); `p_value` is
-    McNemar's exact two-sided test where the metric counts right answers, else None.
+    McNemar's exact two-sided test where the metric counts right answers, else None; `ece` and `best_ece` are expected
+    calibration errors.
     """
 
     soup: Score
@@ -295,6 +296,8 @@ class Comparison:
     difference_interval: tuple[float, float] | None
     p_value: float | None
     choices: int = 1
+    ece: float | None = None
+    best_ece: float | None = None
 
     @property
     def alpha(self) -> float:
