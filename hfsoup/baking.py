@@ -77,11 +77,12 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     """The recipe that is asked for, where all is there that it needs.
 
     Raises:
-        UsageError: there is no such recipe, it has no data, or there are no ingredients.
+        UsageError: there is no such recipe, it lacks data or a package, or there are no ingredients.
     """
     recipe = RECIPES.get(options.chosen_recipe)
     if recipe.needs_data and not options.dataset:
         raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
+    recipe.require()
     if not patterns:
         raise UsageError("no ingredients", hint='hfsoup bake "org/model-*"')
     return recipe
@@ -202,16 +203,19 @@ def _measured(
         images = world.on_main(lambda: _images(family, options, watch))
     for note in images.notes if world.main else ():
         watch.note(note)
+    recipe = RECIPES.get(options.chosen_recipe)
     chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
     with clock("evaluate"), watch.stage("Scoring", unit="images") as stage, ExitStack() as stack:
         journal = Journal(journal_path(), read=options.resume, notify=watch.note)
         scorer = Scorer(
             averager, chosen, world, journal,
             batch_size=options.batch_size, bn=options.bn, calibration=images.calibration, race=options.race,
-            advance=stage,
+            keep=[images.selection] if recipe.logits else [], advance=stage,
         )  # fmt: skip
         course = _course(stage, scorer, family, options, images)
-        search, mix = searched(family, options, watch, course)
+        search, mix = searched(
+            family, options, watch, course, lambda members: scorer.ensemble(members, images.selection).score
+        )
         course.end()
         best, given = search.ranked[0], scorer
         adapter = world.on_main(lambda: _truncated(averager, mix, options, watch))
@@ -223,15 +227,14 @@ def _measured(
             alone = Mix.of((best,), len(whole))
             given = scorer.over(stack.enter_context(Averager(whole, options.merge)))
         selection = given.score(shipped, images.selection) if adapter else search.score(mix)
-        choices = RECIPES.get(options.chosen_recipe).choices
 
         def judge(split: Split) -> Comparison:
-            return given.compare(shipped, selection.bn, alone, split, choices)
+            return given.compare(shipped, selection.bn, alone, split, recipe.choices)
 
         comparison, ensemble = judge(images.test), None
         if options.ensemble:
             answers = given.answers(shipped, selection.bn, images.test)
-            ensemble = given.judged(answers, scorer.ensemble(mix.members, images.test), images.test, choices)
+            ensemble = given.judged(answers, scorer.ensemble(mix.members, images.test), images.test, recipe.choices)
         shifted = shifts(options, family, images, world, judge)
         statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else {}
         modes = scorer.scores(mix, images.selection)
@@ -290,11 +293,15 @@ def _images(family: Family, options: Options, watch: Watch) -> Images:
 
 
 def searched(
-    family: Family, options: Options, watch: Watch, score: Callable[[Mix, float | None], Score] | None
+    family: Family,
+    options: Options,
+    watch: Watch,
+    score: Callable[[Mix, float | None], Score] | None,
+    ensemble: Callable[[tuple[int, ...]], Score] | None = None,
 ) -> tuple[Search, Mix]:
     """The recipe's walk over a family, and the mix where it ends."""
     names = tuple(map(str, family.ingredients))
-    search = Search(names, score, options.rules(), lambda decision: watch.decision(names, decision))
+    search = Search(names, score, options.rules(), lambda decision: watch.decision(names, decision), ensemble)
     mix = RECIPES.get(options.chosen_recipe).function(search)
     for i in search.left_out:
         watch.note(f"{names[i]} is below --min-score {options.min_score}; left out")

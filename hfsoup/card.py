@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from hfsoup.types import Ingredient
 
 CITATIONS = {
+    "arXiv:1604.00772": "Hansen, The CMA evolution strategy: a tutorial, 2016, https://arxiv.org/abs/1604.00772",
+    "arXiv:2401.17790": ("Menes and Risser-Maroix, RADIN: souping on a budget, 2024, https://arxiv.org/abs/2401.17790"),
     "arXiv:2203.05482": (
         "Wortsman et al., Model soups: averaging weights of multiple fine-tuned models improves accuracy without"
         " increasing inference time, ICML 2022, https://arxiv.org/abs/2203.05482"
@@ -133,6 +135,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "home": json.dumps(flat(soup.options.push or "PATH/TO/THIS/FOLDER")),
         "used": len(soup.mix.members),
         "attempts": attempts(soup),
+        "tried": len(soup.attempts),
         "ensemble": sides(soup, soup.ensemble) if soup.ensemble else None,
         "shifts": shifts(soup),
         "trace": [{"d": d, "name": names[d.ingredient], "score": number(soup, d.score)} for d in soup.trace],

@@ -42,6 +42,9 @@ class Options:
     decay: float = _option(1.0, "Search", "for latest: each checkpoint weighs this much of the next newer one")
     weights: str | None = _option(None, "Search", "for weighted: a weight for each ingredient, as in 0.5,0.3,0.2")
     temperature: float = _option(0.01, "Search", "weighted, without weights: T of e^(score/T); small favours the best")
+    budget: int | None = _option(
+        None, "Search", "for search and radin: how many mixes to score beyond the ingredients alone [50; radin 5]"
+    )
     include_soups: bool = _option(False, "Search", "a glob may pick up soups too")
     on_mismatch: str = _option(
         "error",
@@ -52,7 +55,7 @@ class Options:
     processor_from: str | None = _option(
         None, "Search", "the ingredient whose image processor is the soup's, where they differ [all must agree]"
     )
-    seed: int = _option(0, "Search", "the order of greedy-random")
+    seed: int = _option(0, "Search", "the order of greedy-random, and what search draws")
     dataset: str | None = _option(None, "Data", "a dataset on the Hub, or a local folder or file")
     dataset_config: str | None = _option(None, "Data", "which configuration of the dataset")
     split: str | None = _option(None, "Data", "the split that selects [validation]")
@@ -160,6 +163,7 @@ class Options:
             self.decay,
             _numbers(self.weights),
             self.temperature,
+            self.budget,
         )
 
     def request(self) -> Request:

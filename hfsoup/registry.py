@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from hfsoup.errors import UsageError
@@ -23,7 +24,9 @@ class Entry(Generic[F]):
     """A function under its name, with the paper that defines it and one line that says what it does.
 
     `evaluations` gives the most mixes that a recipe scores of k ingredients under given rules; None where unknown.
-    `choices` is the number of finished soups that a recipe takes the best of, which intervals have to allow for.
+    `choices` is the number of finished soups that a recipe takes the best of, which intervals have to allow for;
+    `logits` says that it reads the ingredients' logits, `package` what it needs that is not installed with hfsoup, and
+    `warning` is a sentence for cards.
     """
 
     name: str
@@ -34,6 +37,15 @@ class Entry(Generic[F]):
     elementwise: bool
     evaluations: Callable[[int, Rules], int] | None = None
     choices: int = 1
+    logits: bool = False
+    package: str = ""
+    warning: str = ""
+
+    def require(self) -> None:
+        """Fail if the package that it needs is not there."""
+        if self.package and find_spec(self.package) is None:
+            what = f"{self.name} needs the package {self.package}, which is not installed"
+            raise UsageError(what, hint=f"pip install 'hfsoup[{self.name}]'")
 
 
 class Registry(Generic[F]):
@@ -53,11 +65,16 @@ class Registry(Generic[F]):
         elementwise: bool = True,
         evaluations: Callable[[int, Rules], int] | None = None,
         choices: int = 1,
+        logits: bool = False,
+        package: str = "",
+        warning: str = "",
     ) -> Callable[[F], F]:
         """Decorate a function to be known as `name`."""
 
         def keep(function: F) -> F:
-            self._entries[name] = Entry(name, function, paper, summary, needs_data, elementwise, evaluations, choices)
+            self._entries[name] = Entry(
+                name, function, paper, summary, needs_data, elementwise, evaluations, choices, logits, package, warning
+            )
             return function
 
         return keep

@@ -56,13 +56,15 @@ def search(
             dict of its own.
         merge: the name of a merge.
         unwrap: follow a lone `state_dict` key in a pickled file.
-        rules: accept, passes, seed, min_score, max_ingredients, keep_best, last, decay, weights, temperature.
+        rules: accept, passes, seed, min_score, max_ingredients, keep_best, last, decay, weights, temperature,
+            budget.
 
     Raises:
         UsageError: an unknown recipe, merge or rule.
         MismatchError: the state dicts differ in names, shapes or dtypes.
     """
     found = RECIPES.get(recipe)
+    found.require()
     MERGES.get(merge)
     known = set(Rules.__dataclass_fields__) - {"margin"}
     if unknown := sorted(set(rules) - known):

@@ -109,7 +109,10 @@ def test_help_shows_every_option_with_its_words_and_default() -> None:
 @pytest.mark.parametrize(
     ("words", "proposed"),
     [
-        ("hfsoup bake --recipe ", ["auto", "greedy", "greedy-random", "latest", "pruned", "uniform", "weighted"]),
+        (
+            "hfsoup bake --recipe ",
+            ["auto", "greedy", "greedy-random", "latest", "pruned", "radin", "search", "uniform", "weighted"],
+        ),
         ("hfsoup bake --recipe pr", ["pruned"]),
         ("hfsoup bake --bn ", ["average", "recalibrate", "auto"]),
     ],
