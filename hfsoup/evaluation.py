@@ -64,6 +64,7 @@ class Scorer:
         self._race = race and metric.counts
         self._keep = {split.fingerprint for split in keep}
         self._found: dict[str, Results] = {}
+        self._logits: dict[tuple[str, int], NDArray[np.float32]] = {}
         self._orders: dict[str, NDArray[np.int64]] = {}
         self.images_forwarded = 0
         self.images_spared = 0
@@ -116,15 +117,22 @@ class Scorer:
 
     def ensemble(self, members: Sequence[int], split: Split) -> Answers:
         """What the mean of the logits of `members`, each alone with its own batch-norm statistics, says of `split`."""
-        self._keep.add(split.fingerprint)
-        size, total = len(self._averager.family), np.zeros(())
+        total = np.zeros_like(self._single(members[0], split), np.float64)
         for i in members:
-            total = total + self._results(Mix.of((i,), size), split, AVERAGE, None)["logits"].astype(np.float64)
+            total += self._single(i, split)
         mean = torch.from_numpy(total / len(members))
         classes = mean.topk(min(self._metric.top, mean.shape[1]), dim=1).indices.numpy()
         wrong = int((~hits(classes, split.labels)).sum())
         found = Predictions(classes, mean.softmax(1).amax(1).float().numpy(), len(split), wrong, at_most=False)
         return Answers(found.classes, found.confidence, self._score(found, split, AVERAGE))
+
+    def _single(self, i: int, split: Split) -> NDArray[np.float32]:
+        """The logits of one ingredient, images × classes, found once."""
+        self._keep.add(split.fingerprint)
+        if (split.fingerprint, i) not in self._logits:
+            mix = Mix.of((i,), len(self._averager.family))
+            self._logits[split.fingerprint, i] = self._results(mix, split, AVERAGE, None)["logits"]
+        return self._logits[split.fingerprint, i]
 
     def statistics(self, mix: Mix) -> Statistics:
         """The batch-norm statistics of `mix` on the calibration images."""

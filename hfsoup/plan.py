@@ -195,8 +195,9 @@ def _disk(
     if data:
         found.append(Need("the dataset", found[0].folder, data.size - data.cached))
     if work and first.shape:
-        count = sum(n or 0 for n in (work.selection, work.test, work.calibration))
-        found.append(Need("prepared images", cache() / "images", count * 4 * prod(first.shape)))
+        images = sum(n or 0 for n in (work.selection, work.test, work.calibration))
+        images += (work.test or 0) if options.shifts else 0
+        found.append(Need("prepared images", cache() / "images", images * 4 * prod(first.shape)))
     return found
 
 

@@ -81,7 +81,7 @@ def _further(soup: Soup) -> Iterator[Row]:
     for shift in soup.shifts:
         d = shift.comparison
         points = f" ({100 * d.difference:+.2f} points, {d.verdict})"
-        yield "on", Text.assemble(plain(shift.name, 40), f" {d.soup.value:.4f}, best {d.best.value:.4f}{points}")
+        yield "shift", Text.assemble(plain(shift.name, 40), f" {d.soup.value:.4f}, best {d.best.value:.4f}{points}")
 
 
 def usage(soup: Soup) -> Text | None:
