@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from hfsoup.soup import Soup
     from hfsoup.types import Ingredient, Source
 
+REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 Names = Sequence[tuple[str, str | None]]
 # What forms a soup once its weights are known.
 SETTLED = ("merge", "dtype", "license", "processor_from", "on_mismatch", "base", "scale", "density")
@@ -76,10 +78,17 @@ def _public(ingredients: Names, options: Options, *, local: bool, base: tuple[st
         options = replace(options, base=_pinned(*base))
     if local and options.dataset:
         options = replace(options, dataset=Path(options.dataset).name)
+    if options.eval:
+        options = replace(options, eval=tuple(f"{n}={_shared(place)}" for n, place in options.others().items()))
     on_hub = {name for name, revision in ingredients if revision}
     if options.processor_from and options.processor_from.partition("@")[0] not in on_hub:
         options = replace(options, processor_from=Path(options.processor_from).name)
     return options
+
+
+def _shared(place: str) -> str:
+    """A dataset of the Hub as it is, anything that can only be a path by its last name."""
+    return place if REPO.fullmatch(place) else Path(place).name
 
 
 def folder(ingredient: Ingredient) -> str:

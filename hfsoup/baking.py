@@ -19,6 +19,7 @@ from hfsoup.course import Course
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.evidence import pictured, witnessed
 from hfsoup.figures import may_draw
+from hfsoup.further import count, shifts
 from hfsoup.hub import told
 from hfsoup.human import counted, size
 from hfsoup.licences import check_licences
@@ -32,13 +33,13 @@ from hfsoup.resolve import resolve
 from hfsoup.room import afford, held, needs
 from hfsoup.searching import Search
 from hfsoup.soup import Soup
-from hfsoup.types import Family, Ingredient, Mix, Score, Source, Truncated
+from hfsoup.types import Comparison, Family, Ingredient, Mix, Score, Source, Truncated
 from hfsoup.watch import Stage, Watch
 from hfsoup.world import World
 
 if TYPE_CHECKING:
     from hfsoup.evaluation import Scorer
-    from hfsoup.images import Images
+    from hfsoup.images import Images, Split
 
 
 def bake(*ingredients: str, **options: Any) -> Soup:
@@ -89,11 +90,12 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     """The recipe that is asked for, where all is there that it needs.
 
     Raises:
-        UsageError: there is no such recipe, it has no data, or there are no ingredients.
+        UsageError: there is no such recipe, it lacks data or a package, or there are no ingredients.
     """
     recipe = RECIPES.get(options.chosen_recipe)
     if recipe.needs_data and not options.dataset:
         raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
+    recipe.require()
     if options.figures:
         may_draw()
     if not patterns:
@@ -242,16 +244,19 @@ def _measured(
     family = averager.family
     for note in images.notes if world.main else ():
         watch.note(note)
+    recipe = RECIPES.get(options.chosen_recipe)
     chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
     with clock("evaluate"), watch.stage("Scoring", unit="images") as stage, ExitStack() as stack:
         journal = Journal(journal_path(), read=options.resume, notify=watch.note)
         scorer = Scorer(
             averager, chosen, world, journal,
             batch_size=options.batch_size, bn=options.bn, calibration=images.calibration, race=options.race,
-            advance=stage,
+            keep=[images.selection] if recipe.logits else [], advance=stage,
         )  # fmt: skip
         course = _course(stage, scorer, family, options, images)
-        search, mix = searched(family, options, watch, course)
+        search, mix = searched(
+            family, options, watch, course, lambda members: scorer.ensemble(members, images.selection).score
+        )
         course.end()
         best, given = search.ranked[0], scorer
         adapter = world.on_main(lambda: _truncated(averager, mix, options, watch))
@@ -263,7 +268,15 @@ def _measured(
             alone = Mix.of((best,), len(whole))
             given = scorer.over(stack.enter_context(Averager(whole, options.merge)))
         selection = given.score(shipped, images.selection) if adapter else search.score(mix)
-        comparison = given.compare(shipped, selection.bn, alone, images.test)
+
+        def judge(split: Split) -> Comparison:
+            return given.compare(shipped, selection.bn, alone, split, recipe.choices)
+
+        comparison, ensemble = judge(images.test), None
+        if options.ensemble:
+            answers = given.answers(shipped, selection.bn, images.test)
+            ensemble = given.judged(answers, scorer.ensemble(mix.members, images.test), images.test, recipe.choices)
+        shifted = shifts(options, family, images, world, judge)
         statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else {}
         modes = scorer.scores(mix, images.selection)
         evidence = witnessed(given, shipped, alone, selection.bn, images.test, search.began)
@@ -275,8 +288,10 @@ def _measured(
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     return Soup(
         family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
-        scorer.images_forwarded + (given.images_forwarded if adapter else 0), scorer.images_spared, images.notes,
-        modes, statistics, clock.seconds, adapter=adapter, evidence=evidence,
+        scorer.images_forwarded + (given.images_forwarded if adapter else 0), scorer.images_spared,
+        (*images.notes, *(note for shift in shifted for note in shift.notes)),
+        modes, statistics, clock.seconds, adapter=adapter, evidence=evidence, attempts=tuple(search.attempts),
+        ensemble=ensemble, shifts=shifted,
     )  # fmt: skip
 
 
@@ -300,7 +315,7 @@ def _course(stage: Stage, scorer: Scorer, family: Family, options: Options, imag
     return Course(
         stage, lambda mix, least: scorer.score(mix, images.selection, least), size=len(family), most=most,
         images=len(images.selection), modes=2 if images.calibration and options.bn == "auto" else 1,
-        after=2 * len(images.test),
+        after=count(options, len(images.test), len(family)),
     )  # fmt: skip
 
 
@@ -346,11 +361,15 @@ def _aligned(family: Family, options: Options, watch: Watch, images: Images | No
 
 
 def searched(
-    family: Family, options: Options, watch: Watch, score: Callable[[Mix, float | None], Score] | None
+    family: Family,
+    options: Options,
+    watch: Watch,
+    score: Callable[[Mix, float | None], Score] | None,
+    ensemble: Callable[[tuple[int, ...]], Score] | None = None,
 ) -> tuple[Search, Mix]:
     """The recipe's walk over a family, and the mix where it ends."""
     names = tuple(map(str, family.ingredients))
-    search = Search(names, score, options.rules(), lambda decision: watch.decision(names, decision))
+    search = Search(names, score, options.rules(), lambda decision: watch.decision(names, decision), ensemble)
     mix = RECIPES.get(options.chosen_recipe).function(search)
     for i in search.left_out:
         watch.note(f"{names[i]} is below --min-score {options.min_score}; left out")

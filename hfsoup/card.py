@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import shlex
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
 from hfsoup.again import command, config, folder, page
+from hfsoup.cardtext import attempts, markdown, number, shifts, sides
 from hfsoup.figures import pictures
 from hfsoup.licences import agreed, license_of, with_bases
 from hfsoup.merges import MERGES
@@ -53,14 +53,6 @@ def card(soup: Soup) -> str:
     return re.sub(r"\n{3,}", "\n\n", str(filled))
 
 
-def markdown(text: object, longest: int = 200) -> str:
-    """Text that a repository or a dataset chose, so written that it is only text in Markdown, HTML and tables."""
-    safe = html.escape(flat(text, longest), quote=False)
-    safe = re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", safe)
-    # Bare addresses would become links of their own.
-    return re.sub(r"(?i)(?<=\bwww)\.", "&#46;", safe.replace("://", "&#58;//").replace("@", "&#64;"))
-
-
 def shell(command: str) -> str:
     """A command on one line, whatever its words hold: what cannot be printed is written as $'\\n'."""
     return " ".join(_word(word) for word in shlex.split(command))
@@ -72,11 +64,6 @@ def _word(word: str) -> str:
     escaped = word.replace("\\", "\\\\").replace("'", "\\'")
     codes = (c if c.isprintable() else "".join(f"\\x{b:02x}" for b in c.encode("utf-8", "replace")) for c in escaped)
     return f"$'{''.join(codes)}'"
-
-
-def percent(value: float | None) -> str:
-    """A fraction in per cent, with two places."""
-    return "–" if value is None else f"{100 * value:.2f} %"
 
 
 def _eval_results(soup: Soup) -> list[EvalResult] | None:
@@ -122,25 +109,29 @@ def _values(soup: Soup) -> dict[str, Any]:
                 "revision": (i.source.revision or "")[:12],
                 "base": _base(i),
                 "weight": w,
-                "score": _number(soup, s),
+                "score": number(soup, s),
             }
             for n, i, w, s in zip(names, soup.family.ingredients, soup.mix.coefficients, soup.scores, strict=True)
         ],
         "scored": any(score is not None for score in soup.scores),
         "best": names[soup.best] if soup.best is not None else "",
-        "best_selection": _number(soup, soup.scores[soup.best]) if soup.best is not None else "",
+        "best_selection": number(soup, soup.scores[soup.best]) if soup.best is not None else "",
         "about": list(_about(soup, names)),
         "processor": names[soup.family.processed_by] if soup.options.processor_from else None,
         "home": json.dumps(flat(soup.options.push or "PATH/TO/THIS/FOLDER")),
         "used": len(soup.mix.members),
         "fitted": soup.family.fitted is not None and len(soup.mix.members) > 1,
-        "trace": [{"d": d, "name": names[d.ingredient], "score": _number(soup, d.score)} for d in soup.trace],
+        "attempts": attempts(soup),
+        "tried": len(soup.attempts),
+        "ensemble": sides(soup, soup.ensemble) if soup.ensemble else None,
+        "shifts": shifts(soup),
+        "trace": [{"d": d, "name": names[d.ingredient], "score": number(soup, d.score)} for d in soup.trace],
         "images": images,
         "pictures": pictures(soup),
         "adapter": _adapter(soup),
         "splits": _splits(soup),
         "dataset": markdown(_dataset(soup)) if images else "",
-        "selection": _number(soup, soup.selection),
+        "selection": number(soup, soup.selection),
         "norms": _norms(soup),
         "comparison": _comparison(soup, names),
         "model_type": markdown(soup.family.config.get("model_type", "")),
@@ -255,7 +246,7 @@ def _norms(soup: Soup) -> dict[str, Any] | None:
     split = soup.images.calibration if soup.images else None
     if split is None or len(soup.mix.members) == 1 or soup.selection is None:
         return None
-    modes = [{"name": mode, "score": _number(soup, score)} for mode, score in soup.modes.items()]
+    modes = [{"name": mode, "score": number(soup, score)} for mode, score in soup.modes.items()]
     return {"images": len(split), "split": markdown(split.name), "modes": modes, "kept": soup.selection.bn}
 
 
@@ -264,33 +255,14 @@ def _comparison(soup: Soup, names: list[str]) -> dict[str, Any] | None:
     if c is None or soup.best is None:
         return None
     return {
-        "verdict": c.verdict,
         "same": soup.mix.members == (soup.best,) and not soup.adapter,
         "headed": names[0] if soup.family.kept and soup.best else None,
         "best": names[soup.best],
-        "soup_score": _number(soup, c.soup),
-        "best_score": _number(soup, c.best),
-        "soup_interval": _interval(c.interval),
-        "best_interval": _interval(c.best_interval),
-        "difference": f"{100 * c.difference:+.2f} points",
-        "difference_interval": _interval(c.difference_interval, "{:+.2f}"),
-        "p_value": None if c.p_value is None else f"{c.p_value:.2g}",
-        "total": c.soup.total,
+        **sides(soup, c),
+        "choices": c.choices,
+        "level": f"{100 * (1 - c.alpha):.3g} %",
+        "alpha": f"{c.alpha:.2g}",
     }
-
-
-def _number(soup: Soup, score: Any) -> str:
-    """A score: per cent for our own metrics, the metric's own number otherwise; an upper bound as such."""
-    if score is None:
-        return "–"
-    from hfsoup.metrics import OURS
-
-    number = percent(score.value) if soup.options.metric in OURS else f"{score.value:.4f}"
-    return f"at most {number}" if score.at_most else number
-
-
-def _interval(bounds: tuple[float, float] | None, form: str = "{:.2f}") -> str:
-    return "not measured" if bounds is None else " to ".join(form.format(100 * b) for b in bounds)
 
 
 def _name(ingredient: Ingredient) -> str:

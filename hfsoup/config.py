@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.names import flat, shown
-from hfsoup.options import Options
+from hfsoup.options import Options, hints
 
 SUFFIXES = (".yaml", ".yml")
 LIMIT = 64 << 10
@@ -28,7 +28,7 @@ SCHEMA = create_model(
     "Config",
     __config__=ConfigDict(strict=True, extra="forbid"),
     ingredients=(list[str], Field(min_length=1)),
-    **{name: (hint, None) for name, hint in get_type_hints(Options).items()},  # type: ignore[call-overload]
+    **{name: (hint, None) for name, hint in hints().items()},  # type: ignore[call-overload]
 )
 
 
@@ -97,6 +97,8 @@ def _every(options: Options) -> Iterator[str]:
 
 def _scalar(value: object) -> str:
     """A value on one line of ASCII."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_scalar, value))}]"
     if not isinstance(value, str):
         return str(yaml.safe_dump(value)).split("\n", 1)[0]
     if TAME.fullmatch(value) and yaml.safe_load(value) == value:

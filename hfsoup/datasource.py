@@ -110,7 +110,7 @@ def opened(request: Request) -> Iterator[Source]:
 
     datasets.disable_progress_bars()
     path = Path(request.dataset).expanduser()
-    with _workspace() as work:
+    with workspace() as work:
         if path.is_file():
             yield _one_file(path.resolve(), request, work)
         elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
@@ -221,8 +221,8 @@ def loading(request: Request, act: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def _workspace() -> Iterator[Path]:
-    """A folder for the rows that datasets writes, gone afterwards; what a killed bake left is cleared away."""
+def workspace() -> Iterator[Path]:
+    """A folder for what is needed for a while, gone afterwards; what a killed bake left is cleared away."""
     from filelock import FileLock, Timeout
 
     home = cache() / "rows"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hfsoup.average import Averager
 from hfsoup.calibrate import calibrate
 from hfsoup.candidate import Candidate, Statistics
-from hfsoup.comparison import compare
+from hfsoup.comparison import Answers, compare
 from hfsoup.errors import SoupError
 from hfsoup.images import Split
 from hfsoup.journal import Journal, mix_key
@@ -40,6 +40,7 @@ class Scorer:
         bn: `average`, `recalibrate`, or `auto`, which scores both and keeps the better.
         calibration: the images for `recalibrate` and `auto`; None where the family has no batch norms.
         race: whether a mix that is sure to be worse than asked for may be given up.
+        keep: splits for which the logits of single ingredients are kept when they are scored, for `ensemble`.
         advance: told of images as they are scored.
     """
 
@@ -54,13 +55,16 @@ class Scorer:
         bn: str = "average",
         calibration: Split | None = None,
         race: bool = True,
+        keep: Collection[Split] = (),
         advance: Advance = lambda _: None,
     ) -> None:
         self._candidate = Candidate(averager, world.device)
         self._averager, self._metric, self._world, self._journal = averager, metric, world, journal
         self._batch, self._bn, self._calibration, self._advance = batch_size, bn, calibration, advance
         self._race = race and metric.counts
+        self._keep = {split.fingerprint for split in keep}
         self._found: dict[str, Results] = {}
+        self._logits: dict[tuple[str, int], NDArray[np.float32]] = {}
         self._orders: dict[str, NDArray[np.int64]] = {}
         self.images_forwarded = 0
         self.images_spared = 0
@@ -94,12 +98,41 @@ class Scorer:
         """The metric of `mix` on `split` by batch-norm mode, `average` first, each on all images."""
         return {mode: self._score(self._predictions(mix, split, mode, None), split, mode) for mode in self._modes(mix)}
 
-    def compare(self, soup: Mix, bn: str, best: Mix, split: Split) -> Comparison:
-        """Score both on the test split, the soup with statistics of mode `bn`; how sure the difference is."""
-        first = self._predictions(soup, split, bn, None)
-        second = first if soup == best else self._predictions(best, split, AVERAGE, None)
-        scores = self._score(first, split, bn), self._score(second, split, AVERAGE)
-        return compare(self._metric, first.classes, second.classes, split.labels, *scores)
+    def compare(self, soup: Mix, bn: str, best: Mix, split: Split, choices: int = 1) -> Comparison:
+        """Score both on the test split, the soup with statistics of mode `bn`; how sure the difference is.
+
+        The soup is the best of so many `choices`.
+        """
+        first = self.answers(soup, bn, split)
+        return self.judged(first, first if soup == best else self.answers(best, AVERAGE, split), split, choices)
+
+    def judged(self, first: Answers, second: Answers, split: Split, choices: int = 1) -> Comparison:
+        """How sure the difference between two models on `split` is, the first the best of so many `choices`."""
+        return compare(self._metric, first, second, split.labels, choices)
+
+    def answers(self, mix: Mix, bn: str, split: Split) -> Answers:
+        """What a mix says of every image of `split`."""
+        found = self._predictions(mix, split, bn, None)
+        return Answers(found.classes, found.confidence, self._score(found, split, bn))
+
+    def ensemble(self, members: Sequence[int], split: Split) -> Answers:
+        """What the mean of the logits of `members`, each alone with its own batch-norm statistics, says of `split`."""
+        total = np.zeros_like(self._single(members[0], split), np.float64)
+        for i in members:
+            total += self._single(i, split)
+        mean = torch.from_numpy(total / len(members))
+        classes = mean.topk(min(self._metric.top, mean.shape[1]), dim=1).indices.numpy()
+        wrong = int((~hits(classes, split.labels)).sum())
+        found = Predictions(classes, mean.softmax(1).amax(1).float().numpy(), len(split), wrong, at_most=False)
+        return Answers(found.classes, found.confidence, self._score(found, split, AVERAGE))
+
+    def _single(self, i: int, split: Split) -> NDArray[np.float32]:
+        """The logits of one ingredient, images × classes, found once."""
+        self._keep.add(split.fingerprint)
+        if (split.fingerprint, i) not in self._logits:
+            mix = Mix.of((i,), len(self._averager.family))
+            self._logits[split.fingerprint, i] = self._results(mix, split, AVERAGE, None)["logits"]
+        return self._logits[split.fingerprint, i]
 
     def report(self, mix: Mix, bn: str, split: Split) -> Score:
         """The metric of `mix` on all of `split` with statistics of mode `bn`, for numbers that choose nothing."""
@@ -129,18 +162,28 @@ class Scorer:
 
     def _predictions(self, mix: Mix, split: Split, bn: str, least: float | None) -> Predictions:
         """The predictions of `mix` on `split`, or on as many images as show that `least` is out of reach."""
+        order, allowed = self._order(mix, split), self._allowed(split, least)
+        found = self._results(mix, split, bn, allowed)
+        classes = found["predictions"].astype(np.int64)
+        return Predictions.of(classes, found["confidence"], order, split.labels, self._batch, allowed)
+
+    def _allowed(self, split: Split, least: float | None) -> int | None:
+        return len(split) - int(least) if self._race and least is not None else None
+
+    def _results(self, mix: Mix, split: Split, bn: str, allowed: int | None) -> Results:
+        """All that is kept of a pass over `split`, in the order of the pass."""
         order = self._order(mix, split)
-        allowed = len(split) - int(least) if self._race and least is not None else None
-        key = self._predictions_key(mix, split, bn, order)
+        logits = len(mix.members) == 1 and split.fingerprint in self._keep
+        wanted = {"confidence", "logits"} if logits else {"confidence"}
 
         def run() -> Results:
-            return self._forwarded(mix, split, bn, order, allowed)
+            return self._forwarded(mix, split, bn, order, allowed, logits=logits)
 
         def enough(found: Results) -> bool:
-            return cut(found["predictions"], split.labels[order], self._batch, allowed).decided
+            known = cut(found["predictions"], split.labels[order], self._batch, allowed)
+            return known.decided and wanted <= found.keys()
 
-        found = self._kept(key, run, enough)
-        return Predictions.of(found["predictions"].astype(np.int64), order, split.labels, self._batch, allowed)
+        return self._kept(self._predictions_key(mix, split, bn, order), run, enough)
 
     def _order(self, mix: Mix, split: Split) -> NDArray[np.int64]:
         """The order in which `mix` sees the images: the hardest first once every ingredient was seen alone."""
@@ -189,7 +232,9 @@ class Scorer:
     def _images(split: Split | None) -> list[str]:
         return [split.fingerprint, split.pixels.name] if split else []
 
-    def _forwarded(self, mix: Mix, split: Split, bn: str, order: NDArray[np.int64], allowed: int | None) -> Results:
+    def _forwarded(
+        self, mix: Mix, split: Split, bn: str, order: NDArray[np.int64], allowed: int | None, *, logits: bool
+    ) -> Results:
         """Predictions in `order` from a pass over the images, until more than `allowed` are wrong."""
         statistics = self.statistics(mix) if bn == RECALIBRATE else None
         model = self._candidate.load(mix)
@@ -197,35 +242,45 @@ class Scorer:
             self._candidate.settle(statistics)
         pixels, world = np.load(split.pixels, mmap_mode="r"), self._world
         starts = range(0, len(split), self._batch)
-        mine: list[tuple[int, Labels, NDArray[np.float32]]] = []
+        mine: list[tuple[int, Results]] = []
         wrong = 0
         for lap in range(0, len(starts), world.count):
             if lap + world.index < len(starts):
                 rows = order[starts[lap + world.index] :][: self._batch]
-                mine.append((lap + world.index, *self._forward(model, pixels[rows], split.labels[rows])))
-                wrong += int((~hits(mine[-1][1], split.labels[rows])).sum())
+                found = self._forward(model, pixels[rows], split.labels[rows], logits=logits)
+                mine.append((lap + world.index, found))
+                wrong += int((~hits(found["predictions"], split.labels[rows])).sum())
                 self._advance(len(rows) * world.count)
             if allowed is not None and world.sum(wrong, lap // world.count) > allowed:
                 break
-        done = sorted(world.gather(mine), key=lambda row: row[0])
-        predictions, sureness = (np.concatenate(blocks) for blocks in list(zip(*done, strict=True))[1:])
-        if allowed is None and len(predictions) != len(split):
-            raise SoupError(f"expected predictions for {len(split)} images, found {len(predictions)}", where=split.name)
-        self.images_forwarded += len(predictions)
-        self.images_spared += len(split) - len(predictions)
-        return {"predictions": predictions.astype(np.int32), "sureness": sureness}
+        done = [batch for _, batch in sorted(world.gather(mine), key=lambda row: row[0])]
+        results = {name: np.concatenate([batch[name] for batch in done]) for name in done[0]}
+        seen = len(results["predictions"])
+        if allowed is None and seen != len(split):
+            raise SoupError(f"expected predictions for {len(split)} images, found {seen}", where=split.name)
+        self.images_forwarded += seen
+        self.images_spared += len(split) - seen
+        return results
 
-    def _forward(self, model: Any, block: NDArray[np.float32], labels: Labels) -> tuple[Labels, NDArray[np.float32]]:
-        """Predictions of one batch, and the probability of each true class; a short batch is filled up."""
+    def _forward(self, model: Any, block: NDArray[np.float32], labels: Labels, *, logits: bool) -> Results:
+        """Of one batch the predictions, the probability of each first one and of each true class, and the logits.
+
+        A short batch is filled up.
+        """
         full = np.concatenate([block, np.repeat(block[-1:], self._batch - len(block), axis=0)])
         with torch.inference_mode():
             images = torch.from_numpy(full).to(self._candidate.dtype).to(self._world.device)
-            logits = model(pixel_values=images).logits[: len(block)].float()
-            if not torch.isfinite(logits).all():
+            found = model(pixel_values=images).logits[: len(block)].float()
+            if not torch.isfinite(found).all():
                 raise SoupError("this mix gives logits that are NaN or infinite", hint="--dtype float32")
-            top = min(self._metric.top, logits.shape[1])
-            sure = logits.softmax(1)[torch.arange(len(block)), torch.from_numpy(labels).to(logits.device)]
-            return logits.topk(top, dim=1).indices.cpu().numpy(), sure.cpu().numpy()
+            top, shares = min(self._metric.top, found.shape[1]), found.softmax(1)
+            results = {
+                "predictions": found.topk(top, dim=1).indices.int(),
+                "sureness": shares[torch.arange(len(block)), torch.from_numpy(labels).to(found.device)],
+                "confidence": shares.amax(1),
+                **({"logits": found} if logits else {}),
+            }
+            return {name: tensor.cpu().numpy() for name, tensor in results.items()}
 
     def _score(self, predictions: Predictions, split: Split, bn: str) -> Score:
         """The metric over a whole split; of one that was given up, the most that it could have reached."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.classes import check_classes, check_folders, class_numbers, rows_text
+from hfsoup.corruptions import Corruption
 from hfsoup.datasource import Source, opened
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.inputs import backend
@@ -52,7 +53,8 @@ class Images:
     """The split that selects, the split that reports, and where both come from.
 
     `revision` is a commit on the Hub; `backend` is the library that resized the images, with its version, and
-    `calibration` are images to estimate batch norms on, where they were asked for.
+    `calibration` are images to estimate batch norms on, where they were asked for; `seen` are the images that select,
+    as they were prepared.
     """
 
     dataset: str
@@ -64,6 +66,7 @@ class Images:
     notes: tuple[str, ...]
     backend: str
     calibration: Split | None = None
+    seen: Prepared | None = field(default=None, repr=False)
 
 
 def load_images(
@@ -96,13 +99,10 @@ def load_images(
         name, test_name = split_names(list(source.parts), request)
         settles = _calibration_name(list(source.parts), request, name, note) if calibrate else None
         tables = source.load([n for n in source.parts if n in (name, test_name, settles)])
-        parts = {n: _Part(source, n, tables[n], request, classes, note) for n in tables}
+        parts = {n: Part(source, n, tables[n], request, classes, note) for n in tables}
+        cuts = cuts_of(parts, name, test_name)
         if test_name is None:
-            first, second = halves(parts[name].labels)
-            cuts = [(parts[name], f"{name}[first half]", first), (parts[name], f"{name}[second half]", second)]
             note(f"only the split {name!r} was there: a stratified half of it selects, the other half reports")
-        else:
-            cuts = [(part, part.name, np.arange(len(part.labels))) for part in (parts[name], parts[test_name])]
         limit = request.limit
         counts = [len(rows) if limit is None else min(len(rows), limit) for *_, rows in cuts]
         if settles is not None:
@@ -111,7 +111,7 @@ def load_images(
         (selection, seen), (test, held) = (
             part.prepare(processor, title, rows, limit, advance) for part, title, rows in cuts
         )
-        _apart(seen, held, where=request.dataset, note=note)
+        apart(seen, held, where=request.dataset, note=note)
         calibration = None
         if settles is not None:
             rows = cuts[0][2] if settles == name else np.arange(len(parts[settles].labels))
@@ -120,13 +120,13 @@ def load_images(
     halved = test_name is None
     return Images(
         request.dataset, request.config, source.revision, selection, test, halved, tuple(notes), backend(processor),
-        calibration,
+        calibration, seen,
     )  # fmt: skip
 
 
-def content_hash(source: Source, part: str, column: str) -> str:
-    """A hash of the files that the images of a split are in, and of their column."""
-    return hashlib.sha256(f"{source.content(part)} {column}".encode()).hexdigest()
+def content_hash(source: Source, part: str, column: str, *more: str) -> str:
+    """A hash of the files that the images of a split are in, of their column, and of what else is done to them."""
+    return hashlib.sha256(" ".join([source.content(part), column, *more]).encode()).hexdigest()
 
 
 def fingerprint(content: str, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> str:
@@ -144,6 +144,14 @@ def limited(labels: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     """At most `limit` rows, every class in about its share, always the same ones."""
     seats = [((n + 0.5) / len(rows), row) for rows in _by_class(labels) for n, row in enumerate(rows.tolist())]
     return np.sort(np.array([row for _, row in sorted(seats)[:limit]], np.int64))
+
+
+def cuts_of(parts: Mapping[str, Part], name: str, test_name: str | None) -> list[tuple[Part, str, NDArray[np.int64]]]:
+    """The split that selects and the one that reports, or two halves of the first: part, title and rows of each."""
+    if test_name is None:
+        first, second = halves(parts[name].labels)
+        return [(parts[name], f"{name}[first half]", first), (parts[name], f"{name}[second half]", second)]
+    return [(part, part.name, np.arange(len(part.labels))) for part in (parts[name], parts[test_name])]
 
 
 def _by_class(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -178,11 +186,17 @@ def _calibration_name(splits: Sequence[str], request: Request, selection: str, n
     return name
 
 
-class _Part:
+class Part:
     """One split as datasets holds it, its labels already in the model's order."""
 
     def __init__(
-        self, source: Source, name: str, rows: Any, request: Request, classes: Sequence[str], note: Note
+        self,
+        source: Source,
+        name: str,
+        rows: Any,
+        request: Request,
+        classes: Sequence[str],
+        note: Note = lambda _: None,
     ) -> None:
         from datasets import Image
 
@@ -206,17 +220,26 @@ class _Part:
             check_folders(paths, self.labels, classes, where)
 
     def prepare(
-        self, processor: Any, title: str, rows: NDArray[np.int64], limit: int | None, advance: Advance
+        self,
+        processor: Any,
+        title: str,
+        rows: NDArray[np.int64],
+        limit: int | None,
+        advance: Advance = lambda _: None,
+        *,
+        corruption: Corruption | None = None,
+        home: Path | None = None,
     ) -> tuple[Split, Prepared]:
-        """Decode and process the rows, or `limit` of them, once, into hfsoup's cache."""
+        """Decode and process the rows, or `limit` of them, once, into hfsoup's cache or `home`."""
         cut = limit is not None and limit < len(rows)
         if limit is not None and cut:
             rows = rows[limited(self.labels[rows], limit)]
-        content = content_hash(self._source, self.name, self.image)
+        content = content_hash(self._source, self.name, self.image, *([corruption.facts] if corruption else []))
         where = f"{self.where}, column {flat(self.image)}"
         found = prepare(
-            rows.tolist(), self._read, processor, content=content, where=where, advance=advance, note=self._note
-        )
+            rows.tolist(), self._read, processor, content=content, where=where, advance=advance, note=self._note,
+            change=corruption, home=home,
+        )  # fmt: skip
         self._bad(found, len(rows), where)
         kept = np.asarray(found.rows, np.int64)
         labels = self.labels[kept]
@@ -242,7 +265,7 @@ class _Part:
         self._note(f"{what} and are left out of the split {self.name!r}: {rows} ({found.bad[0][1]})")
 
 
-def _apart(seen: Prepared, held: Prepared, *, where: str, note: Note) -> None:
+def apart(seen: Prepared, held: Prepared, *, where: str, note: Note) -> None:
     """See that the test images are not those that select: by a hash of every decoded image.
 
     Raises:

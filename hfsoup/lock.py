@@ -10,17 +10,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from hfsoup import __version__
 from hfsoup.again import config
 from hfsoup.errors import SoupError
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
+from hfsoup.records import (
+    AttemptRecord,
+    ScoreRecord,
+    ShiftRecord,
+    SplitRecord,
+    Strict,
+    TestRecord,
+    Text,
+    score_record,
+    shift_record,
+    split_record,
+    test_record,
+)
 from hfsoup.registry import OWN
 
 if TYPE_CHECKING:
-    from hfsoup.images import Split
     from hfsoup.options import Options
     from hfsoup.soup import Soup
     from hfsoup.types import Family, Ingredient, Score, Truncated
@@ -40,14 +52,9 @@ LIBRARIES = (
 )
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)]
-Text = Annotated[str, Field(max_length=4096)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class FileRecord(_Strict):
+class FileRecord(Strict):
     """A file and the sha256 of its bytes."""
 
     name: Plain
@@ -55,15 +62,7 @@ class FileRecord(_Strict):
     sha256: Sha256
 
 
-class ScoreRecord(_Strict):
-    """A score; `correct` where the metric counts right answers."""
-
-    value: float
-    correct: int | None
-    total: int
-
-
-class PlaceRecord(_Strict):
+class PlaceRecord(Strict):
     """A checkpoint: where it was, and its weight files."""
 
     id: Text
@@ -85,16 +84,7 @@ class IngredientRecord(PinnedRecord):
     base: PlaceRecord | None = None
 
 
-class SplitRecord(_Strict):
-    """A split, how it was cut, and the fingerprint of what it holds."""
-
-    name: Text
-    rule: Text
-    images: int
-    fingerprint: Text
-
-
-class DatasetRecord(_Strict):
+class DatasetRecord(Strict):
     """The dataset that selected and reported; `backend` is the library that resized its images, with its version."""
 
     id: Text
@@ -106,7 +96,7 @@ class DatasetRecord(_Strict):
     backend: Text | None = None
 
 
-class DecisionRecord(_Strict):
+class DecisionRecord(Strict):
     """One step of the search; `at_most` where it was given up, and `score` is the most that it could have reached."""
 
     step: int
@@ -116,21 +106,10 @@ class DecisionRecord(_Strict):
     at_most: bool = False
     accepted: bool
     images: int
+    walk: Text = ""
 
 
-class TestRecord(_Strict):
-    """Soup against best ingredient on the test split; intervals cover 95 %."""
-
-    soup: ScoreRecord
-    best: ScoreRecord
-    ci95: list[float] | None
-    best_ci95: list[float] | None
-    difference_ci95: list[float] | None
-    mcnemar_p: float | None
-    verdict: Text
-
-
-class BatchNormRecord(_Strict):
+class BatchNormRecord(Strict):
     """What each mode scored on the selection split, and the re-estimated statistics, if the soup has them.
 
     `statistics` are base64 of little-endian float32, one per channel, by tensor.
@@ -145,7 +124,7 @@ class BatchNormRecord(_Strict):
         return {name: np.frombuffer(b64decode(text), "<f4") for name, text in self.statistics.items()}
 
 
-class AdapterRecord(_Strict):
+class AdapterRecord(Strict):
     """How far a soup that is an adapter is from the average, as relative Frobenius errors."""
 
     rank: int
@@ -154,7 +133,7 @@ class AdapterRecord(_Strict):
     layer: Text
 
 
-class AlignmentRecord(_Strict):
+class AlignmentRecord(Strict):
     """How ingredients came into the first one's basis, and the sha256 of what came of it.
 
     `images` were looked at without labels; `copies` are those of the aligned ingredients, the first one left out, and
@@ -168,13 +147,13 @@ class AlignmentRecord(_Strict):
     fitted: Sha256 | None
 
 
-class Lock(_Strict):
+class Lock(Strict):
     """The record of a soup. `files` are all others in its folder, with their sha256; `config` bakes it again."""
 
     hfsoup: Text
     recipe: Text
     merge: Text
-    options: dict[str, str | int | float | bool | None]
+    options: dict[str, str | int | float | bool | list[str] | None]
     patterns: list[Text]
     config: Annotated[str, Field(max_length=1 << 20)] | None = None
     ingredients: Annotated[list[IngredientRecord], Field(min_length=1)]
@@ -188,6 +167,9 @@ class Lock(_Strict):
     files: dict[Plain, Sha256]
     versions: dict[str, Text]
     adapter: AdapterRecord | None = None
+    ensemble: TestRecord | None = None
+    shifts: list[ShiftRecord] = Field(default_factory=list)
+    attempts: list[AttemptRecord] = Field(default_factory=list)
 
     def text(self) -> str:
         """The file's content."""
@@ -218,11 +200,14 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         batch_norm=_batch_norm(soup),
         alignment=_alignment(soup.family),
         trace=[DecisionRecord(**decision) for decision in soup.decisions()],
-        score=_score(soup.selection),
-        test=_test(soup),
+        score=score_record(soup.selection),
+        test=test_record(soup.comparison),
         files=files,
         versions={name: version(name) for name in LIBRARIES} | _plug_ins(soup.options),
         adapter=adapter_record(soup.adapter),
+        ensemble=test_record(soup.ensemble),
+        shifts=[shift_record(shift) for shift in soup.shifts],
+        attempts=[AttemptRecord(**attempt) for attempt in soup.tried()],
     )
 
 
@@ -274,7 +259,7 @@ def _ingredient(
         **_pinned(ingredient),
         coefficient=coefficient,
         order=list(order) if order else None,
-        score=_score(score),
+        score=score_record(score),
         base=PlaceRecord(**_pinned(adapter.base)) if adapter else None,
     )
 
@@ -293,8 +278,8 @@ def _dataset(soup: Soup) -> DatasetRecord | None:
         config=images.config,
         revision=images.revision,
         metric=soup.options.metric,
-        selection=_split(images.selection),
-        test=_split(images.test),
+        selection=split_record(images.selection),
+        test=split_record(images.test),
         backend=images.backend,
     )
 
@@ -303,8 +288,8 @@ def _batch_norm(soup: Soup) -> BatchNormRecord | None:
     if soup.images is None or soup.images.calibration is None:
         return None
     encoded = {name: b64encode(v.astype("<f4").tobytes()).decode() for name, v in sorted(soup.statistics.items())}
-    modes = {mode: _score(score) for mode, score in soup.modes.items()}
-    return BatchNormRecord(modes=modes, calibration=_split(soup.images.calibration), statistics=encoded)
+    modes = {mode: score_record(score) for mode, score in soup.modes.items()}
+    return BatchNormRecord(modes=modes, calibration=split_record(soup.images.calibration), statistics=encoded)
 
 
 def _alignment(family: Family) -> AlignmentRecord | None:
@@ -314,30 +299,7 @@ def _alignment(family: Family) -> AlignmentRecord | None:
     return AlignmentRecord(
         method=found.method,
         seed=found.seed,
-        images=_split(found.images) if found.images else None,
+        images=split_record(found.images) if found.images else None,
         copies=[w.sha256 for ingredient in family.ingredients[1:] for w in ingredient.weights],
         fitted=found.fitted.weights[0].sha256 if found.fitted else None,
     )
-
-
-def _split(split: Split) -> SplitRecord:
-    return SplitRecord(name=split.name, rule=split.rule, images=len(split), fingerprint=split.fingerprint)
-
-
-def _score(score: Score | None) -> Any:
-    return score and ScoreRecord(value=score.value, correct=score.correct, total=score.total)
-
-
-def _test(soup: Soup) -> TestRecord | None:
-    c = soup.comparison
-    if c is None:
-        return None
-    intervals = {
-        name: list(bounds) if bounds else None
-        for name, bounds in (
-            ("ci95", c.interval),
-            ("best_ci95", c.best_interval),
-            ("difference_ci95", c.difference_interval),
-        )
-    }
-    return TestRecord(soup=_score(c.soup), best=_score(c.best), mcnemar_p=c.p_value, verdict=c.verdict, **intervals)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from hfsoup.errors import UsageError
 from hfsoup.searching import Rules
@@ -17,6 +17,7 @@ MAX_RANK = 1 << 14
 BN_MODES = ("average", "recalibrate", "auto")
 LICENSE = r"[a-z0-9][a-z0-9.+-]{0,63}"
 ALIGNMENTS = ("none", "weights", "activations")
+SHIFT = r"[\w][\w .+-]{0,39}"
 ON_MISMATCH = ("error", "skip-ingredient", "backbone-only")
 FLOATS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -55,6 +56,9 @@ class Options:
     decay: float = _option(1.0, "Search", "for latest: each checkpoint weighs this much of the next newer one")
     weights: str | None = _option(None, "Search", "for weighted: a weight for each ingredient, as in 0.5,0.3,0.2")
     temperature: float = _option(0.01, "Search", "weighted, without weights: T of e^(score/T); small favours the best")
+    budget: int | None = _option(
+        None, "Search", "for search and radin: how many mixes to score beyond the ingredients alone [50; radin 5]"
+    )
     include_soups: bool = _option(False, "Search", "a glob may pick up soups too")
     on_mismatch: str = _option(
         "error",
@@ -74,7 +78,7 @@ class Options:
     fit: bool = _option(
         False, "Search", "then fit one network to all of them, layer by layer, on training images without labels"
     )
-    seed: int = _option(0, "Search", "the order of greedy-random and of align, and what dare drops")
+    seed: int = _option(0, "Search", "the order of greedy-random and of align, and what dare and search draw")
     dataset: str | None = _option(None, "Data", "a dataset on the Hub, or a local folder or file")
     dataset_config: str | None = _option(None, "Data", "which configuration of the dataset")
     split: str | None = _option(None, "Data", "the split that selects [validation]")
@@ -98,6 +102,17 @@ class Options:
     calibration_split: str | None = _option(None, "Data", "the split to estimate batch norms on [train]")
     race: bool = _option(True, "Compute", "give a mix up once it is sure to be turned down; decisions stay the same")
     resume: bool = _option(True, "Compute", "take scores that an earlier bake of the same bytes paid for")
+    ensemble: bool = _option(
+        False, "Report", "also score the ensemble of the soup's ingredients on the test split: the mean of their logits"
+    )
+    shifts: bool = _option(
+        False,
+        "Report",
+        "also score soup and best ingredient on the test split with noise, blur, less contrast and JPEG",
+    )
+    eval: tuple[str, ...] | None = _option(
+        None, "Report", "also score both on another dataset of these classes and columns, as in sketch=ORG/NAME; repeat"
+    )
     as_adapter: int | None = _option(
         None, "Result", "write a PEFT adapter of this rank instead of a model; ingredients: adapters on one base"
     )
@@ -144,6 +159,9 @@ class Options:
             raise UsageError(
                 "the line between two ingredients is drawn from scores", hint="--figures --dataset ORG/NAME"
             )
+        if self.dataset is None and (self.ensemble or self.shifts or self.eval):
+            raise UsageError("nothing can be scored without a dataset", hint="--dataset ORG/NAME")
+        self.others()
         if self.dataset is None and (self.min_score is not None or self.margin):
             raise UsageError("a floor or a margin needs scores", hint="--dataset ORG/NAME")
         self.rules()
@@ -173,7 +191,8 @@ class Options:
         for name in given:
             if name not in known:
                 raise UsageError(f"there is no option {name!r}; known: {', '.join(known)}")
-        return cls(**given)
+        values: dict[str, Any] = {n: tuple(v) or None if isinstance(v, list) else v for n, v in given.items()}
+        return cls(**values)
 
     @property
     def chosen_recipe(self) -> str:
@@ -199,6 +218,7 @@ class Options:
             self.decay,
             _numbers(self.weights),
             self.temperature,
+            self.budget,
         )
 
     def settings(self) -> Settings:
@@ -221,10 +241,27 @@ class Options:
             calibration_split=self.calibration_split,
         )
 
+    def others(self) -> dict[str, str]:
+        """The further datasets to score on, by the names that the user gave them.
+
+        Raises:
+            UsageError: one is not NAME=DATASET, or a name stands twice.
+        """
+        found: dict[str, str] = {}
+        for text in self.eval or ():
+            name, _, dataset = text.partition("=")
+            if not re.fullmatch(SHIFT, name) or not dataset:
+                raise UsageError(f"expected NAME=DATASET, found {text!r}", hint="--eval sketch=org/pets-sketch")
+            if name in found:
+                raise UsageError(f"two datasets are called {name!r}", hint="--eval OTHER-NAME=DATASET")
+            found[name] = dataset
+        return found
+
     def recorded(self) -> dict[str, Any]:
         """The options that say what a soup is, not where it goes or how fast it gets there."""
         kept = [f.name for f in fields(self) if f.name in RECORDED or f.metadata["group"] != "Result"]
-        return {name: getattr(self, name) for name in kept if name not in SILENT}
+        values = {name: getattr(self, name) for name in kept if name not in SILENT}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def changed(self) -> dict[str, Any]:
         """Those of them that differ from their defaults."""
@@ -235,10 +272,17 @@ class Options:
         """The shell command that bakes the same soup of `ingredients`."""
         words = ["hfsoup", "bake", *ingredients]
         for name, value in self.changed().items():
-            words.append("--" + name.replace("_", "-"))
-            if value is not True:
-                words.append(str(value))
+            for each in value if isinstance(value, list) else [value]:
+                words.append("--" + name.replace("_", "-"))
+                if each is not True:
+                    words.append(str(each))
         return shlex.join(words)
+
+
+def hints() -> dict[str, Any]:
+    """The type of every option as a command line or a file gives it: a list where several values may be given."""
+    found = get_type_hints(Options)
+    return {name: list[str] | None if hint == tuple[str, ...] | None else hint for name, hint in found.items()}
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:

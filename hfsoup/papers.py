@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 CITATIONS = {
+    "arXiv:1604.00772": "Hansen, The CMA evolution strategy: a tutorial, 2016, https://arxiv.org/abs/1604.00772",
+    "arXiv:2401.17790": ("Menes and Risser-Maroix, RADIN: souping on a budget, 2024, https://arxiv.org/abs/2401.17790"),
     "arXiv:2203.05482": (
         "Wortsman et al., Model soups: averaging weights of multiple fine-tuned models improves accuracy without"
         " increasing inference time, ICML 2022, https://arxiv.org/abs/2203.05482"

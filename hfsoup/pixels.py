@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Advance = Callable[[int], None]
 Note = Callable[[str], None]
+Change = Callable[["Image", int], "Image"]
 BACKENDS = ("pillow", "transformers", "torch", "torchvision", "numpy")
 BATCH = 32
 # Pictures of more pixels are decoded one at a time, which bounds memory whatever the number of processors.
@@ -59,6 +60,7 @@ class _Job:
     read: Callable[[int], bytes]
     processor: Any
     where: str
+    change: Change | None
 
 
 def prepare(
@@ -70,6 +72,8 @@ def prepare(
     where: str,
     advance: Advance = lambda _: None,
     note: Note = lambda _: None,
+    change: Change | None = None,
+    home: Path | None = None,
 ) -> Prepared:
     """Decode and process `rows`, or take them from the cache if every byte there is as it was written.
 
@@ -81,11 +85,13 @@ def prepare(
         where: dataset and split, for errors.
         advance: told of images as they are ready.
         note: told if the cache was damaged.
+        change: what to do to a decoded image before it is processed; `content` has to tell changes apart.
+        home: where the file goes instead of the cache.
     """
     from filelock import FileLock
 
-    job = _Job(rows, read, processor, where)
-    path = cache() / "images" / f"{_key(job, content)}.npy"
+    job = _Job(rows, read, processor, where, change)
+    path = (home or cache() / "images") / f"{_key(job, content)}.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         found = _sealed(path, note)
@@ -225,6 +231,8 @@ def _shown(job: _Job, row: int, picture: Image) -> tuple[int, NDArray[np.float32
     """What the processor makes of a picture."""
     digest = hashlib.blake2b(f"{picture.size}".encode(), digest_size=16)
     digest.update(picture.tobytes())
+    if job.change:
+        picture = job.change(picture, row)
     try:
         pixels = np.asarray(job.processor(images=[picture], return_tensors="np")["pixel_values"], "<f4")[0]
     except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hfsoup.baking import asked, own
 from hfsoup.evidence import BETWEEN
+from hfsoup.further import count
 from hfsoup.hub import cache, told
 from hfsoup.human import counted
 from hfsoup.images import split_names
@@ -161,12 +162,16 @@ def _work(recipe: Entry[Any], sources: Sequence[Source], options: Options, found
         known_by = "how many images there are" if most is not None else f"how far {recipe.name} searches"
         return Work(selection, test, calibration, most, None, None, f"{known_by} cannot be told beforehand")
     passes = 2 if norms and options.bn == "auto" else 1
-    images = selection * (min(k, most) + passes * max(most - k, 0)) + 2 * test
+    images = selection * (min(k, most) + passes * max(most - k, 0)) + count(options, test, k)
     if options.figures:
         # Every ingredient and candidate on the test split, and the plain mean of all on both.
         images += test * max(k, most) + passes * selection
     if options.figure_line:
         images += BETWEEN * (passes * selection + test)
+    if options.eval:
+        return Work(
+            selection, test, calibration, most, None, None, "the datasets of --eval are not looked at beforehand"
+        )
     pace = known(first.config, options)
     if pace is None:
         return Work(selection, test, calibration, most, images, None, "this architecture was not scored here before")
@@ -196,8 +201,9 @@ def _disk(
     if data:
         found.append(Need("the dataset", found[0].folder, data.size - data.cached))
     if work and first.shape:
-        count = sum(n or 0 for n in (work.selection, work.test, work.calibration))
-        found.append(Need("prepared images", cache() / "images", count * 4 * prod(first.shape)))
+        images = sum(n or 0 for n in (work.selection, work.test, work.calibration))
+        images += (work.test or 0) if options.shifts else 0
+        found.append(Need("prepared images", cache() / "images", images * 4 * prod(first.shape)))
     return found
 
 

@@ -19,25 +19,33 @@ from hfsoup.metrics import Labels, hits
 class Predictions:
     """Classes, images × top, in the order of the split; or, `at_most`, those that were enough to give up.
 
-    `seen` images decided, `wrong` of them were wrong.
+    `confidence` is the probability of each image's likeliest class, in the same order; `seen` images decided, `wrong`
+    of them were wrong.
     """
 
     classes: Labels
+    confidence: NDArray[np.float32]
     seen: int
     wrong: int
     at_most: bool
 
     @classmethod
     def of(
-        cls, predictions: Labels, order: NDArray[np.int64], labels: Labels, batch: int, allowed: int | None
+        cls,
+        predictions: Labels,
+        confidence: NDArray[np.float32],
+        order: NDArray[np.int64],
+        labels: Labels,
+        batch: int,
+        allowed: int | None,
     ) -> Predictions:
         """From predictions in `order`, which may end before the last image; cut where `allowed` errors are exceeded."""
         end = cut(predictions, labels[order], batch, allowed)
         if end.at_most:
-            return cls(predictions[: end.seen], end.seen, end.wrong, at_most=True)
-        placed = np.empty_like(predictions)
-        placed[order] = predictions
-        return cls(placed, end.seen, end.wrong, at_most=False)
+            return cls(predictions[: end.seen], confidence[: end.seen], end.seen, end.wrong, at_most=True)
+        placed, sure = np.empty_like(predictions), np.empty_like(confidence)
+        placed[order], sure[order] = predictions, confidence
+        return cls(placed, sure, end.seen, end.wrong, at_most=False)
 
 
 @dataclass(frozen=True)

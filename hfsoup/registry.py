@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hfsoup.errors import UsageError
@@ -30,6 +31,9 @@ class Entry(Generic[F]):
     `needs_base` asks for the model that the ingredients were fine-tuned from, `density` is the share of a task vector
     that a merge keeps unless it is told otherwise, and `origin` is the package that the function comes from, with its
     version where it is a plug-in.
+    `choices` is the number of finished soups that a recipe takes the best of, which intervals have to allow for;
+    `logits` says that it reads the ingredients' logits, `package` what it needs that is not installed with hfsoup, and
+    `warning` is a sentence for cards.
     """
 
     name: str
@@ -42,6 +46,16 @@ class Entry(Generic[F]):
     density: float
     origin: str
     evaluations: Callable[[int, Rules], int] | None = None
+    choices: int = 1
+    logits: bool = False
+    package: str = ""
+    warning: str = ""
+
+    def require(self) -> None:
+        """Fail if the package that it needs is not there."""
+        if self.package and find_spec(self.package) is None:
+            what = f"{self.name} needs the package {self.package}, which is not installed"
+            raise UsageError(what, hint=f"pip install 'hfsoup[{self.name}]'")
 
 
 class Registry(Generic[F]):
@@ -68,6 +82,10 @@ class Registry(Generic[F]):
         needs_base: bool = False,
         density: float = 1.0,
         evaluations: Callable[[int, Rules], int] | None = None,
+        choices: int = 1,
+        logits: bool = False,
+        package: str = "",
+        warning: str = "",
     ) -> Callable[[F], F]:
         """Decorate a function to be known as `name`.
 
@@ -81,7 +99,20 @@ class Registry(Generic[F]):
             if taken is not None and taken.function.__module__ != function.__module__:
                 raise UsageError(f"the {self.kind} {flat(name)} is there already, from {taken.origin}")
             self._entries[name] = Entry(
-                name, function, paper, summary, needs_data, elementwise, needs_base, density, home, evaluations
+                name,
+                function,
+                paper,
+                summary,
+                needs_data,
+                elementwise,
+                needs_base,
+                density,
+                home,
+                evaluations,
+                choices,
+                logits,
+                package,
+                warning,
             )
             return function
 

@@ -7,7 +7,7 @@ from math import inf, sqrt
 from typing import TYPE_CHECKING
 
 from hfsoup.errors import SoupError, UsageError
-from hfsoup.types import Decision, Mix, Score
+from hfsoup.types import Attempt, Decision, Mix, Score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Rules:
     """What every recipe honours: `max_ingredients` is a hard cap, `min_score` a floor for single ingredients.
 
-    `last` and `decay` are those of the recipe latest, `weights` and `temperature` those of weighted.
+    `last` and `decay` are those of the recipe latest, `weights` and `temperature` those of weighted, `budget` that of
+    search and radin.
     """
 
     accept: str = ">="
@@ -31,6 +32,7 @@ class Rules:
     decay: float = 1.0
     weights: tuple[float, ...] | None = None
     temperature: float = 0.01
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         if self.accept not in (">=", ">"):
@@ -41,6 +43,8 @@ class Rules:
             raise UsageError(f"max-ingredients must be at least 1, found {self.max_ingredients}")
         if self.margin < 0:
             raise UsageError(f"margin must not be negative, found {self.margin}")
+        if self.budget is not None and self.budget < 1:
+            raise UsageError(f"budget must be at least 1, found {self.budget}")
         if self.last < 1:
             raise UsageError(f"last must be at least 1, found {self.last}")
         if not 0 < self.decay <= 1:
@@ -59,6 +63,7 @@ class Search:
         score: the score of a mix on the selection split, which may be given up once it is sure not to reach the `key`
             that comes second, if one does; None where there is no data, then nothing can be ranked.
         observe: called with every decision as it is taken.
+        ensemble: the selection score of the mean of some ingredients' logits, where those are known.
     """
 
     def __init__(
@@ -67,13 +72,16 @@ class Search:
         score: Callable[[Mix, float | None], Score] | None,
         rules: Rules,
         observe: Callable[[Decision], None] = lambda _: None,
+        ensemble: Callable[[tuple[int, ...]], Score] | None = None,
     ) -> None:
         self.names, self.rules = tuple(names), rules
         self.trace: list[Decision] = []
+        self.attempts: list[Attempt] = []
         self.scores: dict[Mix, Score] = {}
-        self._score, self._observe = score, observe
+        self._score, self._observe, self._ensemble = score, observe, ensemble
         self._current: tuple[int, ...] = ()
         self._begun: tuple[int, ...] = ()
+        self._walk = ""
         self._ranked: tuple[int, ...] | None = None
 
     @property
@@ -137,6 +145,26 @@ class Search:
             self.scores[mix] = known = self._score(mix, least)
         return known
 
+    def ensemble(self, members: tuple[int, ...]) -> Score:
+        """The selection score of the mean of the members' logits, which takes no pass over the images."""
+        if self._ensemble is None:
+            raise UsageError("this recipe needs the ingredients' logits", hint="hfsoup bake --dataset ORG/NAME")
+        return self._ensemble(members)
+
+    def attempt(self, name: str, mix: Mix) -> Score:
+        """The score of a whole mix, which is listed as an attempt."""
+        score = self.score(mix)
+        self.attempts.append(Attempt(name, mix, score))
+        return score
+
+    def run(self, name: str, recipe: Callable[[Search], Mix]) -> Mix:
+        """Where another recipe ends, listed as an attempt; its decisions bear its name."""
+        self._walk = name
+        mix = recipe(self)
+        self._walk = ""
+        self.attempt(name, mix)
+        return mix
+
     def start(self, members: tuple[int, ...]) -> None:
         """Begin the walk at the mean of `members`."""
         self._current = self._begun = members
@@ -148,14 +176,13 @@ class Search:
         else:
             members = tuple(i for i in self._current if i != ingredient)
         incumbent, mix = self.score(self.mix(self._current)), self.mix(members)
-        fresh = mix not in self.scores
-        rules = self.rules
+        known, rules = self.scores.get(mix), self.rules
         # A count must reach the incumbent's, or pass it; numbers that are no counts are always measured in full.
         counted = incumbent.correct is not None
         candidate = self.score(mix, incumbent.key + (rules.accept == ">") if counted else None)
         accepted = accepts(candidate=candidate, incumbent=incumbent, rule=rules.accept, margin=rules.margin)
-        images = candidate.images if fresh else 0
-        decision = Decision(len(self.trace) + 1, action, ingredient, candidate, accepted, images)
+        images = 0 if candidate is known else candidate.images
+        decision = Decision(len(self.trace) + 1, action, ingredient, candidate, accepted, images, self._walk)
         self.trace.append(decision)
         self._observe(decision)
         if accepted:

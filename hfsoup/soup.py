@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
 from hfsoup.errors import SoupError
-from hfsoup.types import Comparison, Decision, Family, Ingredient, Mix, Score, Truncated
+from hfsoup.types import Attempt, Comparison, Decision, Family, Ingredient, Mix, Score, Truncated
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from hfsoup.evidence import Evidence
+    from hfsoup.further import Shift
     from hfsoup.images import Images
     from hfsoup.options import Options
     from hfsoup.push import Pushed
@@ -34,7 +35,9 @@ class Soup:
     best ingredient; `modes` are the soup's selection scores by batch-norm mode, and `statistics` the re-estimated ones
     if it is shipped with them; `images_spared` were not forwarded because the verdict was sure without them; `path` is
     set once the soup is written and `pushed` once it is on the Hub; `adapter` is what is written, and was scored, where
-    the soup is one; `evidence` is what was seen on the test split, image by image.
+    the soup is one; `evidence` is what was seen on the test split, image by image; `attempts` are the mixes that the
+    recipe measured as wholes; `ensemble` is the soup against the mean of its ingredients' logits on the test split, and
+    `shifts` are its scores on other images.
     """
 
     family: Family
@@ -58,6 +61,9 @@ class Soup:
     pushed: Pushed | None = None
     adapter: Truncated | None = None
     evidence: Evidence | None = None
+    attempts: tuple[Attempt, ...] = ()
+    ensemble: Comparison | None = None
+    shifts: tuple[Shift, ...] = ()
 
     def __repr__(self) -> str:
         from hfsoup.notebook import line
@@ -181,6 +187,7 @@ class Soup:
                 "at_most": d.score.at_most,
                 "accepted": d.accepted,
                 "images": d.images,
+                **({"walk": d.walk} if d.walk else {}),
             }
             for d in self.trace
         ]
@@ -191,6 +198,24 @@ class Soup:
             return {}
         base = self.family.base.ingredient
         return {"base": {"id": base.id, "revision": base.source.revision, "weight": self.mix.base}}
+
+    def _further(self) -> dict[str, Any]:
+        """Ensemble and shifts as plain values, where there are any."""
+        from hfsoup.records import shift_record, test_record
+
+        found: dict[str, Any] = {}
+        if self.ensemble:
+            found["ensemble"] = {"members": len(self.mix.members), **test_record(self.ensemble).model_dump()}
+        if self.shifts:
+            found["shifts"] = [shift_record(shift).model_dump() for shift in self.shifts]
+        return found
+
+    def tried(self) -> list[dict[str, Any]]:
+        """The attempts as plain values."""
+        return [
+            {"name": a.name, "score": a.score.value, "weights": list(a.mix.coefficients), "kept": a.mix == self.mix}
+            for a in self.attempts
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """The one object that `--json` writes."""
@@ -207,10 +232,13 @@ class Soup:
             ],
             **self._base(),
             "trace": self.decisions(),
+            **({"attempts": self.tried()} if self.attempts else {}),
             "soup": {
                 "score": self.score,
                 "test": self.test,
                 "ci95": list(c.interval) if c and c.interval else None,
+                **({"choices": c.choices} if c and c.choices > 1 else {}),
+                **({"ece": c.ece} if c else {}),
                 "path": str(self.path) if self.path else None,
                 "sha256": self.sha256,
             },
@@ -220,7 +248,9 @@ class Soup:
                 "id": self.family.ingredients[best].id,
                 "score": (s := self.scores[best]) and s.value,
                 "test": c.best.value if c else None,
+                **({"ece": c.best_ece} if c else {}),
             },
+            **self._further(),
             "images_forwarded": self.images_forwarded,
             "images_spared": self.images_spared,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},

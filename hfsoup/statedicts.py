@@ -63,14 +63,15 @@ def search(
         base: what the ingredients started from, where recipe or merge need it; tensors that it lacks, or has in another
             shape, are averaged.
         unwrap: follow a lone `state_dict` key in a pickled file.
-        rules: accept, passes, seed, min_score, max_ingredients, keep_best, last, decay, weights, temperature, and for
-            the merge scale, density, outliers.
+        rules: accept, passes, seed, min_score, max_ingredients, keep_best, last, decay, weights, temperature, budget,
+            and for the merge scale, density, outliers.
 
     Raises:
         UsageError: an unknown recipe, merge or rule.
         MismatchError: the state dicts differ in names, shapes or dtypes.
     """
     found = RECIPES.get(recipe)
+    found.require()
     if base is None and (needing := next((e for e in (found, MERGES.get(merge)) if e.needs_base), None)):
         raise UsageError(f"{needing.name} needs what the ingredients started from", hint="base=STATE_DICT")
     known = {*Rules.__dataclass_fields__, *Settings.__dataclass_fields__} - {"margin"}

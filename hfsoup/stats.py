@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import exp, lgamma, log, sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-Z95 = 1.959963984540054
+from hfsoup.types import ALPHA
+
 DRAWS = 1000
+BINS = 15
 
 
-def wilson(*, correct: int, total: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share."""
-    share, z = correct / total, Z95
+def wilson(*, correct: int, total: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """Wilson's score interval of a share, which misses it with the probability `alpha`."""
+    share, z = correct / total, NormalDist().inv_cdf(1 - alpha / 2)
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -34,14 +37,27 @@ def mcnemar(*, only_first: int, only_second: int) -> float:
     return min(1.0, 2 * sum(map(exp, logs)))
 
 
+def calibration_error(*, confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
+    """The expected calibration error: Σ nᵦ/n · |accuracy − mean confidence| over 15 equal bins of the confidence.
+
+    Args:
+        confidence: the probability that the model gives its likeliest class, one per image.
+        right: whether that class is the true one.
+    """
+    bins = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
+    gaps = np.bincount(bins, weights=right - confidence.astype(np.float64), minlength=BINS)
+    return float(np.abs(gaps).sum() / len(right))
+
+
 def bootstrap(
     *,
     value: Callable[[NDArray[np.int64], NDArray[np.int64]], float],
     first: NDArray[np.int64],
     second: NDArray[np.int64],
     references: NDArray[np.int64],
+    alpha: float = ALPHA,
 ) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
-    """Paired bootstrap 95 % percentile intervals of two models' values and of their difference.
+    """Paired bootstrap percentile intervals of two models' values and of their difference.
 
     Both are drawn on the same images each time, from a fixed seed.
 
@@ -50,6 +66,7 @@ def bootstrap(
         first: the first model's predictions, images × classes named.
         second: the second model's predictions.
         references: the true class of each image.
+        alpha: the probability that an interval misses.
     """
     generator = np.random.Generator(np.random.PCG64(0))
     draws = np.empty((DRAWS, 3))
@@ -57,5 +74,5 @@ def bootstrap(
         drawn = generator.integers(0, len(references), len(references))
         a, b = value(first[drawn], references[drawn]), value(second[drawn], references[drawn])
         row[:] = a, b, a - b
-    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    low, high = np.percentile(draws, [50 * alpha, 100 - 50 * alpha], axis=0)
     return (low[0], high[0]), (low[1], high[1]), (low[2], high[2])

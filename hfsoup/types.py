@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 CARD = "README.md"
+ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -310,7 +311,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Decision:
-    """One step of a search; `images` were forwarded to take it."""
+    """One step of a search; `images` were forwarded to take it; `walk` is the recipe where several were run."""
 
     step: int
     action: str
@@ -318,13 +319,25 @@ class Decision:
     score: Score
     accepted: bool
     images: int
+    walk: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A mix that a recipe measured as a whole, under the name that it goes by, with its selection score."""
+
+    name: str
+    mix: Mix
+    score: Score
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Soup against best ingredient on the test split, scored once each.
 
-    Intervals cover 95 %; `p_value` is McNemar's exact two-sided test where the metric counts right answers, else None.
+    Intervals cover 95 %, for all of the `choices` that the soup was the best of together (Bonferroni); `p_value` is
+    McNemar's exact two-sided test where the metric counts right answers, else None; `ece` and `best_ece` are expected
+    calibration errors.
     """
 
     soup: Score
@@ -333,6 +346,14 @@ class Comparison:
     best_interval: tuple[float, float] | None
     difference_interval: tuple[float, float] | None
     p_value: float | None
+    choices: int = 1
+    ece: float | None = None
+    best_ece: float | None = None
+
+    @property
+    def alpha(self) -> float:
+        """The most that an interval may miss, and the p-value below which a difference counts."""
+        return ALPHA / self.choices
 
     @property
     def difference(self) -> float:
@@ -341,9 +362,9 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, or `not distinguishable` at the 95 % level."""
+        """`better`, `worse`, or `not distinguishable` at the level of `alpha`."""
         if self.p_value is not None:
-            sure = self.p_value < 0.05
+            sure = self.p_value < self.alpha
         else:
             low, high = self.difference_interval or (0.0, 0.0)
             sure = low > 0 or high < 0

@@ -25,13 +25,13 @@ from hfsoup.lock import (
     Lock,
     PinnedRecord,
     PlaceRecord,
-    ScoreRecord,
     adapter_record,
     read,
 )
 from hfsoup.names import flat
 from hfsoup.options import Options
 from hfsoup.pull import pull, pull_all
+from hfsoup.records import ScoreRecord
 from hfsoup.resolve import pin, resolve
 from hfsoup.sign import verify_signature
 from hfsoup.tensorfile import TensorFile

@@ -59,11 +59,11 @@ def test_the_json_keeps_its_contract(baked: Baked) -> None:
     for n, decision in enumerate(baked.json["trace"], start=1):
         assert list(decision) == ["step", "action", "ingredient", "score", "at_most", "accepted", "images"]
         assert (decision["step"], decision["action"], decision["images"]) == (n, "add", 60)
-    assert list(baked.json["soup"]) == ["score", "test", "ci95", "path", "sha256"]
+    assert list(baked.json["soup"]) == ["score", "test", "ci95", "ece", "path", "sha256"]
     low, high = baked.json["soup"]["ci95"]
     assert 0 <= low <= baked.json["soup"]["test"] <= high <= 1
     assert baked.json["soup"]["path"] == str(baked.folder)
-    assert list(baked.json["best_ingredient"]) == ["id", "score", "test"]
+    assert list(baked.json["best_ingredient"]) == ["id", "score", "test", "ece"]
     assert baked.json["images_forwarded"] == 60 * (4 + 3) + 72 * 2
     assert {"pull", "evaluate", "average", "push"} <= set(baked.json["seconds"])
     assert list(baked.json["pushed"]) == ["repo", "commit", "url"]

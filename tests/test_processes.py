@@ -20,8 +20,9 @@ LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_pr
 
 def test_two_processes_give_the_numbers_and_bytes_of_one(resnet: Family, data: Path, alone: Path) -> None:
     """`accelerate launch --num_processes 2` on a CPU runs two, and every decision, score and byte is the same."""
-    one = bake(*resnet.words, "--recipe", "pruned", "--dataset", data, "--output", "one")
-    words = ["bake", *resnet.words, "--recipe", "pruned", "--dataset", str(data), "--output", "two", "--no-resume"]
+    given = [*resnet.words, "--recipe", "pruned", "--dataset", str(data), "--ensemble", "--shifts"]
+    one = bake(*given, "--output", "one")
+    words = ["bake", *given, "--output", "two", "--no-resume"]
     done = subprocess.run([*LAUNCH, *words, "--json", "-"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     two = json.loads(done.stdout)

@@ -59,6 +59,7 @@ def closing(soup: Soup) -> Iterator[Row]:
         name = link(best, page(soup.family.ingredients[soup.best].source))
         yield "best ingredient", Text.assemble(f"{c.best.value:.4f}", _interval(c.best_interval), "  ", name)
         yield "verdict", verdict(c, alone=soup.mix.members == (soup.best,))
+        yield from _further(soup)
         yield "forwarded", Text(f"{soup.images_forwarded:,} images")
     else:
         yield "verdict", Text("nothing was measured: without --dataset it is not known whether the soup is better")
@@ -67,6 +68,20 @@ def closing(soup: Soup) -> Iterator[Row]:
         yield "saved to", Text.assemble(plain(soup.path), f" ({size(held)})")
     if soup.pushed:
         yield "pushed to", link(plain(soup.pushed.url), soup.pushed.url)
+
+
+def _further(soup: Soup) -> Iterator[Row]:
+    """Calibration, the ensemble and other images."""
+    c, e = soup.comparison, soup.ensemble
+    if c and c.ece is not None and c.best_ece is not None:
+        yield "calibration error", Text(f"{c.ece:.4f}, best ingredient {c.best_ece:.4f}")
+    if e:
+        costs = f"  the soup {100 * e.difference:+.2f} points, {e.verdict}; {len(soup.mix.members)} times the cost"
+        yield "ensemble", Text.assemble(f"{e.best.value:.4f}", _interval(e.best_interval), costs)
+    for shift in soup.shifts:
+        d = shift.comparison
+        points = f" ({100 * d.difference:+.2f} points, {d.verdict})"
+        yield "shift", Text.assemble(plain(shift.name, 40), f" {d.soup.value:.4f}, best {d.best.value:.4f}{points}")
 
 
 def usage(soup: Soup) -> Text | None:

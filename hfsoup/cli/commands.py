@@ -28,7 +28,7 @@ EPILOG = 'Example: hfsoup bake "org/model-*" --recipe pruned --dataset org/pets 
 
 
 @app.command(epilog=EPILOG)
-@flags("Search", "Data", "Compute", "Result")
+@flags("Search", "Data", "Compute", "Report", "Result")
 def bake(
     ctx: typer.Context,
     ingredients: Annotated[
@@ -150,7 +150,7 @@ def evaluate(
 @app.command(epilog="Example: hfsoup verify org/pets-soup --scores")
 def verify(
     place: Annotated[str, typer.Argument(help="a baked folder, or ORG/NAME on the Hub, with @REVISION")],
-    scores: Annotated[bool, typer.Option("--scores", help="evaluate again too")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="evaluate again too, but for shifts and ensemble")] = False,
     public_key: Annotated[Path | None, typer.Option(help="also verify model.sig with this key")] = None,
     json_file: Json = None,
     quiet: Quiet = False,

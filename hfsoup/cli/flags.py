@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
-from typing import get_type_hints
 
 import typer
 
-from hfsoup.options import BN_MODES, FLOATS, Options
+from hfsoup.options import BN_MODES, FLOATS, Options, hints
 
 
 def _recipes() -> list[str]:
@@ -30,7 +29,7 @@ def flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     choices = {"recipe": _recipes, "merge": _merges, "bn": lambda: list(BN_MODES), "dtype": lambda: list(FLOATS)}
 
     def give(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(Options)
+        types = hints()
         kept = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
         for f in (f for f in fields(Options) if f.metadata["group"] in groups):
             flag = f.name.replace("_", "-")
@@ -44,7 +43,7 @@ def flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 autocompletion=choices.get(f.name),
             )
             kept.append(
-                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[f.name])
+                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[f.name])
             )
         command.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in kept}

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from hfsoup.recipes import recipe
-from hfsoup.searching import Search
+from hfsoup.searching import Rules, Search
 from hfsoup.types import Mix
+
+
+def at_most(k: int, rules: Rules) -> int:
+    """Every ingredient alone, all together, then in each pass those that are left."""
+    return k + 1 + sum(max(k - n, 0) for n in range(rules.passes))
 
 
 @recipe(
     "pruned",
     paper="arXiv:2301.10092",
     summary="from all ingredients on, worst first, drop each whose absence does not lower the selection score",
-    evaluations=lambda k, rules: k + 1 + sum(max(k - n, 0) for n in range(rules.passes)),
+    evaluations=at_most,
 )
 def pruned(search: Search) -> Mix:
     """Never empties the mix; the best ingredient may go too unless `keep_best`."""

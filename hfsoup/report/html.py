@@ -19,7 +19,8 @@ from hfsoup.types import Source
 
 if TYPE_CHECKING:
     from hfsoup.evaluated import Evaluated
-    from hfsoup.lock import IngredientRecord, Lock, ScoreRecord
+    from hfsoup.lock import IngredientRecord, Lock
+    from hfsoup.records import ScoreRecord
     from hfsoup.report.reading import Reading
 
 FRACTIONS = ("accuracy", "top5_accuracy", "f1_macro", "balanced_accuracy")

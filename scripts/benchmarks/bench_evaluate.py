@@ -63,7 +63,9 @@ def scoring(averager: Averager, home: Path, pixels: np.ndarray[Any, np.dtype[np.
     path, count = home / f"pixels-{len(pixels)}.npy", len(averager.family)
     np.save(path, pixels)
     labels = np.random.default_rng(0).integers(0, CLASSES, len(pixels))
-    split = Split("validation", "all", f"random-{len(pixels)}", path, labels)
+    split = Split(
+        "validation", "all", f"random-{len(pixels)}", path, labels, np.arange(len(pixels)), "validation", "image"
+    )
     scorer = Scorer(averager, metric("accuracy"), World("cpu"), None, batch_size=BATCH)
     mixes = iter([Mix.of((i,), count) for i in range(count)])
     return here(lambda: scorer.score(next(mixes), split))

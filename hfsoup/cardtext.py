@@ -1,0 +1,103 @@
+"""What stands in the tables of a card: texts from outside made harmless, figures made readable."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfsoup.names import flat
+from hfsoup.types import Score
+
+if TYPE_CHECKING:
+    from hfsoup.further import Shift
+    from hfsoup.soup import Soup
+    from hfsoup.types import Comparison
+
+ATTEMPTS = 12
+
+
+def markdown(text: object, longest: int = 200) -> str:
+    """Text that a repository or a dataset chose, so written that it is only text in Markdown, HTML and tables."""
+    safe = html.escape(flat(text, longest), quote=False)
+    safe = re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", safe)
+    # Bare addresses would become links of their own.
+    return re.sub(r"(?i)(?<=\bwww)\.", "&#46;", safe.replace("://", "&#58;//").replace("@", "&#64;"))
+
+
+def percent(value: float | None) -> str:
+    """A fraction in per cent, with two places."""
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def number(soup: Soup, score: Any) -> str:
+    """A score: per cent for our own metrics, the metric's own number otherwise; an upper bound as such."""
+    if score is None:
+        return "–"
+    from hfsoup.metrics import OURS
+
+    text = percent(score.value) if soup.options.metric in OURS else f"{score.value:.4f}"
+    return f"at most {text}" if score.at_most else text
+
+
+def interval(bounds: tuple[float, float] | None, form: str = "{:.2f}") -> str:
+    """Bounds in per cent, or that there are none."""
+    return "not measured" if bounds is None else " to ".join(form.format(100 * b) for b in bounds)
+
+
+def sides(soup: Soup, c: Comparison) -> dict[str, Any]:
+    """Both models of a comparison and the difference, in figures."""
+    return {
+        "soup_score": number(soup, c.soup),
+        "best_score": number(soup, c.best),
+        "soup_interval": interval(c.interval),
+        "best_interval": interval(c.best_interval),
+        "difference": f"{100 * c.difference:+.2f} points",
+        "difference_interval": interval(c.difference_interval, "{:+.2f}"),
+        "p_value": None if c.p_value is None else f"{c.p_value:.2g}",
+        "total": c.soup.total,
+        "soup_ece": None if c.ece is None else f"{c.ece:.4f}",
+        "best_ece": None if c.best_ece is None else f"{c.best_ece:.4f}",
+        "verdict": c.verdict,
+    }
+
+
+def shifts(soup: Soup) -> list[dict[str, Any]]:
+    """Every shift, and the mean of them where there are several."""
+    rows = [{"name": markdown(s.name), "of": _origin(s), **sides(soup, s.comparison)} for s in soup.shifts]
+    if len(rows) > 1:
+        pairs = [(s.comparison.soup, s.comparison.best) for s in soup.shifts]
+        first, second = (Score(sum(s.value for s in side) / len(side)) for side in zip(*pairs, strict=True))
+        difference = f"{100 * (first.value - second.value):+.2f} points"
+        rows.append(
+            {
+                "name": "mean",
+                "soup_score": number(soup, first),
+                "best_score": number(soup, second),
+                "difference": difference,
+            }
+        )
+    return rows
+
+
+def _origin(shift: Shift) -> str:
+    """Where the images of a shift come from, nothing for the test split's."""
+    if shift.dataset is None:
+        return ""
+    name = shift.dataset if shift.revision else Path(shift.dataset).name
+    return f"{markdown(name)}, *{markdown(shift.split.name)}*"
+
+
+def attempts(soup: Soup) -> list[dict[str, Any]]:
+    """What was measured as a whole, the best first; of many only those at the top."""
+    found = sorted(soup.attempts, key=lambda attempt: (-attempt.score.key, attempt.mix != soup.mix))[:ATTEMPTS]
+    return [
+        {
+            "name": markdown(a.name),
+            "used": len(a.mix.members),
+            "score": number(soup, a.score),
+            "kept": a.mix == soup.mix,
+        }
+        for a in found
+    ]

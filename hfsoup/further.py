@@ -1,0 +1,83 @@
+"""What is measured beside the test split, where asked for: images that differ from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from hfsoup.corruptions import ALL
+from hfsoup.types import Comparison
+
+if TYPE_CHECKING:
+    from hfsoup.images import Images, Split
+    from hfsoup.options import Options
+    from hfsoup.types import Family
+    from hfsoup.world import World
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Soup against best ingredient on other images than the test split's.
+
+    `dataset` and `revision` are where they come from; the dataset is None for a corruption of the test split. `notes`
+    are what is to be known of them.
+    """
+
+    name: str
+    dataset: str | None
+    revision: str | None
+    split: Split
+    comparison: Comparison
+    notes: tuple[str, ...] = ()
+
+
+def count(options: Options, test: int, members: int) -> int:
+    """How many images a bake forwards after its search, those of further datasets aside."""
+    models = 2 + (2 * len(ALL) if options.shifts else 0) + (members if options.ensemble else 0)
+    return test * models
+
+
+def shifts(
+    options: Options, family: Family, images: Images, world: World, judge: Callable[[Split], Comparison]
+) -> tuple[Shift, ...]:
+    """Soup and best ingredient, compared by `judge`, on all images that the options name."""
+    found = []
+    for name, other in _everywhere(world, _others(options, family, images)):
+        found.append(Shift(name, other.dataset, other.revision, other.test, judge(other.test), other.notes))
+    for name, split in _everywhere(world, _corrupted(options, family, images)):
+        found.append(Shift(name, None, None, split, judge(split)))
+    return tuple(found)
+
+
+def _everywhere(world: World, stream: Iterator[T]) -> Iterator[T]:
+    """What the main process draws from `stream`, in every process."""
+    while (found := world.on_main(lambda: next(stream, None))) is not None:
+        yield found
+
+
+def _others(options: Options, family: Family, images: Images) -> Iterator[tuple[str, Images]]:
+    from hfsoup.errors import SoupError
+    from hfsoup.models import image_processor
+    from hfsoup.shifts import load_other
+
+    if images.seen is None:
+        raise SoupError("the images that select are not known")
+    for name, dataset in options.others().items():
+        request = replace(options.request(), dataset=dataset, config=None, split=None, test_split=None)
+        processor = image_processor(family.processing.processor_folder)
+        yield name, load_other(request, processor, family.labels, images.seen)
+
+
+def _corrupted(options: Options, family: Family, images: Images) -> Iterator[tuple[str, Split]]:
+    from hfsoup.models import image_processor
+    from hfsoup.shifts import corrupted
+
+    if not options.shifts:
+        return
+    request = replace(options.request(), revision=images.revision)
+    processor = image_processor(family.processing.processor_folder)
+    splits = corrupted(request, processor, family.labels, ALL)
+    yield from ((corruption.name, split) for corruption, split in zip(ALL, splits, strict=True))

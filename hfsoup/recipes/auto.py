@@ -1,0 +1,23 @@
+"""The best of uniform, greedy and pruned."""
+
+from __future__ import annotations
+
+from hfsoup.recipes import greedy, pruned, recipe
+from hfsoup.recipes.uniform import uniform
+from hfsoup.searching import Search
+from hfsoup.types import Mix
+
+WALKS = {"uniform": uniform, "greedy": greedy.greedy, "pruned": pruned.pruned}
+
+
+@recipe(
+    "auto",
+    paper="arXiv:2203.05482",
+    summary="uniform, greedy and pruned, which share their scores; keeps what scores best on the selection split",
+    evaluations=lambda k, rules: greedy.at_most(k, rules) + pruned.at_most(k, rules) - k,
+    choices=len(WALKS),
+)
+def auto(search: Search) -> Mix:
+    """Run all three; of equal ones the first stays."""
+    found = [search.run(name, walk) for name, walk in WALKS.items()]
+    return max(found, key=lambda mix: search.score(mix).key)

@@ -1,0 +1,41 @@
+"""Weights that evolve."""
+
+from __future__ import annotations
+
+from math import exp
+
+from hfsoup.evolution import evolve
+from hfsoup.recipes import recipe
+from hfsoup.searching import Rules, Search
+from hfsoup.types import Mix
+
+BUDGET, PLACES = 50, 4
+
+
+def at_most(k: int, rules: Rules) -> int:
+    """Every ingredient alone, all together, then the budget."""
+    return k + 1 + (rules.budget or BUDGET)
+
+
+@recipe(
+    "search",
+    paper="arXiv:1604.00772",
+    summary="weights that CMA-ES fits to the selection split, --budget mixes of them; the most flattered of all there",
+    evaluations=at_most,
+    package="cmaes",
+    warning="The weights were fitted to the selection split, which flatters the score there more than any other recipe",
+)
+def search(search: Search) -> Mix:
+    """Draw points x, weigh the ingredients by softmax(x) to four places, and keep the best mix of all."""
+    kept = search.ranked[: search.cap]
+    search.attempt("uniform", search.mix(kept))
+    search.attempt("best ingredient", search.mix(kept[:1]))
+
+    def value(point: list[float]) -> float:
+        powers = [exp(x - max(point)) for x in point]
+        weights = {i: round(power / sum(powers), PLACES) for i, power in zip(kept, powers, strict=True)}
+        return search.attempt(f"draw {len(search.attempts) - 1}", search.weighted(weights)).key
+
+    if len(kept) > 1:
+        evolve(value, len(kept), budget=search.rules.budget or BUDGET, seed=search.rules.seed)
+    return max(search.attempts, key=lambda attempt: attempt.score.key).mix

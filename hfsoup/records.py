@@ -1,0 +1,110 @@
+"""What soup.json says of scores and splits, as strict models and how they are made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from hfsoup.further import Shift
+    from hfsoup.images import Split
+    from hfsoup.types import Comparison, Score
+
+Text = Annotated[str, Field(max_length=4096)]
+
+
+class Strict(BaseModel):
+    """A record of exactly the named fields in exactly their types."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class ScoreRecord(Strict):
+    """A score; `correct` where the metric counts right answers."""
+
+    value: float
+    correct: int | None
+    total: int
+
+
+class SplitRecord(Strict):
+    """A split, how it was cut, and the fingerprint of what it holds."""
+
+    name: Text
+    rule: Text
+    images: int
+    fingerprint: Text
+
+
+class AttemptRecord(Strict):
+    """A mix that was measured as a whole: its selection score and weights, and whether it is the soup."""
+
+    name: Text
+    score: float
+    weights: list[float]
+    kept: bool
+
+
+class TestRecord(Strict):
+    """Soup against best ingredient on the test split; intervals cover 95 %, for all `choices` together."""
+
+    soup: ScoreRecord
+    best: ScoreRecord
+    ci95: list[float] | None
+    best_ci95: list[float] | None
+    difference_ci95: list[float] | None
+    mcnemar_p: float | None
+    verdict: Text
+    choices: int = 1
+    ece: float | None = None
+    best_ece: float | None = None
+
+
+class ShiftRecord(Strict):
+    """Soup against best ingredient on other images: those of a dataset, or the test split's under a corruption."""
+
+    name: Text
+    dataset: Text | None
+    revision: Text | None
+    images: SplitRecord
+    test: TestRecord
+
+
+def split_record(split: Split) -> SplitRecord:
+    """The record of a split."""
+    return SplitRecord(name=split.name, rule=split.rule, images=len(split), fingerprint=split.fingerprint)
+
+
+def score_record(score: Score | None) -> Any:
+    """The record of a score, None of none."""
+    return score and ScoreRecord(value=score.value, correct=score.correct, total=score.total)
+
+
+def test_record(c: Comparison | None) -> Any:
+    """The record of a comparison, None of none."""
+    if c is None:
+        return None
+    bounds = {"ci95": c.interval, "best_ci95": c.best_interval, "difference_ci95": c.difference_interval}
+    intervals: dict[str, Any] = {name: list(found) if found else None for name, found in bounds.items()}
+    return TestRecord(
+        soup=score_record(c.soup),
+        best=score_record(c.best),
+        mcnemar_p=c.p_value,
+        verdict=c.verdict,
+        choices=c.choices,
+        ece=c.ece,
+        best_ece=c.best_ece,
+        **intervals,
+    )
+
+
+def shift_record(shift: Shift) -> ShiftRecord:
+    """The record of a shift."""
+    return ShiftRecord(
+        name=shift.name,
+        dataset=shift.dataset,
+        revision=shift.revision,
+        images=split_record(shift.split),
+        test=test_record(shift.comparison),
+    )

@@ -1,0 +1,59 @@
+"""Other images to report on: the test split as it might arrive, and further datasets of the same classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from shutil import rmtree
+from typing import Any
+
+import numpy as np
+
+from hfsoup.corruptions import Corruption
+from hfsoup.datasource import opened, workspace
+from hfsoup.errors import UsageError
+from hfsoup.images import Images, Part, Split, apart, cuts_of, split_names
+from hfsoup.inputs import backend
+from hfsoup.names import flat
+from hfsoup.pixels import Prepared
+from hfsoup.types import Request
+
+
+def corrupted(
+    request: Request, processor: Any, classes: Sequence[str], corruptions: Sequence[Corruption]
+) -> Iterator[Split]:
+    """The test split of `load_images` under each corruption in turn; its pixels go when the next one is asked for."""
+    with opened(request) as source, workspace() as work:
+        name, test_name = split_names(list(source.parts), request)
+        part = Part(source, test_name or name, source.load([test_name or name])[test_name or name], request, classes)
+        _, title, rows = cuts_of({part.name: part}, part.name, test_name)[-1]
+        for corruption in corruptions:
+            home = work / corruption.name
+            home.mkdir()
+            yield part.prepare(processor, title, rows, request.limit, corruption=corruption, home=home)[0]
+            rmtree(home)
+
+
+def load_other(request: Request, processor: Any, classes: Sequence[str], seen: Prepared) -> Images:
+    """Another dataset of the same classes to report on, as both splits: its test split, else the usual or only one.
+
+    Raises:
+        UsageError: no such split or column.
+        MismatchError: the dataset's class names are not the model's.
+        SoupError: more than one image in a hundred is among those that select, or they would make the scores wrong.
+    """
+    notes: dict[str, None] = {}
+    with opened(request) as source:
+        names = list(source.parts)
+        usual = [name for name in ("test", "validation", "valid", "val", "dev") if name in names]
+        if not usual and len(names) != 1:
+            what = f"expected a split called test, or a single one, found {flat(', '.join(names))}"
+            raise UsageError(what, where=request.dataset, hint="a dataset with a test split")
+        name = [*usual, *names][0]
+        part = Part(source, name, source.load([name])[name], request, classes, notes.setdefault)
+        split, held = part.prepare(processor, name, np.arange(len(part.labels)), request.limit)
+        apart(seen, held, where=request.dataset, note=notes.setdefault)
+        source.files.unchanged()
+    return Images(
+        request.dataset, request.config, source.revision, split, split, halved=False, notes=tuple(notes),
+        backend=backend(processor),
+    )  # fmt: skip

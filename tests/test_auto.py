@@ -1,0 +1,70 @@
+"""`auto` against the three recipes that it runs, and the interval that admits the choice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import NormalDist
+
+import pytest
+from family import Family
+from hypothesis import given
+from hypothesis import strategies as st
+from shell import bake
+from test_recipes import RULES, TOTAL, reference, scores_of
+
+from hfsoup.errors import SoupError
+from hfsoup.recipes import RECIPES
+from hfsoup.searching import Rules, Search
+from hfsoup.types import Mix, Score
+
+WALKS = ("uniform", "greedy", "pruned")
+
+
+@given(size=st.integers(1, 7), salt=st.integers(0, 10**6), rules=RULES)
+def test_auto_is_the_best_of_the_three_at_the_cost_of_each_mix_once(size: int, salt: int, rules: Rules) -> None:
+    """Bounds that one walk may give up at never decide another's, and no mix is measured in full twice."""
+    scores, asked = scores_of(salt), []
+
+    def score(mix: Mix, least: float | None = None) -> Score:
+        count = scores(frozenset(mix.members))
+        if least is not None and count < least:
+            return Score((least - 1) / TOTAL, TOTAL, int(least) - 1, at_most=True)
+        asked.append(mix)
+        return Score(count / TOTAL, TOTAL, count)
+
+    search = Search([f"m{i}" for i in range(size)], score, rules)
+    try:
+        found = RECIPES.get("auto").function(search)
+    except SoupError:
+        assert rules.min_score is not None
+        return
+    ends = [(name, *reference(name, size, scores, rules)) for name in WALKS]
+    best = max(ends, key=lambda end: scores(frozenset(end[1])))
+    assert sorted(found.members) == best[1]
+    assert [(a.name, sorted(a.mix.members), a.score.correct) for a in search.attempts] == [
+        (name, members, scores(frozenset(members))) for name, members, _ in ends
+    ]
+    walked = [(d.walk, d.action, d.ingredient, d.accepted) for d in search.trace]
+    assert walked == [(name, *step) for name, _, trace in ends for step in trace]
+    assert len(asked) == len(set(asked))
+    at_most = RECIPES.get("auto").evaluations
+    assert at_most is not None
+    assert len(search.scores) <= at_most(size, rules)
+
+
+def test_the_interval_allows_for_three_finished_soups(vit: Family, data: Path, alone: Path) -> None:
+    """Card, record and JSON hold Wilson's interval at 1 - 0.05/3, and the soup is that of its best recipe."""
+    found = bake(*vit.words, "--recipe", "auto", "--dataset", data, "--output", "auto")
+    alone_scores = {n: bake(*vit.words, "--recipe", n, "--dataset", data, "--output", n)["soup"] for n in WALKS}
+    assert {a["name"]: a["score"] for a in found["attempts"]} == {n: s["score"] for n, s in alone_scores.items()}
+    assert found["soup"]["sha256"] == alone_scores[max(WALKS, key=lambda n: alone_scores[n]["score"])]["sha256"]
+    z, n, share = NormalDist().inv_cdf(1 - 0.05 / 6), 72, found["soup"]["test"]
+    centre, half = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    wanted = [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
+    assert found["soup"]["ci95"] == pytest.approx(wanted)
+    record = json.loads(Path("auto/soup.json").read_text())
+    assert (record["test"]["ci95"], record["test"]["choices"]) == (found["soup"]["ci95"], 3)
+    text = Path("auto/README.md").read_text()
+    assert "98.3 % interval" in text
+    assert "the best of 3 that were finished" in text
