@@ -41,7 +41,7 @@ def test_a_pattern_that_matches_nothing(pattern: str, code: int, text: str, on_h
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--recipe", "gredy"], "known: greedy, greedy-random, "),
+        (["--recipe", "gredy"], "known: auto, greedy, greedy-random, "),
         (["--merge", "median"], "known: breadcrumbs, dare, "),
         (["--base", "org/start"], "neither recipe nor merge"),
         (["--recipe", "greedy"], "needs data"),
