@@ -16,13 +16,17 @@ from transformers import TrainerCallback
 from transformers.utils.logging import set_tqdm_hook
 
 from hfsoup.average import Averager
-from hfsoup.baking import Clock, deliver, gather, run, searched
+from hfsoup.baking import deliver, run
+from hfsoup.clock import Clock
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.figures import may_draw
+from hfsoup.gathering import gather
+from hfsoup.measuring import searched
 from hfsoup.options import Options
 from hfsoup.recipes import RECIPES
+from hfsoup.scores import Score
 from hfsoup.soup import Soup
-from hfsoup.types import Mix, Score
+from hfsoup.types import Mix
 from hfsoup.watch import Watch
 from hfsoup.write import write_configs, write_weights
 

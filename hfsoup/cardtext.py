@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.names import flat
-from hfsoup.types import Score
+from hfsoup.scores import Score
 
 if TYPE_CHECKING:
     from hfsoup.further import Shift
+    from hfsoup.scores import Comparison
     from hfsoup.soup import Soup
-    from hfsoup.types import Comparison
 
 ATTEMPTS = 12
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.metrics import Labels, Metric, hits
+from hfsoup.scores import ALPHA, Comparison, Score
 from hfsoup.stats import bootstrap, calibration_error, mcnemar, wilson
-from hfsoup.types import ALPHA, Comparison, Score
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hfsoup.types import Mix, Score
+from hfsoup.scores import Score
+from hfsoup.types import Mix
 from hfsoup.watch import Stage
 
 

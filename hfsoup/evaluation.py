@@ -20,7 +20,8 @@ from hfsoup.images import Split
 from hfsoup.journal import Journal, mix_key
 from hfsoup.metrics import Labels, Metric, hits
 from hfsoup.racing import Predictions, cut, hardest_first
-from hfsoup.types import Comparison, Mix, Score
+from hfsoup.scores import Comparison, Score
+from hfsoup.types import Family, Mix
 from hfsoup.world import World
 
 Advance = Callable[[int], None]
@@ -68,6 +69,11 @@ class Scorer:
         self._orders: dict[str, NDArray[np.int64]] = {}
         self.images_forwarded = 0
         self.images_spared = 0
+
+    @property
+    def family(self) -> Family:
+        """Whose mixes are scored."""
+        return self._averager.family
 
     def over(self, averager: Averager) -> Scorer:
         """The same for mixes of another family, as they are averaged."""

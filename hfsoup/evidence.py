@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hfsoup.types import Decision, Mix, Score
+from hfsoup.scores import Decision, Score
+from hfsoup.types import Mix
 
 if TYPE_CHECKING:
     from hfsoup.evaluation import Scorer

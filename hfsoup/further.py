@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from hfsoup.corruptions import ALL
-from hfsoup.types import Comparison
+from hfsoup.scores import Comparison
 
 if TYPE_CHECKING:
     from hfsoup.images import Images, Split

@@ -34,8 +34,9 @@ from hfsoup.registry import OWN
 
 if TYPE_CHECKING:
     from hfsoup.options import Options
+    from hfsoup.scores import Score
     from hfsoup.soup import Soup
-    from hfsoup.types import Family, Ingredient, Score, Truncated
+    from hfsoup.types import Family, Ingredient, Truncated
 
 NAME = "soup.json"
 LIMIT = 16 << 20

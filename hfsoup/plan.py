@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-from hfsoup.baking import asked, own
 from hfsoup.evidence import BETWEEN
 from hfsoup.further import count
+from hfsoup.gathering import asked, own
 from hfsoup.hub import cache, told
 from hfsoup.human import counted
 from hfsoup.images import split_names

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     from hfsoup.further import Shift
     from hfsoup.images import Split
-    from hfsoup.types import Comparison, Score
+    from hfsoup.scores import Comparison, Score
 
 Text = Annotated[str, Field(max_length=4096)]
 

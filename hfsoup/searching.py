@@ -7,7 +7,8 @@ from math import inf, sqrt
 from typing import TYPE_CHECKING
 
 from hfsoup.errors import SoupError, UsageError
-from hfsoup.types import Attempt, Decision, Mix, Score
+from hfsoup.scores import Attempt, Decision, Score
+from hfsoup.types import Mix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
 from hfsoup.errors import SoupError
-from hfsoup.types import Attempt, Comparison, Decision, Family, Ingredient, Mix, Score, Truncated
+from hfsoup.scores import Attempt, Comparison, Decision, Score
+from hfsoup.types import Family, Ingredient, Mix, Truncated
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,11 +14,12 @@ from hfsoup.combining import STATISTICS, Root, combine
 from hfsoup.errors import MismatchError, UsageError
 from hfsoup.merges import EMPTY, MERGES, Array, Context
 from hfsoup.recipes import RECIPES
+from hfsoup.scores import Decision, Score
 from hfsoup.searching import Rules, Search
 from hfsoup.settings import Settings
 from hfsoup.tensorfile import TensorFile
 from hfsoup.trimming import Cuts
-from hfsoup.types import Decision, Mix, Score
+from hfsoup.types import Mix
 
 if TYPE_CHECKING:
     import torch

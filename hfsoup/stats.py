@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.types import ALPHA
+from hfsoup.scores import ALPHA
 
 DRAWS = 1000
 BINS = 15

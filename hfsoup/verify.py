@@ -33,10 +33,11 @@ from hfsoup.options import Options
 from hfsoup.pull import pull, pull_all
 from hfsoup.records import ScoreRecord
 from hfsoup.resolve import pin, resolve
+from hfsoup.scores import Score
 from hfsoup.sign import verify_signature
 from hfsoup.tensorfile import TensorFile
 from hfsoup.truncation import beside, may_be_adapter, truncate
-from hfsoup.types import Family, Ingredient, Mix, Score, Source, Truncated, WeightFile
+from hfsoup.types import Family, Ingredient, Mix, Source, Truncated, WeightFile
 from hfsoup.watch import Watch
 from hfsoup.world import World
 from hfsoup.write import write_adapter, write_weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hfsoup.types import Decision
+from hfsoup.scores import Decision
 
 
 class Stage:

@@ -101,9 +101,9 @@ def test_an_ingredient_that_changes_while_it_is_read_is_named(
 ) -> None:
     """A weight file rewritten in place after it was hashed ends the bake with its name, and no output."""
     shutil.copytree(vit.folders[0], "model")
-    from hfsoup import baking
+    from hfsoup import gathering
 
-    real = baking.check
+    real = gathering.check
 
     def check(ingredients: Any, **options: Any) -> Any:
         family = real(ingredients, **options)
@@ -112,7 +112,7 @@ def test_an_ingredient_that_changes_while_it_is_read_is_named(
             file.write(b"\0\0\0\0")
         return family
 
-    monkeypatch.setattr(baking, "check", check)
+    monkeypatch.setattr(gathering, "check", check)
     done = run("bake", "./model", vit.words[1], "--output", "soup")
     assert done.code == 1
     assert "changed while it was in use" in done.err

@@ -15,8 +15,9 @@ from test_recipes import RULES, TOTAL, reference, scores_of
 
 from hfsoup.errors import SoupError
 from hfsoup.recipes import RECIPES
+from hfsoup.scores import Score
 from hfsoup.searching import Rules, Search
-from hfsoup.types import Mix, Score
+from hfsoup.types import Mix
 
 WALKS = ("uniform", "greedy", "pruned")
 

@@ -17,8 +17,8 @@ from test_recipes import TOTAL, scores_of
 
 import hfsoup
 from hfsoup.recipes import RECIPES
+from hfsoup.scores import Score
 from hfsoup.searching import Rules, Search
-from hfsoup.types import Score
 
 
 @given(size=st.integers(1, 6), salt=st.integers(0, 10**6), budget=st.integers(1, 8), cap=st.none() | st.integers(1, 4))

@@ -104,7 +104,7 @@ def test_the_verdict_is_said_plainly(verdict: str, text: str, vit: Family, data:
     from dataclasses import replace
 
     from hfsoup.card import card
-    from hfsoup.types import Comparison, Score
+    from hfsoup.scores import Comparison, Score
 
     soup = hfsoup.bake(*vit.words, recipe="uniform", dataset=str(data))
     soup_right, best_right, p_value = {"better": (60, 40, 0.001), "worse": (40, 60, 0.001)}.get(verdict, (50, 49, 0.9))

@@ -190,7 +190,7 @@ def test_an_interrupt_ends_with_130(vit: Family, alone: Path, monkeypatch: Any) 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hfsoup.baking.check", interrupted)
+    monkeypatch.setattr("hfsoup.gathering.check", interrupted)
     done = run("bake", *vit.words, "--output", "soup")
     assert (done.code, done.out) == (130, "")
     assert "Traceback" not in done.err

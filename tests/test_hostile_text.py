@@ -140,7 +140,7 @@ def test_a_command_is_one_line_and_means_what_it_says(words: list[str]) -> None:
 @given(TEXT, TEXT)
 def test_the_screen_shows_text_as_text(name: str, note: str) -> None:
     """No control or direction character reaches the console, markup and emoji codes stay as they were typed."""
-    from hfsoup.types import Decision, Score
+    from hfsoup.scores import Decision, Score
 
     screen, out = Screen(quiet=False), io.StringIO()
     screen.console = Console(file=out, force_terminal=True, color_system=None, width=10_000, highlight=False)

@@ -99,7 +99,7 @@ def test_recipes_never_touch_a_tensor() -> None:
     """A recipe knows the search, the registry and the records, and no numerical library; evolution is CMA-ES's door."""
     for name, tree in modules().items():
         if name.startswith("recipes"):
-            assert own(tree) <= {"recipes", "registry", "searching", "types", "errors", "evolution"} | {
+            assert own(tree) <= {"recipes", "registry", "scores", "searching", "types", "errors", "evolution"} | {
                 n for n in modules() if n.startswith("recipes.")
             }
             assert not {i.split(".")[0] for i in imports(tree)} & HEAVY, name
@@ -114,11 +114,11 @@ def test_merges_are_pure() -> None:
 
 
 def test_records_and_errors_stand_on_the_standard_library() -> None:
-    """types and errors import nothing that has to be installed."""
-    for name in ("types", "errors"):
+    """types, scores and errors import nothing that has to be installed."""
+    for name in ("types", "scores", "errors"):
         foreign = {i.split(".")[0] for i in imports(modules()[name])} - set(sys.stdlib_module_names)
         assert foreign <= {"hfsoup"}, name
-        assert own(modules()[name]) <= {"types", "errors"}
+        assert own(modules()[name]) <= {"types", "scores", "errors"}
 
 
 def test_no_cycles() -> None:

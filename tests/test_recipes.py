@@ -17,8 +17,9 @@ from shell import bake, refused, run
 
 from hfsoup.errors import SoupError
 from hfsoup.recipes import RECIPES
+from hfsoup.scores import Score
 from hfsoup.searching import Rules, Search, accepts
-from hfsoup.types import Mix, Score
+from hfsoup.types import Mix
 
 Set = frozenset[int]
 Scores = Callable[[Set], int]

@@ -134,18 +134,18 @@ def test_a_branch_moved_after_the_listing_changes_nothing(
     on_hub: LocalHub, vit: Family, alone: Path, monkeypatch: Any
 ) -> None:
     """The commit that was resolved is the one that is pulled, whatever is pushed meanwhile."""
-    from hfsoup import baking
+    from hfsoup import gathering
 
     api = HfApi(token=on_hub.token)
     api.create_repo("kit/moving")
     before = api.upload_folder(repo_id="kit/moving", folder_path=vit.folders[0]).oid
-    pull = baking.pull
+    pull = gathering.pull
 
     def late(*args: Any, **options: Any) -> Any:
         api.upload_folder(repo_id="kit/moving", folder_path=vit.folders[1])
         return pull(*args, **options)
 
-    monkeypatch.setattr(baking, "pull", late)
+    monkeypatch.setattr(gathering, "pull", late)
     found = bake("kit/moving", "--output", "soup")
     assert found["ingredients"][0]["revision"] == before
     assert Path("soup/model.safetensors").read_bytes() == (vit.folders[0] / "model.safetensors").read_bytes()

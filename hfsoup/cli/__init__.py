@@ -26,7 +26,20 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run a command; a problem is one short block on standard error and an exit code, a traceback with `--debug`."""
+    """Run a command and leave with its exit code."""
+    try:
+        _run()
+    except SystemExit as end:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            raise
+        # Threads of the libraries that join processes may bring down an interpreter that is shutting down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
+
+
+def _run() -> None:
+    """A problem is one short block on standard error and an exit code, a traceback with `--debug`."""
     _quieten()
     from hfsoup.cli import commands  # noqa: F401 - registers them
     from hfsoup.cli.launch import relaunch

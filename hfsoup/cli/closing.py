@@ -13,8 +13,8 @@ from hfsoup.again import page
 from hfsoup.human import size
 
 if TYPE_CHECKING:
+    from hfsoup.scores import Comparison
     from hfsoup.soup import Soup
-    from hfsoup.types import Comparison
 
 Row = tuple[str, Text]
 

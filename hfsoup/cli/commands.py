@@ -49,9 +49,10 @@ def bake(
     **options: Any,
 ) -> None:
     """Average fine-tuned checkpoints into one model, measure it, write it, push it."""
-    from hfsoup.baking import free, run
+    from hfsoup.baking import run
     from hfsoup.cli.screen import Screen
     from hfsoup.config import commented, put
+    from hfsoup.gathering import free
 
     main = os.environ.get("RANK", "0") == "0"
     screen = Screen(quiet=quiet or not main)

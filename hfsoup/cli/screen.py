@@ -19,8 +19,8 @@ from hfsoup.watch import Stage, Watch
 if TYPE_CHECKING:
     from hfsoup.plan import Plan
     from hfsoup.preflight import Diagnosis
+    from hfsoup.scores import Decision
     from hfsoup.soup import Soup
-    from hfsoup.types import Decision
 
 # Where nobody looks at a terminal, lines are as long as they are.
 UNBOUNDED = 1000

@@ -10,8 +10,8 @@ from hfsoup.figures.style import Paint, Theme, as_metric, metric, name
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from hfsoup.scores import Score
     from hfsoup.soup import Soup
-    from hfsoup.types import Score
 
 NAMED = 24
 """Steps up to which each is named."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from hfsoup.recipes import recipe
+from hfsoup.scores import Score
 from hfsoup.searching import Rules, Search
-from hfsoup.types import Mix, Score
+from hfsoup.types import Mix
 
 BUDGET = 5
 Members = tuple[int, ...]

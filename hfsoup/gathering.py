@@ -1,0 +1,132 @@
+"""Everything before the first score: what is asked for, and the ingredients on this disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hfsoup.base import with_base
+from hfsoup.check import check, remarks
+from hfsoup.clock import Clock
+from hfsoup.errors import SoupError, UsageError
+from hfsoup.figures import may_draw
+from hfsoup.human import counted, size
+from hfsoup.licences import check_licences
+from hfsoup.merges import MERGES
+from hfsoup.options import Options
+from hfsoup.preflight import concerns
+from hfsoup.pull import pull, with_bases
+from hfsoup.recipes import RECIPES, Recipe
+from hfsoup.registry import Entry
+from hfsoup.resolve import resolve
+from hfsoup.room import afford, held, needs
+from hfsoup.types import Family, Ingredient, Source
+from hfsoup.watch import Watch
+
+
+def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
+    """The recipe that is asked for, where all is there that it needs.
+
+    Raises:
+        UsageError: there is no such recipe, it lacks data or a package, or there are no ingredients.
+    """
+    recipe = RECIPES.get(options.chosen_recipe)
+    if recipe.needs_data and not options.dataset:
+        raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
+    recipe.require()
+    if options.figures:
+        may_draw()
+    if not patterns:
+        raise UsageError("no ingredients", hint='hfsoup bake "org/model-*"')
+    return recipe
+
+
+def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock) -> Family:
+    """Everything before the first score: which ingredients there are, on this disk and fit to be averaged."""
+    from hfsoup.push import may_push
+
+    if options.push:
+        may_push(options.push, create_pr=options.create_pr)
+    with clock("pull"):
+        with watch.stage("Resolving") as stage:
+            sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
+            stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
+        afford(needs(sources, options))
+        ingredients = _pulled(sources, watch)
+    with clock("check"), watch.stage("Checking") as stage:
+        family = check(
+            ingredients,
+            exact=bool(options.dataset),
+            on_mismatch=options.on_mismatch,
+            processor_from=options.processor_from,
+        )
+        for remark in remarks(family):
+            watch.note(remark)
+        if options.as_adapter:
+            from hfsoup.truncation import may_be_adapter
+
+            may_be_adapter(family, options.bn if options.dataset else "average")
+        if whose := needs_base(options):
+            family = with_base(family, options.base, why=whose, notify=watch.note)
+        if options.push:
+            base = (family.base.ingredient,) if family.base else ()
+            check_licences((*family.ingredients, *base), options.license)
+        for concern in concerns(family) if options.dataset and options.align == "none" else ():
+            watch.note(concern)
+        stage.done(f"Checked: one {family.config.get('model_type')} with {counted(len(family.labels), 'class', 'es')}")
+    return family
+
+
+def _pulled(sources: tuple[Source, ...], watch: Watch) -> tuple[Ingredient, ...]:
+    """The sources on this disk, with a line that says what of them was here."""
+    every = with_bases(sources)
+    holdings = [held(source) for source in every if not source.folder]
+    total, there = sum(size for size, _ in holdings), sum(size == cached for size, cached in holdings)
+    with watch.stage("Pulling", total, "B" if total else "") as stage:
+        ingredients = pull(sources, advance=stage, notify=watch.note)
+        known = f" ({there} cached)" if there else ""
+        text = f"Pulled {counted(len(holdings), 'checkpoint')}, {size(total)}{known}" if holdings else "Opened"
+        local = counted(len(every) - len(holdings), "local checkpoint")
+        stage.done(text if len(holdings) == len(every) else f"{text}{', and' if holdings else ''} {local}")
+    return ingredients
+
+
+def needs_base(options: Options) -> str | None:
+    """What of the options needs the model that the ingredients started from, in words.
+
+    Raises:
+        UsageError: a base is given that nothing needs.
+    """
+    chosen: dict[str, Entry[Any]] = {
+        "the recipe": RECIPES.get(options.chosen_recipe),
+        "the merge": MERGES.get(options.merge),
+    }
+    whose = next((f"{kind} {entry.name}" for kind, entry in chosen.items() if entry.needs_base), None)
+    if options.base and whose is None:
+        names = ", ".join(entry.name for entry in (*RECIPES, *MERGES) if entry.needs_base)
+        raise UsageError("neither recipe nor merge use a base", hint=f"one that does: {names}")
+    if whose and options.align != "none":
+        raise UsageError(f"{whose} needs a base, which is not in the basis that ingredients are aligned to")
+    return whose
+
+
+def own(patterns: tuple[str, ...], options: Options) -> None:
+    """Refuse an output folder that holds something else than this bake's own work, unless it may go."""
+    from hfsoup.lock import begun_by
+
+    if options.output is None:
+        return
+    target = Path(options.output)
+    if os.path.lexists(target) and not options.overwrite and not begun_by(target, patterns, options):
+        raise SoupError(
+            "the output folder is already there", where=options.output, hint="--overwrite, or another --output"
+        )
+
+
+def free(folder: Path) -> Path:
+    """`folder`, or the first of `folder-2`, `folder-3` … that is not there yet."""
+    n, found = 2, folder
+    while found.exists():
+        n, found = n + 1, folder.with_name(f"{folder.name}-{n}")
+    return found
