@@ -11,11 +11,9 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -29,8 +27,6 @@ from hfsoup.tensorfile import nbytes, to_stored, write_header
 from hfsoup.types import PROCESSORS, Family, Mix, TensorSpec, Truncated
 
 STAGE = ".hfsoup-"
-FLUSH = 1000
-"""Seconds between two flushes of a file that is being written."""
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -127,7 +123,7 @@ def write_weights(
         _write_index(averager, names, folder)
     for name, specs in zip(names, shards, strict=True):
         starts = write_header(folder / name, [(s.name, averager.stored_as(s), s.shape) for s in specs])
-        with (folder / name).open("r+b") as file, _flushing(file.fileno()):
+        with (folder / name).open("r+b") as file:
             averager.average(mix, partial(_write, file.fileno(), starts), specs)
             for spec in (s for s in specs if s.name in statistics):
                 block = to_stored(statistics[spec.name].astype(np.float64), averager.stored_as(spec))
@@ -166,24 +162,6 @@ def _write(handle: int, starts: dict[str, int], spec: TensorSpec, begin: int, bl
     while view:
         done = os.pwrite(handle, view, at)
         view, at = view[done:], at + done
-
-
-@contextmanager
-def _flushing(handle: int) -> Iterator[None]:
-    """Have a file brought to the disk while it is still written, so that the fsync at the end has little left to do."""
-    done = Event()
-
-    def flush() -> None:
-        while not done.wait(FLUSH):
-            os.fsync(handle)
-
-    with ThreadPoolExecutor(1) as pool:
-        flushed = pool.submit(flush)
-        try:
-            yield
-        finally:
-            done.set()
-        flushed.result()
 
 
 def _write_index(averager: Averager, names: list[str], folder: Path) -> None:
