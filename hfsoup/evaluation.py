@@ -67,8 +67,13 @@ class Scorer:
         self._found: dict[str, Results] = {}
         self._logits: dict[tuple[str, int], NDArray[np.float32]] = {}
         self._orders: dict[str, NDArray[np.int64]] = {}
+        self._due: dict[str, int] = {}
         self.images_forwarded = 0
-        self.images_spared = 0
+
+    @property
+    def images_spared(self) -> int:
+        """Images that were not forwarded because the verdict was sure without them."""
+        return sum(self._due.values()) - self.images_forwarded
 
     @property
     def family(self) -> Family:
@@ -158,7 +163,7 @@ class Scorer:
             model = self._candidate.load(mix)
             return calibrate(model, self._candidate.norms, split, self._world, self._candidate.dtype)
 
-        return self._kept(self._key(mix, statistics=self._images(split)), estimate)
+        return self._kept(self._key(mix, statistics=self._images(split)), lambda known: known or estimate())
 
     def _modes(self, mix: Mix) -> tuple[str, ...]:
         """How a mix is scored. One ingredient alone stays as it is: nothing was averaged that needs new statistics."""
@@ -182,14 +187,17 @@ class Scorer:
         logits = len(mix.members) == 1 and split.fingerprint in self._keep
         wanted = {"confidence", "logits"} if logits else {"confidence"}
 
-        def run() -> Results:
-            return self._forwarded(mix, split, bn, order, allowed, logits=logits)
+        key = self._predictions_key(mix, split, bn, order)
 
-        def enough(found: Results) -> bool:
-            known = cut(found["predictions"], split.labels[order], self._batch, allowed)
-            return known.decided and wanted <= found.keys()
+        def go_on(known: Results | None) -> Results:
+            if known is not None and not wanted <= known.keys():
+                known = None
+            if known is not None and cut(known["predictions"], split.labels[order], self._batch, allowed).decided:
+                return known
+            self._due.setdefault(key, len(split) - (len(known["predictions"]) if known else 0))
+            return self._forwarded(mix, split, bn, order, allowed, known, logits=logits)
 
-        return self._kept(self._predictions_key(mix, split, bn, order), run, enough)
+        return self._kept(key, go_on)
 
     def _order(self, mix: Mix, split: Split) -> NDArray[np.int64]:
         """The order in which `mix` sees the images: the hardest first once every ingredient was seen alone."""
@@ -217,20 +225,14 @@ class Scorer:
         place = {"merge": merge.name, "told": told, "dtype": averager.dtype, "device": self._world.device.type}
         return mix_key(averager.family, mix, **place, **depends)
 
-    def _kept(
-        self, key: str, act: Callable[[], Results], enough: Callable[[Results], bool] = lambda _: True
-    ) -> Results:
-        """What `act` finds: once in this bake, and from the journal, or kept in it, if there is one.
-
-        What is there already counts if it is `enough`.
-        """
-        journal, found = self._journal, self._found.get(key)
-        if found is None and journal:
-            found = self._world.on_main(lambda: journal.get(key))
-        if found is None or not (enough is None or enough(found)):
-            found = act()
-            if journal:
-                self._world.on_main(lambda: journal.put(key, found))
+    def _kept(self, key: str, go_on: Callable[[Results | None], Results]) -> Results:
+        """What `go_on` makes of what this bake or the journal holds already; whatever is new is kept in both."""
+        journal, known = self._journal, self._found.get(key)
+        if known is None and journal:
+            known = self._world.on_main(lambda: journal.get(key))
+        found = go_on(known)
+        if journal and found is not known:
+            self._world.on_main(lambda: journal.put(key, found))
         self._found[key] = found
         return found
 
@@ -239,17 +241,26 @@ class Scorer:
         return [split.fingerprint, split.pixels.name] if split else []
 
     def _forwarded(
-        self, mix: Mix, split: Split, bn: str, order: NDArray[np.int64], allowed: int | None, *, logits: bool
+        self,
+        mix: Mix,
+        split: Split,
+        bn: str,
+        order: NDArray[np.int64],
+        allowed: int | None,
+        known: Results | None,
+        *,
+        logits: bool,
     ) -> Results:
-        """Predictions in `order` from a pass over the images, until more than `allowed` are wrong."""
+        """Predictions in `order`, from where those `known` end, until more than `allowed` are wrong."""
         statistics = self.statistics(mix) if bn == RECALIBRATE else None
         model = self._candidate.load(mix)
         if statistics:
             self._candidate.settle(statistics)
         pixels, world = np.load(split.pixels, mmap_mode="r"), self._world
-        starts = range(0, len(split), self._batch)
+        begun = len(known["predictions"]) if known else 0
+        starts = range(begun, len(split), self._batch)
         mine: list[tuple[int, Results]] = []
-        wrong = 0
+        wrong = int((~hits(known["predictions"], split.labels[order[:begun]])).sum()) if known and world.main else 0
         for lap in range(0, len(starts), world.count):
             if lap + world.index < len(starts):
                 rows = order[starts[lap + world.index] :][: self._batch]
@@ -260,12 +271,13 @@ class Scorer:
             if allowed is not None and world.sum(wrong, lap // world.count) > allowed:
                 break
         done = [batch for _, batch in sorted(world.gather(mine), key=lambda row: row[0])]
-        results = {name: np.concatenate([batch[name] for batch in done]) for name in done[0]}
+        fresh = sum(len(batch["predictions"]) for batch in done)
+        done = [known, *done] if known else done
+        results = {name: np.concatenate([batch[name] for batch in done]) for name in done[-1]}
         seen = len(results["predictions"])
         if allowed is None and seen != len(split):
             raise SoupError(f"expected predictions for {len(split)} images, found {seen}", where=split.name)
-        self.images_forwarded += seen
-        self.images_spared += len(split) - seen
+        self.images_forwarded += fresh
         return results
 
     def _forward(self, model: Any, block: NDArray[np.float32], labels: Labels, *, logits: bool) -> Results:
