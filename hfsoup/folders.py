@@ -14,7 +14,7 @@ from hfsoup.hashing import file_hash
 from hfsoup.hub import cache
 
 
-def kept(kind: str, key: str, build: Callable[[Path], object]) -> Path:
+def kept(kind: str, key: str, build: Callable[[Path], object], *, fresh: bool = False) -> Path:
     """The folder that `build` fills, from the cache if it is there and whole.
 
     The hash of what it holds stands in its name beside the key's, so that one that was damaged since is made again; two
@@ -24,25 +24,34 @@ def kept(kind: str, key: str, build: Callable[[Path], object]) -> Path:
         kind: the part of the cache.
         key: the hash of everything that the content depends on.
         build: fills an empty folder with files.
+        fresh: make it again whatever is there.
+
+    Raises:
+        SoupError: the disk does not take it.
     """
     home = cache() / kind
     for made in sorted(home.glob(f"{key}-*")):
-        if _content(made) == made.name.rpartition("-")[2]:
+        if _content(made) != made.name.rpartition("-")[2]:
+            shutil.rmtree(made, ignore_errors=True)
+        elif not fresh:
             return made
-        shutil.rmtree(made, ignore_errors=True)
     partial = None
     try:
         home.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{key}-", suffix=".partial", dir=home))
         build(partial)
         for path in [*partial.iterdir(), partial]:
-            _sync(path)
+            sync(path)
         target = home / f"{key}-{_content(partial)}"
-        if not target.exists():
+        try:
             partial.rename(target)
+        except OSError:
+            # Somebody else may have made the same at the same time.
+            if not target.is_dir():
+                raise
         return target
     except OSError as error:
-        what = f"the model could not be merged: {error.strerror}"
+        what = f"the checkpoint could not be kept: {error.strerror}"
         raise SoupError(what, where=str(home), hint="free some space, or set HFSOUP_CACHE to another disk") from error
     finally:
         if partial:
@@ -55,7 +64,8 @@ def _content(folder: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file or folder on the disk before going on."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

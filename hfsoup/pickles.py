@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 from hfsoup.errors import SoupError
-from hfsoup.hub import cache
-from hfsoup.keeping import keep
+from hfsoup.folders import kept
 from hfsoup.names import flat, shown
 from hfsoup.tensorfile import write_header
 from hfsoup.untrusted import open_regular
@@ -39,16 +38,17 @@ DAMAGES = (
 )  # fmt: skip
 FOREIGN = "this pickle holds more than tensors, or is damaged; it was not run"
 HINT = "ask its author for safetensors"
+CONVERTED = "model.safetensors"
 
 
 def convert(path: Path, sha: str, *, where: str, unwrap: bool = False) -> Path:
     """A pickled checkpoint as safetensors in hfsoup's cache; `unwrap` follows a lone `state_dict` key."""
     key = f"inner-{sha}" if unwrap else sha
 
-    def write(partial: Path, file: BinaryIO) -> None:
-        _write(load_pickle(path, where=where, unwrap=unwrap), partial, file)
+    def build(folder: Path) -> None:
+        _write(load_pickle(path, where=where, unwrap=unwrap), folder / CONVERTED)
 
-    return keep(cache() / "converted", key, write)
+    return kept("converted", key, build) / CONVERTED
 
 
 def load_pickle(path: Path, *, where: str, unwrap: bool = False) -> dict[str, Any]:
@@ -143,12 +143,13 @@ def _plain(tensor: torch.Tensor, where: str) -> None:
         raise SoupError(f"the shape {flat(list(tensor.shape))} is larger than what is stored", where=where)
 
 
-def _write(tensors: dict[str, torch.Tensor], path: Path, file: BinaryIO) -> None:
+def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Write a safetensors file tensor by tensor."""
     import torch
 
     specs = [(n, DTYPES[str(t.dtype).removeprefix("torch.")], tuple(t.shape)) for n, t in tensors.items()]
     starts = write_header(path, specs)
-    for name, tensor in tensors.items():
-        file.seek(starts[name])
-        file.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    with path.open("r+b") as file:
+        for name, tensor in tensors.items():
+            file.seek(starts[name])
+            file.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hfsoup.average import Averager
 from hfsoup.errors import SoupError
+from hfsoup.folders import sync
 from hfsoup.hashing import file_hash
 from hfsoup.hub import cache
 from hfsoup.tensorfile import nbytes, to_stored, write_header
@@ -72,11 +73,11 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield stage
         stage.chmod(0o755)
         for path in [*stage.rglob("*"), stage]:
-            _sync(path)
+            sync(path)
         replaced = os.path.lexists(target)
         _replace(stage, target)
         try:
-            _sync(target.parent)
+            sync(target.parent)
         except OSError:
             # Not known to last, so not done: what was there comes back.
             _replace(stage, target) if replaced else target.rename(stage)
@@ -171,11 +172,3 @@ def _write_index(averager: Averager, names: list[str], folder: Path) -> None:
     homes = {s.name: name for name, specs in zip(names, shards, strict=True) for s in specs}
     index = {"metadata": {"total_size": size}, "weight_map": homes}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

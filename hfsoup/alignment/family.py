@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,9 +22,8 @@ from hfsoup.alignment.states import matched, one_thread
 from hfsoup.alignment.tables import groups_of, steps_of
 from hfsoup.average import Weights
 from hfsoup.candidate import Classifier
+from hfsoup.folders import kept
 from hfsoup.hashing import file_hash, stamp
-from hfsoup.hub import cache
-from hfsoup.keeping import keep
 from hfsoup.models import config_of, image_processor, model_class, own_names
 from hfsoup.tensorfile import FLOATS, to_float, to_stored, write_header
 from hfsoup.types import Alignment, Family, Ingredient, WeightFile
@@ -32,6 +31,7 @@ from hfsoup.types import Alignment, Family, Ingredient, WeightFile
 if TYPE_CHECKING:
     from hfsoup.images import Split
 
+MADE = "model.safetensors"
 LIBRARIES = ("torch", "numpy", "scipy", "transformers")
 Stored = dict[str, tuple[str, NDArray[Any]]]
 Advance = Callable[[int], None]
@@ -92,7 +92,7 @@ class Work:
         """Ingredient i in the basis of the first one."""
         family = self._family
 
-        def write(path: Path, file: BinaryIO) -> None:
+        def build(folder: Path) -> None:
             first, other = self._stored(0), self._stored(i)
             network, pixels = (self._network(first), self._pixels()) if self._method == "activations" else (None, None)
             with one_thread():
@@ -100,17 +100,17 @@ class Work:
             arrays = {name: array for name, (_, array) in other.items()}
             for group, order in orders:
                 arrays = permuted(arrays, group, order)
-            _write(path, file, {name: (other[name][0], array) for name, array in arrays.items()})
+            _write(folder / MADE, {name: (other[name][0], array) for name, array in arrays.items()})
 
         facts = [family.orders[i], [_hashes(family.ingredients[n]) for n in (0, i)]]
-        return self._kept("aligned", facts, write, family.ingredients[i])
+        return self._kept("aligned", facts, build, family.ingredients[i])
 
     def fit(self, ingredients: list[Ingredient], steps: Any, advance: Advance) -> Ingredient:
         """The network that is fitted to aligned ingredients, in the dtypes of the family."""
         family = self._family
         dtypes = {spec.name: spec.dtype for spec in family.tensors}
 
-        def write(path: Path, file: BinaryIO) -> None:
+        def build(folder: Path) -> None:
             stored = [self._stored(0), *(self._read(ingredient) for ingredient in ingredients[1:])]
             with one_thread():
                 states = [_tensors(one) for one in stored]
@@ -121,23 +121,21 @@ class Work:
                 else stored[0][name][1]
                 for name, tensor in found.items()
             }
-            _write(path, file, {name: (dtypes[name], array) for name, array in arrays.items()})
+            _write(folder / MADE, {name: (dtypes[name], array) for name, array in arrays.items()})
 
         facts = [[_hashes(ingredient) for ingredient in ingredients], sorted(dtypes.items())]
-        return self._kept("fitted", facts, write, family.reference)
+        return self._kept("fitted", facts, build, family.reference)
 
-    def _kept(
-        self, what: str, facts: list[Any], write: Callable[[Path, BinaryIO], None], like: Ingredient
-    ) -> Ingredient:
+    def _kept(self, what: str, facts: list[Any], build: Callable[[Path], None], like: Ingredient) -> Ingredient:
         """An ingredient of one file in the cache, known by all that its content depends on."""
         images = self._images and [self._images.fingerprint, self._images.pixels.name]
         versions = [__version__, *(version(name) for name in LIBRARIES)]
         names = [spec.name for spec in self._family.tensors]
         text = json.dumps([what, facts, self._method, self._seed, images, names, str(self._device), versions])
         key = hashlib.sha256(text.encode()).hexdigest()[:32]
-        path = keep(cache() / "aligned", key, write, fresh=self._fresh)
+        path = kept("aligned", key, build, fresh=self._fresh) / MADE
         before = stamp(path)
-        file = WeightFile("model.safetensors", path, path.stat().st_size, file_hash(path), before)
+        file = WeightFile(MADE, path, path.stat().st_size, file_hash(path), before)
         return replace(like, weights=(file,))
 
     def _stored(self, i: int) -> Stored:
@@ -186,11 +184,12 @@ def _tensors(stored: Stored) -> dict[str, torch.Tensor]:
     }
 
 
-def _write(path: Path, file: BinaryIO, stored: Stored) -> None:
+def _write(path: Path, stored: Stored) -> None:
     starts = write_header(path, [(name, dtype, array.shape) for name, (dtype, array) in stored.items()])
-    for name, (_, array) in stored.items():
-        file.seek(starts[name])
-        file.write(np.ascontiguousarray(array).tobytes())
+    with path.open("r+b") as file:
+        for name, (_, array) in stored.items():
+            file.seek(starts[name])
+            file.write(np.ascontiguousarray(array).tobytes())
 
 
 def _hashes(ingredient: Ingredient) -> list[str]:
