@@ -29,12 +29,13 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     """The recipe that is asked for, where all is there that it needs.
 
     Raises:
-        UsageError: there is no such recipe, it lacks data or a package, or there are no ingredients.
+        UsageError: there is no such recipe or merge, it lacks data or a package, or there are no ingredients.
     """
     recipe = RECIPES.get(options.chosen_recipe)
     if recipe.needs_data and not options.dataset:
         raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
     recipe.require()
+    needs_base(options)
     if options.figures:
         may_draw()
     if not patterns:
@@ -67,14 +68,19 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
             from hfsoup.truncation import may_be_adapter
 
             may_be_adapter(family, options.bn if options.dataset else "average")
-        if whose := needs_base(options):
-            family = with_base(family, options.base, why=whose, notify=watch.note)
-        if options.push:
-            base = (family.base.ingredient,) if family.base else ()
-            check_licences((*family.ingredients, *base), options.license)
-        for concern in concerns(family) if options.dataset and options.align == "none" else ():
-            watch.note(concern)
         stage.done(f"Checked: one {family.config.get('model_type')} with {counted(len(family.labels), 'class', 'es')}")
+    if whose := needs_base(options):
+        with clock("pull"), watch.stage("Pulling the base") as stage:
+            family = with_base(family, options.base, why=whose, notify=watch.note)
+            stage.done(f"Pulled the base of {whose}")
+    if options.push:
+        base = (family.base.ingredient,) if family.base else ()
+        check_licences((*family.ingredients, *base), options.license)
+    if options.dataset and options.align == "none":
+        with clock("check"), watch.stage("Comparing weights") as stage:
+            for concern in concerns(family):
+                watch.note(concern)
+            stage.done("Compared the weights")
     return family
 
 

@@ -270,3 +270,17 @@ def test_errors_survive_the_way_between_processes() -> None:
         copy = pickle.loads(pickle.dumps(error))
         assert type(copy) is kind
         assert (str(copy), copy.exit_code) == (str(error), error.exit_code)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--recipe", "nope"], ["--recipe", "greedy"], ["--merge", "nope"], ["--merge", "mean", "--base", "kit/vit-1"]],
+    ids=" ".join,
+)
+def test_what_cannot_be_is_told_before_the_hub_is_asked(
+    words: list[str], on_hub: LocalHub, signed_in: LocalHub
+) -> None:
+    """Nothing is listed or pulled for a command that is wrong in itself."""
+    on_hub.forget_requests()
+    refused("bake", "kit/vit-*", *words, code=2)
+    assert on_hub.requests == []
