@@ -9,13 +9,14 @@ from typing import Any
 
 from hfsoup.evidence import BETWEEN
 from hfsoup.further import count
-from hfsoup.gathering import asked, own
+from hfsoup.gathering import asked, needs_base, own
 from hfsoup.hub import cache, told
 from hfsoup.human import counted
 from hfsoup.images import split_names
 from hfsoup.options import Options
 from hfsoup.outline import Outline, outlined
 from hfsoup.pace import known
+from hfsoup.pull import with_bases
 from hfsoup.registry import Entry
 from hfsoup.resolve import resolve
 from hfsoup.room import Need, afford, held, needs
@@ -51,11 +52,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a bake would do. `memory` is the least that it takes, in bytes; None where no header tells."""
+    """What a bake would do.
+
+    `bases` are those of adapters, and the one that is given; `memory` is the least that it takes, in bytes, None where
+    no header tells.
+    """
 
     recipe: str
     merge: str
     ingredients: tuple[Holding, ...]
+    bases: tuple[Holding, ...]
     dataset: Holding | None
     work: Work | None
     memory: int | None
@@ -67,7 +73,8 @@ class Plan:
     @property
     def to_pull(self) -> int:
         """Bytes that are not here yet."""
-        return sum(h.size - h.cached for h in (*self.ingredients, *([self.dataset] if self.dataset else [])))
+        pulled = (*self.ingredients, *self.bases, *([self.dataset] if self.dataset else []))
+        return sum(h.size - h.cached for h in pulled)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `hfsoup bake --dry-run --json` writes."""
@@ -77,6 +84,7 @@ class Plan:
             "recipe": self.recipe,
             "merge": self.merge,
             "ingredients": [asdict(h) for h in self.ingredients],
+            "bases": [asdict(h) for h in self.bases],
             "dataset": self.dataset and asdict(self.dataset),
             "to_pull": self.to_pull,
             "work": self.work and asdict(self.work),
@@ -110,19 +118,27 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
             may_push(options.push, create_pr=options.create_pr)
         with watch.stage("Resolving") as stage:
             sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
+            given = resolve((options.base,)) if options.base else ()
             stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
+        if needs_base(options) and not given:
+            watch.note("the base is the one that the ingredients' cards name; it is not counted here")
         with watch.stage("Reading headers") as stage:
             first = outlined(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
         found = _looked(options, watch)
         work = _work(recipe, sources, options, found, first) if found else None
         data = _data(found, options) if found else None
-        disk = tuple(_disk(sources, options, first, data, work))
+        bases = tuple(source for source in with_bases((*sources, *given)) if source not in sources)
+        disk = tuple(_disk((*sources, *given), options, first, data, work))
         afford(disk)
         return Plan(
-            recipe.name, options.merge, tuple(Holding(s.id, s.revision, *held(s)) for s in sources), data, work,
+            recipe.name, options.merge, _holdings(sources), _holdings(bases), data, work,
             first.memory(options), virtual_memory().available, disk, options.output, _push(options),
         )  # fmt: skip
+
+
+def _holdings(sources: Sequence[Source]) -> tuple[Holding, ...]:
+    return tuple(Holding(source.id, source.revision, *held(source)) for source in sources)
 
 
 def _looked(options: Options, watch: Watch) -> Survey | None:

@@ -121,3 +121,13 @@ def test_it_refuses_what_a_bake_refuses_at_once(
     copy_model(vit.folders[0], alone / "taken")
     assert "already there" in refused("bake", *vit.words, "--output", "taken", "--dry-run", code=1)
     assert "needs data" in refused("bake", *vit.words, "--recipe", "greedy", "--dry-run", code=2)
+
+
+def test_a_base_is_counted(on_hub: LocalHub, signed_in: LocalHub, alone: Path) -> None:
+    """What the ingredients started from is pulled too, once, and stands apart from them."""
+    plain = dry("kit/vit-1", "kit/vit-2", "--merge", "mean")
+    found = dry("kit/vit-1", "kit/vit-2", "--merge", "ties", "--base", "kit/vit-3")
+    assert found["ingredients"] == plain["ingredients"]
+    assert [base["id"] for base in found["bases"]] == ["kit/vit-3"]
+    assert found["to_pull"] - plain["to_pull"] == found["bases"][0]["size"] - found["bases"][0]["cached"]
+    assert dry("kit/vit-1", "kit/vit-2", "--merge", "ties", "--base", "kit/vit-1")["bases"] == []

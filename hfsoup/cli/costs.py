@@ -23,7 +23,7 @@ def planned(plan: Plan) -> Table:
     table.add_column("would use", no_wrap=True, overflow="ellipsis")
     for title in ("size", "here already"):
         table.add_column(title, justify="right", no_wrap=True)
-    for holding in plan.ingredients:
+    for holding in (*plan.ingredients, *plan.bases):
         source = Source(holding.id, holding.id, holding.revision)
         name = link(plain(source), page(source))
         table.add_row(name, size(holding.size), "all" if holding.cached == holding.size else size(holding.cached))
