@@ -25,6 +25,7 @@ from hfsoup.world import World
 if TYPE_CHECKING:
     from hfsoup.evaluation import Scorer
     from hfsoup.images import Images, Split
+    from hfsoup.journal import Journal
 
 
 def measured(
@@ -37,23 +38,17 @@ def measured(
     images: Images,
 ) -> Soup:
     """Search with the selection split, then score soup and best ingredient once on the test split."""
-    from hfsoup.evaluation import RECALIBRATE, Scorer
+    from hfsoup.evaluation import RECALIBRATE
     from hfsoup.journal import Journal
-    from hfsoup.metrics import metric
     from hfsoup.pace import journal_path, keep
 
     family = averager.family
     for note in images.notes if world.main else ():
         watch.note(note)
     recipe = RECIPES.get(options.chosen_recipe)
-    chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
     with clock("evaluate"), watch.stage("Scoring", unit="images") as stage, ExitStack() as stack:
         journal = Journal(journal_path(), read=options.resume, notify=watch.note)
-        scorer = Scorer(
-            averager, chosen, world, journal,
-            batch_size=options.batch_size, bn=options.bn, calibration=images.calibration, race=options.race,
-            keep=[images.selection] if recipe.logits else [], advance=stage,
-        )  # fmt: skip
+        scorer = _scorer(averager, options, world, journal, images, stage)
         course = _course(stage, scorer, family, options, images)
         search, mix = searched(
             family, options, watch, course, lambda members: scorer.ensemble(members, images.selection).score
@@ -69,8 +64,11 @@ def measured(
 
         comparison, ensemble = judge(images.test), None
         if options.ensemble:
-            answers = given.answers(shipped, selection.bn, images.test)
-            ensemble = given.judged(answers, scorer.ensemble(mix.members, images.test), images.test, recipe.choices)
+            answers, together = (
+                given.answers(shipped, selection.bn, images.test),
+                scorer.ensemble(mix.members, images.test),
+            )
+            ensemble = given.judged(answers, together, images.test, recipe.choices)
         shifted = shifts(options, family, images, world, judge)
         statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else {}
         modes = scorer.scores(mix, images.selection)
@@ -88,6 +86,26 @@ def measured(
         modes, statistics, clock.seconds, adapter=adapter, evidence=evidence, attempts=tuple(search.attempts),
         ensemble=ensemble, shifts=shifted,
     )  # fmt: skip
+
+
+def _scorer(
+    averager: Averager, options: Options, world: World, journal: Journal, images: Images, stage: Stage
+) -> Scorer:
+    from hfsoup.evaluation import Scorer
+    from hfsoup.metrics import metric
+
+    return Scorer(
+        averager,
+        metric(options.metric, trust_remote=options.trust_remote_metric),
+        world,
+        journal,
+        batch_size=options.batch_size,
+        bn=options.bn,
+        calibration=images.calibration,
+        race=options.race,
+        keep=[images.selection] if RECIPES.get(options.chosen_recipe).logits else [],
+        advance=stage,
+    )
 
 
 def _as_shipped(
