@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from hfsoup.average import Averager
-from hfsoup.errors import SoupError
+from hfsoup.errors import RoomError, SoupError
+from hfsoup.human import counted
 from hfsoup.inputs import inputs
 from hfsoup.models import REFUSALS, config_of, image_processor, model_class
 from hfsoup.names import flat
@@ -61,6 +62,9 @@ class Classifier:
         cast = {name: t.to(self._dtype) if t.is_floating_point() else t for name, t in given.items()}
         try:
             found = self._model(**cast)
+        except torch.OutOfMemoryError as error:
+            what = f"the memory of {pixel_values.device} does not hold a batch of {counted(len(pixel_values), 'image')}"
+            raise RoomError(what, where=self._where, hint="a smaller --batch-size") from error
         except REFUSALS as error:
             what = f"the model cannot take these images: {type(error).__name__}: {flat(error)}"
             hint = "save the image processor of the model's start beside it"
@@ -98,6 +102,10 @@ class Candidate:
         if self._model is None or not self._shared:
             self._model = self._build()
         return self._model
+
+    def first(self) -> Classifier:
+        """The model with the weights of the first ingredient."""
+        return self.load(Mix.of((0,), len(self._averager.family)))
 
     def settle(self, statistics: Statistics) -> None:
         """Give the batch norms of the loaded model these statistics instead of the averaged ones."""

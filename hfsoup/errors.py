@@ -40,6 +40,10 @@ class MismatchError(SoupError):
     """The ingredients cannot be averaged with each other."""
 
 
+class RoomError(SoupError):
+    """The device's memory does not hold what was asked of it."""
+
+
 class HubError(SoupError):
     """The Hub refused, or could not be reached."""
 

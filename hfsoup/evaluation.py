@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from hfsoup.average import Averager
+from hfsoup.batching import Batches, Results
 from hfsoup.calibrate import calibrate
 from hfsoup.candidate import Candidate, Statistics
 from hfsoup.comparison import Answers, compare
 from hfsoup.errors import SoupError
 from hfsoup.images import Split
 from hfsoup.journal import Journal, mix_key
-from hfsoup.metrics import Labels, Metric, hits
+from hfsoup.metrics import Metric, hits
 from hfsoup.racing import Predictions, cut, hardest_first
 from hfsoup.scores import Comparison, Score
 from hfsoup.types import Family, Mix
@@ -26,7 +27,6 @@ from hfsoup.world import World
 
 Advance = Callable[[int], None]
 AVERAGE, RECALIBRATE = "average", "recalibrate"
-Results = dict[str, NDArray[Any]]
 
 
 class Scorer:
@@ -37,7 +37,7 @@ class Scorer:
         metric: what a score is.
         world: the processes that share the images.
         journal: what an earlier bake paid for, and where new results are kept; None to measure all again.
-        batch_size: images per forward pass, the same for every mix and any number of processes.
+        batch_size: images per forward pass, the same for every mix and any number of processes; None for what fits.
         bn: `average`, `recalibrate`, or `auto`, which scores both and keeps the better.
         calibration: the images for `recalibrate` and `auto`; None where the family has no batch norms.
         race: whether a mix that is sure to be worse than asked for may be given up.
@@ -52,7 +52,7 @@ class Scorer:
         world: World,
         journal: Journal | None,
         *,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         bn: str = "average",
         calibration: Split | None = None,
         race: bool = True,
@@ -61,7 +61,8 @@ class Scorer:
     ) -> None:
         self._candidate = Candidate(averager, world.device)
         self._averager, self._metric, self._world, self._journal = averager, metric, world, journal
-        self._batch, self._bn, self._calibration, self._advance = batch_size, bn, calibration, advance
+        self._asked, self._bn, self._calibration, self._advance = batch_size, bn, calibration, advance
+        self._batches = Batches(self._candidate, world, batch_size, metric.top)
         self._race = race and metric.counts
         self._keep = {split.fingerprint for split in keep}
         self._found: dict[str, Results] = {}
@@ -84,7 +85,7 @@ class Scorer:
         """The same for mixes of another family, as they are averaged."""
         return Scorer(
             averager, self._metric, self._world, self._journal,
-            batch_size=self._batch, bn=AVERAGE, calibration=None, race=False, advance=self._advance,
+            batch_size=self._asked, bn=AVERAGE, calibration=None, race=False, advance=self._advance,
         )  # fmt: skip
 
     def score(self, mix: Mix, split: Split, least: float | None = None) -> Score:
@@ -176,7 +177,7 @@ class Scorer:
         order, allowed = self._order(mix, split), self._allowed(split, least)
         found = self._results(mix, split, bn, allowed)
         classes = found["predictions"].astype(np.int64)
-        return Predictions.of(classes, found["confidence"], order, split.labels, self._batch, allowed)
+        return Predictions.of(classes, found["confidence"], order, split.labels, self._size(split), allowed)
 
     def _allowed(self, split: Split, least: float | None) -> int | None:
         return len(split) - int(least) if self._race and least is not None else None
@@ -192,7 +193,7 @@ class Scorer:
         def go_on(known: Results | None) -> Results:
             if known is not None and not wanted <= known.keys():
                 known = None
-            if known is not None and cut(known["predictions"], split.labels[order], self._batch, allowed).decided:
+            if known is not None and cut(known["predictions"], split.labels[order], self._size(split), allowed).decided:
                 return known
             self._due.setdefault(key, len(split) - (len(known["predictions"]) if known else 0))
             return self._forwarded(mix, split, bn, order, allowed, known, logits=logits)
@@ -211,8 +212,11 @@ class Scorer:
             self._orders[split.fingerprint] = hardest_first(alone) if len(alone) == size else plain
         return self._orders[split.fingerprint]
 
+    def _size(self, split: Split) -> int:
+        return self._batches.size(split.pixels)
+
     def _predictions_key(self, mix: Mix, split: Split, bn: str, order: NDArray[np.int64]) -> str:
-        depends = {"images": self._images(split), "top": self._metric.top, "batch": self._batch}
+        depends = {"images": self._images(split), "top": self._metric.top, "batch": self._size(split)}
         if bn == RECALIBRATE:
             depends["calibration"] = self._images(self._calibration)
         return self._key(mix, order=hashlib.sha256(order.tobytes()).hexdigest(), **depends)
@@ -258,13 +262,14 @@ class Scorer:
             self._candidate.settle(statistics)
         pixels, world = np.load(split.pixels, mmap_mode="r"), self._world
         begun = len(known["predictions"]) if known else 0
-        starts = range(begun, len(split), self._batch)
+        size = self._size(split)
+        starts = range(begun, len(split), size)
         mine: list[tuple[int, Results]] = []
         wrong = int((~hits(known["predictions"], split.labels[order[:begun]])).sum()) if known and world.main else 0
         for lap in range(0, len(starts), world.count):
             if lap + world.index < len(starts):
-                rows = order[starts[lap + world.index] :][: self._batch]
-                found = self._forward(model, pixels[rows], split.labels[rows], logits=logits)
+                rows = order[starts[lap + world.index] :][:size]
+                found = self._batches.forward(model, pixels[rows], split.labels[rows], size, logits=logits)
                 mine.append((lap + world.index, found))
                 wrong += int((~hits(found["predictions"], split.labels[rows])).sum())
                 self._advance(len(rows) * world.count)
@@ -279,26 +284,6 @@ class Scorer:
             raise SoupError(f"expected predictions for {len(split)} images, found {seen}", where=split.name)
         self.images_forwarded += fresh
         return results
-
-    def _forward(self, model: Any, block: NDArray[np.float32], labels: Labels, *, logits: bool) -> Results:
-        """Of one batch the predictions, the probability of each first one and of each true class, and the logits.
-
-        A short batch is filled up.
-        """
-        full = np.concatenate([block, np.repeat(block[-1:], self._batch - len(block), axis=0)])
-        with torch.inference_mode():
-            images = torch.from_numpy(full).to(self._candidate.dtype).to(self._world.device)
-            found = model(pixel_values=images).logits[: len(block)].float()
-            if not torch.isfinite(found).all():
-                raise SoupError("this mix gives logits that are NaN or infinite", hint="--dtype float32")
-            top, shares = min(self._metric.top, found.shape[1]), found.softmax(1)
-            results = {
-                "predictions": found.topk(top, dim=1).indices.int(),
-                "sureness": shares[torch.arange(len(block)), torch.from_numpy(labels).to(found.device)],
-                "confidence": shares.amax(1),
-                **({"logits": found} if logits else {}),
-            }
-            return {name: tensor.cpu().numpy() for name, tensor in results.items()}
 
     def _score(self, predictions: Predictions, split: Split, bn: str) -> Score:
         """The metric over a whole split; of one that was given up, the most that it could have reached."""

@@ -91,7 +91,9 @@ class Options:
         "accuracy", "Data", "accuracy, top5_accuracy, f1_macro, balanced_accuracy, or a name evaluate knows"
     )
     trust_remote_metric: bool = _option(False, "Data", "run the script of a metric that is not ours")
-    batch_size: int = _option(64, "Compute", "images per forward pass")
+    batch_size: int | None = _option(
+        None, "Compute", "images per forward pass [64; on CUDA the most that fit, up to 512]"
+    )
     dtype: str | None = _option(
         None, "Compute", "float32, float16 or bfloat16 for the soup [as the ingredients, the widest]"
     )
@@ -143,7 +145,7 @@ class Options:
             raise UsageError(f"there is no batch-norm mode {self.bn!r}; known: {', '.join(BN_MODES)}")
         if self.bn == "recalibrate" and self.dataset is None:
             raise UsageError("batch norms are estimated on images", hint="--dataset ORG/NAME, or --bn average")
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch-size must be at least 1, found {self.batch_size}")
         if self.limit is not None and self.limit < 2:
             raise UsageError(f"limit must be at least 2, found {self.limit}")

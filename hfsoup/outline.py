@@ -40,7 +40,7 @@ class Outline:
         stored = options.stored_dtype
         kinds = [(stored if stored and s.dtype in FLOATS else s.dtype, s.shape) for s in self.specs]
         model = sum(nbytes(dtype, shape) for dtype, shape in kinds)
-        batch = 4 * options.batch_size * prod(self.shape) if self.shape and options.dataset else 0
+        batch = 4 * (options.batch_size or 64) * prod(self.shape) if self.shape and options.dataset else 0
         return (model if options.dataset else 0) + batch
 
 

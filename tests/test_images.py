@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value
 from family import NAMES, Family, accuracy
 from hypothesis import given
 from hypothesis import strategies as st
 from shell import bake, refused, run
+from transformers import ViTForImageClassification
 
 from hfsoup.images import halves, limited
 from hfsoup.localhub import LocalHub
@@ -258,6 +260,41 @@ def test_the_batch_size_changes_no_score(size: int, vit: Family, data: Path, wan
     """Short last batches count in full, filled-up rows not at all."""
     found = bake(*vit.words[:2], "--dataset", data, "--batch-size", size, "--output", "soup")
     assert [i["score"] for i in found["ingredients"]] == pytest.approx(wanted)
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, int], Counter[int]]:
+    """A device on which so many images as `room` says fit into one forward pass, and how often each size was tried."""
+    room, tried, forward = {"images": 20}, Counter[int](), ViTForImageClassification.forward
+
+    def tight(self: Any, pixel_values: torch.Tensor, **rest: Any) -> Any:
+        tried[len(pixel_values)] += 1
+        if len(pixel_values) > room["images"]:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(self, pixel_values=pixel_values, **rest)
+
+    monkeypatch.setattr(ViTForImageClassification, "forward", tight)
+    monkeypatch.setattr("hfsoup.batching.MOST", {"cpu": 64})
+    return room, tried
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved(
+    wanted: list[float], memory: Any, vit: Family, data: Path, alone: Path
+) -> None:
+    """The size is found once, before the first score; the scores are those of any other size."""
+    _, tried = memory
+    found = bake(*vit.words[:2], "--dataset", data, "--output", "soup", "--no-race")
+    assert [i["score"] for i in found["ingredients"]] == pytest.approx(wanted)
+    assert (tried[64], tried[32], tried.keys()) == (1, 1, {64, 32, 16})
+
+
+def test_where_not_one_image_fits_the_error_says_so(memory: Any, vit: Family, data: Path, alone: Path) -> None:
+    """Nor where the size is given and too large."""
+    room, _ = memory
+    words = (*vit.words[:2], "--dataset", data, "--output", "soup")
+    assert "batch of 32 images" in refused("bake", *words, "--batch-size", 32, code=1)
+    room["images"] = 0
+    assert "batch of 1 image\n" in refused("bake", *words, code=1)
 
 
 LABELS = st.lists(st.integers(0, 4), min_size=2, max_size=80).map(np.array)

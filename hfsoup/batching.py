@@ -1,0 +1,84 @@
+"""Batches of images through a model: how many at once, and what comes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hfsoup.candidate import Candidate
+from hfsoup.errors import RoomError, SoupError
+from hfsoup.metrics import Labels
+from hfsoup.world import World
+
+USUAL = 64
+MOST = {"cuda": 512}
+"""What is tried first where a device has memory of its own."""
+Results = dict[str, NDArray[Any]]
+
+
+class Batches:
+    """The forward passes of one family's model.
+
+    Args:
+        candidate: gives the model.
+        world: the processes that share the images.
+        asked: images per forward pass; None for 64, or on CUDA the most that fit of 512, 256, 128 …
+        top: how many of the likeliest classes are wanted.
+    """
+
+    def __init__(self, candidate: Candidate, world: World, asked: int | None, top: int) -> None:
+        self._candidate, self._world, self._top = candidate, world, top
+        self._size = asked if world.device.type in MOST else asked or USUAL
+
+    def size(self, pixels: Path) -> int:
+        """The images of one forward pass over such a file, the same for every mix and in all processes.
+
+        Raises:
+            RoomError: the device has no room for a single one.
+        """
+        if self._size is None:
+            self._size = min(self._world.gather([self._fitting(np.load(pixels, mmap_mode="r"))]))
+        return self._size
+
+    def _fitting(self, pixels: NDArray[np.float32]) -> int:
+        """The most images that the device's memory takes, found with one ingredient: all have the same activations."""
+        model = self._candidate.first()
+        size = MOST[self._world.device.type]
+        while True:
+            try:
+                self._logits(model, np.zeros((size, *pixels.shape[1:]), np.float32))
+                return size
+            except RoomError:
+                if size == 1:
+                    raise
+            size //= 2
+            torch.cuda.empty_cache()
+
+    def forward(self, model: Any, block: NDArray[np.float32], labels: Labels, size: int, *, logits: bool) -> Results:
+        """Of a batch the predictions, the probability of each first one and of each true class, and the logits.
+
+        A short one is filled up to `size`.
+        """
+        full = np.concatenate([block, np.repeat(block[-1:], size - len(block), axis=0)])
+        with torch.inference_mode():
+            found = self._logits(model, full)[: len(block)].float()
+            if not torch.isfinite(found).all():
+                raise SoupError("this mix gives logits that are NaN or infinite", hint="--dtype float32")
+            top, shares = min(self._top, found.shape[1]), found.softmax(1)
+            results = {
+                "predictions": found.topk(top, dim=1).indices.int(),
+                "sureness": shares[torch.arange(len(block)), torch.from_numpy(labels).to(found.device)],
+                "confidence": shares.amax(1),
+                **({"logits": found} if logits else {}),
+            }
+            return {name: tensor.cpu().numpy() for name, tensor in results.items()}
+
+    @torch.inference_mode()
+    def _logits(self, model: Any, block: NDArray[np.float32]) -> torch.Tensor:
+        images = torch.from_numpy(block).to(self._candidate.dtype).to(self._world.device)
+        found: torch.Tensor = model(pixel_values=images).logits
+        return found
