@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from hfsoup.ahead import Ahead
 from hfsoup.average import Averager
 from hfsoup.clock import Clock
 from hfsoup.config import is_config, load
@@ -48,11 +49,12 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
     world, clock = World(options.device, alone=options.dataset is None), Clock()
     with told(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim(patterns, options, stack))
-        family = world.on_main(lambda: gather(patterns, options, watch, clock))
+        ahead = stack.enter_context(Ahead())
+        family = world.on_main(lambda: gather(patterns, options, watch, clock, ahead))
         images = None
         if options.dataset:
             with clock("prepare"):
-                images = world.on_main(lambda: prepared(family, options, watch))
+                images = world.on_main(lambda: prepared(family, options, watch, ahead))
         if options.align != "none":
             with clock("align"):
                 family = world.on_main(lambda: in_one_basis(family, options, watch, images, world))

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hfsoup.ahead import Ahead
 from hfsoup.base import with_base
 from hfsoup.check import check, remarks
 from hfsoup.clock import Clock
@@ -20,7 +21,7 @@ from hfsoup.pull import pull, with_bases
 from hfsoup.recipes import RECIPES, Recipe
 from hfsoup.registry import Entry
 from hfsoup.resolve import resolve
-from hfsoup.room import afford, held, needs
+from hfsoup.room import afford, held, missing, needs
 from hfsoup.types import Family, Ingredient, Source
 from hfsoup.watch import Watch
 
@@ -43,7 +44,7 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     return recipe
 
 
-def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock) -> Family:
+def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock, ahead: Ahead) -> Family:
     """Everything before the first score: which ingredients there are, on this disk and fit to be averaged."""
     from hfsoup.push import may_push
 
@@ -54,6 +55,7 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
             sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
             stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
         afford(needs(sources, options))
+        ahead.begin(sources[0], options, missing(sources))
         ingredients = _pulled(sources, watch)
     with clock("check"), watch.stage("Checking") as stage:
         family = check(

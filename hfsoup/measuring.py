@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hfsoup.ahead import Ahead
 from hfsoup.average import Averager
 from hfsoup.clock import Clock
 from hfsoup.course import Course
@@ -145,15 +146,16 @@ def _course(stage: Stage, scorer: Scorer, family: Family, options: Options, imag
     )  # fmt: skip
 
 
-def prepared(family: Family, options: Options, watch: Watch) -> Images:
+def prepared(family: Family, options: Options, watch: Watch, ahead: Ahead) -> Images:
     """The images that select, report, and settle batch norms, ready for the family."""
-    from hfsoup.calibrate import IMAGES
+    from hfsoup.calibrate import looked_at
     from hfsoup.images import load_images
     from hfsoup.models import image_processor
 
     processor = image_processor(family.processing.processor_folder)
-    calibrate = IMAGES if options.align != "none" or _settles(family, options) else 0
+    calibrate = looked_at(options, batch_norm=family.has_batch_norm)
     with watch.stage("Preparing images", unit="images") as stage:
+        ahead.follow(stage)
         images = load_images(
             options.request(), processor, family.labels, calibrate=calibrate, advance=stage, expect=stage.expect
         )
@@ -162,14 +164,9 @@ def prepared(family: Family, options: Options, watch: Watch) -> Images:
         return images
 
 
-def _settles(family: Family, options: Options) -> bool:
-    """Whether batch norms get new statistics; those of a fitted network fit already."""
-    return family.has_batch_norm and options.bn != "average" and not options.fit
-
-
 def settling(images: Images, family: Family, options: Options) -> Images:
     """The images without those that were looked at for an alignment alone."""
-    return images if _settles(family, options) else replace(images, calibration=None)
+    return images if family.has_batch_norm and options.settles else replace(images, calibration=None)
 
 
 def in_one_basis(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:

@@ -227,6 +227,11 @@ class Options:
         """What the merge is told."""
         return Settings(self.scale, self.density, self.outliers, self.seed)
 
+    @property
+    def settles(self) -> bool:
+        """Whether batch norms get new statistics, where there are any; those of a fitted network fit already."""
+        return self.bn != "average" and not self.fit
+
     def request(self) -> Request:
         """What is asked of the dataset."""
         if self.dataset is None:

@@ -63,12 +63,16 @@ def needs(sources: Sequence[Source], options: Options) -> list[Need]:
     """What the ingredients that are not here yet and the soup take at least."""
     from huggingface_hub import constants
 
-    missing = sum(whole - there for whole, there in map(held, with_bases(sources)))
-    found = [Need("ingredients", Path(constants.HF_HUB_CACHE), missing)]
+    found = [Need("ingredients", Path(constants.HF_HUB_CACHE), missing(sources))]
     if options.output or options.push:
         folder = Path(options.output).absolute().parent if options.output else Path(tempfile.gettempdir())
         found.append(Need("the soup", folder, least(sources[0], options)))
     return found
+
+
+def missing(sources: Sequence[Source]) -> int:
+    """Bytes of sources and their bases that are not on this disk."""
+    return sum(whole - there for whole, there in map(held, with_bases(sources)))
 
 
 def least(source: Source, options: Options) -> int:

@@ -1,0 +1,42 @@
+"""What is done while ingredients are still on their way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from family import Family
+from misbehave import blobs, fault, forget
+from shell import bake, refused
+
+from hfsoup.localhub import LocalHub
+
+WORDS = ("kit/vit-1", "kit/vit-10", "--dataset", "kit/shapes", "--output", "soup")
+
+
+@pytest.fixture
+def slow(on_hub: LocalHub, signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A Hub that makes the last ingredient wait, and a bake for which any pull is long enough."""
+    monkeypatch.setattr("hfsoup.ahead.WORTH", 0)
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "cache"))
+    forget("kit/vit-1", "kit/vit-10")
+    with fault(on_hub, "vit-10/resolve/.*model.safetensors", method="GET", stall=3, times=1):
+        yield on_hub
+
+
+def test_images_are_prepared_while_weights_are_pulled(slow: LocalHub, vit: Family, data: Path, alone: Path) -> None:
+    """They are there before the last ingredient, and the soup is that of folders that were here all along."""
+    found = bake(*WORDS)
+    prepared = [path.stat().st_mtime for path in (alone / "cache" / "images").glob("*.npy")]
+    assert len(prepared) == 2
+    assert max(prepared) < blobs("kit/vit-10")["model.safetensors"].stat().st_mtime
+    here = bake(vit.words[0], vit.words[3], "--dataset", data, "--output", "here")
+    assert found["soup"]["sha256"] == here["soup"]["sha256"]
+
+
+def test_what_goes_wrong_ahead_is_told_once_in_its_turn(slow: LocalHub, alone: Path) -> None:
+    """A split that is not there ends the bake after the pull, with the ordinary error."""
+    told = refused("bake", *WORDS, "--split", "dev", code=2)
+    assert told.count("there is no split 'dev'") == 1
+    assert blobs("kit/vit-10")["model.safetensors"].is_file()
