@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
     world, clock = World(options.device, alone=options.dataset is None), Clock()
     with told(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim(patterns, options, stack))
-        ahead = stack.enter_context(Ahead())
+        ahead = stack.enter_context(Ahead(world))
         family = world.on_main(lambda: gather(patterns, options, watch, clock, ahead))
         images = None
         if options.dataset:
@@ -61,6 +61,7 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
         averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype, options.settings()))
         if images:
             soup = measured(patterns, options, watch, clock, world, averager, settling(images, family, options))
+            soup = replace(soup, images_forwarded=soup.images_forwarded + ahead.images_forwarded)
         else:
             mix = searched(family, options, watch, None)[1]
             adapter = world.on_main(lambda: truncated(averager, mix, options, watch))

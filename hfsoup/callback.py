@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 from transformers.utils.logging import set_tqdm_hook
 
-from hfsoup.ahead import Ahead
 from hfsoup.average import Averager
 from hfsoup.baking import deliver, run
 from hfsoup.clock import Clock
@@ -129,7 +128,7 @@ def _scored(patterns: Sequence[str], options: Options, trainer: Trainer) -> Soup
     """Search with the Trainer's own evaluation; every process takes part, the main one writes."""
     clock, watch, model = Clock(), Watch(), trainer.accelerator.unwrap_model(trainer.model)
     options = replace(options, metric=" ".join(_metric(trainer)).strip())
-    family = gather(tuple(patterns), options, watch, clock, Ahead())
+    family = gather(tuple(patterns), options, watch, clock)
     kept, training = {name: t.detach().clone() for name, t in model.state_dict().items()}, model.training
     try:
         averaged = Averager(family, options.merge, options.stored_dtype, options.settings())

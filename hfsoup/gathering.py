@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hfsoup.ahead import Ahead
 from hfsoup.base import with_base
 from hfsoup.check import check, remarks
 from hfsoup.clock import Clock
@@ -24,6 +23,9 @@ from hfsoup.resolve import resolve
 from hfsoup.room import afford, held, missing, needs
 from hfsoup.types import Family, Ingredient, Source
 from hfsoup.watch import Watch
+
+if TYPE_CHECKING:
+    from hfsoup.ahead import Ahead
 
 
 def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
@@ -44,7 +46,9 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     return recipe
 
 
-def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock, ahead: Ahead) -> Family:
+def gather(
+    patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock, ahead: Ahead | None = None
+) -> Family:
     """Everything before the first score: which ingredients there are, on this disk and fit to be averaged."""
     from hfsoup.push import may_push
 
@@ -55,8 +59,9 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
             sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
             stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
         afford(needs(sources, options))
-        ahead.begin(sources[0], options, missing(sources))
-        ingredients = _pulled(sources, watch)
+        if ahead:
+            ahead.begin(sources[0], options, missing(sources))
+        ingredients = _pulled(sources, watch, ahead)
     with clock("check"), watch.stage("Checking") as stage:
         family = check(
             ingredients,
@@ -86,13 +91,14 @@ def gather(patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clo
     return family
 
 
-def _pulled(sources: tuple[Source, ...], watch: Watch) -> tuple[Ingredient, ...]:
+def _pulled(sources: tuple[Source, ...], watch: Watch, ahead: Ahead | None) -> tuple[Ingredient, ...]:
     """The sources on this disk, with a line that says what of them was here."""
     every = with_bases(sources)
     holdings = [held(source) for source in every if not source.folder]
     total, there = sum(size for size, _ in holdings), sum(size == cached for size, cached in holdings)
     with watch.stage("Pulling", total, "B" if total else "") as stage:
-        ingredients = pull(sources, advance=stage, notify=watch.note)
+        arrived = ahead.arrived if ahead else lambda _: None
+        ingredients = pull(sources, advance=stage, notify=watch.note, arrived=arrived)
         known = f" ({there} cached)" if there else ""
         text = f"Pulled {counted(len(holdings), 'checkpoint')}, {size(total)}{known}" if holdings else "Opened"
         local = counted(len(every) - len(holdings), "local checkpoint")

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hfsoup.ahead import Ahead
 from hfsoup.average import Averager
 from hfsoup.clock import Clock
 from hfsoup.course import Course
@@ -24,6 +23,7 @@ from hfsoup.watch import Stage, Watch
 from hfsoup.world import World
 
 if TYPE_CHECKING:
+    from hfsoup.ahead import Ahead
     from hfsoup.evaluation import Scorer
     from hfsoup.images import Images, Split
     from hfsoup.journal import Journal
@@ -49,7 +49,7 @@ def measured(
     recipe = RECIPES.get(options.chosen_recipe)
     with clock("evaluate"), watch.stage("Scoring", unit="images") as stage, ExitStack() as stack:
         journal = Journal(journal_path(), read=options.resume, notify=watch.note)
-        scorer = _scorer(averager, options, world, journal, images, stage)
+        scorer = scorer_of(averager, options, world, journal, images, stage)
         course = _course(stage, scorer, family, options, images)
         search, mix = searched(
             family, options, watch, course, lambda members: scorer.ensemble(members, images.selection).score
@@ -89,9 +89,15 @@ def measured(
     )  # fmt: skip
 
 
-def _scorer(
-    averager: Averager, options: Options, world: World, journal: Journal, images: Images, stage: Stage
+def scorer_of(
+    averager: Averager,
+    options: Options,
+    world: World,
+    journal: Journal,
+    images: Images,
+    advance: Callable[[int], None],
 ) -> Scorer:
+    """What scores mixes as these options have it."""
     from hfsoup.evaluation import Scorer
     from hfsoup.metrics import metric
 
@@ -105,7 +111,7 @@ def _scorer(
         calibration=images.calibration,
         race=options.race,
         keep=[images.selection] if RECIPES.get(options.chosen_recipe).logits else [],
-        advance=stage,
+        advance=advance,
     )
 
 

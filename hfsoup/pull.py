@@ -7,10 +7,12 @@ import posixpath
 import re
 import shlex
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 
 from hfsoup.adapterfiles import CONFIG, WEIGHTS, adapter_weights
 from hfsoup.errors import SoupError
@@ -35,10 +37,15 @@ LAYOUTS = (
 )
 Advance = Callable[[int], None]
 Notify = Callable[[str], None]
+Arrived = Callable[[Source], None]
 
 
 def pull(
-    sources: Sequence[Source], *, advance: Advance = lambda _: None, notify: Notify | None = None
+    sources: Sequence[Source],
+    *,
+    advance: Advance = lambda _: None,
+    notify: Notify | None = None,
+    arrived: Arrived = lambda _: None,
 ) -> tuple[Ingredient, ...]:
     """Bring every source onto this disk, through huggingface_hub's cache, eight files at a time.
 
@@ -46,6 +53,7 @@ def pull(
         sources: pinned sources; a local folder is used where it is.
         advance: told of bytes as they are there.
         notify: told of waits for the Hub, and of files that are fetched again.
+        arrived: told of each Hub source once all of its files are here, in any order and from several threads.
 
     Raises:
         SoupError: a file is missing, or is not the one that the Hub's listing describes.
@@ -53,8 +61,19 @@ def pull(
     """
     every = with_bases(sources)
     jobs = [(source, file) for source in every if not source.folder for file in needed(source)]
+    left, lock = Counter(source for source, _ in jobs), Lock()
+
+    def one(job: tuple[Source, RemoteFile]) -> Path:
+        path = _fetch(*job, advance)
+        with lock:
+            left[job[0]] -= 1
+            whole = not left[job[0]]
+        if whole:
+            arrived(job[0])
+        return path
+
     with told(notify):
-        paths = side_by_side(lambda job: _fetch(job[0], job[1], advance), jobs)
+        paths = side_by_side(one, jobs)
     configs = {source: posixpath.join(source.subfolder, CONFIG if source.base else "config.json") for source in every}
     homes = {s: path.parent for (s, file), path in zip(jobs, paths, strict=True) if file.name == configs[s]}
     folders = {source: source.folder or homes[source] for source in every}

@@ -35,6 +35,21 @@ def test_images_are_prepared_while_weights_are_pulled(slow: LocalHub, vit: Famil
     assert found["soup"]["sha256"] == here["soup"]["sha256"]
 
 
+def test_ingredients_that_are_here_are_scored_while_others_are_pulled(
+    slow: LocalHub, vit: Family, data: Path, alone: Path
+) -> None:
+    """What was scored before a pull failed is not scored again, and counts in the bake that scored it."""
+    here = (vit.words[0], vit.words[3], "--dataset", data, "--output", "here", "--no-race")
+    whole = bake(*here)["images_forwarded"]
+    assert bake(*WORDS, "--no-race", "--batch-size", 32)["images_forwarded"] == whole
+    slow.clear_faults()
+    forget("kit/vit-10")
+    words = (*WORDS, "--no-race", "--batch-size", 16, "--overwrite")
+    with fault(slow, "vit-10/resolve/.*model.safetensors", method="GET", stall=5, status=404):
+        refused("bake", *words, code=1)
+    assert bake(*words)["images_forwarded"] == whole - 60
+
+
 def test_what_goes_wrong_ahead_is_told_once_in_its_turn(slow: LocalHub, alone: Path) -> None:
     """A split that is not there ends the bake after the pull, with the ordinary error."""
     told = refused("bake", *WORDS, "--split", "dev", code=2)
