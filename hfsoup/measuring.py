@@ -12,6 +12,7 @@ from hfsoup.clock import Clock
 from hfsoup.course import Course
 from hfsoup.evidence import pictured, witnessed
 from hfsoup.further import count, shifts
+from hfsoup.gathering import needs_images
 from hfsoup.human import counted
 from hfsoup.options import Options
 from hfsoup.recipes import RECIPES
@@ -152,7 +153,8 @@ def prepared(family: Family, options: Options, watch: Watch) -> Images:
     from hfsoup.models import image_processor
 
     processor = image_processor(family.processing.processor_folder)
-    calibrate = IMAGES if options.align != "none" or _settles(family, options) else 0
+    looks = options.align != "none" or _settles(family, options) or needs_images(options)
+    calibrate = IMAGES if looks else 0
     with watch.stage("Preparing images", unit="images") as stage:
         images = load_images(
             options.request(), processor, family.labels, calibrate=calibrate, advance=stage, expect=stage.expect
@@ -168,7 +170,7 @@ def _settles(family: Family, options: Options) -> bool:
 
 
 def settling(images: Images, family: Family, options: Options) -> Images:
-    """The images without those that were looked at for an alignment alone."""
+    """The images without those that were looked at for an alignment or a merge alone."""
     return images if _settles(family, options) else replace(images, calibration=None)
 
 
@@ -186,6 +188,22 @@ def in_one_basis(family: Family, options: Options, watch: Watch, images: Images 
             device=world.device if images else None,
             advance=stage,
         )
+
+
+def weighed(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
+    """The family with what the merge asks of its ingredients beyond their weights."""
+    kind = needs_images(options)
+    if kind is None or images is None or images.calibration is None:
+        return family
+    from hfsoup.estimating import weighed as estimated
+
+    total = len(family) * len(images.calibration)
+    with watch.stage("Estimating", total, "images") as stage:
+        found = estimated(
+            family, kind, seed=options.seed, images=images.calibration, device=world.device, advance=stage
+        )
+        stage.done(f"Estimated what {options.merge} needs on {counted(len(images.calibration), 'image')}")
+    return found
 
 
 def searched(
