@@ -34,8 +34,10 @@ def fisher(subject: Subject, images: Pixels, seed: int) -> Estimates:
         shares = logits.detach().double().softmax(1)
         rooted = shares.sqrt() * signs
         pushed = (rooted - rooted.sum(1, keepdim=True) * shares).to(logits)
-        gradients = torch.autograd.grad(logits, list(parameters.values()), pushed, allow_unused=True)
+        # A model may keep a piece of the graph for its next images, as levit does.
+        gradients = torch.autograd.grad(logits, list(parameters.values()), pushed, retain_graph=True, allow_unused=True)
         for total, gradient in zip(sums.values(), gradients, strict=True):
             if gradient is not None:
                 total.addcmul_(gradient, gradient)
+        del logits
     return {name: (total / len(images)).detach().cpu().numpy() for name, total in sums.items()}
