@@ -205,6 +205,8 @@ def test_what_lacks_images_or_a_merge_is_refused_at_once(alone: Path) -> None:
         assert "--dataset" in said
     words = ("--merge", "fisher", "--align", "weights", "--fit", "--dataset", "org/nothing")
     assert "a fit leaves fisher nothing to merge" in refused("bake", "org/nowhere", *words, code=2)
+    with pytest.raises(hfsoup.SoupError, match="looks at what each weight does"):
+        hfsoup.SoupCallback(merge="fisher")
     with pytest.raises(hfsoup.SoupError, match="needs the gram of each of the 2 ingredients"):
         hfsoup.search("uniform", [{}, {}], merge="regmean")
     with pytest.raises(hfsoup.SoupError, match="known: fisher, gram"):
