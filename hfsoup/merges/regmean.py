@@ -24,8 +24,8 @@ ALPHA, RIDGE = 0.9, 1e-10
 def regmean(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
     """(Σ wᵢGᵢ)⁻¹ Σ wᵢGᵢWᵢ for weights W, inputs × outputs, and Gram matrices G of a layer's inputs.
 
-    Off the diagonal G is multiplied by α = 0.9, the paper's. A ridge of 1e-10 of the mean diagonal draws to Σ wᵢWᵢ what
-    the images tell nothing of, such as inputs that are always 0.
+    Off the diagonal G is multiplied by the paper's α, here 0.9, as in experiments of its authors. A ridge of 1e-10 of
+    the mean diagonal draws to Σ wᵢWᵢ what the images tell nothing of, such as inputs that are always 0.
     """
     total = crossed = mean = np.zeros((), np.float64)
     for tensor, weight, gram in zip(tensors, weights, context.importance or (), strict=True):
