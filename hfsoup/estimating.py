@@ -80,6 +80,9 @@ def weighed(
 def differences(family: Family, recorded: Sequence[str]) -> Iterator[str]:
     """What is estimated otherwise than recorded, by the sha256 of every ingredient's file."""
     files = family.importance.files if family.importance else ()
+    if len(recorded) != len(files):
+        yield f"the importance of {len(files)} ingredients was estimated again, {len(recorded)} are recorded"
+        return
     for ingredient, file, expected in zip(family.ingredients, files, recorded, strict=True):
         if file.sha256 != expected:
             yield f"ingredient {ingredient.id}: estimated again, its importance is not what was baked with"

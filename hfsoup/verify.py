@@ -163,7 +163,8 @@ def _weighed_again(
 
     images = _images_again(record.dataset, family, options, calibrate=True).calibration if record.dataset else None
     if images is None or images.fingerprint != importance.images.fingerprint:
-        raise MismatchError("the images that the merge looked at are others now", where=place)
+        what = "the images that the merge looked at are others now"
+        raise MismatchError(what, where=place, hint="do not use it; bake it again")
     device = World(options.device).device
     family = weighed(
         family, importance.kind, seed=importance.seed, images=images, device=device, fresh=True, advance=advance

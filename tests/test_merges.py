@@ -101,6 +101,16 @@ def test_fisher_takes_each_fisher_as_it_is_and_fusion_bench_levels_them() -> Non
     assert min(apart) > 1e-4
 
 
+@pytest.mark.parametrize("merge", sorted(LOOKING))
+def test_the_recipe_s_weights_count_beside_what_is_told(merge: str) -> None:
+    """An ingredient of twice the weight is as two of it."""
+    members, told_of = given(2)[1], told(LOOKING[merge], 2)
+    twice = hfsoup.search("uniform", [members[0], *members], merge=merge, importance=[told_of[0], *told_of])
+    found = hfsoup.search("weighted", members, weights=(2.0, 1.0), merge=merge, importance=told_of)
+    for name, tensor in twice.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], tensor)
+
+
 def test_where_nothing_counts_fisher_is_the_mean() -> None:
     """A weight on which no ingredient depends is averaged, and so is a tensor of which nothing is known."""
     members, fishers = given()[1], told("fisher")

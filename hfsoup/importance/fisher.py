@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 
@@ -21,12 +23,13 @@ def fisher(subject: Subject, images: Pixels, seed: int) -> Estimates:
     The gradient of log p(y|x) by the logits has mean 0 and covariance diag(p) − ppᵀ, and so has v = √p ⊙ r − (√p·r)p
     for random signs r. With the Jacobian J of the logits (Jᵀv)² is thus an estimate without bias, of one image or, its
     signs being independent, of the sum over several. Its variance is at most twice its square however sure the model
-    is, while that of classes drawn by lot has no bound. There are at most 512 backward passes, one an image for as many
-    images, so that the standard error is at most 6 % there. The seed draws the signs, alike for every ingredient.
+    is, while that of classes drawn by lot has no bound. Up to 512 images have a backward pass each, more of them share
+    as many. The seed draws the signs, alike for every ingredient.
     """
     parameters = {name: tensor for name, tensor in subject.parameters().items() if tensor.requires_grad}
     sums = {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
-    lot, step = np.random.PCG64(seed), -(-len(images) // PASSES)
+    drawn_by = hashlib.sha256(str(seed).encode()).digest()
+    lot, step = np.random.PCG64(int.from_bytes(drawn_by, "big")), -(-len(images) // PASSES)
     for begin in range(0, len(images), step):
         logits = subject.forward(images[begin : begin + step])
         drawn = np.asarray(lot.random_raw(logits.numel())) & np.uint64(1)
