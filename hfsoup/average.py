@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -127,12 +127,9 @@ class Averager:
         known = family.importance if self.merge.importance else None
         if self.merge.importance != (known.kind if known else ""):
             raise UsageError(f"the merge {merge} needs images that tell what each weight does", hint=IMAGES_HINT)
-        files = known.files if known else ()
         every = (*family.ingredients, *((family.fitted,) if family.fitted else ()))
         self._weights = [Weights(ingredient) for ingredient in every]
-        # Of one ingredient it lies in one file, under the ingredient's name.
-        looked_at = zip(family.ingredients, files, strict=bool(files))
-        self._importance = [Weights(replace(i, weights=(file,), adapter=None)) for i, file in looked_at]
+        self._importance = [Weights(i) for i in known.told(family.ingredients)] if known else []
         self._base = Weights(family.base.ingredient) if family.base else None
         self._cuts = Cuts(self._task_vector, self.density)
 

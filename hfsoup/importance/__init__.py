@@ -7,8 +7,8 @@ What it has nothing to say of is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from hfsoup.images import Split
-    from hfsoup.types import WeightFile
+    from hfsoup.types import Ingredient, WeightFile
 
 Pixels = NDArray[np.float32]
 Estimates = dict[str, NDArray[np.float32]]
@@ -64,6 +64,11 @@ class Importance:
     seed: int
     images: Split
     files: tuple[WeightFile, ...]
+
+    def told(self, ingredients: Sequence[Ingredient]) -> list[Ingredient]:
+        """The ingredients with what was estimated of them in the place of their weights."""
+        pairs = zip(ingredients, self.files, strict=True)
+        return [replace(ingredient, weights=(file,), adapter=None) for ingredient, file in pairs]
 
 
 Kind = Callable[[Subject, Pixels, int], Estimates]
