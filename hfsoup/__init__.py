@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hfsoup.baking import bake as bake
     from hfsoup.callback import SoupCallback as SoupCallback
     from hfsoup.errors import SoupError as SoupError
+    from hfsoup.importance.states import estimate as estimate
     from hfsoup.soup import Soup as Soup
     from hfsoup.statedicts import Found as Found
     from hfsoup.statedicts import search as search
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "align": "hfsoup.alignment.states",
     "bake": "hfsoup.baking",
+    "estimate": "hfsoup.importance.states",
     "fit": "hfsoup.alignment.states",
     "search": "hfsoup.statedicts",
     "Found": "hfsoup.statedicts",
@@ -27,7 +29,7 @@ _HOMES = {
     "SoupCallback": "hfsoup.callback",
     "SoupError": "hfsoup.errors",
 }
-__all__ = ["Found", "Soup", "SoupCallback", "SoupError", "__version__", "align", "bake", "fit", "search"]
+__all__ = ["Found", "Soup", "SoupCallback", "SoupError", "__version__", "align", "bake", "estimate", "fit", "search"]
 
 
 def __getattr__(name: str) -> object:

@@ -95,8 +95,7 @@ class Ahead:
                 self._score(source, labels, options, images)
 
     def _prepared(self, first: Source, options: Options) -> tuple[tuple[str, ...], Images]:
-        from hfsoup.calibrate import looked_at
-        from hfsoup.images import load_images
+        from hfsoup.measuring import loaded
         from hfsoup.models import image_processor
         from hfsoup.outline import outlined
 
@@ -104,11 +103,9 @@ class Ahead:
         labels = class_names(known.config, where=str(first))
         described = placed(first, fetch_configs(first), ())
         processor_values(described)
-        calibrate = looked_at(options, batch_norm=bool(known.has_batch_norm))
         processor = image_processor(described.processor_folder)
-        return labels, load_images(
-            options.request(), processor, labels, calibrate=calibrate, advance=self._advance, expect=self._expect
-        )
+        norms = bool(known.has_batch_norm)
+        return labels, loaded(options, processor, labels, norms, self._advance, self._expect)
 
     def _score(self, source: Source, labels: tuple[str, ...], options: Options, images: Images) -> None:
         from hfsoup.journal import Journal

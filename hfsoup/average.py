@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from hfsoup.combining import NO_BASE, STATISTICS, Root, combine
 from hfsoup.errors import SoupError, UsageError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 BLOCK = 1 << 16
 DEFAULTS = Settings()
 BASE_HINT = "--base ORG/NAME|FOLDER"
+IMAGES_HINT = "--dataset ORG/NAME"
 Emit = Callable[[TensorSpec, int, NDArray[Any]], None]
 
 
@@ -76,6 +79,9 @@ class Weights:
         file, spec = self._homes[name]
         return spec.dtype, file.read(spec, 0, prod(spec.shape)).reshape(spec.shape)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._homes
+
     def joined(self, name: str, following: str) -> bool:
         """Whether one tensor begins where another ends, in the same type."""
         (file, spec), (home, other) = self._homes[name], self._homes[following]
@@ -109,7 +115,7 @@ class Averager:
         settings: what the merge is told.
 
     Raises:
-        UsageError: the merge needs a base and the family has none.
+        UsageError: the merge needs a base, or an importance of the ingredients' weights, and the family has none.
     """
 
     def __init__(
@@ -118,8 +124,12 @@ class Averager:
         self.family, self.merge, self.dtype, self.settings = family, MERGES.get(merge), dtype, settings
         if self.merge.needs_base and family.base is None:
             raise UsageError(f"the merge {merge} needs the model that the ingredients started from", hint=BASE_HINT)
+        known = family.importance if self.merge.importance else None
+        if self.merge.importance != (known.kind if known else ""):
+            raise UsageError(f"the merge {merge} needs images that tell what each weight does", hint=IMAGES_HINT)
         every = (*family.ingredients, *((family.fitted,) if family.fitted else ()))
         self._weights = [Weights(ingredient) for ingredient in every]
+        self._importance = [Weights(i) for i in known.told(family.ingredients)] if known else []
         self._base = Weights(family.base.ingredient) if family.base else None
         self._cuts = Cuts(self._task_vector, self.density)
 
@@ -129,7 +139,7 @@ class Averager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for weights in (*self._weights, *([self._base] if self._base else [])):
+        for weights in (*self._weights, *self._importance, *([self._base] if self._base else [])):
             weights.close()
 
     @property
@@ -147,15 +157,21 @@ class Averager:
         `block` holds the elements from `begin` on, one-dimensional, as they are stored in a file (bfloat16 as uint16).
         It may reach beyond `spec` into the tensors that follow it in `specs`, where those are stored in the same type.
         """
-        with ThreadPoolExecutor(processors()) as pool:
+        with ThreadPoolExecutor(processors()) as pool, self._one_thread():
             for _ in pool.map(lambda job: self.form(mix, emit, job), self.jobs(specs)):
                 pass
         self.unchanged(self._sources(mix).members)
+
+    def _one_thread(self) -> AbstractContextManager[object]:
+        """For merges of whole tensors: numpy's libraries multiply and solve as their number of threads has it."""
+        return nullcontext() if self.merge.elementwise else threadpool_limits(1, user_api="blas")
 
     def unchanged(self, members: Iterable[int]) -> None:
         """Fail if a file of these ingredients is not the one that was hashed any more."""
         for i in {*members, *((0,) if self.family.kept else ())}:
             self._weights[i].unchanged()
+        for importance in self._importance:
+            importance.unchanged()
         if self._base:
             self._base.unchanged()
 
@@ -181,12 +197,13 @@ class Averager:
     def _plain(self, spec: TensorSpec) -> bool:
         special = spec.name in self.family.heads or spec.name in self.family.kept
         special = special or spec.name.endswith(STATISTICS)
+        special = special or not all(spec.name in importance for importance in self._importance)
         special = special or (self.family.base is not None and spec.name not in self.family.base.names)
         return self.merge.elementwise and spec.dtype in FLOATS and not special
 
     def _joined(self, spec: TensorSpec, following: TensorSpec) -> bool:
         names, base = (spec.name, following.name), self.family.base
-        joined = spec.dtype == following.dtype and all(w.joined(*names) for w in self._weights)
+        joined = spec.dtype == following.dtype and all(w.joined(*names) for w in (*self._weights, *self._importance))
         if self._base is None or base is None:
             return joined
         return joined and self._base.joined(*(base.names[name] for name in names))
@@ -206,7 +223,7 @@ class Averager:
         told = self.settings
         context = Context(
             name, mix.members, scale=told.scale, density=self.density, outliers=told.outliers, seed=told.seed,
-            cut=self._cuts,
+            cut=self._cuts, importance=self._important(mix, job),
         )  # fmt: skip
         block = combine(name, read, weights, merge, floats=floats, root=root, context=context)
         emit(job.first, job.begin, self.stored(mix, block, job) if floats else block)
@@ -239,6 +256,14 @@ class Averager:
         """The block of one ingredient, of the job's tensors or of another of the same shape."""
         order = self.family.orders[i] if i < len(self.family) else None
         return self._ordered(self._source(i, name).read(name, job.begin, job.count), job, order)
+
+    def _important(self, mix: Mix, job: Job) -> Iterator[NDArray[Any]] | None:
+        """The importance of a block for each member, of a whole tensor as it is stored; None where there is none."""
+        name, elementwise = job.first.name, self.merge.elementwise
+        found = [self._importance[i] for i in mix.members if self._importance]
+        if not found or not all(name in importance for importance in found):
+            return None
+        return (i.read(name, job.begin, job.count) if elementwise else i.stored(name)[1] for i in found)
 
     def _read_base(self, job: Job, name: str) -> NDArray[Any] | None:
         """The same block of the base, None where it has no tensor that fits."""

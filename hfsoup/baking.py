@@ -14,7 +14,7 @@ from hfsoup.clock import Clock
 from hfsoup.config import is_config, load
 from hfsoup.gathering import asked, gather, own
 from hfsoup.hub import told
-from hfsoup.measuring import in_one_basis, measured, prepared, searched, settling, truncated
+from hfsoup.measuring import in_one_basis, measured, prepared, searched, settling, truncated, weighed
 from hfsoup.merges import MERGES
 from hfsoup.options import Options
 from hfsoup.recipes import RECIPES
@@ -58,6 +58,9 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
         if options.align != "none":
             with clock("align"):
                 family = world.on_main(lambda: in_one_basis(family, options, watch, images, world))
+        if MERGES.get(options.merge).importance:
+            with clock("estimate"):
+                family = world.on_main(lambda: weighed(family, options, watch, images, world))
         averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype, options.settings()))
         if images:
             soup = measured(patterns, options, watch, clock, world, averager, settling(images, family, options))

@@ -13,22 +13,11 @@ from numpy.typing import NDArray
 from hfsoup.candidate import Norm, Statistics
 from hfsoup.errors import SoupError
 from hfsoup.images import Split
-from hfsoup.options import Options
 from hfsoup.world import World
 
 BATCH = 128
 IMAGES = 2048
 Moments = tuple[NDArray[np.float64], NDArray[np.float64], int]
-
-
-def looked_at(options: Options, *, batch_norm: bool) -> int:
-    """How many images a bake looks at, at most, beside those that select and report.
-
-    Args:
-        options: what is to be baked.
-        batch_norm: whether the ingredients have batch norms.
-    """
-    return IMAGES if options.align != "none" or (batch_norm and options.settles) else 0
 
 
 def calibrate(model: Any, norms: dict[str, Norm], split: Split, world: World, dtype: torch.dtype) -> Statistics:

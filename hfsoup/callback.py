@@ -20,7 +20,7 @@ from hfsoup.baking import deliver, run
 from hfsoup.clock import Clock
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.figures import may_draw
-from hfsoup.gathering import gather
+from hfsoup.gathering import gather, needs_images
 from hfsoup.measuring import searched
 from hfsoup.options import Options
 from hfsoup.recipes import RECIPES
@@ -65,6 +65,7 @@ class SoupCallback(TrainerCallback):
         if self._options.dataset:
             hint = f"hfsoup bake OUTPUT_DIR/checkpoint-* --recipe {recipe} --dataset …, after training"
             raise UsageError("the callback scores on the Trainer's evaluation set alone", hint=hint)
+        needs_images(self._options)
         if trainer is not None:
             _can_score(trainer)
         elif RECIPES.get(recipe).needs_data:

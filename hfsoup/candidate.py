@@ -117,15 +117,7 @@ class Candidate:
         """A model over the buffers; where transformers uses them as they are, the next mix needs no new model."""
         family = self._averager.family
         config = config_of(family.config)
-        model, info = model_class(config).from_pretrained(
-            None, config=config, state_dict=dict(self._buffers), dtype=self._type, output_loading_info=True
-        )
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            if info.get(kind):
-                names = ", ".join(sorted(map(str, info[kind]))[:5])
-                raise SoupError(
-                    MESSAGE.format(kind=kind.replace("_keys", ""), names=names), where=str(family.reference)
-                )
+        model = filled(config, dict(self._buffers), self._type, str(family.reference))
         own = {tensor.data_ptr(): name for name, tensor in self._buffers.items()}
         self.norms = dict(_norms(model, own))
         model = model.to(self._device).eval()
@@ -156,6 +148,22 @@ class Memory:
         """Put a block where the elements of `spec` from `begin` on are."""
         at = self._starts[spec.name] + begin * block.itemsize
         self._bytes[at : at + block.nbytes] = block.view(np.uint8)
+
+
+def filled(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype, where: str) -> Any:
+    """The model of a config, with `tensors` by the names that a weight file gives them.
+
+    Raises:
+        SoupError: they are not the ones that it has; `where` is the checkpoint.
+    """
+    model, info = model_class(config).from_pretrained(
+        None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
+    )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info.get(kind):
+            names = ", ".join(sorted(map(str, info[kind]))[:5])
+            raise SoupError(MESSAGE.format(kind=kind.replace("_keys", ""), names=names), where=where)
+    return model
 
 
 @dataclass(frozen=True)

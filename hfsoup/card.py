@@ -14,6 +14,7 @@ from hfsoup import __version__
 from hfsoup.again import command, config, folder, page
 from hfsoup.cardtext import attempts, markdown, number, shifts, sides
 from hfsoup.figures import pictures
+from hfsoup.importance import KINDS
 from hfsoup.licences import agreed, license_of, with_bases
 from hfsoup.merges import MERGES
 from hfsoup.names import flat, listed
@@ -25,6 +26,7 @@ from hfsoup.shipped import shipped
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
+    from hfsoup.importance import Importance
     from hfsoup.soup import Soup
     from hfsoup.types import Alignment, Base, Ingredient
 
@@ -183,6 +185,8 @@ def _about(soup: Soup, names: list[str]) -> Iterator[str]:
     family = soup.family
     if family.alignment:
         yield _alignment(family.alignment, names[0])
+    if family.importance:
+        yield _importance(family.importance)
     if family.kept:
         yield (
             f"The ingredients' classes differ. The head is that of {names[0]} in every mix, and in the score of every"
@@ -225,7 +229,13 @@ def _alignment(found: Alignment, first: str) -> str:
     )
 
 
-def _looked(found: Alignment) -> str:
+def _importance(found: Importance) -> str:
+    """What the merge was told of every ingredient beside its weights."""
+    what = KINDS.get(found.kind).summary
+    return f"The merge weighs every ingredient by {what}, estimated on {_looked(found)}."
+
+
+def _looked(found: Alignment | Importance) -> str:
     return f"{len(found.images or ())} images of *{markdown(found.images and found.images.name)}*, without their labels"
 
 

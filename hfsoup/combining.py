@@ -42,7 +42,7 @@ def combine(
 
     Floats go through the merge, except batch-norm statistics: running_mean is averaged and running_var pooled as
     Σwᵢ(σᵢ² + (μᵢ − μ̄)²), the variance of all that the ingredients saw. Integers are counters: the largest stays. One
-    ingredient alone stays as it is, and what the base lacks is averaged.
+    ingredient alone stays as it is, and what the base lacks, or importance says nothing of, is averaged.
 
     Args:
         name: the tensor's name.
@@ -68,8 +68,8 @@ def combine(
         centres = list(everyone(name.removesuffix("var") + "mean"))
         centre = mean(centres, shares, context)
         return mean([v + (m - centre) ** 2 for v, m in zip(everyone(name), centres, strict=True)], shares, context)
-    alone = len(weights) == 1 or (chosen.needs_base and base is None)
-    if alone or merge == "mean" or name.endswith("running_mean"):
+    lacking = (chosen.needs_base and base is None) or (chosen.importance and context.importance is None)
+    if len(weights) == 1 or lacking or merge == "mean" or name.endswith("running_mean"):
         return mean(everyone(name), shares, context)
     merged = chosen.function(read(name), weights, replace(context, base=EMPTY if base is None else base))
     return merged if base is None or not share else (1 - share) * merged + share * base

@@ -39,6 +39,7 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
         raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
     recipe.require()
     needs_base(options)
+    needs_images(options)
     if options.figures:
         may_draw()
     if not patterns:
@@ -123,6 +124,21 @@ def needs_base(options: Options) -> str | None:
     if whose and options.align != "none":
         raise UsageError(f"{whose} needs a base, which is not in the basis that ingredients are aligned to")
     return whose
+
+
+def needs_images(options: Options) -> str | None:
+    """The kind of importance that the merge asks of every ingredient, which is estimated on images.
+
+    Raises:
+        UsageError: there are no images, or nothing is merged.
+    """
+    merge = MERGES.get(options.merge)
+    if merge.importance and not options.dataset:
+        what = f"the merge {merge.name} looks at what each weight does on images, without labels"
+        raise UsageError(what, hint="--dataset ORG/NAME")
+    if merge.importance and options.fit:
+        raise UsageError(f"a fit leaves {merge.name} nothing to merge", hint="--merge mean")
+    return merge.importance or None
 
 
 def own(patterns: tuple[str, ...], options: Options) -> None:

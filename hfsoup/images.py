@@ -182,7 +182,7 @@ def _calibration_name(splits: Sequence[str], request: Request, selection: str, n
         what = f"there is no split {name!r}; this dataset has {', '.join(splits)}"
         raise UsageError(what, where=request.dataset, hint=f"--calibration-split {splits[0]}")
     if name == selection:
-        note("there is no training split, so batch norms are estimated on the images that select")
+        note("there is no training split, so batch norms, alignments and merges look at the images that select")
     return name
 
 

@@ -74,7 +74,8 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
 
     Args:
         family: its ingredients, known by the hashes of their files, the order of their classes, the config, the tensors
-            with their dtypes, and the reference where every mix keeps tensors of it.
+            with their dtypes, and the reference where every mix keeps tensors of it; what was estimated of them, by the
+            hashes of its files.
         mix: the coefficients, and the base's share; the base is known by its hashes too.
         depends: everything else that it depends on, as JSON values.
     """
@@ -87,6 +88,8 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
     base = root and [mix.base, [w.sha256 for w in root.ingredient.weights], root.names, root.order]
     if family.fitted and len(mix.members) > 1:
         depends = {**depends, "fitted": [w.sha256 for w in family.fitted.weights]}
+    if family.importance and len(mix.members) > 1:
+        depends = {**depends, "importance": [family.importance.files[i].sha256 for i in mix.members]}
     config = {k: v for k, v in family.config.items() if k not in SILENT}
     versions = {name: version(name) for name in LIBRARIES}
     text = json.dumps(

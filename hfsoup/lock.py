@@ -19,12 +19,14 @@ from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
 from hfsoup.records import (
     AttemptRecord,
+    ImportanceRecord,
     ScoreRecord,
     ShiftRecord,
     SplitRecord,
     Strict,
     TestRecord,
     Text,
+    importance_record,
     score_record,
     shift_record,
     split_record,
@@ -162,6 +164,7 @@ class Lock(Strict):
     dataset: DatasetRecord | None
     batch_norm: BatchNormRecord | None
     alignment: AlignmentRecord | None = None
+    importance: ImportanceRecord | None = None
     trace: list[DecisionRecord]
     score: ScoreRecord | None
     test: TestRecord | None
@@ -200,6 +203,7 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         dataset=_dataset(soup),
         batch_norm=_batch_norm(soup),
         alignment=_alignment(soup.family),
+        importance=importance_record(soup.family.importance),
         trace=[DecisionRecord(**decision) for decision in soup.decisions()],
         score=score_record(soup.selection),
         test=test_record(soup.comparison),

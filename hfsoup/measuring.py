@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hfsoup.average import Averager
 from hfsoup.clock import Clock
 from hfsoup.course import Course
 from hfsoup.evidence import pictured, witnessed
 from hfsoup.further import count, shifts
+from hfsoup.gathering import needs_images
 from hfsoup.human import counted
 from hfsoup.options import Options
 from hfsoup.recipes import RECIPES
@@ -154,24 +155,37 @@ def _course(stage: Stage, scorer: Scorer, family: Family, options: Options, imag
 
 def prepared(family: Family, options: Options, watch: Watch, ahead: Ahead) -> Images:
     """The images that select, report, and settle batch norms, ready for the family."""
-    from hfsoup.calibrate import looked_at
-    from hfsoup.images import load_images
     from hfsoup.models import image_processor
 
     processor = image_processor(family.processing.processor_folder)
-    calibrate = looked_at(options, batch_norm=family.has_batch_norm)
     with watch.stage("Preparing images", unit="images") as stage:
         ahead.follow(stage)
-        images = load_images(
-            options.request(), processor, family.labels, calibrate=calibrate, advance=stage, expect=stage.expect
-        )
+        images = loaded(options, processor, family.labels, family.has_batch_norm, stage, stage.expect)
         selecting, testing = len(images.selection), len(images.test)
         stage.done(f"Prepared {counted(selecting, 'image')} that select and {testing:,} that report")
         return images
 
 
+def loaded(
+    options: Options,
+    processor: Any,
+    labels: tuple[str, ...],
+    batch_norm: bool,
+    advance: Callable[[int], None],
+    expect: Callable[[int], None],
+) -> Images:
+    """All images that these options look at, for ingredients with or without batch norms."""
+    from hfsoup.calibrate import IMAGES
+    from hfsoup.images import load_images
+
+    looks = options.align != "none" or (batch_norm and options.settles) or needs_images(options)
+    return load_images(
+        options.request(), processor, labels, calibrate=IMAGES if looks else 0, advance=advance, expect=expect
+    )
+
+
 def settling(images: Images, family: Family, options: Options) -> Images:
-    """The images without those that were looked at for an alignment alone."""
+    """The images without those that were looked at for an alignment or a merge alone."""
     return images if family.has_batch_norm and options.settles else replace(images, calibration=None)
 
 
@@ -189,6 +203,22 @@ def in_one_basis(family: Family, options: Options, watch: Watch, images: Images 
             device=world.device if images else None,
             advance=stage,
         )
+
+
+def weighed(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
+    """The family with what the merge asks of its ingredients beyond their weights."""
+    kind = needs_images(options)
+    if kind is None or images is None or images.calibration is None:
+        return family
+    from hfsoup.estimating import weighed as estimated
+
+    total = len(family) * len(images.calibration)
+    with watch.stage("Estimating", total, "images") as stage:
+        found = estimated(
+            family, kind, seed=options.seed, images=images.calibration, device=world.device, advance=stage
+        )
+        stage.done(f"Estimated what {options.merge} needs on {counted(len(images.calibration), 'image')}")
+    return found
 
 
 def searched(

@@ -78,7 +78,7 @@ class Options:
     fit: bool = _option(
         False, "Search", "then fit one network to all of them, layer by layer, on training images without labels"
     )
-    seed: int = _option(0, "Search", "the order of greedy-random and of align, and what dare and search draw")
+    seed: int = _option(0, "Search", "the order of greedy-random and of align, and what dare, fisher and search draw")
     dataset: str | None = _option(None, "Data", "a dataset on the Hub, or a local folder or file")
     dataset_config: str | None = _option(None, "Data", "which configuration of the dataset")
     split: str | None = _option(None, "Data", "the split that selects [validation]")
@@ -101,7 +101,9 @@ class Options:
     bn: str = _option(
         "auto", "Compute", f"batch-norm statistics: {', '.join(BN_MODES)}, which keeps what scores better"
     )
-    calibration_split: str | None = _option(None, "Data", "the split to estimate batch norms on [train]")
+    calibration_split: str | None = _option(
+        None, "Data", "the split that batch norms, merges and --align look at [train]"
+    )
     race: bool = _option(True, "Compute", "give a mix up once it is sure to be turned down; decisions stay the same")
     resume: bool = _option(True, "Compute", "take scores that an earlier bake of the same bytes paid for")
     ensemble: bool = _option(

@@ -31,6 +31,14 @@ CITATIONS = {
         "Jang, Yun and Han, Model Stock: all we need is just a few fine-tuned models, ECCV 2024,"
         " https://arxiv.org/abs/2403.19522"
     ),
+    "arXiv:2111.09832": (
+        "Matena and Raffel, Merging models with Fisher-weighted averaging, NeurIPS 2022,"
+        " https://arxiv.org/abs/2111.09832"
+    ),
+    "arXiv:2212.09849": (
+        "Jin, Ren, Preotiuc-Pietro and Cheng, Dataless knowledge fusion by merging weights of language models,"
+        " ICLR 2023, https://arxiv.org/abs/2212.09849"
+    ),
     "arXiv:2209.14981": (
         "Kaddour, Stop wasting my time! Saving days of ImageNet and BERT training with latest weight averaging, 2022,"
         " https://arxiv.org/abs/2209.14981"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
 from hfsoup.evidence import BETWEEN
 from hfsoup.further import count
-from hfsoup.gathering import asked, needs_base, own
+from hfsoup.gathering import asked, needs_base, needs_images, own
 from hfsoup.hub import cache, told
 from hfsoup.human import counted
 from hfsoup.images import split_names
@@ -39,7 +39,10 @@ class Holding:
 
 @dataclass(frozen=True)
 class Work:
-    """What scoring takes at most. `images` are those to forward; `seconds` stands on an earlier bake's pace."""
+    """What scoring takes at most. `images` are those to forward; `seconds` stands on an earlier bake's pace.
+
+    Where a merge asks for it every ingredient is `shown` images before that, which are `estimated` all together.
+    """
 
     selection: int | None
     test: int | None
@@ -48,6 +51,8 @@ class Work:
     images: int | None
     seconds: float | None
     unknown: str
+    shown: int | None = None
+    estimated: int | None = None
 
 
 @dataclass(frozen=True)
@@ -162,14 +167,21 @@ def _data(found: Survey, options: Options) -> Holding | None:
     """What of the dataset is pulled; None where that is not known beforehand."""
     if found.parts is None:
         return None
-    names = _names(found, options, calibrate=options.bn != "average")
+    names = _names(found, options, calibrate=options.bn != "average" or needs_images(options) is not None)
     parts = [found.parts[n] for n in sorted({n for n in names.values() if n}) if n in found.parts]
     return Holding(found.id, found.revision, sum(p.size for p in parts), sum(p.held for p in parts))
 
 
 def _work(recipe: Entry[Any], sources: Sequence[Source], options: Options, found: Survey, first: Outline) -> Work:
     """Evaluations and images at most: every mix that the recipe may ask for, then soup and best on the test split."""
-    k, most = len(sources), None
+    shown = _counts(found, options, calibrate=True)[2] if needs_images(options) else None
+    work = _scoring(recipe, len(sources), options, found, first)
+    return work if shown is None else replace(work, shown=shown, estimated=len(sources) * shown)
+
+
+def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first: Outline) -> Work:
+    """The same without what a merge is told."""
+    most = None
     if recipe.evaluations is not None:
         most = recipe.evaluations(k, options.rules())
     norms = first.has_batch_norm is not False and options.bn != "average"
@@ -217,7 +229,7 @@ def _disk(
     if data:
         found.append(Need("the dataset", found[0].folder, data.size - data.cached))
     if work and first.shape:
-        images = sum(n or 0 for n in (work.selection, work.test, work.calibration))
+        images = sum(n or 0 for n in (work.selection, work.test, work.calibration or work.shown))
         images += (work.test or 0) if options.shifts else 0
         found.append(Need("prepared images", cache() / "images", images * 4 * prod(first.shape)))
     return found

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     from hfsoup.further import Shift
     from hfsoup.images import Split
+    from hfsoup.importance import Importance
     from hfsoup.scores import Comparison, Score
 
 Text = Annotated[str, Field(max_length=4096)]
@@ -35,6 +36,15 @@ class SplitRecord(Strict):
     rule: Text
     images: int
     fingerprint: Text
+
+
+class ImportanceRecord(Strict):
+    """What was estimated of the ingredients for a merge, on which images, and the sha256 of each one's file."""
+
+    kind: Text
+    seed: int
+    images: SplitRecord
+    files: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
 
 
 class AttemptRecord(Strict):
@@ -74,6 +84,14 @@ class ShiftRecord(Strict):
 def split_record(split: Split) -> SplitRecord:
     """The record of a split."""
     return SplitRecord(name=split.name, rule=split.rule, images=len(split), fingerprint=split.fingerprint)
+
+
+def importance_record(found: Importance | None) -> ImportanceRecord | None:
+    """The record of what was estimated, None of nothing."""
+    if found is None:
+        return None
+    files = [file.sha256 for file in found.files]
+    return ImportanceRecord(kind=found.kind, seed=found.seed, images=split_record(found.images), files=files)
 
 
 def score_record(score: Score | None) -> Any:

@@ -29,8 +29,9 @@ class Entry(Generic[F]):
 
     `evaluations` gives the most mixes that a recipe scores of k ingredients under given rules; None where unknown.
     `needs_base` asks for the model that the ingredients were fine-tuned from, `density` is the share of a task vector
-    that a merge keeps unless it is told otherwise, and `origin` is the package that the function comes from, with its
-    version where it is a plug-in.
+    that a merge keeps unless it is told otherwise, `importance` the kind of `hfsoup.importance` that it asks of every
+    ingredient, which takes images, and `origin` is the package that the function comes from, with its version where it
+    is a plug-in.
     `choices` is the number of finished soups that a recipe takes the best of, which intervals have to allow for;
     `logits` says that it reads the ingredients' logits, `package` what it needs that is not installed with hfsoup, and
     `warning` is a sentence for cards.
@@ -50,6 +51,7 @@ class Entry(Generic[F]):
     logits: bool = False
     package: str = ""
     warning: str = ""
+    importance: str = ""
 
     def require(self) -> None:
         """Fail if the package that it needs is not there."""
@@ -86,6 +88,7 @@ class Registry(Generic[F]):
         logits: bool = False,
         package: str = "",
         warning: str = "",
+        importance: str = "",
     ) -> Callable[[F], F]:
         """Decorate a function to be known as `name`.
 
@@ -113,6 +116,7 @@ class Registry(Generic[F]):
                 logits,
                 package,
                 warning,
+                importance,
             )
             return function
 

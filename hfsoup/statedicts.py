@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from hfsoup.combining import STATISTICS, Root, combine
 from hfsoup.errors import MismatchError, UsageError
-from hfsoup.merges import EMPTY, MERGES, Array, Context
+from hfsoup.merges import EMPTY, MERGES, Array, Context, Merge
 from hfsoup.recipes import RECIPES
+from hfsoup.registry import Entry
 from hfsoup.scores import Decision, Score
 from hfsoup.searching import Rules, Search
 from hfsoup.settings import Settings
@@ -49,6 +50,7 @@ def search(
     score: Callable[[dict[str, torch.Tensor]], float] | None = None,
     merge: str = "mean",
     base: StateDict | str | Path | None = None,
+    importance: Sequence[StateDict] | None = None,
     unwrap: bool = False,
     **rules: Any,
 ) -> Found:
@@ -63,12 +65,14 @@ def search(
         merge: the name of a merge.
         base: what the ingredients started from, where recipe or merge need it; tensors that it lacks, or has in another
             shape, are averaged.
+        importance: what `estimate` gave, where the merge needs it: a state dict for each ingredient; tensors that one
+            of them lacks are averaged.
         unwrap: follow a lone `state_dict` key in a pickled file.
         rules: accept, passes, seed, min_score, max_ingredients, keep_best, last, decay, weights, temperature, budget,
             and for the merge scale, density, outliers.
 
     Raises:
-        UsageError: an unknown recipe, merge or rule.
+        UsageError: an unknown recipe, merge or rule, or something that recipe or merge need is missing.
         MismatchError: the state dicts differ in names, shapes or dtypes.
     """
     found = RECIPES.get(recipe)
@@ -79,9 +83,10 @@ def search(
     if unknown := sorted(set(rules) - known):
         raise UsageError(f"there is no rule {unknown[0]!r}; known: {', '.join(sorted(known))}")
     names, loaded = load(ingredients, unwrap=unwrap)
-
+    given = _important(MERGES.get(merge), loaded, importance)
     start = _load(base, unwrap) if isinstance(base, (str, Path)) else base
-    pot = _Pot(loaded, merge, start, Settings(**{n: v for n, v in rules.items() if n in Settings.__dataclass_fields__}))
+    told = Settings(**{n: v for n, v in rules.items() if n in Settings.__dataclass_fields__})
+    pot = _Pot(loaded, merge, start, told, given)
 
     def value(mix: Mix, _: float | None = None) -> Score:
         return Score(float(score(pot.combined(mix)))) if score else Score(0.0)
@@ -107,6 +112,23 @@ def load(ingredients: Sequence[StateDict | str | Path], *, unwrap: bool) -> tupl
     for name, other in zip(names[1:], loaded[1:], strict=True):
         _same(names[0], loaded[0], name, other)
     return names, loaded
+
+
+def _important(
+    merge: Entry[Merge], ingredients: Sequence[StateDict], given: Sequence[StateDict] | None
+) -> Sequence[StateDict]:
+    """What is known of every ingredient's weights, where the merge asks for it."""
+    if not merge.importance:
+        return [{} for _ in ingredients]
+    if given is None or len(given) != len(ingredients):
+        what = f"{merge.name} needs the {merge.importance} of each of the {len(ingredients)} ingredients"
+        raise UsageError(what, hint=f'importance=hfsoup.estimate("{merge.importance}", …)')
+    for n, (state, found) in enumerate(zip(ingredients, given, strict=True)):
+        for key in state.keys() & found.keys() if merge.elementwise else ():
+            if state[key].shape != found[key].shape:
+                what = f"expected shape {list(state[key].shape)}, found {list(found[key].shape)}"
+                raise MismatchError(what, where=f"importance {n}, tensor {key}")
+    return given
 
 
 def _load(path: str | Path, unwrap: bool) -> StateDict:
@@ -136,11 +158,16 @@ class _Pot:
     """State dicts, and all that says how they become one."""
 
     def __init__(
-        self, ingredients: Sequence[StateDict], merge: str, base: StateDict | None, settings: Settings
+        self,
+        ingredients: Sequence[StateDict],
+        merge: str,
+        base: StateDict | None,
+        settings: Settings,
+        importance: Sequence[StateDict],
     ) -> None:
         self._ingredients, self._merge, self._base, self._settings = ingredients, merge, base, settings
         self._density = settings.density or MERGES.get(merge).density
-        self._cuts = Cuts(self._task, self._density)
+        self._cuts, self._importance = Cuts(self._task, self._density), importance
 
     def combined(self, mix: Mix) -> dict[str, torch.Tensor]:
         """The merge of the members, tensor by tensor, each in its ingredients' dtype."""
@@ -155,7 +182,10 @@ class _Pot:
 
         result = {}
         for name, like in self._ingredients[0].items():
-            told_name, floats = replace(context, name=name), like.is_floating_point()
+            known = [self._importance[i].get(name) for i in mix.members]
+            important = None if any(found is None for found in known) else [_array(found) for found in known]
+            told_name = replace(context, name=name, importance=important)
+            floats = like.is_floating_point()
             found = combine(name, read, weights, self._merge, floats=floats, root=root, context=told_name)
             result[name] = torch.from_numpy(found.copy()).to(like.dtype).reshape(like.shape)
         return result

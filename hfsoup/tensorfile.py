@@ -22,7 +22,7 @@ from hfsoup.types import TensorSpec
 from hfsoup.untrusted import open_regular, parse_json, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 MAX_HEADER = 8 << 20
@@ -127,6 +127,15 @@ def write_header(path: Path, specs: Iterable[tuple[str, str, tuple[int, ...]]]) 
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + offset)
     return {name: 8 + len(text) + start for name, start in starts.items()}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, tuple[str, NDArray[Any]]]) -> None:
+    """Create a safetensors file that holds `tensors`: dtype and array as it is stored, by name, in their order."""
+    starts = write_header(path, [(name, dtype, array.shape) for name, (dtype, array) in tensors.items()])
+    with path.open("r+b") as file:
+        for name, (_, array) in tensors.items():
+            file.seek(starts[name])
+            file.write(np.ascontiguousarray(array).tobytes())
 
 
 def nbytes(dtype: str, shape: tuple[int, ...]) -> int:

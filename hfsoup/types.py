@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from hfsoup.images import Split
+    from hfsoup.importance import Importance
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 CARD = "README.md"
@@ -198,8 +199,8 @@ class Family:
     the dtype of the soup. `kept` are tensors that are the reference's own in every mix; `processed_by` is the index of
     the ingredient whose image processor is the soup's. `dropped` are tensors that the classifier does not have,
     `dtypes` the float types where ingredients differ in them, and `skipped` those left out, each with the reason.
-    `base` is there where recipe or merge need it; `alignment` is set once the ingredients were permuted: then they are
-    copies in the cache.
+    `base` is there where recipe or merge need it, `importance` once it was estimated for a merge; `alignment` is set
+    once the ingredients were permuted: then they are copies in the cache.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -215,6 +216,7 @@ class Family:
     skipped: tuple[tuple[Ingredient, str], ...] = ()
     base: Base | None = None
     alignment: Alignment | None = None
+    importance: Importance | None = None
 
     @property
     def fitted(self) -> Ingredient | None:

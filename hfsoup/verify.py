@@ -31,7 +31,7 @@ from hfsoup.lock import (
 from hfsoup.names import flat
 from hfsoup.options import Options
 from hfsoup.pull import pull, pull_all
-from hfsoup.records import ScoreRecord
+from hfsoup.records import ImportanceRecord, ScoreRecord
 from hfsoup.resolve import pin, resolve
 from hfsoup.scores import Score
 from hfsoup.sign import verify_signature
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from hfsoup.images import Images
 
 SHOWN = 12
+Advance = Callable[[int], None]
 # What a Hub adds to a repository by itself, and a signature over the rest.
 ALLOWED = {".gitattributes", NAME, "model.sig"}
 
@@ -103,6 +104,9 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
     if record.alignment:
         with watch.stage("Aligning again") as advance:
             family = _aligned_again(place, family, record, record.alignment, options, advance)
+    if record.importance:
+        with watch.stage("Estimating again", unit="images") as advance:
+            family = _weighed_again(place, family, record, record.importance, options, advance)
     mix = Mix(tuple(i.coefficient for i in record.ingredients), record.base.coefficient if record.base else 0.0)
     with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:
         with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
@@ -125,7 +129,7 @@ def _aligned_again(
     record: Lock,
     alignment: AlignmentRecord,
     options: Options,
-    advance: Callable[[int], None],
+    advance: Advance,
 ) -> Family:
     """The family in one basis, made anew, if that gives the same copies and the same fitted network."""
     from hfsoup.alignment.family import aligned
@@ -149,6 +153,24 @@ def _alignment_differences(record: AlignmentRecord, family: Family) -> Iterator[
             yield f"ingredient {ingredient.id}: aligned again it is not what was baked"
     if family.fitted and family.fitted.weights[0].sha256 != record.fitted:
         yield "the network that was fitted again is not the one that was baked"
+
+
+def _weighed_again(
+    place: str, family: Family, record: Lock, importance: ImportanceRecord, options: Options, advance: Advance
+) -> Family:
+    """The family with what its merge asks of the ingredients made anew, if that gives the same."""
+    from hfsoup.estimating import differences, weighed
+
+    images = _images_again(record.dataset, family, options, calibrate=True).calibration if record.dataset else None
+    if images is None or images.fingerprint != importance.images.fingerprint:
+        what = "the images that the merge looked at are others now"
+        raise MismatchError(what, where=place, hint="do not use it; bake it again")
+    device = World(options.device).device
+    family = weighed(
+        family, importance.kind, seed=importance.seed, images=images, device=device, fresh=True, advance=advance
+    )
+    _hold(place, differences(family, importance.files))
+    return family
 
 
 def _images_again(record: DatasetRecord, family: Family, options: Options, *, calibrate: bool) -> Images:

@@ -34,6 +34,21 @@ def given(count: int = 3) -> tuple[State, list[State]]:
     return base, members
 
 
+def told(kind: str, count: int = 3) -> list[State]:
+    """What a merge might be told of each of them, in float64: Fisher diagonals, or Gram matrices of 40 rows."""
+    found: list[State] = [{} for _ in range(count)]
+    for name, shape in SHAPES.items():
+        for n, member in enumerate(found):
+            if kind == "fisher":
+                at = torch.arange(1, shape[0] * shape[1] + 1, dtype=torch.float64)
+                member[name] = (n + 1) * torch.sin((0.9 + 0.2 * n) * at).square().reshape(shape)
+            else:
+                at = torch.arange(1, 40 * shape[1] + 1, dtype=torch.float64)
+                rows = torch.cos((1.7 + 0.3 * n) * at).reshape(40, shape[1])
+                member[name] = rows.T @ rows / 40
+    return found
+
+
 def mergekit(method: str, base: bool, count: int, **parameters: Any) -> State:
     """mergekit's merge, tensor by tensor."""
     from mergekit.merge_methods.api import merge_tensors
@@ -67,17 +82,54 @@ def fusion_bench_slerp() -> State:
     return {name: torch.as_tensor(slerp(0.5, a[name], b[name])) for name in SHAPES}
 
 
+def fusion_bench_fisher(*, as_it_is: bool) -> State:
+    """fusion-bench's weighting by Fisher diagonals, as it is or without what it adds to and divides by their sizes."""
+    _, members = given()
+    more = {} if as_it_is else {"normalize_fisher_weight": False, "minimal_fisher_weight": 0.0}
+    merged = _file("method/fisher_merging/fisher_merging.py").merging_with_fisher_weights
+    params = {name: [m[name] for m in members] for name in SHAPES}
+    return dict(merged(params, told("fisher"), torch.full((3,), 1 / 3, dtype=torch.float64), **more))
+
+
+def fusion_bench_regmean() -> State:
+    """fusion-bench's RegMean with the paper's 0.9 off the diagonal."""
+    _, members = given()
+    merged = _file("method/regmean/regmean.py").merging_with_regmean_weights
+    params = {f"{name}.weight": [m[name] for m in members] for name in SHAPES}
+    found = merged(params, told("gram"), reduce_non_diagonal_ratio=0.9)
+    return {name.removesuffix(".weight"): tensor for name, tensor in found.items()}
+
+
+class _Nothing:
+    """What fusion-bench's classes are derived from, where only its functions are wanted."""
+
+
+def _stubs() -> dict[str, ModuleType]:
+    """What the files that are read ask of the rest of fusion-bench."""
+    parts = {
+        "fusion_bench.utils.type": {"StateDictType": dict},
+        "fusion_bench.method": {"BaseAlgorithm": _Nothing},
+        "fusion_bench.mixins": {"SimpleProfilerMixin": type("_Mixin", (), {}), "auto_register_config": lambda c: c},
+        "fusion_bench.modelpool": {"BaseModelPool": _Nothing},
+        "fusion_bench.method.utils": {"get_modules_to_merge": None, "get_param_names_to_merge": None},
+    }
+    found = {name: ModuleType(name) for name in ("fusion_bench", "fusion_bench.utils", *parts)}
+    for name, values in parts.items():
+        vars(found[name]).update(values)
+    return found
+
+
 def _file(path: str) -> ModuleType:
     """One file of fusion-bench: importing all of it would need what it does not install without dependencies."""
     found = importlib.util.find_spec("fusion_bench")
     if found is None or not found.submodule_search_locations:
         raise ImportError("fusion_bench")
-    kinds = ModuleType("fusion_bench.utils.type")
-    kinds.StateDictType = dict  # type: ignore[attr-defined]
-    before = {name: sys.modules.get(name) for name in ("fusion_bench", "fusion_bench.utils", kinds.__name__)}
-    sys.modules.update({name: ModuleType(name) for name in before})
-    sys.modules[kinds.__name__] = kinds
-    spec = importlib.util.spec_from_file_location("foreign", Path(found.submodule_search_locations[0]) / path)
+    stubs = _stubs()
+    before = {name: sys.modules.get(name) for name in stubs}
+    sys.modules.update(stubs)
+    # As if it lay beside the stub of its neighbour.
+    file = Path(found.submodule_search_locations[0]) / path
+    spec = importlib.util.spec_from_file_location("fusion_bench.method.foreign", file)
     if spec is None or spec.loader is None:
         raise ImportError(path)
     module = importlib.util.module_from_spec(spec)
@@ -101,6 +153,9 @@ ORACLES: dict[str, Callable[[], State]] = {
     "mergekit model_stock": lambda: mergekit("model_stock", True, 3),
     "fusion-bench ties": fusion_bench_ties,
     "fusion-bench slerp": fusion_bench_slerp,
+    "fusion-bench fisher": lambda: fusion_bench_fisher(as_it_is=False),
+    "fusion-bench fisher, as it is": lambda: fusion_bench_fisher(as_it_is=True),
+    "fusion-bench regmean": fusion_bench_regmean,
 }
 
 

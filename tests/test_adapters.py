@@ -97,6 +97,16 @@ def test_a_soup_of_adapters_is_the_mean_of_what_peft_merges(
     assert len(changed) >= 2
 
 
+def test_a_merge_looks_at_what_adapters_make_of_their_base(pair: list[Path], data: Path) -> None:
+    """A merge that is told what images say of every ingredient gets it of the merged ones, and can be verified."""
+    told = ("--recipe", "uniform", "--dataset", data, "--output")
+    bake(*pair, *told, "mean")
+    bake(*pair, "--merge", "fisher", *told, "soup")
+    mean, soup = weights(Path("mean")), weights(Path("soup"))
+    assert not any(soup[name].allclose(tensor, atol=1e-5) for name, tensor in mean.items() if "q_proj.weight" in name)
+    assert run("verify", "soup").code == 0
+
+
 def test_an_adapter_on_the_hub_is_pinned_with_its_base(vit: Family, api: HfApi, alone: Path) -> None:
     """Mixed with a whole model; base and adapters may be pushed to afterwards, and the soup is still verified."""
     push(api, "kit/start", vit.folders[0])

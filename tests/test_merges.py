@@ -11,7 +11,7 @@ import pytest
 import torch
 from family import NAMES, Family, accuracy, copy_model, permuted, put_weights, weights
 from huggingface_hub import HfApi
-from oracles import DATA, DENSITY, ORACLES, OUTLIERS, SCALE, given
+from oracles import DATA, DENSITY, ORACLES, OUTLIERS, SCALE, SHAPES, given, told
 from shell import bake, refused, run
 from transformers import ViTForImageClassification, ViTModel
 
@@ -22,6 +22,7 @@ from hfsoup.recipes import RECIPES
 
 ALL = sorted(entry.name for entry in MERGES)
 ROOTED = sorted(entry.name for entry in MERGES if entry.needs_base)
+LOOKING = {entry.name: entry.importance for entry in MERGES if entry.importance}
 WITHOUT_DATA = {"uniform": (), "latest": ("--last", 2, "--decay", 0.5), "weighted": ("--weights", "0.5,0.3,0.2")}
 KEPT = sum(a * b for a, b in ((4, 6), (3, 5)))
 RECORDED: dict[str, dict[str, list[float]]] = json.loads(DATA.read_text())
@@ -31,12 +32,24 @@ def merged(merge: str, count: int = 3, names: tuple[str, ...] = ("large", "small
     """The merge of the small input, as hfsoup does it."""
     base, members = given(count)
     chosen = [{name: m[name] for name in names} for m in members]
+    told = {**important(merge, count), **told}
     return hfsoup.search("uniform", chosen, merge=merge, base=base, **told).state_dict()
+
+
+def important(merge: str, count: int) -> dict[str, Any]:
+    """What a merge is told of the small input, where it asks for it."""
+    return {"importance": told(LOOKING[merge], count)} if merge in LOOKING else {}
 
 
 def apart(merge: str, **told: Any) -> Any:
     """Each tensor of the small input merged by itself."""
     return {k: v for name in ("large", "small") for k, v in merged(merge, names=(name,), **told).items()}
+
+
+def leveled(fishers: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+    """Each divided by its norm over all tensors, with a little added to everything: fusion-bench's own change."""
+    norms = [torch.cat([t.ravel() for t in f.values()]).norm() for f in fishers]
+    return [{k: (t + 1e-6) / (n + 1e-6) for k, t in f.items()} for f, n in zip(fishers, norms, strict=True)]
 
 
 OURS = {
@@ -50,6 +63,9 @@ OURS = {
     # One element more than its share: that many are at or above the magnitude that it trims at.
     "fusion-bench ties": lambda: merged("ties", density=(int(DENSITY * KEPT) + 1.5) / KEPT),
     "fusion-bench slerp": lambda: merged("slerp", 2),
+    "fusion-bench fisher": lambda: merged("fisher"),
+    "fusion-bench fisher, as it is": lambda: merged("fisher", importance=leveled(told("fisher"))),
+    "fusion-bench regmean": lambda: merged("regmean"),
 }
 
 
@@ -76,6 +92,48 @@ def test_ties_trims_the_whole_ingredient_and_mergekit_each_tensor() -> None:
     assert found["small"].equal(base["small"])
     assert not found["large"].equal(base["large"])
     assert not torch.tensor(RECORDED["mergekit ties"]["small"]).allclose(base["small"].float().ravel())
+
+
+def test_fisher_takes_each_fisher_as_it_is_and_fusion_bench_levels_them() -> None:
+    """As in the paper an ingredient counts by its Fisher as it is; fusion-bench divides each by its norm by default."""
+    ours, theirs = merged("fisher"), RECORDED["fusion-bench fisher, as it is"]
+    apart = [(ours[name].ravel() - torch.tensor(theirs[name], dtype=torch.float64)).abs().max() for name in SHAPES]
+    assert min(apart) > 1e-4
+
+
+@pytest.mark.parametrize("merge", sorted(LOOKING))
+def test_the_recipe_s_weights_count_beside_what_is_told(merge: str) -> None:
+    """An ingredient of twice the weight is as two of it."""
+    members, told_of = given(2)[1], told(LOOKING[merge], 2)
+    twice = hfsoup.search("uniform", [members[0], *members], merge=merge, importance=[told_of[0], *told_of])
+    found = hfsoup.search("weighted", members, weights=(2.0, 1.0), merge=merge, importance=told_of)
+    for name, tensor in twice.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], tensor)
+
+
+def test_where_nothing_counts_fisher_is_the_mean() -> None:
+    """A weight on which no ingredient depends is averaged, and so is a tensor of which nothing is known."""
+    members, fishers = given()[1], told("fisher")
+    for fisher in fishers:
+        fisher["large"][0] = 0
+        del fisher["small"]
+    found, mean = merged("fisher", importance=fishers), merged("mean")
+    torch.testing.assert_close(found["large"][0], mean["large"][0])
+    assert found["small"].equal(mean["small"])
+    assert not found["large"][1:].allclose(mean["large"][1:])
+    assert members[0]["large"].isfinite().all()
+
+
+def test_inputs_that_are_always_zero_have_the_mean_of_their_weights() -> None:
+    """RegMean's system would be singular there; the other columns are what they are without those."""
+    members, grams = given()[1], told("gram")
+    for gram in grams:
+        gram["large"][:, 5] = gram["large"][5] = 0
+    found, mean = merged("regmean", importance=grams)["large"], merged("mean")["large"]
+    torch.testing.assert_close(found[:, 5], mean[:, 5])
+    few = [{"w": m["large"][:, :5]} for m in members]
+    without = hfsoup.search("uniform", few, merge="regmean", importance=[{"w": g["large"][:5, :5]} for g in grams])
+    torch.testing.assert_close(found[:, :5], without.state_dict()["w"])
 
 
 def dropped(state: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -130,7 +188,7 @@ def test_every_recipe_goes_with_every_merge(recipe: str, merge: str) -> None:
     def score(state: dict[str, torch.Tensor]) -> float:
         return -float((state["large"] - base["large"] - 0.1).norm())
 
-    found = hfsoup.search(recipe, members, score=score, merge=merge, base=base)
+    found = hfsoup.search(recipe, members, score=score, merge=merge, base=base, **important(merge, 4))
     assert all(tensor.isfinite().all() for tensor in found.state_dict().values())
     assert found.score == score(found.state_dict())
     assert all(a[k].equal(b[k]) for a, b in zip(before, (base, *members), strict=True) for k in a)
@@ -164,23 +222,33 @@ def other_classes(folder: Path, target: Path) -> Path:
 
 @pytest.mark.parametrize("merge", ALL)
 @pytest.mark.parametrize("recipe", sorted(WITHOUT_DATA))
-def test_pairs_without_data_are_verified(rooted: Any, alone: Path, recipe: str, merge: str) -> None:
-    """Each is baked, recorded, and baked again to the same bytes."""
+def test_pairs_without_data_are_verified(rooted: Any, alone: Path, data: Path, recipe: str, merge: str) -> None:
+    """Each is baked, recorded, and baked again to the same bytes; with images only where the merge looks at them."""
     words, base = rooted
     given_base = ("--base", base) if merge in ROOTED else ()
-    found = bake(*words, "--recipe", recipe, *WITHOUT_DATA[recipe], "--merge", merge, *given_base, "--output", "soup")
+    more = (*given_base, *(("--dataset", data) if merge in LOOKING else ()))
+    found = bake(*words, "--recipe", recipe, *WITHOUT_DATA[recipe], "--merge", merge, *more, "--output", "soup")
     assert ("base" in found) == bool(given_base)
     done = run("verify", "soup")
     assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize(
-    ("recipe", "merge"), [("greedy", "ties"), ("pruned", "dare"), ("wise-ft", "mean"), ("wise-ft", "model-stock")]
+    ("recipe", "merge"),
+    [
+        ("greedy", "ties"),
+        ("pruned", "dare"),
+        ("wise-ft", "mean"),
+        ("wise-ft", "model-stock"),
+        ("wise-ft", "fisher"),
+        ("greedy", "regmean"),
+    ],
 )
 def test_pairs_with_data_are_verified(rooted: Any, alone: Path, data: Path, recipe: str, merge: str) -> None:
     """Scores and bytes come out again, and a second bake takes every score from the journal."""
     words, base = rooted
-    told = (*words, "--recipe", recipe, "--merge", merge, "--base", base, "--dataset", data)
+    given_base = ("--base", base) if merge in ROOTED or recipe == "wise-ft" else ()
+    told = (*words, "--recipe", recipe, "--merge", merge, *given_base, "--dataset", data)
     found = bake(*told, "--output", "soup")
     done = run("verify", "soup", "--scores")
     assert done.code == 0, done.err

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from family import Family
 from shell import bake
 from test_resume import contents
@@ -18,9 +19,14 @@ from test_resume import contents
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "2", "-m", "hfsoup"]
 
 
-def test_two_processes_give_the_numbers_and_bytes_of_one(resnet: Family, data: Path, alone: Path) -> None:
+@pytest.mark.parametrize(
+    "more", [("--recipe", "pruned", "--ensemble", "--shifts"), ("--merge", "regmean")], ids=["pruned", "regmean"]
+)
+def test_two_processes_give_the_numbers_and_bytes_of_one(
+    more: tuple[str, ...], resnet: Family, data: Path, alone: Path
+) -> None:
     """`accelerate launch --num_processes 2` on a CPU runs two, and every decision, score and byte is the same."""
-    given = [*resnet.words, "--recipe", "pruned", "--dataset", str(data), "--ensemble", "--shifts"]
+    given = [*resnet.words, "--dataset", str(data), *more]
     one = bake(*given, "--output", "one")
     words = ["bake", *given, "--output", "two", "--no-resume"]
     done = subprocess.run([*LAUNCH, *words, "--json", "-"], capture_output=True, text=True, check=False)

@@ -15,6 +15,7 @@ from huggingface_hub import HfApi
 from shell import run
 
 from hfsoup.localhub import LocalHub
+from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
 
 README = Path(__file__).parents[1] / "README.md"
@@ -65,6 +66,14 @@ def test_every_promise_and_its_tests_stand_in_readme_and_exist() -> None:
             file, function = name.split("::")
             assert f"`{name}`" in readme
             assert f"def {function}(" in (tests / file).read_text()
+
+
+def test_every_recipe_and_merge_has_a_row() -> None:
+    """By its name, with the paper that its decorator names."""
+    rows = {row.split("`")[1]: row for row in README.read_text().splitlines() if row.startswith("| `")}
+    for entry in (*RECIPES, *MERGES):
+        kind, _, number = entry.paper.partition(":")
+        assert number in rows[entry.name] or kind == "doi", entry.name
 
 
 def commands() -> dict[str, Any]:

@@ -25,7 +25,7 @@ from hfsoup.candidate import Classifier
 from hfsoup.folders import kept
 from hfsoup.hashing import file_hash, stamp
 from hfsoup.models import config_of, image_processor, model_class, own_names
-from hfsoup.tensorfile import FLOATS, to_float, to_stored, write_header
+from hfsoup.tensorfile import FLOATS, to_float, to_stored, write_tensors
 from hfsoup.types import Alignment, Family, Ingredient, WeightFile
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Work:
             arrays = {name: array for name, (_, array) in other.items()}
             for group, order in orders:
                 arrays = permuted(arrays, group, order)
-            _write(folder / MADE, {name: (other[name][0], array) for name, array in arrays.items()})
+            write_tensors(folder / MADE, {name: (other[name][0], array) for name, array in arrays.items()})
 
         facts = [family.orders[i], [_hashes(family.ingredients[n]) for n in (0, i)]]
         return self._kept("aligned", facts, build, family.ingredients[i])
@@ -121,7 +121,7 @@ class Work:
                 else stored[0][name][1]
                 for name, tensor in found.items()
             }
-            _write(folder / MADE, {name: (dtypes[name], array) for name, array in arrays.items()})
+            write_tensors(folder / MADE, {name: (dtypes[name], array) for name, array in arrays.items()})
 
         facts = [[_hashes(ingredient) for ingredient in ingredients], sorted(dtypes.items())]
         return self._kept("fitted", facts, build, family.reference)
@@ -182,14 +182,6 @@ def _tensors(stored: Stored) -> dict[str, torch.Tensor]:
         name: torch.from_numpy(np.array(to_float(array, dtype), np.float32 if dtype in FLOATS else None))
         for name, (dtype, array) in stored.items()
     }
-
-
-def _write(path: Path, stored: Stored) -> None:
-    starts = write_header(path, [(name, dtype, array.shape) for name, (dtype, array) in stored.items()])
-    with path.open("r+b") as file:
-        for name, (_, array) in stored.items():
-            file.seek(starts[name])
-            file.write(np.ascontiguousarray(array).tobytes())
 
 
 def _hashes(ingredient: Ingredient) -> list[str]:

@@ -56,6 +56,8 @@ def costs(plan: Plan) -> Iterator[Row]:
 
 
 def _work(work: Work) -> Iterator[Row]:
+    if work.estimated is not None:
+        yield "estimate", Text(f"{counted(work.estimated, 'image')} shown to ingredients for the merge, no labels")
     if work.evaluations is not None:
         passes = f", at most {counted(work.images, 'image')} forwarded" if work.images is not None else ""
         yield "score", Text(f"at most {counted(work.evaluations, 'candidate')}{passes}")

@@ -34,6 +34,9 @@ class Context:
         seed: for what is drawn by lot.
         cut: for the place of an ingredient, the smallest magnitude, in float32, in its task vector's `density` share of
             largest ones, over all tensors that it has in common with the base.
+        importance: for merges that are registered with a kind of `hfsoup.importance`, what that says of the values, for
+            each ingredient of the mix in turn: of the block where the merge is elementwise, else of the whole tensor,
+            in a shape of its own. Where it says nothing the tensor is averaged, and no merge is asked.
     """
 
     name: str = ""
@@ -44,6 +47,7 @@ class Context:
     outliers: float = 0.0
     seed: int = 0
     cut: Callable[[int], float] = lambda _: 0.0
+    importance: Iterable[NDArray[Any]] | None = None
 
 
 PLAIN = Context()

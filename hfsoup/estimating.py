@@ -1,0 +1,152 @@
+"""What a merge asks of every ingredient beyond its weights, estimated on images once and kept in hfsoup's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hfsoup import __version__
+from hfsoup.alignment.states import one_thread
+from hfsoup.average import Weights
+from hfsoup.candidate import Classifier, filled
+from hfsoup.folders import kept
+from hfsoup.hashing import file_hash, stamp
+from hfsoup.importance import KINDS, Estimates, Importance, Pixels, Subject, told
+from hfsoup.journal import LIBRARIES, SILENT
+from hfsoup.models import config_of, image_processor, own_names
+from hfsoup.tensorfile import FLOATS, to_float, write_tensors
+from hfsoup.types import Family, WeightFile
+from hfsoup.untrusted import read_json
+
+if TYPE_CHECKING:
+    from hfsoup.images import Split
+
+MADE = "importance.safetensors"
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How all ingredients of a family are looked at: arguments as for `weighed`."""
+
+    family: Family
+    kind: str
+    seed: int
+    images: Split
+    device: torch.device
+    advance: Advance
+
+
+def weighed(
+    family: Family,
+    kind: str,
+    *,
+    seed: int,
+    images: Split,
+    device: torch.device,
+    fresh: bool = False,
+    advance: Advance = lambda _: None,
+) -> Family:
+    """A family with what `kind` tells of each of its ingredients.
+
+    An ingredient is looked at as it is: with its own batch-norm statistics, and its own head where that is kept out of
+    the average; its classes in the reference's order. torch works on one thread, so that sums are in one order.
+
+    Args:
+        family: the ingredients, aligned ones as the copies that they are.
+        kind: the name of a kind of importance.
+        seed: of what it draws.
+        images: what it looks at; labels are not.
+        device: where the networks run, in float32.
+        fresh: make everything again, whatever the cache holds.
+        advance: told of images, once for each ingredient.
+
+    Raises:
+        SoupError: an ingredient's weights or activations are not finite, or its model cannot run.
+    """
+    look = Look(family, kind, seed, images, device, advance)
+    files = tuple(_file(look, i, fresh=fresh) for i in range(len(family)))
+    return replace(family, importance=Importance(kind, seed, images, files))
+
+
+def differences(family: Family, recorded: Sequence[str]) -> Iterator[str]:
+    """What is estimated otherwise than recorded, by the sha256 of every ingredient's file."""
+    files = family.importance.files if family.importance else ()
+    if len(recorded) != len(files):
+        yield f"the importance of {len(files)} ingredients was estimated again, {len(recorded)} are recorded"
+        return
+    for ingredient, file, expected in zip(family.ingredients, files, recorded, strict=True):
+        if file.sha256 != expected:
+            yield f"ingredient {ingredient.id}: estimated again, its importance is not what was baked with"
+
+
+def _file(look: Look, i: int, *, fresh: bool) -> WeightFile:
+    """The file of one ingredient, in the cache under all that its content depends on."""
+    family, images, entry = look.family, look.images, KINDS.get(look.kind)
+    ingredient = family.ingredients[i]
+    config = {key: value for key, value in _config(family, i).items() if key not in SILENT}
+    facts = [
+        entry.name, entry.origin, [w.sha256 for w in ingredient.weights], family.orders[i], config, look.seed,
+        images.fingerprint, images.pixels.name, [(s.name, s.name in family.kept) for s in family.tensors],
+        str(look.device), __version__, *(version(name) for name in LIBRARIES),
+    ]  # fmt: skip
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+    def build(folder: Path) -> None:
+        found = _estimated(look, i)
+        shared = [spec.name for spec in family.tensors if spec.name in found and spec.name not in family.kept]
+        write_tensors(folder / MADE, {name: ("F32", found[name]) for name in shared})
+
+    path = kept("importance", key, build, fresh=fresh) / MADE
+    before = stamp(path)
+    return WeightFile(MADE, path, path.stat().st_size, file_hash(path), before)
+
+
+def _estimated(look: Look, i: int) -> Estimates:
+    """What the kind tells of one ingredient, by the file's names of its tensors."""
+    family, where = look.family, str(look.family.ingredients[i])
+    tensors = _tensors(family, i)
+    model = filled(config_of(_config(family, i)), dict(tensors), torch.float32, where).to(look.device).eval()
+    classify = Classifier(model, image_processor(family.processing.processor_folder), torch.float32, where)
+
+    def forward(pixels: Pixels) -> torch.Tensor:
+        logits: torch.Tensor = classify(torch.from_numpy(np.array(pixels)).to(look.device)).logits
+        look.advance(len(pixels))
+        return logits
+
+    subject = Subject(model, own_names(model, tensors), forward)
+    with one_thread():
+        return told(look.kind, subject, np.load(look.images.pixels, mmap_mode="r"), look.seed, where=where)
+
+
+def _tensors(family: Family, i: int) -> dict[str, torch.Tensor]:
+    """The family's tensors of one ingredient in float32, its classes in the order of the first one's."""
+    weights, order = Weights(family.ingredients[i]), family.orders[i]
+    found: dict[str, torch.Tensor] = {}
+    try:
+        for spec in family.tensors:
+            dtype, array = weights.stored(spec.name)
+            if order is not None and spec.name in family.heads:
+                array = array.take(order, axis=family.heads[spec.name])
+            kind = np.float32 if dtype in FLOATS else None
+            found[spec.name] = torch.from_numpy(np.array(to_float(array, dtype), kind))
+        weights.unchanged()
+    finally:
+        weights.close()
+    return found
+
+
+def _config(family: Family, i: int) -> dict[str, Any]:
+    """An ingredient's own config where heads differ, else the family's."""
+    ingredient = family.ingredients[i]
+    if not family.kept:
+        return family.config
+    return read_json(ingredient.folder / "config.json", where=f"{ingredient}, config.json")

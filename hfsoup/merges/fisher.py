@@ -1,0 +1,28 @@
+"""Each weight as the ingredients that depend on it have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.merges import Array, Context, merge
+
+
+@merge(
+    "fisher",
+    paper="arXiv:2111.09832",
+    summary="the mean of each weight by how much every ingredient depends on it, estimated on training images",
+    needs_data=False,
+    importance="fisher",
+)
+def fisher(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
+    """Σ wᵢFᵢθᵢ / Σ wᵢFᵢ, where Fᵢ is the diagonal of ingredient i's Fisher information; Σ wᵢθᵢ where all F are 0."""
+    top = bottom = mean = np.zeros(())
+    for tensor, weight, importance in zip(tensors, weights, context.importance or (), strict=True):
+        share = np.multiply(importance, weight, dtype=np.float64)
+        top, bottom, mean = top + share * tensor, bottom + share, mean + np.multiply(tensor, weight, dtype=np.float64)
+    merged: Array = np.divide(top, bottom, out=mean, where=bottom > 0)
+    return merged
