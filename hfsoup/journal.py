@@ -75,7 +75,7 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
     Args:
         family: its ingredients, known by the hashes of their files, the order of their classes, the config, the tensors
             with their dtypes, and the reference where every mix keeps tensors of it.
-        mix: the coefficients, and the base's share; the base is known by its hashes too.
+        mix: the coefficients, also of single tensors, and the base's share; the base is known by its hashes too.
         depends: everything else that it depends on, as JSON values.
     """
     members = [
@@ -87,6 +87,9 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
     base = root and [mix.base, [w.sha256 for w in root.ingredient.weights], root.names, root.order]
     if family.fitted and len(mix.members) > 1:
         depends = {**depends, "fitted": [w.sha256 for w in family.fitted.weights]}
+    if mix.tensors:
+        own = [[name, [coefficients[i] for i in mix.members]] for name, coefficients in mix.tensors]
+        depends = {**depends, "tensors": own}
     config = {k: v for k, v in family.config.items() if k not in SILENT}
     versions = {name: version(name) for name in LIBRARIES}
     text = json.dumps(

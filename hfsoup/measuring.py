@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hfsoup.evaluation import Scorer
     from hfsoup.images import Images, Split
     from hfsoup.journal import Journal
+    from hfsoup.learning import Learner
 
 
 def measured(
@@ -50,8 +51,9 @@ def measured(
         journal = Journal(journal_path(), read=options.resume, notify=watch.note)
         scorer = _scorer(averager, options, world, journal, images, stage)
         course = _course(stage, scorer, family, options, images)
+        learner = _learner(averager, options, world, journal, images, course, clock)
         search, mix = searched(
-            family, options, watch, course, lambda members: scorer.ensemble(members, images.selection).score
+            family, options, watch, course, lambda members: scorer.ensemble(members, images.selection).score, learner
         )
         course.end()
         best = search.ranked[0]
@@ -74,14 +76,16 @@ def measured(
         modes = scorer.scores(mix, images.selection)
         evidence = witnessed(given, shipped, alone, selection.bn, images.test, search.began)
         evidence = pictured(evidence, scorer, search, mix, images, options)
-        forwarded = counted(scorer.images_forwarded, "image") if scorer.images_forwarded else "no image"
+        total = scorer.images_forwarded + (learner.images_forwarded if learner else 0)
+        forwarded = counted(total, "image") if total else "no image"
         stage.done(f"Scored {counted(course.scored, 'candidate')} and the test split: {forwarded} forwarded")
     if world.main:
-        keep(journal, family.config, options, images=scorer.images_forwarded, seconds=clock.seconds["evaluate"])
+        scoring = clock.seconds["evaluate"] - clock.seconds.get("learn", 0.0)
+        keep(journal, family.config, options, images=scorer.images_forwarded, seconds=scoring)
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     return Soup(
         family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
-        scorer.images_forwarded + (given.images_forwarded if adapter else 0), scorer.images_spared,
+        total + (given.images_forwarded if adapter else 0), scorer.images_spared,
         (*images.notes, *(note for shift in shifted for note in shift.notes)),
         modes, statistics, clock.seconds, adapter=adapter, evidence=evidence, attempts=tuple(search.attempts),
         ensemble=ensemble, shifts=shifted,
@@ -106,6 +110,20 @@ def _scorer(
         keep=[images.selection] if RECIPES.get(options.chosen_recipe).logits else [],
         advance=stage,
     )
+
+
+def _learner(
+    averager: Averager, options: Options, world: World, journal: Journal, images: Images, course: Course, clock: Clock
+) -> Learner | None:
+    """What learns coefficients, where there are images to learn from."""
+    if images.learning is None:
+        return None
+    from hfsoup.learning import Learner
+
+    return Learner(
+        averager, world, journal, images.learning, epochs=RECIPES.get(options.chosen_recipe).learns,
+        batch_size=options.batch_size, seed=options.seed, clock=clock, advance=course.beside,
+    )  # fmt: skip
 
 
 def _as_shipped(
@@ -138,10 +156,11 @@ def truncated(averager: Averager, mix: Mix, options: Options, watch: Watch) -> T
 def _course(stage: Stage, scorer: Scorer, family: Family, options: Options, images: Images) -> Course:
     recipe = RECIPES.get(options.chosen_recipe)
     most = recipe.evaluations(len(family), options.rules()) if recipe.evaluations else None
+    learning = recipe.learns * len(images.learning or ())
     return Course(
         stage, lambda mix, least: scorer.score(mix, images.selection, least), size=len(family), most=most,
         images=len(images.selection), modes=2 if images.calibration and options.bn == "auto" else 1,
-        after=count(options, len(images.test), len(family)),
+        after=learning + count(options, len(images.test), len(family)),
     )  # fmt: skip
 
 
@@ -155,10 +174,12 @@ def prepared(family: Family, options: Options, watch: Watch) -> Images:
     calibrate = IMAGES if options.align != "none" or _settles(family, options) else 0
     with watch.stage("Preparing images", unit="images") as stage:
         images = load_images(
-            options.request(), processor, family.labels, calibrate=calibrate, advance=stage, expect=stage.expect
-        )
+            options.request(), processor, family.labels, calibrate=calibrate, advance=stage, expect=stage.expect,
+            learn=RECIPES.get(options.chosen_recipe).learns > 0,
+        )  # fmt: skip
         selecting, testing = len(images.selection), len(images.test)
-        stage.done(f"Prepared {counted(selecting, 'image')} that select and {testing:,} that report")
+        teaching = f"{len(images.learning):,} to learn from, " if images.learning else ""
+        stage.done(f"Prepared {teaching}{counted(selecting, 'image')} that select and {testing:,} that report")
         return images
 
 
@@ -194,10 +215,11 @@ def searched(
     watch: Watch,
     score: Callable[[Mix, float | None], Score] | None,
     ensemble: Callable[[tuple[int, ...]], Score] | None = None,
+    learn: Callable[[tuple[int, ...], bool], Mix] | None = None,
 ) -> tuple[Search, Mix]:
     """The recipe's walk over a family, and the mix where it ends."""
     names = tuple(map(str, family.ingredients))
-    search = Search(names, score, options.rules(), lambda decision: watch.decision(names, decision), ensemble)
+    search = Search(names, score, options.rules(), lambda decision: watch.decision(names, decision), ensemble, learn)
     mix = RECIPES.get(options.chosen_recipe).function(search)
     for i in search.left_out:
         watch.note(f"{names[i]} is below --min-score {options.min_score}; left out")

@@ -32,8 +32,8 @@ class Entry(Generic[F]):
     that a merge keeps unless it is told otherwise, and `origin` is the package that the function comes from, with its
     version where it is a plug-in.
     `choices` is the number of finished soups that a recipe takes the best of, which intervals have to allow for;
-    `logits` says that it reads the ingredients' logits, `package` what it needs that is not installed with hfsoup, and
-    `warning` is a sentence for cards.
+    `logits` says that it reads the ingredients' logits, `learns` how often it goes over half of the selection split to
+    learn from it, `package` what it needs that is not installed with hfsoup, and `warning` is a sentence for cards.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Entry(Generic[F]):
     logits: bool = False
     package: str = ""
     warning: str = ""
+    learns: int = 0
 
     def require(self) -> None:
         """Fail if the package that it needs is not there."""
@@ -86,6 +87,7 @@ class Registry(Generic[F]):
         logits: bool = False,
         package: str = "",
         warning: str = "",
+        learns: int = 0,
     ) -> Callable[[F], F]:
         """Decorate a function to be known as `name`.
 
@@ -113,6 +115,7 @@ class Registry(Generic[F]):
                 logits,
                 package,
                 warning,
+                learns,
             )
             return function
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shell import bake, refused, run
 
-from hfsoup.images import halves, limited
+from hfsoup.halving import halves, limited
 from hfsoup.localhub import LocalHub
 
 
