@@ -15,7 +15,10 @@ import psutil
 import pytest
 import torch
 from family import Family, logits, permuted, weights
+from peft import PeftModel
 from shell import bake, refused, run
+from test_adapters import KINDS, adapt, own
+from transformers import AutoModelForImageClassification
 
 import hfsoup
 from hfsoup.alignment.states import one_thread
@@ -131,7 +134,11 @@ def test_any_number_of_threads_learns_the_same(resnet: Family, data: Path, alone
         given = map(str, words(resnet, data, "--no-resume", "--output", n, "--json", "-"))
         environment = {**os.environ, "OMP_NUM_THREADS": n}
         done = subprocess.run(
-            [sys.executable, "-m", "hfsoup", "bake", *given], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-m", "hfsoup", "bake", *given],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         hashes.append(json.loads(done.stdout)["soup"]["sha256"])
     assert hashes[0] == hashes[1]
@@ -194,3 +201,18 @@ def test_rounded_coefficients_sum_to_one() -> None:
     """To the last bit of the sum, and what is next to nothing is nothing."""
     row = rounded([1 / 3, 1 / 3 - 1e-8, 1 / 3 - 1e-8, 2e-8])
     assert (sum(row), row[-1]) == (1.0, 0.0)
+
+
+def test_an_adapter_holds_the_weights_of_each_layer(vit: Family, data: Path, alone: Path) -> None:
+    """Of a rank that loses nothing, the soup as an adapter is the whole soup; both are verified."""
+    adapters = [adapt(vit.folders[0], Path(f"lora-{n}"), n, **KINDS["linear"][1]) for n in range(2)]
+    given = (*adapters, "--dataset", data, *LEARNED, "--per-tensor")
+    bake(*given, "--output", "whole")
+    bake(*given, "--as-adapter", 8, "--output", "small")
+    start, whole = AutoModelForImageClassification.from_pretrained(vit.folders[0]), own(Path("whole"))
+    found = PeftModel.from_pretrained(start, "small").merge_and_unload().state_dict()
+    assert sum(not torch.equal(found[name], tensor) for name, tensor in own(vit.folders[0]).items()) >= 4
+    for name, tensor in whole.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6)
+    for folder in ("whole", "small"):
+        assert run("verify", folder).code == 0
