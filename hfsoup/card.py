@@ -97,6 +97,7 @@ def _values(soup: Soup) -> dict[str, Any]:
     """What the template is filled with; every text from outside is escaped here."""
     recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
     names = [_name(i) for i in soup.family.ingredients]
+    rows = zip(range(len(names)), names, soup.family.ingredients, soup.mix.coefficients, soup.scores, strict=True)
     images = soup.images
     return {
         "recipe": recipe,
@@ -111,9 +112,7 @@ def _values(soup: Soup) -> dict[str, Any]:
                 "weight": weight(w, soup.mix.span(k)) if w else "left out",
                 "score": number(soup, s),
             }
-            for k, (n, i, w, s) in enumerate(
-                zip(names, soup.family.ingredients, soup.mix.coefficients, soup.scores, strict=True)
-            )
+            for k, n, i, w, s in rows
         ],
         "scored": any(score is not None for score in soup.scores),
         "best": names[soup.best] if soup.best is not None else "",
