@@ -158,7 +158,7 @@ class Averager:
         It may reach beyond `spec` into the tensors that follow it in `specs`, where those are stored in the same type.
         """
         with ThreadPoolExecutor(processors()) as pool, self._one_thread():
-            for _ in pool.map(lambda job: self.form(mix, emit, job), self.jobs(specs)):
+            for _ in pool.map(lambda job: self.form(mix, emit, job), self.jobs(specs, mix)):
                 pass
         self.unchanged(self._sources(mix).members)
 
@@ -175,19 +175,20 @@ class Averager:
         if self._base:
             self._base.unchanged()
 
-    def jobs(self, specs: Sequence[TensorSpec] | None = None) -> Iterator[Job]:
-        """The blocks that `specs`, or all tensors, are formed in."""
-        for run in self._runs(specs or self.family.tensors):
+    def jobs(self, specs: Sequence[TensorSpec] | None = None, mix: Mix | None = None) -> Iterator[Job]:
+        """The blocks that `specs`, or all tensors, are formed in: those of `mix`, or of mixes without own `tensors`."""
+        for run in self._runs(specs or self.family.tensors, mix):
             size, plain = sum(prod(spec.shape) for spec in run), self._plain(run[0])
             step = BLOCK if plain else max(size, 1)
             for begin in range(0, size, step) or (0,):
                 yield Job(run, begin, min(step, size - begin), plain)
 
-    def _runs(self, specs: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, ...]]:
-        """Tensors that are formed together: neighbours in every file where they are plain, else one alone."""
+    def _runs(self, specs: Sequence[TensorSpec], mix: Mix | None) -> Iterator[tuple[TensorSpec, ...]]:
+        """Tensors that are formed together: neighbours in every file where they are plain and alike, else one alone."""
         run: list[TensorSpec] = []
         for spec in specs:
-            if run and not (self._plain(spec) and self._plain(run[-1]) and self._joined(run[-1], spec)):
+            alike = not run or mix is None or mix.at(spec.name) == mix.at(run[-1].name)
+            if run and not (alike and self._plain(spec) and self._plain(run[-1]) and self._joined(run[-1], spec)):
                 yield tuple(run)
                 run = []
             run.append(spec)
@@ -210,7 +211,7 @@ class Averager:
 
     def form(self, mix: Mix, emit: Emit, job: Job) -> None:
         """Form one block from the files of all members."""
-        mix = self._sources(mix)
+        mix = self._sources(mix).at(job.first.name)
         weights = [mix.coefficients[i] for i in mix.members]
 
         def read(name: str) -> Iterator[NDArray[Any]]:

@@ -63,8 +63,10 @@ class SoupCallback(TrainerCallback):
         self._options = Options.of({**options, "recipe": recipe, "output": None if output is None else str(output)})
         self._trainer, self._steps = trainer, set[int]()
         if self._options.dataset:
-            hint = f"hfsoup bake OUTPUT_DIR/checkpoint-* --recipe {recipe} --dataset …, after training"
-            raise UsageError("the callback scores on the Trainer's evaluation set alone", hint=hint)
+            raise UsageError("the callback scores on the Trainer's evaluation set alone", hint=_afterwards(recipe))
+        if RECIPES.get(recipe).learns:
+            what = f"the recipe {recipe} learns from images, and the Trainer's evaluation set only scores"
+            raise UsageError(what, hint=_afterwards(recipe))
         needs_images(self._options)
         if trainer is not None:
             _can_score(trainer)
@@ -106,6 +108,10 @@ class SoupCallback(TrainerCallback):
 
     def _target(self, args: TrainingArguments) -> Path:
         return Path(self._options.output or Path(str(args.output_dir), "soup"))
+
+
+def _afterwards(recipe: str) -> str:
+    return f"hfsoup bake OUTPUT_DIR/checkpoint-* --recipe {recipe} --dataset …, after training"
 
 
 def _folder(args: TrainingArguments, step: int) -> str:

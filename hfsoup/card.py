@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
 from hfsoup.again import command, config, folder, page
-from hfsoup.cardtext import attempts, markdown, number, shifts, sides
+from hfsoup.cardtext import attempts, markdown, number, shifts, sides, weight
 from hfsoup.figures import pictures
 from hfsoup.importance import KINDS
 from hfsoup.licences import agreed, license_of, with_bases
@@ -99,6 +99,7 @@ def _values(soup: Soup) -> dict[str, Any]:
     """What the template is filled with; every text from outside is escaped here."""
     recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
     names = [_name(i) for i in soup.family.ingredients]
+    rows = zip(range(len(names)), names, soup.family.ingredients, soup.mix.coefficients, soup.scores, strict=True)
     images = soup.images
     return {
         "recipe": recipe,
@@ -110,10 +111,10 @@ def _values(soup: Soup) -> dict[str, Any]:
                 "link": page(i.source),
                 "revision": (i.source.revision or "")[:12],
                 "base": _base(i),
-                "weight": w,
+                "weight": weight(w, soup.mix.span(k)) if w else "left out",
                 "score": number(soup, s),
             }
-            for n, i, w, s in zip(names, soup.family.ingredients, soup.mix.coefficients, soup.scores, strict=True)
+            for k, n, i, w, s in rows
         ],
         "scored": any(score is not None for score in soup.scores),
         "best": names[soup.best] if soup.best is not None else "",
@@ -132,6 +133,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "pictures": pictures(soup),
         "adapter": _adapter(soup),
         "splits": _splits(soup),
+        "learned": recipe.learns if images and images.learning else 0,
         "dataset": markdown(_dataset(soup)) if images else "",
         "selection": number(soup, soup.selection),
         "norms": _norms(soup),
@@ -176,8 +178,8 @@ def _adapter(soup: Soup) -> dict[str, Any] | None:
 def _splits(soup: Soup) -> dict[str, dict[str, str]]:
     if soup.images is None:
         return {}
-    both = {"selection": soup.images.selection, "test": soup.images.test}
-    return {part: {"name": markdown(split.name), "rule": markdown(split.rule)} for part, split in both.items()}
+    every = {"selection": soup.images.selection, "test": soup.images.test, "learning": soup.images.learning}
+    return {part: {"name": markdown(s.name), "rule": markdown(s.rule)} for part, s in every.items() if s}
 
 
 def _about(soup: Soup, names: list[str]) -> Iterator[str]:
@@ -192,6 +194,8 @@ def _about(soup: Soup, names: list[str]) -> Iterator[str]:
             f"The ingredients' classes differ. The head is that of {names[0]} in every mix, and in the score of every"
             " ingredient alone; only the other tensors were averaged."
         )
+    if soup.images and soup.images.learning:
+        yield from _learned(soup)
     if soup.options.processor_from:
         yield f"Image processor: that of {names[family.processed_by]}, for every score and for this model."
     if family.base:
@@ -202,6 +206,17 @@ def _about(soup: Soup, names: list[str]) -> Iterator[str]:
         yield f"The ingredients' weights are stored in {' and '.join(FLOAT_NAMES[dtype] for dtype in family.dtypes)}."
     if family.skipped:
         yield f"Given, but unlike the others and left out: {', '.join(_name(i) for i, _ in family.skipped)}."
+
+
+def _learned(soup: Soup) -> Iterator[str]:
+    """What the weights are that were learned, and what for."""
+    if soup.mix.tensors:
+        yield (
+            f"{len(soup.mix.tensors)} tensors have weights of their own, which `soup.json` holds. The table gives their"
+            " mean by size, the least and the largest; everything else, batch-norm statistics included, has the mean."
+        )
+    if soup.options.merge != "mean":
+        yield f"The weights were learned for the mean, and are here those of the merge {soup.options.merge}."
 
 
 def _rooted(soup: Soup, base: Base) -> Iterator[str]:

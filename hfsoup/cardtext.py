@@ -41,6 +41,11 @@ def number(soup: Soup, score: Any) -> str:
     return f"at most {text}" if score.at_most else text
 
 
+def weight(mean: float, span: tuple[float, float] | None) -> str:
+    """An ingredient's weight, with the least and the largest of its tensors where these have their own."""
+    return f"{mean:.4g}" if span is None else f"{mean:.4g} ({span[0]:.4g} to {span[1]:.4g})"
+
+
 def interval(bounds: tuple[float, float] | None, form: str = "{:.2f}") -> str:
     """Bounds in per cent, or that there are none."""
     return "not measured" if bounds is None else " to ".join(form.format(100 * b) for b in bounds)

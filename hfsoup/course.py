@@ -19,7 +19,7 @@ class Course:
         most: the most mixes that the recipe asks for; None where it does not tell.
         images: how many images one pass over the selection split forwards.
         modes: how many passes a mix of several ingredients takes.
-        after: images that follow the search.
+        after: images that follow the search, or that are looked at between mixes.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Course:
     ) -> None:  # fmt: skip
         self._stage, self._score, self._size, self._most = stage, score, size, most
         self._images, self._modes = images, modes
-        self.scored = 0
+        self.scored = self._beside = 0
         self.best: Score | None = None
         if most is not None:
             stage.expect(self._passed(most) + after)
@@ -43,6 +43,11 @@ class Course:
         self._stage.reach(self._passed(self.scored), f"best {self.best.value:.4f}{left}" if self.best else "")
         return found
 
+    def beside(self, images: int) -> None:
+        """So many images were looked at that are of no mix."""
+        self._beside += images
+        self._stage(images)
+
     def end(self) -> None:
         """The search is over; what follows is scored on other images."""
         if self._most is not None:
@@ -51,4 +56,4 @@ class Course:
     def _passed(self, mixes: int) -> int:
         """Images of so many mixes: single ingredients come first and take one pass each."""
         single = min(mixes, self._size)
-        return self._images * (single + self._modes * (mixes - single))
+        return self._images * (single + self._modes * (mixes - single)) + self._beside

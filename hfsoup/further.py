@@ -63,7 +63,7 @@ def _others(options: Options, family: Family, images: Images) -> Iterator[tuple[
     from hfsoup.models import image_processor
     from hfsoup.shifts import load_other
 
-    if images.seen is None:
+    if not images.seen:
         raise SoupError("the images that select are not known")
     for name, dataset in options.others().items():
         request = replace(options.request(), dataset=dataset, config=None, split=None, test_split=None)

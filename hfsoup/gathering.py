@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,14 @@ from hfsoup.human import counted, size
 from hfsoup.licences import check_licences
 from hfsoup.merges import MERGES
 from hfsoup.options import Options
+from hfsoup.outline import outlined
 from hfsoup.preflight import concerns
 from hfsoup.pull import pull, with_bases
 from hfsoup.recipes import RECIPES, Recipe
 from hfsoup.registry import Entry
 from hfsoup.resolve import resolve
-from hfsoup.room import afford, held, missing, needs
+from hfsoup.room import afford, held, hold, missing, needs
+from hfsoup.tensorfile import FLOATS
 from hfsoup.types import Family, Ingredient, Source
 from hfsoup.watch import Watch
 
@@ -60,6 +63,8 @@ def gather(
             sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
             stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
         afford(needs(sources, options))
+        if members := learners(options, len(sources)):
+            hold(members, outlined(sources[0].base or sources[0]).elements)
         if ahead:
             ahead.begin(sources[0], options, missing(sources))
         ingredients = _pulled(sources, watch, ahead)
@@ -76,6 +81,8 @@ def gather(
             from hfsoup.truncation import may_be_adapter
 
             may_be_adapter(family, options.bn if options.dataset else "average")
+        if members := learners(options, len(family)):
+            hold(members, sum(prod(spec.shape) for spec in family.tensors if spec.dtype in FLOATS))
         stage.done(f"Checked: one {family.config.get('model_type')} with {counted(len(family.labels), 'class', 'es')}")
     if whose := needs_base(options):
         with clock("pull"), watch.stage("Pulling the base") as stage:
@@ -90,6 +97,11 @@ def gather(
                 watch.note(concern)
             stage.done("Compared the weights")
     return family
+
+
+def learners(options: Options, ingredients: int) -> int:
+    """How many ingredients a recipe holds at once to learn from; 0 of one that does not learn."""
+    return min(ingredients, options.max_ingredients or ingredients) if RECIPES.get(options.chosen_recipe).learns else 0
 
 
 def _pulled(sources: tuple[Source, ...], watch: Watch, ahead: Ahead | None) -> tuple[Ingredient, ...]:

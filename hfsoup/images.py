@@ -15,6 +15,7 @@ from hfsoup.classes import check_classes, check_folders, class_numbers, rows_tex
 from hfsoup.corruptions import Corruption
 from hfsoup.datasource import Source, opened
 from hfsoup.errors import SoupError, UsageError
+from hfsoup.halving import halves, limited
 from hfsoup.inputs import backend
 from hfsoup.likeness import alike
 from hfsoup.names import flat
@@ -53,8 +54,8 @@ class Images:
     """The split that selects, the split that reports, and where both come from.
 
     `revision` is a commit on the Hub; `backend` is the library that resized the images, with its version, and
-    `calibration` are images to estimate batch norms on, where they were asked for; `seen` are the images that select,
-    as they were prepared.
+    `calibration` are images to estimate batch norms on, where they were asked for; `learning` is the half of the split
+    that selects from which coefficients are learned, where they are; `seen` are both halves, as they were prepared.
     """
 
     dataset: str
@@ -66,7 +67,8 @@ class Images:
     notes: tuple[str, ...]
     backend: str
     calibration: Split | None = None
-    seen: Prepared | None = field(default=None, repr=False)
+    learning: Split | None = None
+    seen: tuple[Prepared, ...] = field(default=(), repr=False)
 
 
 def load_images(
@@ -75,6 +77,7 @@ def load_images(
     classes: Sequence[str],
     *,
     calibrate: int = 0,
+    learn: bool = False,
     advance: Advance = lambda _: None,
     expect: Advance = lambda _: None,
 ) -> Images:
@@ -85,6 +88,7 @@ def load_images(
         processor: the ingredients' image processor.
         classes: the model's class names in the order of its head.
         calibrate: prepare at most this many images to estimate batch norms on, too.
+        learn: halve the split that selects once more, into images to learn from and images to score on.
         advance: told of images as they are ready.
         expect: told how many there will be, once that is known.
 
@@ -100,27 +104,27 @@ def load_images(
         settles = _calibration_name(list(source.parts), request, name, note) if calibrate else None
         tables = source.load([n for n in source.parts if n in (name, test_name, settles)])
         parts = {n: Part(source, n, tables[n], request, classes, note) for n in tables}
-        cuts = cuts_of(parts, name, test_name)
+        selecting, testing = cuts_of(parts, name, test_name)
         if test_name is None:
             note(f"only the split {name!r} was there: a stratified half of it selects, the other half reports")
-        limit = request.limit
-        counts = [len(rows) if limit is None else min(len(rows), limit) for *_, rows in cuts]
+        cuts = [(*selecting, request.limit), (*testing, request.limit)]
+        if learn:
+            cuts = [*in_two(*cuts.pop(0), note=note), *cuts]
         if settles is not None:
-            counts.append(min(len(cuts[0][2] if settles == name else parts[settles].labels), calibrate))
-        expect(sum(counts))
-        (selection, seen), (test, held) = (
-            part.prepare(processor, title, rows, limit, advance) for part, title, rows in cuts
-        )
-        apart(seen, held, where=request.dataset, note=note)
-        calibration = None
-        if settles is not None:
-            rows = cuts[0][2] if settles == name else np.arange(len(parts[settles].labels))
-            calibration, _ = parts[settles].prepare(processor, settles, rows, calibrate, advance)
+            rows = selecting[2] if settles == name else np.arange(len(parts[settles].labels))
+            cuts.append((parts[settles], settles, rows, calibrate))
+        expect(sum(len(rows) if most is None else min(len(rows), most) for *_, rows, most in cuts))
+        done = [part.prepare(processor, title, rows, most, advance) for part, title, rows, most in cuts]
+        calibration = done.pop()[0] if settles is not None else None
+        *learning, (selection, seen), (test, held) = done
+        every = (seen, *(prepared for _, prepared in learning))
+        for prepared in every:
+            apart(prepared, held, where=request.dataset, note=note)
         source.files.unchanged()
     halved = test_name is None
     return Images(
         request.dataset, request.config, source.revision, selection, test, halved, tuple(notes), backend(processor),
-        calibration, seen,
+        calibration, learning[0][0] if learning else None, every,
     )  # fmt: skip
 
 
@@ -134,18 +138,6 @@ def fingerprint(content: str, rows: NDArray[np.int64], labels: NDArray[np.int64]
     return hashlib.sha256(content.encode() + rows.tobytes() + labels.tobytes()).hexdigest()
 
 
-def halves(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Two halves with the same share of every class: class by class, in a fixed shuffled order, in turn."""
-    order = np.concatenate(_by_class(labels))
-    return np.sort(order[0::2]), np.sort(order[1::2])
-
-
-def limited(labels: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """At most `limit` rows, every class in about its share, always the same ones."""
-    seats = [((n + 0.5) / len(rows), row) for rows in _by_class(labels) for n, row in enumerate(rows.tolist())]
-    return np.sort(np.array([row for _, row in sorted(seats)[:limit]], np.int64))
-
-
 def cuts_of(parts: Mapping[str, Part], name: str, test_name: str | None) -> list[tuple[Part, str, NDArray[np.int64]]]:
     """The split that selects and the one that reports, or two halves of the first: part, title and rows of each."""
     if test_name is None:
@@ -154,11 +146,17 @@ def cuts_of(parts: Mapping[str, Part], name: str, test_name: str | None) -> list
     return [(part, part.name, np.arange(len(part.labels))) for part in (parts[name], parts[test_name])]
 
 
-def _by_class(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The rows of each class, in an order that is shuffled by a hash of the row and so the same everywhere."""
-    keys = np.array([int.from_bytes(hashlib.sha256(b"%d" % row).digest()[:8], "big") for row in range(len(labels))])
-    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    return [rows[np.argsort(keys[rows], kind="stable")] for rows in groups]
+def in_two(
+    part: Part, title: str, rows: NDArray[np.int64], limit: int | None, *, note: Note
+) -> list[tuple[Part, str, NDArray[np.int64], int | None]]:
+    """Two stratified halves of a cut, the first to learn from and the second to score on, which share its limit."""
+    first, second = halves(part.labels[rows])
+    note(f"a stratified half of {title!r} teaches the coefficients, labels included; the other half scores and ranks")
+    mosts = (None, None) if limit is None else (limit - limit // 2, limit // 2)
+    return [
+        (part, f"{title}[learning half]", rows[first], mosts[0]),
+        (part, f"{title}[scoring half]", rows[second], mosts[1]),
+    ]
 
 
 def split_names(splits: Sequence[str], request: Request) -> tuple[str, str | None]:

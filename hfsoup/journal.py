@@ -76,7 +76,7 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
         family: its ingredients, known by the hashes of their files, the order of their classes, the config, the tensors
             with their dtypes, and the reference where every mix keeps tensors of it; what was estimated of them, by the
             hashes of its files.
-        mix: the coefficients, and the base's share; the base is known by its hashes too.
+        mix: the coefficients, also of single tensors, and the base's share; the base is known by its hashes too.
         depends: everything else that it depends on, as JSON values.
     """
     members = [
@@ -90,6 +90,9 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
         depends = {**depends, "fitted": [w.sha256 for w in family.fitted.weights]}
     if family.importance and len(mix.members) > 1:
         depends = {**depends, "importance": [family.importance.files[i].sha256 for i in mix.members]}
+    if mix.tensors:
+        own = [[name, [coefficients[i] for i in mix.members]] for name, coefficients in mix.tensors]
+        depends = {**depends, "tensors": own}
     config = {k: v for k, v in family.config.items() if k not in SILENT}
     versions = {name: version(name) for name in LIBRARIES}
     text = json.dumps(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from hfsoup import __version__
 from hfsoup.again import config
@@ -33,6 +33,7 @@ from hfsoup.records import (
     test_record,
 )
 from hfsoup.registry import OWN
+from hfsoup.types import Mix
 
 if TYPE_CHECKING:
     from hfsoup.options import Options
@@ -88,7 +89,10 @@ class IngredientRecord(PinnedRecord):
 
 
 class DatasetRecord(Strict):
-    """The dataset that selected and reported; `backend` is the library that resized its images, with its version."""
+    """The dataset that selected and reported; `backend` is the library that resized its images, with its version.
+
+    Coefficients were learned from the labelled images of `learning`, where they were; those are not among `selection`.
+    """
 
     id: Text
     config: Text | None
@@ -97,6 +101,7 @@ class DatasetRecord(Strict):
     selection: SplitRecord
     test: SplitRecord
     backend: Text | None = None
+    learning: SplitRecord | None = None
 
 
 class DecisionRecord(Strict):
@@ -151,7 +156,11 @@ class AlignmentRecord(Strict):
 
 
 class Lock(Strict):
-    """The record of a soup. `files` are all others in its folder, with their sha256; `config` bakes it again."""
+    """The record of a soup. `files` are all others in its folder, with their sha256; `config` bakes it again.
+
+    `tensors` are those with coefficients of their own, in the order of the ingredients, whose `coefficient` is then of
+    all others.
+    """
 
     hfsoup: Text
     recipe: Text
@@ -174,6 +183,19 @@ class Lock(Strict):
     ensemble: TestRecord | None = None
     shifts: list[ShiftRecord] = Field(default_factory=list)
     attempts: list[AttemptRecord] = Field(default_factory=list)
+    tensors: dict[Text, list[float]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Lock:
+        if any(len(coefficients) != len(self.ingredients) for coefficients in self.tensors.values()):
+            raise ValueError("expected a coefficient of each tensor for every ingredient")
+        return self
+
+    def mix(self) -> Mix:
+        """The mix that was baked."""
+        tensors = tuple((name, tuple(coefficients)) for name, coefficients in self.tensors.items())
+        base = self.base.coefficient if self.base else 0.0
+        return Mix(tuple(ingredient.coefficient for ingredient in self.ingredients), base, tensors)
 
     def text(self) -> str:
         """The file's content."""
@@ -213,6 +235,7 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         ensemble=test_record(soup.ensemble),
         shifts=[shift_record(shift) for shift in soup.shifts],
         attempts=[AttemptRecord(**attempt) for attempt in soup.tried()],
+        tensors={name: list(coefficients) for name, coefficients in soup.mix.tensors},
     )
 
 
@@ -286,6 +309,7 @@ def _dataset(soup: Soup) -> DatasetRecord | None:
         selection=split_record(images.selection),
         test=split_record(images.test),
         backend=images.backend,
+        learning=split_record(images.learning) if images.learning else None,
     )
 
 

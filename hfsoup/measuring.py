@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hfsoup.evaluation import Scorer
     from hfsoup.images import Images, Split
     from hfsoup.journal import Journal
+    from hfsoup.learning import Learner
 
 
 def measured(
@@ -52,8 +53,9 @@ def measured(
         journal = Journal(journal_path(), read=options.resume, notify=watch.note)
         scorer = scorer_of(averager, options, world, journal, images, stage)
         course = _course(stage, scorer, family, options, images)
+        learner = _learner(averager, options, world, journal, images, course, clock)
         search, mix = searched(
-            family, options, watch, course, lambda members: scorer.ensemble(members, images.selection).score
+            family, options, watch, course, lambda members: scorer.ensemble(members, images.selection).score, learner
         )
         course.end()
         best = search.ranked[0]
@@ -76,14 +78,16 @@ def measured(
         modes = scorer.scores(mix, images.selection)
         evidence = witnessed(given, shipped, alone, selection.bn, images.test, search.began)
         evidence = pictured(evidence, scorer, search, mix, images, options)
-        forwarded = counted(scorer.images_forwarded, "image") if scorer.images_forwarded else "no image"
+        total = scorer.images_forwarded + (learner.images_forwarded if learner else 0)
+        forwarded = counted(total, "image") if total else "no image"
         stage.done(f"Scored {counted(course.scored, 'candidate')} and the test split: {forwarded} forwarded")
     if world.main:
-        keep(journal, family.config, options, images=scorer.images_forwarded, seconds=clock.seconds["evaluate"])
+        scoring = clock.seconds["evaluate"] - clock.seconds.get("learn", 0.0)
+        keep(journal, family.config, options, images=scorer.images_forwarded, seconds=scoring)
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     return Soup(
         family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
-        scorer.images_forwarded + (given.images_forwarded if adapter else 0), scorer.images_spared,
+        total + (given.images_forwarded if adapter else 0), scorer.images_spared,
         (*images.notes, *(note for shift in shifted for note in shift.notes)),
         modes, statistics, clock.seconds, adapter=adapter, evidence=evidence, attempts=tuple(search.attempts),
         ensemble=ensemble, shifts=shifted,
@@ -116,6 +120,21 @@ def scorer_of(
     )
 
 
+def _learner(
+    averager: Averager, options: Options, world: World, journal: Journal, images: Images, course: Course, clock: Clock
+) -> Learner | None:
+    """What learns coefficients, where there are images to learn from."""
+    if images.learning is None:
+        return None
+    from hfsoup.batching import USUAL
+    from hfsoup.learning import Learner
+
+    return Learner(
+        averager, world, journal, images.learning, epochs=RECIPES.get(options.chosen_recipe).learns,
+        batch_size=options.batch_size or USUAL, seed=options.seed, clock=clock, advance=course.beside,
+    )  # fmt: skip
+
+
 def _as_shipped(
     scorer: Scorer, search: Search, mix: Mix, adapter: Truncated | None, options: Options, stack: ExitStack
 ) -> tuple[Scorer, Mix, Mix]:
@@ -146,10 +165,11 @@ def truncated(averager: Averager, mix: Mix, options: Options, watch: Watch) -> T
 def _course(stage: Stage, scorer: Scorer, family: Family, options: Options, images: Images) -> Course:
     recipe = RECIPES.get(options.chosen_recipe)
     most = recipe.evaluations(len(family), options.rules()) if recipe.evaluations else None
+    learning = recipe.learns * len(images.learning or ())
     return Course(
         stage, lambda mix, least: scorer.score(mix, images.selection, least), size=len(family), most=most,
         images=len(images.selection), modes=2 if images.calibration and options.bn == "auto" else 1,
-        after=count(options, len(images.test), len(family)),
+        after=learning + count(options, len(images.test), len(family)),
     )  # fmt: skip
 
 
@@ -162,7 +182,8 @@ def prepared(family: Family, options: Options, watch: Watch, ahead: Ahead) -> Im
         ahead.follow(stage)
         images = loaded(options, processor, family.labels, family.has_batch_norm, stage, stage.expect)
         selecting, testing = len(images.selection), len(images.test)
-        stage.done(f"Prepared {counted(selecting, 'image')} that select and {testing:,} that report")
+        teaching = f"{len(images.learning):,} to learn from, " if images.learning else ""
+        stage.done(f"Prepared {teaching}{counted(selecting, 'image')} that select and {testing:,} that report")
         return images
 
 
@@ -180,8 +201,9 @@ def loaded(
 
     looks = options.align != "none" or (batch_norm and options.settles) or needs_images(options)
     return load_images(
-        options.request(), processor, labels, calibrate=IMAGES if looks else 0, advance=advance, expect=expect
-    )
+        options.request(), processor, labels, calibrate=IMAGES if looks else 0, advance=advance, expect=expect,
+        learn=RECIPES.get(options.chosen_recipe).learns > 0,
+    )  # fmt: skip
 
 
 def settling(images: Images, family: Family, options: Options) -> Images:
@@ -227,10 +249,11 @@ def searched(
     watch: Watch,
     score: Callable[[Mix, float | None], Score] | None,
     ensemble: Callable[[tuple[int, ...]], Score] | None = None,
+    learn: Callable[[tuple[int, ...], bool], Mix] | None = None,
 ) -> tuple[Search, Mix]:
     """The recipe's walk over a family, and the mix where it ends."""
     names = tuple(map(str, family.ingredients))
-    search = Search(names, score, options.rules(), lambda decision: watch.decision(names, decision), ensemble)
+    search = Search(names, score, options.rules(), lambda decision: watch.decision(names, decision), ensemble, learn)
     mix = RECIPES.get(options.chosen_recipe).function(search)
     for i in search.left_out:
         watch.note(f"{names[i]} is below --min-score {options.min_score}; left out")

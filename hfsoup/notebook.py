@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
+from hfsoup.cardtext import weight
 from hfsoup.names import flat
 
 if TYPE_CHECKING:
@@ -23,9 +24,10 @@ def table(soup: Soup) -> str:
     scored = any(score is not None for score in soup.scores)
     heads = ["ingredient", *([f"{metric} on selection"] if scored else []), "weight"]
     rows = []
-    for ingredient, score, weight in zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True):
+    shares = zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True)
+    for n, (ingredient, score, share) in enumerate(shares):
         cells = [escape(flat(ingredient)), *([f"{score.value:.4f}" if score else "–"] if scored else [])]
-        rows.append([*cells, f"{weight:.4g}" if weight else "–"])
+        rows.append([*cells, weight(share, soup.mix.span(n)) if share else "–"])
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     head = "".join(f"<th>{text}</th>" for text in heads)
     facts = "<br>".join(escape(fact) for fact in _facts(soup))

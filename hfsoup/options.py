@@ -59,6 +59,9 @@ class Options:
     budget: int | None = _option(
         None, "Search", "for search and radin: how many mixes to score beyond the ingredients alone [50; radin 5]"
     )
+    per_tensor: bool = _option(
+        False, "Search", "for learned: weights of its own for every tensor, not one for each ingredient"
+    )
     include_soups: bool = _option(False, "Search", "a glob may pick up soups too")
     on_mismatch: str = _option(
         "error",
@@ -223,6 +226,7 @@ class Options:
             _numbers(self.weights),
             self.temperature,
             self.budget,
+            self.per_tensor,
         )
 
     def settings(self) -> Settings:

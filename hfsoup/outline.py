@@ -9,6 +9,7 @@ from typing import Any
 from hfsoup.errors import SoupError
 from hfsoup.headers import peek, tensors
 from hfsoup.options import Options
+from hfsoup.room import learning as learnt
 from hfsoup.room import weights
 from hfsoup.tensorfile import FLOATS, TensorFile, nbytes
 from hfsoup.types import RemoteFile, Source, TensorSpec
@@ -33,15 +34,23 @@ class Outline:
             return None
         return any(spec.name.endswith("running_var") for spec in self.specs)
 
-    def memory(self, options: Options) -> int | None:
-        """The least bytes that a bake holds at once: one model, where it scores a batch of images too."""
+    @property
+    def elements(self) -> int:
+        """How many floats its tensors hold; 0 where no header tells."""
+        return sum(prod(spec.shape) for spec in self.specs or () if spec.dtype in FLOATS)
+
+    def memory(self, options: Options, learning: int = 0) -> int | None:
+        """The least bytes that a bake holds at once: one model, where it scores a batch of images too.
+
+        A recipe that learns holds so many ingredients together.
+        """
         if self.specs is None:
             return None
         stored = options.stored_dtype
         kinds = [(stored if stored and s.dtype in FLOATS else s.dtype, s.shape) for s in self.specs]
         model = sum(nbytes(dtype, shape) for dtype, shape in kinds)
         batch = 4 * (options.batch_size or 64) * prod(self.shape) if self.shape and options.dataset else 0
-        return (model if options.dataset else 0) + batch
+        return max(model if options.dataset else 0, learnt(learning, self.elements)) + batch
 
 
 def outlined(source: Source) -> Outline:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hfsoup.evidence import BETWEEN
 from hfsoup.further import count
-from hfsoup.gathering import asked, needs_base, needs_images, own
+from hfsoup.gathering import asked, learners, needs_base, needs_images, own
 from hfsoup.hub import cache, told
 from hfsoup.human import counted
 from hfsoup.images import split_names
@@ -42,6 +42,7 @@ class Work:
     """What scoring takes at most. `images` are those to forward; `seconds` stands on an earlier bake's pace.
 
     Where a merge asks for it every ingredient is `shown` images before that, which are `estimated` all together.
+    `learning` images are gone over `epochs` times, forward and back, which is in `images` and not in `seconds`.
     """
 
     selection: int | None
@@ -53,6 +54,8 @@ class Work:
     unknown: str
     shown: int | None = None
     estimated: int | None = None
+    learning: int | None = None
+    epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
         afford(disk)
         return Plan(
             recipe.name, options.merge, _holdings(sources), _holdings(bases), data, work,
-            first.memory(options), virtual_memory().available, disk, options.output, _push(options),
+            first.memory(options, learners(options, len(sources))), virtual_memory().available, disk, options.output,
+            _push(options),
         )  # fmt: skip
 
 
@@ -186,9 +190,13 @@ def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first:
         most = recipe.evaluations(k, options.rules())
     norms = first.has_batch_norm is not False and options.bn != "average"
     selection, test, calibration = _counts(found, options, calibrate=norms)
+    taught: dict[str, Any] = {}
+    if recipe.learns and selection is not None:
+        taught = {"learning": selection - selection // 2, "epochs": recipe.learns}
+        selection //= 2
     if selection is None or test is None or most is None:
         known_by = "how many images there are" if most is not None else f"how far {recipe.name} searches"
-        return Work(selection, test, calibration, most, None, None, f"{known_by} cannot be told beforehand")
+        return Work(selection, test, calibration, most, None, None, f"{known_by} cannot be told beforehand", **taught)
     passes = 2 if norms and options.bn == "auto" else 1
     images = selection * (min(k, most) + passes * max(most - k, 0)) + count(options, test, k)
     if options.figures:
@@ -197,13 +205,13 @@ def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first:
     if options.figure_line:
         images += BETWEEN * (passes * selection + test)
     if options.eval:
-        return Work(
-            selection, test, calibration, most, None, None, "the datasets of --eval are not looked at beforehand"
-        )
+        unknown = "the datasets of --eval are not looked at beforehand"
+        return Work(selection, test, calibration, most, None, None, unknown, **taught)
     pace = known(first.config, options)
-    if pace is None:
-        return Work(selection, test, calibration, most, images, None, "this architecture was not scored here before")
-    return Work(selection, test, calibration, most, images, images / pace, "")
+    seconds = None if pace is None else images / pace
+    unknown = "this architecture was not scored here before" if pace is None else ""
+    images += recipe.learns * taught.get("learning", 0)
+    return Work(selection, test, calibration, most, images, seconds, unknown, **taught)
 
 
 def _counts(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | None, int | None, int | None]:
@@ -229,7 +237,7 @@ def _disk(
     if data:
         found.append(Need("the dataset", found[0].folder, data.size - data.cached))
     if work and first.shape:
-        images = sum(n or 0 for n in (work.selection, work.test, work.calibration or work.shown))
+        images = sum(n or 0 for n in (work.selection, work.test, work.calibration or work.shown, work.learning))
         images += (work.test or 0) if options.shifts else 0
         found.append(Need("prepared images", cache() / "images", images * 4 * prod(first.shape)))
     return found

@@ -33,8 +33,8 @@ class Entry(Generic[F]):
     ingredient, which takes images, and `origin` is the package that the function comes from, with its version where it
     is a plug-in.
     `choices` is the number of finished soups that a recipe takes the best of, which intervals have to allow for;
-    `logits` says that it reads the ingredients' logits, `package` what it needs that is not installed with hfsoup, and
-    `warning` is a sentence for cards.
+    `logits` says that it reads the ingredients' logits, `learns` how often it goes over half of the selection split to
+    learn from it, `package` what it needs that is not installed with hfsoup, and `warning` is a sentence for cards.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Entry(Generic[F]):
     package: str = ""
     warning: str = ""
     importance: str = ""
+    learns: int = 0
 
     def require(self) -> None:
         """Fail if the package that it needs is not there."""
@@ -89,6 +90,7 @@ class Registry(Generic[F]):
         package: str = "",
         warning: str = "",
         importance: str = "",
+        learns: int = 0,
     ) -> Callable[[F], F]:
         """Decorate a function to be known as `name`.
 
@@ -117,6 +119,7 @@ class Registry(Generic[F]):
                 package,
                 warning,
                 importance,
+                learns,
             )
             return function
 

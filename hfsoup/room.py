@@ -18,6 +18,8 @@ from hfsoup.types import RemoteFile, Source
 
 # So much is left free: configs, a card, a record, and what else grows meanwhile.
 SPARE = 10_000_000
+# Models beside the ingredients that learn: the one that scores, the one that learns, its average and the gradient.
+BESIDE = 4
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,25 @@ def afford(needs: Sequence[Need]) -> None:
             what = f"the disk is too small: expected {size(total)} ({parts}), found {size(free)}"
             where = ", ".join(dict.fromkeys(str(need.folder) for need in shared))
             raise SoupError(what, where=where, hint="make room, or another HF_HOME or --output")
+
+
+def hold(members: int, elements: int) -> None:
+    """Refuse to learn from ingredients that do not fit into memory together.
+
+    Raises:
+        SoupError: the memory is too small; how much it takes.
+    """
+    from psutil import virtual_memory
+
+    need, free = learning(members, elements), virtual_memory().available
+    if need > free:
+        what = f"the memory is too small: expected {size(need)} for {members} ingredients at once, found {size(free)}"
+        raise SoupError(what, hint="--max-ingredients N, or a recipe that learns no weights")
+
+
+def learning(members: int, elements: int) -> int:
+    """The least bytes that learning takes: every ingredient in float32, and what comes beside them."""
+    return WIDTHS["F32"] * elements * (members + BESIDE) if members > 1 else 0
 
 
 def needs(sources: Sequence[Source], options: Options) -> list[Need]:

@@ -44,7 +44,7 @@ class Running:
         """The same blocks as `Averager.average` gives, from fewer files."""
         target = frozenset(mix.members)
         plain = self._averager.merge.name == "mean" and not mix.base and self._averager.family.fitted is None
-        if len(target) == 1 or len(set(mix.coefficients) - {0.0}) > 1 or not plain:
+        if len(target) == 1 or len(set(mix.coefficients) - {0.0}) > 1 or mix.tensors or not plain:
             self._averager.average(mix, emit)
             return
         if self._held and len(target ^ self._held) < 2:

@@ -19,7 +19,7 @@ class Rules:
     """What every recipe honours: `max_ingredients` is a hard cap, `min_score` a floor for single ingredients.
 
     `last` and `decay` are those of the recipe latest, `weights` and `temperature` those of weighted, `budget` that of
-    search and radin.
+    search and radin, `per_tensor` that of learned.
     """
 
     accept: str = ">="
@@ -34,6 +34,7 @@ class Rules:
     weights: tuple[float, ...] | None = None
     temperature: float = 0.01
     budget: int | None = None
+    per_tensor: bool = False
 
     def __post_init__(self) -> None:
         if self.accept not in (">=", ">"):
@@ -65,6 +66,8 @@ class Search:
             that comes second, if one does; None where there is no data, then nothing can be ranked.
         observe: called with every decision as it is taken.
         ensemble: the selection score of the mean of some ingredients' logits, where those are known.
+        learn: the mix of some ingredients that gradient descent finds, where there are images to learn from; the second
+            value says whether each tensor has weights of its own.
     """
 
     def __init__(
@@ -74,12 +77,13 @@ class Search:
         rules: Rules,
         observe: Callable[[Decision], None] = lambda _: None,
         ensemble: Callable[[tuple[int, ...]], Score] | None = None,
+        learn: Callable[[tuple[int, ...], bool], Mix] | None = None,
     ) -> None:
         self.names, self.rules = tuple(names), rules
         self.trace: list[Decision] = []
         self.attempts: list[Attempt] = []
         self.scores: dict[Mix, Score] = {}
-        self._score, self._observe, self._ensemble = score, observe, ensemble
+        self._score, self._observe, self._ensemble, self._learn = score, observe, ensemble, learn
         self._current: tuple[int, ...] = ()
         self._begun: tuple[int, ...] = ()
         self._walk = ""
@@ -151,6 +155,12 @@ class Search:
         if self._ensemble is None:
             raise UsageError("this recipe needs the ingredients' logits", hint="hfsoup bake --dataset ORG/NAME")
         return self._ensemble(members)
+
+    def learn(self, members: tuple[int, ...]) -> Mix:
+        """The mix of the members that is learned from images, which no score is measured on."""
+        if self._learn is None:
+            raise UsageError("this recipe learns from images", hint="hfsoup bake --dataset ORG/NAME")
+        return self._learn(members, self.rules.per_tensor)
 
     def attempt(self, name: str, mix: Mix) -> Score:
         """The score of a whole mix, which is listed as an attempt."""

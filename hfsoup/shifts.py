@@ -33,7 +33,7 @@ def corrupted(
             rmtree(home)
 
 
-def load_other(request: Request, processor: Any, classes: Sequence[str], seen: Prepared) -> Images:
+def load_other(request: Request, processor: Any, classes: Sequence[str], seen: Sequence[Prepared]) -> Images:
     """Another dataset of the same classes to report on, as both splits: its test split, else the usual or only one.
 
     Raises:
@@ -51,7 +51,8 @@ def load_other(request: Request, processor: Any, classes: Sequence[str], seen: P
         name = [*usual, *names][0]
         part = Part(source, name, source.load([name])[name], request, classes, notes.setdefault)
         split, held = part.prepare(processor, name, np.arange(len(part.labels)), request.limit)
-        apart(seen, held, where=request.dataset, note=notes.setdefault)
+        for prepared in seen:
+            apart(prepared, held, where=request.dataset, note=notes.setdefault)
         source.files.unchanged()
     return Images(
         request.dataset, request.config, source.revision, split, split, halved=False, notes=tuple(notes),

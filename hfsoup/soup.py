@@ -211,6 +211,32 @@ class Soup:
             found["shifts"] = [shift_record(shift).model_dump() for shift in self.shifts]
         return found
 
+    def _learned(self) -> dict[str, Any]:
+        """What coefficients were learned from, where they were, and the passes over it."""
+        from hfsoup.recipes import RECIPES
+
+        learning = self.images.learning if self.images else None
+        if learning is None:
+            return {}
+        epochs = RECIPES.get(self.options.chosen_recipe).learns
+        found = {"split": learning.name, "images": len(learning), "epochs": epochs}
+        return {"learned": {**found, "tensors": len(self.mix.tensors)}}
+
+    def _ingredients(self) -> list[dict[str, Any]]:
+        """Every ingredient with its score and weight; its least and largest where tensors have their own."""
+        weights = enumerate(zip(self.family.ingredients, self.mix.coefficients, self.scores, strict=True))
+        return [
+            {
+                "id": i.id,
+                "revision": i.source.revision,
+                "score": s and s.value,
+                "weight": w,
+                **({"weights": list(span)} if (span := self.mix.span(n)) else {}),
+                "used": w != 0,
+            }
+            for n, (i, w, s) in weights
+        ]
+
     def tried(self) -> list[dict[str, Any]]:
         """The attempts as plain values."""
         return [
@@ -221,17 +247,14 @@ class Soup:
     def to_json(self) -> dict[str, Any]:
         """The one object that `--json` writes."""
         c, best, a = self.comparison, self.best, self.adapter
-        weights = zip(self.family.ingredients, self.mix.coefficients, self.scores, strict=True)
         return {
             "hfsoup": __version__,
             "recipe": self.options.chosen_recipe,
             "merge": self.options.merge,
             "metric": self.options.metric,
-            "ingredients": [
-                {"id": i.id, "revision": i.source.revision, "score": s and s.value, "weight": w, "used": w != 0}
-                for i, w, s in weights
-            ],
+            "ingredients": self._ingredients(),
             **self._base(),
+            **self._learned(),
             "trace": self.decisions(),
             **({"attempts": self.tried()} if self.attempts else {}),
             "soup": {

@@ -77,6 +77,8 @@ def search(
     """
     found = RECIPES.get(recipe)
     found.require()
+    if found.learns:
+        raise UsageError(f"the recipe {recipe} learns from images", hint="hfsoup.bake(…, dataset=…)")
     if base is None and (needing := next((e for e in (found, MERGES.get(merge)) if e.needs_base), None)):
         raise UsageError(f"{needing.name} needs what the ingredients started from", hint="base=STATE_DICT")
     known = {*Rules.__dataclass_fields__, *Settings.__dataclass_fields__} - {"margin"}

@@ -82,7 +82,8 @@ def truncate(averager: Averager, mix: Mix, rank: int) -> Truncated:
     family, base = averager.family, _adapter(averager.family.reference).base
     members = [family.ingredients[i] for i in mix.members]
     sums = [[w.sha256 for w in i.weights] + [f.sha256 for f in i.files] for i in family.ingredients]
-    text = json.dumps([__version__, rank, mix.coefficients, sums, family.orders, family.config, base.id], default=str)
+    shares = [mix.coefficients, mix.tensors]
+    text = json.dumps([__version__, rank, shares, sums, family.orders, family.config, base.id], default=str)
     key = hashlib.sha256(text.encode()).hexdigest()
 
     def build(folder: Path) -> None:
@@ -112,12 +113,12 @@ def _build(averager: Averager, mix: Mix, rank: int, found: list[tuple[Plan, Tens
     trained = sorted({name for p, _ in found for name in p.whole})
     modules = sorted({module for p, _ in found for module in p.adapter.kept})
     _separable(family, changed, trained, [owns[name] for name in trained], modules)
-    coefficients = [mix.coefficients[i] for i in mix.members]
     tensors: Tensors = {}
     ranks, norms, worst, lost = {}, 0.0, (-1.0, ""), 0.0
     for name in changed:
         layer = owns[name].removesuffix(".weight")
         kind, shape = next((p.deltas[name].kind, p.deltas[name].shape) for p, _ in found if name in p.deltas)
+        coefficients = [mix.at(name).coefficients[i] for i in mix.members]
         pairs = [
             (c, file, p.deltas[name]) for c, (p, file) in zip(coefficients, found, strict=True) if name in p.deltas
         ]

@@ -251,11 +251,13 @@ class Family:
 class Mix:
     """One coefficient per ingredient of the family, in its order, 0 for what is left out; `base` is the base's share.
 
-    The model is (1 − base) times the merge of the ingredients plus base times the base.
+    The model is (1 − base) times the merge of the ingredients plus base times the base. `tensors` are those with
+    coefficients of their own; `coefficients` are then the mean over these, and of everything else.
     """
 
     coefficients: tuple[float, ...]
     base: float = 0.0
+    tensors: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     @classmethod
     def of(cls, members: tuple[int, ...], size: int) -> Mix:
@@ -279,6 +281,19 @@ class Mix:
     def members(self) -> tuple[int, ...]:
         """Indices of the ingredients that take part."""
         return tuple(i for i, c in enumerate(self.coefficients) if c)
+
+    @cached_property
+    def _own(self) -> dict[str, Mix]:
+        return {name: Mix(coefficients, self.base) for name, coefficients in self.tensors}
+
+    def at(self, tensor: str) -> Mix:
+        """The mix of one tensor."""
+        return self._own.get(tensor, self)
+
+    def span(self, ingredient: int) -> tuple[float, float] | None:
+        """The least and the largest coefficient of an ingredient among `tensors`; None where there are none."""
+        found = [coefficients[ingredient] for _, coefficients in self.tensors]
+        return (min(found), max(found)) if found else None
 
     @property
     def alone(self) -> bool:

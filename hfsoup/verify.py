@@ -107,7 +107,7 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
     if record.importance:
         with watch.stage("Estimating again", unit="images") as advance:
             family = _weighed_again(place, family, record, record.importance, options, advance)
-    mix = Mix(tuple(i.coefficient for i in record.ingredients), record.base.coefficient if record.base else 0.0)
+    mix = record.mix()
     with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:
         with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
             statistics = record.batch_norm.arrays() if record.batch_norm else {}
@@ -181,7 +181,8 @@ def _images_again(record: DatasetRecord, family: Family, options: Options, *, ca
 
     processor = image_processor(family.processing.processor_folder)
     request = replace(options.request(), revision=record.revision)
-    return load_images(request, processor, family.labels, calibrate=IMAGES if calibrate else 0)
+    learn = record.learning is not None
+    return load_images(request, processor, family.labels, calibrate=IMAGES if calibrate else 0, learn=learn)
 
 
 def _source(record: PinnedRecord) -> Source:

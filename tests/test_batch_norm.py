@@ -12,7 +12,7 @@ from family import Family, weights
 from shell import bake, refused, run
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from hfsoup.images import limited
+from hfsoup.halving import limited
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shell import bake, refused, run
 from transformers import ViTForImageClassification
 
-from hfsoup.images import halves, limited
+from hfsoup.halving import halves, limited
 from hfsoup.localhub import LocalHub
 
 

@@ -44,7 +44,8 @@ def ingredients(soup: Soup) -> Table:
         style = "" if weight else "dim"
         name = link(plain(ingredient), page(ingredient.source))
         best = Text(f"{score.value:.4f}" if score else "–", "bold" if n == soup.best else "")
-        cells = [name, *([best] if soup.selection else []), Text(f"{weight:.3f}" if weight else "–")]
+        span = "" if (found := soup.mix.span(n)) is None else f" ({found[0]:.3f} to {found[1]:.3f})"
+        cells = [name, *([best] if soup.selection else []), Text(f"{weight:.3f}{span}" if weight else "–")]
         table.add_row(*cells, style=style)
     return table
 
@@ -58,7 +59,8 @@ def closing(soup: Soup) -> Iterator[Row]:
         best = plain(soup.family.ingredients[soup.best])
         name = link(best, page(soup.family.ingredients[soup.best].source))
         yield "best ingredient", Text.assemble(f"{c.best.value:.4f}", _interval(c.best_interval), "  ", name)
-        yield "verdict", verdict(c, alone=soup.mix.members == (soup.best,))
+        learned = soup.images is not None and soup.images.learning is not None
+        yield "verdict", verdict(c, alone=soup.mix.members == (soup.best,) and not learned)
         yield from _further(soup)
         yield "forwarded", Text(f"{soup.images_forwarded:,} images")
     else:

@@ -44,7 +44,8 @@ def costs(plan: Plan) -> Iterator[Row]:
     if plan.memory is None:
         yield "memory", Text("not known before the weights are here: pickles have no header")
     elif plan.memory:
-        activations = f"weights and one batch; activations come on top; {size(plan.memory_free)} free"
+        held = "all ingredients at once" if plan.work and plan.work.learning else "weights"
+        activations = f"{held} and one batch; activations come on top; {size(plan.memory_free)} free"
         yield "memory", Text(f"at least {size(plan.memory)}: {activations}")
     else:
         yield "memory", Text(f"a few blocks of tensors at a time; {size(plan.memory_free)} free")
@@ -64,6 +65,8 @@ def _work(work: Work) -> Iterator[Row]:
     if work.selection is not None and work.test is not None:
         settle = f", {counted(work.calibration, 'image')} settle batch norms" if work.calibration else ""
         yield "images", Text(f"{work.selection:,} select, {work.test:,} report{settle}")
+    if work.learning:
+        yield "learn", Text(f"{work.epochs} times over {work.learning:,} more images, forward and back, on one thread")
     if work.seconds is not None:
         yield "time", Text(f"at most about {duration(work.seconds)} to score, at the pace of an earlier bake here")
     else:

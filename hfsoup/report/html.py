@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
 from hfsoup.again import page
+from hfsoup.cardtext import weight
 from hfsoup.figures import FOLDER, NAMES
 from hfsoup.names import flat
 from hfsoup.report.classes import by_class, counts
@@ -45,7 +46,7 @@ def html(found: Reading, gallery: Gallery) -> str:
 
 
 def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
-    record, seen = found.record, found.seen
+    record, seen, mix = found.record, found.seen, found.record.mix()
     metric = record.dataset.metric if record.dataset else record.options.get("metric", "accuracy")
     names = [_name(i) for i in record.ingredients]
     best = seen.best_ingredient if seen else None
@@ -55,7 +56,7 @@ def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
         "recipe": flat(record.recipe),
         "merge": flat(record.merge),
         "metric": flat(metric, 60),
-        "ingredients": [_ingredient(i, n == best, str(metric)) for n, i in enumerate(record.ingredients)],
+        "ingredients": [_ingredient(i, n == best, str(metric), mix.span(n)) for n, i in enumerate(record.ingredients)],
         "used": sum(i.coefficient != 0 for i in record.ingredients),
         "scored": any(i.score is not None for i in record.ingredients),
         "trace": [_step(record, n, str(metric)) for n in range(len(record.trace))],
@@ -88,7 +89,9 @@ def _name(ingredient: IngredientRecord) -> str:
     return flat(ingredient.id if ingredient.revision else Path(ingredient.id).name)
 
 
-def _ingredient(ingredient: IngredientRecord, best: bool, metric: str) -> dict[str, Any]:
+def _ingredient(
+    ingredient: IngredientRecord, best: bool, metric: str, span: tuple[float, float] | None
+) -> dict[str, Any]:
     source = Source(ingredient.id, ingredient.id, ingredient.revision)
     return {
         "name": _name(ingredient),
@@ -97,6 +100,7 @@ def _ingredient(ingredient: IngredientRecord, best: bool, metric: str) -> dict[s
         "score": number(ingredient.score, metric),
         "value": ingredient.score.value if ingredient.score else "",
         "weight": ingredient.coefficient,
+        "shown": weight(ingredient.coefficient, span) if ingredient.coefficient else "left out",
         "best": best,
     }
 
@@ -146,6 +150,7 @@ def _dataset(record: Lock) -> dict[str, str] | None:
         "name": flat(f"{name} ({data.config})" if data.config else name),
         "revision": flat(data.revision or "")[:12],
         "selection": f"{flat(data.selection.name)}, {flat(data.selection.rule)}",
+        "learning": f"{flat(data.learning.name)}, {flat(data.learning.rule)}" if data.learning else "",
         "test": f"{flat(data.test.name)}, {flat(data.test.rule)}",
     }
 

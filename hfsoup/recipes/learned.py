@@ -1,0 +1,25 @@
+"""Weights that are learned."""
+
+from __future__ import annotations
+
+from hfsoup.recipes import recipe
+from hfsoup.searching import Search
+from hfsoup.types import Mix
+
+EPOCHS = 5
+
+
+@recipe(
+    "learned",
+    paper="arXiv:2203.05482",
+    summary="weights learned by gradient descent on half of the selection split, scored on its other half",
+    evaluations=lambda k, _: k + 2,
+    learns=EPOCHS,
+)
+def learned(search: Search) -> Mix:
+    """Take the weights that were learned, whatever they score; the mean is scored beside them."""
+    kept = search.ranked[: search.cap]
+    found = search.learn(kept)
+    search.attempt("uniform", search.mix(kept))
+    search.attempt("learned", found)
+    return found
