@@ -61,7 +61,7 @@ class Tab:
     def wait(self, expression: str, seconds: float = PATIENCE) -> Any:
         """Wait until an expression is true; its value."""
         end = time.monotonic() + seconds
-        while not (value := self.js(f"(v => v instanceof Node ? true : v)({expression})")):
+        while not (value := self.js(f"(v => v instanceof Node || v)({expression})")):
             assert time.monotonic() < end, f"{expression}\n{self.js('document.body.innerText')[-3000:]}\n{self.console}"
             self._listen(0.1)
         return value
@@ -78,7 +78,10 @@ class Tab:
 
     def click(self, selector: str) -> None:
         """Press an element once it may be pressed."""
-        found = f"document.querySelector({selector!r})"
+        self.click_on(f"document.querySelector({selector!r})")
+
+    def click_on(self, found: str) -> None:
+        """The same for the element that an expression gives."""
         self.wait(f"{found} && !{found}.disabled")
         self.js(f"{found}.click()")
 

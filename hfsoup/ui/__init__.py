@@ -33,16 +33,22 @@ def serve(host: str, port: int, ready: Callable[[str, bool], None]) -> None:
     need_gradio()
     strangers = host not in LOOPBACK or SPACE in os.environ
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    if strangers:
-        forget_tokens()
-        os.chdir(tempfile.mkdtemp(prefix="hfsoup-page-"))
-    free = _free(host, port)
-    from hfsoup.ui.page import page, started
+    with tempfile.TemporaryDirectory(prefix="hfsoup-page-") as nowhere:
+        if strangers:
+            forget_tokens()
+            # No name that a stranger gives can be a folder here.
+            os.chdir(nowhere)
+        free = _free(host, port)
+        from hfsoup.ui.page import page, started
 
-    threading.excepthook = lambda found: excepthook(
-        found.exc_type, found.exc_value or found.exc_type(), found.exc_traceback
-    )
-    started(page(strangers=strangers), host, free, lambda url: ready(url, strangers))
+        threading.excepthook = _told
+        started(page(strangers=strangers), host, free, lambda url: ready(url, strangers))
+
+
+def _told(found: threading.ExceptHookArgs) -> None:
+    """Print what broke a bake, without secrets."""
+    if found.exc_value:
+        excepthook(found.exc_type, found.exc_value, found.exc_traceback)
 
 
 def need_gradio() -> None:

@@ -41,6 +41,11 @@ class Shown:
         found = self.work.result if self.work else None
         return found if isinstance(found, Soup) else None
 
+    def forget(self) -> None:
+        """Delete what was baked for a stranger."""
+        if self.scratch:
+            self.scratch.cleanup()
+
 
 class Acts:
     """The page's work.

@@ -57,7 +57,7 @@ def page(*, strangers: bool) -> gr.Blocks:
                 )
                 result = gr.HTML(EMPTY, elem_classes="soup", elem_id="result")
                 live = gr.HTML("", elem_classes="soup", elem_id="live")
-        shown = gr.State(Shown(""))
+        shown = gr.State(Shown(""), delete_callback=Shown.forget)
         with gr.Column(visible=False) as after:
             outlets = _after(acts, shown)
         _tie(acts, fields, buttons, [shown, live, result, after], outlets)
