@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from browser import Tab, browser, needs_chromium
 from family import NAMES, Family, copy_model, edit_json, logits
@@ -209,6 +210,12 @@ def test_markup_of_a_repository_is_only_text(tab: Tab, own: Served, vit: Family,
     assert any("<img src=x" in name for name in found)
     assert tab.js("document.title") == "Model soups"
     assert tab.js("document.querySelector('img[src=x]')") is None
+
+
+def test_another_name_for_this_machine_is_not_answered(own: Served) -> None:
+    """A site whose name leads to this machine cannot use the page of whoever looks at that site."""
+    assert httpx2.get(own.url).status_code == 200
+    assert httpx2.get(own.url, headers={"Host": "elsewhere.example"}).status_code == 400
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from hfsoup.errors import UsageError
 from hfsoup.redact import VARIABLES, excepthook
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost")
 SPACE = "SPACE_ID"
 
 
@@ -42,7 +42,8 @@ def serve(host: str, port: int, ready: Callable[[str, bool], None]) -> None:
         from hfsoup.ui.page import page, started
 
         threading.excepthook = _told
-        started(page(strangers=strangers), host, free, lambda url: ready(url, strangers))
+        hosts = ["*"] if strangers else [host, *LOOPBACK]
+        started(page(strangers=strangers), host, free, hosts, lambda url: ready(url, strangers))
 
 
 def _told(found: threading.ExceptHookArgs) -> None:

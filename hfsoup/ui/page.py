@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
@@ -69,17 +71,21 @@ def page(*, strangers: bool) -> gr.Blocks:
     return blocks
 
 
-def started(blocks: gr.Blocks, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve it until Ctrl-C; nothing of it, and nothing that it says, goes anywhere else."""
+def started(blocks: gr.Blocks, host: str, port: int, hosts: Sequence[str], ready: Callable[[str], None]) -> None:
+    """Serve it until Ctrl-C; nothing of it, and nothing that it says, goes anywhere else.
+
+    Only those who call it by one of the names in `hosts` are answered: a page of somebody else's, in the same browser,
+    that has its own name lead here is not.
+    """
+    named = {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))]}
     theme = gr.themes.Base(primary_hue="orange", neutral_hue="slate", font=FONTS, font_mono=MONO).set(**COLOURS)
     _, url, _ = blocks.launch(
         server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
         ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, run_history=False, footer_links=[],
-        max_file_size=LARGEST, theme=theme, css=CSS,
+        max_file_size=LARGEST, app_kwargs=named, theme=theme, css=CSS,
     )  # fmt: skip
     ready(url)
-    sys.stderr.flush()
-    blocks.block_thread()
+    threading.Event().wait()
 
 
 def _defaults() -> dict[str, Any]:

@@ -72,7 +72,8 @@ def _line(line: Line) -> str:
     if line.unit:
         done = size(line.count) if line.unit == "B" else f"{line.count:,}"
         total = size(line.total) if line.unit == "B" else f"{line.total:,}"
-        parts.append(f'<span class="soup-faint">{done}{f" of {total}" if line.total else f" {text(line.unit)}"}</span>')
+        of = f" of {total}" if line.count <= line.total else f" {text(line.unit)}"
+        parts.append(f'<span class="soup-faint">{done}{of}</span>')
     if line.standing:
         parts.append(text(line.standing))
     share = min(100.0, 100 * line.count / line.total) if line.total else None
