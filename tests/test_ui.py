@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -57,7 +58,7 @@ def served(hub: LocalHub, folder: Path, *start: str, roots: Sequence[str] = (), 
         try:
             yield Served(_address(log, process), folder, foreign)
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)
 
 
 def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
