@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, needs_chromium
 from family import NAMES, Family, copy_model, edit_json
 from shell import bake, refused, run
 
 from hfsoup.hashing import file_hash
 from hfsoup.localhub import LocalHub
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=document.title='owned'>"
 
 
@@ -252,8 +252,6 @@ def dom(text: str, folder: Path, *, driver: str = "") -> tuple[str, str]:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 SORT = """
 const column = (id, n) => [...document.querySelectorAll(`#${id} tbody tr`)].map((row) => row.cells[n].textContent);

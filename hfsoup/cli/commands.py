@@ -286,3 +286,6 @@ def _write_json(file: str | None, value: dict[str, Any]) -> None:
         Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
         fail(SoupError(f"the JSON could not be written: {error.strerror}", where=file))
+
+
+from hfsoup.cli import ui  # noqa: E402, F401 - registers it

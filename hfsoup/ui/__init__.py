@@ -1,0 +1,80 @@
+"""A page in the browser to bake, look and push from; the extra `hfsoup[ui]`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from hfsoup.errors import UsageError
+from hfsoup.redact import VARIABLES, excepthook
+
+LOOPBACK = ("127.0.0.1", "localhost")
+SPACE = "SPACE_ID"
+
+
+def serve(host: str, port: int, ready: Callable[[str, bool], None]) -> None:
+    """Serve the page until Ctrl-C.
+
+    Whoever reaches it from another machine is a stranger: on any host but this machine's own, and in a Space, the page
+    takes names of the Hub alone, works without a token, keeps what it bakes in a temporary folder and does not push.
+
+    Args:
+        host: the address to listen on.
+        port: 0 takes a free one.
+        ready: told the address once the page is there, and whether it is for strangers.
+
+    Raises:
+        UsageError: gradio is not installed, or the port is taken.
+    """
+    need_gradio()
+    strangers = host not in LOOPBACK or SPACE in os.environ
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    with tempfile.TemporaryDirectory(prefix="hfsoup-page-") as nowhere:
+        if strangers:
+            forget_tokens()
+            # No name that a stranger gives can be a folder here.
+            os.chdir(nowhere)
+        free = _free(host, port)
+        from hfsoup.ui.page import page, started
+
+        threading.excepthook = _told
+        hosts = ["*"] if strangers else [host, *LOOPBACK]
+        started(page(strangers=strangers), host, free, hosts, lambda url: ready(url, strangers))
+
+
+def _told(found: threading.ExceptHookArgs) -> None:
+    """Print what broke a bake, without secrets."""
+    if found.exc_value:
+        excepthook(found.exc_type, found.exc_value, found.exc_traceback)
+
+
+def need_gradio() -> None:
+    """Fail where the extra is not installed."""
+    if find_spec("gradio") is None:
+        raise UsageError("the page needs the package gradio, which is not installed", hint="pip install 'hfsoup[ui]'")
+
+
+def forget_tokens() -> None:
+    """Let nothing in this process be asked or read in the name of whoever started it.
+
+    Has to come before huggingface_hub is imported, which reads the environment once.
+    """
+    for name in VARIABLES:
+        os.environ.pop(name, None)
+    os.environ |= {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_TOKEN_PATH": os.devnull}
+
+
+def _free(host: str, port: int) -> int:
+    """The port, or a free one for 0."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"the page cannot listen there: {error}", where=f"{host}:{port}", hint="--port 0") from error

@@ -1,0 +1,98 @@
+"""What was filled in on the page, as the ingredients and options of a bake; for strangers, only what they may ask."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hfsoup.again import REPO
+from hfsoup.errors import UsageError
+from hfsoup.gathering import free
+from hfsoup.names import shown
+from hfsoup.options import Options
+from hfsoup.report.html import FRACTIONS
+
+# A repository or a glob of them, a subfolder of it, a revision: nothing that could be a path of this machine.
+NAME = re.compile(r"[\w-][\w.-]*/[\w*?\[\]-][\w.*?\[\]!-]*(/[\w*?\[\]-][\w.*?\[\]!-]*)*(@[\w.*?\[\]/!-]+)?", re.ASCII)
+Asked = tuple[tuple[str, ...], Options]
+
+
+@dataclass(frozen=True)
+class Form:
+    """The fields of the page, in its order; empty text is what was left open."""
+
+    ingredients: str
+    recipe: str
+    merge: str
+    base: str
+    dataset: str
+    dataset_config: str
+    split: str
+    test_split: str
+    metric: str
+    limit: str
+    figures: bool
+    output: str
+    push: str
+    private: bool
+
+    def asked(self) -> Asked:
+        """Ingredients and options, the output as it was given.
+
+        Raises:
+            UsageError: quotes do not match, or an option is not as it should be.
+        """
+        try:
+            patterns = tuple(shlex.split(self.ingredients))
+        except ValueError as error:
+            raise UsageError(f"the ingredients cannot be read: {error}", hint="one name or glob a line") from error
+        names = ("recipe", "base", "dataset", "dataset_config", "split", "test_split", "output", "push")
+        texts = {name: str(getattr(self, name) or "").strip() or None for name in names}
+        limit = self.limit.strip().replace(",", "") or None
+        if limit and not limit.isdecimal():
+            raise UsageError(
+                f"expected a number of images, found {shown(limit)}", hint="500, or leave it empty for all"
+            )
+        options = Options(
+            **texts,  # type: ignore[arg-type]
+            merge=self.merge,
+            metric=self.metric,
+            limit=int(limit) if limit else None,
+            figures=bool(self.figures),
+            private=bool(self.private),
+        )
+        return patterns, options
+
+    def to_bake(self, *, scratch: Path | None) -> Asked:
+        """The same with a folder to write to.
+
+        Args:
+            scratch: for a stranger, the folder that all of it stays in.
+
+        Raises:
+            UsageError: a stranger asks for more than names on the Hub.
+        """
+        patterns, options = self.asked()
+        if not patterns:
+            raise UsageError("no ingredients yet", hint="org/model-*")
+        if scratch is None:
+            return patterns, replace(options, output=options.output or str(free(Path("soup"))))
+        for pattern in patterns:
+            if not NAME.fullmatch(pattern) or ".." in pattern:
+                what = f"expected the name of a repository on the Hub, or a glob of such, found {shown(pattern)}"
+                raise UsageError(what, hint="org/model-*")
+        for name in filter(None, (options.dataset, options.base)):
+            if not REPO.fullmatch(name) or ".." in name:
+                raise UsageError(f"expected the name of a repository on the Hub, found {shown(name)}", hint="ORG/NAME")
+        if options.push or options.metric not in FRACTIONS:
+            raise UsageError("this page neither pushes nor runs the metrics of others")
+        return patterns, replace(options, output=str(scratch / "soup"))
+
+    def command(self) -> str:
+        """The command line that does the same."""
+        patterns, options = self.asked()
+        places = [(f"--{name}", getattr(options, name)) for name in ("output", "push") if getattr(options, name)]
+        words = [options.command(list(patterns)), *map(shlex.join, places)]
+        return " ".join([*words, *["--private"] * bool(options.push and options.private)])

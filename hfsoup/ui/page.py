@@ -1,0 +1,207 @@
+"""The page: its fields, what its buttons are tied to, and how it is served."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from hfsoup.merges import MERGES
+from hfsoup.recipes import RECIPES
+from hfsoup.report.html import FRACTIONS
+from hfsoup.ui.acts import Acts, Shown, command, summary
+from hfsoup.ui.form import Form
+from hfsoup.ui.style import COLOURS, CSS, FONTS, MONO
+
+# Seconds after which pictures that were dropped are deleted, and how large they may be.
+KEPT, LARGEST = 3600, "64mb"
+WAITING = 24
+HEAD = """<div class="soup-head"><h1>Model soups</h1><p>Average fine-tuned image classifiers into one model, and measure
+honestly whether it is better than the best of them.</p></div>"""
+EMPTY = """<div class="soup-empty">Name some fine-tunes of one start, and a dataset to measure on.<br>
+A dry run tells what a bake would take before it costs anything.</div>"""
+NO_PUSH = """<p>This page is open to everybody: it reads public repositories only, pushes nothing, and forgets what it
+baked. The command line above bakes the same soup on your own machine; there, <code>--push ORG/NAME</code> pushes
+it.</p>"""
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}
+
+
+def page(*, strangers: bool) -> gr.Blocks:
+    """The page, not served yet.
+
+    Args:
+        strangers: whether those who use it may be anybody.
+    """
+    acts = Acts(strangers=strangers)
+    with gr.Blocks(title="Model soups", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as blocks:
+        gr.HTML(HEAD)
+        with gr.Row():
+            with gr.Column(scale=5, min_width=320):
+                fields = _fields(strangers=strangers)
+                with gr.Row():
+                    buttons = _buttons()
+            with gr.Column(scale=6, min_width=320):
+                line = gr.Code(
+                    command(Form(**_defaults())),
+                    language="shell",
+                    label="The same on the command line",
+                    interactive=False,
+                    lines=1,
+                    wrap_lines=True,
+                    show_line_numbers=False,
+                    buttons=["copy"],
+                )
+                result = gr.HTML(EMPTY, elem_classes="soup", elem_id="result")
+                live = gr.HTML("", elem_classes="soup", elem_id="live")
+        shown = gr.State(Shown(""), delete_callback=Shown.forget)
+        with gr.Column(visible=False) as after:
+            outlets = _after(acts, shown)
+        _tie(acts, fields, buttons, [shown, live, result, after], outlets)
+        every = [field.change for field in fields]
+        gr.on(every, lambda *values: command(Form(*values)), fields, line, trigger_mode="always_last", **QUICK)
+        for field in fields[1:3]:
+            field.change(lambda name: gr.update(info=summary(name)), field, field, **QUICK)
+    blocks.queue(max_size=WAITING, api_open=False)
+    return blocks
+
+
+def started(blocks: gr.Blocks, host: str, port: int, hosts: Sequence[str], ready: Callable[[str], None]) -> None:
+    """Serve it until Ctrl-C; nothing of it, and nothing that it says, goes anywhere else.
+
+    Only those who call it by one of the names in `hosts` are answered: a page of somebody else's, in the same browser,
+    that has its own name lead here is not.
+    """
+    named = {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))]}
+    theme = gr.themes.Base(primary_hue="orange", neutral_hue="slate", font=FONTS, font_mono=MONO).set(**COLOURS)
+    _, url, _ = blocks.launch(
+        server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
+        ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, run_history=False, footer_links=[],
+        max_file_size=LARGEST, app_kwargs=named, theme=theme, css=CSS,
+    )  # fmt: skip
+    ready(url)
+    threading.Event().wait()
+
+
+def _defaults() -> dict[str, Any]:
+    kinds = {"str": "", "bool": False}
+    return {f.name: kinds[str(f.type)] for f in dataclasses.fields(Form)} | {"merge": "mean", "metric": "accuracy"}
+
+
+def _fields(*, strangers: bool) -> list[Any]:
+    """One field for each of Form's, in its order."""
+    where = "repositories or globs, one a line" if strangers else "repositories, globs or local folders, one a line"
+    found = [gr.Textbox(label="Ingredients", lines=2, placeholder="org/model-*", info=where, elem_id="ingredients")]
+    with gr.Row():
+        recipes = [("automatic", ""), *((entry.name, entry.name) for entry in RECIPES)]
+        found.append(gr.Dropdown(recipes, value="", label="Recipe", info=summary(""), elem_id="recipe"))
+        merges = [entry.name for entry in MERGES]
+        found.append(gr.Dropdown(merges, value="mean", label="Merge", info=summary("mean"), elem_id="merge"))
+    base = gr.Textbox(
+        label="Base", placeholder="as the cards say", max_lines=1, info="where a merge needs it", render=False
+    )
+    data = "some of its images choose, others report"
+    found += [base, gr.Textbox(label="Dataset", placeholder="org/pets", max_lines=1, info=data, elem_id="dataset")]
+    with gr.Row():
+        found += [
+            gr.Textbox(label="Configuration", placeholder="the only one", max_lines=1, min_width=90),
+            gr.Textbox(label="Split", placeholder="validation", max_lines=1, min_width=90, elem_id="split"),
+            gr.Textbox(label="Test split", placeholder="test", max_lines=1, min_width=90),
+        ]
+    with gr.Row():
+        found += [
+            gr.Dropdown(list(FRACTIONS), value="accuracy", label="Metric", min_width=140),
+            gr.Textbox(label="Images of each split", placeholder="all", max_lines=1, min_width=140, elem_id="limit"),
+        ]
+    with gr.Accordion("More", open=False):
+        base.render()
+        found.append(gr.Checkbox(label="Pictures", info="into the soup's folder, its card and the report"))
+        found.append(
+            gr.Textbox(label="Output folder", placeholder="soup, soup-2, …", max_lines=1, visible=not strangers)
+        )
+    with gr.Row(visible=not strangers):
+        found.append(
+            gr.Textbox(label="Push to", placeholder="nowhere", max_lines=1, scale=3, min_width=160, elem_id="push-to")
+        )
+        found.append(gr.Checkbox(label="Private", min_width=90, scale=1))
+    return found
+
+
+def _buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
+    return (
+        gr.Button("Dry run", elem_id="dry-run", min_width=90),
+        gr.Button("Bake", variant="primary", elem_id="bake", min_width=90),
+        gr.Button("Stop", variant="stop", elem_id="stop", min_width=90, interactive=False),
+    )
+
+
+def _after(acts: Acts, shown: gr.State) -> list[Any]:
+    """What there is once a soup is baked; the outlets that a new bake empties, the report first."""
+    with gr.Tabs():
+        with gr.Tab("Report"):
+            report = gr.HTML("", elem_classes="soup", elem_id="report")
+        with gr.Tab("Try an image", elem_id="try"), gr.Row():
+            with gr.Column(scale=2, min_width=260):
+                label, sources = "For the soup and its best ingredient", ["upload", "clipboard"]
+                picture = gr.Image(
+                    type="filepath", image_mode=None, sources=sources, height=300, label=label, elem_id="picture"
+                )
+            with gr.Column(scale=3, min_width=300):
+                said = gr.HTML("", elem_classes="soup", elem_id="said")
+        with gr.Tab("Push", elem_id="pushing"):
+            pushed = _push(acts, shown)
+    picture.change(acts.guess, [shown, picture], said, concurrency_limit=1, **PRIVATE)
+    return [report, picture, said, pushed]
+
+
+def _push(acts: Acts, shown: gr.State) -> gr.HTML:
+    if acts.strangers:
+        return gr.HTML(NO_PUSH, elem_classes="soup")
+    with gr.Row():
+        repo = gr.Textbox(label="Repository", placeholder="org/pets-soup", max_lines=1, elem_id="repo", scale=3)
+        private = gr.Checkbox(label="Private", scale=1, min_width=90)
+    push = gr.Button("Push", variant="primary", elem_id="push")
+    pushed = gr.HTML("", elem_classes="soup", elem_id="pushed")
+    push.click(acts.push, [shown, repo, private], pushed, **PRIVATE)
+    return pushed
+
+
+def _tie(
+    acts: Acts, fields: Sequence[Any], buttons: Sequence[gr.Button], places: Sequence[Any], after: Sequence[Any]
+) -> None:
+    """Let the buttons work; `places` are state, progress, result, and what there is once a soup is baked."""
+    dry_run, bake, stop = buttons
+
+    def going(act: Callable[[Form], Iterator[Shown]]) -> Callable[..., Iterator[tuple[Any, ...]]]:
+        def go(*values: Any) -> Iterator[tuple[Any, ...]]:
+            found = Shown("")
+            for found in act(Form(*values)):
+                yield (found, found.live, found.result, gr.update(visible=False), *_pressable(busy=True))
+            baked = gr.update(visible=found.soup is not None)
+            yield (found, found.live, found.result, baked, *_pressable(busy=False))
+
+        return go
+
+    # One at a time, whoever asks: a bake uses all of the machine.
+    how: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "work", "concurrency_limit": 1, **PRIVATE}
+    outputs = [*places, *buttons]
+    dry_run.click(going(acts.dry_run), list(fields), outputs, **how)
+    done = bake.click(going(acts.bake), list(fields), outputs, **how)
+    empty = [None if isinstance(outlet, gr.Image) else "" for outlet in after if outlet.elem_id]
+    emptied = done.then(lambda: empty, None, [outlet for outlet in after if outlet.elem_id], **QUICK)
+    emptied.then(acts.report, places[0], after[0], **PRIVATE)
+    stop.click(_stop, places[0], None, **QUICK)
+
+
+def _pressable(*, busy: bool) -> tuple[Any, Any, Any]:
+    return tuple(gr.update(interactive=pressable) for pressable in (not busy, not busy, busy))
+
+
+def _stop(shown: Shown) -> None:
+    if shown.work:
+        shown.work.stop()

@@ -1,0 +1,93 @@
+"""The folder of a Space that runs the page: the Hub's header, what to install, how to start, and hfsoup itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import hfsoup
+from hfsoup.errors import SoupError
+from hfsoup.shipped import shipped
+from hfsoup.write import staged
+
+README = """\
+---
+title: Model soups
+emoji: 🍲
+colorFrom: yellow
+colorTo: red
+sdk: gradio
+sdk_version: {gradio}
+python_version: "{python}"
+app_file: app.py
+license: apache-2.0
+short_description: Average fine-tuned image classifiers, measured honestly
+---
+
+# Model soups
+
+Average fine-tuned image classifiers of the Hub into one model, and measure whether it is better than the best of them.
+
+This Space is hfsoup {hfsoup} and was written by `hfsoup ui --space`. It is for everybody: it reads public repositories
+only, uses no token even if it has one, keeps what it bakes in a temporary folder and pushes nothing. The page shows the
+command line that bakes the same soup elsewhere.
+"""
+APP = '''\
+"""The page of hfsoup as a Space."""
+
+import os
+import sys
+
+from hfsoup.cli import main
+
+if __name__ == "__main__":
+    host, port = os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"), os.environ.get("GRADIO_SERVER_PORT", "7860")
+    sys.argv[1:] = ["ui", "--host", host, "--port", port]
+    main()
+'''
+TEMPLATES = ("soup.md", "report.html", "report.js")
+LEFT_OUT = ("__pycache__", "model_cards", "localhub", "demo", "scripts")
+
+
+def write_space(folder: Path) -> None:
+    """Write the folder, whole or not at all.
+
+    hfsoup's own files are in it, so that the Space runs the very version that wrote it.
+
+    Args:
+        folder: where to; it must not exist yet.
+
+    Raises:
+        SoupError: it is there, cannot be written, or hfsoup is not installed as a package.
+    """
+    if os.path.lexists(folder):
+        raise SoupError("there is something already", where=str(folder), hint="--space NEW-DIR")
+    try:
+        gradio, needed = version("gradio"), requires("hfsoup") or []
+    except PackageNotFoundError as error:
+        hint = "pip install 'hfsoup[ui]'"
+        raise SoupError(f"a Space is told what to install, and {error} here", hint=hint) from error
+    wanted = [*(text for text in needed if "extra ==" not in text), *_extra(needed, "plot"), *_extra(needed, "search")]
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    texts = {
+        "README.md": README.format(gradio=gradio, python=python, hfsoup=hfsoup.__version__),
+        "requirements.txt": "".join(f"{text}\n" for text in [*wanted, f"gradio=={gradio}"]),
+        "app.py": APP,
+    }
+    with staged(folder) as stage:
+        for name, text in texts.items():
+            (stage / name).write_text(text, encoding="utf-8")
+        shutil.copytree(Path(hfsoup.__file__).parent, stage / "hfsoup", ignore=shutil.ignore_patterns(*LEFT_OUT))
+        (stage / "hfsoup/model_cards").mkdir()
+        for name in TEMPLATES:
+            shutil.copy(shipped(f"model_cards/{name}"), stage / "hfsoup/model_cards" / name)
+
+
+def _extra(needed: list[str], name: str) -> list[str]:
+    """What an extra adds."""
+    mark = re.compile(rf"\s*;\s*extra == ['\"]{name}['\"]$")
+    return [mark.sub("", text) for text in needed if mark.search(text)]

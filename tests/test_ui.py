@@ -1,0 +1,288 @@
+"""`hfsoup ui`: the page from the first field to the push, in headless Chromium, and as a Space for strangers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from browser import Tab, browser, needs_chromium
+from family import NAMES, Family, copy_model, edit_json, logits
+from huggingface_hub import HfApi, snapshot_download
+from misbehave import GUARD, environment
+from shell import refused, run
+
+from hfsoup.localhub import LocalHub
+
+pytest.importorskip("gradio")
+ROOT = Path(__file__).parents[1]
+HOSTILE = "<img src=x onerror=document.title='owned'>\"><script>document.title='owned'</script>"
+# A page talks to itself too, so any port of this machine will do.
+LOOPBACK = GUARD.replace('or str(address[1]) != os.environ["HUB_PORT"]', "")
+FILE, TEXT = "#picture input[type=file]", "document.body.innerText"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A page that is up, where it works, and the file in which hosts are noted that it tried to reach."""
+
+    url: str
+    folder: Path
+    foreign: Path
+
+
+@contextmanager
+def served(hub: LocalHub, folder: Path, *start: str, roots: Sequence[str] = (), **more: str) -> Iterator[Served]:
+    """The page in a process of its own whose sockets reach this machine alone."""
+    guard, foreign = folder / "guard", folder / "foreign.log"
+    guard.mkdir(parents=True)
+    (guard / "sitecustomize.py").write_text(LOOPBACK)
+    env = environment(
+        hub,
+        FOREIGN=str(foreign),
+        PYTHONPATH=os.pathsep.join([str(guard), *roots]),
+        GRADIO_TEMP_DIR=str(folder / "dropped"),
+        **more,
+    )
+    log = folder / "page.log"
+    with log.open("w") as file, subprocess.Popen([sys.executable, *start], cwd=folder, env=env, stderr=file) as process:
+        try:
+            yield Served(_address(log, process), folder, foreign)
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
+    for _ in range(600):
+        for line in log.read_text().splitlines():
+            if line.startswith("the page: "):
+                return line.removeprefix("the page: ")
+        try:
+            process.wait(0.1)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope="module")
+def own(on_hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The page as its user has it."""
+    start = ("-m", "hfsoup", "ui", "--port", "0")
+    with served(on_hub, tmp_path_factory.mktemp("page"), *start, roots=[str(ROOT)]) as page:
+        yield page
+
+
+@pytest.fixture
+def tab(own: Served, tmp_path: Path) -> Iterator[Tab]:
+    """A tab with that page."""
+    with browser(tmp_path / "profile") as found:
+        found.open(own.url)
+        yield found
+        assert found.console == []
+        assert {url for url in found.asked if not url.startswith((own.url, "data:", "blob:"))} == set()
+    assert not own.foreign.exists(), own.foreign.read_text()
+
+
+def fill(tab: Tab, ingredients: str, dataset: str) -> None:
+    tab.fill("#ingredients textarea", ingredients)
+    tab.fill("#dataset input", dataset)
+
+
+def text(tab: Tab, selector: str) -> str:
+    return str(tab.wait(f"document.querySelector({selector!r})?.innerText"))
+
+
+def cells(tab: Tab, table: str) -> list[list[str]]:
+    """A table's rows once it is there."""
+    tab.wait(f"document.querySelector('#{table}')")
+    rows = f"[...document.querySelectorAll('#{table} tbody tr')]"
+    found: list[list[str]] = tab.js(f"{rows}.map((row) => [...row.cells].map((cell) => cell.innerText.trim()))")
+    return found
+
+
+def select(tab: Tab, name: str) -> None:
+    """Turn to a tab of the page."""
+    tab.click_on(f"[...document.querySelectorAll('button[role=tab]')].find((b) => b.innerText.includes('{name}'))")
+
+
+def guesses(tab: Tab, picture: Path) -> list[dict[str, float]]:
+    """Drop a picture; what each model says of it."""
+    tab.wait(f"document.querySelector({FILE!r})")
+    tab.upload(FILE, picture)
+    tab.wait("document.querySelector('.soup-guess')")
+    lists = tab.js(
+        "[...document.querySelectorAll('.soup-guess')].map((g) => [...g.querySelectorAll('li')].map((li) =>"
+        " [li.querySelector('span').innerText, parseFloat(li.querySelector('b').innerText)]))"
+    )
+    return [dict(one) for one in lists]
+
+
+def expected(folder: Path, image: Any) -> dict[str, float]:
+    """The five likeliest classes of a model folder in per cent, by transformers alone."""
+    shares = 100 * logits(folder, [image])[0].softmax(0)
+    return {NAMES[n]: round(float(shares[n]), 1) for n in shares.topk(5).indices}
+
+
+@needs_chromium
+def test_from_a_glob_to_a_push(tab: Tab, own: Served, on_hub: LocalHub, vit: Family, images: Any) -> None:
+    """Dry run, bake, numbers as recorded, report, a picture on both models, push: each by the page's own buttons."""
+    fill(tab, "kit/vit-*", "kit/shapes")
+    tab.wait(f"{TEXT}.includes(`hfsoup bake 'kit/vit-*' --dataset kit/shapes`)")
+    tab.click("#dry-run")
+    assert [row[0].partition("@")[0] for row in cells(tab, "soup-plan")] == [
+        *(f"kit/vit-{n}" for n in (1, 2, 3, 10)), "kit/shapes",
+    ]  # fmt: skip
+    assert "nothing was pulled, written or pushed" in text(tab, "#result")
+    assert not (own.folder / "soup").exists()
+
+    tab.click("#bake")
+    shown = cells(tab, "soup-ingredients")
+    record = json.loads((own.folder / "soup/soup.json").read_text())
+    assert [row[1] for row in shown] == [f"{100 * i['score']['value']:.2f} %" for i in record["ingredients"]]
+    weights = [i["coefficient"] for i in record["ingredients"]]
+    assert [row[2] for row in shown] == [f"{w:.3f}" if w else "left out" for w in weights]
+    assert f"test accuracy {record['test']['soup']['value']:.4f}" in text(tab, "#result")
+    assert len(cells(tab, "soup-steps")) == len(record["trace"])
+
+    frame = "document.querySelector('iframe.soup-report')"
+    assert "allow-same-origin" not in tab.js(f"{tab.wait(f'{frame}?.sandbox.value') and frame}.sandbox.value")
+    assert "<title>Soup report: soup</title>" in tab.js(f"{frame}.srcdoc")
+
+    select(tab, "Try an image")
+    image = images["test"][3]["image"]
+    image.save(own.folder / "one.png")
+    best = max(record["ingredients"], key=lambda i: i["score"]["value"])["id"].removeprefix("kit/")
+    member = next(folder for folder in vit.folders if folder.name == best)
+    assert guesses(tab, own.folder / "one.png") == [expected(own.folder / "soup", image), expected(member, image)]
+
+    select(tab, "Push")
+    tab.fill("#repo input", "kit/from-page")
+    tab.click("#push")
+    assert "kit/from-page" in text(tab, "#pushed a")
+    api = HfApi(token=on_hub.token)
+    assert "model.safetensors" in api.list_repo_files("kit/from-page")
+    api.delete_repo("kit/from-page")
+
+
+@needs_chromium
+def test_an_error_is_shown_and_a_bake_can_be_stopped(tab: Tab, on_hub: LocalHub) -> None:
+    """What a command line would print stands on the page; Stop ends a bake that pulls, and the next one goes on."""
+    fill(tab, "kit/nothing-*", "kit/shapes")
+    tab.click("#bake")
+    assert "nothing matches 'kit/nothing-*'" in text(tab, ".soup-error")
+    tab.fill("#limit input", "many")
+    tab.wait(f"{TEXT}.includes('# expected a number of images')")
+    tab.fill("#limit input", "24")
+    on_hub.fault("/api/datasets/", stall=1.0)
+    fill(tab, "kit/vit-1 kit/vit-2", "kit/shapes")
+    tab.click("#bake")
+    tab.wait("document.querySelector('.soup-live li.running')")
+    tab.click("#stop")
+    tab.wait("document.querySelector('#live').innerText.includes('stopped')")
+    on_hub.clear_faults()
+    tab.click("#bake")
+    assert len(cells(tab, "soup-ingredients")) == 2
+
+
+@needs_chromium
+def test_markup_of_a_repository_is_only_text(tab: Tab, own: Served, vit: Family, images: Any) -> None:
+    """Class names that hold scripts stay text in the report and beside a picture."""
+    names = [HOSTILE, *NAMES[1:]]
+    for n, folder in enumerate(vit.folders[:2]):
+        labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+        edit_json(copy_model(folder, own.folder / f"m-{n}") / "config.json", **labels)
+    images["test"][0]["image"].save(own.folder / "first.png")
+    tab.fill("#ingredients textarea", "./m-0\n./m-1")
+    tab.click("#bake")
+    tab.wait("document.querySelector('#result').innerText.includes('othing was measured')")
+    tab.wait("document.querySelector('iframe.soup-report')")
+    select(tab, "Try an image")
+    (found,) = guesses(tab, own.folder / "first.png")
+    assert any("<img src=x" in name for name in found)
+    assert tab.js("document.title") == "Model soups"
+    assert tab.js("document.querySelector('img[src=x]')") is None
+
+
+def test_another_name_for_this_machine_is_not_answered(own: Served) -> None:
+    """A site whose name leads to this machine cannot use the page of whoever looks at that site."""
+    assert httpx2.get(own.url).status_code == 200
+    assert httpx2.get(own.url, headers={"Host": "elsewhere.example"}).status_code == 400
+
+
+@pytest.fixture(scope="module")
+def space(on_hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The page as a Space: written, uploaded, downloaded and started as the Hub would."""
+    folder, api = tmp_path_factory.mktemp("space"), HfApi(token=on_hub.token)
+    assert run("ui", "--space", folder / "written").code == 0
+    api.create_repo("kit/page", repo_type="space", space_sdk="gradio")
+    api.upload_folder(repo_id="kit/page", repo_type="space", folder_path=folder / "written")
+    snapshot_download("kit/page", repo_type="space", local_dir=folder / "home", token=on_hub.token)
+    where = {"SPACE_ID": "kit/page", "GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": "0"}
+    with served(on_hub, folder / "run", str(folder / "home/app.py"), **where) as page:
+        yield page
+
+
+@needs_chromium
+def test_a_space_serves_strangers(space: Served, on_hub: LocalHub, vit: Family, tmp_path: Path) -> None:
+    """It bakes what is public, and reads no folder, uses no token and pushes nothing, though it has a token."""
+    api = HfApi(token=on_hub.token)
+    api.create_repo("kit/secret", private=True)
+    api.upload_folder(repo_id="kit/secret", folder_path=vit.folders[0])
+    with browser(tmp_path / "profile") as tab:
+        tab.open(space.url)
+        for asked, answer in ((str(vit.folders[0]), "name of a repository"), ("../m-*", "name of a repository")):
+            fill(tab, asked, "kit/shapes")
+            tab.click("#bake")
+            tab.wait(f"document.querySelector('.soup-error')?.innerText.includes({answer!r})")
+        fill(tab, "kit/vit-1", str(tmp_path))
+        tab.click("#dry-run")
+        tab.wait(f"document.querySelector('.soup-error')?.innerText.includes({str(tmp_path)!r})")
+        fill(tab, "kit/vit-1 kit/secret", "kit/shapes")
+        tab.click("#bake")
+        tab.wait("document.querySelector('.soup-error')?.innerText.includes('kit/secret')")
+        fill(tab, "kit/vit-1 kit/vit-2", "kit/shapes")
+        tab.click("#bake")
+        assert len(cells(tab, "soup-ingredients")) == 2
+        assert not tab.js("document.querySelector('#push, #push-to')")
+        assert tab.console == []
+    api.delete_repo("kit/secret")
+    assert not space.foreign.exists()
+    assert [path.name for path in space.folder.glob("*soup*")] == []
+
+
+def test_a_space_has_its_header_and_needs(tmp_path: Path) -> None:
+    """README's header is what the Hub asks of a gradio Space, gradio is the one that it names, nothing is replaced."""
+    from importlib.metadata import version
+
+    from huggingface_hub import RepoCard
+
+    assert run("ui", "--space", tmp_path / "space").code == 0
+    header = RepoCard.load(tmp_path / "space/README.md").data.to_dict()
+    assert header["sdk"] == "gradio"
+    assert header["sdk_version"] == version("gradio")
+    assert header["app_file"] == "app.py"
+    needed = (tmp_path / "space/requirements.txt").read_text().splitlines()
+    assert f"gradio=={version('gradio')}" in needed
+    assert [line for line in needed if line.startswith("torch>=")]
+    assert "something already" in refused("ui", "--space", tmp_path / "space", code=1)
+
+
+def test_without_gradio_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for every other extra."""
+    monkeypatch.setattr("hfsoup.ui.find_spec", lambda _: None)
+    assert "pip install 'hfsoup[ui]'" in refused("ui", code=2)
+
+
+def test_a_taken_port_is_one_clear_block(hub: LocalHub) -> None:
+    """The port of something else is refused with what to type."""
+    assert "--port 0" in refused("ui", "--port", hub.url.rsplit(":", 1)[1], code=2)
