@@ -99,6 +99,11 @@ class Candidate:
             self._model = self._build()
         return self._model
 
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The weights of the loaded mix by the names of the files; they change with the next one."""
+        return self._buffers
+
     def settle(self, statistics: Statistics) -> None:
         """Give the batch norms of the loaded model these statistics instead of the averaged ones."""
         for norm in self.norms.values():

@@ -19,12 +19,14 @@ from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
 from hfsoup.records import (
     AttemptRecord,
+    DistillationRecord,
     ScoreRecord,
     ShiftRecord,
     SplitRecord,
     Strict,
     TestRecord,
     Text,
+    distillation_record,
     score_record,
     shift_record,
     split_record,
@@ -113,6 +115,8 @@ class DecisionRecord(Strict):
 class BatchNormRecord(Strict):
     """What each mode scored on the selection split, and the re-estimated statistics, if the soup has them.
 
+    Those of a network that was trained are the ones that its training began with.
+
     `statistics` are base64 of little-endian float32, one per channel, by tensor.
     """
 
@@ -162,6 +166,7 @@ class Lock(Strict):
     dataset: DatasetRecord | None
     batch_norm: BatchNormRecord | None
     alignment: AlignmentRecord | None = None
+    distillation: DistillationRecord | None = None
     trace: list[DecisionRecord]
     score: ScoreRecord | None
     test: TestRecord | None
@@ -200,6 +205,7 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         dataset=_dataset(soup),
         batch_norm=_batch_norm(soup),
         alignment=_alignment(soup.family),
+        distillation=distillation_record(soup.distilled),
         trace=[DecisionRecord(**decision) for decision in soup.decisions()],
         score=score_record(soup.selection),
         test=test_record(soup.comparison),

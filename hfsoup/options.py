@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
+from hfsoup.distillation.asked import refuse
 from hfsoup.errors import UsageError
 from hfsoup.searching import Rules
 from hfsoup.settings import Settings
@@ -31,7 +32,9 @@ class Options:
     """What a bake does beyond its ingredients. See `hfsoup bake --help` for the words."""
 
     recipe: str | None = _option(
-        None, "Search", "which ingredients go in: see `hfsoup recipes` [greedy with data, else uniform]"
+        None,
+        "Search",
+        "which ingredients go in: see `hfsoup recipes` [greedy with data; without, with fit and with distill uniform]",
     )
     merge: str = _option("mean", "Search", "how their weights become one: see `hfsoup recipes`")
     base: str | None = _option(
@@ -78,7 +81,14 @@ class Options:
     fit: bool = _option(
         False, "Search", "then fit one network to all of them, layer by layer, on training images without labels"
     )
-    seed: int = _option(0, "Search", "the order of greedy-random and of align, and what dare and search draw")
+    distill: int | None = _option(
+        None,
+        "Search",
+        "then train one network, so many epochs, to match the ingredients' mean logits on images without labels",
+    )
+    seed: int = _option(
+        0, "Search", "the order of greedy-random, of align and of distill, and what dare, search and distill draw"
+    )
     dataset: str | None = _option(None, "Data", "a dataset on the Hub, or a local folder or file")
     dataset_config: str | None = _option(None, "Data", "which configuration of the dataset")
     split: str | None = _option(None, "Data", "the split that selects [validation]")
@@ -139,6 +149,7 @@ class Options:
         if self.on_mismatch not in ON_MISMATCH:
             raise UsageError(f"expected on-mismatch to be one of {', '.join(ON_MISMATCH)}, found {self.on_mismatch!r}")
         self._check_alignment()
+        refuse(self)
         if self.bn not in BN_MODES:
             raise UsageError(f"there is no batch-norm mode {self.bn!r}; known: {', '.join(BN_MODES)}")
         if self.bn == "recalibrate" and self.dataset is None:
@@ -196,8 +207,8 @@ class Options:
 
     @property
     def chosen_recipe(self) -> str:
-        """The recipe asked for, else greedy where there is data, and uniform where there is none or all are fitted."""
-        return self.recipe or ("greedy" if self.dataset and not self.fit else "uniform")
+        """The recipe asked for, else uniform without data or where one network is made of all, else greedy."""
+        return self.recipe or ("greedy" if self.dataset and not self.fit and not self.distill else "uniform")
 
     @property
     def stored_dtype(self) -> str | None:

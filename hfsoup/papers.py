@@ -31,6 +31,10 @@ CITATIONS = {
         "Jang, Yun and Han, Model Stock: all we need is just a few fine-tuned models, ECCV 2024,"
         " https://arxiv.org/abs/2403.19522"
     ),
+    "arXiv:2106.05237": (
+        "Beyer et al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022,"
+        " https://arxiv.org/abs/2106.05237"
+    ),
     "arXiv:2209.14981": (
         "Kaddour, Stop wasting my time! Saving days of ImageNet and BERT training with latest weight averaging, 2022,"
         " https://arxiv.org/abs/2209.14981"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
+from hfsoup.distillation.made import wanted
 from hfsoup.evidence import BETWEEN
 from hfsoup.further import count
 from hfsoup.gathering import asked, needs_base, own
@@ -39,7 +40,11 @@ class Holding:
 
 @dataclass(frozen=True)
 class Work:
-    """What scoring takes at most. `images` are those to forward; `seconds` stands on an earlier bake's pace."""
+    """What scoring takes at most. `images` are those to forward; `seconds` stands on an earlier bake's pace.
+
+    `unlabelled` are those that a network is trained on, and `training` how many its training forwards, by ingredients
+    and network; None where nothing is distilled or that cannot be told.
+    """
 
     selection: int | None
     test: int | None
@@ -48,6 +53,8 @@ class Work:
     images: int | None
     seconds: float | None
     unknown: str
+    unlabelled: int | None = None
+    training: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
             first = outlined(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
         found = _looked(options, watch)
-        work = _work(recipe, sources, options, found, first) if found else None
+        work = _taught(_work(recipe, sources, options, found, first), sources, options, found) if found else None
         data = _data(found, options) if found else None
         bases = tuple(source for source in with_bases((*sources, *given)) if source not in sources)
         disk = tuple(_disk((*sources, *given), options, first, data, work))
@@ -162,7 +169,7 @@ def _data(found: Survey, options: Options) -> Holding | None:
     """What of the dataset is pulled; None where that is not known beforehand."""
     if found.parts is None:
         return None
-    names = _names(found, options, calibrate=options.bn != "average")
+    names = _names(found, options, calibrate=options.bn != "average" or options.distill is not None)
     parts = [found.parts[n] for n in sorted({n for n in names.values() if n}) if n in found.parts]
     return Holding(found.id, found.revision, sum(p.size for p in parts), sum(p.held for p in parts))
 
@@ -194,6 +201,20 @@ def _work(recipe: Entry[Any], sources: Sequence[Source], options: Options, found
     return Work(selection, test, calibration, most, images, images / pace, "")
 
 
+def _taught(work: Work, sources: Sequence[Source], options: Options, found: Survey) -> Work:
+    """The work, with what a distillation adds: each epoch shows all images to the ingredients and to the network."""
+    if options.distill is None or found.parts is None:
+        return work
+    names = _names(found, options, calibrate=True)
+    count = (
+        work.selection if names["calibration"] == names["selection"] else found.parts[str(names["calibration"])].images
+    )
+    if count is None:
+        return work
+    seen = min(count, wanted(options))
+    return replace(work, unlabelled=seen, training=seen * options.distill * (len(sources) + 1))
+
+
 def _counts(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | None, int | None, int | None]:
     """Images that select, report and settle; None where they cannot be told."""
     if found.parts is None:
@@ -217,7 +238,7 @@ def _disk(
     if data:
         found.append(Need("the dataset", found[0].folder, data.size - data.cached))
     if work and first.shape:
-        images = sum(n or 0 for n in (work.selection, work.test, work.calibration))
+        images = sum(n or 0 for n in (work.selection, work.test, work.calibration, work.unlabelled))
         images += (work.test or 0) if options.shifts else 0
         found.append(Need("prepared images", cache() / "images", images * 4 * prod(first.shape)))
     return found

@@ -34,7 +34,7 @@ class Network:
     ) -> None:
         self.model = model
         self._names = names or {name: name for name in model.state_dict()}
-        self._forward = forward or model
+        self.forward = forward or model
 
     @contextmanager
     def lent(self) -> Iterator[Network]:
@@ -59,6 +59,11 @@ class Network:
             self.model.load_state_dict({self._names.get(name, name): tensor for name, tensor in state.items()})
         except RuntimeError as error:
             raise SoupError(f"the model does not take these tensors: {flat(error, 300)}") from error
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The weights as they are now, by the names of a file."""
+        found = self.model.state_dict()
+        return {name: found[own] for name, own in self._names.items()}
 
     def layer(self, name: str) -> nn.Module:
         """The module that holds a tensor of the file, or that the model has under this very name."""
@@ -88,7 +93,7 @@ class Network:
                 for begin in range(0, len(images), BATCH):
                     left[0] = len(wanted)
                     try:
-                        self._forward(images[begin : begin + BATCH].to(device))
+                        self.forward(images[begin : begin + BATCH].to(device))
                     except _EnoughError:
                         continue
         finally:
@@ -99,7 +104,7 @@ class Network:
         """Images × classes."""
         device = next(self.model.parameters()).device
         with torch.inference_mode():
-            found = [self._forward(images[n : n + BATCH].to(device)).cpu() for n in range(0, len(images), BATCH)]
+            found = [self.forward(images[n : n + BATCH].to(device)).cpu() for n in range(0, len(images), BATCH)]
         return torch.cat(found)
 
 

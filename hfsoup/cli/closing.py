@@ -58,6 +58,8 @@ def closing(soup: Soup) -> Iterator[Row]:
         best = plain(soup.family.ingredients[soup.best])
         name = link(best, page(soup.family.ingredients[soup.best].source))
         yield "best ingredient", Text.assemble(f"{c.best.value:.4f}", _interval(c.best_interval), "  ", name)
+        if soup.distilled:
+            yield "training", Text(soup.distilled.said)
         yield "verdict", verdict(c, alone=soup.mix.members == (soup.best,))
         yield from _further(soup)
         yield "forwarded", Text(f"{soup.images_forwarded:,} images")

@@ -1,0 +1,112 @@
+"""A network is trained to say what others say on average, from images without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import cos, pi
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from hfsoup.distillation.lessons import Lessons
+from hfsoup.errors import SoupError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+RATE, RATE_WITHOUT_NORMS = 1e-3, 1e-4
+"""The learning rate of a network with batch norms, and of one without."""
+WARM = 20
+"""The learning rate grows for one in so many steps."""
+BatchNorm = nn.modules.batchnorm._BatchNorm
+Answer = Callable[[torch.Tensor], torch.Tensor]
+Advance = Callable[[int], None]
+
+
+def match(
+    student: nn.Module,
+    answer: Answer,
+    members: Sequence[Callable[[], Answer]],
+    lessons: Lessons,
+    accelerator: Accelerator,
+    *,
+    advance: Advance = lambda _: None,
+) -> None:
+    """Train a network, in place, towards the mean of the members' logits on the very images that it sees itself.
+
+    Consistent teaching as in "Knowledge distillation: a good teacher is patient and consistent" (arXiv:2106.05237),
+    with the mean squared difference of centred logits as loss. Members come one after the other, each with a pass
+    over the images of every epoch, so that one of them is in memory at a time.
+
+    Args:
+        student: what is trained; batch norms are in training mode, dropout and stochastic depth are off.
+        answer: the student's logits of a batch, images × classes.
+        members: each makes a member ready and gives what computes its logits.
+        lessons: the images.
+        accelerator: places the network, and computes gradients.
+        advance: told of images as they are forwarded, by members and student alike.
+
+    Raises:
+        SoupError: the logits or the loss are NaN or infinite.
+    """
+    trained = [weight for weight in student.parameters() if weight.requires_grad]
+    rate = RATE if any(isinstance(module, BatchNorm) for module in student.modules()) else RATE_WITHOUT_NORMS
+    optimizer = accelerator.prepare_optimizer(torch.optim.AdamW(trained, rate, weight_decay=0.0))
+    steps = lessons.epochs * lessons.batches_per_epoch
+    for epoch in range(lessons.epochs):
+        wanted = _wanted(members, lessons, epoch, accelerator, advance)
+        _settling(student, on=True)
+        for n, (images, target) in enumerate(zip(lessons.batches(epoch), wanted, strict=True)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * pace(epoch * lessons.batches_per_epoch + n, steps)
+            found = answer(images.to(accelerator.device))
+            loss = (_centred(found) - _centred(target.to(found.device))).square().mean()
+            if not torch.isfinite(loss):
+                raise SoupError("the training gives numbers that are NaN or infinite", hint="without --distill")
+            optimizer.zero_grad()
+            accelerator.backward(loss)
+            optimizer.step()
+            advance(len(images))
+        _settling(student, on=False)
+
+
+def pace(step: int, steps: int) -> float:
+    """The share of the learning rate at a step: linear growth at first, then half a cosine down to 0."""
+    return float(min((step + 1) / max(steps // WARM, 1), (1 + cos(pi * step / steps)) / 2))
+
+
+def _wanted(
+    members: Sequence[Callable[[], Answer]], lessons: Lessons, epoch: int, accelerator: Accelerator, advance: Advance
+) -> list[torch.Tensor]:
+    """The mean of the members' logits for every batch of an epoch."""
+    total: list[torch.Tensor] = []
+    for prepared in members:
+        ask = prepared()
+        found = list(_asked(ask, lessons.batches(epoch), accelerator, advance))
+        total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+    return [logits / len(members) for logits in total]
+
+
+@torch.no_grad()
+def _asked(
+    ask: Answer, batches: Iterator[torch.Tensor], accelerator: Accelerator, advance: Advance
+) -> Iterator[torch.Tensor]:
+    for images in batches:
+        logits = ask(images.to(accelerator.device)).float().cpu()
+        if not torch.isfinite(logits).all():
+            raise SoupError("an ingredient gives logits that are NaN or infinite", hint="--dtype float32")
+        advance(len(images))
+        yield logits
+
+
+def _centred(logits: torch.Tensor) -> torch.Tensor:
+    """Logits less their mean, which no probability depends on."""
+    return logits.float() - logits.float().mean(1, keepdim=True)
+
+
+def _settling(student: nn.Module, *, on: bool) -> None:
+    """Put the batch norms into training mode or out of it, and nothing else."""
+    for module in student.modules():
+        if isinstance(module, BatchNorm):
+            module.train(on)
