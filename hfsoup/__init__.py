@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hfsoup.alignment.states import fit as fit
     from hfsoup.baking import bake as bake
     from hfsoup.callback import SoupCallback as SoupCallback
+    from hfsoup.distillation.states import distill as distill
     from hfsoup.errors import SoupError as SoupError
     from hfsoup.soup import Soup as Soup
     from hfsoup.statedicts import Found as Found
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "align": "hfsoup.alignment.states",
     "bake": "hfsoup.baking",
+    "distill": "hfsoup.distillation.states",
     "fit": "hfsoup.alignment.states",
     "search": "hfsoup.statedicts",
     "Found": "hfsoup.statedicts",
@@ -27,7 +29,7 @@ _HOMES = {
     "SoupCallback": "hfsoup.callback",
     "SoupError": "hfsoup.errors",
 }
-__all__ = ["Found", "Soup", "SoupCallback", "SoupError", "__version__", "align", "bake", "fit", "search"]
+__all__ = ["Found", "Soup", "SoupCallback", "SoupError", "__version__", "align", "bake", "distill", "fit", "search"]
 
 
 def __getattr__(name: str) -> object:

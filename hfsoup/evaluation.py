@@ -286,7 +286,8 @@ class Scorer:
         A short batch is filled up.
         """
         full = np.concatenate([block, np.repeat(block[-1:], self._batch - len(block), axis=0)])
-        with torch.inference_mode():
+        # In inference mode a model would cache tensors that no later training can use.
+        with torch.no_grad():
             images = torch.from_numpy(full).to(self._candidate.dtype).to(self._world.device)
             found = model(pixel_values=images).logits[: len(block)].float()
             if not torch.isfinite(found).all():

@@ -34,14 +34,15 @@ class Outline:
         return any(spec.name.endswith("running_var") for spec in self.specs)
 
     def memory(self, options: Options) -> int | None:
-        """The least bytes that a bake holds at once: one model, where it scores a batch of images too."""
+        """The least bytes that a bake holds: one model, a batch where it scores, four more where it trains."""
         if self.specs is None:
             return None
         stored = options.stored_dtype
         kinds = [(stored if stored and s.dtype in FLOATS else s.dtype, s.shape) for s in self.specs]
         model = sum(nbytes(dtype, shape) for dtype, shape in kinds)
+        trained = 4 * 4 * sum(prod(s.shape) for s in self.specs) if options.distill else 0
         batch = 4 * options.batch_size * prod(self.shape) if self.shape and options.dataset else 0
-        return (model if options.dataset else 0) + batch
+        return (model if options.dataset else 0) + batch + trained
 
 
 def outlined(source: Source) -> Outline:

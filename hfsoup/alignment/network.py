@@ -89,7 +89,7 @@ class Network:
         for module, output, see in wanted:
             hooks.append(module.register_forward_hook(_after(see, output, left)))
         try:
-            with torch.inference_mode():
+            with torch.no_grad():
                 for begin in range(0, len(images), BATCH):
                     left[0] = len(wanted)
                     try:
@@ -103,7 +103,7 @@ class Network:
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Images × classes."""
         device = next(self.model.parameters()).device
-        with torch.inference_mode():
+        with torch.no_grad():
             found = [self.forward(images[n : n + BATCH].to(device)).cpu() for n in range(0, len(images), BATCH)]
         return torch.cat(found)
 

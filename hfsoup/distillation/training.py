@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn.functional import kl_div
 
 from hfsoup.distillation.lessons import Lessons
 from hfsoup.errors import SoupError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 RATE, RATE_WITHOUT_NORMS = 1e-3, 1e-4
 """The learning rate of a network with batch norms, and of one without."""
+TEMPERATURE = 4.0
 WARM = 20
 """The learning rate grows for one in so many steps."""
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -36,8 +38,8 @@ def match(
     """Train a network, in place, towards the mean of the members' logits on the very images that it sees itself.
 
     Consistent teaching as in "Knowledge distillation: a good teacher is patient and consistent" (arXiv:2106.05237),
-    with the mean squared difference of centred logits as loss. Members come one after the other, each with a pass
-    over the images of every epoch, so that one of them is in memory at a time.
+    with the divergence of softened probabilities as loss (arXiv:1503.02531). Members come one after the other, each
+    with a pass over the images of every epoch, so that one of them is in memory at a time.
 
     Args:
         student: what is trained; batch norms are in training mode, dropout and stochastic depth are off.
@@ -61,7 +63,7 @@ def match(
             for group in optimizer.param_groups:
                 group["lr"] = rate * pace(epoch * lessons.batches_per_epoch + n, steps)
             found = answer(images.to(accelerator.device))
-            loss = (_centred(found) - _centred(target.to(found.device))).square().mean()
+            loss = divergence(found, target.to(found.device))
             if not torch.isfinite(loss):
                 raise SoupError("the training gives numbers that are NaN or infinite", hint="without --distill")
             optimizer.zero_grad()
@@ -100,9 +102,10 @@ def _asked(
         yield logits
 
 
-def _centred(logits: torch.Tensor) -> torch.Tensor:
-    """Logits less their mean, which no probability depends on."""
-    return logits.float() - logits.float().mean(1, keepdim=True)
+def divergence(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """T²·KL(target ‖ found) of probabilities at the temperature T, the mean over rows of logits, images × classes."""
+    soft, wanted = ((logits.float() / TEMPERATURE).log_softmax(1) for logits in (found, target))
+    return TEMPERATURE**2 * kl_div(soft, wanted, log_target=True, reduction="batchmean")
 
 
 def _settling(student: nn.Module, *, on: bool) -> None:
