@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
-from hfsoup.distillation.made import wanted
+from hfsoup.distillation.made import forwarded, wanted
 from hfsoup.evidence import BETWEEN
 from hfsoup.further import count
 from hfsoup.gathering import asked, needs_base, own
@@ -202,7 +202,7 @@ def _work(recipe: Entry[Any], sources: Sequence[Source], options: Options, found
 
 
 def _taught(work: Work, sources: Sequence[Source], options: Options, found: Survey) -> Work:
-    """The work, with what a distillation adds: each epoch shows all images to the ingredients and to the network."""
+    """The work, with what a distillation adds: images are shown to the ingredients and to the network."""
     if options.distill is None or found.parts is None:
         return work
     names = _names(found, options, calibrate=True)
@@ -212,7 +212,7 @@ def _taught(work: Work, sources: Sequence[Source], options: Options, found: Surv
     if count is None:
         return work
     seen = min(count, wanted(options))
-    return replace(work, unlabelled=seen, training=seen * options.distill * (len(sources) + 1))
+    return replace(work, unlabelled=seen, training=forwarded(seen, options.distill, len(sources)))
 
 
 def _counts(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | None, int | None, int | None]:

@@ -1,4 +1,4 @@
-"""The batches of a training: unlabelled images, altered by chance, the same ones whenever they are asked for again."""
+"""The images of a training, altered by chance in a few ways, each the same whenever it is asked for again."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import pad
 
+from hfsoup.distillation.made import FORMS
+
 BATCH = 128
 REACH = 8
 """Images are shifted by up to this part of their sides."""
 
 
 class Lessons:
-    """Batches of images in another order for every epoch; a short last one is dropped unless it is the only one.
+    """Batches of images, in another order for every epoch; a short last one is dropped unless it is the only one.
 
-    An image is flipped left to right in every second case, shifted by up to an eighth of its sides with its edges
-    mirrored, and mixed with another one of its batch, its share drawn evenly from 0 to 1 (mixup, arXiv:1710.09412).
-    What is no image of channels × height × width is taken as it is.
+    In each form an image is flipped left to right or not, and shifted by up to an eighth of its sides with its edges
+    mirrored. What is no image of channels × height × width is taken as it is.
 
     Args:
         images: what the network is called with, the first axis over images; may be mapped from a file.
@@ -37,38 +38,36 @@ class Lessons:
         """How many batches there are of every epoch."""
         return len(self._images) // self._size
 
-    @property
-    def images_per_epoch(self) -> int:
-        """How many images every epoch shows."""
-        return self.batches_per_epoch * self._size
+    def form(self, epoch: int) -> int:
+        """In which of its forms an image is seen."""
+        return epoch % FORMS
 
-    def batches(self, epoch: int) -> Iterator[torch.Tensor]:
-        """The batches of one epoch."""
+    def all(self, form: int) -> Iterator[torch.Tensor]:
+        """Every image in one form, in the order given, batch by batch."""
+        for begin in range(0, len(self._images), self._size):
+            yield self._altered(np.arange(begin, min(begin + self._size, len(self._images))), form)
+
+    def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches of one epoch: places among the images, and the images in the epoch's form."""
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._images))
         for n in range(self.batches_per_epoch):
             rows = order[n * self._size : (n + 1) * self._size]
-            yield altered(torch.from_numpy(self._images[rows]), np.random.default_rng([self._seed, epoch, n]))
+            yield torch.from_numpy(rows), self._altered(rows, self.form(epoch))
 
-
-def altered(images: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
-    """Images flipped, shifted and mixed."""
-    if images.ndim != 4:
-        return images
-    moved = _moved(images, random)
-    shares = torch.from_numpy(random.random((len(moved), 1, 1, 1), np.float32))
-    mixed = shares * moved + (1 - shares) * moved.roll(1, 0)
-    # Convolutions are quickest where the channels of a pixel lie together.
-    return mixed.contiguous(memory_format=torch.channels_last)
-
-
-def _moved(images: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
-    count, _, height, width = images.shape
-    down, right = height // REACH, width // REACH
-    wider = pad(images, (right, right, down, down), mode="reflect")
-    tops, lefts = random.integers(0, 2 * down + 1, count), random.integers(0, 2 * right + 1, count)
-    flips = random.random(count) < 0.5
-    cut = [
-        wider[n, :, top : top + height, left : left + width]
-        for n, (top, left) in enumerate(zip(tops.tolist(), lefts.tolist(), strict=True))
-    ]
-    return torch.stack([one.flip(2) if flip else one for one, flip in zip(cut, flips.tolist(), strict=True)])
+    def _altered(self, rows: NDArray[np.int64], form: int) -> torch.Tensor:
+        images = torch.from_numpy(self._images[rows])
+        if images.ndim != 4:
+            return images
+        height, width = images.shape[2:]
+        down, right = height // REACH, width // REACH
+        random, count = np.random.default_rng([self._seed, FORMS, form]), len(self._images)
+        tops, lefts = random.integers(0, 2 * down + 1, count), random.integers(0, 2 * right + 1, count)
+        flips = random.random(count) < 0.5
+        wider = pad(images, (right, right, down, down), mode="reflect")
+        cut = [
+            one[:, top : top + height, left : left + width]
+            for one, top, left in zip(wider, tops[rows].tolist(), lefts[rows].tolist(), strict=True)
+        ]
+        turned = [one.flip(2) if flip else one for one, flip in zip(cut, flips[rows].tolist(), strict=True)]
+        # Convolutions are quickest where the channels of a pixel lie together.
+        return torch.stack(turned).contiguous(memory_format=torch.channels_last)

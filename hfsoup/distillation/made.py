@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from hfsoup.options import Options
     from hfsoup.scores import Score
 
+FORMS = 8
+"""Every image is seen in so many forms; after that they come again, and what was said of them is known."""
 MOST = 10_000
 """Images that a training sees at most, unless --limit says fewer."""
 
@@ -63,6 +65,11 @@ def beside(family: Family, made: Ingredient) -> tuple[Family, Mix]:
     """The family with the trained network as one ingredient more, and the mix that is this one alone."""
     whole = replace(family, ingredients=(*family.ingredients, made), orders=(*family.orders, None), alignment=None)
     return whole, Mix.of((len(family),), len(whole))
+
+
+def forwarded(images: int, epochs: int, members: int) -> int:
+    """Images that a training forwards, by members and network: the members see every form once."""
+    return images * (epochs + members * min(epochs, FORMS))
 
 
 def wanted(options: Options) -> int:

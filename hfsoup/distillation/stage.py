@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hfsoup.distillation.made import Distilled, wanted
+from hfsoup.distillation.made import Distilled, forwarded, wanted
 from hfsoup.errors import SoupError
 
 if TYPE_CHECKING:
@@ -71,12 +71,13 @@ def distilled(
     start = max((mix, search.mix(search.ranked[:1])), key=lambda one: search.score(one).key)
     before = search.score(start)
     statistics = scorer.statistics(start) if before.bn == RECALIBRATE else {}
-    epochs, passes, done = options.distill, len(mix.members) + 1, 0
+    epochs, done = options.distill, 0
+    every = forwarded(len(split), epochs, len(mix.members))
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        tell(f"training, {done:,} of {epochs * passes * len(split):,} images")
+        tell(f"training, {done:,} of {every:,} images")
 
     def train() -> Distilled:
         from hfsoup.distillation.family import trained

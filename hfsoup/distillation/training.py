@@ -16,9 +16,9 @@ from hfsoup.errors import SoupError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-RATE, RATE_WITHOUT_NORMS = 1e-3, 1e-4
+RATE, RATE_WITHOUT_NORMS = 0.02, 1e-4
 """The learning rate of a network with batch norms, and of one without."""
-TEMPERATURE = 4.0
+TEMPERATURE = 2.0
 WARM = 20
 """The learning rate grows for one in so many steps."""
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -39,7 +39,7 @@ def match(
 
     Consistent teaching as in "Knowledge distillation: a good teacher is patient and consistent" (arXiv:2106.05237),
     with the divergence of softened probabilities as loss (arXiv:1503.02531). Members come one after the other, each
-    with a pass over the images of every epoch, so that one of them is in memory at a time.
+    with a pass over every new form of the images, so that one of them is in memory at a time.
 
     Args:
         student: what is trained; batch norms are in training mode, dropout and stochastic depth are off.
@@ -52,18 +52,19 @@ def match(
     Raises:
         SoupError: the logits or the loss are NaN or infinite.
     """
-    trained = [weight for weight in student.parameters() if weight.requires_grad]
-    rate = RATE if any(isinstance(module, BatchNorm) for module in student.modules()) else RATE_WITHOUT_NORMS
-    optimizer = accelerator.prepare_optimizer(torch.optim.AdamW(trained, rate, weight_decay=0.0))
-    steps = lessons.epochs * lessons.batches_per_epoch
+    optimizer = accelerator.prepare_optimizer(_optimizer(student))
+    rate, steps = optimizer.param_groups[0]["lr"], lessons.epochs * lessons.batches_per_epoch
+    known: dict[int, torch.Tensor] = {}
     for epoch in range(lessons.epochs):
-        wanted = _wanted(members, lessons, epoch, accelerator, advance)
+        form = lessons.form(epoch)
+        if form not in known:
+            known[form] = _wanted(members, lessons, form, accelerator, advance)
         _settling(student, on=True)
-        for n, (images, target) in enumerate(zip(lessons.batches(epoch), wanted, strict=True)):
+        for n, (rows, images) in enumerate(lessons.batches(epoch)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * pace(epoch * lessons.batches_per_epoch + n, steps)
             found = answer(images.to(accelerator.device))
-            loss = divergence(found, target.to(found.device))
+            loss = divergence(found, known[form][rows].to(found.device))
             if not torch.isfinite(loss):
                 raise SoupError("the training gives numbers that are NaN or infinite", hint="without --distill")
             optimizer.zero_grad()
@@ -73,21 +74,30 @@ def match(
         _settling(student, on=False)
 
 
+def _optimizer(student: nn.Module) -> torch.optim.Optimizer:
+    """SGD where batch norms keep activations in bounds, AdamW elsewhere; without weight decay."""
+    trained = [weight for weight in student.parameters() if weight.requires_grad]
+    if any(isinstance(module, BatchNorm) for module in student.modules()):
+        return torch.optim.SGD(trained, RATE, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(trained, RATE_WITHOUT_NORMS, weight_decay=0.0)
+
+
 def pace(step: int, steps: int) -> float:
     """The share of the learning rate at a step: linear growth at first, then half a cosine down to 0."""
     return float(min((step + 1) / max(steps // WARM, 1), (1 + cos(pi * step / steps)) / 2))
 
 
 def _wanted(
-    members: Sequence[Callable[[], Answer]], lessons: Lessons, epoch: int, accelerator: Accelerator, advance: Advance
-) -> list[torch.Tensor]:
-    """The mean of the members' logits for every batch of an epoch."""
-    total: list[torch.Tensor] = []
+    members: Sequence[Callable[[], Answer]], lessons: Lessons, form: int, accelerator: Accelerator, advance: Advance
+) -> torch.Tensor:
+    """The mean of the members' logits for every image in one form, images × classes."""
+    total: torch.Tensor | None = None
     for prepared in members:
-        ask = prepared()
-        found = list(_asked(ask, lessons.batches(epoch), accelerator, advance))
-        total = [a + b for a, b in zip(total, found, strict=True)] if total else found
-    return [logits / len(members) for logits in total]
+        found = torch.cat(list(_asked(prepared(), lessons.all(form), accelerator, advance)))
+        total = found if total is None else total + found
+    if total is None:
+        raise SoupError("there are no ingredients to match")
+    return total / len(members)
 
 
 @torch.no_grad()

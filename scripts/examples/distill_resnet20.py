@@ -17,6 +17,7 @@ from align_resnet20 import ResNet, State, images, shaped_like
 from datasets import load_dataset
 
 import hfsoup
+from hfsoup.distillation.made import forwarded
 from hfsoup.statedicts import load
 from hfsoup.stats import mcnemar
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("checkpoints", nargs="+")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", default="distilled.th")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is safe")
     parser.add_argument("--swap", action="store_true", help="exchange validation and test")
     given = parser.parse_args()
@@ -56,7 +58,7 @@ def main() -> None:
     report("ensemble", torch.stack(answers).mean(0))
     unlabelled = torch.cat([images(splits["train"]), selecting])
     accelerator = Accelerator(mixed_precision="bf16" if given.bf16 else "no", cpu=True)
-    done, every = 0, given.epochs * len(unlabelled) * (len(states) + 1)
+    done, every = 0, forwarded(len(unlabelled), given.epochs, len(states))
 
     def advance(count: int) -> None:
         nonlocal done
@@ -68,7 +70,7 @@ def main() -> None:
         states, model=model, images=unlabelled, epochs=given.epochs, start=states[start], seed=given.seed,
         accelerator=accelerator, advance=advance,
     )  # fmt: skip
-    torch.save({"state_dict": state}, "distilled.th")
+    torch.save({"state_dict": state}, given.output)
     found = report("distilled", logits(model, state, reporting))
     best = max(alone, key=lambda hits: int(hits.sum()))
     for name, other in (("start", alone[start]), ("best on these images", best)):
