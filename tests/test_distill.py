@@ -128,3 +128,33 @@ def test_any_torch_model_learns_what_several_say() -> None:
     mean = sum(said(state).log() for state in states) / 3
     first, last = ((said(state) - mean.softmax(1)).abs().mean() for state in (start, ran[0]))
     assert last < 0.5 * first
+
+
+def test_batch_norms_are_made_ready_without_a_change_of_the_network() -> None:
+    """In evaluation mode it computes what it did; in training mode nearly the same, from whatever statistics it had."""
+    from hfsoup.distillation.norms import recentred
+
+    torch.manual_seed(0)
+    norms = [torch.nn.BatchNorm2d(8), torch.nn.BatchNorm2d(4)]
+    for norm in norms:
+        torch.nn.init.uniform_(norm.weight)
+        norm.running_var.fill_(3.0)
+        norm.running_mean.fill_(-0.5)
+    layers = [
+        torch.nn.Conv2d(3, 8, 3),
+        norms[0],
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(8, 4, 3),
+        norms[1],
+        torch.nn.Flatten(),
+    ]
+    model, images = torch.nn.Sequential(*layers).eval(), torch.randn(256, 3, 8, 8)
+    with torch.no_grad():
+        before, away = model(images), model.train()(images)
+        norms[0].running_var.fill_(3.0)
+        model.eval()
+        before = model(images)
+        recentred(model, model, images.split(64))
+        assert torch.allclose(model(images), before, atol=1e-4)
+        assert torch.allclose(model.train()(images), before, atol=1e-3)
+        assert not torch.allclose(away, before, atol=0.1)

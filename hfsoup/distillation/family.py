@@ -20,7 +20,8 @@ from hfsoup.alignment.states import one_thread
 from hfsoup.average import Averager
 from hfsoup.candidate import Candidate, Classifier
 from hfsoup.distillation.lessons import Lessons
-from hfsoup.distillation.training import Advance, Answer, match
+from hfsoup.distillation.norms import Answer
+from hfsoup.distillation.training import Advance, match
 from hfsoup.errors import SoupError
 from hfsoup.folders import kept
 from hfsoup.hashing import file_hash, stamp

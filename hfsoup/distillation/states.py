@@ -14,7 +14,8 @@ from torch import nn
 from hfsoup.alignment.network import Network, State
 from hfsoup.alignment.states import one_thread
 from hfsoup.distillation.lessons import Lessons
-from hfsoup.distillation.training import Answer, match
+from hfsoup.distillation.norms import Answer
+from hfsoup.distillation.training import match
 from hfsoup.errors import UsageError
 from hfsoup.statedicts import load
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from math import cos, pi
 from typing import TYPE_CHECKING
 
@@ -11,18 +12,19 @@ from torch import nn
 from torch.nn.functional import kl_div
 
 from hfsoup.distillation.lessons import Lessons
+from hfsoup.distillation.norms import Answer, normed, recentred
 from hfsoup.errors import SoupError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-RATE, RATE_WITHOUT_NORMS = 0.02, 1e-4
+RATE, RATE_WITHOUT_NORMS = 0.005, 1e-4
 """The learning rate of a network with batch norms, and of one without."""
 TEMPERATURE = 2.0
+NORMED = 16
+"""Batches that the first statistics of batch norms are taken from."""
 WARM = 20
 """The learning rate grows for one in so many steps."""
-BatchNorm = nn.modules.batchnorm._BatchNorm
-Answer = Callable[[torch.Tensor], torch.Tensor]
 Advance = Callable[[int], None]
 
 
@@ -42,7 +44,8 @@ def match(
     with a pass over every new form of the images, so that one of them is in memory at a time.
 
     Args:
-        student: what is trained; batch norms are in training mode, dropout and stochastic depth are off.
+        student: what is trained; batch norms are in training mode once they have statistics of these images; dropout
+            and stochastic depth are off.
         answer: the student's logits of a batch, images × classes.
         members: each makes a member ready and gives what computes its logits.
         lessons: the images.
@@ -55,6 +58,8 @@ def match(
     optimizer = accelerator.prepare_optimizer(_optimizer(student))
     rate, steps = optimizer.param_groups[0]["lr"], lessons.epochs * lessons.batches_per_epoch
     known: dict[int, torch.Tensor] = {}
+    some = islice(lessons.all(lessons.form(0)), NORMED)
+    recentred(student, answer, (images.to(accelerator.device) for images in some))
     for epoch in range(lessons.epochs):
         form = lessons.form(epoch)
         if form not in known:
@@ -77,7 +82,7 @@ def match(
 def _optimizer(student: nn.Module) -> torch.optim.Optimizer:
     """SGD where batch norms keep activations in bounds, AdamW elsewhere; without weight decay."""
     trained = [weight for weight in student.parameters() if weight.requires_grad]
-    if any(isinstance(module, BatchNorm) for module in student.modules()):
+    if normed(student):
         return torch.optim.SGD(trained, RATE, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(trained, RATE_WITHOUT_NORMS, weight_decay=0.0)
 
@@ -120,6 +125,5 @@ def divergence(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 def _settling(student: nn.Module, *, on: bool) -> None:
     """Put the batch norms into training mode or out of it, and nothing else."""
-    for module in student.modules():
-        if isinstance(module, BatchNorm):
-            module.train(on)
+    for norm in normed(student):
+        norm.train(on)
