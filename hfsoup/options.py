@@ -32,9 +32,7 @@ class Options:
     """What a bake does beyond its ingredients. See `hfsoup bake --help` for the words."""
 
     recipe: str | None = _option(
-        None,
-        "Search",
-        "which ingredients go in: see `hfsoup recipes` [greedy with data; without, with fit and with distill uniform]",
+        None, "Search", "which ingredients go in: see `hfsoup recipes` [greedy with data, else uniform]"
     )
     merge: str = _option("mean", "Search", "how their weights become one: see `hfsoup recipes`")
     base: str | None = _option(
@@ -84,7 +82,8 @@ class Options:
     distill: int | None = _option(
         None,
         "Search",
-        "then train one network, so many epochs, to match the ingredients' mean logits on images without labels",
+        "then train one network, so many epochs, to match the ingredients' mean logits on images without labels; the "
+        "recipe is uniform unless given",
     )
     seed: int = _option(
         0, "Search", "the order of greedy-random, of align and of distill, and what dare, search and distill draw"
