@@ -1,6 +1,6 @@
 """Networks that were trained from different starts, made one: trained on what all of them say of unlabelled images.
 
-    python scripts/examples/distill_resnet20.py CIFAR100_FOLDER CHECKPOINT.th CHECKPOINT.th ... --epochs 20
+    python scripts/examples/distill_resnet20.py CIFAR100_FOLDER CHECKPOINT.th CHECKPOINT.th ... --epochs 6
 
 The folder is a dataset with the splits train, validation and test. The network sees the images of train and validation
 without their labels; those of validation say which checkpoint it starts from. Those of test report, and nothing else.
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("dataset")
     parser.add_argument("checkpoints", nargs="+")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="distilled.th")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is safe")
