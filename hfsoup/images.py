@@ -277,7 +277,7 @@ def apart(seen: Prepared, held: Prepared, *, where: str, note: Note, role: str =
     similar = [held.rows[n] for _, n in alike(seen.path, held.path) if held.rows[n] not in set(shared)]
     if similar:
         note(
-            f"{len(similar)} of {len(held.rows)} test images look like one of those that {role} ({rows_text(similar)})"
+            f"{len(similar)} of {len(held.rows)} test images look like one that {role}s ({rows_text(similar)})"
         )
     if not shared:
         return
