@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hfsoup.alignment.states import fit as fit
     from hfsoup.baking import bake as bake
     from hfsoup.callback import SoupCallback as SoupCallback
+    from hfsoup.distillation.states import distill as distill
     from hfsoup.errors import SoupError as SoupError
     from hfsoup.importance.states import estimate as estimate
     from hfsoup.soup import Soup as Soup
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "align": "hfsoup.alignment.states",
     "bake": "hfsoup.baking",
+    "distill": "hfsoup.distillation.states",
     "estimate": "hfsoup.importance.states",
     "fit": "hfsoup.alignment.states",
     "search": "hfsoup.statedicts",
@@ -29,7 +31,10 @@ _HOMES = {
     "SoupCallback": "hfsoup.callback",
     "SoupError": "hfsoup.errors",
 }
-__all__ = ["Found", "Soup", "SoupCallback", "SoupError", "__version__", "align", "bake", "estimate", "fit", "search"]
+__all__ = [
+    *("Found", "Soup", "SoupCallback", "SoupError", "__version__"),
+    *("align", "bake", "distill", "estimate", "fit", "search"),
+]
 
 
 def __getattr__(name: str) -> object:

@@ -12,6 +12,7 @@ from hfsoup.ahead import Ahead
 from hfsoup.average import Averager
 from hfsoup.clock import Clock
 from hfsoup.config import is_config, load
+from hfsoup.distillation.stage import with_unlabelled
 from hfsoup.gathering import asked, gather, own
 from hfsoup.hub import told
 from hfsoup.measuring import in_one_basis, measured, prepared, searched, settling, truncated, weighed
@@ -54,7 +55,9 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
         images = None
         if options.dataset:
             with clock("prepare"):
-                images = world.on_main(lambda: prepared(family, options, watch, ahead))
+                images = world.on_main(
+                    lambda: with_unlabelled(prepared(family, options, watch, ahead), family, options, watch)
+                )
         if options.align != "none":
             with clock("align"):
                 family = world.on_main(lambda: in_one_basis(family, options, watch, images, world))

@@ -64,7 +64,8 @@ class Batches:
         A short one is filled up to `size`.
         """
         full = np.concatenate([block, np.repeat(block[-1:], size - len(block), axis=0)])
-        with torch.inference_mode():
+        # In inference mode a model would cache tensors that no later training can use.
+        with torch.no_grad():
             found = self._logits(model, full)[: len(block)].float()
             if not torch.isfinite(found).all():
                 raise SoupError("this mix gives logits that are NaN or infinite", hint="--dtype float32")
@@ -77,7 +78,7 @@ class Batches:
             }
             return {name: tensor.cpu().numpy() for name, tensor in results.items()}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _logits(self, model: Any, block: NDArray[np.float32]) -> torch.Tensor:
         images = torch.from_numpy(block).to(self._candidate.dtype).to(self._world.device)
         found: torch.Tensor = model(pixel_values=images).logits

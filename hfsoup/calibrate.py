@@ -40,7 +40,7 @@ def calibrate(model: Any, norms: dict[str, Norm], split: Split, world: World, dt
     pixels = np.load(split.pixels, mmap_mode="r")
     starts = range(0, len(split) - BATCH + 1, BATCH) or range(1)
     mine = []
-    with _watched(norms) as seen, torch.inference_mode():
+    with _watched(norms) as seen, torch.no_grad():
         for n in range(world.index, len(starts), world.count):
             block = np.array(pixels[starts[n] : starts[n] + BATCH])
             model(pixel_values=torch.from_numpy(block).to(dtype).to(world.device))

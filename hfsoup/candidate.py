@@ -107,6 +107,11 @@ class Candidate:
         """The model with the weights of the first ingredient."""
         return self.load(Mix.of((0,), len(self._averager.family)))
 
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The weights of the loaded mix by the names of the files; they change with the next one."""
+        return self._buffers
+
     def settle(self, statistics: Statistics) -> None:
         """Give the batch norms of the loaded model these statistics instead of the averaged ones."""
         for norm in self.norms.values():

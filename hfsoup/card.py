@@ -41,7 +41,7 @@ def card(soup: Soup) -> str:
     data = ModelCardData(
         library_name="peft" if soup.adapter else "transformers",
         pipeline_tag="image-classification",
-        tags=["model-soup", "merge", "hfsoup", *(["lora"] if soup.adapter else [])],
+        tags=[*_tags(soup), "hfsoup", *(["lora"] if soup.adapter else [])],
         base_model=_bases(soup, soup.used),
         license=soup.options.license or agreed(soup.used),
         datasets=[flat(soup.images.dataset)] if soup.images and soup.images.revision else None,
@@ -50,9 +50,14 @@ def card(soup: Soup) -> str:
         eval_results=_eval_results(soup),
     )
     if data.base_model:
-        data["base_model_relation"] = "adapter" if soup.adapter else "merge"
+        data["base_model_relation"] = "adapter" if soup.adapter else "finetune" if soup.distilled else "merge"
     filled = ModelCard.from_template(data, template_path=str(shipped("model_cards/soup.md")), **_values(soup))
     return re.sub(r"\n{3,}", "\n\n", str(filled))
+
+
+def _tags(soup: Soup) -> list[str]:
+    """What the Hub is told that this is; a glob that leaves out soups leaves out what was distilled too."""
+    return ["distilled-soup", "distillation"] if soup.distilled else ["model-soup", "merge"]
 
 
 def shell(command: str) -> str:
@@ -99,7 +104,6 @@ def _values(soup: Soup) -> dict[str, Any]:
     """What the template is filled with; every text from outside is escaped here."""
     recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
     names = [_name(i) for i in soup.family.ingredients]
-    rows = zip(range(len(names)), names, soup.family.ingredients, soup.mix.coefficients, soup.scores, strict=True)
     images = soup.images
     return {
         "recipe": recipe,
@@ -107,14 +111,14 @@ def _values(soup: Soup) -> dict[str, Any]:
         "metric": markdown(soup.options.metric),
         "ingredients": [
             {
-                "name": n,
+                "name": names[n],
                 "link": page(i.source),
                 "revision": (i.source.revision or "")[:12],
                 "base": _base(i),
-                "weight": weight(w, soup.mix.span(k)) if w else "left out",
+                "weight": _weight(soup, n),
                 "score": number(soup, s),
             }
-            for k, n, i, w, s in rows
+            for n, (i, s) in enumerate(zip(soup.family.ingredients, soup.scores, strict=True))
         ],
         "scored": any(score is not None for score in soup.scores),
         "best": names[soup.best] if soup.best is not None else "",
@@ -124,6 +128,8 @@ def _values(soup: Soup) -> dict[str, Any]:
         "home": json.dumps(flat(soup.options.push or "PATH/TO/THIS/FOLDER")),
         "used": len(soup.mix.members),
         "fitted": soup.family.fitted is not None and len(soup.mix.members) > 1,
+        "distilled": _distilled(soup, names),
+        "kind": "distilled model" if soup.distilled else "soup",
         "attempts": attempts(soup),
         "tried": len(soup.attempts),
         "ensemble": sides(soup, soup.ensemble) if soup.ensemble else None,
@@ -145,10 +151,40 @@ def _values(soup: Soup) -> dict[str, Any]:
         "config": config(soup),
         "licences": _licences(soup),
         "notes": [markdown(note, 600) for note in soup.notes],
-        "citations": sorted({CITATIONS[p] for p in (recipe.paper, merge.paper, "arXiv:2203.05482") if p in CITATIONS}),
+        "citations": sorted({CITATIONS[p] for p in _papers(soup) if p in CITATIONS}),
         "versions": ", ".join(f"{name} {version(name)}" for name in VERSIONS),
         "backend": images.backend if images else None,
         "hfsoup": __version__,
+    }
+
+
+def _papers(soup: Soup) -> list[str | None]:
+    """What the soup stands on."""
+    recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
+    return [recipe.paper, merge.paper, "arXiv:2203.05482", *(["arXiv:2106.05237"] if soup.distilled else [])]
+
+
+def _weight(soup: Soup, n: int) -> str:
+    """An ingredient's share of the average, or of the mean logits that a network was trained to match."""
+    network, share, span = soup.distilled, soup.mix.coefficients[n], soup.mix.span(n)
+    if network:
+        share, span = (n in network.members) / len(network.members), None
+    return weight(share, span) if share else "left out"
+
+
+def _distilled(soup: Soup, names: list[str]) -> dict[str, Any] | None:
+    """How the network was trained that is shipped instead of an average."""
+    found = soup.distilled
+    if found is None:
+        return None
+    start = names[found.start.members[0]] if found.start.alone else f"what the recipe made of {len(found.members)}"
+    split = markdown(found.images.name)
+    return {
+        "said": found.said,
+        "start": start,
+        "before": number(soup, found.before),
+        "split": split,
+        "seed": found.seed,
     }
 
 
@@ -269,7 +305,7 @@ def _licences(soup: Soup) -> dict[str, Any]:
 def _norms(soup: Soup) -> dict[str, Any] | None:
     """What each batch-norm mode scored, where statistics were estimated at all."""
     split = soup.images.calibration if soup.images else None
-    if split is None or len(soup.mix.members) == 1 or soup.selection is None:
+    if split is None or len(soup.mix.members) == 1 or soup.selection is None or soup.distilled:
         return None
     modes = [{"name": mode, "score": number(soup, score)} for mode, score in soup.modes.items()]
     return {"images": len(split), "split": markdown(split.name), "modes": modes, "kept": soup.selection.bn}

@@ -48,6 +48,10 @@ class Course:
         self._beside += images
         self._stage(images)
 
+    def tell(self, text: str) -> None:
+        """How something else stands that is done in between."""
+        self._stage.reach(self._passed(self.scored), text)
+
     def end(self) -> None:
         """The search is over; what follows is scored on other images."""
         if self._most is not None:

@@ -55,7 +55,8 @@ class Images:
 
     `revision` is a commit on the Hub; `backend` is the library that resized the images, with its version, and
     `calibration` are images to estimate batch norms on, where they were asked for; `learning` is the half of the split
-    that selects from which coefficients are learned, where they are; `seen` are both halves, as they were prepared.
+    that selects from which coefficients are learned, where they are; `unlabelled` are those that a network is trained
+    on; `seen` are the images that select and those of `learning`, as they were prepared.
     """
 
     dataset: str
@@ -68,6 +69,7 @@ class Images:
     backend: str
     calibration: Split | None = None
     learning: Split | None = None
+    unlabelled: Split | None = None
     seen: tuple[Prepared, ...] = field(default=(), repr=False)
 
 
@@ -101,7 +103,7 @@ def load_images(
     note: Note = notes.setdefault
     with opened(request) as source:
         name, test_name = split_names(list(source.parts), request)
-        settles = _calibration_name(list(source.parts), request, name, note) if calibrate else None
+        settles = calibration_name(list(source.parts), request, name, note) if calibrate else None
         tables = source.load([n for n in source.parts if n in (name, test_name, settles)])
         parts = {n: Part(source, n, tables[n], request, classes, note) for n in tables}
         selecting, testing = cuts_of(parts, name, test_name)
@@ -124,7 +126,7 @@ def load_images(
     halved = test_name is None
     return Images(
         request.dataset, request.config, source.revision, selection, test, halved, tuple(notes), backend(processor),
-        calibration, learning[0][0] if learning else None, every,
+        calibration, learning[0][0] if learning else None, seen=every,
     )  # fmt: skip
 
 
@@ -173,7 +175,7 @@ def split_names(splits: Sequence[str], request: Request) -> tuple[str, str | Non
     return name, test
 
 
-def _calibration_name(splits: Sequence[str], request: Request, selection: str, note: Note) -> str:
+def calibration_name(splits: Sequence[str], request: Request, selection: str, note: Note) -> str:
     """The split to estimate batch norms on: the one asked for, else the training split, else the one that selects."""
     name = request.calibration_split or ("train" if "train" in splits else selection)
     if name not in splits:
@@ -263,22 +265,22 @@ class Part:
         self._note(f"{what} and are left out of the split {self.name!r}: {rows} ({found.bad[0][1]})")
 
 
-def apart(seen: Prepared, held: Prepared, *, where: str, note: Note) -> None:
-    """See that the test images are not those that select: by a hash of every decoded image.
+def apart(seen: Prepared, held: Prepared, *, where: str, note: Note, role: str = "select") -> None:
+    """See that the test images are not those that `role` says: by a hash of every decoded image.
 
     Raises:
-        SoupError: more than one test image in a hundred is among the selection images, pixel for pixel.
+        SoupError: more than one test image in a hundred is among the others, pixel for pixel.
     """
     known = set(seen.digests)
     shared = [row for row, digest in zip(held.rows, held.digests, strict=True) if digest in known]
     similar = [held.rows[n] for _, n in alike(seen.path, held.path) if held.rows[n] not in set(shared)]
     if similar:
-        note(f"{len(similar)} of {len(held.rows)} test images look like one that selects ({rows_text(similar)})")
+        note(f"{len(similar)} of {len(held.rows)} test images look like one that {role}s ({rows_text(similar)})")
     if not shared:
         return
-    text = f"{len(shared)} of {len(held.rows)} test images are also among those that select ({rows_text(shared)})"
+    text = f"{len(shared)} of {len(held.rows)} test images are also among those that {role} ({rows_text(shared)})"
     if len(shared) > SHARED * len(held.rows):
-        hint = "remove the doubles; a score on images that chose the model is no test"
+        hint = "remove the doubles; a score on images that made the model is no test"
         raise SoupError(f"{text}, at most {SHARED:.0%} may be", where=where, hint=hint)
     note(text)
 

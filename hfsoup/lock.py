@@ -19,6 +19,7 @@ from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
 from hfsoup.records import (
     AttemptRecord,
+    DistillationRecord,
     ImportanceRecord,
     ScoreRecord,
     ShiftRecord,
@@ -26,6 +27,7 @@ from hfsoup.records import (
     Strict,
     TestRecord,
     Text,
+    distillation_record,
     importance_record,
     score_record,
     shift_record,
@@ -120,6 +122,8 @@ class DecisionRecord(Strict):
 class BatchNormRecord(Strict):
     """What each mode scored on the selection split, and the re-estimated statistics, if the soup has them.
 
+    Those of a network that was trained are the ones that its training began with.
+
     `statistics` are base64 of little-endian float32, one per channel, by tensor.
     """
 
@@ -174,6 +178,7 @@ class Lock(Strict):
     batch_norm: BatchNormRecord | None
     alignment: AlignmentRecord | None = None
     importance: ImportanceRecord | None = None
+    distillation: DistillationRecord | None = None
     trace: list[DecisionRecord]
     score: ScoreRecord | None
     test: TestRecord | None
@@ -226,6 +231,7 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         batch_norm=_batch_norm(soup),
         alignment=_alignment(soup.family),
         importance=importance_record(soup.family.importance),
+        distillation=distillation_record(soup.distilled),
         trace=[DecisionRecord(**decision) for decision in soup.decisions()],
         score=score_record(soup.selection),
         test=test_record(soup.comparison),

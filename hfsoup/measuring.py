@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hfsoup.average import Averager
 from hfsoup.clock import Clock
 from hfsoup.course import Course
+from hfsoup.distillation.made import Distilled, beside
+from hfsoup.distillation.stage import distilled
 from hfsoup.evidence import pictured, witnessed
 from hfsoup.further import count, shifts
 from hfsoup.gathering import needs_images
@@ -60,8 +62,10 @@ def measured(
         course.end()
         best = search.ranked[0]
         adapter = world.on_main(lambda: truncated(averager, mix, options, watch))
-        given, shipped, alone = _as_shipped(scorer, search, mix, adapter, options, stack)
-        selection = given.score(shipped, images.selection) if adapter else search.score(mix)
+        with clock("distill"):
+            network, begun = distilled(averager, scorer, search, mix, images, options, world, watch, course.tell)
+        given, shipped, alone = _as_shipped(scorer, search, mix, adapter, network, options, stack)
+        selection = search.score(mix) if given is scorer else given.score(shipped, images.selection)
 
         def judge(split: Split) -> Comparison:
             return given.compare(shipped, selection.bn, alone, split, recipe.choices)
@@ -74,23 +78,24 @@ def measured(
             )
             ensemble = given.judged(answers, together, images.test, recipe.choices)
         shifted = shifts(options, family, images, world, judge)
-        statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else {}
+        statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else begun
         modes = scorer.scores(mix, images.selection)
         evidence = witnessed(given, shipped, alone, selection.bn, images.test, search.began)
         evidence = pictured(evidence, scorer, search, mix, images, options)
         total = scorer.images_forwarded + (learner.images_forwarded if learner else 0)
         forwarded = counted(total, "image") if total else "no image"
         stage.done(f"Scored {counted(course.scored, 'candidate')} and the test split: {forwarded} forwarded")
+    clock.seconds["evaluate"] -= clock.seconds["distill"]
     if world.main:
         scoring = clock.seconds["evaluate"] - clock.seconds.get("learn", 0.0)
         keep(journal, family.config, options, images=scorer.images_forwarded, seconds=scoring)
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     return Soup(
         family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
-        total + (given.images_forwarded if adapter else 0), scorer.images_spared,
+        total + (0 if given is scorer else given.images_forwarded), scorer.images_spared,
         (*images.notes, *(note for shift in shifted for note in shift.notes)),
         modes, statistics, clock.seconds, adapter=adapter, evidence=evidence, attempts=tuple(search.attempts),
-        ensemble=ensemble, shifts=shifted,
+        ensemble=ensemble, shifts=shifted, distilled=network,
     )  # fmt: skip
 
 
@@ -136,16 +141,29 @@ def _learner(
 
 
 def _as_shipped(
-    scorer: Scorer, search: Search, mix: Mix, adapter: Truncated | None, options: Options, stack: ExitStack
+    scorer: Scorer,
+    search: Search,
+    mix: Mix,
+    adapter: Truncated | None,
+    network: Distilled | None,
+    options: Options,
+    stack: ExitStack,
 ) -> tuple[Scorer, Mix, Mix]:
-    """What scores the soup and its best ingredient, and their mixes: an adapter joins the family as one more member."""
-    best = search.ranked[0]
-    if adapter is None:
-        return scorer, mix, search.mix((best,))
-    from hfsoup.truncation import beside
+    """What scores the soup and its best ingredient, and their mixes.
 
-    whole, shipped = beside(scorer.family, adapter)
-    return scorer.over(stack.enter_context(Averager(whole, options.merge))), shipped, Mix.of((best,), len(whole))
+    What is no average, an adapter or a network that was trained, joins the family as one more member.
+    """
+    best = search.ranked[0]
+    if network:
+        whole, shipped = beside(scorer.family, network.ingredient)
+    elif adapter:
+        from hfsoup.truncation import beside as with_adapter
+
+        whole, shipped = with_adapter(scorer.family, adapter)
+    else:
+        return scorer, mix, search.mix((best,))
+    averager = stack.enter_context(Averager(whole, options.merge, options.stored_dtype, options.settings()))
+    return scorer.over(averager), shipped, Mix.of((best,), len(whole))
 
 
 def truncated(averager: Averager, mix: Mix, options: Options, watch: Watch) -> Truncated | None:

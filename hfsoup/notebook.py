@@ -37,6 +37,8 @@ def table(soup: Soup) -> str:
 def _facts(soup: Soup) -> Iterator[str]:
     used, known = len(soup.mix.members), len(soup.family)
     yield f"{soup.options.chosen_recipe}, {used} of {known} ingredient{'s' if known != 1 else ''}"
+    if soup.distilled:
+        yield soup.distilled.said
     metric, c = flat(soup.options.metric), soup.comparison
     if c is not None:
         yield f"test {metric} {c.soup.value:.4f}, best ingredient {c.best.value:.4f}: {c.verdict}"

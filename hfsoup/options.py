@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
+from hfsoup.distillation.asked import refuse
 from hfsoup.errors import UsageError
 from hfsoup.searching import Rules
 from hfsoup.settings import Settings
@@ -81,7 +82,17 @@ class Options:
     fit: bool = _option(
         False, "Search", "then fit one network to all of them, layer by layer, on training images without labels"
     )
-    seed: int = _option(0, "Search", "the order of greedy-random and of align, and what dare, fisher and search draw")
+    distill: int | None = _option(
+        None,
+        "Search",
+        "then train one network, so many epochs, to match the ingredients' mean logits on images without labels; the "
+        "recipe is uniform unless given",
+    )
+    seed: int = _option(
+        0,
+        "Search",
+        "the order of greedy-random, of align and of distill, and what dare, fisher, search and distill draw",
+    )
     dataset: str | None = _option(None, "Data", "a dataset on the Hub, or a local folder or file")
     dataset_config: str | None = _option(None, "Data", "which configuration of the dataset")
     split: str | None = _option(None, "Data", "the split that selects [validation]")
@@ -146,6 +157,7 @@ class Options:
         if self.on_mismatch not in ON_MISMATCH:
             raise UsageError(f"expected on-mismatch to be one of {', '.join(ON_MISMATCH)}, found {self.on_mismatch!r}")
         self._check_alignment()
+        refuse(self)
         if self.bn not in BN_MODES:
             raise UsageError(f"there is no batch-norm mode {self.bn!r}; known: {', '.join(BN_MODES)}")
         if self.bn == "recalibrate" and self.dataset is None:
@@ -203,8 +215,8 @@ class Options:
 
     @property
     def chosen_recipe(self) -> str:
-        """The recipe asked for, else greedy where there is data, and uniform where there is none or all are fitted."""
-        return self.recipe or ("greedy" if self.dataset and not self.fit else "uniform")
+        """The recipe asked for, else uniform without data or where one network is made of all, else greedy."""
+        return self.recipe or ("greedy" if self.dataset and not self.fit and not self.distill else "uniform")
 
     @property
     def stored_dtype(self) -> str | None:

@@ -42,15 +42,16 @@ class Outline:
     def memory(self, options: Options, learning: int = 0) -> int | None:
         """The least bytes that a bake holds at once: one model, where it scores a batch of images too.
 
-        A recipe that learns holds so many ingredients together.
+        A recipe that learns holds so many ingredients together, and training holds four more models.
         """
         if self.specs is None:
             return None
         stored = options.stored_dtype
         kinds = [(stored if stored and s.dtype in FLOATS else s.dtype, s.shape) for s in self.specs]
         model = sum(nbytes(dtype, shape) for dtype, shape in kinds)
+        trained = 4 * 4 * self.elements if options.distill else 0
         batch = 4 * (options.batch_size or 64) * prod(self.shape) if self.shape and options.dataset else 0
-        return max(model if options.dataset else 0, learnt(learning, self.elements)) + batch
+        return max((model if options.dataset else 0) + trained, learnt(learning, self.elements)) + batch
 
 
 def outlined(source: Source) -> Outline:

@@ -39,6 +39,10 @@ CITATIONS = {
         "Jin, Ren, Preotiuc-Pietro and Cheng, Dataless knowledge fusion by merging weights of language models,"
         " ICLR 2023, https://arxiv.org/abs/2212.09849"
     ),
+    "arXiv:2106.05237": (
+        "Beyer et al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022,"
+        " https://arxiv.org/abs/2106.05237"
+    ),
     "arXiv:2209.14981": (
         "Kaddour, Stop wasting my time! Saving days of ImageNet and BERT training with latest weight averaging, 2022,"
         " https://arxiv.org/abs/2209.14981"

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
+from hfsoup.distillation.made import forwarded, wanted
 from hfsoup.evidence import BETWEEN
 from hfsoup.further import count
 from hfsoup.gathering import asked, learners, needs_base, needs_images, own
@@ -43,6 +44,8 @@ class Work:
 
     Where a merge asks for it every ingredient is `shown` images before that, which are `estimated` all together.
     `learning` images are gone over `epochs` times, forward and back, which is in `images` and not in `seconds`.
+    `unlabelled` are those that a network is trained on, and `training` how many its training forwards, by ingredients
+    and network; None where nothing is distilled or that cannot be told.
     """
 
     selection: int | None
@@ -56,6 +59,8 @@ class Work:
     estimated: int | None = None
     learning: int | None = None
     epochs: int = 0
+    unlabelled: int | None = None
+    training: int | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
             first = outlined(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
         found = _looked(options, watch)
-        work = _work(recipe, sources, options, found, first) if found else None
+        work = _taught(_work(recipe, sources, options, found, first), sources, options, found) if found else None
         data = _data(found, options) if found else None
         bases = tuple(source for source in with_bases((*sources, *given)) if source not in sources)
         disk = tuple(_disk((*sources, *given), options, first, data, work))
@@ -171,7 +176,8 @@ def _data(found: Survey, options: Options) -> Holding | None:
     """What of the dataset is pulled; None where that is not known beforehand."""
     if found.parts is None:
         return None
-    names = _names(found, options, calibrate=options.bn != "average" or needs_images(options) is not None)
+    looks = options.bn != "average" or options.distill is not None or needs_images(options) is not None
+    names = _names(found, options, calibrate=looks)
     parts = [found.parts[n] for n in sorted({n for n in names.values() if n}) if n in found.parts]
     return Holding(found.id, found.revision, sum(p.size for p in parts), sum(p.held for p in parts))
 
@@ -214,6 +220,20 @@ def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first:
     return Work(selection, test, calibration, most, images, seconds, unknown, **taught)
 
 
+def _taught(work: Work, sources: Sequence[Source], options: Options, found: Survey) -> Work:
+    """The work, with what a distillation adds: images are shown to the ingredients and to the network."""
+    if options.distill is None or found.parts is None:
+        return work
+    names = _names(found, options, calibrate=True)
+    count = (
+        work.selection if names["calibration"] == names["selection"] else found.parts[str(names["calibration"])].images
+    )
+    if count is None:
+        return work
+    seen = min(count, wanted(options))
+    return replace(work, unlabelled=seen, training=forwarded(seen, options.distill, len(sources)))
+
+
 def _counts(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | None, int | None, int | None]:
     """Images that select, report and settle; None where they cannot be told."""
     if found.parts is None:
@@ -237,7 +257,8 @@ def _disk(
     if data:
         found.append(Need("the dataset", found[0].folder, data.size - data.cached))
     if work and first.shape:
-        images = sum(n or 0 for n in (work.selection, work.test, work.calibration or work.shown, work.learning))
+        kinds = (work.selection, work.test, work.calibration or work.shown, work.learning, work.unlabelled)
+        images = sum(n or 0 for n in kinds)
         images += (work.test or 0) if options.shifts else 0
         found.append(Need("prepared images", cache() / "images", images * 4 * prod(first.shape)))
     return found

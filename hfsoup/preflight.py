@@ -19,7 +19,7 @@ from hfsoup.headers import outline
 from hfsoup.licences import license_of
 from hfsoup.pickles import convert
 from hfsoup.pull import pull
-from hfsoup.resolve import resolve
+from hfsoup.resolve import SOUP_TAGS, resolve
 from hfsoup.single import inspect
 from hfsoup.tensorfile import TensorFile
 from hfsoup.types import Family, Ingredient, Source
@@ -254,6 +254,6 @@ def _facts(ingredient: Ingredient) -> dict[str, Any]:
         "dtype": sorted({s.dtype for s in checkpoint.tensors.values()}),
         "license": license_of(ingredient),
         "base_model": ingredient.adapter.base.id if ingredient.adapter else data.get("base_model"),
-        "soup": isinstance(tags, list) and "model-soup" in tags,
+        "soup": isinstance(tags, list) and any(tag in tags for tag in SOUP_TAGS),
         "sha256": [w.sha256 for w in ingredient.weights],
     }

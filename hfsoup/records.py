@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
+    from hfsoup.distillation.made import Distilled
     from hfsoup.further import Shift
     from hfsoup.images import Split
     from hfsoup.importance import Importance
@@ -79,6 +80,40 @@ class ShiftRecord(Strict):
     revision: Text | None
     images: SplitRecord
     test: TestRecord
+
+
+class DistillationRecord(Strict):
+    """How the network was trained that the soup is, and the sha256 of what came of it. It is no average.
+
+    `members` are the places of the ingredients whose mean logits it was to match; `start` and `base` are the
+    coefficients of the mix that it began with, which scored `before` on the selection split; `images` were looked at
+    without labels.
+    """
+
+    members: Annotated[list[int], Field(min_length=2)]
+    start: list[float]
+    base: float
+    before: ScoreRecord
+    images: SplitRecord
+    epochs: Annotated[int, Field(ge=1)]
+    seed: int
+    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def distillation_record(found: Distilled | None) -> DistillationRecord | None:
+    """The record of a training, None of none."""
+    if found is None:
+        return None
+    return DistillationRecord(
+        members=list(found.members),
+        start=list(found.start.coefficients),
+        base=found.start.base,
+        before=score_record(found.before),
+        images=split_record(found.images),
+        epochs=found.epochs,
+        seed=found.seed,
+        weights=found.ingredient.weights[0].sha256,
+    )
 
 
 def split_record(split: Split) -> SplitRecord:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-SOUP_TAG = "model-soup"
+SOUP_TAGS = {"model-soup", "distilled-soup"}
 _WILD = re.compile(r"[*?\[]")
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 _PLAIN = re.compile(r"[\w.\-]+(/[\w.\-]+)*")
@@ -147,7 +147,9 @@ def _matching(name: str) -> list[Candidate]:
         raise UsageError(f"a glob needs a fixed owner, as in org/model-*; found {name!r}")
     with answers(author):
         models = list(api().list_models(author=author))
-    found = [Candidate(m.id, None, None, SOUP_TAG in (m.tags or ())) for m in models if fnmatchcase(m.id, name)]
+    found = [
+        Candidate(m.id, None, None, not SOUP_TAGS.isdisjoint(m.tags or ())) for m in models if fnmatchcase(m.id, name)
+    ]
     return sorted(found, key=lambda c: natural(c.id))
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hfsoup.distillation.made import Distilled
     from hfsoup.evidence import Evidence
     from hfsoup.further import Shift
     from hfsoup.images import Images
@@ -38,7 +39,8 @@ class Soup:
     set once the soup is written and `pushed` once it is on the Hub; `adapter` is what is written, and was scored, where
     the soup is one; `evidence` is what was seen on the test split, image by image; `attempts` are the mixes that the
     recipe measured as wholes; `ensemble` is the soup against the mean of its ingredients' logits on the test split, and
-    `shifts` are its scores on other images.
+    `shifts` are its scores on other images. `distilled` is the network that was trained on what the mix's members say;
+    then that is what is written and was scored, and `statistics` are those that its training began with.
     """
 
     family: Family
@@ -65,6 +67,7 @@ class Soup:
     attempts: tuple[Attempt, ...] = ()
     ensemble: Comparison | None = None
     shifts: tuple[Shift, ...] = ()
+    distilled: Distilled | None = None
 
     def __repr__(self) -> str:
         from hfsoup.notebook import line
@@ -78,9 +81,11 @@ class Soup:
 
     @property
     def used(self) -> tuple[Ingredient, ...]:
-        """The ingredients whose weights are in the soup, the reference where only its head is, and the base last."""
+        """The ingredients that the soup is made of, the reference where only its head is, and the base last."""
         members, base = self.mix.members, self.family.base
         places = (0, *members) if self.family.kept and 0 not in members else members
+        if self.distilled:
+            places = tuple(sorted({*places, *self.distilled.start.members}))
         rooted = (base.ingredient,) if base and not self.mix.alone else ()
         return (*(self.family.ingredients[i] for i in places), *rooted)
 
@@ -112,6 +117,7 @@ class Soup:
         """
         from hfsoup.average import Averager
         from hfsoup.card import card
+        from hfsoup.distillation.made import beside
         from hfsoup.evaluated import write_evidence
         from hfsoup.hashing import file_hash
         from hfsoup.lock import NAME, lock
@@ -120,12 +126,15 @@ class Soup:
         target, dtype = Path(folder), self.options.stored_dtype
         if (hashes := self._there(target)) is not None:
             return replace(self, path=target, hashes=hashes)
-        averaged = Averager(self.family, self.options.merge, dtype, self.options.settings())
+        family, mix, statistics = self.family, self.mix, self.statistics
+        if self.distilled:
+            family, mix, statistics = *beside(family, self.distilled.ingredient), {}
+        averaged = Averager(family, self.options.merge, dtype, self.options.settings())
         with staged(target, overwrite=overwrite) as stage, averaged as averager:
             if self.adapter:
                 hashes = write_adapter(self.adapter, stage)
             else:
-                hashes = write_weights(averager, self.mix, stage, self.statistics)
+                hashes = write_weights(averager, mix, stage, statistics)
             write_configs(self.family, stage, dtype)
             write_evidence(self, stage)
             (stage / "README.md").write_text(card(self), encoding="utf-8")
@@ -246,7 +255,7 @@ class Soup:
 
     def to_json(self) -> dict[str, Any]:
         """The one object that `--json` writes."""
-        c, best, a = self.comparison, self.best, self.adapter
+        c, best, a, d = self.comparison, self.best, self.adapter, self.distilled
         return {
             "hfsoup": __version__,
             "recipe": self.options.chosen_recipe,
@@ -279,5 +288,6 @@ class Soup:
             "images_spared": self.images_spared,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "pushed": vars(self.pushed) if self.pushed else None,
+            **({"distilled": d.to_json()} if d else {}),
             **({"adapter": {"rank": a.rank, "error": a.error, "worst": a.worst, "layer": a.layer}} if a else {}),
         }

@@ -13,6 +13,7 @@ from hfsoup.again import settled, text
 from hfsoup.average import Averager
 from hfsoup.base import with_roots
 from hfsoup.check import check
+from hfsoup.distillation.again import trained_again
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.hashing import file_hash
 from hfsoup.hub import told
@@ -117,6 +118,10 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
                 hashes = write_adapter(adapter, Path(scratch))
                 _hold(place, _adapter_differences(Path(scratch), adapter, record))
                 family, mix = beside(family, adapter)
+            elif record.distillation or (options.distill and len(mix.members) > 1):
+                family, mix = trained_again(averager, record, options, World(options.device), place)
+                with Averager(family, record.merge, options.stored_dtype, options.settings()) as whole:
+                    hashes = write_weights(whole, mix, Path(scratch), {})
             else:
                 hashes = write_weights(averager, mix, Path(scratch), statistics)
         _hold(place, _weight_differences(folder, Path(scratch), hashes, record))
@@ -295,7 +300,7 @@ def _scores_again(
         _hold(place, _split_differences(record.dataset, images))
         with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
             chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
-            mode = RECALIBRATE if bn and bn.statistics else AVERAGE
+            mode = RECALIBRATE if bn and bn.statistics and not record.distillation else AVERAGE
             scorer = Scorer(
                 averager, chosen, world, None,
                 batch_size=options.batch_size, bn=mode, calibration=images.calibration, advance=advance,

@@ -51,6 +51,13 @@ class World:
         # accelerate says cpu:0, for which torch would copy a model that is already on the CPU.
         return type(device)("cpu") if device.type == "cpu" else device
 
+    @property
+    def accelerator(self) -> Accelerator:
+        """What places and trains a network in this process."""
+        if self._accelerator is None:
+            raise SoupError("this process was started without a device")
+        return self._accelerator
+
     def on_main(self, act: Callable[[], T]) -> T:
         """Call `act` in the main process; every process gets what it returned, or raises what it raised."""
         if self.count == 1:

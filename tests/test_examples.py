@@ -43,8 +43,8 @@ def test_soup_of_one_run(alone: Path) -> None:
     assert Path("runs/vit-0/soup/preprocessor_config.json").is_file()
 
 
-def test_align_resnet20(images: Any, alone: Path) -> None:
-    """Of a network and its shuffled copy, what is fitted is as good as they are, as it prints; the average is not."""
+def strangers(images: Any) -> None:
+    """A small network in first.th, its shuffled copy in second.th, and the images in the folder shapes."""
     sys.path.insert(0, str(EXAMPLES))
     from align_resnet20 import ResNet
     from align_resnet20 import images as pixels
@@ -62,11 +62,31 @@ def test_align_resnet20(images: Any, alone: Path) -> None:
     torch.save({"state_dict": shuffled(model.state_dict(), "padded-resnet", {})}, "second.th")
     for split in images:
         images[split].to_parquet(f"shapes/{split}-00000-of-00001.parquet")
+
+
+def test_align_resnet20(images: Any, alone: Path) -> None:
+    """Of a network and its shuffled copy, what is fitted is as good as they are, as it prints; the average is not."""
+    strangers(images)
     lines = example("align_resnet20", "shapes", "first.th", "second.th").splitlines()
     scores = {name: float(score) for name, _, score in (line.rpartition(": ") for line in lines)}
     assert scores["first.th"] == scores["second.th"] > 60
     assert scores["fitted"] > 0.9 * scores["first.th"]
     assert scores["average"] < 0.7 * scores["first.th"]
+
+
+def test_distill_resnet20(images: Any, alone: Path) -> None:
+    """Trained on what a network and its copy say, what it makes keeps their accuracy, and it prints the comparison."""
+    strangers(images)
+    lines = example("distill_resnet20", "shapes", "first.th", "second.th", "--epochs", 2).splitlines()
+    scores = {
+        name: float(score)
+        for name, _, score in (line.rpartition(": ") for line in lines)
+        if score[:1].isdigit() and "%" not in score
+    }
+    assert scores["ensemble"] == scores["first.th"] > 60
+    assert scores["distilled"] > 0.9 * scores["first.th"]
+    assert "p = " in lines[-1]
+    assert Path("distilled.th").is_file()
 
 
 def test_every_example_is_run() -> None:

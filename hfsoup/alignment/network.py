@@ -34,7 +34,7 @@ class Network:
     ) -> None:
         self.model = model
         self._names = names or {name: name for name in model.state_dict()}
-        self._forward = forward or model
+        self.forward = forward or model
 
     @contextmanager
     def lent(self) -> Iterator[Network]:
@@ -60,6 +60,11 @@ class Network:
         except RuntimeError as error:
             raise SoupError(f"the model does not take these tensors: {flat(error, 300)}") from error
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """The weights as they are now, by the names of a file."""
+        found = self.model.state_dict()
+        return {name: found[own] for name, own in self._names.items()}
+
     def layer(self, name: str) -> nn.Module:
         """The module that holds a tensor of the file, or that the model has under this very name."""
         inner = self._names.get(f"{name}.weight")
@@ -84,11 +89,11 @@ class Network:
         for module, output, see in wanted:
             hooks.append(module.register_forward_hook(_after(see, output, left)))
         try:
-            with torch.inference_mode():
+            with torch.no_grad():
                 for begin in range(0, len(images), BATCH):
                     left[0] = len(wanted)
                     try:
-                        self._forward(images[begin : begin + BATCH].to(device))
+                        self.forward(images[begin : begin + BATCH].to(device))
                     except _EnoughError:
                         continue
         finally:
@@ -98,8 +103,8 @@ class Network:
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Images × classes."""
         device = next(self.model.parameters()).device
-        with torch.inference_mode():
-            found = [self._forward(images[n : n + BATCH].to(device)).cpu() for n in range(0, len(images), BATCH)]
+        with torch.no_grad():
+            found = [self.forward(images[n : n + BATCH].to(device)).cpu() for n in range(0, len(images), BATCH)]
         return torch.cat(found)
 
 

@@ -59,6 +59,8 @@ def closing(soup: Soup) -> Iterator[Row]:
         best = plain(soup.family.ingredients[soup.best])
         name = link(best, page(soup.family.ingredients[soup.best].source))
         yield "best ingredient", Text.assemble(f"{c.best.value:.4f}", _interval(c.best_interval), "  ", name)
+        if soup.distilled:
+            yield "training", Text(soup.distilled.said)
         learned = soup.images is not None and soup.images.learning is not None
         yield "verdict", verdict(c, alone=soup.mix.members == (soup.best,) and not learned)
         yield from _further(soup)

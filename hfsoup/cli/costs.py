@@ -67,6 +67,11 @@ def _work(work: Work) -> Iterator[Row]:
         yield "images", Text(f"{work.selection:,} select, {work.test:,} report{settle}")
     if work.learning:
         yield "learn", Text(f"{work.epochs} times over {work.learning:,} more images, forward and back, on one thread")
+    if work.training is not None and work.unlabelled is not None:
+        shown = (
+            f"{counted(work.training, 'image')} forwarded by ingredients and network; its time is not in what follows"
+        )
+        yield "train", Text(f"on {counted(work.unlabelled, 'image')} without labels, at most {shown}")
     if work.seconds is not None:
         yield "time", Text(f"at most about {duration(work.seconds)} to score, at the pace of an earlier bake here")
     else:

@@ -31,7 +31,7 @@ def gram(subject: Subject, images: Pixels, seed: int) -> Estimates:  # noqa: ARG
         if _linear(layer)
     ]
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             for begin in range(0, len(images), BATCH):
                 subject.forward(images[begin : begin + BATCH])
     finally:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hfsoup import __version__
 from hfsoup.again import page
 from hfsoup.cardtext import weight
+from hfsoup.distillation.made import said
 from hfsoup.figures import FOLDER, NAMES
 from hfsoup.names import flat
 from hfsoup.report.classes import by_class, counts
@@ -59,6 +60,7 @@ def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
         "ingredients": [_ingredient(i, n == best, str(metric), mix.span(n)) for n, i in enumerate(record.ingredients)],
         "used": sum(i.coefficient != 0 for i in record.ingredients),
         "scored": any(i.score is not None for i in record.ingredients),
+        "distilled": _distilled(record),
         "trace": [_step(record, n, str(metric)) for n in range(len(record.trace))],
         "test": _test(record, str(metric)),
         "selection": number(record.score, str(metric)),
@@ -103,6 +105,11 @@ def _ingredient(
         "shown": weight(ingredient.coefficient, span) if ingredient.coefficient else "left out",
         "best": best,
     }
+
+
+def _distilled(record: Lock) -> str | None:
+    found = record.distillation
+    return said(len(found.members), found.images.images, found.epochs) if found else None
 
 
 def _step(record: Lock, n: int, metric: str) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def _asked(soup: Soup, pixels: NDArray[np.float32]) -> Iterator[Guess]:
             model = candidate.load(mix)
             if n == 0 and soup.statistics:
                 candidate.settle(soup.statistics)
-            with torch.inference_mode():
+            with torch.no_grad():
                 shares = model(torch.from_numpy(pixels).to(device)).logits[0].float().softmax(0)
             best = shares.topk(min(MOST, len(shares)))
             likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)

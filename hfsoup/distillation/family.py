@@ -1,0 +1,138 @@
+"""The network that is trained on what a family's ingredients say, as a file in hfsoup's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hfsoup import __version__
+from hfsoup.alignment.network import Network
+from hfsoup.alignment.states import one_thread
+from hfsoup.average import Averager
+from hfsoup.candidate import Candidate, Classifier
+from hfsoup.distillation.lessons import Lessons
+from hfsoup.distillation.norms import Answer
+from hfsoup.distillation.training import Advance, match
+from hfsoup.errors import SoupError
+from hfsoup.folders import kept
+from hfsoup.hashing import file_hash, stamp
+from hfsoup.journal import mix_key
+from hfsoup.models import config_of, image_processor, model_class, own_names
+from hfsoup.names import listed
+from hfsoup.tensorfile import FLOATS, STORED, to_stored, write_header
+from hfsoup.types import Family, Ingredient, Mix, Source, WeightFile
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from hfsoup.images import Split
+
+NAME = "the distilled network"
+MADE = "model.safetensors"
+LIBRARIES = ("torch", "numpy", "transformers", "accelerate")
+Statistics = Mapping[str, NDArray[np.float32]]
+
+
+def trained(
+    averager: Averager,
+    members: tuple[int, ...],
+    start: Mix,
+    statistics: Statistics,
+    split: Split,
+    accelerator: Accelerator,
+    *,
+    epochs: int,
+    seed: int,
+    fresh: bool = False,
+    advance: Advance = lambda _: None,
+) -> Ingredient:
+    """Train a network to match the mean of the members' logits; one ingredient of one file, in the family's types.
+
+    Args:
+        averager: forms the weights of members and start.
+        members: the ingredients to match, each with its own batch-norm statistics.
+        start: the mix to begin with.
+        statistics: batch-norm tensors of the start by name that take the place of the averaged ones.
+        split: the images; labels are not looked at.
+        accelerator: where to train.
+        epochs: how often all images are seen.
+        seed: of the order of the images and of how they are altered.
+        fresh: train again, whatever the cache holds.
+        advance: told of images as they are forwarded.
+
+    Raises:
+        SoupError: the model's tensors are not those of its files, or the training fails.
+    """
+    family = averager.family
+    device = torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
+
+    def build(folder: Path) -> None:
+        with one_thread():
+            candidate = Candidate(averager, device)
+            candidate.load(start)
+            begun = {name: tensor.clone() for name, tensor in candidate.tensors.items()}
+            begun.update({name: torch.from_numpy(found.copy()) for name, found in statistics.items()})
+            student = _network(family, begun, accelerator)
+
+            def ready(i: int) -> Answer:
+                member = candidate.load(Mix.of((i,), len(family)))
+                return lambda images: _logits(member, images)
+
+            lessons = Lessons(np.load(split.pixels, mmap_mode="r"), epochs, seed)
+            asked = [partial(ready, i) for i in members]
+            match(student.model, student.forward, asked, lessons, accelerator, advance=advance)
+        _write(averager, student, folder / MADE)
+        accelerator.free_memory()
+
+    facts = [[mix_key(family, Mix.of((i,), len(family))) for i in members], mix_key(family, start), averager.merge.name]
+    told = [vars(averager.settings), averager.density, averager.dtype, epochs, seed, str(device)]
+    sums = {name: hashlib.sha256(found.tobytes()).hexdigest() for name, found in statistics.items()}
+    versions = [__version__, *(version(name) for name in LIBRARIES)]
+    text = json.dumps([facts, told, sums, split.fingerprint, split.pixels.name, versions], sort_keys=True)
+    folder = kept("distilled", hashlib.sha256(text.encode()).hexdigest()[:32], build, fresh=fresh)
+    path = folder / MADE
+    before = stamp(path)
+    file = WeightFile(MADE, path, path.stat().st_size, file_hash(path), before)
+    return Ingredient(Source(NAME, NAME, None, folder), family.reference.folder, (file,), family.reference.run)
+
+
+def _network(family: Family, begun: dict[str, torch.Tensor], accelerator: Accelerator) -> Network:
+    """The family's model with the weights to begin with, in float32, where it is trained."""
+    config = config_of(family.config)
+    floats = {name: t.float() if t.is_floating_point() else t for name, t in begun.items()}
+    model = model_class(config).from_pretrained(None, config=config, state_dict=floats, dtype=torch.float32)
+    names = own_names(model, begun)
+    if lacking := sorted(begun.keys() - names.keys()):
+        what = f"not supported with --distill: the model joins or splits what its files hold: {listed(lacking, 3)}"
+        raise SoupError(what, where=str(family.config.get("model_type")), hint="without --distill")
+    model = accelerator.prepare_model(model, evaluation_mode=True).eval()
+    processor = image_processor(family.processing.processor_folder)
+    classify = Classifier(model, processor, torch.float32, NAME)
+    return Network(model, names, lambda images: classify(images).logits)
+
+
+def _logits(member: Any, images: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = member(images).logits
+    return found
+
+
+def _write(averager: Averager, network: Network, path: Path) -> None:
+    """The network's tensors under the names of the family's files, in the types that a soup is written in."""
+    found = network.state()
+    placed = [(s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors]
+    starts = write_header(path, placed)
+    with path.open("r+b") as file:
+        for name, dtype, _ in placed:
+            array = found[name].detach().cpu().numpy().ravel()
+            stored = to_stored(array.astype(np.float64), dtype) if dtype in FLOATS else array.astype(STORED[dtype])
+            file.seek(starts[name])
+            file.write(np.ascontiguousarray(stored).tobytes())

@@ -1,0 +1,58 @@
+"""The images that a network is trained on, without their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hfsoup.datasource import opened
+from hfsoup.errors import UsageError
+from hfsoup.halving import limited
+from hfsoup.images import Part, Split, apart, calibration_name, cuts_of, split_names
+from hfsoup.pixels import Advance
+from hfsoup.types import Request
+
+
+def unlabelled(
+    request: Request,
+    processor: Any,
+    classes: Sequence[str],
+    most: int,
+    *,
+    note: Callable[[str], None] = lambda _: None,
+    advance: Advance = lambda _: None,
+) -> Split:
+    """At most `most` images of the calibration split, drawn without a look at their labels.
+
+    Raises:
+        UsageError: no such split, or it is the one that reports.
+        SoupError: more than one test image in a hundred is among them, or there are too few to train on.
+    """
+    with opened(request) as source:
+        selection, test = split_names(list(source.parts), request)
+        name = calibration_name(list(source.parts), request, selection, lambda _: None)
+        if name == test:
+            hint = "--calibration-split train"
+            raise UsageError(f"the split {name!r} cannot both train and report", where=request.dataset, hint=hint)
+        if name == selection:
+            note("the images that select train too, without their labels, which flatters their score")
+        tables = source.load([n for n in source.parts if n in (name, selection, test)])
+        parts = {n: Part(source, n, tables[n], request, classes) for n in tables}
+        first, last = cuts_of(parts, selection, test)
+        rows = first[2] if name == selection else np.arange(len(parts[name].labels))
+        rows = rows[limited(np.zeros(len(rows), np.int64), most)]
+        if len(rows) < 2:
+            raise UsageError(f"expected at least 2 images to train on, found {len(rows)}", where=request.dataset)
+        split, seen = parts[name].prepare(processor, name, rows, None, advance)
+        part, title, reporting = last
+        apart(
+            seen,
+            part.prepare(processor, title, reporting, request.limit)[1],
+            where=request.dataset,
+            note=note,
+            role="train",
+        )
+        source.files.unchanged()
+    return split
