@@ -236,8 +236,8 @@ def space(on_hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_a_space_serves_strangers(space: Served, on_hub: LocalHub, vit: Family, tmp_path: Path) -> None:
     """It bakes what is public, and reads no folder, uses no token and pushes nothing, though it has a token."""
     api = HfApi(token=on_hub.token)
-    api.create_repo("kit/secret", private=True)
-    api.upload_folder(repo_id="kit/secret", folder_path=vit.folders[0])
+    api.create_repo("kit/unseen", private=True)
+    api.upload_folder(repo_id="kit/unseen", folder_path=vit.folders[0])
     with browser(tmp_path / "profile") as tab:
         tab.open(space.url)
         for asked, answer in ((str(vit.folders[0]), "name of a repository"), ("../m-*", "name of a repository")):
@@ -247,15 +247,15 @@ def test_a_space_serves_strangers(space: Served, on_hub: LocalHub, vit: Family, 
         fill(tab, "kit/vit-1", str(tmp_path))
         tab.click("#dry-run")
         tab.wait(f"document.querySelector('.soup-error')?.innerText.includes({str(tmp_path)!r})")
-        fill(tab, "kit/vit-1 kit/secret", "kit/shapes")
+        fill(tab, "kit/vit-1 kit/unseen", "kit/shapes")
         tab.click("#bake")
-        tab.wait("document.querySelector('.soup-error')?.innerText.includes('kit/secret')")
+        tab.wait("document.querySelector('.soup-error')?.innerText.includes('kit/unseen')")
         fill(tab, "kit/vit-1 kit/vit-2", "kit/shapes")
         tab.click("#bake")
         assert len(cells(tab, "soup-ingredients")) == 2
         assert not tab.js("document.querySelector('#push, #push-to')")
         assert tab.console == []
-    api.delete_repo("kit/secret")
+    api.delete_repo("kit/unseen")
     assert not space.foreign.exists()
     assert [path.name for path in space.folder.glob("*soup*")] == []
 
