@@ -276,9 +276,7 @@ def apart(seen: Prepared, held: Prepared, *, where: str, note: Note, role: str =
     shared = [row for row, digest in zip(held.rows, held.digests, strict=True) if digest in known]
     similar = [held.rows[n] for _, n in alike(seen.path, held.path) if held.rows[n] not in set(shared)]
     if similar:
-        note(
-            f"{len(similar)} of {len(held.rows)} test images look like one that {role}s ({rows_text(similar)})"
-        )
+        note(f"{len(similar)} of {len(held.rows)} test images look like one that {role}s ({rows_text(similar)})")
     if not shared:
         return
     text = f"{len(shared)} of {len(held.rows)} test images are also among those that {role} ({rows_text(shared)})"
