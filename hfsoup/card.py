@@ -5,30 +5,28 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
-from hfsoup.again import command, config, folder, page
+from hfsoup.again import command, config, page
+from hfsoup.cardabout import about, named
 from hfsoup.cardtext import attempts, markdown, number, shifts, sides, weight
 from hfsoup.figures import pictures
-from hfsoup.importance import KINDS
 from hfsoup.licences import agreed, license_of, with_bases
 from hfsoup.merges import MERGES
-from hfsoup.names import flat, listed
+from hfsoup.names import flat
 from hfsoup.papers import CITATIONS
 from hfsoup.recipes import RECIPES
-from hfsoup.settle import FLOAT_NAMES
 from hfsoup.shipped import shipped
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from hfsoup.importance import Importance
     from hfsoup.soup import Soup
-    from hfsoup.types import Alignment, Base, Ingredient
+    from hfsoup.types import Ingredient
 
 HUB_METRICS = {"f1_macro": "f1"}
 VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")
@@ -103,7 +101,7 @@ def _metric(soup: Soup) -> str:
 def _values(soup: Soup) -> dict[str, Any]:
     """What the template is filled with; every text from outside is escaped here."""
     recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
-    names = [_name(i) for i in soup.family.ingredients]
+    names = [named(i) for i in soup.family.ingredients]
     images = soup.images
     return {
         "recipe": recipe,
@@ -123,7 +121,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "scored": any(score is not None for score in soup.scores),
         "best": names[soup.best] if soup.best is not None else "",
         "best_selection": number(soup, soup.scores[soup.best]) if soup.best is not None else "",
-        "about": list(_about(soup, names)),
+        "about": list(about(soup, names)),
         "processor": names[soup.family.processed_by] if soup.options.processor_from else None,
         "home": json.dumps(flat(soup.options.push or "PATH/TO/THIS/FOLDER")),
         "used": len(soup.mix.members),
@@ -218,82 +216,10 @@ def _splits(soup: Soup) -> dict[str, dict[str, str]]:
     return {part: {"name": markdown(s.name), "rule": markdown(s.rule)} for part, s in every.items() if s}
 
 
-def _about(soup: Soup, names: list[str]) -> Iterator[str]:
-    """What was settled where the ingredients differ."""
-    family = soup.family
-    if family.alignment:
-        yield _alignment(family.alignment, names[0])
-    if family.importance:
-        yield _importance(family.importance)
-    if family.kept:
-        yield (
-            f"The ingredients' classes differ. The head is that of {names[0]} in every mix, and in the score of every"
-            " ingredient alone; only the other tensors were averaged."
-        )
-    if soup.images and soup.images.learning:
-        yield from _learned(soup)
-    if soup.options.processor_from:
-        yield f"Image processor: that of {names[family.processed_by]}, for every score and for this model."
-    if family.base:
-        yield from _rooted(soup, family.base)
-    if family.dropped:
-        yield f"Tensors that the classifier does not have were left out: {markdown(listed(family.dropped, 6), 600)}."
-    if family.dtypes:
-        yield f"The ingredients' weights are stored in {' and '.join(FLOAT_NAMES[dtype] for dtype in family.dtypes)}."
-    if family.skipped:
-        yield f"Given, but unlike the others and left out: {', '.join(_name(i) for i, _ in family.skipped)}."
-
-
-def _learned(soup: Soup) -> Iterator[str]:
-    """What the weights are that were learned, and what for."""
-    if soup.mix.tensors:
-        yield (
-            f"{len(soup.mix.tensors)} tensors have weights of their own, which `soup.json` holds. The table gives their"
-            " mean by size, the least and the largest; everything else, batch-norm statistics included, has the mean."
-        )
-    if soup.options.merge != "mean":
-        yield f"The weights were learned for the mean, and are here those of the merge {soup.options.merge}."
-
-
-def _rooted(soup: Soup, base: Base) -> Iterator[str]:
-    """The base, and what of it is in the soup."""
-    share = f" It weighs {soup.mix.base:g} beside the ingredients." if soup.mix.base else ""
-    revision, name = base.ingredient.source.revision, _name(base.ingredient)
-    commit = f" at commit `{revision}`" if revision else ", a local folder"
-    yield f"Base, which the ingredients were fine-tuned from: {name}{commit}.{share}"
-    if base.lacking:
-        names = markdown(listed(base.lacking, 6), 600)
-        yield f"Averaged over the ingredients alone, for the base has none that fit: {names}."
-
-
-def _alignment(found: Alignment, first: str) -> str:
-    """How the ingredients came into one basis, and whether what is shipped is an average at all."""
-    how = "the products of their weights"
-    if found.method == "activations":
-        how = f"the correlations of their activations on {_looked(found)}"
-    text = f"The ingredients were aligned: the units of each were put in the order of those of {first} by {how}."
-    if not found.fitted:
-        return text
-    return (
-        f"{text} Then one network was fitted to all of them, layer by layer, by ridge regression on {_looked(found)}."
-        " Its weights are new ones, learnt from images, and not an average of the ingredients'."
-    )
-
-
-def _importance(found: Importance) -> str:
-    """What the merge was told of every ingredient beside its weights."""
-    what = KINDS.get(found.kind).summary
-    return f"The merge weighs every ingredient by {what}, estimated on {_looked(found)}."
-
-
-def _looked(found: Alignment | Importance) -> str:
-    return f"{len(found.images or ())} images of *{markdown(found.images and found.images.name)}*, without their labels"
-
-
 def _licences(soup: Soup) -> dict[str, Any]:
     """What the used ingredients' cards say, and what the soup's does."""
     used = soup.used
-    said = [(_name(ingredient), license_of(ingredient)) for ingredient in with_bases(used)]
+    said = [(named(ingredient), license_of(ingredient)) for ingredient in with_bases(used)]
     return {
         "chosen": markdown(soup.options.license) if soup.options.license else None,
         "agreed": markdown(agreed(used)) if agreed(used) else None,
@@ -326,16 +252,12 @@ def _comparison(soup: Soup, names: list[str]) -> dict[str, Any] | None:
     }
 
 
-def _name(ingredient: Ingredient) -> str:
-    return markdown(ingredient.id if ingredient.source.revision else folder(ingredient))
-
-
 def _base(ingredient: Ingredient) -> dict[str, str | None] | None:
     """What an adapter was put on."""
     if ingredient.adapter is None:
         return None
     base = ingredient.adapter.base
-    return {"name": _name(base), "link": page(base.source), "revision": (base.source.revision or "")[:12]}
+    return {"name": named(base), "link": page(base.source), "revision": (base.source.revision or "")[:12]}
 
 
 def _dataset(soup: Soup) -> str:

@@ -6,7 +6,7 @@ import json
 from base64 import b64decode, b64encode
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,18 @@ from pydantic import Field, ValidationError, model_validator
 from hfsoup import __version__
 from hfsoup.again import config
 from hfsoup.errors import SoupError
+from hfsoup.madeof import (
+    AdapterRecord,
+    AlignmentRecord,
+    IngredientRecord,
+    PinnedRecord,
+    Plain,
+    Sha256,
+    adapter_record,
+    alignment_record,
+    ingredient_record,
+    pinned,
+)
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
 from hfsoup.records import (
@@ -39,9 +51,7 @@ from hfsoup.types import Mix
 
 if TYPE_CHECKING:
     from hfsoup.options import Options
-    from hfsoup.scores import Score
     from hfsoup.soup import Soup
-    from hfsoup.types import Family, Ingredient, Truncated
 
 NAME = "soup.json"
 LIMIT = 16 << 20
@@ -56,38 +66,6 @@ LIBRARIES = (
     "numpy",
     "pillow",
 )
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)]
-
-
-class FileRecord(Strict):
-    """A file and the sha256 of its bytes."""
-
-    name: Plain
-    size: int
-    sha256: Sha256
-
-
-class PlaceRecord(Strict):
-    """A checkpoint: where it was, and its weight files."""
-
-    id: Text
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
-    files: list[FileRecord]
-
-
-class PinnedRecord(PlaceRecord):
-    """A checkpoint with its coefficient. The base's is its share beside the merge."""
-
-    coefficient: float
-
-
-class IngredientRecord(PinnedRecord):
-    """An ingredient, with the order of its classes, its own score, and what it was put on if it is an adapter."""
-
-    order: list[int] | None
-    score: ScoreRecord | None
-    base: PlaceRecord | None = None
 
 
 class DatasetRecord(Strict):
@@ -134,29 +112,6 @@ class BatchNormRecord(Strict):
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """The statistics as arrays."""
         return {name: np.frombuffer(b64decode(text), "<f4") for name, text in self.statistics.items()}
-
-
-class AdapterRecord(Strict):
-    """How far a soup that is an adapter is from the average, as relative Frobenius errors."""
-
-    rank: int
-    error: float
-    worst: float
-    layer: Text
-
-
-class AlignmentRecord(Strict):
-    """How ingredients came into the first one's basis, and the sha256 of what came of it.
-
-    `images` were looked at without labels; `copies` are those of the aligned ingredients, the first one left out, and
-    `fitted` is that of the network that was fitted to all, which is no average.
-    """
-
-    method: Text
-    seed: int
-    images: SplitRecord | None
-    copies: list[Sha256]
-    fitted: Sha256 | None
 
 
 class Lock(Strict):
@@ -225,11 +180,11 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         options=soup.options.recorded(),
         patterns=list(soup.patterns),
         config=config(soup),
-        ingredients=[_ingredient(*row) for row in rows],
-        base=PinnedRecord(**_pinned(family.base.ingredient), coefficient=soup.mix.base) if family.base else None,
+        ingredients=[ingredient_record(*row) for row in rows],
+        base=PinnedRecord(**pinned(family.base.ingredient), coefficient=soup.mix.base) if family.base else None,
         dataset=_dataset(soup),
         batch_norm=_batch_norm(soup),
-        alignment=_alignment(soup.family),
+        alignment=alignment_record(soup.family),
         importance=importance_record(soup.family.importance),
         distillation=distillation_record(soup.distilled),
         trace=[DecisionRecord(**decision) for decision in soup.decisions()],
@@ -243,12 +198,6 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         attempts=[AttemptRecord(**attempt) for attempt in soup.tried()],
         tensors={name: list(coefficients) for name, coefficients in soup.mix.tensors},
     )
-
-
-def adapter_record(adapter: Truncated | None) -> AdapterRecord | None:
-    """The record of a truncation."""
-    a = adapter
-    return AdapterRecord(rank=a.rank, error=a.error, worst=a.worst, layer=a.layer) if a else None
 
 
 def _plug_ins(options: Options) -> dict[str, str]:
@@ -285,24 +234,6 @@ def begun_by(folder: Path, patterns: tuple[str, ...], options: Options) -> bool:
     return found.patterns == list(patterns) and found.options == options.recorded()
 
 
-def _ingredient(
-    ingredient: Ingredient, coefficient: float, order: tuple[int, ...] | None, score: Score | None
-) -> IngredientRecord:
-    adapter = ingredient.adapter
-    return IngredientRecord(
-        **_pinned(ingredient),
-        coefficient=coefficient,
-        order=list(order) if order else None,
-        score=score_record(score),
-        base=PlaceRecord(**_pinned(adapter.base)) if adapter else None,
-    )
-
-
-def _pinned(ingredient: Ingredient) -> dict[str, Any]:
-    files = [FileRecord(name=w.name, size=w.size, sha256=w.sha256) for w in ingredient.files]
-    return {"id": ingredient.id, "revision": ingredient.source.revision, "files": files}
-
-
 def _dataset(soup: Soup) -> DatasetRecord | None:
     images = soup.images
     if images is None:
@@ -325,16 +256,3 @@ def _batch_norm(soup: Soup) -> BatchNormRecord | None:
     encoded = {name: b64encode(v.astype("<f4").tobytes()).decode() for name, v in sorted(soup.statistics.items())}
     modes = {mode: score_record(score) for mode, score in soup.modes.items()}
     return BatchNormRecord(modes=modes, calibration=split_record(soup.images.calibration), statistics=encoded)
-
-
-def _alignment(family: Family) -> AlignmentRecord | None:
-    found = family.alignment
-    if found is None:
-        return None
-    return AlignmentRecord(
-        method=found.method,
-        seed=found.seed,
-        images=split_record(found.images) if found.images else None,
-        copies=[w.sha256 for ingredient in family.ingredients[1:] for w in ingredient.weights],
-        fitted=found.fitted.weights[0].sha256 if found.fitted else None,
-    )

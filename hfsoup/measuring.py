@@ -72,10 +72,8 @@ def measured(
 
         comparison, ensemble = judge(images.test), None
         if options.ensemble:
-            answers, together = (
-                given.answers(shipped, selection.bn, images.test),
-                scorer.ensemble(mix.members, images.test),
-            )
+            together = scorer.ensemble(mix.members, images.test)
+            answers = given.answers(shipped, selection.bn, images.test)
             ensemble = given.judged(answers, together, images.test, recipe.choices)
         shifted = shifts(options, family, images, world, judge)
         statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else begun

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,36 +17,24 @@ from hfsoup.distillation.again import trained_again
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.hashing import file_hash
 from hfsoup.hub import told
-from hfsoup.lock import (
-    NAME,
-    AlignmentRecord,
-    DatasetRecord,
-    FileRecord,
-    IngredientRecord,
-    Lock,
-    PinnedRecord,
-    PlaceRecord,
-    adapter_record,
-    read,
-)
-from hfsoup.names import flat
+from hfsoup.lock import NAME, Lock, read
+from hfsoup.madeof import AlignmentRecord, FileRecord, IngredientRecord, PinnedRecord, PlaceRecord, adapter_record
 from hfsoup.options import Options
 from hfsoup.pull import pull, pull_all
-from hfsoup.records import ImportanceRecord, ScoreRecord
+from hfsoup.records import ImportanceRecord
+from hfsoup.remeasured import hold, images_again, scores_again
 from hfsoup.resolve import pin, resolve
-from hfsoup.scores import Score
 from hfsoup.sign import verify_signature
 from hfsoup.tensorfile import TensorFile
 from hfsoup.truncation import beside, may_be_adapter, truncate
-from hfsoup.types import Family, Ingredient, Mix, Source, Truncated, WeightFile
+from hfsoup.types import Family, Ingredient, Source, Truncated, WeightFile
 from hfsoup.watch import Watch
 from hfsoup.world import World
 from hfsoup.write import write_adapter, write_weights
 
 if TYPE_CHECKING:
-    from hfsoup.images import Images
+    pass
 
-SHOWN = 12
 Advance = Callable[[int], None]
 # What a Hub adds to a repository by itself, and a signature over the rest.
 ALLOWED = {".gitattributes", NAME, "model.sig"}
@@ -85,14 +73,14 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
         local = Path(place).is_dir()
         folder = Path(place) if local else pull_all(resolve((place,))[0])
         record = read(folder, where=place)
-        _hold(place, _folder_differences(folder, record, links=not local))
-        _hold(place, _config_differences(record))
+        hold(place, _folder_differences(folder, record, links=not local))
+        hold(place, _config_differences(record))
         if public_key:
             verify_signature(folder, public_key)
     with watch.stage("Pulling the ingredients"):
         pinned = [*record.ingredients, *([record.base] if record.base else [])]
         found = pull([_source(i) for i in pinned])
-        _hold(place, _ingredient_differences(pinned, found))
+        hold(place, _ingredient_differences(pinned, found))
         ingredients, base = found[: len(record.ingredients)], found[len(record.ingredients) :]
         options = Options.of(dict(record.options))
         # What did not fit was left out of the record, so all that is in it must fit.
@@ -116,7 +104,7 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
                 may_be_adapter(family, "average")
                 adapter = truncate(averager, mix, options.as_adapter)
                 hashes = write_adapter(adapter, Path(scratch))
-                _hold(place, _adapter_differences(Path(scratch), adapter, record))
+                hold(place, _adapter_differences(Path(scratch), adapter, record))
                 family, mix = beside(family, adapter)
             elif record.distillation or (options.distill and len(mix.members) > 1):
                 family, mix = trained_again(averager, record, options, World(options.device), place)
@@ -124,8 +112,8 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
                     hashes = write_weights(whole, mix, Path(scratch), {})
             else:
                 hashes = write_weights(averager, mix, Path(scratch), statistics)
-        _hold(place, _weight_differences(folder, Path(scratch), hashes, record))
-    return Verified(folder, hashes, _scores_again(place, family, mix, record, options, watch) if scores else {})
+        hold(place, _weight_differences(folder, Path(scratch), hashes, record))
+    return Verified(folder, hashes, scores_again(place, family, mix, record, options, watch) if scores else {})
 
 
 def _aligned_again(
@@ -141,14 +129,14 @@ def _aligned_again(
 
     images = None
     if alignment.images and record.dataset:
-        images = _images_again(record.dataset, family, options, calibrate=True).calibration
+        images = images_again(record.dataset, family, options, calibrate=True).calibration
         found = images and images.fingerprint
-        _hold(place, ["the images of the alignment are others now"] if found != alignment.images.fingerprint else [])
+        hold(place, ["the images of the alignment are others now"] if found != alignment.images.fingerprint else [])
     family = aligned(
         family, method=alignment.method, seed=alignment.seed, images=images, fitted=alignment.fitted is not None,
         device=World(options.device).device if images else None, fresh=True, advance=advance,
     )  # fmt: skip
-    _hold(place, _alignment_differences(alignment, family))
+    hold(place, _alignment_differences(alignment, family))
     return family
 
 
@@ -166,7 +154,7 @@ def _weighed_again(
     """The family with what its merge asks of the ingredients made anew, if that gives the same."""
     from hfsoup.estimating import differences, weighed
 
-    images = _images_again(record.dataset, family, options, calibrate=True).calibration if record.dataset else None
+    images = images_again(record.dataset, family, options, calibrate=True).calibration if record.dataset else None
     if images is None or images.fingerprint != importance.images.fingerprint:
         what = "the images that the merge looked at are others now"
         raise MismatchError(what, where=place, hint="do not use it; bake it again")
@@ -174,20 +162,8 @@ def _weighed_again(
     family = weighed(
         family, importance.kind, seed=importance.seed, images=images, device=device, fresh=True, advance=advance
     )
-    _hold(place, differences(family, importance.files))
+    hold(place, differences(family, importance.files))
     return family
-
-
-def _images_again(record: DatasetRecord, family: Family, options: Options, *, calibrate: bool) -> Images:
-    """The recorded splits, loaded at the recorded commit."""
-    from hfsoup.calibrate import IMAGES
-    from hfsoup.images import load_images
-    from hfsoup.models import image_processor
-
-    processor = image_processor(family.processing.processor_folder)
-    request = replace(options.request(), revision=record.revision)
-    learn = record.learning is not None
-    return load_images(request, processor, family.labels, calibrate=IMAGES if calibrate else 0, learn=learn)
 
 
 def _source(record: PinnedRecord) -> Source:
@@ -279,64 +255,3 @@ def _same_tensor(old: TensorFile, new: TensorFile, name: str) -> bool:
     for side in b.shape:
         count *= side
     return old.read(a, 0, count).tobytes() == new.read(b, 0, count).tobytes()
-
-
-def _scores_again(
-    place: str, family: Family, mix: Mix, record: Lock, options: Options, watch: Watch
-) -> dict[str, float]:
-    """Evaluate on the recorded splits and compare with the recorded scores."""
-    if record.dataset is None or record.test is None:
-        raise SoupError("this soup was baked without a dataset, so there are no scores", where=place)
-    from hfsoup.evaluation import AVERAGE, RECALIBRATE, Scorer
-    from hfsoup.metrics import metric
-
-    world, best = (
-        World(options.device),
-        max(range(len(record.ingredients)), key=lambda i: _value(record.ingredients[i].score)),
-    )
-    with watch.stage("Scoring again", unit="images") as advance:
-        bn = record.batch_norm
-        images = _images_again(record.dataset, family, options, calibrate=bn is not None)
-        _hold(place, _split_differences(record.dataset, images))
-        with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
-            chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
-            mode = RECALIBRATE if bn and bn.statistics and not record.distillation else AVERAGE
-            scorer = Scorer(
-                averager, chosen, world, None,
-                batch_size=options.batch_size, bn=mode, calibration=images.calibration, advance=advance,
-            )  # fmt: skip
-            selection = scorer.score(mix, images.selection)
-            comparison = scorer.compare(mix, mode, Mix.of((best,), len(family)), images.test)
-    found = {"selection": selection, "test": comparison.soup, "best ingredient, test": comparison.best}
-    recorded = {"selection": record.score, "test": record.test.soup, "best ingredient, test": record.test.best}
-    differing = list(_score_differences(recorded, found))
-    if differing and record.dataset.backend not in (None, images.backend):
-        differing.append(f"images: prepared with {images.backend} now, {flat(record.dataset.backend)} recorded")
-    _hold(place, differing)
-    return {name: score.value for name, score in found.items()}
-
-
-def _value(score: ScoreRecord | None) -> float:
-    return float("-inf") if score is None else score.value
-
-
-def _split_differences(record: DatasetRecord, images: Images) -> Iterator[str]:
-    for name, old, new in (("selection", record.selection, images.selection), ("test", record.test, images.test)):
-        if (old.fingerprint, old.images) != (new.fingerprint, len(new)):
-            yield f"the {name} split is not the one that was scored"
-
-
-def _score_differences(recorded: Mapping[str, ScoreRecord | None], found: Mapping[str, Score]) -> Iterator[str]:
-    for name, old in recorded.items():
-        new = found[name]
-        if old is None or (old.value, old.correct, old.total) != (new.value, new.correct, new.total):
-            yield f"{name}: {new.value} now, {old and old.value} recorded"
-
-
-def _hold(place: str, differences: Iterable[str]) -> None:
-    """Fail if there is any difference, and name them all."""
-    found = list(differences)
-    if found:
-        what = "\n  ".join(["this is not what its record says:", *found[:SHOWN]])
-        more = f"\n  and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise MismatchError(what + more, where=place, hint="do not use it; bake it again")

@@ -21,7 +21,8 @@ from hfsoup.types import Source
 
 if TYPE_CHECKING:
     from hfsoup.evaluated import Evaluated
-    from hfsoup.lock import IngredientRecord, Lock
+    from hfsoup.lock import Lock
+    from hfsoup.madeof import IngredientRecord
     from hfsoup.records import ScoreRecord
     from hfsoup.report.reading import Reading
 
