@@ -42,7 +42,7 @@ class Ahead:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._stopped = threading.Event()
+        self._stopped, self._pulled = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._here: SimpleQueue[Source | None] = SimpleQueue()
         self._ready, self._total = 0, 0
@@ -79,6 +79,7 @@ class Ahead:
 
     def follow(self, stage: Stage) -> None:
         """Wait until the images are ready, and what is being scored is; show how far they are."""
+        self._pulled.set()
         self._here.put(None)
         while self._thread and self._thread.is_alive():
             stage.expect(self._total)
@@ -91,7 +92,8 @@ class Ahead:
             labels, images = self._prepared(first, options)
             if self._world.count > 1 or not options.resume or options.align != "none":
                 return
-            while (source := self._here.get()) is not None:
+            # Once nothing is pulled any more, the rest is scored in its turn.
+            while (source := self._here.get()) is not None and not self._pulled.is_set():
                 self._score(source, labels, options, images)
 
     def _prepared(self, first: Source, options: Options) -> tuple[tuple[str, ...], Images]:

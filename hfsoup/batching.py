@@ -32,6 +32,7 @@ class Batches:
 
     def __init__(self, candidate: Candidate, world: World, asked: int | None, top: int) -> None:
         self._candidate, self._world, self._top = candidate, world, top
+        self._begun: Any = None
         self._size = asked if world.device.type in MOST else asked or USUAL
 
     def size(self, pixels: Path) -> int:
@@ -50,7 +51,8 @@ class Batches:
         size = MOST[self._world.device.type]
         while True:
             try:
-                self._logits(model, np.zeros((size, *pixels.shape[1:]), np.float32))
+                with torch.no_grad():
+                    self._logits(model, np.zeros((size, *pixels.shape[1:]), np.float32))
                 return size
             except RoomError:
                 if size == 1:
@@ -63,9 +65,14 @@ class Batches:
 
         A short one is filled up to `size`.
         """
-        full = np.concatenate([block, np.repeat(block[-1:], size - len(block), axis=0)])
-        # In inference mode a model would cache tensors that no later training can use.
-        with torch.no_grad():
+        if model is not self._begun:
+            # What a model caches in inference mode no later training can use, so its first pass is an ordinary one.
+            with torch.no_grad():
+                self._logits(model, block[:1])
+            self._begun = model
+        short = size - len(block)
+        full = np.concatenate([block, np.repeat(block[-1:], short, axis=0)]) if short else block
+        with torch.inference_mode():
             found = self._logits(model, full)[: len(block)].float()
             if not torch.isfinite(found).all():
                 raise SoupError("this mix gives logits that are NaN or infinite", hint="--dtype float32")
@@ -78,7 +85,6 @@ class Batches:
             }
             return {name: tensor.cpu().numpy() for name, tensor in results.items()}
 
-    @torch.no_grad()
     def _logits(self, model: Any, block: NDArray[np.float32]) -> torch.Tensor:
         images = torch.from_numpy(block).to(self._candidate.dtype).to(self._world.device)
         found: torch.Tensor = model(pixel_values=images).logits

@@ -36,7 +36,7 @@ def run(setting: Setting) -> Iterator[Row]:
     """The section's rows."""
     import torch
 
-    images = 96 if setting.quick else 256
+    images = 96 if setting.quick else 1024
     for kind, config in CONFIGS.items():
         home = setting.home / "evaluate"
         # A score is never paid for twice, so each round takes another ingredient.
