@@ -8,14 +8,16 @@ not sure are summed from all files, as the written soup is.
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.average import Averager, Emit, Job
+from hfsoup.average import BLOCK, Averager, Emit, Job
 from hfsoup.hashing import processors
+from hfsoup.merges import EMPTY
 from hfsoup.types import Mix
 
 EXACT = 2.0**29
@@ -37,6 +39,7 @@ class Running:
         self._held: Members = frozenset()
         self._last: Members = frozenset()
         self._used: Members = frozenset()
+        self._local = threading.local()
         self._lows: dict[int, NDArray[np.float64]] = {}
         self._highs: dict[int, NDArray[np.float64]] = {}
 
@@ -75,14 +78,23 @@ class Running:
         for i, sign in lasting:
             block = self._read(n, i, job)
             (np.add if sign > 0 else np.subtract)(held, block, out=held)
-        total = held
+        total = self._scratch(job.count)
+        if not passing:
+            np.copyto(total, held)
         for i, sign in passing:
-            block = self._read(n, i, job)
-            total = held + block if sign > 0 else held - block
+            (np.add if sign > 0 else np.subtract)(held, self._read(n, i, job), out=total)
         if self._exact(n):
-            emit(job.first, job.begin, self._averager.stored(mix, total * max(mix.coefficients), job))
+            total *= max(mix.coefficients)
+            emit(job.first, job.begin, self._averager.stored(mix, total, job))
         else:
             self._averager.form(mix, emit, job)
+
+    def _scratch(self, count: int) -> NDArray[np.float64]:
+        """A thread's own memory, taken from the system once and not for every block."""
+        if getattr(self._local, "total", EMPTY).size < count:
+            self._local.total = np.empty(max(count, BLOCK))
+        total: NDArray[np.float64] = self._local.total[:count]
+        return total
 
     def _read(self, n: int, i: int, job: Job) -> NDArray[Any]:
         block = self._averager.read(i, job, job.first.name)
@@ -103,8 +115,8 @@ def _steps(start: Members, end: Members) -> list[Step]:
 
 def _bounds(block: NDArray[Any]) -> tuple[float, float]:
     """The smallest magnitude that is not zero, infinity where all are, and the largest."""
-    bits = np.ascontiguousarray(block, np.float32).view(np.uint32) & np.uint32(0x7FFFFFFF)
-    high = bits.max()
-    # Zeros become the largest number, so that they are not the smallest.
-    low = (bits - np.uint32(1)).min() + np.uint32(1) if high else np.uint32(0x7F800000)
-    return float(low.view(np.float32)), float(high.view(np.float32))
+    sizes = np.abs(block, dtype=np.float32)
+    low, high = sizes.min(initial=np.inf), sizes.max(initial=0)
+    if low == 0:
+        low = sizes[sizes > 0].min(initial=np.inf)
+    return float(low), float(high)
