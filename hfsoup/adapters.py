@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from hfsoup.adapterfiles import CONFIG
 from hfsoup.adapterplan import Delta, Plan, make_plan
 from hfsoup.errors import SoupError
 from hfsoup.folders import kept
-from hfsoup.hashing import file_hash, stamp
+from hfsoup.hashing import facts_hash, file_hash, file_record, stamp
 from hfsoup.hub import AGAIN
 from hfsoup.tensorfile import TensorFile, to_float, to_stored, write_header
 from hfsoup.types import Adapted, Ingredient, Source, TensorSpec, WeightFile
@@ -128,12 +127,6 @@ def _tensor(plan: Plan, adapter: TensorFile, files: Mapping[str, TensorFile], na
     return to_stored(summed, dtype)
 
 
-def file_record(path: Path) -> WeightFile:
-    """A file on this disk, hashed."""
-    before = stamp(path)
-    return WeightFile(path.name, path, path.stat().st_size, file_hash(path), before)
-
-
 def _configs(adapter: Path, base: Path) -> list[Path]:
     """The adapter's image processor, or else its base's, and the adapter's card."""
     own = [adapter / name for name in PROCESSORS if (adapter / name).is_file()]
@@ -152,5 +145,4 @@ def _key(plan: Plan, adapted: Adapted, configs: list[Path]) -> str:
     """The hash of everything that a merged checkpoint depends on."""
     weights = [adapted.config.sha256, adapted.weights.sha256, *(w.sha256 for w in adapted.base.weights)]
     copied = [[path.name, file_hash(path)] for path in configs]
-    text = json.dumps([__version__, weights, plan.config, copied], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return facts_hash(__version__, weights, plan.config, copied)

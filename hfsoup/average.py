@@ -115,7 +115,7 @@ class Averager:
         settings: what the merge is told.
 
     Raises:
-        UsageError: the merge needs a base, or an importance of the ingredients' weights, and the family has none.
+        UsageError: the merge needs a base and the family has none.
     """
 
     def __init__(
@@ -125,8 +125,6 @@ class Averager:
         if self.merge.needs_base and family.base is None:
             raise UsageError(f"the merge {merge} needs the model that the ingredients started from", hint=BASE_HINT)
         known = family.importance if self.merge.importance else None
-        if self.merge.importance != (known.kind if known else ""):
-            raise UsageError(f"the merge {merge} needs images that tell what each weight does", hint=IMAGES_HINT)
         every = (*family.ingredients, *((family.fitted,) if family.fitted else ()))
         self._weights = [Weights(ingredient) for ingredient in every]
         self._importance = [Weights(i) for i in known.told(family.ingredients)] if known else []
@@ -261,8 +259,13 @@ class Averager:
     def _important(self, mix: Mix, job: Job) -> Iterator[NDArray[Any]] | None:
         """The importance of a block for each member, of a whole tensor as it is stored; None where there is none."""
         name, elementwise = job.first.name, self.merge.elementwise
-        found = [self._importance[i] for i in mix.members if self._importance]
-        if not found or not all(name in importance for importance in found):
+        if not self.merge.importance or len(mix.members) == 1:
+            return None
+        if not self._importance:
+            what = f"the merge {self.merge.name} needs images that tell what each weight does"
+            raise UsageError(what, hint=IMAGES_HINT)
+        found = [self._importance[i] for i in mix.members]
+        if not all(name in importance for importance in found):
             return None
         return (i.read(name, job.begin, job.count) if elementwise else i.stored(name)[1] for i in found)
 

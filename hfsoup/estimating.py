@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -15,14 +13,14 @@ import torch
 
 from hfsoup import __version__
 from hfsoup.alignment.states import one_thread
-from hfsoup.average import Weights
 from hfsoup.candidate import Classifier, filled
 from hfsoup.folders import kept
-from hfsoup.hashing import file_hash, stamp
+from hfsoup.hashing import facts_hash, file_record
 from hfsoup.importance import KINDS, Estimates, Importance, Pixels, Subject, told
 from hfsoup.journal import LIBRARIES, SILENT
 from hfsoup.models import config_of, image_processor, own_names
-from hfsoup.tensorfile import FLOATS, to_float, write_tensors
+from hfsoup.stored import as_torch, ordered
+from hfsoup.tensorfile import write_tensors
 from hfsoup.types import Family, WeightFile
 from hfsoup.untrusted import read_json
 
@@ -93,27 +91,24 @@ def _file(look: Look, i: int, *, fresh: bool) -> WeightFile:
     family, images, entry = look.family, look.images, KINDS.get(look.kind)
     ingredient = family.ingredients[i]
     config = {key: value for key, value in _config(family, i).items() if key not in SILENT}
-    facts = [
+    key = facts_hash(
         entry.name, entry.origin, [w.sha256 for w in ingredient.weights], family.orders[i], config, look.seed,
         images.fingerprint, images.pixels.name, [(s.name, s.name in family.kept) for s in family.tensors],
         str(look.device), __version__, *(version(name) for name in LIBRARIES),
-    ]  # fmt: skip
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    )  # fmt: skip
 
     def build(folder: Path) -> None:
         found = _estimated(look, i)
         shared = [spec.name for spec in family.tensors if spec.name in found and spec.name not in family.kept]
         write_tensors(folder / MADE, {name: ("F32", found[name]) for name in shared})
 
-    path = kept("importance", key, build, fresh=fresh) / MADE
-    before = stamp(path)
-    return WeightFile(MADE, path, path.stat().st_size, file_hash(path), before)
+    return file_record(kept("importance", key, build, fresh=fresh) / MADE)
 
 
 def _estimated(look: Look, i: int) -> Estimates:
     """What the kind tells of one ingredient, by the file's names of its tensors."""
     family, where = look.family, str(look.family.ingredients[i])
-    tensors = _tensors(family, i)
+    tensors = as_torch(ordered(family, i))
     model = filled(config_of(_config(family, i)), dict(tensors), torch.float32, where).to(look.device).eval()
     classify = Classifier(model, image_processor(family.processing.processor_folder), torch.float32, where)
 
@@ -125,23 +120,6 @@ def _estimated(look: Look, i: int) -> Estimates:
     subject = Subject(model, own_names(model, tensors), forward)
     with one_thread():
         return told(look.kind, subject, np.load(look.images.pixels, mmap_mode="r"), look.seed, where=where)
-
-
-def _tensors(family: Family, i: int) -> dict[str, torch.Tensor]:
-    """The family's tensors of one ingredient in float32, its classes in the order of the first one's."""
-    weights, order = Weights(family.ingredients[i]), family.orders[i]
-    found: dict[str, torch.Tensor] = {}
-    try:
-        for spec in family.tensors:
-            dtype, array = weights.stored(spec.name)
-            if order is not None and spec.name in family.heads:
-                array = array.take(order, axis=family.heads[spec.name])
-            kind = np.float32 if dtype in FLOATS else None
-            found[spec.name] = torch.from_numpy(np.array(to_float(array, dtype), kind))
-        weights.unchanged()
-    finally:
-        weights.close()
-    return found
 
 
 def _config(family: Family, i: int) -> dict[str, Any]:

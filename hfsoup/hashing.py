@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
+
+from hfsoup.types import WeightFile
 
 
 def file_hash(path: Path) -> str:
@@ -16,6 +19,17 @@ def file_hash(path: Path) -> str:
 def blob_hash(path: Path) -> str:
     """The git object id of a file's content, which the Hub lists for small files."""
     return _digest(hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False), path)
+
+
+def facts_hash(*facts: Any) -> str:
+    """The hexadecimal sha256 of what something depends on, as JSON; what JSON does not know counts as its text."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_record(path: Path) -> WeightFile:
+    """A file on this disk, hashed."""
+    before = stamp(path)
+    return WeightFile(path.name, path, path.stat().st_size, file_hash(path), before)
 
 
 def stamp(path: Path | int) -> tuple[int, ...]:

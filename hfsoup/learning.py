@@ -19,13 +19,13 @@ from torch.nn.functional import cross_entropy
 
 from hfsoup.alignment.states import one_thread
 from hfsoup.average import Averager
-from hfsoup.candidate import BatchNorm, Classifier, Memory
+from hfsoup.candidate import BatchNorm, Classifier, Memory, filled
 from hfsoup.clock import Clock
 from hfsoup.combining import STATISTICS
 from hfsoup.errors import SoupError
 from hfsoup.images import Split
 from hfsoup.journal import Journal, mix_key
-from hfsoup.models import config_of, image_processor, model_class, own_names
+from hfsoup.models import config_of, image_processor, own_names
 from hfsoup.types import Family, Mix
 from hfsoup.world import World
 
@@ -217,8 +217,7 @@ def _model(averager: Averager, i: int) -> Any:
     family = averager.family
     memory = Memory((s.name, averager.stored_as(s), s.shape) for s in family.tensors)
     averager.average(Mix.of((i,), len(family)), memory.fill)
-    config = config_of(family.config)
-    return model_class(config).from_pretrained(None, config=config, state_dict=memory.tensors, dtype=torch.float32)
+    return filled(config_of(family.config), memory.tensors, torch.float32, str(family.reference))
 
 
 def _floats(model: Any) -> Iterator[tuple[str, torch.Tensor]]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hfsoup.decoding import BadImageError, area, decode
 from hfsoup.errors import SoupError
-from hfsoup.hashing import file_hash
+from hfsoup.hashing import facts_hash, file_hash
 from hfsoup.hub import cache
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def _key(job: _Job, content: str) -> str:
     """A hash of everything that the pixels depend on."""
     versions = [_version(name) for name in BACKENDS]
     kind = f"{type(job.processor).__module__}.{type(job.processor).__qualname__}"
-    facts = [content, list(job.rows), kind, job.processor.to_dict(), versions]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return facts_hash(content, list(job.rows), kind, job.processor.to_dict(), versions)[:32]
 
 
 def _version(name: str) -> str | None:

@@ -158,6 +158,7 @@ def to_stored(block: NDArray[np.float64], dtype: str) -> NDArray[Any]:
     if dtype != "BF16":
         with np.errstate(over="ignore"):  # infinity is what the caller looks for
             return block.astype(STORED[dtype])
+    shape, block = block.shape, block.ravel()
     single = block.astype(np.float32)
     bits = single.view(np.uint32)
     rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
@@ -169,7 +170,7 @@ def to_stored(block: NDArray[np.float64], dtype: str) -> NDArray[Any]:
         rounded[ties] = np.where(away > 0, cut + 1, np.where(away < 0, cut, rounded[ties]))
     odd = np.flatnonzero((bits & 0x7F800000) == 0x7F800000)
     rounded[odd] = (bits[odd] >> 16).astype(np.uint16)
-    return rounded
+    return rounded.reshape(shape)
 
 
 def _metadata(found: Any, where: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -19,11 +18,12 @@ from threadpoolctl import threadpool_limits
 from hfsoup import __version__
 from hfsoup.adapterfiles import CONFIG, PREFIX, WEIGHTS
 from hfsoup.adapterplan import Plan
-from hfsoup.adapters import Array, delta, file_record, merged, opened
+from hfsoup.adapters import Array, delta, merged, opened
 from hfsoup.average import Averager
 from hfsoup.check import check
 from hfsoup.errors import MismatchError, SoupError, UsageError
 from hfsoup.folders import kept
+from hfsoup.hashing import facts_hash, file_record
 from hfsoup.names import flat
 from hfsoup.tensorfile import TensorFile, write_header
 from hfsoup.types import Adapted, Family, Ingredient, Mix, Source, TensorSpec, Truncated
@@ -83,8 +83,7 @@ def truncate(averager: Averager, mix: Mix, rank: int) -> Truncated:
     members = [family.ingredients[i] for i in mix.members]
     sums = [[w.sha256 for w in i.weights] + [f.sha256 for f in i.files] for i in family.ingredients]
     shares = [mix.coefficients, mix.tensors]
-    text = json.dumps([__version__, rank, shares, sums, family.orders, family.config, base.id], default=str)
-    key = hashlib.sha256(text.encode()).hexdigest()
+    key = facts_hash(__version__, rank, shares, sums, family.orders, family.config, base.id)
 
     def build(folder: Path) -> None:
         with ExitStack() as stack, threadpool_limits(1):

@@ -48,6 +48,15 @@ def test_what_is_shipped_was_trained_scored_and_can_be_trained_again(
     assert "trained again is not the one that was baked" in refused("verify", "soup", code=1)
 
 
+@pytest.mark.parametrize(
+    "words", [("--merge", "fisher"), ("--merge", "regmean"), ("--recipe", "learned", "--per-tensor")], ids=" ".join
+)
+def test_training_begins_with_any_mix(words: tuple[str, ...], vit: Family, data: Path, alone: Path) -> None:
+    """Of a merge that looks at images, or with own weights for each tensor; verify begins with the same."""
+    bake(*vit.words, "--dataset", data, "--distill", 1, *words, "--output", "soup")
+    assert run("verify", "soup", "--scores").code == 0
+
+
 def test_two_processes_train_the_network_of_one(resnet: Family, data: Path, alone: Path) -> None:
     """The main process trains alone, so every byte is the same, whatever the cache holds."""
     words = [*resnet.words, "--dataset", str(data), "--distill", "1"]

@@ -168,6 +168,15 @@ def test_what_is_written_is_read_by_safetensors(shapes: dict[str, tuple[int, ...
         assert {n: s.start for n, s in file.tensors.items()} == starts
 
 
+def test_bfloat16_keeps_the_shape() -> None:
+    """A matrix is rounded as the same numbers in a row are, near ties and infinities included."""
+    tie = 1 + 2.0**-8
+    matrix = np.array([[1.0, tie], [tie + 2.0**-40, np.inf], [tie - 2.0**-40, 2.0]])
+    rounded = to_stored(matrix, "BF16")
+    assert rounded.shape == matrix.shape
+    assert (rounded.ravel() == to_stored(matrix.ravel(), "BF16")).all()
+
+
 @given(hnp.arrays(np.float64, 16, elements=st.floats(-1e38, 1e38)))
 def test_bfloat16_is_rounded_once(block: Any) -> None:
     """Float64 to bfloat16 is to the nearest, ties to even, without a stop at float32."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -12,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hfsoup import __version__
 from hfsoup.alignment.fitting import fit
@@ -20,20 +17,19 @@ from hfsoup.alignment.groups import Group, permuted
 from hfsoup.alignment.network import Network
 from hfsoup.alignment.states import matched, one_thread
 from hfsoup.alignment.tables import groups_of, steps_of
-from hfsoup.average import Weights
-from hfsoup.candidate import Classifier
+from hfsoup.candidate import Classifier, filled
 from hfsoup.folders import kept
-from hfsoup.hashing import file_hash, stamp
-from hfsoup.models import config_of, image_processor, model_class, own_names
-from hfsoup.tensorfile import FLOATS, to_float, to_stored, write_tensors
-from hfsoup.types import Alignment, Family, Ingredient, WeightFile
+from hfsoup.hashing import facts_hash, file_record
+from hfsoup.models import config_of, image_processor, own_names
+from hfsoup.stored import Stored, as_torch, ordered, read
+from hfsoup.tensorfile import FLOATS, to_stored, write_tensors
+from hfsoup.types import Alignment, Family, Ingredient
 
 if TYPE_CHECKING:
     from hfsoup.images import Split
 
 MADE = "model.safetensors"
 LIBRARIES = ("torch", "numpy", "scipy", "transformers")
-Stored = dict[str, tuple[str, NDArray[Any]]]
 Advance = Callable[[int], None]
 
 
@@ -93,10 +89,10 @@ class Work:
         family = self._family
 
         def build(folder: Path) -> None:
-            first, other = self._stored(0), self._stored(i)
+            first, other = ordered(family, 0), ordered(family, i)
             network, pixels = (self._network(first), self._pixels()) if self._method == "activations" else (None, None)
             with one_thread():
-                orders = matched(_tensors(first), _tensors(other), groups, self._seed, network, pixels)
+                orders = matched(as_torch(first), as_torch(other), groups, self._seed, network, pixels)
             arrays = {name: array for name, (_, array) in other.items()}
             for group, order in orders:
                 arrays = permuted(arrays, group, order)
@@ -111,9 +107,9 @@ class Work:
         dtypes = {spec.name: spec.dtype for spec in family.tensors}
 
         def build(folder: Path) -> None:
-            stored = [self._stored(0), *(self._read(ingredient) for ingredient in ingredients[1:])]
+            stored = [ordered(family, 0), *(read(family, ingredient) for ingredient in ingredients[1:])]
             with one_thread():
-                states = [_tensors(one) for one in stored]
+                states = [as_torch(one) for one in stored]
                 found = fit(self._network(stored[0]), states, steps, self._pixels(), advance=advance)
             arrays = {
                 name: to_stored(tensor.double().cpu().numpy(), dtypes[name])
@@ -131,39 +127,15 @@ class Work:
         images = self._images and [self._images.fingerprint, self._images.pixels.name]
         versions = [__version__, *(version(name) for name in LIBRARIES)]
         names = [spec.name for spec in self._family.tensors]
-        text = json.dumps([what, facts, self._method, self._seed, images, names, str(self._device), versions])
-        key = hashlib.sha256(text.encode()).hexdigest()[:32]
-        path = kept("aligned", key, build, fresh=self._fresh) / MADE
-        before = stamp(path)
-        file = WeightFile(MADE, path, path.stat().st_size, file_hash(path), before)
-        return replace(like, weights=(file,))
-
-    def _stored(self, i: int) -> Stored:
-        """The tensors of an ingredient as they are in its files, its classes in the order of the first one's."""
-        family, found = self._family, self._read(self._family.ingredients[i])
-        order = family.orders[i]
-        for name, axis in family.heads.items() if order else ():
-            dtype, array = found[name]
-            found[name] = dtype, array.take(np.asarray(order), axis=axis)
-        return found
-
-    def _read(self, ingredient: Ingredient) -> Stored:
-        """The family's tensors of an ingredient, from files that are the ones that were hashed."""
-        weights = Weights(ingredient)
-        try:
-            found = {spec.name: weights.stored(spec.name) for spec in self._family.tensors}
-            weights.unchanged()
-        finally:
-            weights.close()
-        return found
+        key = facts_hash(what, facts, self._method, self._seed, images, names, str(self._device), versions)
+        made = kept("aligned", key, build, fresh=self._fresh)
+        return replace(like, weights=(file_record(made / MADE),))
 
     def _network(self, stored: Stored) -> Network:
         """The family's model, which runs in float32."""
         family = self._family
         config = config_of(family.config)
-        model = model_class(config).from_pretrained(
-            None, config=config, state_dict=_tensors(stored), dtype=torch.float32
-        )
+        model = filled(config, as_torch(stored), torch.float32, str(family.reference))
         model = model.to(self._device or torch.device("cpu")).eval()
         processor = image_processor(family.processing.processor_folder)
         classify = Classifier(model, processor, torch.float32, str(family.reference))
@@ -174,14 +146,6 @@ class Work:
             return torch.empty(0)
         pixels = np.load(self._images.pixels)
         return torch.from_numpy(pixels[np.random.default_rng(self._seed).permutation(len(pixels))])
-
-
-def _tensors(stored: Stored) -> dict[str, torch.Tensor]:
-    """What is stored, as torch tensors of float32 and of whole numbers."""
-    return {
-        name: torch.from_numpy(np.array(to_float(array, dtype), np.float32 if dtype in FLOATS else None))
-        for name, (dtype, array) in stored.items()
-    }
 
 
 def _hashes(ingredient: Ingredient) -> list[str]:

@@ -42,13 +42,19 @@ def trained_again(
     if split.fingerprint != found.images.fingerprint:
         raise _mismatch("the images of the training are others now", where)
     made = trained(
-        averager, tuple(found.members), Mix(tuple(found.start), found.base),
+        averager, tuple(found.members), _start(record, found),
         record.batch_norm.arrays() if record.batch_norm else {}, split, world.accelerator,
         epochs=found.epochs, seed=found.seed, fresh=True, advance=advance,
     )  # fmt: skip
     if made.weights[0].sha256 != found.weights:
         raise _mismatch("the network that was trained again is not the one that was baked", where)
     return beside(family, made)
+
+
+def _start(record: Lock, found: DistillationRecord) -> Mix:
+    """The mix that the training began with: the recipe's, with its tensors' own coefficients, or one ingredient."""
+    mix, plain = record.mix(), Mix(tuple(found.start), found.base)
+    return mix if (mix.coefficients, mix.base) == (plain.coefficients, plain.base) else plain
 
 
 def _possible(record: Lock, options: Options, where: str) -> DistillationRecord:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
@@ -18,18 +17,18 @@ from hfsoup import __version__
 from hfsoup.alignment.network import Network
 from hfsoup.alignment.states import one_thread
 from hfsoup.average import Averager
-from hfsoup.candidate import Candidate, Classifier
+from hfsoup.candidate import Candidate, Classifier, filled
 from hfsoup.distillation.lessons import Lessons
 from hfsoup.distillation.norms import Answer
 from hfsoup.distillation.training import Advance, match
 from hfsoup.errors import SoupError
 from hfsoup.folders import kept
-from hfsoup.hashing import file_hash, stamp
+from hfsoup.hashing import facts_hash, file_record
 from hfsoup.journal import mix_key
-from hfsoup.models import config_of, image_processor, model_class, own_names
+from hfsoup.models import config_of, image_processor, own_names
 from hfsoup.names import listed
-from hfsoup.tensorfile import FLOATS, STORED, to_stored, write_header
-from hfsoup.types import Family, Ingredient, Mix, Source, WeightFile
+from hfsoup.tensorfile import FLOATS, STORED, to_stored, write_tensors
+from hfsoup.types import Family, Ingredient, Mix, Source
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -97,19 +96,16 @@ def trained(
     told = [vars(averager.settings), averager.density, averager.dtype, epochs, seed, str(device)]
     sums = {name: hashlib.sha256(found.tobytes()).hexdigest() for name, found in statistics.items()}
     versions = [__version__, *(version(name) for name in LIBRARIES)]
-    text = json.dumps([facts, told, sums, split.fingerprint, split.pixels.name, versions], sort_keys=True)
-    folder = kept("distilled", hashlib.sha256(text.encode()).hexdigest()[:32], build, fresh=fresh)
-    path = folder / MADE
-    before = stamp(path)
-    file = WeightFile(MADE, path, path.stat().st_size, file_hash(path), before)
-    return Ingredient(Source(NAME, NAME, None, folder), family.reference.folder, (file,), family.reference.run)
+    key = facts_hash(facts, told, sums, split.fingerprint, split.pixels.name, versions)
+    folder, like = kept("distilled", key, build, fresh=fresh), family.reference
+    return Ingredient(Source(NAME, NAME, None, folder), like.folder, (file_record(folder / MADE),), like.run)
 
 
 def _network(family: Family, begun: dict[str, torch.Tensor], accelerator: Accelerator) -> Network:
     """The family's model with the weights to begin with, in float32, where it is trained."""
     config = config_of(family.config)
     floats = {name: t.float() if t.is_floating_point() else t for name, t in begun.items()}
-    model = model_class(config).from_pretrained(None, config=config, state_dict=floats, dtype=torch.float32)
+    model = filled(config, floats, torch.float32, NAME)
     names = own_names(model, begun)
     if lacking := sorted(begun.keys() - names.keys()):
         what = f"not supported with --distill: the model joins or splits what its files hold: {listed(lacking, 3)}"
@@ -127,12 +123,9 @@ def _logits(member: Any, images: torch.Tensor) -> torch.Tensor:
 
 def _write(averager: Averager, network: Network, path: Path) -> None:
     """The network's tensors under the names of the family's files, in the types that a soup is written in."""
-    found = network.state()
-    placed = [(s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors]
-    starts = write_header(path, placed)
-    with path.open("r+b") as file:
-        for name, dtype, _ in placed:
-            array = found[name].detach().cpu().numpy().ravel()
-            stored = to_stored(array.astype(np.float64), dtype) if dtype in FLOATS else array.astype(STORED[dtype])
-            file.seek(starts[name])
-            file.write(np.ascontiguousarray(stored).tobytes())
+    found, tensors = network.state(), {}
+    for spec in averager.family.tensors:
+        dtype, array = averager.stored_as(spec), found[spec.name].detach().cpu().numpy()
+        stored = to_stored(array.astype(np.float64), dtype) if dtype in FLOATS else array.astype(STORED[dtype])
+        tensors[spec.name] = dtype, stored
+    write_tensors(path, tensors)

@@ -63,7 +63,9 @@ def said(members: int, images: int, epochs: int) -> str:
 
 def beside(family: Family, made: Ingredient) -> tuple[Family, Mix]:
     """The family with the trained network as one ingredient more, and the mix that is this one alone."""
-    whole = replace(family, ingredients=(*family.ingredients, made), orders=(*family.orders, None), alignment=None)
+    whole = replace(
+        family, ingredients=(*family.ingredients, made), orders=(*family.orders, None), alignment=None, importance=None
+    )
     return whole, Mix.of((len(family),), len(whole))
 
 

@@ -108,12 +108,12 @@ class Work(Watch, Generic[T]):
         line = Line(title, unit, total, moved=self._moved)
         self.lines.append(line)
         self._moved()
+        ended = False
         try:
             yield line
-        except BaseException:
-            line.state = "broken"
-            raise
-        line.state = "done"
+            ended = True
+        finally:
+            line.state = "done" if ended else "broken"
         self._moved()
 
     def _moved(self) -> None:
