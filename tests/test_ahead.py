@@ -50,6 +50,7 @@ def test_ingredients_that_are_here_are_scored_while_others_are_pulled(
     assert bake(*words)["images_forwarded"] == whole - 60
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_goes_wrong_ahead_is_told_once_in_its_turn(slow: LocalHub, alone: Path) -> None:
     """A split that is not there ends the bake after the pull, with the ordinary error."""
     told = refused("bake", *WORDS, "--split", "dev", code=2)

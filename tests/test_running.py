@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from family import Family
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -54,6 +54,7 @@ def walks(draw: st.DrawFn) -> tuple[list[list[float]], list[tuple[int, ...]]]:
 
 
 @given(walks())
+@example(([[0.0, 2.0**60], [0.0, 0.1], [0.0, 0.2]], [(0, 1, 2), (1, 2)]))
 @settings(max_examples=150, deadline=None)
 def test_a_running_sum_gives_the_bytes_of_the_average(walk: tuple[list[list[float]], list[tuple[int, ...]]]) -> None:
     """After any walk from set to set, over any finite weights, each mean is that of summing all files, bit for bit."""
