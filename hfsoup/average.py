@@ -26,11 +26,12 @@ from hfsoup.types import Family, Ingredient, Mix, TensorSpec
 if TYPE_CHECKING:
     from types import TracebackType
 
-BLOCK = 1 << 16
+BLOCK = 1 << 18
 DEFAULTS = Settings()
 BASE_HINT = "--base ORG/NAME|FOLDER"
 IMAGES_HINT = "--dataset ORG/NAME"
 Emit = Callable[[TensorSpec, int, NDArray[Any]], None]
+Done = Callable[["Job"], None]
 
 
 @dataclass(frozen=True)
@@ -149,15 +150,19 @@ class Averager:
         """The dtype that a tensor is written in."""
         return self.dtype if self.dtype and spec.dtype in FLOATS else spec.dtype
 
-    def average(self, mix: Mix, emit: Emit, specs: Sequence[TensorSpec] | None = None) -> None:
+    def average(
+        self, mix: Mix, emit: Emit, specs: Sequence[TensorSpec] | None = None, done: Done = lambda _: None
+    ) -> None:
         """Form the tensors `specs` of `mix`, or all; `emit(spec, begin, block)` gets each block, from several threads.
 
         `block` holds the elements from `begin` on, one-dimensional, as they are stored in a file (bfloat16 as uint16).
         It may reach beyond `spec` into the tensors that follow it in `specs`, where those are stored in the same type.
+        `done(job)` is called in this thread, in order, once a job's block and all before it are out.
         """
         with ThreadPoolExecutor(processors()) as pool, self._one_thread():
-            for _ in pool.map(lambda job: self.form(mix, emit, job), self.jobs(specs, mix)):
-                pass
+            jobs = list(self.jobs(specs, mix))
+            for job, _ in zip(jobs, pool.map(lambda job: self.form(mix, emit, job), jobs), strict=True):
+                done(job)
         self.unchanged(self._sources(mix).members)
 
     def _one_thread(self) -> AbstractContextManager[object]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.errors import HubError
-from hfsoup.hashing import blob_hash, file_hash
+from hfsoup.hashing import blob_hash, known_hash
 from hfsoup.hub import AGAIN, answers
 from hfsoup.names import shown
 from hfsoup.types import RemoteFile
+from hfsoup.waits import tell
 
 Advance = Callable[[int], None]
 
@@ -29,13 +30,11 @@ def fetch(repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Adv
     Raises:
         HubError: the Hub refuses, or sends other bytes than it lists.
     """
-    from hfsoup.patience import tell
-
     where, listed = f"{repo}@{revision[:7]}, {shown(file.name)}", file.sha256 or file.blob
     for again in (True, False):
         counter = _Counter(advance)
         path = _download(repo, file, revision, kind, where, counter)
-        found = file_hash(path) if file.sha256 else blob_hash(path)
+        found = known_hash(path) if file.sha256 else blob_hash(path)
         if found == listed:
             advance(file.size - counter.seen)
             return path

@@ -5,15 +5,57 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hfsoup.hub import cache
 from hfsoup.types import WeightFile
+
+READ = 1 << 20
+SETTLED = 2_000_000_000
+"""Nanoseconds without a change, after which a next one cannot have the same time."""
 
 
 def file_hash(path: Path) -> str:
     """The hexadecimal sha256 of a file."""
     return _digest(hashlib.sha256(), path)
+
+
+def known_hash(path: Path) -> str:
+    """The hexadecimal sha256 of a file, from hfsoup's cache where nobody wrote to the file since it was hashed."""
+    begin, before = time.time_ns(), stamp(path)
+    note = cache() / "hashes" / f"{before[0]:x}-{before[1]:x}"
+    with suppress(OSError, ValueError):
+        *was, sha256 = note.read_text("ascii").split()
+        if was == [str(number) for number in before]:
+            return sha256
+    sha256 = file_hash(path)
+    if stamp(path) == before and begin - max(before[-2:]) > SETTLED:
+        # A cache that takes no notes costs time and nothing else.
+        with suppress(OSError):
+            _note(note, " ".join(map(str, (*before, sha256))))
+    return sha256
+
+
+class GrowingHash:
+    """The sha256 of a file that is being written from its start on: hashing goes on beside the writing.
+
+    Args:
+        handle: the open file's number.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self._handle, self._digest, self._at = handle, hashlib.sha256(), 0
+
+    def reach(self, end: int) -> str:
+        """The hexadecimal sha256 of the first `end` bytes, which are written for good; `end` never goes back."""
+        while self._at < end and (block := os.pread(self._handle, min(end - self._at, READ), self._at)):
+            self._digest.update(block)
+            self._at += len(block)
+        return self._digest.hexdigest()
 
 
 def blob_hash(path: Path) -> str:
@@ -43,8 +85,16 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _note(path: Path, text: str) -> None:
+    """A small file that is there as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="ascii") as file:
+        file.write(text)
+    Path(file.name).replace(path)
+
+
 def _digest(digest: Any, path: Path) -> str:
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while block := file.read(READ):
             digest.update(block)
     return str(digest.hexdigest())

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from hfsoup.errors import HubError, SoupError
 from hfsoup.human import duration
 from hfsoup.redact import redact
+from hfsoup.waits import LISTENERS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -54,9 +55,6 @@ def cache() -> Path:
 @contextmanager
 def told(notify: Callable[[str], None] | None) -> Iterator[None]:
     """Tell `notify` of waits for the Hub while the block lasts; None leaves it to whoever is told already."""
-    from hfsoup.patience import LISTENERS
-
-    api()
     if notify is None:
         yield
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx2
 from huggingface_hub.utils._http import hf_raise_for_status, hf_request_event_hook, parse_ratelimit_headers
+
+from hfsoup.waits import tell
 
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
@@ -39,8 +41,6 @@ class Limits:
 
 
 LIMITS = Limits()
-# Who is told of waits: huggingface_hub has one client for all threads, so there is one list for all of them.
-LISTENERS: list[Callable[[str], None]] = []
 
 
 class GaveUpError(httpx2.TransportError):
@@ -124,12 +124,6 @@ def wait(seconds: float, why: str) -> None:
     """Say why, and wait."""
     tell(f"{why}; again in {seconds:.0f} s")
     time.sleep(seconds)
-
-
-def tell(text: str) -> None:
-    """Tell the latest listener."""
-    if LISTENERS:
-        LISTENERS[-1](text)
 
 
 def said(failure: httpx2.Response | Exception) -> str:

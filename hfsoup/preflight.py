@@ -14,7 +14,7 @@ import numpy as np
 from hfsoup.check import check, class_axes, remarks
 from hfsoup.closeness import Closeness, Matrix, closeness
 from hfsoup.errors import MismatchError, UsageError
-from hfsoup.hashing import file_hash
+from hfsoup.hashing import known_hash
 from hfsoup.headers import outline
 from hfsoup.licences import license_of
 from hfsoup.pickles import convert
@@ -133,12 +133,16 @@ def _of_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, watch: W
 def _of_files(files: Sequence[Path], watch: Watch) -> Diagnosis:
     """Plain weight files: only the weights can be compared."""
     with watch.stage("Comparing weights"):
-        safe = [p if p.suffix == ".safetensors" else convert(p, file_hash(p), where=str(p), unwrap=True) for p in files]
+        hashes = [known_hash(path) for path in files]
+        safe = [
+            path if path.suffix == ".safetensors" else convert(path, sha256, where=str(path), unwrap=True)
+            for path, sha256 in zip(files, hashes, strict=True)
+        ]
         close = _closeness([[p] for p in safe], frozenset())
         with ExitStack() as stack:
             names = _opened(stack, [[safe[0]]])[0][0].tensors
     verdict = "recalibrate" if any(name.endswith("running_var") for name in names) else "soup"
-    facts = tuple({"id": str(p), "sha256": file_hash(p)} for p in files)
+    facts = tuple({"id": str(path), "sha256": sha256} for path, sha256 in zip(files, hashes, strict=True))
     return _judged(verdict, [str(p) for p in files], close, [], facts)
 
 

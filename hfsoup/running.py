@@ -21,6 +21,7 @@ from hfsoup.merges import EMPTY
 from hfsoup.types import Mix
 
 EXACT = 2.0**29
+LARGEST = float(np.finfo(np.float32).max)
 NARROW = ("F32", "F16", "BF16")
 Members = frozenset[int]
 Step = tuple[int, int]
@@ -78,34 +79,48 @@ class Running:
         for i, sign in lasting:
             block = self._read(n, i, job)
             (np.add if sign > 0 else np.subtract)(held, block, out=held)
-        total = self._scratch(job.count)
+        total = self._scratch("total", np.float64, job.count)
         if not passing:
             np.copyto(total, held)
         for i, sign in passing:
             (np.add if sign > 0 else np.subtract)(held, self._read(n, i, job), out=total)
         if self._exact(n):
-            total *= max(mix.coefficients)
-            emit(job.first, job.begin, self._averager.stored(mix, total, job))
+            emit(job.first, job.begin, self._scaled(n, mix, job, total))
         else:
             self._averager.form(mix, emit, job)
 
-    def _scratch(self, count: int) -> NDArray[np.float64]:
-        """A thread's own memory, taken from the system once and not for every block."""
-        if getattr(self._local, "total", EMPTY).size < count:
-            self._local.total = np.empty(max(count, BLOCK))
-        total: NDArray[np.float64] = self._local.total[:count]
-        return total
+    def _scaled(self, n: int, mix: Mix, job: Job, total: NDArray[np.float64]) -> NDArray[Any]:
+        """The mean as it is stored. What the bounds show to be finite in float32 is rounded in the pass that scales."""
+        weight = max(mix.coefficients)
+        if self._averager.stored_as(job.first) != "F32" or self._high(n) * weight > LARGEST:
+            total *= weight
+            return self._averager.stored(mix, total, job)
+        single = self._scratch("single", np.float32, job.count)
+        np.multiply(total, weight, out=single, casting="same_kind")
+        return single
+
+    def _scratch(self, name: str, dtype: type[Any], count: int) -> NDArray[Any]:
+        """A thread's own memory by its use, taken from the system once and not for every block."""
+        found: NDArray[Any] = getattr(self._local, name, EMPTY)
+        if found.size < count:
+            found = np.empty(max(count, BLOCK), dtype)
+            setattr(self._local, name, found)
+        return found[:count]
 
     def _read(self, n: int, i: int, job: Job) -> NDArray[Any]:
         block = self._averager.read(i, job, job.first.name)
         if self._lows[i][n] < 0:
-            self._lows[i][n], self._highs[i][n] = _bounds(block)
+            sizes = np.abs(block, out=self._scratch("sizes", np.float32, job.count))
+            self._lows[i][n], self._highs[i][n] = _bounds(sizes)
         return block
 
     def _exact(self, n: int) -> bool:
         """Whether every partial sum of this block was free of rounding, whatever the order."""
-        low = min(self._lows[i][n] for i in self._used)
-        return bool(sum(self._highs[i][n] for i in self._used) <= EXACT * low)
+        return self._high(n) <= EXACT * float(min(self._lows[i][n] for i in self._used))
+
+    def _high(self, n: int) -> float:
+        """What no partial sum of this block is above."""
+        return float(sum(self._highs[i][n] for i in self._used))
 
 
 def _steps(start: Members, end: Members) -> list[Step]:
@@ -113,9 +128,8 @@ def _steps(start: Members, end: Members) -> list[Step]:
     return [*((i, 1) for i in sorted(end - start)), *((i, -1) for i in sorted(start - end))]
 
 
-def _bounds(block: NDArray[Any]) -> tuple[float, float]:
+def _bounds(sizes: NDArray[np.float32]) -> tuple[float, float]:
     """The smallest magnitude that is not zero, infinity where all are, and the largest."""
-    sizes = np.abs(block, dtype=np.float32)
     low, high = sizes.min(initial=np.inf), sizes.max(initial=0)
     if low == 0:
         low = sizes[sizes > 0].min(initial=np.inf)

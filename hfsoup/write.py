@@ -10,19 +10,18 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.average import Averager
+from hfsoup.average import Averager, Job
 from hfsoup.errors import SoupError
 from hfsoup.folders import sync
-from hfsoup.hashing import file_hash
+from hfsoup.hashing import GrowingHash, file_hash
 from hfsoup.hub import cache
 from hfsoup.tensorfile import nbytes, to_stored, write_header
 from hfsoup.types import PROCESSORS, Family, Mix, TensorSpec, Truncated
@@ -123,14 +122,29 @@ def write_weights(
     else:
         _write_index(averager, names, folder)
     for name, specs in zip(names, shards, strict=True):
-        starts = write_header(folder / name, [(s.name, averager.stored_as(s), s.shape) for s in specs])
-        with (folder / name).open("r+b") as file:
-            averager.average(mix, partial(_write, file.fileno(), starts), specs)
-            for spec in (s for s in specs if s.name in statistics):
-                block = to_stored(statistics[spec.name].astype(np.float64), averager.stored_as(spec))
-                _write(file.fileno(), starts, spec, 0, block)
-            hashes[name] = file_hash(folder / name)
+        hashes[name] = _write_shard(averager, mix, folder / name, specs, statistics)
     return hashes
+
+
+def _write_shard(
+    averager: Averager, mix: Mix, path: Path, specs: Sequence[TensorSpec], statistics: Mapping[str, NDArray[np.float32]]
+) -> str:
+    """Average some tensors into a file that is hashed beside; its sha256."""
+    starts = write_header(path, [(s.name, averager.stored_as(s), s.shape) for s in specs])
+    with path.open("r+b") as file:
+        digest = GrowingHash(file.fileno())
+
+        def put(spec: TensorSpec, begin: int, block: NDArray[Any]) -> None:
+            if spec.name in statistics:
+                block = to_stored(statistics[spec.name].astype(np.float64), averager.stored_as(spec))
+            _write(file.fileno(), starts[spec.name] + begin * block.itemsize, block)
+
+        def done(job: Job) -> None:
+            size = nbytes(averager.stored_as(job.first), (job.begin + job.count,))
+            digest.reach(starts[job.first.name] + size)
+
+        averager.average(mix, put, specs, done)
+        return digest.reach(file.seek(0, os.SEEK_END))
 
 
 def write_adapter(adapter: Truncated, folder: Path) -> dict[str, str]:
@@ -157,9 +171,8 @@ def write_configs(family: Family, folder: Path, dtype: str | None) -> None:
             shutil.copyfile(path, folder / name)
 
 
-def _write(handle: int, starts: dict[str, int], spec: TensorSpec, begin: int, block: NDArray[Any]) -> None:
+def _write(handle: int, at: int, block: NDArray[Any]) -> None:
     view = memoryview(block.view(np.uint8))  # type: ignore[arg-type]
-    at = starts[spec.name] + begin * block.itemsize
     while view:
         done = os.pwrite(handle, view, at)
         view, at = view[done:], at + done

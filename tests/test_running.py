@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from family import Family
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from hfsoup.average import Averager
+from hfsoup.errors import SoupError
 from hfsoup.hashing import stamp
 from hfsoup.running import Running
 from hfsoup.tensorfile import TensorFile
@@ -66,6 +68,17 @@ def test_a_running_sum_gives_the_bytes_of_the_average(walk: tuple[list[list[floa
         for members in sets:
             mix = Mix.of(members, len(stacks))
             assert formed(held, mix) == formed(averager, mix), members
+
+
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_is_refused(tmp_path: Path, odd: float) -> None:
+    """A sum that one more file makes infinite, or no number, is the error that summing all files gives."""
+    with Averager(records(tmp_path, [[1.0, 2.0], [0.0, 3.0], [odd, odd]])) as averager:
+        held = Running(averager)
+        formed(held, Mix.of((0, 1), 3))
+        for source in (held, averager):
+            with pytest.raises(SoupError, match="found NaN or infinity"):
+                formed(source, Mix.of((0, 1, 2), 3))
 
 
 def test_a_step_of_a_search_reads_one_file(vit: Family, monkeypatch: Any, alone: Path) -> None:

@@ -77,7 +77,9 @@ def test_bad_names_for_users(site: LocalHub) -> None:
 def test_serving_ends_with_ctrl_c(tmp_path: Path) -> None:
     """`serve` tells where it listens, and an interrupt ends it at once and cleanly."""
     code = (
-        "from pathlib import Path; from hfsoup.localhub import serve; import sys\n"
+        "from pathlib import Path; from hfsoup.localhub import serve; import signal, sys\n"
+        # A test run in the background has its children ignore interrupts.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "serve(Path(sys.argv[1]), port=0, ready=lambda url, token: print(url, token, flush=True))"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
