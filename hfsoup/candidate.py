@@ -47,10 +47,14 @@ class Classifier:
         processor: the image processor that prepares its images.
         dtype: the model's floating type.
         where: the checkpoint, for errors.
+
+    Attributes:
+        convolves: whether it has convolutions beyond the one that cuts images into patches.
     """
 
     def __init__(self, model: Any, processor: Any, dtype: torch.dtype, where: str) -> None:
         self._model, self._processor, self._dtype, self._where = model, processor, dtype, where
+        self.convolves = sum(isinstance(module, torch.nn.Conv2d) for module in model.modules()) > 1
 
     def __call__(self, pixel_values: torch.Tensor) -> Any:
         """An output with `logits`, images × classes.

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hfsoup import __version__
 from hfsoup.types import Family, Mix
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, digest TEXT, data BLOB) STRICT"
@@ -94,7 +95,7 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
         own = [[name, [coefficients[i] for i in mix.members]] for name, coefficients in mix.tensors]
         depends = {**depends, "tensors": own}
     config = {k: v for k, v in family.config.items() if k not in SILENT}
-    versions = {name: version(name) for name in LIBRARIES}
+    versions = {"hfsoup": __version__, **{name: version(name) for name in LIBRARIES}}
     text = json.dumps(
         [members, tensors, kept, base, config, len(family.labels), versions, depends], sort_keys=True, default=str
     )
