@@ -19,7 +19,7 @@ from hfsoup.hashing import processors, stamp
 from hfsoup.merges import MERGES, Array, Context
 from hfsoup.names import flat
 from hfsoup.settings import Settings
-from hfsoup.tensorfile import FLOATS, TensorFile, to_float, to_stored
+from hfsoup.tensorfile import FLOATS, TensorFile, finite, to_float, to_stored
 from hfsoup.trimming import Cuts
 from hfsoup.types import Family, Ingredient, Mix, TensorSpec
 
@@ -236,10 +236,9 @@ class Averager:
         """A block in the type it is written in, after a look for NaN and infinities."""
         dtype = self.stored_as(job.first)
         stored = to_stored(block, dtype)
-        odd = ~np.isfinite(to_float(stored, dtype))
-        if not odd.any():
+        if finite(stored, dtype):
             return stored
-        at = job.begin + int(odd.argmax())
+        at = job.begin + int(np.isfinite(to_float(stored, dtype)).argmin())
         spec = job.at(at)
         for i in mix.members:
             source = self._source(i, spec.name)

@@ -17,7 +17,10 @@ def plain(name: str) -> str:
 
 def flat(text: object, longest: int = 200) -> str:
     """Text from outside on one line, without control and direction characters, and no longer than `longest`."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)[: 4 * longest]).split())
+    start = str(text)[: 4 * longest]
+    # Most names are printable as a whole, and a header may hold very many.
+    clean = start if start.isprintable() else "".join(c if c.isprintable() else " " for c in start)
+    line = " ".join(clean.split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 

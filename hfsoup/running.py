@@ -90,13 +90,13 @@ class Running:
             self._averager.form(mix, emit, job)
 
     def _scaled(self, n: int, mix: Mix, job: Job, total: NDArray[np.float64]) -> NDArray[Any]:
-        """The mean as it is stored. What the bounds show to be finite in float32 is rounded in the pass that scales."""
+        """The mean as it is stored. What the bounds show to be finite in float32 is not looked at again."""
         weight = max(mix.coefficients)
+        total *= weight
         if self._averager.stored_as(job.first) != "F32" or self._high(n) * weight > LARGEST:
-            total *= weight
             return self._averager.stored(mix, total, job)
         single = self._scratch("single", np.float32, job.count)
-        np.multiply(total, weight, out=single, casting="same_kind")
+        np.copyto(single, total, casting="same_kind")
         return single
 
     def _scratch(self, name: str, dtype: type[Any], count: int) -> NDArray[Any]:

@@ -30,6 +30,7 @@ MAX_NAME = 512
 MAX_ELEMENTS = 1 << 48
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 INTEGERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.uint8}
+EXPONENTS = {"F16": np.uint16(0x7C00), "BF16": np.uint16(0x7F80)}
 STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, **INTEGERS}
 
 
@@ -151,6 +152,15 @@ def to_float(block: NDArray[Any], dtype: str) -> NDArray[np.floating]:
     if dtype == "BF16":
         return (block.astype(np.uint32) << 16).view(np.float32)
     return block
+
+
+def finite(block: NDArray[Any], dtype: str) -> bool:
+    """Whether there is neither NaN nor infinity among stored floats."""
+    exponent = EXPONENTS.get(dtype)
+    if exponent is None:
+        return bool(np.isfinite(block).all())
+    # NumPy looks at float16 one by one, and does not know bfloat16.
+    return bool(((block.view(np.uint16) & exponent) != exponent).all())
 
 
 def to_stored(block: NDArray[np.float64], dtype: str) -> NDArray[Any]:
