@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="distilled.th")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is safe")
+    parser.add_argument("--also", action="append", default=[], help="a dataset whose images are seen too")
     parser.add_argument("--swap", action="store_true", help="exchange validation and test")
     given = parser.parse_args()
     splits = load_dataset(given.dataset)
@@ -56,7 +57,8 @@ def main() -> None:
     answers = [logits(model, state, reporting) for state in states]
     alone = [report(path, found) for path, found in zip(given.checkpoints, answers, strict=True)]
     report("ensemble", torch.stack(answers).mean(0))
-    unlabelled = torch.cat([images(splits["train"]), selecting])
+    more = [images(split) for folder in given.also for split in load_dataset(folder).values()]
+    unlabelled = torch.cat([images(splits["train"]), selecting, *more])
     accelerator = Accelerator(mixed_precision="bf16" if given.bf16 else "no", cpu=True)
     done, every = 0, forwarded(len(unlabelled), given.epochs, len(states))
 
