@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hfsoup.candidate import Candidate, Classifier
+from hfsoup.candidate import Candidate
 from hfsoup.errors import RoomError, SoupError
 from hfsoup.metrics import Labels
 from hfsoup.world import World
@@ -60,9 +60,7 @@ class Batches:
             size //= 2
             torch.cuda.empty_cache()
 
-    def forward(
-        self, model: Classifier, block: NDArray[np.float32], labels: Labels, size: int, *, logits: bool
-    ) -> Results:
+    def forward(self, model: Any, block: NDArray[np.float32], labels: Labels, size: int, *, logits: bool) -> Results:
         """Of a batch the predictions, the probability of each first one and of each true class, and the logits.
 
         A short one is filled up to `size`.
@@ -87,9 +85,9 @@ class Batches:
             }
             return {name: tensor.cpu().numpy() for name, tensor in results.items()}
 
-    def _logits(self, model: Classifier, block: NDArray[np.float32]) -> torch.Tensor:
+    def _logits(self, model: Any, block: NDArray[np.float32]) -> torch.Tensor:
         images = torch.from_numpy(block).to(self._candidate.dtype).to(self._world.device)
-        if model.convolves and images.ndim == 4 and self._world.device.type == "cpu":
+        if self._candidate.convolves and images.ndim == 4 and self._world.device.type == "cpu":
             # On a processor, convolutions are faster over images whose channels lie side by side.
             images = images.contiguous(memory_format=torch.channels_last)
         found: torch.Tensor = model(pixel_values=images).logits

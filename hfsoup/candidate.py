@@ -19,6 +19,7 @@ from hfsoup.inputs import inputs
 from hfsoup.models import REFUSALS, config_of, image_processor, model_class
 from hfsoup.names import flat
 from hfsoup.running import Running
+from hfsoup.sums import Host, OnDevice
 from hfsoup.tensorfile import nbytes
 from hfsoup.types import Mix, TensorSpec
 
@@ -36,6 +37,7 @@ TORCH = {
     "I8": torch.int8,
     "U8": torch.uint8,
 }
+CPU = torch.device("cpu")
 MESSAGE = "this checkpoint does not fill the model: {kind} {names}"
 
 
@@ -47,14 +49,10 @@ class Classifier:
         processor: the image processor that prepares its images.
         dtype: the model's floating type.
         where: the checkpoint, for errors.
-
-    Attributes:
-        convolves: whether it has convolutions beyond the one that cuts images into patches.
     """
 
     def __init__(self, model: Any, processor: Any, dtype: torch.dtype, where: str) -> None:
         self._model, self._processor, self._dtype, self._where = model, processor, dtype, where
-        self.convolves = sum(isinstance(module, torch.nn.Conv2d) for module in model.modules()) > 1
 
     def __call__(self, pixel_values: torch.Tensor) -> Any:
         """An output with `logits`, images × classes.
@@ -83,20 +81,22 @@ class Classifier:
 class Candidate:
     """One model whose weights are overwritten by mix after mix, exactly as they would be written to a file.
 
-    `dtype` is that of the images it takes.
+    `dtype` is that of the images it takes, `norms` are its batch norms by path, and `convolves` tells whether it has
+    convolutions beyond the one that cuts images into patches, once it is loaded.
     """
 
     dtype = torch.float32
 
     def __init__(self, averager: Averager, device: torch.device) -> None:
         self._averager, self._device = averager, device
-        self._running = Running(averager)
-        self._memory = Memory((s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors)
+        self._running = Running(averager, Host() if device == CPU else OnDevice(device))
+        self._memory = Memory(((s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors), device)
         self._buffers = self._memory.tensors
         self._processor = image_processor(averager.family.processing.processor_folder)
         self._model: Classifier | None = None
         self._shared = False
         self.norms: dict[str, Norm] = {}
+        self.convolves = False
         floats = [t.dtype for t in self._buffers.values() if t.is_floating_point()]
         self._type = max(set(floats), key=floats.count)
 
@@ -126,11 +126,17 @@ class Candidate:
         """A model over the buffers; where transformers uses them as they are, the next mix needs no new model."""
         family = self._averager.family
         config = config_of(family.config)
-        model = filled(config, dict(self._buffers), self._type, str(family.reference))
-        own = {tensor.data_ptr(): name for name, tensor in self._buffers.items()}
+        here = {name: tensor.to("cpu") for name, tensor in self._buffers.items()}
+        model = filled(config, dict(here), self._type, str(family.reference))
+        own = {tensor.data_ptr(): name for name, tensor in here.items()}
         self.norms = dict(_norms(model, own))
+        names = {key: own.get(t.data_ptr()) for key, t in model.state_dict().items() if t.numel()}
+        self._shared = None not in names.values()
         model = model.to(self._device).eval()
-        self._shared = all(t.data_ptr() in own for t in model.state_dict().values())
+        for key, tensor in model.state_dict(keep_vars=True).items():
+            if name := names.get(key):
+                tensor.data = self._buffers[name]
+        self.convolves = sum(isinstance(module, torch.nn.Conv2d) for module in model.modules()) > 1
         return Classifier(model, self._processor, self._type, str(family.reference))
 
 
@@ -139,9 +145,10 @@ class Memory:
 
     Args:
         specs: name, safetensors dtype and shape of each.
+        device: where they are.
     """
 
-    def __init__(self, specs: Iterable[tuple[str, str, tuple[int, ...]]]) -> None:
+    def __init__(self, specs: Iterable[tuple[str, str, tuple[int, ...]]], device: torch.device = CPU) -> None:
         self._starts: dict[str, int] = {}
         placed, end = [], 0
         for name, dtype, shape in specs:
@@ -149,14 +156,21 @@ class Memory:
             at = end + -end % (size // max(prod(shape), 1) or 1)
             self._starts[name], end = at, at + size
             placed.append((name, TORCH[dtype], shape, at, at + size))
-        self._bytes = np.empty(end, np.uint8)
-        whole = torch.from_numpy(self._bytes)
+        whole = torch.empty(end, dtype=torch.uint8, device=device)
+        # Torch would have threads of its own for every thread that fills.
+        self._bytes: Any = whole.numpy() if device == CPU else whole
         self.tensors = {name: whole[a:b].view(dtype).reshape(shape) for name, dtype, shape, a, b in placed}
 
-    def fill(self, spec: TensorSpec, begin: int, block: NDArray[Any]) -> None:
-        """Put a block where the elements of `spec` from `begin` on are."""
+    def fill(self, spec: TensorSpec, begin: int, block: NDArray[Any] | torch.Tensor) -> None:
+        """Put a block, an array or a tensor on the same device, where the elements of `spec` from `begin` on are."""
         at = self._starts[spec.name] + begin * block.itemsize
-        self._bytes[at : at + block.nbytes] = block.view(np.uint8)
+        part = self._bytes[at : at + block.nbytes]
+        if isinstance(block, np.ndarray):
+            part[:] = (
+                block.view(np.uint8) if isinstance(part, np.ndarray) else torch.from_numpy(block).view(torch.uint8)
+            )
+        else:
+            part[:] = block.view(torch.uint8)
 
 
 def filled(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype, where: str) -> Any:

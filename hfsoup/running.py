@@ -8,16 +8,15 @@ not sure are summed from all files, as the written soup is.
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.average import BLOCK, Averager, Emit, Job
+from hfsoup.average import Averager, Emit, Job
 from hfsoup.hashing import processors
-from hfsoup.merges import EMPTY
+from hfsoup.sums import Host, Scratch, Sums
 from hfsoup.types import Mix
 
 EXACT = 2.0**29
@@ -30,17 +29,21 @@ Step = tuple[int, int]
 class Running:
     """Forms means as `Averager.average` does, and holds the sum of the set that the last one came from.
 
-    Memory: one float64 for every weight.
+    Memory: one float64 for every weight, where the sums are.
+
+    Args:
+        averager: reads the files, and forms what has to be formed of all of them.
+        place: where the sums are; blocks of float32 are emitted there too.
     """
 
-    def __init__(self, averager: Averager) -> None:
-        self._averager = averager
+    def __init__(self, averager: Averager, place: Sums | None = None) -> None:
+        self._averager, self._place = averager, place or Host()
         self._jobs = list(averager.jobs())
-        self._sums: list[NDArray[np.float64] | None] = [None] * len(self._jobs)
+        self._sums: list[Any] = [None] * len(self._jobs)
         self._held: Members = frozenset()
         self._last: Members = frozenset()
         self._used: Members = frozenset()
-        self._local = threading.local()
+        self._scratch = Scratch()
         self._lows: dict[int, NDArray[np.float64]] = {}
         self._highs: dict[int, NDArray[np.float64]] = {}
 
@@ -59,7 +62,7 @@ class Running:
         else:
             lasting, self._held, self._used = [(i, 1) for i in mix.members], target, frozenset()
             self._sums = [None] * len(self._jobs)
-        passing = _steps(self._held, target)
+        passing = next(iter(_steps(self._held, target)), None)
         self._last, self._used = target, self._used | self._held | target
         for i in self._used - self._lows.keys():
             self._lows[i], self._highs[i] = np.full(len(self._jobs), -1.0), np.zeros(len(self._jobs))
@@ -68,49 +71,34 @@ class Running:
                 pass
         self._averager.unchanged(self._used)
 
-    def _block(self, n: int, mix: Mix, emit: Emit, lasting: list[Step], passing: list[Step]) -> None:
+    def _block(self, n: int, mix: Mix, emit: Emit, lasting: list[Step], passing: Step | None) -> None:
         job = self._jobs[n]
         if not job.plain or job.first.dtype not in NARROW:
             self._averager.form(mix, emit, job)
             return
         held = self._sums[n]
         if held is None:
-            held = self._sums[n] = np.zeros(job.count)
+            held = self._sums[n] = self._place.zeros(job.count)
         for i, sign in lasting:
-            block = self._read(n, i, job)
-            (np.add if sign > 0 else np.subtract)(held, block, out=held)
-        total = self._scratch("total", np.float64, job.count)
-        if not passing:
-            np.copyto(total, held)
-        for i, sign in passing:
-            (np.add if sign > 0 else np.subtract)(held, self._read(n, i, job), out=total)
+            self._place.add(held, self._read(n, i, job), sign)
+        block = self._read(n, passing[0], job) if passing else None
         if self._exact(n):
-            emit(job.first, job.begin, self._scaled(n, mix, job, total))
+            weight = max(mix.coefficients)
+            total = self._place.scaled(held, block, passing[1] if passing else 1, weight)
+            emit(job.first, job.begin, self._stored(n, mix, job, total, weight))
         else:
             self._averager.form(mix, emit, job)
 
-    def _scaled(self, n: int, mix: Mix, job: Job, total: NDArray[np.float64]) -> NDArray[Any]:
+    def _stored(self, n: int, mix: Mix, job: Job, total: Any, weight: float) -> Any:
         """The mean as it is stored. What the bounds show to be finite in float32 is not looked at again."""
-        weight = max(mix.coefficients)
-        total *= weight
-        if self._averager.stored_as(job.first) != "F32" or self._high(n) * weight > LARGEST:
-            return self._averager.stored(mix, total, job)
-        single = self._scratch("single", np.float32, job.count)
-        np.copyto(single, total, casting="same_kind")
-        return single
-
-    def _scratch(self, name: str, dtype: type[Any], count: int) -> NDArray[Any]:
-        """A thread's own memory by its use, taken from the system once and not for every block."""
-        found: NDArray[Any] = getattr(self._local, name, EMPTY)
-        if found.size < count:
-            found = np.empty(max(count, BLOCK), dtype)
-            setattr(self._local, name, found)
-        return found[:count]
+        if self._averager.stored_as(job.first) == "F32" and self._high(n) * weight <= LARGEST:
+            return self._place.single(total)
+        return self._averager.stored(mix, self._place.numbers(total), job)
 
     def _read(self, n: int, i: int, job: Job) -> NDArray[Any]:
         block = self._averager.read(i, job, job.first.name)
         if self._lows[i][n] < 0:
-            sizes = np.abs(block, out=self._scratch("sizes", np.float32, job.count))
+            sizes = np.abs(block, out=self._scratch.array("sizes", np.float32, job.count))
             self._lows[i][n], self._highs[i][n] = _bounds(sizes)
         return block
 

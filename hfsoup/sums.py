@@ -1,0 +1,116 @@
+"""Sums of blocks in float64, in the memory of this process or in that of the device that scores."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Block = NDArray[Any]
+
+
+class Sums(Protocol):
+    """What can be done with sums, each by a method, since what a sum is depends on where it is."""
+
+    def zeros(self, count: int) -> Any:
+        """The sum of nothing."""
+
+    def add(self, held: Any, block: Block, sign: int) -> None:
+        """Add a block to a sum, or with -1 take it away."""
+
+    def scaled(self, held: Any, block: Block | None, sign: int, weight: float) -> Any:
+        """(held ± block) · weight, or held · weight for None; good until the same thread asks again."""
+
+    def numbers(self, total: Any) -> NDArray[np.float64]:
+        """What `scaled` gave, here."""
+
+    def single(self, total: Any) -> Any:
+        """What `scaled` gave, in float32, where it is; good until the same thread asks again."""
+
+
+class Host:
+    """Sums in this process, by NumPy."""
+
+    def __init__(self) -> None:
+        self._scratch = Scratch()
+
+    def zeros(self, count: int) -> NDArray[np.float64]:
+        """A new array."""
+        return np.zeros(count)
+
+    def add(self, held: NDArray[np.float64], block: Block, sign: int) -> None:
+        """In place."""
+        (np.add if sign > 0 else np.subtract)(held, block, out=held)
+
+    def scaled(self, held: NDArray[np.float64], block: Block | None, sign: int, weight: float) -> NDArray[np.float64]:
+        """In this thread's own memory."""
+        total = self._scratch.array("total", np.float64, held.size)
+        if block is None:
+            np.multiply(held, weight, out=total)
+        else:
+            (np.add if sign > 0 else np.subtract)(held, block, out=total)
+            total *= weight
+        return total
+
+    def numbers(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The array itself."""
+        return total
+
+    def single(self, total: NDArray[np.float64]) -> NDArray[np.float32]:
+        """In this thread's own memory."""
+        found = self._scratch.array("single", np.float32, total.size)
+        np.copyto(found, total, casting="same_kind")
+        return found
+
+
+class OnDevice:
+    """Sums on a device with memory of its own, by torch: the same operations, so the same bits.
+
+    Blocks travel there as they are read, and sums stay.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def zeros(self, count: int) -> torch.Tensor:
+        """A new tensor there."""
+        return torch.zeros(count, dtype=torch.float64, device=self._device)
+
+    def add(self, held: torch.Tensor, block: Block, sign: int) -> None:
+        """In place."""
+        held.add_(self._there(block), alpha=sign)
+
+    def scaled(self, held: torch.Tensor, block: Block | None, sign: int, weight: float) -> torch.Tensor:
+        """A new tensor there."""
+        total = held if block is None else torch.add(held, self._there(block), alpha=sign)
+        return total * weight
+
+    def numbers(self, total: torch.Tensor) -> NDArray[np.float64]:
+        """A copy here."""
+        found: NDArray[np.float64] = total.cpu().numpy()
+        return found
+
+    def single(self, total: torch.Tensor) -> torch.Tensor:
+        """A new tensor there."""
+        return total.float()
+
+    def _there(self, block: Block) -> torch.Tensor:
+        return torch.from_numpy(block).to(self._device)
+
+
+class Scratch:
+    """Every thread's own memory by its use, taken from the system once and not for every block."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def array(self, use: str, dtype: type[Any], count: int) -> NDArray[Any]:
+        """Room for so many numbers, with whatever is in it."""
+        found: NDArray[Any] | None = getattr(self._local, use, None)
+        if found is None or found.size < count:
+            found = np.empty(count, dtype)
+            setattr(self._local, use, found)
+        return found[:count]
