@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from family import Family
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from hfsoup.average import Averager
 from hfsoup.errors import SoupError
 from hfsoup.hashing import stamp
 from hfsoup.running import Running
+from hfsoup.sums import Host, OnDevice, Sums
 from hfsoup.tensorfile import TensorFile
 from hfsoup.types import Family as Records
 from hfsoup.types import Ingredient, Mix, Source, WeightFile
@@ -41,7 +43,7 @@ def records(folder: Path, stacks: list[list[float]]) -> Records:
 def formed(source: Averager | Running, mix: Mix) -> dict[tuple[str, int], bytes]:
     """Every block of a mix."""
     found: dict[tuple[str, int], bytes] = {}
-    source.average(mix, lambda spec, begin, block: found.update({(spec.name, begin): block.tobytes()}))
+    source.average(mix, lambda spec, begin, block: found.update({(spec.name, begin): np.asarray(block).tobytes()}))
     return found
 
 
@@ -55,16 +57,20 @@ def walks(draw: st.DrawFn) -> tuple[list[list[float]], list[tuple[int, ...]]]:
     return stacks, draw(st.lists(sets, min_size=1, max_size=8))
 
 
-@given(walks())
-@example(([[0.0, 2.0**60], [0.0, 0.1], [0.0, 0.2]], [(0, 1, 2), (1, 2)]))
+@pytest.mark.parametrize("place", [Host(), OnDevice(torch.device("cpu:0"))], ids=["here", "on a device"])
+@given(walk=walks())
+@example(walk=([[0.0, 2.0**60], [0.0, 0.1], [0.0, 0.2]], [(0, 1, 2), (1, 2)]))
+@example(walk=([[0.5], [0.25], [4.0]], [(0, 1, 2), (1, 2), (2,), (0, 2)]))
 @settings(max_examples=150, deadline=None)
-def test_a_running_sum_gives_the_bytes_of_the_average(walk: tuple[list[list[float]], list[tuple[int, ...]]]) -> None:
+def test_a_running_sum_gives_the_bytes_of_the_average(
+    place: Sums, walk: tuple[list[list[float]], list[tuple[int, ...]]]
+) -> None:
     """After any walk from set to set, over any finite weights, each mean is that of summing all files, bit for bit."""
     import tempfile
 
     stacks, sets = walk
     with tempfile.TemporaryDirectory() as folder, Averager(records(Path(folder), stacks)) as averager:
-        held = Running(averager)
+        held = Running(averager, place)
         for members in sets:
             mix = Mix.of(members, len(stacks))
             assert formed(held, mix) == formed(averager, mix), members
@@ -74,7 +80,7 @@ def test_a_running_sum_gives_the_bytes_of_the_average(walk: tuple[list[list[floa
 def test_what_is_not_finite_is_refused(tmp_path: Path, odd: float) -> None:
     """A sum that one more file makes infinite, or no number, is the error that summing all files gives."""
     with Averager(records(tmp_path, [[0.0, 0.0], [0.0, 0.0], [odd, odd]])) as averager:
-        held = Running(averager)
+        held = Running(averager, place)
         formed(held, Mix.of((0, 1), 3))
         for source in (held, averager):
             with pytest.raises(SoupError, match="found NaN or infinity"):
