@@ -12,7 +12,7 @@ import pytest
 from family import Family, copy_model
 from shell import bake, run
 
-import hfsoup.hashing as hashing
+from hfsoup import hashing, verify
 
 
 @pytest.fixture
@@ -20,7 +20,8 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every weight file of an ingredient that is read to be hashed."""
     found: list[Path] = []
     real = hashing.file_hash
-    monkeypatch.setattr(hashing, "file_hash", lambda path: (found.append(path), real(path))[1])
+    for module in (hashing, verify):
+        monkeypatch.setattr(module, "file_hash", lambda path: (found.append(path), real(path))[1])
     return found
 
 

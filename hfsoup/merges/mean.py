@@ -17,7 +17,7 @@ def mean(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Con
     equal = len(set(weights)) == 1
     shares = (t if equal else np.multiply(t, w, dtype=np.float64) for t, w in zip(tensors, weights, strict=True))
     # Zero is a part of the sum, so that no order of adding and taking away gives another sign of zero.
-    total: Array = np.add(next(shares), 0.0, dtype=np.float64)
+    total: Array = np.asarray(np.add(next(shares), 0.0, dtype=np.float64))
     for share in shares:
         total += share
     if equal:
