@@ -59,10 +59,11 @@ def test_a_second_bake_reads_no_file_to_hash_it(copies: list[Path], hashed: list
 def test_verify_hashes_what_it_looks_at(copies: list[Path], hashed: list[Path]) -> None:
     """Nothing that was remembered counts for the soup that is verified."""
     bake(*copies, "--output", "soup")
-    hashed.clear()
-    found = run("verify", "soup")
-    assert found.code == 0, found.err
-    assert Path("soup/model.safetensors") in hashed
+    for _ in range(2):
+        hashed.clear()
+        found = run("verify", "soup")
+        assert found.code == 0, found.err
+        assert Path("soup/model.safetensors") in hashed
 
 
 @pytest.mark.usefixtures("later")
