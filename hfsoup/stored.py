@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hfsoup.average import Weights
 from hfsoup.tensorfile import FLOATS, to_float
 from hfsoup.types import Family, Ingredient
+from hfsoup.weights import Weights
 
 Stored = dict[str, tuple[str, NDArray[Any]]]
 
