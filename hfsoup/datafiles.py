@@ -13,7 +13,7 @@ import yaml
 
 from hfsoup.errors import HubError, SoupError
 from hfsoup.fetching import fetch
-from hfsoup.hashing import known_hash, stamp
+from hfsoup.hashing import file_hash, stamp
 from hfsoup.hub import answers, api, side_by_side
 from hfsoup.names import shown
 from hfsoup.types import RemoteFile
@@ -77,7 +77,7 @@ class Files:
             path.unlink()
             path.symlink_to(fetched.resolve())
         self._stamps[name] = stamp(path)
-        return known_hash(path)
+        return file_hash(path)
 
     def name_of(self, path: str | Path) -> str:
         """The name of a file that datasets found, which must lie in the folder."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.errors import HubError
-from hfsoup.hashing import blob_hash, known_hash
+from hfsoup.hashing import blob_hash, file_hash
 from hfsoup.hub import AGAIN, answers
 from hfsoup.names import shown
 from hfsoup.types import RemoteFile
@@ -34,7 +34,7 @@ def fetch(repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Adv
     for again in (True, False):
         counter = _Counter(advance)
         path = _download(repo, file, revision, kind, where, counter)
-        found = known_hash(path) if file.sha256 else blob_hash(path)
+        found = file_hash(path) if file.sha256 else blob_hash(path)
         if found == listed:
             advance(file.size - counter.seen)
             return path

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hfsoup.errors import SoupError
-from hfsoup.hashing import known_hash
+from hfsoup.hashing import file_hash
 from hfsoup.hub import cache
 
 
@@ -60,7 +60,7 @@ def kept(kind: str, key: str, build: Callable[[Path], object], *, fresh: bool = 
 
 def _content(folder: Path) -> str:
     """One hash over the names and bytes of a folder's files."""
-    lines = "".join(f"{known_hash(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
+    lines = "".join(f"{file_hash(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

@@ -5,39 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hfsoup.hub import cache
 from hfsoup.types import WeightFile
 
 READ = 1 << 20
-SETTLED = 2_000_000_000
-"""Nanoseconds without a change, after which a next one cannot have the same time."""
 
 
 def file_hash(path: Path) -> str:
     """The hexadecimal sha256 of a file."""
     return _digest(hashlib.sha256(), path)
-
-
-def known_hash(path: Path) -> str:
-    """The hexadecimal sha256 of a file, from hfsoup's cache where nobody wrote to the file since it was hashed."""
-    begin, before = time.time_ns(), stamp(path)
-    note = cache() / "hashes" / f"{before[0]:x}-{before[1]:x}"
-    with suppress(OSError, ValueError):
-        *was, sha256 = note.read_text("ascii").split()
-        if was == [str(number) for number in before]:
-            return sha256
-    sha256 = file_hash(path)
-    if stamp(path) == before and begin - max(before[-2:]) > SETTLED:
-        # A cache that takes no notes costs time and nothing else.
-        with suppress(OSError):
-            _note(note, " ".join(map(str, (*before, sha256))))
-    return sha256
 
 
 class GrowingHash:
@@ -83,14 +61,6 @@ def stamp(path: Path | int) -> tuple[int, ...]:
 def processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _note(path: Path, text: str) -> None:
-    """A small file that is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="ascii") as file:
-        file.write(text)
-    Path(file.name).replace(path)
 
 
 def _digest(digest: Any, path: Path) -> str:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hfsoup.decoding import BadImageError, area, decode
 from hfsoup.errors import SoupError
-from hfsoup.hashing import facts_hash, file_hash, known_hash
+from hfsoup.hashing import facts_hash, file_hash
 from hfsoup.hub import cache
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _sealed(path: Path, note: Note) -> Prepared | None:
         digest, text = seal.read_text("utf-8").split("\n", 1)
         if hashlib.sha256(text.encode()).hexdigest() == digest:
             values = json.loads(text)
-            if values["sha256"] == known_hash(path):
+            if values["sha256"] == file_hash(path):
                 bad = [(row, reason) for row, reason in values["bad"]]
                 return Prepared(path, values["rows"], bad, values["digests"], values["sha256"])
     except (OSError, ValueError):

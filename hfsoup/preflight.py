@@ -14,7 +14,7 @@ import numpy as np
 from hfsoup.check import check, class_axes, remarks
 from hfsoup.closeness import Closeness, Matrix, closeness
 from hfsoup.errors import MismatchError, UsageError
-from hfsoup.hashing import known_hash
+from hfsoup.hashing import file_hash
 from hfsoup.headers import outline
 from hfsoup.licences import license_of
 from hfsoup.pickles import convert
@@ -133,7 +133,7 @@ def _of_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, watch: W
 def _of_files(files: Sequence[Path], watch: Watch) -> Diagnosis:
     """Plain weight files: only the weights can be compared."""
     with watch.stage("Comparing weights"):
-        hashes = [known_hash(path) for path in files]
+        hashes = [file_hash(path) for path in files]
         safe = [
             path if path.suffix == ".safetensors" else convert(path, sha256, where=str(path), unwrap=True)
             for path, sha256 in zip(files, hashes, strict=True)

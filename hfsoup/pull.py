@@ -17,7 +17,7 @@ from threading import Lock
 from hfsoup.adapterfiles import CONFIG, WEIGHTS, adapter_weights
 from hfsoup.errors import SoupError
 from hfsoup.fetching import fetch
-from hfsoup.hashing import known_hash, processors, stamp
+from hfsoup.hashing import file_hash, processors, stamp
 from hfsoup.hub import AGAIN, side_by_side, told
 from hfsoup.names import flat, listed
 from hfsoup.pickles import convert
@@ -169,7 +169,7 @@ def _weights(source: Source, folder: Path, name: str, pool: ThreadPoolExecutor) 
 
 def _hashed(path: Path, before: tuple[int, ...], where: str) -> str:
     """The sha256 of a file that nobody wrote to since its stamp was taken."""
-    sha = known_hash(path)
+    sha = file_hash(path)
     _unchanged(path, before, where)
     return sha
 

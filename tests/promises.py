@@ -30,7 +30,7 @@ PROMISES = (
         ("test_atomic.py::test_a_failing_write_leaves_the_old_output_as_it_was",),
     ),
     Promise(
-        "Every byte that is used was hashed since its file was last written to",
+        "Every byte that is used was hashed",
         "one flipped bit in every needed file, on the server and in the cache",
         ("soak/test_hub_matrix.py::test_flips", "test_hub_lies.py::test_a_flip_on_the_server_is_caught"),
     ),

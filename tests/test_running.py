@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from hfsoup.running import Running
 from hfsoup.sums import Host, OnDevice, Sums
 from hfsoup.tensorfile import TensorFile
 from hfsoup.types import Family as Records
-from hfsoup.types import Ingredient, Mix, Source, WeightFile
+from hfsoup.types import Ingredient, Mix, Source, TensorSpec, WeightFile
 
 WIDE = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**100), max_value=2.0**100)
 NEAR = st.integers(-64, 64).map(lambda n: n / 64)
@@ -40,10 +41,16 @@ def records(folder: Path, stacks: list[list[float]]) -> Records:
     return Records(tuple(ingredients), {}, ("a",), (specs,), (None,) * len(stacks))
 
 
-def formed(source: Averager | Running, mix: Mix) -> dict[tuple[str, int], bytes]:
-    """Every block of a mix."""
-    found: dict[tuple[str, int], bytes] = {}
-    source.average(mix, lambda spec, begin, block: found.update({(spec.name, begin): np.asarray(block).tobytes()}))
+def formed(source: Averager | Running, mix: Mix) -> dict[str, bytearray]:
+    """Every tensor of a mix, of the blocks that it came in."""
+    found: dict[str, bytearray] = {}
+
+    def emit(spec: TensorSpec, begin: int, block: Any) -> None:
+        values = np.asarray(block)
+        whole, at = found.setdefault(spec.name, bytearray()), begin * values.itemsize
+        whole[at : at + values.nbytes] = values.tobytes()
+
+    source.average(mix, emit)
     return found
 
 
@@ -58,18 +65,20 @@ def walks(draw: st.DrawFn) -> tuple[list[list[float]], list[tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("place", [Host(), OnDevice(torch.device("cpu:0"))], ids=["here", "on a device"])
-@given(walk=walks())
-@example(walk=([[0.0, 2.0**60], [0.0, 0.1], [0.0, 0.2]], [(0, 1, 2), (1, 2)]))
-@example(walk=([[0.5], [0.25], [4.0], [8.0]], [(0, 1, 2, 3), (1, 2, 3), (2, 3)]))
+@given(walk=walks(), part=st.sampled_from((2, 1 << 13)))
+@example(walk=([[0.0, 2.0**60], [0.0, 0.1], [0.0, 0.2]], [(0, 1, 2), (1, 2)]), part=1 << 13)
+@example(walk=([[1.0] * 3 + [2.0**60]] + [[0.5, 3.0, 0.1, 0.2]] * 2, [(0, 1, 2), (1, 2)]), part=2)
+@example(walk=([[0.5], [0.25], [4.0], [8.0]], [(0, 1, 2, 3), (1, 2, 3), (2, 3)]), part=2)
 @settings(max_examples=150, deadline=None)
 def test_a_running_sum_gives_the_bytes_of_the_average(
-    place: Sums, walk: tuple[list[list[float]], list[tuple[int, ...]]]
+    place: Sums, walk: tuple[list[list[float]], list[tuple[int, ...]]], part: int
 ) -> None:
     """After any walk from set to set, over any finite weights, each mean is that of summing all files, bit for bit."""
     import tempfile
 
     stacks, sets = walk
-    with tempfile.TemporaryDirectory() as folder, Averager(records(Path(folder), stacks)) as averager:
+    small = mock.patch("hfsoup.running.PART", part)
+    with tempfile.TemporaryDirectory() as folder, Averager(records(Path(folder), stacks)) as averager, small:
         held = Running(averager, place)
         for members in sets:
             mix = Mix.of(members, len(stacks))

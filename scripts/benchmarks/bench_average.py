@@ -13,14 +13,13 @@ from setting import Setting, average_into, everyone
 from timing import Row, here, medians, missing, peak_anonymous, process, row
 
 from hfsoup.average import Averager
-from hfsoup.hub import cache
 from hfsoup.types import Family
 
 SECTION = "average"
 COUNT = 8
 NOTE = (
-    "hfsoup hashes every input byte, unless nobody wrote to the file since it was hashed before. It hashes and syncs "
-    "(fsync) its output. mergekit and the loops do neither. On /dev/shm a sync costs nothing."
+    "hfsoup hashes every byte that it reads and writes, and syncs (fsync) its output; mergekit and the loops do "
+    "neither. On /dev/shm a sync costs nothing."
 )
 
 
@@ -54,7 +53,7 @@ def _processes(setting: Setting, folders: list[Path]) -> Iterator[Row]:
 def _beside(
     setting: Setting, what: str, folders: list[Path], place: Path, repeats: int, *, warm: bool, target: str = "0.15"
 ) -> Iterator[Row]:
-    """Whole processes, in turn: hfsoup on files that it never saw, then on the same again, and the others."""
+    """Whole processes, in turn."""
     outputs = [place / name for name in ("soup", "merged", "timm.pth")]
     bake: Command = setting.hfsoup("bake", *folders, "--output", outputs[0], "--quiet")
     others = {
@@ -62,22 +61,20 @@ def _beside(
         "timm's avg_checkpoints": setting.peers.timm(folders[0].parent, outputs[2]),
     }
     there = {name: command for name, command in others.items() if command}
-    ways = [process(bake, before=partial(_clear, [*outputs, cache() / "hashes"]))]
-    ways += [process(command, before=partial(_clear, outputs)) for command in (bake, *there.values())]
+    ways = [process(command, before=partial(_clear, outputs)) for command in (bake, *there.values())]
     times = medians(ways, repeats, warm=warm) if there else []
     for name in others:
         goal = target if name.startswith("mergekit") else ""
         if name in there:
-            other = times[2 + list(there).index(name)]
+            other = times[1 + list(there).index(name)]
             yield row(SECTION, what, name, (times[0], other), goal)
-            yield row(SECTION, f"{what}, files baked before", name, (times[1], other), goal)
         else:
             yield missing(SECTION, what, name, goal)
     _clear(outputs)
 
 
-def _clear(paths: list[Path]) -> None:
-    for path in paths:
+def _clear(outputs: list[Path]) -> None:
+    for path in outputs:
         if path.is_dir():
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
