@@ -46,8 +46,8 @@ class Batches:
         return self._size
 
     def _fitting(self, pixels: NDArray[np.float32]) -> int:
-        """The most images that the device's memory takes, found with one ingredient: all have the same activations."""
-        model = self._candidate.first()
+        """The most images that fit beside what a search keeps on the device; all mixes have the same activations."""
+        model = self._candidate.fullest()
         size = MOST[self._world.device.type]
         while True:
             try:

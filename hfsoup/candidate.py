@@ -38,6 +38,8 @@ TORCH = {
     "U8": torch.uint8,
 }
 CPU = torch.device("cpu")
+DOUBLE = ("cuda", "cpu")
+"""Types of devices that are sure to compute in float64."""
 MESSAGE = "this checkpoint does not fill the model: {kind} {names}"
 
 
@@ -89,7 +91,7 @@ class Candidate:
 
     def __init__(self, averager: Averager, device: torch.device) -> None:
         self._averager, self._device = averager, device
-        self._running = Running(averager, Host() if device == CPU else OnDevice(device))
+        self._running = Running(averager, OnDevice(device) if device != CPU and device.type in DOUBLE else Host())
         self._memory = Memory(((s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors), device)
         self._buffers = self._memory.tensors
         self._processor = image_processor(averager.family.processing.processor_folder)
@@ -101,15 +103,24 @@ class Candidate:
         self._type = max(set(floats), key=floats.count)
 
     def load(self, mix: Mix) -> Classifier:
-        """The model with the weights of `mix`, ready to be called."""
-        self._running.average(mix, self._memory.fill)
-        if self._model is None or not self._shared:
-            self._model = self._build()
+        """The model with the weights of `mix`, ready to be called.
+
+        Raises:
+            RoomError: the device has no room for the model and the sum that it is formed from.
+        """
+        try:
+            self._running.average(mix, self._memory.fill)
+            if self._model is None or not self._shared:
+                self._model = self._build()
+        except torch.OutOfMemoryError as error:
+            what = f"the memory of {self._device} does not hold the model and the sum that its weights are formed from"
+            raise RoomError(what, where=str(self._averager.family.reference), hint="--device cpu") from error
         return self._model
 
-    def first(self) -> Classifier:
-        """The model with the weights of the first ingredient."""
-        return self.load(Mix.of((0,), len(self._averager.family)))
+    def fullest(self) -> Classifier:
+        """The model with some weights, and beside it all that a search keeps in the device's memory."""
+        count = len(self._averager.family)
+        return self.load(Mix.of(tuple(range(min(count, 2))), count))
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -130,7 +141,9 @@ class Candidate:
         model = filled(config, dict(here), self._type, str(family.reference))
         own = {tensor.data_ptr(): name for name, tensor in here.items()}
         self.norms = dict(_norms(model, own))
-        names = {key: own.get(t.data_ptr()) for key, t in model.state_dict().items() if t.numel()}
+        # A tensor that begins where one of the file's does may still be another look at it.
+        looks = {(t.data_ptr(), t.shape, t.stride()): name for name, t in here.items()}
+        names = {k: looks.get((t.data_ptr(), t.shape, t.stride())) for k, t in model.state_dict().items() if t.numel()}
         self._shared = None not in names.values()
         model = model.to(self._device).eval()
         for key, tensor in model.state_dict(keep_vars=True).items():
@@ -153,7 +166,7 @@ class Memory:
         placed, end = [], 0
         for name, dtype, shape in specs:
             size = nbytes(dtype, shape)
-            at = end + -end % (size // max(prod(shape), 1) or 1)
+            at = end + -end % nbytes(dtype, (1,))
             self._starts[name], end = at, at + size
             placed.append((name, TORCH[dtype], shape, at, at + size))
         whole = torch.empty(end, dtype=torch.uint8, device=device)
@@ -163,6 +176,8 @@ class Memory:
 
     def fill(self, spec: TensorSpec, begin: int, block: NDArray[Any] | torch.Tensor) -> None:
         """Put a block, an array or a tensor on the same device, where the elements of `spec` from `begin` on are."""
+        if not prod(block.shape):
+            return
         at = self._starts[spec.name] + begin * block.itemsize
         part = self._bytes[at : at + block.nbytes]
         if isinstance(block, np.ndarray):

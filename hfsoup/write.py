@@ -23,7 +23,8 @@ from hfsoup.errors import SoupError
 from hfsoup.folders import sync
 from hfsoup.hashing import GrowingHash, file_hash
 from hfsoup.hub import cache
-from hfsoup.tensorfile import nbytes, to_stored, write_header
+from hfsoup.names import flat
+from hfsoup.tensorfile import finite, nbytes, to_stored, write_header
 from hfsoup.types import PROCESSORS, Family, Mix, TensorSpec, Truncated
 
 STAGE = ".hfsoup-"
@@ -136,7 +137,11 @@ def _write_shard(
 
         def put(spec: TensorSpec, begin: int, block: NDArray[Any]) -> None:
             if spec.name in statistics:
-                block = to_stored(statistics[spec.name].astype(np.float64), averager.stored_as(spec))
+                dtype = averager.stored_as(spec)
+                block = to_stored(statistics[spec.name].astype(np.float64), dtype)
+                if not finite(block, dtype):
+                    what = f"the re-estimated statistics do not fit into {dtype}"
+                    raise SoupError(what, where=f"tensor {flat(spec.name)}", hint="--dtype float32")
             _write(file.fileno(), starts[spec.name] + begin * block.itemsize, block)
 
         def done(job: Job) -> None:
