@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from contextlib import ExitStack
 from dataclasses import fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hfsoup.average import Averager
 from hfsoup.clock import Clock
 from hfsoup.config import is_config, load
 from hfsoup.distillation.stage import with_unlabelled
+from hfsoup.errors import UsageError
 from hfsoup.gathering import asked, gather, own
 from hfsoup.hub import told
 from hfsoup.measuring import in_one_basis, measured, prepared, searched, settling, truncated, weighed
@@ -24,7 +26,7 @@ from hfsoup.watch import Watch
 from hfsoup.world import World
 
 
-def bake(*ingredients: str, **options: Any) -> Soup:
+def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
     """Make a soup of `ingredients`: Hub names, globs such as `org/model-*`, with `@REVISION`, or local folders.
 
     Args:
@@ -37,9 +39,12 @@ def bake(*ingredients: str, **options: Any) -> Soup:
     Raises:
         SoupError: something is wrong that the message says how to mend.
     """
-    if is_config(ingredients):
-        return run(*load(Path(ingredients[0]), options), Watch())
-    return run(ingredients, Options.of(options), Watch())
+    if odd := [type(i).__name__ for i in ingredients if not isinstance(i, str | PathLike)]:
+        raise UsageError(f"expected names or folders one after another, found a {odd[0]}", hint="bake(*names)")
+    patterns = tuple(str(ingredient) for ingredient in ingredients)
+    if is_config(patterns):
+        return run(*load(Path(patterns[0]), options), Watch())
+    return run(patterns, Options.of(options), Watch())
 
 
 def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
@@ -102,7 +107,7 @@ def deliver(soup: Soup, watch: Watch, clock: Clock) -> Soup:
 
 bake.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [
-        inspect.Parameter("ingredients", inspect.Parameter.VAR_POSITIONAL, annotation=str),
+        inspect.Parameter("ingredients", inspect.Parameter.VAR_POSITIONAL, annotation=str | PathLike[str]),
         *(
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
             for f in fields(Options)

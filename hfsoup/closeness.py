@@ -6,13 +6,13 @@ are left out. Fine-tunings of one start that share a basin are above 0.9, networ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.tensorfile import FLOATS, TensorFile, to_float
+from hfsoup.tensorfile import FLOATS, TensorFile, finite, to_float
 from hfsoup.types import TensorSpec
 
 STEP = 1 << 20
@@ -22,11 +22,15 @@ Read = Callable[[int, str, int, int], NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Closeness:
-    """Cosines between ingredients, of bodies and of heads (None without a head), and the lengths of the bodies."""
+    """Cosines between ingredients, of bodies and of heads (None without a head), and the lengths of the bodies.
+
+    `broken` are an ingredient's place and a tensor of it that holds NaN or infinity, the first one of each.
+    """
 
     body: Matrix
     head: Matrix | None
     lengths: NDArray[np.float64]
+    broken: tuple[tuple[int, str], ...] = ()
 
     @property
     def distances(self) -> Matrix:
@@ -54,7 +58,27 @@ def closeness(files: Sequence[Sequence[TensorFile]], heads: frozenset[str]) -> C
     matrices = [homes[0][n][1] for n in names if _is_matrix(homes[0][n][1])]
     body = _gram([s for s in matrices if s.name not in heads], len(files), read)
     head = _gram([s for s in matrices if s.name in heads], len(files), read)
-    return Closeness(_cosines(body), _cosines(head) if head.any() else None, np.sqrt(np.diag(body)))
+    # Inner products tell of the matrices, so that the others alone are looked at unless there is something.
+    told = {spec.name for spec in matrices}
+    broken = [
+        (i, _broken(homes[i], told if fine else set())) for i, fine in enumerate(np.isfinite(np.diag(body + head)))
+    ]
+    return Closeness(
+        _cosines(body), _cosines(head) if head.any() else None, np.sqrt(np.diag(body)),
+        tuple((i, name) for i, name in broken if name is not None),
+    )  # fmt: skip
+
+
+def _broken(home: Mapping[str, tuple[TensorFile, TensorSpec]], fine: Set[str]) -> str | None:
+    """The first tensor that holds NaN or infinity, but for those known to be `fine`."""
+    for name, (file, spec) in home.items():
+        if name in fine or spec.dtype not in FLOATS:
+            continue
+        count = int(np.prod(spec.shape))
+        blocks = (file.read(spec, begin, min(STEP, count - begin)) for begin in range(0, count, STEP))
+        if not all(finite(block, spec.dtype) for block in blocks):
+            return name
+    return None
 
 
 def _is_matrix(spec: TensorSpec) -> bool:

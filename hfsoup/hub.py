@@ -125,7 +125,8 @@ def hub_errors(where: str, *, access: str = "read", listed: bool = False) -> Ite
     try:
         yield
     except errors.HFValidationError as error:
-        raise HubError(f"not a repository name: {where!r}", hint="ORG/NAME, or a folder as ./NAME") from error
+        what = "there is no such folder" if where.startswith(("/", ".", "~")) else "not a repository name"
+        raise HubError(f"{what}: {where!r}", hint="ORG/NAME, or a folder as ./NAME") from error
     except (HTTPError, OSError, RuntimeError) as error:
         root = cause(error)
         if (ours := _ours(root, where, access, listed)) is root:

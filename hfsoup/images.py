@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,8 @@ def split_names(splits: Sequence[str], request: Request) -> tuple[str, str | Non
     for wanted in filter(None, (name, test)):
         if wanted not in splits:
             what = f"there is no split {wanted!r}; this dataset has {', '.join(splits)}"
-            raise UsageError(what, where=request.dataset, hint=f"--split {splits[0] if splits else 'NAME'}")
+            near = [*get_close_matches(wanted, splits, 1, 0.4), *splits, "NAME"][0]
+            raise UsageError(what, where=request.dataset, hint=f"--split {near}")
     if name == test:
         raise UsageError(f"the split {name!r} cannot both select and report", hint="leave out --test-split to halve it")
     return name, test

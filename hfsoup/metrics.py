@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,8 @@ def metric(name: str, *, trust_remote: bool = False) -> Metric:
     known = ", ".join(OURS)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", name) or name.endswith(".py"):
         raise UsageError(f"expected the name of a metric, found {shown(name)}; hfsoup's own are {known}")
+    if near := get_close_matches(name, OURS, 1, 0.7):
+        raise UsageError(f"there is no metric {name!r}; hfsoup's own are {known}", hint=f"--metric {near[0]}")
     if not trust_remote:
         raise UsageError(
             f"{name!r} is not one of hfsoup's own metrics ({known}); any other one runs a script that is fetched",

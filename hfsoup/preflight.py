@@ -17,6 +17,7 @@ from hfsoup.errors import MismatchError, UsageError
 from hfsoup.hashing import file_hash
 from hfsoup.headers import outline
 from hfsoup.licences import license_of
+from hfsoup.names import flat
 from hfsoup.pickles import convert
 from hfsoup.pull import pull
 from hfsoup.resolve import SOUP_TAGS, resolve
@@ -162,6 +163,9 @@ def _judged(
     verdict: str, names: Sequence[str], close: Closeness, reasons: Iterable[str], facts: tuple[dict[str, Any], ...]
 ) -> Diagnosis:
     """The verdict that the cosines allow, with the reasons they give."""
+    if close.broken:
+        odd = [f"{names[i]} holds NaN or infinity in tensor {flat(name)}: leave it out" for i, name in close.broken]
+        return Diagnosis("no", (*odd, *reasons), facts, None)
     cosine = close.body
     pairs = cosine[np.triu_indices(len(names), 1)]
     strayed = list(_outliers(names, close))

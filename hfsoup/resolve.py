@@ -71,7 +71,8 @@ def resolve(
         for pattern in patterns:
             kept = [c for c in _expand(pattern) if not _left_out(c, pattern, exclude, include_soups, notify)]
             if not kept:
-                hint = "hf models list --author ORG, or a folder as ./NAME"
+                local = pattern.startswith(("/", ".", "~"))
+                hint = "ls, to see the folders there" if local else "hf models list --author ORG, or a folder as ./NAME"
                 raise UsageError(f"nothing matches {pattern!r}", hint=hint)
             for candidate, source in zip(kept, side_by_side(partial(_pin, asked=pattern), kept), strict=True):
                 if source.id != candidate.id:

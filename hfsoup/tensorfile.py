@@ -77,9 +77,7 @@ class TensorFile:
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
         if length < 2 or length > size - 8:
             kind = "a git-LFS pointer" if head == b"version " else "not a whole safetensors file"
-            raise SoupError(
-                f"expected safetensors, found {kind} ({size} bytes)", where=self.name, hint="download it again"
-            )
+            raise SoupError(f"this is {kind} ({size} bytes)", where=self.name, hint="download or save it again")
         if length > MAX_HEADER:
             raise SoupError(f"the header of {length} bytes is over the limit of {MAX_HEADER}", where=self.name)
         return os.pread(self._handle, length, 8), 8 + length

@@ -77,6 +77,13 @@ def test_a_metric_script_in_the_current_folder_is_never_run(vit: Family, data: P
     assert not Path("marker").exists()
 
 
+def test_a_misspelled_metric_is_not_taken_for_a_script(vit: Family, data: Path, alone: Path) -> None:
+    """The hint is the metric that was meant, not to run somebody's code."""
+    block = refused("bake", *vit.words, "--dataset", data, "--metric", "acuracy", code=2)
+    assert "try: --metric accuracy\n" in block
+    assert "trust" not in block
+
+
 def test_a_foreign_metric_needs_trust(vit: Family, data: Path, alone: Path) -> None:
     """Another name is refused before anything is run, and the error says which option allows it."""
     script = alone / "foreign" / "foreign.py"

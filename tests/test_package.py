@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from family import Family
-from shell import bake
+from shell import bake, run
 
 import hfsoup
 
@@ -110,3 +110,22 @@ def test_every_recipe_and_merge_is_documented() -> None:
 
     text = (ROOT / "README.md").read_text()
     assert [entry.name for entry in (*RECIPES, *MERGES) if f"`{entry.name}`" not in text] == []
+
+
+def test_the_version_is_told() -> None:
+    """`hfsoup --version` is the package's name and version and nothing else."""
+    done = run("--version")
+    assert (done.code, done.out) == (0, f"hfsoup {hfsoup.__version__}\n")
+
+
+def test_a_notebook_completes_what_there_is() -> None:
+    """`dir(hfsoup)` is what the package offers, and every name of it is there."""
+    assert dir(hfsoup) == sorted(hfsoup.__all__)
+    assert all(hasattr(hfsoup, name) for name in dir(hfsoup))
+
+
+def test_python_takes_folders_as_paths_and_no_list(vit: Family, alone: Path) -> None:
+    """`bake` takes a Path for a name; a list is an error that says how to pass it."""
+    assert len(hfsoup.bake(*vit.folders[:2], output="soup").used) == 2
+    with pytest.raises(hfsoup.SoupError, match="one after another, found a list"):
+        hfsoup.bake(list(vit.folders))  # type: ignore[arg-type]

@@ -135,3 +135,16 @@ def test_heads_are_compared_apart_from_bodies(vit: Family, alone: Path) -> None:
     found = verdict(vit.words[0], other, "--weights")
     assert found["cosine"] == [[1.0, 1.0], [1.0, 1.0]]
     assert "the heads were drawn anew" in str(found["reasons"])
+
+
+@pytest.mark.parametrize("part", ["matrix", "bias"])
+def test_a_checkpoint_that_is_broken_is_named(resnet: Family, alone: Path, part: str) -> None:
+    """NaN in a single weight is a no, with ingredient and tensor, whether or not a cosine shows it."""
+    broken = copy_model(resnet.folders[0], alone / "broken")
+    tensors = weights(broken)
+    name = next(n for n, t in tensors.items() if (n.endswith("bias") if part == "bias" else t.ndim == 4))
+    tensors[name].view(-1)[-1] = float("nan")
+    put_weights(broken, tensors)
+    found = verdict(resnet.folders[1], broken, "--weights")
+    assert found["verdict"] == "no"
+    assert any("broken" in reason and name in reason for reason in found["reasons"])

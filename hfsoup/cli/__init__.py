@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -23,6 +24,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Model soups of image classifiers on the Hugging Face Hub: average, measure, push.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from hfsoup import __version__
+
+        print(f"hfsoup {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """What stands before every command."""
 
 
 def main() -> None:
@@ -61,7 +79,8 @@ def _run() -> None:
         fail(SoupError(f"the disk refuses: {error.strerror or error}", where=str(error.filename or "")))
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print("\ninterrupted", file=sys.stderr)
+            kept = "; what was pulled and scored is kept, the same command goes on" if "bake" in sys.argv[1:2] else ""
+            print(f"\ninterrupted{kept}", file=sys.stderr)
         raise
     finally:
         signal.signal(signal.SIGINT, before)

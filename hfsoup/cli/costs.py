@@ -53,6 +53,7 @@ def costs(plan: Plan) -> Iterator[Row]:
     if plan.output:
         yield "write", plain(plan.output)
     yield "push", _push(plan)
+    yield "not seen", Text("whether the ingredients fit together: hfsoup check; columns and classes of the dataset")
     yield "done", Text("nothing was pulled, written or pushed")
 
 
