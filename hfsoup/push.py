@@ -108,8 +108,11 @@ def push(
             may_push(repo, create_pr=create_pr)
             return _Push(folder, names, _target(repo, private, create_pr, notify), create_pr, revision).go()
     except HubError as error:
-        line = shlex.join(words)
-        hint = error.hint.replace(AGAIN, line) if AGAIN in error.hint else f"{error.hint}, then: {line}"
+        line, other = shlex.join(words), error.hint.removeprefix("--push ")
+        if other != error.hint:
+            hint = shlex.join(other if word == repo else word for word in words)
+        else:
+            hint = error.hint.replace(AGAIN, line) if AGAIN in error.hint else f"{error.hint}, then: {line}"
         raise HubError(error.what, where=error.where, hint=hint) from error
 
 

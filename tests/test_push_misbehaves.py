@@ -182,6 +182,13 @@ def test_no_right_to_push_is_told_before_any_work(repo: str, what: str, signed_i
     assert [seen for seen in signed_in.requests if MODEL in seen.path] == []
 
 
+@pytest.mark.parametrize("repo", ["stranger/soup", "soup"])
+def test_a_push_elsewhere_is_hinted_at_as_a_push(repo: str, soup: Path, signed_in: LocalHub) -> None:
+    """The next command to type is this one, with a repository that the token may write to."""
+    block = refused("push", soup, repo, "--private", code=1)
+    assert block.strip().endswith(f"hfsoup push {soup} kit/soup --private")
+
+
 def test_a_token_that_may_only_read_is_told_before_any_work(signed_in: LocalHub, alone: Path, monkeypatch: Any) -> None:
     """So is a token without the right to write."""
     monkeypatch.setenv("HF_TOKEN", signed_in.add_user("kit", role="read"))
