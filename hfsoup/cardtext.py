@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfsoup.human import probability
 from hfsoup.names import flat
 from hfsoup.scores import Score
 
@@ -60,7 +61,7 @@ def sides(soup: Soup, c: Comparison) -> dict[str, Any]:
         "best_interval": interval(c.best_interval),
         "difference": f"{100 * c.difference:+.2f} points",
         "difference_interval": interval(c.difference_interval, "{:+.2f}"),
-        "p_value": None if c.p_value is None else f"{c.p_value:.2g}",
+        "p_value": None if c.p_value is None else probability(c.p_value, c.alpha),
         "total": c.soup.total,
         "soup_ece": None if c.ece is None else f"{c.ece:.4f}",
         "best_ece": None if c.best_ece is None else f"{c.best_ece:.4f}",

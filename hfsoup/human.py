@@ -23,3 +23,12 @@ def duration(seconds: float) -> str:
 def counted(count: int, what: str, plural: str = "s") -> str:
     """A number of things, with the plural's ending where it is due."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{plural}"
+
+
+def probability(p: float, level: float) -> str:
+    """A p-value in two digits, or in as many as show on which side of the level it is."""
+    for digits in range(2, 17):
+        text = f"{p:.{digits}g}"
+        if (float(text) < level, float(text) > level) == (p < level, p > level):
+            break
+    return text

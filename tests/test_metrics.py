@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from family import Family
 from huggingface_hub import HfApi
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from shell import bake, refused
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
+from hfsoup.human import probability
 from hfsoup.localhub import LocalHub
 from hfsoup.metrics import OURS, metric
 from hfsoup.stats import bootstrap, mcnemar, wilson
@@ -157,3 +158,13 @@ def test_a_bootstrap_is_repeatable_and_about_right() -> None:
     for (low, high), hits in zip(found, (first, second, first - second), strict=False):
         error = 1.96 * hits.std() / 2000**0.5
         assert (low, high) == pytest.approx((hits.mean() - error, hits.mean() + error), abs=error / 5)
+
+
+@given(st.floats(0, 1), st.sampled_from((0.05, 0.05 / 3)))
+@example(0.0501, 0.05)
+@example(0.04999, 0.05)
+def test_a_shown_p_is_on_its_side_of_the_level(p: float, level: float) -> None:
+    """Whoever compares the p that is shown with the level comes to the verdict that is shown."""
+    shown = float(probability(p, level))
+    assert (shown < level, shown > level) == (p < level, p > level)
+    assert shown == pytest.approx(p, rel=0.06)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hfsoup.again import page
-from hfsoup.human import size
+from hfsoup.human import probability, size
 
 if TYPE_CHECKING:
     from hfsoup.scores import Comparison
@@ -96,7 +96,7 @@ def usage(soup: Soup) -> Text | None:
 
 def verdict(c: Comparison, *, alone: bool) -> Text:
     """Soup against best ingredient in a sentence."""
-    p = "" if c.p_value is None else f", p = {c.p_value:.2g}"
+    p = "" if c.p_value is None else f", p = {probability(c.p_value, c.alpha)}"
     if alone:
         return Text("the search kept the best ingredient alone: no soup was better on the selection split", "yellow")
     if c.verdict == "better":

@@ -13,9 +13,11 @@ from hfsoup.again import page
 from hfsoup.cardtext import weight
 from hfsoup.distillation.made import said
 from hfsoup.figures import FOLDER, NAMES
+from hfsoup.human import probability
 from hfsoup.names import flat
 from hfsoup.report.classes import by_class, counts
 from hfsoup.report.gallery import Gallery, data_uri, differing
+from hfsoup.scores import ALPHA
 from hfsoup.shipped import shipped
 from hfsoup.types import Source
 
@@ -140,7 +142,7 @@ def _test(record: Lock, metric: str) -> dict[str, Any] | None:
         "best_interval": _interval(test.best_ci95),
         "difference": f"{100 * gap:+.2f} points",
         "difference_interval": _interval(test.difference_ci95, "{:+.2f}"),
-        "p_value": None if test.mcnemar_p is None else f"{test.mcnemar_p:.2g}",
+        "p_value": None if test.mcnemar_p is None else probability(test.mcnemar_p, ALPHA / test.choices),
         "verdict": test.verdict if test.verdict in ("better", "worse") else "not distinguishable",
     }
 
