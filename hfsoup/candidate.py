@@ -180,12 +180,10 @@ class Memory:
             return
         at = self._starts[spec.name] + begin * block.itemsize
         part = self._bytes[at : at + block.nbytes]
-        if isinstance(block, np.ndarray):
-            part[:] = (
-                block.view(np.uint8) if isinstance(part, np.ndarray) else torch.from_numpy(block).view(torch.uint8)
-            )
+        if isinstance(part, torch.Tensor):
+            part[:] = torch.as_tensor(block).view(torch.uint8)
         else:
-            part[:] = block.view(torch.uint8)
+            part[:] = np.asarray(block).view(np.uint8)
 
 
 def filled(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype, where: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from hfsoup.inputs import backend
 from hfsoup.likeness import alike
 from hfsoup.names import flat
 from hfsoup.pixels import Advance, Prepared, prepare
+from hfsoup.splits import calibration_name, split_names
 from hfsoup.types import Request
 
 Note = Callable[[str], None]
@@ -160,32 +160,6 @@ def in_two(
         (part, f"{title}[learning half]", rows[first], mosts[0]),
         (part, f"{title}[scoring half]", rows[second], mosts[1]),
     ]
-
-
-def split_names(splits: Sequence[str], request: Request) -> tuple[str, str | None]:
-    """The split that selects, and the one that reports or None where the first is to be halved."""
-    usual = [name for name in ("validation", "valid", "val", "dev", "test") if name in splits]
-    name = request.split or (usual[0] if usual else "validation")
-    test = request.test_split or ("test" if "test" in splits and name != "test" else None)
-    for wanted in filter(None, (name, test)):
-        if wanted not in splits:
-            what = f"there is no split {wanted!r}; this dataset has {', '.join(splits)}"
-            near = [*get_close_matches(wanted, splits, 1, 0.4), *splits, "NAME"][0]
-            raise UsageError(what, where=request.dataset, hint=f"--split {near}")
-    if name == test:
-        raise UsageError(f"the split {name!r} cannot both select and report", hint="leave out --test-split to halve it")
-    return name, test
-
-
-def calibration_name(splits: Sequence[str], request: Request, selection: str, note: Note) -> str:
-    """The split to estimate batch norms on: the one asked for, else the training split, else the one that selects."""
-    name = request.calibration_split or ("train" if "train" in splits else selection)
-    if name not in splits:
-        what = f"there is no split {name!r}; this dataset has {', '.join(splits)}"
-        raise UsageError(what, where=request.dataset, hint=f"--calibration-split {splits[0]}")
-    if name == selection:
-        note("there is no training split, so batch norms, alignments and merges look at the images that select")
-    return name
 
 
 class Part:

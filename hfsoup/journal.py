@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup import __version__
+from hfsoup.hashing import facts_hash
 from hfsoup.types import Family, Mix
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, digest TEXT, data BLOB) STRICT"
@@ -96,7 +96,4 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
         depends = {**depends, "tensors": own}
     config = {k: v for k, v in family.config.items() if k not in SILENT}
     versions = {"hfsoup": __version__, **{name: version(name) for name in LIBRARIES}}
-    text = json.dumps(
-        [members, tensors, kept, base, config, len(family.labels), versions, depends], sort_keys=True, default=str
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
+    return facts_hash(members, tensors, kept, base, config, len(family.labels), versions, depends)

@@ -162,9 +162,9 @@ def metric(name: str, *, trust_remote: bool = False) -> Metric:
     known = ", ".join(OURS)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", name) or name.endswith(".py"):
         raise UsageError(f"expected the name of a metric, found {shown(name)}; hfsoup's own are {known}")
-    if near := get_close_matches(name, OURS, 1, 0.7):
-        raise UsageError(f"there is no metric {name!r}; hfsoup's own are {known}", hint=f"--metric {near[0]}")
     if not trust_remote:
+        if near := get_close_matches(name, OURS, 1, 0.7):
+            raise UsageError(f"there is no metric {name!r}; hfsoup's own are {known}", hint=f"--metric {near[0]}")
         raise UsageError(
             f"{name!r} is not one of hfsoup's own metrics ({known}); any other one runs a script that is fetched",
             hint=f"--metric {name} --trust-remote-metric, if you trust it",

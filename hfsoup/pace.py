@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hfsoup.hashing import facts_hash
 from hfsoup.hub import cache
 from hfsoup.journal import LIBRARIES, SILENT, Journal
 from hfsoup.options import Options
@@ -40,5 +39,4 @@ def _key(config: dict[str, Any], options: Options) -> str:
     kept = {key: value for key, value in config.items() if key not in SILENT}
     how = [options.dtype, options.device, options.bn, options.batch_size]
     machine = [os.cpu_count(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("WORLD_SIZE")]
-    facts = ["pace", kept, how, machine, [version(name) for name in LIBRARIES]]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return facts_hash("pace", kept, how, machine, [version(name) for name in LIBRARIES])

@@ -13,7 +13,6 @@ from hfsoup.further import count
 from hfsoup.gathering import asked, learners, needs_base, needs_images, own
 from hfsoup.hub import cache, told
 from hfsoup.human import counted
-from hfsoup.images import split_names
 from hfsoup.options import Options
 from hfsoup.outline import Outline, outlined
 from hfsoup.pace import known
@@ -21,6 +20,7 @@ from hfsoup.pull import with_bases
 from hfsoup.registry import Entry
 from hfsoup.resolve import resolve
 from hfsoup.room import Need, afford, held, needs
+from hfsoup.splits import split_names
 from hfsoup.survey import Survey, survey
 from hfsoup.types import Source
 from hfsoup.watch import Watch

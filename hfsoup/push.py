@@ -101,18 +101,21 @@ def push(
     names = _names(folder) if folder.is_dir() else []
     if "config.json" not in names:
         raise SoupError("expected a model folder, found no config.json", where=str(folder))
-    words = ["hfsoup", "push", str(folder), repo]
-    words += ["--private"] * private + ["--create-pr"] * create_pr + (["--revision", revision] if revision else [])
+    options = ["--private"] * private + ["--create-pr"] * create_pr + (["--revision", revision] if revision else [])
+
+    def line(repo: str) -> str:
+        return shlex.join(["hfsoup", "push", str(folder), repo, *options])
+
     try:
         with told(notify):
             may_push(repo, create_pr=create_pr)
             return _Push(folder, names, _target(repo, private, create_pr, notify), create_pr, revision).go()
     except HubError as error:
-        line, other = shlex.join(words), error.hint.removeprefix("--push ")
+        other = error.hint.removeprefix("--push ")
         if other != error.hint:
-            hint = shlex.join(other if word == repo else word for word in words)
+            hint = line(other)
         else:
-            hint = error.hint.replace(AGAIN, line) if AGAIN in error.hint else f"{error.hint}, then: {line}"
+            hint = error.hint.replace(AGAIN, line(repo)) if AGAIN in error.hint else f"{error.hint}, then: {line(repo)}"
         raise HubError(error.what, where=error.where, hint=hint) from error
 
 

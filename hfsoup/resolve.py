@@ -6,6 +6,7 @@ import glob
 import os
 import posixpath
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -71,8 +72,9 @@ def resolve(
         for pattern in patterns:
             kept = [c for c in _expand(pattern) if not _left_out(c, pattern, exclude, include_soups, notify)]
             if not kept:
-                local = pattern.startswith(("/", ".", "~"))
-                hint = "ls, to see the folders there" if local else "hf models list --author ORG, or a folder as ./NAME"
+                hint = "hf models list --author ORG, or a folder as ./NAME"
+                if pattern.startswith(("/", ".", "~")):
+                    hint = f"ls {shlex.quote(str(Path(_WILD.split(pattern)[0] + '_').parent))}"
                 raise UsageError(f"nothing matches {pattern!r}", hint=hint)
             for candidate, source in zip(kept, side_by_side(partial(_pin, asked=pattern), kept), strict=True):
                 if source.id != candidate.id:

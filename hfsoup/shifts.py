@@ -11,10 +11,11 @@ import numpy as np
 from hfsoup.corruptions import Corruption
 from hfsoup.datasource import opened, workspace
 from hfsoup.errors import UsageError
-from hfsoup.images import Images, Part, Split, apart, cuts_of, split_names
+from hfsoup.images import Images, Part, Split, apart, cuts_of
 from hfsoup.inputs import backend
 from hfsoup.names import flat
 from hfsoup.pixels import Prepared
+from hfsoup.splits import split_names
 from hfsoup.types import Request
 
 

@@ -102,7 +102,7 @@ class OnDevice:
 
 
 class Scratch:
-    """Every thread's own memory by its use, taken from the system once and not for every block."""
+    """Every thread's own memory by its use, taken from the system once a pass and not for every block."""
 
     def __init__(self) -> None:
         self._local = threading.local()

@@ -46,7 +46,7 @@ def test_a_search_there_is_the_search_here(
     here = bake(*words, "--output", "here")
     count = request.getfixturevalue("elsewhere")
     there = bake(*words, "--output", "there")
-    assert count == {"built": 1, "sums": count["sums"]}
+    assert count["built"] == 1
     assert count["sums"] > 0
     for name in ("trace", "ingredients", "best_ingredient"):
         assert there[name] == here[name]

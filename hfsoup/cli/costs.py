@@ -53,7 +53,8 @@ def costs(plan: Plan) -> Iterator[Row]:
     if plan.output:
         yield "write", plain(plan.output)
     yield "push", _push(plan)
-    yield "not seen", Text("whether the ingredients fit together: hfsoup check; columns and classes of the dataset")
+    dataset = "; columns and classes of the dataset" if plan.dataset else ""
+    yield "not seen", Text(f"whether the ingredients fit together, for that: hfsoup check{dataset}")
     yield "done", Text("nothing was pulled, written or pushed")
 
 

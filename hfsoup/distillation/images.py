@@ -10,8 +10,9 @@ import numpy as np
 from hfsoup.datasource import opened
 from hfsoup.errors import UsageError
 from hfsoup.halving import limited
-from hfsoup.images import Part, Split, apart, calibration_name, cuts_of, split_names
+from hfsoup.images import Part, Split, apart, cuts_of
 from hfsoup.pixels import Advance
+from hfsoup.splits import calibration_name, split_names
 from hfsoup.types import Request
 
 
