@@ -12,7 +12,14 @@ from family import Family, weights
 from shell import bake, refused, run
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from hfsoup.average import Averager
+from hfsoup.check import check
+from hfsoup.errors import SoupError
 from hfsoup.halving import limited
+from hfsoup.pull import pull
+from hfsoup.resolve import resolve
+from hfsoup.types import Mix
+from hfsoup.write import write_weights
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +140,14 @@ def test_one_ingredient_alone_keeps_its_own_statistics(normed: Family, with_trai
         bake(normed.words[0], "--dataset", with_train, "--bn", mode, "--output", mode)
         own, shipped = weights(normed.folders[0]), weights(Path(mode))
         assert all(torch.equal(own[name], shipped[name]) for name in own)
+
+
+def test_statistics_that_do_not_fit_are_refused(resnet: Family, tmp_path: Path) -> None:
+    """A pooled variance may be beyond float16 where that of each batch was not; it never becomes an infinity in a file."""
+    family = check(pull(resolve(tuple(map(str, resnet.folders[:2])))))
+    spec = next(spec for spec in family.tensors if spec.name.endswith("running_var"))
+    statistics = {spec.name: np.full(spec.shape, 7e4, np.float32)}
+    with Averager(family, dtype="F16") as averager, pytest.raises(SoupError, match="do not fit into F16") as found:
+        write_weights(averager, Mix.of((0, 1), 2), tmp_path, statistics)
+    assert found.value.hint == "--dtype float32"
+    assert spec.name in found.value.where

@@ -19,7 +19,8 @@ from hfsoup.localhub import LocalHub
     ("pattern", "code", "text"),
     [
         ("kit/nothing-*", 2, "nothing matches 'kit/nothing-*'"),
-        ("./nothing-*", 2, "nothing matches"),
+        ("./nothing-*", 2, "try: ls .\n"),
+        ("/no where/run-*", 2, "try: ls '/no where'\n"),
         ("*/vit-1", 2, "a glob needs a fixed owner"),
         ("vit-*", 2, "a glob needs a fixed owner"),
         ("kit/vit-1@nowhere", 1, "no such revision"),
@@ -184,6 +185,12 @@ def test_debug_shows_the_traceback(alone: Path) -> None:
         run("--debug", "bake", "./absent")
 
 
+def test_a_dataset_folder_that_is_not_there(vit: Family, alone: Path) -> None:
+    """It is called a folder, since that is what was typed."""
+    words = ("bake", *vit.words, "--dataset", "/no/where", "--output", "soup")
+    assert "there is no such folder: '/no/where'" in refused(*words, code=1)
+
+
 def test_an_interrupt_ends_with_130(vit: Family, alone: Path, monkeypatch: Any) -> None:
     """Ctrl-C leaves nothing behind and shows no traceback."""
 
@@ -193,6 +200,7 @@ def test_an_interrupt_ends_with_130(vit: Family, alone: Path, monkeypatch: Any) 
     monkeypatch.setattr("hfsoup.gathering.check", interrupted)
     done = run("bake", *vit.words, "--output", "soup")
     assert (done.code, done.out) == (130, "")
+    assert "what was pulled and scored is kept" in done.err
     assert "Traceback" not in done.err
     assert list(alone.iterdir()) == []
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from family import Family
-from shell import bake
+from shell import bake, refused
 
 from hfsoup import candidate, sums
+from hfsoup.types import TensorSpec
 from hfsoup.world import World
 
 
@@ -52,3 +54,35 @@ def test_a_search_there_is_the_search_here(
         assert there[name] == here[name]
     assert there["soup"]["test"] == here["soup"]["test"]
     assert Path("there/model.safetensors").read_bytes() == Path("here/model.safetensors").read_bytes()
+
+
+def test_a_sum_that_the_device_does_not_hold_is_one_block(
+    vit: Family, data: Path, alone: Path, elsewhere: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that is out before the first image is forwarded is told as such, with what to do."""
+
+    def none(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(sums.OnDevice, "zeros", none)
+    block = refused("bake", *vit.words, "--dataset", data, "--recipe", "greedy", code=1)
+    assert "does not hold the model and the sum" in block
+    assert "try: --device cpu\n" in block
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_tensors_without_elements_have_their_place(device: str) -> None:
+    """They may stand anywhere among others, and what is put into them is nothing."""
+    stored = {
+        "a": ("BF16", np.ones(1, np.uint16)),
+        "none": ("F32", np.ones((0, 4), np.float32)),
+        "counts": ("I64", np.ones(0, np.int64)),
+        "w": ("F32", np.array([2.0, 3.0], np.float32)),
+    }
+    memory = candidate.Memory(((n, t, a.shape) for n, (t, a) in stored.items()), torch.device(device))
+    for name, (dtype, array) in stored.items():
+        memory.fill(TensorSpec(name, dtype, array.shape, 0, array.nbytes), 0, array.ravel())
+    assert {name: tuple(tensor.shape) for name, tensor in memory.tensors.items()} == {
+        name: array.shape for name, (_, array) in stored.items()
+    }
+    assert memory.tensors["w"].tolist() == [2.0, 3.0]

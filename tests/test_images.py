@@ -97,13 +97,15 @@ def test_the_test_split_is_not_touched_by_the_search(vit: Family, data: Path, al
     ("words", "texts"),
     [
         (["--split", "dev"], ["there is no split 'dev'", "validation", "test"]),
-        (["--test-split", "holdout"], ["there is no split 'holdout'"]),
+        (["--split", "validaton"], ["try: --split validation\n"]),
+        (["--test-split", "holdout"], ["there is no split 'holdout'", "try: --test-split "]),
+        (["--test-split", "tset"], ["try: --test-split test\n"]),
         (["--split", "test", "--test-split", "test"], ["cannot both select and report"]),
         (["--image-column", "picture"], ["there is no column 'picture'", "image (Image)", "label (ClassLabel)"]),
         (["--label-column", "breed"], ["there is no column 'breed'", "--label-column"]),
         (["--dataset-config", "large"], ["datasets cannot load this"]),
     ],
-    ids=["split", "test split", "both", "image column", "label column", "config"],
+    ids=["split", "near split", "test split", "near test split", "both", "image column", "label column", "config"],
 )
 def test_what_is_not_there_is_wrong_usage(
     words: list[str], texts: list[str], vit: Family, data: Path, alone: Path

@@ -85,6 +85,12 @@ def test_a_misspelled_metric_is_not_taken_for_a_script(vit: Family, data: Path, 
     assert "trust" not in block
 
 
+def test_a_trusted_metric_may_resemble_one_of_ours(on_hub: LocalHub, vit: Family, data: Path, alone: Path) -> None:
+    """With trust a name is looked for on the Hub, however near to another it is."""
+    words = ("bake", *vit.words, "--dataset", data, "--metric", "acuracy", "--trust-remote-metric")
+    assert "there is no metric" not in refused(*words, code=1)
+
+
 def test_a_foreign_metric_needs_trust(vit: Family, data: Path, alone: Path) -> None:
     """Another name is refused before anything is run, and the error says which option allows it."""
     script = alone / "foreign" / "foreign.py"

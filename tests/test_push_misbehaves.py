@@ -189,6 +189,14 @@ def test_a_push_elsewhere_is_hinted_at_as_a_push(repo: str, soup: Path, signed_i
     assert block.strip().endswith(f"hfsoup push {soup} kit/soup --private")
 
 
+def test_a_folder_named_as_the_repository_stays_the_folder(
+    soup: Path, signed_in: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`hfsoup push soup soup` hints at `hfsoup push soup kit/soup`."""
+    monkeypatch.chdir(soup.parent)
+    assert refused("push", "soup", "soup", code=1).strip().endswith("hfsoup push soup kit/soup")
+
+
 def test_a_token_that_may_only_read_is_told_before_any_work(signed_in: LocalHub, alone: Path, monkeypatch: Any) -> None:
     """So is a token without the right to write."""
     monkeypatch.setenv("HF_TOKEN", signed_in.add_user("kit", role="read"))
