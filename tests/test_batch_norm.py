@@ -143,7 +143,7 @@ def test_one_ingredient_alone_keeps_its_own_statistics(normed: Family, with_trai
 
 
 def test_statistics_that_do_not_fit_are_refused(resnet: Family, tmp_path: Path) -> None:
-    """A pooled variance may be beyond float16 where that of each batch was not; it never becomes an infinity in a file."""
+    """A pooled variance may be beyond float16 where that of each batch was not; no infinity gets into a file."""
     family = check(pull(resolve(tuple(map(str, resnet.folders[:2])))))
     spec = next(spec for spec in family.tensors if spec.name.endswith("running_var"))
     statistics = {spec.name: np.full(spec.shape, 7e4, np.float32)}
