@@ -11,7 +11,7 @@ from typing import Any
 
 from hfsoup.errors import SoupError
 from hfsoup.names import flat, shown
-from hfsoup.options import MAX_RANK
+from hfsoup.refusals import MAX_RANK
 from hfsoup.tensorfile import FLOATS
 from hfsoup.types import TensorSpec
 from hfsoup.untrusted import read_json

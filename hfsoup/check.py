@@ -158,6 +158,8 @@ def _differences(
     kept: frozenset[str] = frozenset(),
 ) -> list[str]:
     """All that speaks against averaging two checkpoints, the classes and shapes of a head that is kept excepted."""
+    if found := list(_kind_differences(first.config, other.config)):
+        return found
     order = _order(first, other)
     expected = {name: spec for name, spec in first.tensors.items() if name not in unused}
     # Where a tensor is missing, it may be there under one of the names that the model does not know.
@@ -209,17 +211,20 @@ def _order(first: Checkpoint, other: Checkpoint) -> tuple[int, ...] | str | None
     return None if order == tuple(range(len(order))) else order
 
 
-def _config_differences(expected: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
+def _kind_differences(expected: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
+    """Another model type, beside which nothing else is worth a word."""
     kinds = expected.get("model_type"), found.get("model_type")
     if kinds[0] != kinds[1]:
         yield f"model type {flat(kinds[1])}, expected {flat(kinds[0])}"
-        return
+
+
+def _config_differences(expected: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
     keys = sorted((expected.keys() | found.keys()) - SILENT_CONFIG)
     differing = [key for key in keys if expected.get(key) != found.get(key)]
     if any(key not in expected or key not in found for key in differing):
         from hfsoup.models import config_defaults
 
-        defaults = config_defaults(str(kinds[0]))
+        defaults = config_defaults(str(expected.get("model_type")))
         expected, found = {**defaults, **expected}, {**defaults, **found}
     for key in differing:
         if expected.get(key) != found.get(key):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hfsoup.datafiles import front_matter
 from hfsoup.errors import UsageError
 from hfsoup.names import flat
-from hfsoup.options import LICENSE
+from hfsoup.refusals import LICENSE
 
 if TYPE_CHECKING:
     from hfsoup.types import Ingredient

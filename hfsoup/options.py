@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import shlex
 from dataclasses import dataclass, field, fields
+from os import PathLike, fspath
 from typing import Any, get_type_hints
 
-from hfsoup.distillation.asked import refuse
 from hfsoup.errors import UsageError
+from hfsoup.refusals import BN_MODES, FLOATS, refuse
 from hfsoup.searching import Rules
 from hfsoup.settings import Settings
 from hfsoup.types import Request
 
 SILENT, RECORDED = ("resume", "device"), ("license", "as_adapter", "figures", "figure_line")
-MAX_RANK = 1 << 14
-BN_MODES = ("average", "recalibrate", "auto")
-LICENSE = r"[a-z0-9][a-z0-9.+-]{0,63}"
-ALIGNMENTS = ("none", "weights", "activations")
 SHIFT = r"[\w][\w .+-]{0,39}"
-ON_MISMATCH = ("error", "skip-ingredient", "backbone-only")
-FLOATS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 def _option(default: Any, group: str, text: str) -> Any:
@@ -152,65 +148,20 @@ class Options:
     revision: str | None = _option(None, "Result", "push to this branch")
 
     def __post_init__(self) -> None:
-        if self.dtype is not None and self.dtype not in FLOATS:
-            raise UsageError(f"there is no dtype {self.dtype!r}; known: {', '.join(FLOATS)}")
-        if self.on_mismatch not in ON_MISMATCH:
-            raise UsageError(f"expected on-mismatch to be one of {', '.join(ON_MISMATCH)}, found {self.on_mismatch!r}")
-        self._check_alignment()
         refuse(self)
-        if self.bn not in BN_MODES:
-            raise UsageError(f"there is no batch-norm mode {self.bn!r}; known: {', '.join(BN_MODES)}")
-        if self.bn == "recalibrate" and self.dataset is None:
-            raise UsageError("batch norms are estimated on images", hint="--dataset ORG/NAME, or --bn average")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"batch-size must be at least 1, found {self.batch_size}")
-        if self.limit is not None and self.limit < 2:
-            raise UsageError(f"limit must be at least 2, found {self.limit}")
-        if self.license is not None and not re.fullmatch(LICENSE, self.license):
-            raise UsageError(f"expected a licence as the Hub writes them, found {self.license!r}", hint="apache-2.0")
-        if self.as_adapter is not None and not 1 <= self.as_adapter <= MAX_RANK:
-            raise UsageError(f"an adapter's rank is 1 to {MAX_RANK}, found {self.as_adapter}")
-        if self.as_adapter is not None and (self.dtype or self.merge != "mean"):
-            raise UsageError(
-                "an adapter is the mean of its ingredients in their own type", hint="no --dtype, no --merge"
-            )
-        if self.figure_line and not (self.figures and self.dataset):
-            raise UsageError(
-                "the line between two ingredients is drawn from scores", hint="--figures --dataset ORG/NAME"
-            )
-        if self.dataset is None and (self.ensemble or self.shifts or self.eval):
-            raise UsageError("nothing can be scored without a dataset", hint="--dataset ORG/NAME")
         self.others()
-        if self.dataset is None and (self.min_score is not None or self.margin):
-            raise UsageError("a floor or a margin needs scores", hint="--dataset ORG/NAME")
         self.rules()
         self.settings()
 
-    def _check_alignment(self) -> None:
-        if self.align not in ALIGNMENTS:
-            raise UsageError(f"there is no alignment {self.align!r}; known: {', '.join(ALIGNMENTS)}")
-        if self.align == "activations" and self.dataset is None:
-            raise UsageError("activations are compared on images", hint="--dataset ORG/NAME, or --align weights")
-        if self.align != "none" and self.as_adapter is not None:
-            raise UsageError("aligned ingredients are no adapters on one base any more", hint="--align none")
-        if self.align != "none" and self.base is not None:
-            raise UsageError("a base is not in the basis that ingredients are aligned to", hint="--align none")
-        if self.align != "none" and self.on_mismatch == "backbone-only":
-            raise UsageError("ingredients with different heads cannot be aligned", hint="--align none")
-        if self.fit and (self.align == "none" or self.dataset is None):
-            hint = "--align activations --dataset ORG/NAME"
-            raise UsageError("a fit needs aligned ingredients and images", hint=hint)
-        if self.fit and self.recipe not in (None, "uniform"):
-            raise UsageError(f"a fit takes all ingredients, {self.recipe} chooses among them", hint="--recipe uniform")
-
     @classmethod
     def of(cls, given: dict[str, Any]) -> Options:
-        """Options from keywords; an unknown one is an error that lists the known."""
-        known = [f.name for f in fields(cls)]
-        for name in given:
+        """Options from keywords; an unknown one, or one of another type, is an error that says what is known."""
+        known = hints()
+        values: dict[str, Any] = {}
+        for name, value in given.items():
             if name not in known:
                 raise UsageError(f"there is no option {name!r}; known: {', '.join(known)}")
-        values: dict[str, Any] = {n: tuple(v) or None if isinstance(v, list) else v for n, v in given.items()}
+            values[name] = _taken(name, value, known[name])
         return cls(**values)
 
     @property
@@ -302,6 +253,20 @@ class Options:
                 if each is not True:
                     words.append(str(each))
         return shlex.join(words)
+
+
+def _taken(name: str, value: Any, kind: Any) -> Any:
+    """A keyword's value as the option holds it: a path as text, weights as the command line has them."""
+    if isinstance(value, PathLike):
+        value = fspath(value)
+    elif isinstance(value, (list, tuple)):
+        value = ",".join(map(str, value)) if name == "weights" else tuple(value) or None
+    several = kind == list[str] | None
+    accepted = tuple | None if several else kind | int if kind in (float, float | None) else kind
+    if not isinstance(value, accepted):
+        expected = "a list" if several else getattr(kind, "__name__", kind)
+        raise UsageError(f"expected {name} to be {expected}, found {reprlib.repr(value)}")
+    return value
 
 
 def hints() -> dict[str, Any]:

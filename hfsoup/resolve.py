@@ -120,7 +120,8 @@ def _folders(pattern: str) -> list[Candidate] | None:
     """Local model folders that match, or None where the pattern is meant for the Hub."""
     text = str(Path(pattern).expanduser()) if pattern.startswith("~") else pattern
     below = text.count("/") > 1 and "@" not in text and Path(text.split("/")[0]).exists()
-    local = text.startswith((".", "/")) or below
+    # Hardly anything on the Hub has a name without its owner's.
+    local = text.startswith((".", "/")) or below or (text != "" and "/" not in text and Path(text).is_dir())
     matches = [Path(text)] if Path(text).is_dir() else [Path(m) for m in glob.glob(text)]  # noqa: PTH207
     models = list(chain.from_iterable(_models(match) for match in matches))
     if not models and not local:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from hfsoup.errors import SoupError
 from hfsoup.human import size
-from hfsoup.options import FLOATS, Options
+from hfsoup.options import Options
 from hfsoup.pull import listed_below, needed, weight_names, with_bases
+from hfsoup.refusals import FLOATS
 from hfsoup.tensorfile import FLOATS as WIDTHS
 from hfsoup.types import RemoteFile, Source
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.names import listed, shown
-from hfsoup.options import FLOATS
+from hfsoup.refusals import FLOATS
 from hfsoup.single import Checkpoint
 from hfsoup.types import TensorSpec
 

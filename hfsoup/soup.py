@@ -255,6 +255,8 @@ class Soup:
 
     def to_json(self) -> dict[str, Any]:
         """The one object that `--json` writes."""
+        from hfsoup.records import test_record
+
         c, best, a, d = self.comparison, self.best, self.adapter, self.distilled
         return {
             "hfsoup": __version__,
@@ -283,6 +285,7 @@ class Soup:
                 "test": c.best.value if c else None,
                 **({"ece": c.best_ece} if c else {}),
             },
+            **({"comparison": test_record(c).model_dump()} if c else {}),
             **self._further(),
             "images_forwarded": self.images_forwarded,
             "images_spared": self.images_spared,

@@ -10,7 +10,7 @@ import pytest
 from family import Family
 from hypothesis import given
 from hypothesis import strategies as st
-from shell import bake
+from shell import bake, run
 from test_recipes import RULES, TOTAL, reference, scores_of
 
 from hfsoup.errors import SoupError
@@ -66,6 +66,17 @@ def test_the_interval_allows_for_three_finished_soups(vit: Family, data: Path, a
     assert found["soup"]["ci95"] == pytest.approx(wanted)
     record = json.loads(Path("auto/soup.json").read_text())
     assert (record["test"]["ci95"], record["test"]["choices"]) == (found["soup"]["ci95"], 3)
+    assert found["comparison"] == record["test"]
     text = Path("auto/README.md").read_text()
     assert "98.3 % interval" in text
     assert "the best of 3 that were finished" in text
+
+
+def test_the_screen_tells_which_recipe_won(vit: Family, data: Path, alone: Path) -> None:
+    """The recipe of the soup, what each scored, and at which level the intervals hold."""
+    done = run("bake", *vit.words, "--recipe", "auto", "--dataset", data, "--json", "found.json")
+    attempts = json.loads(Path("found.json").read_text())["attempts"]
+    kept = " and ".join(a["name"] for a in attempts if a["kept"])
+    scores = ", ".join(f"{a['name']} {a['score']:.4f}" for a in attempts)
+    assert f"chosen: {kept}, of {scores} on the selection split\n" in done.err
+    assert "intervals: 98.3 % each, since the soup is the best of 3 mixes\n" in done.err

@@ -54,6 +54,7 @@ def test_a_pattern_that_matches_nothing(pattern: str, code: int, text: str, on_h
         (["--accept", "="], "accept must be"),
         (["--batch-size", "0"], "batch-size must be at least 1"),
         (["--bn", "magic"], "batch-norm mode"),
+        (["--limit", "9", "--split", "all"], "expected a dataset with --split, --limit, found none"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -102,7 +103,15 @@ def test_a_dataset_that_is_none(vit: Family, alone: Path) -> None:
 def test_a_folder_that_is_no_model(alone: Path) -> None:
     """A folder without config.json is named as such."""
     Path("empty").mkdir()
-    assert "found no config.json" in refused("bake", "./empty", code=2)
+    for name in ("./empty", "empty"):
+        assert "found no config.json" in refused("bake", name, code=2)
+
+
+def test_another_model_type_is_all_that_is_said(vit: Family, resnet: Family, alone: Path) -> None:
+    """One line for an ingredient of another type, not one for every tensor."""
+    text = refused("bake", *vit.words[:2], *resnet.words[:2], code=1)
+    compared = [line.strip() for line in text.splitlines()[1:-1]]
+    assert compared == [f"{name}: model type resnet, expected vit" for name in resnet.words[:2]]
 
 
 def test_a_model_without_weights(vit: Family, alone: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from family import Family
@@ -129,3 +130,27 @@ def test_python_takes_folders_as_paths_and_no_list(vit: Family, alone: Path) -> 
     assert len(hfsoup.bake(*vit.folders[:2], output="soup").used) == 2
     with pytest.raises(hfsoup.SoupError, match="one after another, found a list"):
         hfsoup.bake(list(vit.folders))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"limit": "300"}, "expected limit to be int | None, found '300'"),
+        ({"dtype": 16}, "expected dtype to be str | None, found 16"),
+        ({"eval": "a=b"}, "expected eval to be a list, found 'a=b'"),
+        ({"private": 1}, "expected private to be bool, found 1"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_python_refuses_options_of_another_type(given: dict[str, Any], text: str, vit: Family) -> None:
+    """What no command line could give is an error that names the option."""
+    with pytest.raises(hfsoup.SoupError) as caught:
+        hfsoup.bake(*vit.folders, **given)
+    assert caught.value.what == text
+
+
+def test_python_takes_weights_as_numbers(vit: Family) -> None:
+    """A list of weights is the command line's text, and an int stands for a float."""
+    one, two = (hfsoup.bake(*vit.folders[:2], recipe="weighted", weights=given, decay=1) for given in ([1, 3], "1,3"))
+    assert one.mix == two.mix
+    assert one.mix.coefficients == (0.25, 0.75)

@@ -8,7 +8,8 @@ from dataclasses import fields
 
 import typer
 
-from hfsoup.options import BN_MODES, FLOATS, Options, hints
+from hfsoup.options import Options, hints
+from hfsoup.refusals import BN_MODES, FLOATS
 
 
 def _recipes() -> list[str]:
