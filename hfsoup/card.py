@@ -125,6 +125,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "processor": names[soup.family.processed_by] if soup.options.processor_from else None,
         "home": json.dumps(flat(soup.options.push or "PATH/TO/THIS/FOLDER")),
         "used": len(soup.mix.members),
+        "alone": soup.mix.alone,
         "fitted": soup.family.fitted is not None and len(soup.mix.members) > 1,
         "distilled": _distilled(soup, names),
         "kind": "distilled model" if soup.distilled else "soup",

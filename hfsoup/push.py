@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hfsoup.errors import HubError, SoupError
 from hfsoup.hashing import blob_hash, file_hash
 from hfsoup.hub import AGAIN, answers, api, cause, told
+from hfsoup.names import shown
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -109,6 +110,8 @@ def push(
     try:
         with told(notify):
             may_push(repo, create_pr=create_pr)
+            if notify:
+                _told_of_paths(folder, notify)
             return _Push(folder, names, _target(repo, private, create_pr, notify), create_pr, revision).go()
     except HubError as error:
         other = error.hint.removeprefix("--push ")
@@ -117,6 +120,19 @@ def push(
         else:
             hint = error.hint.replace(AGAIN, line(repo)) if AGAIN in error.hint else f"{error.hint}, then: {line(repo)}"
         raise HubError(error.what, where=error.where, hint=hint) from error
+
+
+def _told_of_paths(folder: Path, notify: Callable[[str], None]) -> None:
+    """Say so where others will read from soup.json how folders of this disk are called."""
+    from hfsoup.lock import NAME, read
+
+    if not (folder / NAME).is_file():
+        return
+    ingredients = read(folder, where=str(folder)).ingredients
+    paths = [i.id for i in ingredients if i.revision is None and Path(i.id).name != i.id]
+    if paths:
+        told = f"{NAME} tells others where ingredients lie on this disk, as in {shown(paths[0])}"
+        notify(f"{told}; a bake from inside that folder, by the last name alone, does not")
 
 
 def _names(folder: Path) -> list[str]:

@@ -47,6 +47,7 @@ def test_the_json_keeps_its_contract(baked: Baked) -> None:
     """Every key of the documented object is there, with values of its kind."""
     assert list(baked.json) == [
         *("hfsoup", "recipe", "merge", "metric", "ingredients", "trace", "soup", "best_ingredient"),
+        "comparison",
         *("images_forwarded", "images_spared", "seconds", "pushed"),
     ]
     assert (baked.json["recipe"], baked.json["merge"], baked.json["metric"]) == ("greedy", "mean", "accuracy")

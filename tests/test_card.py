@@ -119,7 +119,10 @@ def test_the_verdict_is_said_plainly(verdict: str, text: str, vit: Family, data:
 def test_a_search_that_kept_one_ingredient_says_so(vit: Family, data: Path, alone: Path) -> None:
     """A soup of one is not sold as a soup."""
     bake(*vit.words, "--dataset", data, "--max-ingredients", 1, "--output", "soup")
-    assert "The search kept one ingredient only" in Path("soup/README.md").read_text()
+    text = Path("soup/README.md").read_text()
+    assert "The search kept one ingredient only" in text
+    assert "# One vit image classifier out of 4\n" in text
+    assert "Model soup of" not in text
 
 
 def test_without_data_nothing_is_claimed(vit: Family, alone: Path) -> None:

@@ -19,6 +19,7 @@ STAGES = {"resolve", "pull", "check", "average", "calibrate", "evaluation", "wri
 
 HELPERS = {
     "evaluation": {"average", "calibrate", "journal"},
+    "push": {"lock"},
     "write": {"average"},
 }
 """What a stage may use of another: the records that flow in, never its verb."""

@@ -92,6 +92,19 @@ def test_a_folder_is_pushed_by_itself(vit: Family, target: str, api: HfApi, alon
     assert f'pipeline("image-classification", "{target}")' in done.err
 
 
+def test_paths_of_this_disk_are_pointed_out(
+    vit: Family, target: str, api: HfApi, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever publishes where ingredients lie is told, and how not to; names alone are nobody's secret."""
+    soup = alone / "soup"
+    monkeypatch.chdir(vit.folders[0].parent)
+    bake(*(f"./{folder.name}" for folder in vit.folders[:2]), "--output", soup)
+    assert "on this disk" not in run("push", soup, target).err
+    bake(*vit.words[:2], "--output", soup, "--overwrite")
+    done = run("push", soup, target)
+    assert f"soup.json tells others where ingredients lie on this disk, as in '{vit.words[0]}'" in done.err
+
+
 def test_a_folder_that_is_no_model_is_not_pushed(api: HfApi, target: str, alone: Path) -> None:
     """Without config.json nothing is uploaded and no repository made."""
     Path("empty").mkdir()
