@@ -47,8 +47,9 @@ class Diagnosis:
 
     @property
     def summary(self) -> str:
-        """The verdict in one line."""
-        return VERDICTS[self.verdict]
+        """The verdict in one line, with what it stands on where the weights were not looked at."""
+        unseen = self.cosine is None and self.verdict != "no"
+        return f"{'by configs and headers alone, ' if unseen else ''}{VERDICTS[self.verdict]}"
 
     def to_json(self) -> dict[str, Any]:
         """The object that `hfsoup check --json` writes."""

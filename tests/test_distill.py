@@ -57,6 +57,16 @@ def test_training_begins_with_any_mix(words: tuple[str, ...], vit: Family, data:
     assert run("verify", "soup", "--scores").code == 0
 
 
+def test_more_images_train_where_more_are_asked_for(
+    resnet: Family, data: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training has a most of its own, and --limit says otherwise in both directions."""
+    monkeypatch.setattr("hfsoup.distillation.made.MOST", 40)
+    words = (*resnet.words, "--dataset", data, "--distill", 1, "--dry-run")
+    for given, seen in (((), 40), (("--limit", 50), 50), (("--limit", 30), 30)):
+        assert bake(*words, *given)["work"]["unlabelled"] == seen
+
+
 def test_two_processes_train_the_network_of_one(resnet: Family, data: Path, alone: Path) -> None:
     """The main process trains alone, so every byte is the same, whatever the cache holds."""
     words = [*resnet.words, "--dataset", str(data), "--distill", "1"]

@@ -201,13 +201,13 @@ def recipes() -> None:
     from hfsoup.merges import MERGES
     from hfsoup.recipes import RECIPES
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("kind", "name", "from", "what it does", "paper"):
-        table.add_column(title)
     for registry in (RECIPES, MERGES):
+        table = Table(box=None, pad_edge=False)
+        for title in (registry.kind, "what it does", "from", "paper"):
+            table.add_column(title, overflow="fold")
         for entry in registry:
-            table.add_row(registry.kind, *map(plain, (entry.name, entry.origin, entry.summary, entry.paper)))
-    Console().print(table)
+            table.add_row(*map(plain, (entry.name, entry.summary, entry.origin, entry.paper)))
+        Console().print(table, "")
     for text in (*RECIPES.broken, *MERGES.broken):
         Screen(quiet=False).note(text)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FORMS = 8
 """Every image is seen in so many forms; after that they come again, and what was said of them is known."""
 MOST = 10_000
-"""Images that a training sees at most, unless --limit says fewer."""
+"""Images that a training sees at most, unless --limit says how many."""
 
 
 @dataclass(frozen=True)
@@ -76,4 +76,4 @@ def forwarded(images: int, epochs: int, members: int) -> int:
 
 def wanted(options: Options) -> int:
     """How many images are to be prepared for a training, at most."""
-    return min(options.limit or MOST, MOST) if options.distill else 0
+    return (options.limit or MOST) if options.distill else 0
