@@ -52,7 +52,7 @@ def test_the_example_is_listed_with_where_it_comes_from(example: Path) -> None:
     """A line for the merge and one for the recipe, each with package and version; hfsoup's own are hfsoup's."""
     done = hfsoup(example, "recipes")
     assert done.returncode == 0, done.stderr
-    lines = {line.split()[1]: line for line in done.stdout.splitlines() if len(line.split()) > 2}
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if len(line.split()) > 2}
     assert "soup-extras 1.0" in lines["median"]
     assert "soup-extras 1.0" in lines["best-two"]
     assert " hfsoup " in lines["greedy"]

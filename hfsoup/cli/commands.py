@@ -204,7 +204,7 @@ def recipes() -> None:
     for registry in (RECIPES, MERGES):
         table = Table(box=None, pad_edge=False)
         for title in (registry.kind, "what it does", "from", "paper"):
-            table.add_column(title, overflow="fold")
+            table.add_column(title, no_wrap=title != "what it does", overflow="fold")
         for entry in registry:
             table.add_row(*map(plain, (entry.name, entry.summary, entry.origin, entry.paper)))
         Console().print(table, "")
