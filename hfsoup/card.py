@@ -125,7 +125,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "processor": names[soup.family.processed_by] if soup.options.processor_from else None,
         "home": json.dumps(flat(soup.options.push or "PATH/TO/THIS/FOLDER")),
         "used": len(soup.mix.members),
-        "alone": soup.mix.alone,
+        "alone": _untouched(soup),
         "fitted": soup.family.fitted is not None and len(soup.mix.members) > 1,
         "distilled": _distilled(soup, names),
         "kind": "distilled model" if soup.distilled else "soup",
@@ -155,6 +155,12 @@ def _values(soup: Soup) -> dict[str, Any]:
         "backend": images.backend if images else None,
         "hfsoup": __version__,
     }
+
+
+def _untouched(soup: Soup) -> bool:
+    """Whether a search among several kept one, whose weights are shipped as they are."""
+    changed = soup.adapter or soup.distilled or soup.family.kept or soup.family.alignment or soup.options.dtype
+    return soup.mix.alone and len(soup.family.ingredients) > 1 and not changed
 
 
 def _papers(soup: Soup) -> list[str | None]:

@@ -20,6 +20,7 @@ from hfsoup.outline import outlined
 from hfsoup.preflight import concerns
 from hfsoup.pull import pull, with_bases
 from hfsoup.recipes import RECIPES, Recipe
+from hfsoup.refusals import refuse_idle
 from hfsoup.registry import Entry
 from hfsoup.resolve import resolve
 from hfsoup.room import afford, held, hold, missing, needs
@@ -38,6 +39,7 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
         UsageError: there is no such recipe or merge, it lacks data or a package, or there are no ingredients.
     """
     recipe = RECIPES.get(options.chosen_recipe)
+    refuse_idle(options)
     if recipe.needs_data and not options.dataset:
         raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
     recipe.require()

@@ -26,6 +26,8 @@ from hfsoup.types import Request
 Note = Callable[[str], None]
 # The most test images, as a share, that may be among those that select. Public test sets hold a few such doubles.
 SHARED = 0.01
+UNLABELLED = -1
+"""What stands for a label where there is none."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def load_images(
         name, test_name = split_names(list(source.parts), request)
         settles = calibration_name(list(source.parts), request, name, note) if calibrate else None
         tables = source.load([n for n in source.parts if n in (name, test_name, settles)])
-        parts = {n: Part(source, n, tables[n], request, classes, note) for n in tables}
+        scored = (name, test_name)
+        parts = {n: Part(source, n, tables[n], request, classes, note, scored=n in scored) for n in tables}
         selecting, testing = cuts_of(parts, name, test_name)
         if test_name is None:
             note(f"only the split {name!r} was there: a stratified half of it selects, the other half reports")
@@ -163,7 +166,10 @@ def in_two(
 
 
 class Part:
-    """One split as datasets holds it, its labels already in the model's order."""
+    """One split as datasets holds it, its labels already in the model's order.
+
+    One that is not `scored` may do without labels, which the Hub writes as -1 in every row.
+    """
 
     def __init__(
         self,
@@ -173,6 +179,8 @@ class Part:
         request: Request,
         classes: Sequence[str],
         note: Note = lambda _: None,
+        *,
+        scored: bool = True,
     ) -> None:
         from datasets import Image
 
@@ -182,14 +190,17 @@ class Part:
             raise SoupError("the split is empty", where=self.where, hint="another --split")
         features = rows.features
         self.image = _column(features, request.image_column, "Image", "--image-column", self.where)
-        self.label = _column(features, request.label_column, "ClassLabel", "--label-column", self.where)
         if type(features[self.image]).__name__ != "Image":
             what = f"expected images, found {type(features[self.image]).__name__}"
             raise UsageError(what, where=f"{self.where}, column {flat(self.image)}", hint="--image-column NAME")
         self._cells = rows.select_columns([self.image]).cast_column(self.image, Image(decode=False))
-        where = f"{self.where}, column {flat(self.label)}"
-        values = list(rows.select_columns([self.label])[self.label])
-        self.labels = class_numbers(values, features[self.label], classes, where=where, note=note)
+        label = _column(features, request.label_column, "ClassLabel", "--label-column", self.where)
+        where = f"{self.where}, column {flat(label)}"
+        values = list(rows.select_columns([label])[label])
+        self.labels, self._labelled = np.zeros(len(rows), np.int64), scored or any(v != UNLABELLED for v in values)
+        if not self._labelled:
+            return
+        self.labels = class_numbers(values, features[label], classes, where=where, note=note)
         check_classes(self.labels, classes, where=self.where, note=note)
         if source.by_folder:
             paths = [cell["path"] if cell else None for cell in self._cells[self.image]]
@@ -219,8 +230,9 @@ class Part:
         self._bad(found, len(rows), where)
         kept = np.asarray(found.rows, np.int64)
         labels = self.labels[kept]
-        where = flat(f"{self._request.dataset}, split {title}")
-        check_classes(labels, self._classes, where=where, note=self._note, limited=cut)
+        if self._labelled:
+            where = flat(f"{self._request.dataset}, split {title}")
+            check_classes(labels, self._classes, where=where, note=self._note, limited=cut)
         rule = f"{len(kept)} of {len(self.labels)} rows of the split {self.name!r}"
         seal = fingerprint(content, kept, labels)
         return Split(title, rule, seal, found.path, labels, kept, self.name, self.image), found

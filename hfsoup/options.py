@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import reprlib
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from os import PathLike, fspath
-from typing import Any, get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from hfsoup.errors import UsageError
 from hfsoup.refusals import BN_MODES, FLOATS, refuse
@@ -257,16 +260,24 @@ class Options:
 
 def _taken(name: str, value: Any, kind: Any) -> Any:
     """A keyword's value as the option holds it: a path as text, weights as the command line has them."""
-    if isinstance(value, PathLike):
-        value = fspath(value)
-    elif isinstance(value, (list, tuple)):
-        value = ",".join(map(str, value)) if name == "weights" else tuple(value) or None
-    several = kind == list[str] | None
-    accepted = tuple | None if several else kind | int if kind in (float, float | None) else kind
-    if not isinstance(value, accepted):
-        expected = "a list" if several else getattr(kind, "__name__", kind)
+    kinds = get_args(kind) or (kind,)
+    if name == "weights" and isinstance(value, Iterable) and not isinstance(value, str):
+        value = ",".join(str(w.item() if hasattr(w, "item") else w) for w in value)
+    if list[str] in kinds and isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
+        return tuple(value) or None
+    # A bool is a number to Python, and NumPy's numbers are not its own.
+    made: Any = value
+    if not isinstance(value, bool):
+        if isinstance(value, PathLike):
+            made = fspath(value)
+        elif isinstance(value, Integral) and int in kinds:
+            made = int(value)
+        elif isinstance(value, Real) and float in kinds:
+            made = float(value)
+    if type(made) not in kinds:
+        expected = " or ".join({list[str]: "list", NoneType: "None"}.get(k, k.__name__) for k in kinds)
         raise UsageError(f"expected {name} to be {expected}, found {reprlib.repr(value)}")
-    return value
+    return made
 
 
 def hints() -> dict[str, Any]:

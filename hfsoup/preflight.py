@@ -28,6 +28,7 @@ from hfsoup.watch import Watch
 
 BASIN, APART, OUTLIER = 0.9, 0.1, 2.5
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th")
+ALONE = "this is one ingredient, and there is none to compare it with"
 VERDICTS = {
     "soup": "soup: these may be averaged as they are",
     "recalibrate": "soup with --bn recalibrate (or auto): averaged batch norms need new statistics",
@@ -48,7 +49,7 @@ class Diagnosis:
     @property
     def summary(self) -> str:
         """The verdict in one line, with what it stands on where the weights were not looked at."""
-        unseen = self.cosine is None and self.verdict != "no"
+        unseen = self.cosine is None and self.verdict != "no" and len(self.ingredients) > 1
         return f"{'by configs and headers alone, ' if unseen else ''}{VERDICTS[self.verdict]}"
 
     def to_json(self) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def _of_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, watch: W
     reasons += [*remarks(family), *_batch_norm(family)]
     verdict = "recalibrate" if family.has_batch_norm else "soup"
     if not weights or len(ingredients) < 2:
-        reasons.append("the weights were not compared: --weights does")
+        reasons.append("the weights were not compared: --weights does" if len(ingredients) > 1 else ALONE)
         return Diagnosis(verdict, tuple(reasons), facts, None)
     with watch.stage("Comparing weights"):
         close = _closeness([[w.path for w in i.weights] for i in ingredients], _head_names(family))

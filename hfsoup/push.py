@@ -13,6 +13,7 @@ from hfsoup.errors import HubError, SoupError
 from hfsoup.hashing import blob_hash, file_hash
 from hfsoup.hub import AGAIN, answers, api, cause, told
 from hfsoup.names import shown
+from hfsoup.waits import tell
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -110,8 +111,7 @@ def push(
     try:
         with told(notify):
             may_push(repo, create_pr=create_pr)
-            if notify:
-                _told_of_paths(folder, notify)
+            _tell_of_paths(folder)
             return _Push(folder, names, _target(repo, private, create_pr, notify), create_pr, revision).go()
     except HubError as error:
         other = error.hint.removeprefix("--push ")
@@ -122,17 +122,21 @@ def push(
         raise HubError(error.what, where=error.where, hint=hint) from error
 
 
-def _told_of_paths(folder: Path, notify: Callable[[str], None]) -> None:
+def _tell_of_paths(folder: Path) -> None:
     """Say so where others will read from soup.json how folders of this disk are called."""
     from hfsoup.lock import NAME, read
 
-    if not (folder / NAME).is_file():
+    try:
+        record = read(folder, where=str(folder))
+    except SoupError:
         return
-    ingredients = read(folder, where=str(folder)).ingredients
-    paths = [i.id for i in ingredients if i.revision is None and Path(i.id).name != i.id]
+    base, dataset = record.base, record.dataset
+    named = [(i.id, i.revision) for i in (*record.ingredients, *([base] if base else []))]
+    named += [(dataset.id, dataset.revision)] if dataset else []
+    paths = [name for name, revision in named if revision is None and Path(name).name != name]
     if paths:
-        told = f"{NAME} tells others where ingredients lie on this disk, as in {shown(paths[0])}"
-        notify(f"{told}; a bake from inside that folder, by the last name alone, does not")
+        told = f"{NAME} tells others what lies where on this disk, as in {shown(paths[0])}"
+        tell(f"{told}; a bake from inside that folder, by the last name alone, does not")
 
 
 def _names(folder: Path) -> list[str]:

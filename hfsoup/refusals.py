@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hfsoup.options import Options
 
 MAX_RANK = 1 << 14
+PUSHED = ("private", "create_pr", "revision")
 BN_MODES = ("average", "recalibrate", "auto")
 LICENSE = r"[a-z0-9][a-z0-9.+-]{0,63}"
 ALIGNMENTS = ("none", "weights", "activations")
@@ -24,7 +25,7 @@ def refuse(options: Options) -> None:
     """Refuse what cannot be meant.
 
     Raises:
-        UsageError: a value is none of those known, an option has no effect, or two do not go together.
+        UsageError: a value is none of those known, or two options do not go together.
     """
     _unknown(options)
     _aligned(options)
@@ -36,7 +37,29 @@ def refuse(options: Options) -> None:
         raise UsageError(what, hint="--figures --dataset ORG/NAME")
 
 
+def refuse_idle(options: Options) -> None:
+    """Refuse what somebody asked for that would have no effect; a record may hold such options.
+
+    Raises:
+        UsageError: an option is of a dataset, a recipe or a push that was not asked for.
+    """
+    given = {f.name: f.metadata["group"] for f in fields(options) if getattr(options, f.name) != f.default}
+    if options.dataset is None and (idle := [name for name, group in given.items() if group == "Data"]):
+        raise UsageError(f"expected a dataset with {_flags(idle)}, found none", hint="--dataset ORG/NAME")
+    if options.push is None and (idle := [name for name in PUSHED if name in given]):
+        raise UsageError(f"expected a repository to push to with {_flags(idle)}, found none", hint="--push ORG/NAME")
+    if options.weights is not None and options.chosen_recipe != "weighted":
+        what = f"the recipe {options.chosen_recipe} has weights of its own, and would not look at --weights"
+        raise UsageError(what, hint="--recipe weighted")
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)
+
+
 def _unknown(options: Options) -> None:
+    if options.dataset == "":
+        raise UsageError("the dataset has no name", hint="--dataset ORG/NAME")
     if options.dtype is not None and options.dtype not in FLOATS:
         raise UsageError(f"there is no dtype {options.dtype!r}; known: {', '.join(FLOATS)}")
     if options.on_mismatch not in ON_MISMATCH:
@@ -65,10 +88,6 @@ def _without_dataset(options: Options) -> None:
         raise UsageError("nothing can be scored without a dataset", hint=hint)
     if options.min_score is not None or options.margin:
         raise UsageError("a floor or a margin needs scores", hint=hint)
-    asked = [f for f in fields(options) if f.metadata["group"] == "Data" and getattr(options, f.name) != f.default]
-    if asked:
-        names = ", ".join("--" + f.name.replace("_", "-") for f in asked)
-        raise UsageError(f"expected a dataset with {names}, found none", hint=hint)
 
 
 def _aligned(options: Options) -> None:

@@ -118,7 +118,7 @@ def _parts(place: str) -> tuple[str, str]:
 
 def _folders(pattern: str) -> list[Candidate] | None:
     """Local model folders that match, or None where the pattern is meant for the Hub."""
-    text = str(Path(pattern).expanduser()) if pattern.startswith("~") else pattern
+    text = os.path.expanduser(pattern.rstrip("/") or pattern)  # noqa: PTH111 - a name that nobody has stays as it is
     below = text.count("/") > 1 and "@" not in text and Path(text.split("/")[0]).exists()
     # Hardly anything on the Hub has a name without its owner's.
     local = text.startswith((".", "/")) or below or (text != "" and "/" not in text and Path(text).is_dir())

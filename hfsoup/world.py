@@ -94,12 +94,20 @@ class World:
 
 def _accelerator(device: str) -> Accelerator:
     from accelerate import Accelerator, InitProcessGroupKwargs
+    from accelerate.utils import GradientAccumulationPlugin
     from torch.accelerator import is_available
 
     # Told of the CPU explicitly, accelerate joins the processes by gloo; left to itself it would not join them at all.
     # The others wait while the main process pulls, which may take long; one that dies is noticed by the launcher.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
-    accelerator = Accelerator(cpu=device == "cpu" or not is_available(), kwargs_handlers=[patience])
+    # Numbers must not depend on what the environment or a launcher's config say of the rest.
+    accelerator = Accelerator(
+        cpu=device == "cpu" or not is_available(),
+        kwargs_handlers=[patience],
+        mixed_precision="no",
+        dynamo_backend="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
     if device not in ("auto", accelerator.device.type, str(accelerator.device)):
         raise UsageError(f"expected the device {device}, found {accelerator.device}", hint="--device auto")
     return accelerator

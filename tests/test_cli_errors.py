@@ -31,6 +31,7 @@ from hfsoup.localhub import LocalHub
         ("kit/a b", 1, "not a repository name"),
         ("", 1, ""),
         ("@main", 1, ""),
+        ("~nosuchuser/x", 1, "no such folder"),
     ],
 )
 def test_a_pattern_that_matches_nothing(pattern: str, code: int, text: str, on_hub: LocalHub, alone: Path) -> None:
@@ -55,6 +56,9 @@ def test_a_pattern_that_matches_nothing(pattern: str, code: int, text: str, on_h
         (["--batch-size", "0"], "batch-size must be at least 1"),
         (["--bn", "magic"], "batch-norm mode"),
         (["--limit", "9", "--split", "all"], "expected a dataset with --split, --limit, found none"),
+        (["--private", "--revision", "x"], "expected a repository to push to with --private, --revision, found none"),
+        (["--weights", "1,2"], "the recipe uniform has weights of its own"),
+        (["--dataset", ""], "the dataset has no name"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -103,7 +107,7 @@ def test_a_dataset_that_is_none(vit: Family, alone: Path) -> None:
 def test_a_folder_that_is_no_model(alone: Path) -> None:
     """A folder without config.json is named as such."""
     Path("empty").mkdir()
-    for name in ("./empty", "empty"):
+    for name in ("./empty", "empty", "empty/"):
         assert "found no config.json" in refused("bake", name, code=2)
 
 

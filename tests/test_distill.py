@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset, Image
 from family import Family, accuracy, weights
 from shell import bake, refused, run
 from test_resume import contents
@@ -18,6 +19,12 @@ from test_resume import contents
 import hfsoup
 
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "2", "-m", "hfsoup"]
+
+
+def split_files(images: dict[str, Any], folder: Path) -> None:
+    """A dataset of every split."""
+    for name, rows in images.items():
+        rows.to_parquet(folder / f"{name}-00000-of-00001.parquet")
 
 
 @pytest.mark.parametrize("family", ["resnet", "vit"], indirect=True)
@@ -68,11 +75,12 @@ def test_more_images_train_where_more_are_asked_for(
 
 
 def test_two_processes_train_the_network_of_one(resnet: Family, data: Path, alone: Path) -> None:
-    """The main process trains alone, so every byte is the same, whatever the cache holds."""
+    """The main process trains alone, so every byte is the same, whatever the cache holds and accelerate is told."""
     words = [*resnet.words, "--dataset", str(data), "--distill", "1"]
     bake(*words, "--output", "one")
     elsewhere = {**os.environ, "HFSOUP_CACHE": str(alone / "cache")}
-    command = [*LAUNCH, "bake", *words, "--output", "two", "--quiet"]
+    otherwise = ["--mixed_precision", "bf16", "--gradient_accumulation_steps", "2"]
+    command = [*LAUNCH[:4], *otherwise, *LAUNCH[4:], "bake", *words, "--output", "two", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=elsewhere)
     assert done.returncode == 0, done.stderr
     assert contents(Path("one")) == contents(Path("two"))
@@ -122,6 +130,29 @@ def test_images_that_report_never_train(vit: Family, data: Path, images: Any, al
     assert "72 of 72 test images are also among those that train" in said
 
 
+def test_a_split_without_labels_trains(resnet: Family, images: Any, alone: Path) -> None:
+    """The labels of what trains and settles are not needed: they may be -1, the Hub's word for none."""
+    bare = images["train"].remove_columns("label").add_column("label", [-1] * len(images["train"]))
+    bare = bare.cast_column("label", images["train"].features["label"])
+    split_files({**images, "train": bare}, alone / "bare")
+    found = bake(*resnet.words[:2], "--dataset", "./bare", "--distill", 1, "--limit", 60, "--output", "soup")
+    assert found["distilled"]["images"] == 60
+    assert run("verify", "soup").code == 0
+
+
+def test_images_that_cannot_train_are_counted(vit: Family, images: Any, alone: Path) -> None:
+    """Those that --skip-bad-images leaves out are told on the screen and in the card."""
+    rows = images["train"].cast_column("image", Image(decode=False)).to_list()
+    rows[7]["image"] = {"bytes": b"no picture", "path": None}
+    bad = Dataset.from_list(rows, features=images["train"].features)
+    split_files({**images, "train": bad}, alone / "bad")
+    words = (*vit.words[:2], "--dataset", "./bad", "--distill", 1, "--skip-bad-images", "--output", "soup")
+    done = run("bake", *words)
+    said = "1 of 240 images cannot be decoded or used and are left out of the split 'train'"
+    assert said in done.err
+    assert said in Path("soup/README.md").read_text().replace("\\", "")
+
+
 def test_any_torch_model_learns_what_several_say() -> None:
     """What comes out is nearer to the mean logits than its start, and the same each time; the model stays as it is."""
     torch.manual_seed(0)
@@ -147,6 +178,29 @@ def test_any_torch_model_learns_what_several_say() -> None:
     mean = sum(said(state).log() for state in states) / 3
     first, last = ((said(state) - mean.softmax(1)).abs().mean() for state in (start, ran[0]))
     assert last < 0.5 * first
+
+
+class Wrapped(torch.nn.Linear):
+    """Gives its logits in a dict, as some models do."""
+
+    def forward(self, images: torch.Tensor) -> Any:
+        """Logits by name."""
+        return {"logits": super().forward(images)}
+
+
+def test_a_model_that_cannot_learn_is_an_error() -> None:
+    """What the model gives, and whether anything of it trains, is told before any ingredient is asked."""
+    linear, wrapped, frozen = torch.nn.Linear(4, 3), Wrapped(4, 3), torch.nn.Linear(4, 3).requires_grad_(False)
+    told = {"a tensor of 1 axes": torch.nn.Sequential(linear, torch.nn.Flatten(0)), "dict": wrapped, "trained": frozen}
+    for text, model in told.items():
+        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        with pytest.raises(hfsoup.SoupError, match=text):
+            hfsoup.distill([state, state], model=model, images=torch.randn(8, 4), epochs=1)
+    state = linear.state_dict()
+    with pytest.raises(hfsoup.SoupError, match="bfloat16"):
+        hfsoup.distill([state, state], model=linear, images=torch.randn(8, 4).bfloat16(), epochs=1)
+    with torch.no_grad():
+        assert hfsoup.distill([state, state], model=linear, images=torch.randn(8, 4), epochs=1).keys() == state.keys()
 
 
 def test_batch_norms_are_made_ready_without_a_change_of_the_network() -> None:

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from family import Family
 from shell import bake, run
@@ -135,10 +136,12 @@ def test_python_takes_folders_as_paths_and_no_list(vit: Family, alone: Path) -> 
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"limit": "300"}, "expected limit to be int | None, found '300'"),
-        ({"dtype": 16}, "expected dtype to be str | None, found 16"),
-        ({"eval": "a=b"}, "expected eval to be a list, found 'a=b'"),
+        ({"limit": "300"}, "expected limit to be int or None, found '300'"),
+        ({"dtype": 16}, "expected dtype to be str or None, found 16"),
+        ({"eval": "a=b"}, "expected eval to be list or None, found 'a=b'"),
         ({"private": 1}, "expected private to be bool, found 1"),
+        ({"distill": True}, "expected distill to be int or None, found True"),
+        ({"eval": [1]}, "expected eval to be list or None, found [1]"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
@@ -150,7 +153,9 @@ def test_python_refuses_options_of_another_type(given: dict[str, Any], text: str
 
 
 def test_python_takes_weights_as_numbers(vit: Family) -> None:
-    """A list of weights is the command line's text, and an int stands for a float."""
-    one, two = (hfsoup.bake(*vit.folders[:2], recipe="weighted", weights=given, decay=1) for given in ([1, 3], "1,3"))
-    assert one.mix == two.mix
-    assert one.mix.coefficients == (0.25, 0.75)
+    """A list or an array of weights is the command line's text; an int and NumPy's numbers stand for Python's own."""
+    kinds: tuple[Any, ...] = ([1, 3], "1,3", np.array([1, 3], np.float32))
+    more: dict[str, Any] = {"decay": 1, "seed": np.int64(3), "temperature": np.float32(0.5)}
+    soups = [hfsoup.bake(*vit.folders[:2], recipe="weighted", weights=given, **more) for given in kinds]
+    assert {soup.mix.coefficients for soup in soups} == {(0.25, 0.75)}
+    assert {type(soups[0].options.seed), type(soups[0].options.temperature)} == {int, float}

@@ -78,6 +78,14 @@ def test_headers_come_by_range_and_no_weight_file_is_pulled(on_hub: LocalHub, si
     assert len(found["ingredients"]) == 4
 
 
+def test_one_ingredient_has_nothing_to_be_compared_with(vit: Family) -> None:
+    """Nobody is sent to --weights for it; of several the verdict says that it stands on their headers."""
+    one, several = run("check", vit.words[0]).err, run("check", *vit.words).err
+    assert "there is none to compare it with" in one
+    assert "--weights" not in one
+    assert "by configs and headers alone, soup: " in several
+
+
 def test_doubles_and_soups_are_named(vit: Family, alone: Path) -> None:
     """The same bytes twice, and a soup among the ingredients, stand in the reasons."""
     shutil.copytree(vit.folders[0], "again")

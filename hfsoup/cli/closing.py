@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from hfsoup.scores import Comparison
     from hfsoup.soup import Soup
 
-NAMED = 4
-"""Of up to so many mixes each one's score is shown."""
 Row = tuple[str, Text]
 
 
@@ -55,8 +53,6 @@ def ingredients(soup: Soup) -> Table:
 def closing(soup: Soup) -> Iterator[Row]:
     """What came of the bake, each with a word in front."""
     c = soup.comparison
-    if soup.attempts:
-        yield "chosen", _chosen(soup)
     if c is not None and soup.best is not None:
         metric = plain(soup.options.metric, 40)
         yield "soup", Text.assemble("test ", metric, f" {c.soup.value:.4f}", _interval(c.interval))
@@ -64,10 +60,9 @@ def closing(soup: Soup) -> Iterator[Row]:
         name = link(best, page(soup.family.ingredients[soup.best].source))
         yield "best ingredient", Text.assemble(f"{c.best.value:.4f}", _interval(c.best_interval), "  ", name)
         if c.choices > 1:
-            yield (
-                "intervals",
-                Text(f"{100 * (1 - c.alpha):.3g} % each, since the soup is the best of {c.choices} mixes"),
-            )
+            yield "chosen", _chosen(soup)
+            level = f"{100 * (1 - c.alpha):.3g} % each"
+            yield "intervals", Text(f"{level}, since the soup is the best of {c.choices} mixes")
         if soup.distilled:
             yield "training", Text(soup.distilled.said)
         learned = soup.images is not None and soup.images.learning is not None
@@ -84,12 +79,10 @@ def closing(soup: Soup) -> Iterator[Row]:
 
 
 def _chosen(soup: Soup) -> Text:
-    """Which of the mixes that were measured as wholes the soup is, and what the others scored."""
+    """Which of the finished soups this one is, and what the others scored."""
     kept = [attempt.name for attempt in soup.attempts if attempt.mix == soup.mix]
-    if len(soup.attempts) > NAMED:
-        return Text.assemble(plain(kept[0], 40) if kept else "none", f", the best of {len(soup.attempts)} mixes")
     told = ", ".join(f"{attempt.name} {attempt.score.value:.4f}" for attempt in soup.attempts)
-    return Text.assemble(" and ".join(kept) or "none", f", of {told} on the selection split")
+    return plain(f"{' and '.join(kept)}, of {told} on the selection split", 600)
 
 
 def _further(soup: Soup) -> Iterator[Row]:

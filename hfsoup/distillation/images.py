@@ -40,7 +40,11 @@ def unlabelled(
         if name == selection:
             note("the images that select train too, without their labels, which flatters their score")
         tables = source.load([n for n in source.parts if n in (name, selection, test)])
-        parts = {n: Part(source, n, tables[n], request, classes) for n in tables}
+        told = {name: note} if name != selection else {}
+        parts = {
+            n: Part(source, n, tables[n], request, classes, *([told[n]] if n in told else []), scored=n not in told)
+            for n in tables
+        }
         first, last = cuts_of(parts, selection, test)
         rows = first[2] if name == selection else np.arange(len(parts[name].labels))
         rows = rows[limited(np.zeros(len(rows), np.int64), most)]

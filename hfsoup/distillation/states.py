@@ -57,7 +57,7 @@ def distill(
         The weights, which are no average of the ingredients'.
 
     Raises:
-        UsageError: there are fewer than two images, or no epochs.
+        UsageError: there are fewer than two images, or no epochs; the model gives no logits, or nothing of it trains.
         MismatchError: the state dicts differ.
         SoupError: the model does not take them.
     """
@@ -78,11 +78,25 @@ def distill(
         return teacher.model
 
     members = [partial(ready, state) for state in states[: len(ingredients)]]
-    lessons = Lessons(images.cpu().numpy(), epochs, seed)
-    with one_thread():
+    _usable(student, images)
+    lessons = Lessons(images.detach().cpu().numpy(), epochs, seed)
+    with one_thread(), torch.enable_grad():
         match(student.model, student.model, members, lessons, accelerator, advance=advance)
     found = student.model.state_dict()
     return {name: found[name].detach().to(like).contiguous() for name, like in states[0].items()}
+
+
+@torch.no_grad()
+def _usable(student: Network, images: torch.Tensor) -> None:
+    if images.dtype == torch.bfloat16:
+        raise UsageError("expected images of a type that NumPy has, found bfloat16", hint="images.float()")
+    found = student.model(images[:2].to(next(student.model.parameters()).device))
+    if not isinstance(found, torch.Tensor) or found.ndim != 2:
+        shape = f"a tensor of {found.ndim} axes" if isinstance(found, torch.Tensor) else type(found).__name__
+        what = f"expected the model to give logits, images × classes, found {shape}"
+        raise UsageError(what, hint="a module around it that returns them")
+    if not any(weight.requires_grad for weight in student.model.parameters()):
+        raise UsageError("nothing of the model can be trained", hint="model.requires_grad_()")
 
 
 def _accelerator() -> Accelerator:

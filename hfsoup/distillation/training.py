@@ -18,8 +18,9 @@ from hfsoup.errors import SoupError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-RATE, RATE_WITHOUT_NORMS = 0.005, 1e-4
-"""The learning rate of a network with batch norms, and of one without."""
+RATES, RATE_A_STEP, RATE_WITHOUT_NORMS = (0.005, 0.1), 1e-5, 1e-4
+"""The least and the most of the learning rate of a network with batch norms, and what each step adds to it: a long
+training can afford to leave its start behind, a short one cannot. Then the rate of a network without batch norms."""
 TEMPERATURE = 2.0
 NORMED = 16
 """Batches that the first statistics of batch norms are taken from."""
@@ -55,8 +56,9 @@ def match(
     Raises:
         SoupError: the logits or the loss are NaN or infinite.
     """
-    optimizer = accelerator.prepare_optimizer(_optimizer(student))
-    rate, steps = optimizer.param_groups[0]["lr"], lessons.epochs * lessons.batches_per_epoch
+    steps = lessons.epochs * lessons.batches_per_epoch
+    optimizer = accelerator.prepare_optimizer(_optimizer(student, steps))
+    rate = optimizer.param_groups[0]["lr"]
     known: dict[int, torch.Tensor] = {}
     some = islice(lessons.all(lessons.form(0)), NORMED)
     recentred(student, answer, (images.to(accelerator.device) for images in some))
@@ -79,11 +81,12 @@ def match(
         _settling(student, on=False)
 
 
-def _optimizer(student: nn.Module) -> torch.optim.Optimizer:
+def _optimizer(student: nn.Module, steps: int) -> torch.optim.Optimizer:
     """SGD where batch norms keep activations in bounds, AdamW elsewhere; without weight decay."""
     trained = [weight for weight in student.parameters() if weight.requires_grad]
     if normed(student):
-        return torch.optim.SGD(trained, RATE, momentum=0.9, nesterov=True)
+        rate = min(max(RATE_A_STEP * steps, RATES[0]), RATES[1])
+        return torch.optim.SGD(trained, rate, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(trained, RATE_WITHOUT_NORMS, weight_decay=0.0)
 
 
