@@ -84,8 +84,8 @@ class Options:
     distill: int | None = _option(
         None,
         "Search",
-        "then train one network, so many epochs, to match the ingredients' mean logits on images without labels; the "
-        "recipe is uniform unless given",
+        "then train one network, so many epochs, to match the ingredients' mean logits on images without labels, "
+        "10,000 at most or --limit of them; the recipe is uniform unless given",
     )
     seed: int = _option(
         0,
