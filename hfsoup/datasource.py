@@ -19,7 +19,7 @@ from hfsoup.decoding import BYTES, BadImageError
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.hub import cache
 from hfsoup.names import flat, shown
-from hfsoup.types import Request
+from hfsoup.request import Request
 
 # The readers of datasets that only read: others unpickle, or open what a file names.
 READERS = ("parquet", "arrow", "imagefolder", "csv", "json")

@@ -20,8 +20,8 @@ from hfsoup.inputs import backend
 from hfsoup.likeness import alike
 from hfsoup.names import flat
 from hfsoup.pixels import Advance, Prepared, prepare
+from hfsoup.request import Request
 from hfsoup.splits import calibration_name, split_names
-from hfsoup.types import Request
 
 Note = Callable[[str], None]
 # The most test images, as a share, that may be among those that select. Public test sets hold a few such doubles.

@@ -14,9 +14,9 @@ from typing import Any, get_args, get_type_hints
 
 from hfsoup.errors import UsageError
 from hfsoup.refusals import BN_MODES, FLOATS, refuse
+from hfsoup.request import Request
 from hfsoup.searching import Rules
 from hfsoup.settings import Settings
-from hfsoup.types import Request
 
 SILENT, RECORDED = ("resume", "device"), ("license", "as_adapter", "figures", "figure_line")
 SHIFT = r"[\w][\w .+-]{0,39}"

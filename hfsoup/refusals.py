@@ -43,6 +43,8 @@ def refuse_idle(options: Options) -> None:
     Raises:
         UsageError: an option is of a dataset, a recipe or a push that was not asked for.
     """
+    if options.dataset == "":
+        raise UsageError("the dataset has no name", hint="--dataset ORG/NAME")
     given = {f.name: f.metadata["group"] for f in fields(options) if getattr(options, f.name) != f.default}
     if options.dataset is None and (idle := [name for name, group in given.items() if group == "Data"]):
         raise UsageError(f"expected a dataset with {_flags(idle)}, found none", hint="--dataset ORG/NAME")
@@ -58,8 +60,6 @@ def _flags(names: list[str]) -> str:
 
 
 def _unknown(options: Options) -> None:
-    if options.dataset == "":
-        raise UsageError("the dataset has no name", hint="--dataset ORG/NAME")
     if options.dtype is not None and options.dtype not in FLOATS:
         raise UsageError(f"there is no dtype {options.dtype!r}; known: {', '.join(FLOATS)}")
     if options.on_mismatch not in ON_MISMATCH:

@@ -15,8 +15,8 @@ from hfsoup.images import Images, Part, Split, apart, cuts_of
 from hfsoup.inputs import backend
 from hfsoup.names import flat
 from hfsoup.pixels import Prepared
+from hfsoup.request import Request
 from hfsoup.splits import split_names
-from hfsoup.types import Request
 
 
 def corrupted(

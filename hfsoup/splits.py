@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from hfsoup.errors import UsageError
-from hfsoup.types import Request
+from hfsoup.request import Request
 
 Note = Callable[[str], None]
 

@@ -14,8 +14,9 @@ from hfsoup.errors import UsageError
 from hfsoup.headers import reader
 from hfsoup.hub import answers
 from hfsoup.names import shown
+from hfsoup.request import Request
 from hfsoup.room import cached
-from hfsoup.types import RemoteFile, Request
+from hfsoup.types import RemoteFile
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 

@@ -24,7 +24,7 @@ from hfsoup.decoding import BadImageError, decode
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.images import Images, load_images
 from hfsoup.metrics import OURS, checked, metric
-from hfsoup.types import Request
+from hfsoup.request import Request
 
 PROCESSOR = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
 RAW = Features({"image": Image(), "label": ClassLabel(names=list(NAMES))})

@@ -23,7 +23,7 @@ from hfsoup.errors import HubError, SoupError, UsageError
 from hfsoup.images import Images, load_images
 from hfsoup.localhub import LocalHub
 from hfsoup.metrics import metric
-from hfsoup.types import Request
+from hfsoup.request import Request
 
 PROCESSOR = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
 

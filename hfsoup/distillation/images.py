@@ -12,8 +12,8 @@ from hfsoup.errors import UsageError
 from hfsoup.halving import limited
 from hfsoup.images import Part, Split, apart, cuts_of
 from hfsoup.pixels import Advance
+from hfsoup.request import Request
 from hfsoup.splits import calibration_name, split_names
-from hfsoup.types import Request
 
 
 def unlabelled(

@@ -33,15 +33,10 @@ def with_unlabelled(images: Images, family: Family, options: Options, watch: Wat
     from hfsoup.models import image_processor
 
     most, notes = wanted(options), list(images.notes)
-
-    def note(text: str) -> None:
-        watch.note(text)
-        notes.append(text)
-
     with watch.stage("Preparing images to train on", unit="images") as stage:
         request = replace(options.request(), revision=images.revision)
         processor = image_processor(family.processing.processor_folder)
-        split = unlabelled(request, processor, family.labels, most, note=note, advance=stage)
+        split = unlabelled(request, processor, family.labels, most, note=notes.append, advance=stage)
         stage.done(f"Prepared {len(split):,} images to train on, without their labels")
     return replace(images, unlabelled=split, notes=tuple(dict.fromkeys(notes)))
 

@@ -13,7 +13,7 @@ import numpy as np
 from hfsoup.decoding import BadImageError, decode
 from hfsoup.errors import SoupError
 from hfsoup.names import flat
-from hfsoup.types import Request
+from hfsoup.request import Request
 
 if TYPE_CHECKING:
     from PIL.Image import Image
