@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -186,6 +187,13 @@ class Wrapped(torch.nn.Linear):
     def forward(self, images: torch.Tensor) -> Any:
         """Logits by name."""
         return {"logits": super().forward(images)}
+
+
+def test_the_screen_calls_it_no_soup(vit: Family, data: Path, alone: Path) -> None:
+    """What stands in the results is the distilled model."""
+    said = run("bake", *vit.words[:2], "--dataset", data, "--distill", 1).err
+    assert "distilled model: test accuracy " in said
+    assert re.search("^verdict: the distilled model is (better|worse|not distinguishable)", said, re.MULTILINE)
 
 
 def test_a_model_that_cannot_learn_is_an_error() -> None:

@@ -55,7 +55,8 @@ def closing(soup: Soup) -> Iterator[Row]:
     c = soup.comparison
     if c is not None and soup.best is not None:
         metric = plain(soup.options.metric, 40)
-        yield "soup", Text.assemble("test ", metric, f" {c.soup.value:.4f}", _interval(c.interval))
+        kind = "distilled model" if soup.distilled else "soup"
+        yield kind, Text.assemble("test ", metric, f" {c.soup.value:.4f}", _interval(c.interval))
         best = plain(soup.family.ingredients[soup.best])
         name = link(best, page(soup.family.ingredients[soup.best].source))
         yield "best ingredient", Text.assemble(f"{c.best.value:.4f}", _interval(c.best_interval), "  ", name)
@@ -66,7 +67,7 @@ def closing(soup: Soup) -> Iterator[Row]:
         if soup.distilled:
             yield "training", Text(soup.distilled.said)
         learned = soup.images is not None and soup.images.learning is not None
-        yield "verdict", verdict(c, alone=soup.mix.members == (soup.best,) and not learned)
+        yield "verdict", verdict(c, kind, alone=soup.mix.members == (soup.best,) and not learned)
         yield from _further(soup)
         yield "forwarded", Text(f"{soup.images_forwarded:,} images")
     else:
@@ -105,19 +106,19 @@ def usage(soup: Soup) -> Text | None:
     return Text.assemble('pipeline("image-classification", "', plain(home), '")') if home else None
 
 
-def verdict(c: Comparison, *, alone: bool) -> Text:
-    """Soup against best ingredient in a sentence."""
+def verdict(c: Comparison, kind: str, *, alone: bool) -> Text:
+    """What was baked, by its kind, against the best ingredient in a sentence."""
     p = "" if c.p_value is None else f", p = {probability(c.p_value, c.alpha)}"
     if alone:
         return Text("the search kept the best ingredient alone: no soup was better on the selection split", "yellow")
     if c.verdict == "better":
         by = f" by {100 * c.difference:.2f} points{p}"
-        return Text.assemble(("the soup is better than its best ingredient", "green"), by)
+        return Text.assemble((f"the {kind} is better than its best ingredient", "green"), by)
     if c.verdict == "worse":
         by = f" by {-100 * c.difference:.2f} points{p}"
-        return Text.assemble(("the soup is worse than its best ingredient", "red"), by)
+        return Text.assemble((f"the {kind} is worse than its best ingredient", "red"), by)
     difference = f" ({100 * c.difference:+.2f} points{p})"
-    return Text.assemble(("the soup is not distinguishable from its best ingredient", "yellow"), difference)
+    return Text.assemble((f"the {kind} is not distinguishable from its best ingredient", "yellow"), difference)
 
 
 def _interval(bounds: tuple[float, float] | None) -> str:
