@@ -80,8 +80,8 @@ def test_two_processes_train_the_network_of_one(resnet: Family, data: Path, alon
     words = [*resnet.words, "--dataset", str(data), "--distill", "1"]
     bake(*words, "--output", "one")
     elsewhere = {**os.environ, "HFSOUP_CACHE": str(alone / "cache")}
-    otherwise = ["--mixed_precision", "bf16", "--gradient_accumulation_steps", "2"]
-    command = [*LAUNCH[:4], *otherwise, *LAUNCH[4:], "bake", *words, "--output", "two", "--quiet"]
+    elsewhere["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] = "2"
+    command = [*LAUNCH[:4], "--mixed_precision", "bf16", *LAUNCH[4:], "bake", *words, "--output", "two", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=elsewhere)
     assert done.returncode == 0, done.stderr
     assert contents(Path("one")) == contents(Path("two"))
