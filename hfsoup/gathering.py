@@ -20,8 +20,8 @@ from hfsoup.outline import outlined
 from hfsoup.preflight import concerns
 from hfsoup.pull import pull, with_bases
 from hfsoup.recipes import RECIPES, Recipe
-from hfsoup.refusals import refuse_idle
-from hfsoup.registry import Entry
+from hfsoup.refusals import flags, refuse_idle
+from hfsoup.registry import OWN, Entry, Registry
 from hfsoup.resolve import resolve
 from hfsoup.room import afford, held, hold, missing, needs
 from hfsoup.tensorfile import FLOATS
@@ -40,6 +40,8 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     """
     recipe = RECIPES.get(options.chosen_recipe)
     refuse_idle(options)
+    for registry, name in ((RECIPES, recipe.name), (MERGES, options.merge)):
+        _refuse_unread(registry, name, options)
     if recipe.needs_data and not options.dataset:
         raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
     recipe.require()
@@ -50,6 +52,16 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     if not patterns:
         raise UsageError("no ingredients", hint='hfsoup bake "org/model-*"')
     return recipe
+
+
+def _refuse_unread(registry: Registry[Any], name: str, options: Options) -> None:
+    """Refuse what others of hfsoup's own look at, and this one does not; nobody knows what a plug-in looks at."""
+    readers = {option: each.name for each in registry.own() for option in each.reads}
+    chosen, asked = registry.get(name), options.changed()
+    idle = [option for option in asked if option in readers and option not in chosen.reads]
+    if idle and chosen.origin == OWN:
+        what = f"the {registry.kind} {name} does not look at {flags(idle)}"
+        raise UsageError(what, hint=f"--{registry.kind} {readers[idle[0]]}")
 
 
 def gather(

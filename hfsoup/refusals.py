@@ -41,21 +41,19 @@ def refuse_idle(options: Options) -> None:
     """Refuse what somebody asked for that would have no effect; a record may hold such options.
 
     Raises:
-        UsageError: an option is of a dataset, a recipe or a push that was not asked for.
+        UsageError: an option is of a dataset or a push that was not asked for.
     """
     if options.dataset == "":
         raise UsageError("the dataset has no name", hint="--dataset ORG/NAME")
     given = {f.name: f.metadata["group"] for f in fields(options) if getattr(options, f.name) != f.default}
     if options.dataset is None and (idle := [name for name, group in given.items() if group == "Data"]):
-        raise UsageError(f"expected a dataset with {_flags(idle)}, found none", hint="--dataset ORG/NAME")
+        raise UsageError(f"expected a dataset with {flags(idle)}, found none", hint="--dataset ORG/NAME")
     if options.push is None and (idle := [name for name in PUSHED if name in given]):
-        raise UsageError(f"expected a repository to push to with {_flags(idle)}, found none", hint="--push ORG/NAME")
-    if options.weights is not None and options.chosen_recipe != "weighted":
-        what = f"the recipe {options.chosen_recipe} has weights of its own, and would not look at --weights"
-        raise UsageError(what, hint="--recipe weighted")
+        raise UsageError(f"expected a repository to push to with {flags(idle)}, found none", hint="--push ORG/NAME")
 
 
-def _flags(names: list[str]) -> str:
+def flags(names: list[str]) -> str:
+    """Options as the command line writes them."""
     return ", ".join("--" + name.replace("_", "-") for name in names)
 
 

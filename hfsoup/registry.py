@@ -34,7 +34,8 @@ class Entry(Generic[F]):
     is a plug-in.
     `choices` is the number of finished soups that a recipe takes the best of, which intervals have to allow for;
     `logits` says that it reads the ingredients' logits, `learns` how often it goes over half of the selection split to
-    learn from it, `package` what it needs that is not installed with hfsoup, and `warning` is a sentence for cards.
+    learn from it, `package` what it needs that is not installed with hfsoup, `warning` is a sentence for cards, and
+    `reads` names the options that only some of its kind look at.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Entry(Generic[F]):
     warning: str = ""
     importance: str = ""
     learns: int = 0
+    reads: tuple[str, ...] = ()
 
     def require(self) -> None:
         """Fail if the package that it needs is not there."""
@@ -91,6 +93,7 @@ class Registry(Generic[F]):
         warning: str = "",
         importance: str = "",
         learns: int = 0,
+        reads: tuple[str, ...] = (),
     ) -> Callable[[F], F]:
         """Decorate a function to be known as `name`.
 
@@ -120,6 +123,7 @@ class Registry(Generic[F]):
                 warning,
                 importance,
                 learns,
+                reads,
             )
             return function
 
@@ -162,6 +166,10 @@ class Registry(Generic[F]):
             what = f"there is no {self.kind} called {name!r}; known: {', '.join(sorted(self._entries))}"
             raise UsageError("\n  ".join([what, *self.broken]), hint="hfsoup recipes")
         return found
+
+    def own(self) -> list[Entry[F]]:
+        """hfsoup's own entries, without a look at any plug-in."""
+        return [entry for entry in self._entries.values() if entry.origin == OWN] if self._own else []
 
     def __iter__(self) -> Iterator[Entry[F]]:
         known = self._own and self._foreign

@@ -19,6 +19,7 @@ from hfsoup.merges import Array, Context, added, magnitudes, merge, task_vectors
     needs_base=True,
     elementwise=False,
     density=0.1,
+    reads=("scale", "density", "outliers"),
 )
 def breadcrumbs(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
     """θ0 + λΣ mᵢ ⊙ τᵢ, where mᵢ keeps the `density` share of |τᵢ| next below the `outliers`; λ = 1/k unless given."""

@@ -20,6 +20,7 @@ from hfsoup.merges import Array, Context, added, merge, task_vectors
     needs_base=True,
     elementwise=False,
     density=0.5,
+    reads=("scale", "density"),
 )
 def dare(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
     """θ0 + λΣ τᵢ ⊙ Bernoulli(d)/d for the density d = 1 − p; λ = 1/k unless given."""

@@ -16,6 +16,7 @@ from hfsoup.merges import Array, Context, added, merge, task_vectors
     summary="the base plus --scale times the sum of the task vectors θᵢ − θ0",
     needs_data=False,
     needs_base=True,
+    reads=("scale",),
 )
 def task_arithmetic(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
     """θ0 + λΣτᵢ; without a scale λ = 1/k, which gives the mean."""

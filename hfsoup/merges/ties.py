@@ -18,6 +18,7 @@ from hfsoup.merges import Array, Context, magnitudes, merge, task_vectors
     needs_data=False,
     needs_base=True,
     density=0.2,
+    reads=("scale", "density"),
 )
 def ties(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
     """θ0 + λ·mean of the τᵢ, trimmed to their largest, that have the sign of the trimmed sum; λ = 1 unless given.

@@ -16,6 +16,7 @@ WALKS = {"uniform": uniform, "greedy": greedy.greedy, "pruned": pruned.pruned}
     summary="uniform, greedy and pruned, which share their scores; keeps what scores best on the selection split",
     evaluations=lambda k, rules: greedy.at_most(k, rules) + pruned.at_most(k, rules) - k,
     choices=len(WALKS),
+    reads=("passes", "keep_best"),
 )
 def auto(search: Search) -> Mix:
     """Run all three; of equal ones the first stays."""

@@ -17,6 +17,7 @@ def at_most(k: int, rules: Rules) -> int:
     paper="arXiv:2203.05482",
     summary="from the best ingredient on, best first, keep each that does not lower the selection score",
     evaluations=at_most,
+    reads=("passes",),
 )
 def greedy(search: Search) -> Mix:
     """Algorithm 1 of the paper; later passes offer again what is not yet in."""

@@ -15,6 +15,7 @@ from hfsoup.types import Mix
     paper="arXiv:2301.10092",
     summary="as greedy, but the others come in an order shuffled by --seed",
     evaluations=at_most,
+    reads=("passes",),
 )
 def greedy_random(search: Search) -> Mix:
     """Start at the best ingredient; the order of the others does not depend on their scores."""

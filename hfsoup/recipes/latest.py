@@ -13,6 +13,7 @@ from hfsoup.types import Mix
     summary="the last checkpoints of one run, --last of them in the order given; needs no data",
     needs_data=False,
     evaluations=lambda k, _: k + 1,
+    reads=("last", "decay"),
 )
 def latest(search: Search) -> Mix:
     """Take the mean of the last; with a decay D the weight of the one that is n steps older than the newest is Dⁿ."""

@@ -15,6 +15,7 @@ EPOCHS = 5
     summary="weights learned by gradient descent on half of the selection split, scored on its other half",
     evaluations=lambda k, _: k + 2,
     learns=EPOCHS,
+    reads=("per_tensor",),
 )
 def learned(search: Search) -> Mix:
     """Take the weights that were learned, whatever they score; the mean is scored beside them."""

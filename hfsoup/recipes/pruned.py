@@ -17,6 +17,7 @@ def at_most(k: int, rules: Rules) -> int:
     paper="arXiv:2301.10092",
     summary="from all ingredients on, worst first, drop each whose absence does not lower the selection score",
     evaluations=at_most,
+    reads=("passes", "keep_best"),
 )
 def pruned(search: Search) -> Mix:
     """Never empties the mix; the best ingredient may go too unless `keep_best`."""

@@ -22,6 +22,7 @@ def at_most(k: int, rules: Rules) -> int:
     summary="scores subsets by the mean of their logits, which is free, and really only the best --budget of them",
     evaluations=at_most,
     logits=True,
+    reads=("budget",),
 )
 def radin(search: Search) -> Mix:
     """Guess at the subsets that growing and pruning meet, score the most promising and keep the best of them.

@@ -24,6 +24,7 @@ def at_most(k: int, rules: Rules) -> int:
     evaluations=at_most,
     package="cmaes",
     warning="The weights were fitted to the selection split, which flatters the score there more than any other recipe",
+    reads=("budget",),
 )
 def search(search: Search) -> Mix:
     """Draw points x, weigh the ingredients by softmax(x) to four places, and keep the best mix of all."""

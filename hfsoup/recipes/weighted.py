@@ -16,6 +16,7 @@ from hfsoup.types import Mix
     summary="all, with the weights that --weights gives, or with weights that grow with the selection score",
     needs_data=False,
     evaluations=lambda k, _: k + 1,
+    reads=("weights", "temperature"),
 )
 def weighted(search: Search) -> Mix:
     """Take the given weights, in any scale, or wᵢ ∝ exp((mᵢ − max m)/T) of the scores m."""
