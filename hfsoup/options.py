@@ -265,11 +265,11 @@ def _taken(name: str, value: Any, kind: Any) -> Any:
         value = ",".join(str(w.item() if hasattr(w, "item") else w) for w in value)
     if list[str] in kinds and isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
         return tuple(value) or None
-    # A bool is a number to Python, and NumPy's numbers are not its own.
+    # A bool is a number to Python, and what NumPy has is not its own.
     made: Any = value
     if not isinstance(value, bool):
-        if isinstance(value, PathLike):
-            made = fspath(value)
+        if isinstance(value, (str, PathLike)):
+            made = str(fspath(value))
         elif isinstance(value, Integral) and int in kinds:
             made = int(value)
         elif isinstance(value, Real) and float in kinds:

@@ -4,8 +4,7 @@
 
 The folder is a dataset with the splits train, validation and test. The network sees the images of train and validation
 without their labels; those of validation say which checkpoint it starts from. Those of test report, and nothing else.
-With `--train-alone` it sees those of train, and both others report: that one of them chose the start can flatter the
-start alone. The checkpoints are those that `align_resnet20.py` takes.
+The checkpoints are those that `align_resnet20.py` takes.
 """
 
 from __future__ import annotations
@@ -38,16 +37,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="distilled.th")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is safe")
-    parser.add_argument("--also", action="append", default=[], help="a dataset whose images are seen too")
     parser.add_argument("--swap", action="store_true", help="exchange validation and test")
-    parser.add_argument("--train-alone", action="store_true", help="see images of train only; report on all others")
     given = parser.parse_args()
     splits = load_dataset(given.dataset)
     seen, kept = ("test", "validation") if given.swap else ("validation", "test")
     selecting, reporting = images(splits[seen]), images(splits[kept])
     chosen, labels = (torch.tensor(splits[name]["label"][:]) for name in (seen, kept))
-    if given.train_alone:
-        reporting, labels = torch.cat([selecting, reporting]), torch.cat([chosen, labels])
     states = [dict(state) for state in load(given.checkpoints, unwrap=True)[1]]
     model = shaped_like(states[0])
 
@@ -61,8 +56,7 @@ def main() -> None:
     answers = [logits(model, state, reporting) for state in states]
     alone = [report(path, found) for path, found in zip(given.checkpoints, answers, strict=True)]
     report("ensemble", torch.stack(answers).mean(0))
-    more = [images(split) for folder in given.also for split in load_dataset(folder).values()]
-    unlabelled = torch.cat([images(splits["train"]), *([] if given.train_alone else [selecting]), *more])
+    unlabelled = torch.cat([images(splits["train"]), selecting])
     accelerator = Accelerator(mixed_precision="bf16" if given.bf16 else "no", cpu=True)
     done, every = 0, forwarded(len(unlabelled), given.epochs, len(states))
 
