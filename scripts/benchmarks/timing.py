@@ -81,12 +81,13 @@ def process(command: Sequence[str | Path], *, before: Callable[[], object] = lam
 
 
 def started(command: Sequence[str | Path]) -> tuple[subprocess.Popen[bytes], float]:
-    """A process that was just started, and when."""
+    """A process that was just started, and when. Of this folder bytecode is kept, as it is of what is installed."""
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     begin = time.perf_counter()
     child = subprocess.Popen(
         list(map(str, command)),
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**kept, "PYTHONPATH": paths},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
