@@ -67,8 +67,11 @@ def test_what_is_here_is_not_pulled_again(on_hub: LocalHub, signed_in: LocalHub,
     assert found["work"]["images"] >= baked["images_forwarded"]
 
 
-@pytest.mark.parametrize("recipe", list(RECIPES), ids=lambda entry: entry.name)
-@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize(
+    ("recipe", "passes"),
+    [(entry, passes) for entry in RECIPES for passes in ((1, 3) if "passes" in entry.reads else (1,))],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
 def test_no_recipe_scores_more_than_it_says(recipe: Any, passes: int, resnet: Family, data: Path, alone: Path) -> None:
     """The bound on images holds, two batch-norm modes included."""
     base = ["--base", resnet.words[0]] if recipe.needs_base else []
