@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from setting import Setting, average_into, everyone
 from timing import Row, here, medians, missing, peak_anonymous, process, row
 
 from hfsoup.average import Averager
+from hfsoup.hashing import file_hash, processors
 from hfsoup.types import Family
 
 SECTION = "average"
@@ -48,6 +50,26 @@ def _processes(setting: Setting, folders: list[Path]) -> Iterator[Row]:
         title = f"whole process, 8 x ViT-B, written to {'the disk' if place == setting.home else '/dev/shm'}"  # noqa: S108
         # What the first round read is still in the page cache in the second.
         yield from _beside(setting, title, folders, place, setting.repeats, warm=place == setting.home)
+    yield from _hashing(setting, folders)
+
+
+def _hashing(setting: Setting, folders: list[Path]) -> Iterator[Row]:
+    """What of a bake no averaging can do without: sha256 of as much as is read and written, on all processors."""
+    files = [folder / "model.safetensors" for folder in (*folders, folders[0])]
+    output = setting.fast / "merged"
+    what, against = "hashing alone of what is read and written", "mergekit-pytorch linear"
+    merge = setting.peers.mergekit(folders, output, setting.fast / "merge.yml")
+    if merge is None:
+        yield missing(SECTION, what, against)
+        return
+
+    def hashed() -> None:
+        with ThreadPoolExecutor(processors()) as pool:
+            list(pool.map(file_hash, files))
+
+    ways = [here(hashed), process(merge, before=partial(_clear, [output]))]
+    yield row(SECTION, what, against, medians(ways, setting.repeats, warm=False))
+    _clear([output])
 
 
 def _beside(
