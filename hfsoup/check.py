@@ -158,8 +158,8 @@ def _differences(
     kept: frozenset[str] = frozenset(),
 ) -> list[str]:
     """All that speaks against averaging two checkpoints, the classes and shapes of a head that is kept excepted."""
-    if found := list(_kind_differences(first.config, other.config)):
-        return found
+    if not _one_kind(first, other):
+        return list(_config_differences(first.config, other.config))
     order = _order(first, other)
     expected = {name: spec for name, spec in first.tensors.items() if name not in unused}
     # Where a tensor is missing, it may be there under one of the names that the model does not know.
@@ -183,9 +183,10 @@ def _refuse(first: Checkpoint, compared: Sequence[tuple[Checkpoint, list[str]]],
     if not texts:
         return
     hints = ["--on-mismatch skip-ingredient leaves out what does not fit"]
-    if any(isinstance(_order(first, other), str) for other, _ in compared):
+    alike = [other for other, _ in compared if _one_kind(first, other)]
+    if any(isinstance(_order(first, other), str) for other in alike):
         hints.append("--on-mismatch backbone-only averages all but the heads")
-    if by_processor and any(any(_processor_differences(first, other)) for other, _ in compared):
+    if by_processor and any(any(_processor_differences(first, other)) for other in alike):
         hints.append("--processor-from ORG/NAME|FOLDER takes the image processor of that ingredient")
     what = "\n  ".join([f"these cannot be averaged; compared with {first.ingredient}:", *texts])
     raise MismatchError(what, hint="; ".join(hints))
@@ -211,20 +212,22 @@ def _order(first: Checkpoint, other: Checkpoint) -> tuple[int, ...] | str | None
     return None if order == tuple(range(len(order))) else order
 
 
-def _kind_differences(expected: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
-    """Another model type, beside which nothing else is worth a word."""
-    kinds = expected.get("model_type"), found.get("model_type")
-    if kinds[0] != kinds[1]:
-        yield f"model type {flat(kinds[1])}, expected {flat(kinds[0])}"
+def _one_kind(first: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two checkpoints are of one model type; if not, nothing else about them is worth a word."""
+    return first.config.get("model_type") == other.config.get("model_type")
 
 
 def _config_differences(expected: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
+    kinds = expected.get("model_type"), found.get("model_type")
+    if kinds[0] != kinds[1]:
+        yield f"model type {flat(kinds[1])}, expected {flat(kinds[0])}"
+        return
     keys = sorted((expected.keys() | found.keys()) - SILENT_CONFIG)
     differing = [key for key in keys if expected.get(key) != found.get(key)]
     if any(key not in expected or key not in found for key in differing):
         from hfsoup.models import config_defaults
 
-        defaults = config_defaults(str(expected.get("model_type")))
+        defaults = config_defaults(str(kinds[0]))
         expected, found = {**defaults, **expected}, {**defaults, **found}
     for key in differing:
         if expected.get(key) != found.get(key):

@@ -36,7 +36,8 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     """The recipe that is asked for, where all is there that it needs.
 
     Raises:
-        UsageError: there is no such recipe or merge, it lacks data or a package, or there are no ingredients.
+        UsageError: there is no such recipe or merge, it lacks data or a package, an option has no effect, or there are
+            no ingredients.
     """
     recipe = RECIPES.get(options.chosen_recipe)
     refuse_idle(options)

@@ -115,6 +115,7 @@ def test_a_folder_that_is_no_model(alone: Path) -> None:
 def test_another_model_type_is_all_that_is_said(vit: Family, resnet: Family, alone: Path) -> None:
     """One line for an ingredient of another type, not one for every tensor."""
     text = refused("bake", *vit.words[:2], *resnet.words[:2], code=1)
+    assert text.splitlines()[-1].endswith("try: --on-mismatch skip-ingredient leaves out what does not fit")
     compared = [line.strip() for line in text.splitlines()[1:-1]]
     assert compared == [f"{name}: model type resnet, expected vit" for name in resnet.words[:2]]
 

@@ -189,6 +189,23 @@ class Wrapped(torch.nn.Linear):
         return {"logits": super().forward(images)}
 
 
+def test_the_rate_grows_with_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short training of a network with batch norms stays near its start, a long one may leave it, but not too far."""
+    rates: list[float] = []
+
+    def asked(_: Any, rate: float, **__: Any) -> None:
+        rates.append(rate)
+        raise InterruptedError
+
+    monkeypatch.setattr(torch.optim, "SGD", asked)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for epochs in (1, 1000, 11000):
+        with pytest.raises(InterruptedError):
+            hfsoup.distill([state, state], model=model, images=torch.randn(2, 2), epochs=epochs)
+    assert rates == pytest.approx([0.005, 0.01, 0.1])
+
+
 def test_the_screen_calls_it_no_soup(vit: Family, data: Path, alone: Path) -> None:
     """What stands in the results is the distilled model."""
     said = run("bake", *vit.words[:2], "--dataset", data, "--distill", 1).err

@@ -81,7 +81,7 @@ def trained(
             begun = {name: tensor.clone() for name, tensor in candidate.tensors.items()}
             begun.update({name: torch.from_numpy(found.copy()) for name, found in statistics.items()})
             student = _network(family, begun, accelerator)
-            begun.clear()
+            begun.clear()  # The student has weights of its own; no second copy stays while it trains.
 
             def ready(i: int) -> Answer:
                 member = candidate.load(Mix.of((i,), len(family)))
