@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from family import Family, copy_model
+from family import Family, copy_model, edit_json
 from shell import bake, refused, run
 
 import hfsoup
@@ -113,11 +113,13 @@ def test_a_folder_that_is_no_model(alone: Path) -> None:
 
 
 def test_another_model_type_is_all_that_is_said(vit: Family, resnet: Family, alone: Path) -> None:
-    """One line for an ingredient of another type, not one for every tensor."""
-    text = refused("bake", *vit.words[:2], *resnet.words[:2], code=1)
+    """One line for an ingredient of another type, not one for every tensor, and no hint that would not help it."""
+    other = copy_model(resnet.folders[0], alone / "other")
+    edit_json(other / "preprocessor_config.json", rescale_factor=0.5)
+    text = refused("bake", *vit.words[:2], resnet.words[0], other, code=1)
     assert text.splitlines()[-1].endswith("try: --on-mismatch skip-ingredient leaves out what does not fit")
     compared = [line.strip() for line in text.splitlines()[1:-1]]
-    assert compared == [f"{name}: model type resnet, expected vit" for name in resnet.words[:2]]
+    assert compared == [f"{name}: model type resnet, expected vit" for name in (resnet.words[0], other)]
 
 
 def test_a_model_without_weights(vit: Family, alone: Path) -> None:
