@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
+import hfsoup.localhub.routes_collections as routes_collections
 import hfsoup.localhub.routes_commits as routes_commits
 import hfsoup.localhub.routes_discussions as routes_discussions
 import hfsoup.localhub.routes_files as routes_files
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from typing import IO
 
-_METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"]
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _IN_MEMORY = 4 << 20
 _ROWS = [
     row
     for module in (
         routes_misc,
         routes_lists,
+        routes_collections,
         routes_repos,
         routes_refs,
         routes_files,

@@ -95,6 +95,12 @@ class Call:
         """The values of a repeated query parameter, written `name` or `name[]`."""
         return self.request.query_params.getlist(name) + self.request.query_params.getlist(f"{name}[]")
 
+    def allow_query(self, *names: str) -> None:
+        """RefusedError 400 for a query parameter of another name: better refused than silently ignored."""
+        for key in self.request.query_params:
+            if key.removesuffix("[]") not in names:
+                raise RefusedError(400, f"Unknown parameter {key!r}: this Hub knows {', '.join(names)}")
+
     def page(self, items: list[Any]) -> tuple[list[Any], dict[str, str]]:
         """The part of a list that `cursor` and `limit` ask for, and a Link header to the next part."""
         query = self.request.query_params
@@ -114,6 +120,15 @@ class Call:
     def web(self, name: RepoName, *rest: str) -> str:
         """Absolute web address of something of a repo."""
         return "/".join([self.base, quote(name.web), *(quote(part) for part in rest)])
+
+    def visible_repo(self, kind: str, repo_id: str) -> Repo | None:
+        """The repo of that id, also by a former one, if the caller may see it."""
+        name = checked_name(kind, repo_id)
+        try:
+            found = self.parts.store.open(name) if name else None
+        except MovedError as moved:
+            return self.visible_repo(kind, moved.new)
+        return found if found and sees(self.user, found) else None
 
     def repo(self) -> Repo:
         """The repo of this request, which the caller may at least see."""
@@ -159,9 +174,7 @@ class Call:
         try:
             return self.parts.store.open(name)
         except MovedError as moved:
-            new = checked_name(name.kind, moved.new)
-            target = self.parts.store.open(new) if new else None
-            if target is None or not sees(self.user, target):
+            if self.visible_repo(name.kind, moved.new) is None:
                 return None
             raise MovedError(asked, moved.new) from None
 

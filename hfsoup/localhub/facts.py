@@ -37,6 +37,7 @@ _TASKS = {
     "ForCTC": "automatic-speech-recognition",
 }
 _PREFIXED = ("license", "base_model", "language", "size_categories", "task_categories", "task_ids")
+_RELATIONS = ("finetune", "adapter", "merge", "quantized")
 _CACHE: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
 _CACHE_SIZE = 1000
 _LOCK = Lock()
@@ -138,8 +139,22 @@ def _tags(card: dict[str, Any], found: dict[str, Any], task: Any, library: Any) 
     tags = [*extra, *_list(card.get("tags")), task]
     tags += [f"dataset:{value}" for value in _list(card.get("datasets"))]
     tags += [f"{key}:{value}" for key in _PREFIXED for value in _list(card.get(key))]
+    bases = _list(card.get("base_model"))
+    tags += [f"base_model:{_relation(card, bases, library, tags)}:{value}" for value in bases]
     tags += [*_list(card.get("language")), "region:us"]
     return list(dict.fromkeys(str(tag) for tag in tags if tag))
+
+
+def _relation(card: dict[str, Any], bases: list[Any], library: Any, tags: list[Any]) -> str:
+    """How a model comes from its base models: what the card says, else what the Hub would guess."""
+    said = str(card.get("base_model_relation") or "")
+    if said in _RELATIONS:
+        return said
+    if library == "peft" or "lora" in tags or "adapter" in tags:
+        return "adapter"
+    if len(bases) > 1 or "merge" in tags:
+        return "merge"
+    return "quantized" if {"gguf", "gptq", "awq", "quantized"} & {str(tag) for tag in tags} else "finetune"
 
 
 def _list(value: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The repos of one Hub: bare git repositories `DIR/repos/<kind>/<ns>/<name>.git` with a hub.json inside."""
+"""What one Hub keeps: bare git repositories `DIR/repos/<kind>/<ns>/<name>.git`, each with a hub.json; collections."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import threading
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAIN = "refs/heads/main"
+Collection = dict[str, Any]
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Store:
         self._root = folder / "repos"
         self._temp = folder / "tmp"
         self._moves = folder / "moved.json"
+        self._collections = folder / "collections.json"
         shutil.rmtree(self._temp, ignore_errors=True)
         self._temp.mkdir(parents=True)
         self._root.mkdir(exist_ok=True)
@@ -140,6 +143,22 @@ class Store:
             moved[old.key] = new.id
             moved.pop(new.key, None)
             replace(self._moves, json.dumps(moved, indent=1).encode())
+
+    def collections(self) -> list[Collection]:
+        """All collections, of each owner in their order."""
+        try:
+            found: list[Collection] = json.loads(self._collections.read_text())
+        except FileNotFoundError:
+            return []
+        return found
+
+    @contextmanager
+    def change_collections(self) -> Iterator[list[Collection]]:
+        """The list of collections to change; it is written when the block ends without an error."""
+        with self._guard:
+            found = self.collections()
+            yield found
+            replace(self._collections, json.dumps(found, indent=1).encode())
 
     def _moved(self) -> dict[str, str]:
         try:

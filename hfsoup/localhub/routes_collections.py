@@ -1,0 +1,239 @@
+"""Collections: lists of repos and of other collections."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from hfsoup.localhub.auth import User, need_owner, need_user
+from hfsoup.localhub.call import Call, reply
+from hfsoup.localhub.names import KINDS
+from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.routing import Routes
+from hfsoup.localhub.store import Collection, timestamp
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+routes = Routes()
+_SHOWN_IN_LIST = 4
+_LONGEST = {"title": 60, "description": 150, "note": 500}
+_THEMES = ("orange", "blue", "green", "purple", "pink", "indigo")
+_SORTS = ("lastModified", "trending", "upvotes")
+
+
+@routes("GET HEAD", "/api/collections")
+def list_all(call: Call) -> Response:
+    """The collections that the caller may see, with their first items."""
+    query = call.request.query_params
+    call.allow_query("owner", "item", "q", "sort", "limit", "cursor")
+    sort = query.get("sort") or "lastModified"
+    if sort not in _SORTS:
+        raise RefusedError(400, f"Invalid sort: {sort!r}, expected one of {', '.join(_SORTS)}")
+    owners, items, text = call.values("owner"), call.values("item"), (query.get("q") or "").lower()
+    found = [
+        item
+        for item in call.parts.store.collections()
+        if _visible(call.user, item)
+        and (not owners or item["owner"] in owners)
+        and (not items or any(f"{entry['type']}s/{entry['id']}" in items for entry in item["items"]))
+        and text in item["title"].lower()
+    ]
+    page, headers = call.page(sorted(found, key=lambda item: str(item["lastUpdated"]), reverse=True))
+    shown = [_show(call, item) for item in page]
+    listed = [{**item, "items": item["items"][:_SHOWN_IN_LIST]} for item in shown]
+    return reply([{key: item[key] for key in item if key != "position"} for item in listed], headers=headers)
+
+
+@routes("POST", "/api/collections")
+def create(call: Call) -> Response:
+    """A new collection, of the caller or of an organisation; 409 with its slug if there is one of that title."""
+    asked, user = call.json(), need_user(call.user)
+    owner = str(asked.get("namespace") or user.name)
+    need_owner(user, owner)
+    made: Collection = {
+        "id": secrets.token_hex(12),
+        "title": _text(asked, "title"),
+        "owner": owner,
+        "description": _text(asked, "description", needed=False),
+        "private": asked.get("private") is True,
+        "theme": _THEMES[0],
+        "lastUpdated": timestamp(),
+        "items": [],
+    }
+    with call.parts.store.change_collections() as known:
+        for other in known:
+            if (other["owner"], other["title"]) == (owner, made["title"]):
+                raise RefusedError(409, "You already have a collection of this title", body={"slug": _slug(other)})
+        first = asked.get("item")
+        if isinstance(first, dict):
+            made["items"].append(_new_item(call, known, first, ""))
+        known.append(made)
+    return reply(_show(call, made))
+
+
+@routes("GET HEAD", "/api/collections/{owner}/{slug}")
+def details(call: Call) -> Response:
+    """One collection with all of its items."""
+    return reply(_show(call, _find(call, call.parts.store.collections())))
+
+
+@routes("PATCH", "/api/collections/{owner}/{slug}")
+def update(call: Call) -> Response:
+    """Change its title, description, visibility, colour or place."""
+    asked = call.json()
+    with call.parts.store.change_collections() as known:
+        found = _find(call, known, writing=True)
+        for key in ("title", "description"):
+            if key in asked:
+                found[key] = _text(asked, key, needed=key == "title")
+        if asked.get("theme", found["theme"]) not in _THEMES:
+            raise RefusedError(400, f"Invalid theme: {asked['theme']!r}, expected one of {', '.join(_THEMES)}")
+        found["theme"] = asked.get("theme", found["theme"])
+        found["private"] = asked.get("private", found["private"]) is True
+        found["lastUpdated"] = timestamp()
+        if "position" in asked:
+            known.remove(found)
+            others = [item for item in known if item["owner"] == found["owner"]][_place(asked) :]
+            known.insert(known.index(others[0]) if others else len(known), found)
+    return reply({"success": True, "data": _show(call, found)})
+
+
+@routes("DELETE", "/api/collections/{owner}/{slug}")
+def delete(call: Call) -> Response:
+    """Delete a collection, and nothing that is in it."""
+    with call.parts.store.change_collections() as known:
+        known.remove(_find(call, known, writing=True))
+    return reply({"success": True})
+
+
+@routes("POST", "/api/collections/{owner}/{slug}/items", "/api/collections/{owner}/{slug}/item")
+def add_item(call: Call) -> Response:
+    """Add something at the end; 404 if there is no such thing, 409 if it is in the collection."""
+    asked = call.json()
+    with call.parts.store.change_collections() as known:
+        found = _find(call, known, writing=True)
+        item = _new_item(call, known, asked.get("item"), _text(asked, "note", needed=False))
+        if any((other["type"], other["id"]) == (item["type"], item["id"]) for other in found["items"]):
+            raise RefusedError(409, f"{item['id']} is already in this collection")
+        found["items"].append(item)
+        found["lastUpdated"] = timestamp()
+    return reply(_show(call, found))
+
+
+@routes("PATCH", "/api/collections/{owner}/{slug}/items/{item}")
+def update_item(call: Call) -> Response:
+    """Change an item's note or place."""
+    asked = call.json()
+    with call.parts.store.change_collections() as known:
+        found = _find(call, known, writing=True)
+        item = _find_item(call, found)
+        if "note" in asked:
+            item["note"] = _text(asked, "note", needed=False)
+        if "position" in asked:
+            found["items"].remove(item)
+            found["items"].insert(_place(asked), item)
+        found["lastUpdated"] = timestamp()
+    return reply({"success": True})
+
+
+@routes("DELETE", "/api/collections/{owner}/{slug}/items/{item}")
+def delete_item(call: Call) -> Response:
+    """Take an item out."""
+    with call.parts.store.change_collections() as known:
+        found = _find(call, known, writing=True)
+        found["items"].remove(_find_item(call, found))
+        found["lastUpdated"] = timestamp()
+    return reply({"success": True})
+
+
+def _find(call: Call, known: list[Collection], *, writing: bool = False) -> Collection:
+    """The collection of this request: the id at the end of the slug decides, the title before it may be an old one."""
+    identifier = call.params["slug"].rpartition("-")[2]
+    for item in known:
+        if item["id"] == identifier and item["owner"] == call.params["owner"] and _visible(call.user, item):
+            if writing:
+                need_owner(call.user, item["owner"])
+            return item
+    raise RefusedError(404, f"Collection not found: {call.params['owner']}/{call.params['slug']}")
+
+
+def _find_item(call: Call, found: Collection) -> dict[str, Any]:
+    items: list[dict[str, Any]] = found["items"]
+    for item in items:
+        if item["_id"] == call.params["item"]:
+            return item
+    raise RefusedError(404, f"No item {call.params['item']} in this collection")
+
+
+def _new_item(call: Call, known: list[Collection], asked: Any, note: str) -> dict[str, Any]:
+    """An item for what is asked, which must be there and visible to the caller."""
+    kind, identifier = (asked.get("type"), str(asked.get("id"))) if isinstance(asked, dict) else (None, "")
+    if kind == "collection":
+        ids = [item["id"] for item in known if _slug(item) == identifier and _visible(call.user, item)]
+        found = ids[0] if ids else None
+    elif f"{kind}s" in KINDS:
+        repo = call.visible_repo(f"{kind}s", identifier)
+        found = repo and repo.name.id
+    else:
+        raise RefusedError(400, f"Invalid item type: {kind!r}, expected model, dataset, space or collection")
+    if found is None:
+        raise RefusedError(404, f"There is no {kind} {identifier}")
+    return {"_id": secrets.token_hex(12), "type": kind, "id": found, "note": note}
+
+
+def _show(call: Call, found: Collection) -> dict[str, Any]:
+    """A collection as the Hub describes it, without the items that are gone or hidden from the caller."""
+    known = call.parts.store.collections()
+    items: list[dict[str, Any]] = []
+    for item in found["items"]:
+        shown = {"_id": item["_id"], "position": len(items), "type": item["type"], "id": item["id"]}
+        if item["note"]:
+            shown["note"] = {"text": item["note"], "html": escape(item["note"])}
+        if item["type"] == "collection":
+            others = [other for other in known if other["id"] == item["id"] and _visible(call.user, other)]
+            more = {"slug": _slug(others[0]), "title": others[0]["title"]} if others else None
+        else:
+            repo = call.visible_repo(f"{item['type']}s", item["id"])
+            more = {"id": repo.name.id, "author": repo.name.namespace} if repo else None
+        if more is not None:
+            items.append(shown | more)
+    return {
+        "slug": _slug(found),
+        "title": found["title"],
+        "description": found["description"] or None,
+        "owner": {"type": "user" if call.parts.accounts.is_user(found["owner"]) else "org", "name": found["owner"]},
+        "items": items,
+        "lastUpdated": found["lastUpdated"],
+        "position": [other["id"] for other in known if other["owner"] == found["owner"]].index(found["id"]),
+        "private": found["private"],
+        "theme": found["theme"],
+        "upvotes": 0,
+        "gating": False,
+        "shareUrl": f"{call.base}/collections/{_slug(found)}",
+    }
+
+
+def _slug(found: Collection) -> str:
+    title = re.sub(r"[^a-z0-9]+", "-", found["title"].lower()).strip("-")
+    return f"{found['owner']}/{title}-{found['id']}".replace("/-", "/")
+
+
+def _visible(user: User | None, found: Collection) -> bool:
+    return not found["private"] or (user is not None and user.owns(found["owner"]))
+
+
+def _text(asked: dict[str, Any], key: str, *, needed: bool = True) -> str:
+    value = asked.get(key) or ""
+    if not isinstance(value, str) or len(value) > _LONGEST[key] or (needed and not value.strip()):
+        raise RefusedError(400, f"Expected a {key} of at most {_LONGEST[key]} characters")
+    return value
+
+
+def _place(asked: dict[str, Any]) -> int:
+    value = asked["position"]
+    if not isinstance(value, int) or value < 0:
+        raise RefusedError(400, f"Invalid position: {value!r}, expected a number from 0 on")
+    return value
