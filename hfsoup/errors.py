@@ -48,6 +48,10 @@ class HubError(SoupError):
     """The Hub refused, or could not be reached."""
 
 
+class AccessError(HubError):
+    """One repository or revision is not to be had: it is absent, private, gated, disabled or deleted."""
+
+
 def _rebuild(kind: type[SoupError], what: str, where: str, hint: str) -> SoupError:
     """Unpickle an error that another process raised."""
     return kind(what, where=where, hint=hint)

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from hfsoup.errors import HubError, SoupError
+from hfsoup.errors import AccessError, HubError, SoupError
 from hfsoup.human import duration
 from hfsoup.redact import redact
 from hfsoup.waits import LISTENERS
@@ -152,18 +152,18 @@ def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
     match error:
         case errors.GatedRepoError():
             hint = f"accept the licence at {api().endpoint}/{repo}" + ("" if get_token() else ", then: hf auth login")
-            return HubError("this repository is gated and you have no access yet", where=where, hint=hint)
+            return AccessError("this repository is gated and you have no access yet", where=where, hint=hint)
         case errors.RepositoryNotFoundError() if listed:
-            return HubError("the repository was deleted or hidden meanwhile", where=where, hint=f"leave out {repo}")
+            return AccessError("the repository was deleted or hidden meanwhile", where=where, hint=f"leave out {repo}")
         case errors.RepositoryNotFoundError():
             known = get_token() is not None
             who, act = ("your token cannot see it", "whoami") if known else ("you are not logged in", "login")
             what = f"there is no such repository, or it is private and {who}"
-            return HubError(what, where=where, hint=f"look at the spelling, or: hf auth {act}")
+            return AccessError(what, where=where, hint=f"look at the spelling, or: hf auth {act}")
         case errors.RevisionNotFoundError():
-            return HubError("there is no such revision", where=where, hint="leave out @REVISION, or name a branch")
+            return AccessError("there is no such revision", where=where, hint="leave out @REVISION, or name a branch")
         case errors.DisabledRepoError():
-            return HubError("the Hub has disabled this repository", where=where, hint=f"leave out {repo}")
+            return AccessError("the Hub has disabled this repository", where=where, hint=f"leave out {repo}")
         case errors.LocalEntryNotFoundError() | errors.FileMetadataError():
             what = f"the answer from {api().endpoint} is not one that a Hub gives"
             return HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {AGAIN}")
