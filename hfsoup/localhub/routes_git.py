@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-from contextlib import AsyncExitStack
+import subprocess
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response, StreamingResponse
@@ -15,8 +15,7 @@ from hfsoup.localhub.refusal import RefusedError
 from hfsoup.localhub.routing import Routes
 
 if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator
+    from collections.abc import Iterator
 
     from hfsoup.localhub.call import Call
     from hfsoup.localhub.store import Repo
@@ -26,24 +25,24 @@ _CHUNK = 1 << 16
 
 
 @routes("GET", "/{web}/info/refs")
-async def advertise(call: Call) -> Response:
+def advertise(call: Call) -> Response:
     """Tell git which refs there are."""
     service = call.request.query_params.get("service")
     if service not in ("git-upload-pack", "git-receive-pack"):
         raise RefusedError(403, "Only git's smart protocol is spoken here")
-    return await _answer(call, _repo(call, writing=service == "git-receive-pack"), "info/refs")
+    return _answer(call, _repo(call, writing=service == "git-receive-pack"), "info/refs")
 
 
 @routes("POST", "/{web}/git-upload-pack")
-async def send(call: Call) -> Response:
+def send(call: Call) -> Response:
     """Clone or fetch."""
-    return await _answer(call, _repo(call, writing=False), "git-upload-pack")
+    return _answer(call, _repo(call, writing=False), "git-upload-pack")
 
 
 @routes("POST", "/{web}/git-receive-pack")
-async def receive(call: Call) -> Response:
+def receive(call: Call) -> Response:
     """Push."""
-    return await _answer(call, _repo(call, writing=True), "git-receive-pack")
+    return _answer(call, _repo(call, writing=True), "git-receive-pack")
 
 
 def _repo(call: Call, *, writing: bool) -> Repo:
@@ -60,21 +59,22 @@ def _repo(call: Call, *, writing: bool) -> Repo:
     return repo
 
 
-async def _answer(call: Call, repo: Repo, service: str) -> Response:
+def _answer(call: Call, repo: Repo, service: str) -> Response:
     git = shutil.which("git")
     if git is None:
         raise RefusedError(501, "This Hub's machine has no git: use the Hub's own clients")
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        git, "http-backend", stdin=pipe, stdout=pipe, env=_environment(call, repo, service)
+    # The request is read to its end by now: whoever answers before that lets go of what is still to come.
+    process = subprocess.Popen(
+        [git, "http-backend"],
+        stdin=call.body or subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=_environment(call, repo, service),
     )
-    feeding = asyncio.create_task(_feed(call, process))
-    async with AsyncExitStack() as undo:
-        undo.push_async_callback(_end, process)
-        undo.callback(feeding.cancel)
-        status, headers = await _head(process)
+    with ExitStack() as undo:
+        undo.enter_context(process)
+        status, headers = _head(process)
         undo.pop_all()
-    return StreamingResponse(_body(process, feeding), status, headers)
+    return StreamingResponse(_body(process), status, headers)
 
 
 def _environment(call: Call, repo: Repo, service: str) -> dict[str, str]:
@@ -95,27 +95,10 @@ def _environment(call: Call, repo: Repo, service: str) -> dict[str, str]:
     return {**kept, **{name: value for name, value in known.items() if value}}
 
 
-async def _feed(call: Call, process: Process) -> None:
-    """Hand the request's body to git."""
-    stdin = process.stdin
-    if stdin is None:
-        return
-    try:
-        async for chunk in call.request.stream():
-            stdin.write(chunk)
-            await stdin.drain()
-    except (BrokenPipeError, ConnectionResetError):
-        return
-    finally:
-        stdin.close()
-
-
-async def _head(process: Process) -> tuple[int, dict[str, str]]:
+def _head(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
     """Status and headers git answers with."""
     status, headers = 200, {"Cache-Control": "no-cache"}
-    if process.stdout is None:
-        raise RefusedError(500, "git http-backend gave no answer")
-    while line := (await process.stdout.readline()).decode("latin-1").strip():
+    while process.stdout and (line := process.stdout.readline().decode("latin-1").strip()):
         name, _, value = line.partition(":")
         if name.lower() == "status":
             status = int(value.split()[0])
@@ -126,20 +109,11 @@ async def _head(process: Process) -> tuple[int, dict[str, str]]:
     return status, headers
 
 
-async def _body(process: Process, feeding: asyncio.Task[None]) -> AsyncIterator[bytes]:
-    try:
-        while process.stdout and (chunk := await process.stdout.read(_CHUNK)):
-            yield chunk
-        await feeding
-    finally:
-        feeding.cancel()
-        await _end(process)
-
-
-async def _end(process: Process) -> None:
-    if process.returncode is None:
+def _body(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    with process:
         try:
+            while process.stdout and (chunk := process.stdout.read1(_CHUNK)):  # type: ignore[attr-defined]
+                yield chunk
+        except GeneratorExit:
             process.kill()
-        except ProcessLookupError:
-            return
-    await process.wait()
+            raise

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,38 +84,87 @@ def test_the_hf_command(site: LocalHub, tmp_path: Path) -> None:
     assert (tmp_path / "down" / "w.bin").read_bytes() == b"weights"
 
 
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 needs_lfs = pytest.mark.skipif(
     shutil.which("git") is None or shutil.which("git-lfs") is None, reason="git and git-lfs are not installed"
 )
 
 
+@pytest.fixture
+def git(tmp_path: Path) -> Callable[..., str]:
+    """Runs git as ann, with settings of its own: `git(folder, *arguments)`."""
+    names = {f"GIT_{role}_{key}": "ann@localhub" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+    settings = {
+        "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+
+    def run(folder: Path, *arguments: str) -> str:
+        return _run(["git", *arguments], folder, {**os.environ, "HOME": str(tmp_path), **settings, **names})
+
+    return run
+
+
+def _address(site: LocalHub, repo: str, user: str = "ann", token: str = "") -> str:
+    return f"{site.url}/{repo}".replace("http://", f"http://{user}:{token or site.token}@")
+
+
+@needs_git
+@pytest.mark.parametrize(("size", "buffer"), [(1, "100000000"), (20, "100")], ids=["1 MB, length", "20 MB, chunked"])
+def test_git_pushes_what_is_large_and_not_lfs(
+    site: LocalHub, api: HfApi, repo: str, tmp_path: Path, git: Callable[..., str], size: int, buffer: str
+) -> None:
+    """A push of megabytes that git keeps itself arrives, however it is sent; whole and shallow clones give it back."""
+    git(tmp_path, "clone", _address(site, repo), "mine")
+    mine, content = tmp_path / "mine", os.urandom(size << 20)
+    (mine / "notes.txt").write_bytes(content)
+    git(mine, "add", ".")
+    git(mine, "commit", "-qm", "notes")
+    git(mine, "-c", f"http.postBuffer={buffer}", "push", "origin", "HEAD:main")
+    assert api.list_repo_commits(repo)[0].title == "notes"
+    assert Path(api.hf_hub_download(repo, "notes.txt")).read_bytes() == content
+    git(tmp_path, "clone", "--depth", "1", f"{site.url}/{repo}", "shallow")
+    assert (tmp_path / "shallow" / "notes.txt").read_bytes() == content
+    assert git(tmp_path / "shallow", "rev-list", "--count", "HEAD") == "1\n"
+    git(tmp_path / "shallow", "fetch", "--unshallow")
+    assert git(tmp_path / "shallow", "rev-list", "--count", "HEAD") == "2\n"
+
+
+@needs_git
+def test_git_fetches_with_a_compressed_request(
+    site: LocalHub, api: HfApi, repo: str, tmp_path: Path, git: Callable[..., str]
+) -> None:
+    """A clone that has many commits to tell of sends its request gzipped, and gets what is new."""
+    git(tmp_path, "clone", _address(site, repo), "mine")
+    for number in range(40):
+        git(tmp_path / "mine", "commit", "--allow-empty", "-qm", str(number))
+    api.upload_file(path_or_fileobj=b"new", path_in_repo="new", repo_id=repo)
+    site.forget_requests()
+    git(tmp_path / "mine", "-c", "protocol.version=0", "fetch", "origin")
+    assert any(seen.path.endswith("/git-upload-pack") for seen in site.requests)
+    assert git(tmp_path / "mine", "show", "origin/main:new") == "new"
+
+
 @needs_lfs
-def test_git_both_ways(site: LocalHub, api: HfApi, bob: HfApi, repo: str, tmp_path: Path) -> None:
+def test_git_both_ways(
+    site: LocalHub, api: HfApi, bob: HfApi, repo: str, tmp_path: Path, git: Callable[..., str]
+) -> None:
     """What the Hub holds git clones, large files included, and what git pushes the Hub holds; only from an owner."""
     weights = os.urandom(30_000)
     api.upload_file(path_or_fileobj=weights, path_in_repo="w.bin", repo_id=repo)
-    environment = {
-        **os.environ,
-        "HOME": str(tmp_path),
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig"),
-        "GIT_CONFIG_NOSYSTEM": "1",
-    }
-    for key, value in (("user.name", "ann"), ("user.email", "ann@example.org")):
-        _run(["git", "config", "--global", key, value], tmp_path, environment)
-    _run(["git", "lfs", "install"], tmp_path, environment)
-    _run(["git", "clone", f"{site.url}/{repo}", "copy"], tmp_path, environment)
+    git(tmp_path, "lfs", "install")
+    git(tmp_path, "clone", f"{site.url}/{repo}", "copy")
     copy = tmp_path / "copy"
     assert (copy / "w.bin").read_bytes() == weights
     (copy / "new.safetensors").write_bytes(weights[::-1])
-    _run(["git", "add", "."], copy, environment)
-    _run(["git", "commit", "-qm", "from git"], copy, environment)
+    git(copy, "add", ".")
+    git(copy, "commit", "-qm", "from git")
     head = api.model_info(repo).sha
-    for user in ("", f"bob:{bob.token}@"):
-        push = ["git", "push", f"{site.url}/{repo}".replace("http://", f"http://{user}"), "main"]
-        assert subprocess.run(push, cwd=copy, env=environment, capture_output=True, check=False).returncode != 0
+    for address in (f"{site.url}/{repo}", _address(site, repo, "bob", str(bob.token))):
+        with pytest.raises(AssertionError, match=r"40[13]|could not read Username"):
+            git(copy, "push", address, "main")
     assert api.model_info(repo).sha == head
-    address = f"{site.url}/{repo}".replace("http://", f"http://ann:{site.token}@")
-    _run(["git", "push", address, "main"], copy, environment)
+    git(copy, "push", _address(site, repo), "main")
     assert api.list_repo_commits(repo)[0].title == "from git"
     assert Path(api.hf_hub_download(repo, "new.safetensors")).read_bytes() == weights[::-1]
