@@ -11,7 +11,7 @@ from typing import Any
 
 from hfsoup.adapterfiles import CONFIG, AdapterConfig, Parts, parts, read_config
 from hfsoup.errors import MismatchError, SoupError
-from hfsoup.models import Layout, layout
+from hfsoup.models import architecture
 from hfsoup.names import flat
 from hfsoup.single import MAX_NUMBER, class_names, largest_number, refuse_foreign
 from hfsoup.tensorfile import FLOATS, TensorFile
@@ -23,7 +23,7 @@ LABELS = ("id2label", "label2id", "num_labels", "label_names")
 
 @dataclass(frozen=True)
 class Delta:
-    """What is added to one weight: scaling·B·A, in the weight's shape; `kind` is as in `Layout`."""
+    """What is added to one weight: scaling·B·A, in the weight's shape; `kind` is as in `Architecture`."""
 
     a: TensorSpec
     b: TensorSpec
@@ -70,24 +70,25 @@ def make_plan(
     classes = len(class_names(config, where=str(source)))
     shapes = {name: spec.shape for name, spec in stored.items()}
     given = (*(f"{module}.weight" for module in found.layers), *found.whole)
-    model = layout(config, classes, shapes, given)
-    names = _names(stored, model, headless)
-    homes = {model.owns[old]: new for old, new in names.items() if old in model.owns}
+    model = architecture(config, classes, shapes)
+    owns = model.own_names((*stored, *given))
+    names = _names(stored, owns, model.prefix, headless)
+    homes = {owns[old]: new for old, new in names.items() if old in owns}
     whole = {}
     for name, spec in found.whole.items():
-        own = _own(name, model, source)
+        own = _own(name, owns, source)
         _fits(spec, model.shapes[own], classes, source)
         whole[homes.get(own, own)] = spec
     here = {new: stored[old] for old, new in names.items() if new not in whole}
-    deltas = dict(_deltas(found, adapter, model, homes, here, source))
+    deltas = dict(_deltas(found, adapter, owns, model.kinds, homes, here, source))
     floats = Counter(spec.dtype for spec in stored.values() if spec.dtype in FLOATS)
     usual = floats.most_common(1)[0][0] if floats else "F32"
     before = {new: stored[old].dtype for old, new in names.items()}
     rows = [(new, spec.dtype, spec.shape) for new, spec in here.items()]
     rows += [(name, before.get(name, usual), spec.shape) for name, spec in whole.items()]
-    owns = {new: model.owns[old] for old, new in names.items() if old in model.owns}
-    owns |= {homes.get(own, own): own for own in (_own(name, model, source) for name in found.whole)}
-    return Plan(config, adapter, tuple(sorted(rows)), deltas, whole, here, owns)
+    ends = {new: owns[old] for old, new in names.items() if old in owns}
+    ends |= {homes.get(own, own): own for own in (_own(name, owns, source) for name in found.whole)}
+    return Plan(config, adapter, tuple(sorted(rows)), deltas, whole, here, ends)
 
 
 def _config(
@@ -113,13 +114,13 @@ def _config(
     return config, headless
 
 
-def _names(stored: Mapping[str, TensorSpec], model: Layout, headless: bool) -> dict[str, str]:
+def _names(stored: Mapping[str, TensorSpec], owns: Mapping[str, str], prefix: str, headless: bool) -> dict[str, str]:
     """The base's tensors by the names that a classifier's file gives them; without a head the body has no prefix."""
     if not headless:
         return {name: name for name in stored}
-    start, names = f"{model.prefix}.", {}
+    start, names = f"{prefix}.", {}
     for name in stored:
-        own = model.owns.get(name)
+        own = owns.get(name)
         if own is not None:
             bare = own.startswith(start) and not name.startswith(start)
             names[name] = f"{start}{name}" if bare else name
@@ -129,7 +130,8 @@ def _names(stored: Mapping[str, TensorSpec], model: Layout, headless: bool) -> d
 def _deltas(
     found: Parts,
     adapter: AdapterConfig,
-    model: Layout,
+    owns: Mapping[str, str],
+    kinds: Mapping[str, str],
     homes: Mapping[str, str],
     here: Mapping[str, TensorSpec],
     source: Source,
@@ -137,8 +139,8 @@ def _deltas(
     """What the adapter adds, by the name in the merged file."""
     seen: set[str] = set()
     for module, (a, b) in found.layers.items():
-        own, where = _own(f"{module}.weight", model, source), f"{source}, layer {flat(module)}"
-        name, kind = homes.get(own, own), model.kinds.get(own)
+        own, where = _own(f"{module}.weight", owns, source), f"{source}, layer {flat(module)}"
+        name, kind = homes.get(own, own), kinds.get(own)
         if kind is None:
             raise SoupError("not supported: LoRA on a layer that is neither linear nor Conv2d", where=where)
         if name in seen or name not in here:
@@ -167,11 +169,11 @@ def _shown(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
     return " and ".join(flat(list(shape)) for shape in shapes)
 
 
-def _own(name: str, model: Layout, source: Source) -> str:
-    if name not in model.owns:
+def _own(name: str, owns: Mapping[str, str], source: Source) -> str:
+    if name not in owns:
         what = "the model has no such tensor, or makes it of several"
         raise SoupError(what, where=f"{source}, tensor {flat(name)}", hint="is this adapter's base another one?")
-    return model.owns[name]
+    return owns[name]
 
 
 def _fits(spec: TensorSpec, shape: tuple[int, ...], classes: int, source: Source) -> None:

@@ -95,20 +95,13 @@ def remarks(family: Family) -> Iterator[str]:
 
 
 def class_axes(checkpoint: Checkpoint) -> dict[str, int]:
-    """The tensors whose shape follows the number of classes, with the axis that does.
-
-    Found by building the model twice without memory, with one class more the second time, and comparing shapes; so it
-    holds for every head that transformers has.
-    """
-    from hfsoup.models import tensor_shapes
+    """The tensors whose shape follows the number of classes, by their names in the files, with the axis that does."""
+    from hfsoup import models
 
     stored, count = _shapes(checkpoint), len(checkpoint.labels)
-    fewer, more = (tensor_shapes(checkpoint.config, n, stored) for n in (count, count + 1))
-    axes = {}
-    for name, shape in fewer.items():
-        differing = [axis for axis, (a, b) in enumerate(zip(shape, more[name], strict=True)) if a != b]
-        if differing:
-            axes[name] = differing[0]
+    found = models.class_axes(checkpoint.config, count, stored)
+    files = {own: name for name, own in models.architecture(checkpoint.config, count, stored).own_names(stored).items()}
+    axes = {files.get(own, own): axis for own, axis in found.items()}
     if not axes or not set(axes) <= stored.keys():
         what = "the classes stand in another order, and the head that would have to be reordered was not found"
         raise MismatchError(what, where=str(checkpoint.ingredient), hint="fine-tune with the classes in one order")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
+Rename = Callable[[str], tuple[str, bool]]
 # What libraries raise at values that they did not expect in a file.
 REFUSALS = (
     ArithmeticError,
@@ -88,56 +90,65 @@ def model_class(config: PretrainedConfig) -> Any:
     return chosen
 
 
-def tensor_shapes(values: dict[str, Any], classes: int, stored: Shapes) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors of the model with that many classes, built without memory.
-
-    Args:
-        values: a config.json.
-        classes: how many classes it gets instead of its own.
-        stored: the shapes of the tensors in its files.
-
-    Returns:
-        Shapes by the name that the files give a tensor; what they do not hold has the model's own name.
-
-    Raises:
-        SoupError: transformers cannot build it, or it is much larger than its files.
-    """
-    model = _hollow(values, classes, stored)
-    return _shapes(model, dict(_names(model, stored)))
-
-
-def _shapes(model: nn.Module, names: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
-    """Shapes of a model's tensors, by `names` where its own name is there."""
-    return {names.get(own, own): tuple(tensor.shape) for own, tensor in model.state_dict().items()}
-
-
 @dataclass(frozen=True)
-class Layout:
-    """A model's tensors by its own names: their shapes, and how layers use their weight.
+class Architecture:
+    """The model that a config.json names, as it is built without memory: everything that its files must fit.
 
-    `owns` takes a name from a file to the model's own; `kinds` says of a layer's weight `linear`, `transposed` or
-    `convolution`; `prefix` is that of the body.
+    All names are the model's own, those that weights are loaded under. `optional` are tensors that loading makes where
+    a file lacks them; `kinds` says of a layer's weight `linear`, `transposed` or `convolution`; `prefix` is that of the
+    body. `rename` takes a name from a file to the model's own, or to one that the model does not have, and says whether
+    the tensor is joined with others or split on the way.
     """
 
+    kind: str
     shapes: Shapes
-    owns: Mapping[str, str]
+    optional: frozenset[str]
     kinds: Mapping[str, str]
     prefix: str
+    rename: Rename
+
+    def own_names(self, names: Iterable[str]) -> dict[str, str]:
+        """The model's own name of every tensor of a file that is used as it is."""
+        found = {name: self.rename(name) for name in names}
+        return {name: own for name, (own, converted) in found.items() if own in self.shapes and not converted}
 
 
-def layout(values: dict[str, Any], classes: int, stored: Shapes, names: Iterable[str]) -> Layout:
-    """The layout of a model, built without memory; arguments and errors as for `tensor_shapes`.
+def architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Architecture:
+    """The architecture of a checkpoint, with that many classes instead of its own.
 
     Args:
         values: a config.json.
-        classes: how many classes it has.
-        stored: the shapes of the tensors in its files.
-        names: more names to be looked up; those that are not one tensor of the model are left out.
+        classes: how many classes it gets.
+        stored: the shapes of the tensors in its files, which bound what is built.
+
+    Raises:
+        SoupError: it cannot be built, or is much larger than its files.
     """
     model = _hollow(values, classes, stored)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    owns = {name: own for own, name in _names(model, (*stored, *names)) if own in shapes}
-    return Layout(shapes, owns, dict(_kinds(model)), str(model.base_model_prefix))
+    tensors = model.state_dict()
+    ignored = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_missing", None) or ()]
+    made = set(getattr(model, "all_tied_weights_keys", None) or ())
+    made |= {name for name, tensor in tensors.items() if not tensor.is_floating_point()}
+    made |= {name for name in tensors if any(pattern.search(name) for pattern in ignored)}
+    return Architecture(
+        kind=str(values.get("model_type")),
+        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        optional=frozenset(made),
+        kinds=dict(_kinds(model)),
+        prefix=str(getattr(model, "base_model_prefix", "")),
+        rename=_rename(model),
+    )
+
+
+def class_axes(values: dict[str, Any], classes: int, stored: Shapes) -> dict[str, int]:
+    """The tensors whose shape follows the number of classes, by the model's own names, with the axis that does.
+
+    Found by building the model twice, with one class more the second time, and comparing shapes; so it holds for every
+    head that transformers has. Arguments and errors are those of `architecture`.
+    """
+    fewer, more = (architecture(values, n, stored).shapes for n in (classes, classes + 1))
+    sides = {name: zip(shape, more[name], strict=True) for name, shape in fewer.items()}
+    return {name: axis for name, pairs in sides.items() for axis, (a, b) in reversed([*enumerate(pairs)]) if a != b}
 
 
 def _kinds(model: Any) -> Iterator[tuple[str, str]]:
@@ -172,28 +183,29 @@ def _hollow(values: dict[str, Any], classes: int, stored: Shapes) -> nn.Module:
 
 def own_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
     """The model's own name of every tensor in its files that is used as it is."""
-    return {name: own for own, name in _names(model, stored)}
+    rename = _rename(model)
+    found = {name: rename(name) for name in stored}
+    return {name: own for name, (own, converted) in found.items() if not converted}
 
 
-def _names(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The model's own name of every tensor in its files that is used as it is, and the name there."""
-    return ((own, name) for own, name, converted in _renamed(model, stored) if not converted)
-
-
-def _renamed(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
-    """The name that transformers gives every tensor of the files, the name there, and whether it is joined or split."""
+def _rename(model: Any) -> Rename:
+    """How transformers takes a name in a file to the model's own, and whether it joins or splits the tensor."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
     changes = get_model_conversion_mapping(model)
     renamings = [change for change in changes if isinstance(change, WeightRenaming)]
     converters = [change for change in changes if isinstance(change, WeightConverter)]
-    known = model.state_dict()
-    for name in stored:
-        own, converted = rename_source_key(name, renamings, converters, model.base_model_prefix, known)
+    known, prefix = model.state_dict(), model.base_model_prefix
+
+    @cache
+    def rename(name: str) -> tuple[str, bool]:
+        own, converted = rename_source_key(name, renamings, converters, prefix, known)
         if own not in known and name in known:
-            own, converted = name, None
-        yield own, name, converted is not None
+            own, converted = rename_source_key(name, [], [], prefix, known)
+        return own, converted is not None
+
+    return rename
 
 
 def must_fit(values: dict[str, Any], classes: int, stored: Shapes, *, where: str) -> frozenset[str]:
@@ -207,18 +219,17 @@ def must_fit(values: dict[str, Any], classes: int, stored: Shapes, *, where: str
     Raises:
         SoupError: the model is larger, cannot be built, or has a tensor of another shape.
     """
-    model = _hollow(values, classes, stored)
-    renamed = list(_renamed(model, stored))
-    shapes = _shapes(model, {own: name for own, name, converted in renamed if not converted})
-    for name in sorted(shapes.keys() & stored.keys()):
-        if shapes[name] != stored[name]:
-            what = f"config.json describes shape {list(shapes[name])}, the file holds {list(stored[name])}"
+    model = architecture(values, classes, stored)
+    renamed = {name: model.rename(name) for name in stored}
+    for name, own in sorted(model.own_names(stored).items()):
+        if model.shapes[own] != stored[name]:
+            what = f"config.json describes shape {list(model.shapes[own])}, the file holds {list(stored[name])}"
             raise SoupError(what, where=f"{where}, tensor {flat(name)}")
-    known, given = model.state_dict(), {own for own, _, _ in renamed}
-    if any(own not in given for own, tensor in known.items() if tensor.is_floating_point()):
+    given = {own for own, _ in renamed.values()}
+    if not model.shapes.keys() - model.optional <= given:
         return frozenset()
-    numberless = {DIGITS.sub("", own) for own in known}
-    spare = {name: own for own, name, converted in renamed if own not in known and not converted}
+    numberless = {DIGITS.sub("", own) for own in model.shapes}
+    spare = {name: own for name, (own, converted) in renamed.items() if own not in model.shapes and not converted}
     return frozenset(name for name, own in spare.items() if DIGITS.sub("", own) not in numberless)
 
 
