@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,28 +15,73 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 PIXELS = 90_000_000
 BYTES = 256 << 20
-# A processor that fits the shorter side blows up the longer one in proportion.
-ASPECT = 100
-DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+WHITE = 255
 BROKEN = (
     *(OSError, ValueError, SyntaxError, EOFError, RuntimeError, NotImplementedError, IndexError, KeyError, TypeError),
     *(AttributeError, OverflowError, ZeroDivisionError, struct.error, zlib.error, MemoryError),
 )
+MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (8, b"WEBP", "WebP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (4, b"ftypmsf1", "HEIC"),
+    (4, b"ftyp", "MP4"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"icns", "ICNS"),
+    (0, b"8BPS", "PSD"),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "EPS"),
+    (0, b"\xc5\xd0\xd3\xc6", "EPS"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (128, b"DICM", "DICOM"),
+    (0, b"DDS ", "DDS"),
+    (0, b"v/1\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "HDR"),
+    (0, b"qoif", "QOI"),
+    (0, b"\x01\xda", "SGI"),
+    (0, b"SIMPLE  =", "FITS"),
+    (0, b"\x93NUMPY", "NPY"),
+    (0, b"PK\x03\x04", "ZIP"),
+    (0, b"\x1f\x8b", "gzip"),
+    (0, b"version https://git-lfs", "Git LFS pointer"),
+)
+"""Place, bytes and the name of the format that they belong to; the first that fits."""
+TEXTS = ((b"<svg", "SVG"), (b"<!doctype html", "HTML"), (b"<html", "HTML"), (b"<?xml", "XML"))
+TGA_KINDS, TGA_DEPTHS = (1, 2, 3, 9, 10, 11), (8, 15, 16, 24, 32)
 
 
 class BadImageError(Exception):
     """A row whose image cannot be shown to a model, and why."""
 
 
-def decode(data: bytes) -> Image:
-    """The picture in `data` as RGB: its first frame, turned as its EXIF orientation says, transparency dropped.
+@dataclass(frozen=True)
+class Decoded:
+    """A picture as RGB; `lost` is the share of its pixels whose value eight bits do not hold: see `_lost`."""
 
-    16-bit greys are scaled to eight bits rather than cut off.
+    picture: Image
+    lost: float = 0.0
+
+
+def decode(data: bytes, mode: str | None = None) -> Decoded:
+    """The picture in `data` as `transformers.pipeline` has it: the first frame, turned as EXIF says, then RGB.
+
+    Args:
+        data: the encoded image.
+        mode: the Pillow mode that a dataset declares for its images, which they are brought to first.
 
     Raises:
-        BadImageError: it is damaged, too large, too narrow, or of a kind that is not read.
+        BadImageError: it is damaged, too large, or of a kind that is not read.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if len(data) > BYTES:
         raise BadImageError(f"{len(data):,} bytes, at most {BYTES:,} are read")
@@ -45,42 +91,68 @@ def decode(data: bytes) -> Image:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _bounded(*image.size)
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            upright = ImageOps.exif_transpose(image)
+            declared = upright.convert(mode) if mode and mode != upright.mode else upright
+            return Decoded(declared.convert("RGB"), _lost(upright))
     except Image.DecompressionBombError as error:
         raise BadImageError(f"more than {PIXELS / 1e6:.0f} megapixels") from error
+    except UnidentifiedImageError as error:
+        raise BadImageError(f"cannot be decoded: {_unidentified(data)}") from error
     except BROKEN as error:
         raise BadImageError(f"cannot be decoded ({str(error)[:100] or type(error).__name__})") from error
 
 
-def area(data: bytes) -> int:
-    """How many pixels a picture says it has, 0 where that cannot be read."""
+def size(data: bytes) -> tuple[int, int]:
+    """Width and height that a picture says it has, 0 where they cannot be read."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.width * image.height
+            return image.size
     except (*BROKEN, Image.DecompressionBombError):
-        return 0
+        return 0, 0
+
+
+def file_format(data: bytes) -> str | None:
+    """The name of the format that some bytes are of, by what they begin with; None where they do not tell."""
+    found = next((name for at, magic, name in MAGIC if data.startswith(magic, at)), None)
+    if found is None:
+        start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+        found = next((name for tag, name in TEXTS if start.startswith(tag)), None)
+        if found == "XML" and b"<svg" in start:
+            found = "SVG"
+    # TGA has no magic bytes at its start, only fields of few values, and in newer files a word at its end.
+    tga = len(data) > 18 and data[1] in (0, 1) and data[2] in TGA_KINDS and data[16] in TGA_DEPTHS
+    return found or ("TGA" if tga or data.endswith(b"TRUEVISION-XFILE.\0") else None)
+
+
+def _unidentified(data: bytes) -> str:
+    """What bytes are that hold no image of the formats that are read, and what to do."""
+    known = f"hfsoup reads {', '.join(FORMATS)}"
+    found = file_format(data)
+    if found is None:
+        return f"bytes of no known image format (they begin with {data[:8].hex(' ')}); {known}"
+    if found.upper().replace(" ", "") in (*FORMATS, "GITLFSPOINTER"):
+        pointer = found.startswith("Git")
+        return f"a {found} without the image; git lfs pull" if pointer else f"a damaged {found} file"
+    return f"a file of the format {found}; {known}: convert it to PNG, or leave it out"
 
 
 def _bounded(width: int, height: int) -> None:
     if width * height > PIXELS:
         raise BadImageError(f"{width * height / 1e6:.0f} megapixels, at most {PIXELS / 1e6:.0f} are read")
-    if min(width, height) < 1 or max(width, height) > ASPECT * min(width, height):
-        raise BadImageError(f"{width} × {height} pixels: one side is more than {ASPECT} times the other")
+    if min(width, height) < 1:
+        raise BadImageError(f"{width} × {height} pixels")
 
 
-def _rgb(image: Image) -> Image:
+def _lost(image: Image) -> float:
+    """The share of the pixels of a picture of wide integers or floats that become white or black in eight bits.
+
+    Pillow makes white of what is above 255, and black of a fraction of 1.
+    """
     import numpy as np
-    from PIL import Image as Pictures
 
-    if image.mode in DEEP:
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise BadImageError("its pixels are integers of more than 16 bits, whose range is not known")
-        image = Pictures.fromarray((values >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        raise BadImageError("its pixels are floats, whose range is not known")
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+    if not image.mode.startswith(("I", "F")):
+        return 0.0
+    values = np.asarray(image)
+    return float(((values > WHITE) | ((values > 0) & (values < 1))).mean())

@@ -193,6 +193,7 @@ class Part:
         if type(features[self.image]).__name__ != "Image":
             what = f"expected images, found {type(features[self.image]).__name__}"
             raise UsageError(what, where=f"{self.where}, column {flat(self.image)}", hint="--image-column NAME")
+        self._mode = features[self.image].mode
         self._cells = rows.select_columns([self.image]).cast_column(self.image, Image(decode=False))
         label = _column(features, request.label_column, "ClassLabel", "--label-column", self.where)
         where = f"{self.where}, column {flat(label)}"
@@ -225,9 +226,10 @@ class Part:
         where = f"{self.where}, column {flat(self.image)}"
         found = prepare(
             rows.tolist(), self._read, processor, content=content, where=where, advance=advance, note=self._note,
-            change=corruption, home=home,
+            mode=self._mode, change=corruption, home=home,
         )  # fmt: skip
         self._bad(found, len(rows), where)
+        self._lost(found)
         kept = np.asarray(found.rows, np.int64)
         labels = self.labels[kept]
         if self._labelled:
@@ -236,6 +238,17 @@ class Part:
         rule = f"{len(kept)} of {len(self.labels)} rows of the split {self.name!r}"
         seal = fingerprint(content, kept, labels)
         return Split(title, rule, seal, found.path, labels, kept, self.name, self.image), found
+
+    def _lost(self, found: Prepared) -> None:
+        """Say how many images are not seen as their files have them, for neither are they by those who use the soup."""
+        if not found.lost:
+            return
+        rows, shares = zip(*found.lost, strict=True)
+        self._note(
+            f"{len(rows)} of {len(found.rows)} images of the split {self.name!r} have more than 8 bits a pixel, which"
+            f" pipeline() cuts off and so does every score here: {sum(shares) / len(shares):.0%} of their pixels are"
+            f" white or black only for that ({rows_text(rows)})"
+        )
 
     def _read(self, row: int) -> bytes:
         return self._source.image(self._cells[row][self.image])

@@ -21,10 +21,12 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.decoding import BadImageError, area, decode
+from hfsoup.decoding import PIXELS, BadImageError, decode, size
 from hfsoup.errors import SoupError
 from hfsoup.hashing import facts_hash, file_hash
 from hfsoup.hub import cache
+from hfsoup.models import REFUSALS
+from hfsoup.names import flat
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,6 +38,9 @@ BACKENDS = ("pillow", "transformers", "torch", "torchvision", "numpy")
 BATCH = 32
 # Pictures of more pixels are decoded one at a time, which bounds memory whatever the number of processors.
 LARGE = 10_000_000
+READING = "as transformers.pipeline"
+"""How encoded images are read; what was prepared under another rule is not taken from the cache."""
+PROBE = 64
 _large = threading.Lock()
 
 
@@ -44,13 +49,15 @@ class Prepared:
     """A file of pixels in the cache, float32, images × channels × height × width.
 
     `rows` are those of its images; `bad` the rows that have none, each with the reason; `digests` are hashes of the
-    decoded images, equal for the same picture; `sha256` is that of the file.
+    decoded images, equal for the same picture; `lost` are the rows of which eight bits do not hold every pixel, each
+    with the share of those; `sha256` is that of the file.
     """
 
     path: Path
     rows: list[int]
     bad: list[tuple[int, str]]
     digests: list[str]
+    lost: list[tuple[int, float]]
     sha256: str
 
 
@@ -61,6 +68,24 @@ class _Job:
     processor: Any
     where: str
     change: Change | None
+    mode: str | None
+
+    def work(self, width: int, height: int) -> int:
+        """The pixels of a picture, or those that it is resized to where that is more."""
+        sides = self.processor.to_dict().get("size")
+        shorter = sides.get("shortest_edge") if isinstance(sides, dict) else None
+        resized = int(shorter) ** 2 * max(width, height) // max(1, min(width, height)) if shorter else 0
+        return max(width * height, resized)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What a row became: pixels and the digest of its picture, or None and the reason."""
+
+    row: int
+    pixels: NDArray[np.float32] | None
+    outcome: str
+    lost: float = 0.0
 
 
 def prepare(
@@ -72,6 +97,7 @@ def prepare(
     where: str,
     advance: Advance = lambda _: None,
     note: Note = lambda _: None,
+    mode: str | None = None,
     change: Change | None = None,
     home: Path | None = None,
 ) -> Prepared:
@@ -85,12 +111,13 @@ def prepare(
         where: dataset and split, for errors.
         advance: told of images as they are ready.
         note: told if the cache was damaged.
+        mode: the Pillow mode that the dataset declares for its images.
         change: what to do to a decoded image before it is processed; `content` has to tell changes apart.
         home: where the file goes instead of the cache.
     """
     from filelock import FileLock
 
-    job = _Job(rows, read, processor, where, change)
+    job = _Job(rows, read, processor, where, change, mode)
     path = (home or cache() / "images") / f"{_key(job, content)}.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
@@ -110,7 +137,8 @@ def _key(job: _Job, content: str) -> str:
     """A hash of everything that the pixels depend on."""
     versions = [_version(name) for name in BACKENDS]
     kind = f"{type(job.processor).__module__}.{type(job.processor).__qualname__}"
-    return facts_hash(content, list(job.rows), kind, job.processor.to_dict(), versions)[:32]
+    reading = [READING, job.mode]
+    return facts_hash(content, list(job.rows), kind, job.processor.to_dict(), versions, reading)[:32]
 
 
 def _version(name: str) -> str | None:
@@ -131,7 +159,8 @@ def _sealed(path: Path, note: Note) -> Prepared | None:
             values = json.loads(text)
             if values["sha256"] == file_hash(path):
                 bad = [(row, reason) for row, reason in values["bad"]]
-                return Prepared(path, values["rows"], bad, values["digests"], values["sha256"])
+                lost = [(row, share) for row, share in values["lost"]]
+                return Prepared(path, values["rows"], bad, values["digests"], lost, values["sha256"])
     except (OSError, ValueError):
         pass
     note("prepared images in the cache were damaged; they are prepared again")
@@ -144,17 +173,21 @@ def _make(job: _Job, path: Path, advance: Advance) -> Prepared:
     rows: list[int] = []
     bad: list[tuple[int, str]] = []
     digests: list[str] = []
+    lost: list[tuple[int, float]] = []
     shape: tuple[int, ...] | None = None
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f"{path.stem}.", suffix=".partial", delete=False
     ) as partial:
         name = Path(partial.name)
         try:
-            for row, pixels, outcome in _images(job):
+            for found in _images(job):
                 advance(1)
+                row, pixels = found.row, found.pixels
                 if pixels is None:
-                    bad.append((row, outcome))
+                    bad.append((row, found.outcome))
                     continue
+                if found.lost:
+                    lost.append((row, found.lost))
                 if shape is None:
                     shape = pixels.shape
                     _header(partial, len(job.rows), shape)
@@ -162,15 +195,15 @@ def _make(job: _Job, path: Path, advance: Advance) -> Prepared:
                     what = f"images of several sizes after processing: {shape}, {pixels.shape}"
                     raise SoupError(what, where=f"{job.where}, row {row}")
                 rows.append(row)
-                digests.append(outcome)
+                digests.append(found.outcome)
                 partial.write(pixels.tobytes())
             if shape is None:
-                return Prepared(path, rows, bad, digests, "")
+                return Prepared(path, rows, bad, digests, lost, "")
             partial.seek(0)
             _header(partial, len(rows), shape)
             partial.flush()
             os.fsync(partial.fileno())
-            prepared = Prepared(path, rows, bad, digests, file_hash(name))
+            prepared = Prepared(path, rows, bad, digests, lost, file_hash(name))
             name.rename(path)
             _seal(prepared)
             return prepared
@@ -197,10 +230,10 @@ def _header(file: BinaryIO | Any, count: int, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, facts)
 
 
-def _images(job: _Job) -> Iterator[tuple[int, NDArray[np.float32] | None, str]]:
-    """Row, pixels and digest of every image in order, or row, None and the reason; few batches at a time."""
+def _images(job: _Job) -> Iterator[_Image]:
+    """Every image in order; few batches at a time."""
 
-    def batch(rows: Sequence[int]) -> list[tuple[int, NDArray[np.float32] | None, str]]:
+    def batch(rows: Sequence[int]) -> list[_Image]:
         return [_image(job, row) for row in rows]
 
     workers = os.cpu_count() or 1
@@ -217,25 +250,59 @@ def _images(job: _Job) -> Iterator[tuple[int, NDArray[np.float32] | None, str]]:
                 left.cancel()
 
 
-def _image(job: _Job, row: int) -> tuple[int, NDArray[np.float32] | None, str]:
+def _image(job: _Job, row: int) -> _Image:
     try:
         data = job.read(row)
-        with _large if area(data) > LARGE else nullcontext():
-            return _shown(job, row, decode(data))
+        width, height = size(data)
+        work = job.work(width, height)
+        if work > max(PIXELS, width * height):
+            what = f"{width} × {height} pixels would be resized to {work / 1e6:.0f} megapixels"
+            raise BadImageError(f"{what}, at most {PIXELS / 1e6:.0f} are")
+        with _large if work > LARGE else nullcontext():
+            found = decode(data, job.mode)
+            return _shown(job, row, found.picture, found.lost)
     except BadImageError as error:
-        return row, None, str(error)
+        return _Image(row, None, str(error))
 
 
-def _shown(job: _Job, row: int, picture: Image) -> tuple[int, NDArray[np.float32] | None, str]:
+def _shown(job: _Job, row: int, picture: Image, lost: float) -> _Image:
     """What the processor makes of a picture."""
     digest = hashlib.blake2b(f"{picture.size}".encode(), digest_size=16)
     digest.update(picture.tobytes())
     if job.change:
         picture = job.change(picture, row)
     try:
-        pixels = np.asarray(job.processor(images=[picture], return_tensors="np")["pixel_values"], "<f4")[0]
-    except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
-        return row, None, f"the image processor refuses it ({str(error)[:100]})"
+        pixels = _processed(job, picture)
+    except REFUSALS as error:
+        _require_processor(job)
+        return _Image(row, None, f"the image processor refuses it ({_described(error)})")
     if not np.isfinite(pixels).all():
         raise SoupError("the image processor gives pixels that are NaN or infinite", where=f"{job.where}, row {row}")
-    return row, pixels, digest.hexdigest()
+    return _Image(row, pixels, digest.hexdigest(), lost)
+
+
+def _processed(job: _Job, picture: Image) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = np.asarray(
+        job.processor(images=[picture], return_tensors="np")["pixel_values"], "<f4"
+    )[0]
+    return found
+
+
+def _require_processor(job: _Job) -> None:
+    """Fail where the processor takes not even a plain picture: then it is to blame, and not the image.
+
+    Raises:
+        SoupError: it does not.
+    """
+    from PIL import Image
+
+    try:
+        _processed(job, Image.new("RGB", (PROBE, PROBE)))
+    except REFUSALS as error:
+        what = f"the models' image processor takes no image at all: {_described(error)}"
+        hint = "save a whole processor beside them: AutoImageProcessor.from_pretrained(START).save_pretrained(FOLDER)"
+        raise SoupError(what, where=type(job.processor).__name__, hint=hint) from error
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {flat(error, 100)}" if isinstance(error, LookupError) else flat(error, 100)

@@ -88,7 +88,7 @@ def _cells(table: Any, column: str, feature: Any) -> Any:
 
 def _tile(place: int, data: bytes) -> Tile:
     try:
-        image = decode(data)
+        image = decode(data).picture
     except BadImageError as error:
         raise SoupError(f"an image {error}") from error
     small = max(image.size) <= SMALL
