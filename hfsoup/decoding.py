@@ -65,10 +65,11 @@ class BadImageError(Exception):
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture as RGB; `lost` is the share of its pixels whose value eight bits do not hold: see `_lost`."""
+    """A picture as RGB, and as its file has it; `lost` is the share of pixels that become white or black only now."""
 
     picture: Image
-    lost: float = 0.0
+    whole: Image
+    lost: float
 
 
 def decode(data: bytes, mode: str | None = None) -> Decoded:
@@ -93,7 +94,7 @@ def decode(data: bytes, mode: str | None = None) -> Decoded:
             image.load()
             upright = ImageOps.exif_transpose(image)
             declared = upright.convert(mode) if mode and mode != upright.mode else upright
-            return Decoded(declared.convert("RGB"), _lost(upright))
+            return Decoded(declared.convert("RGB"), upright, _lost(upright))
     except Image.DecompressionBombError as error:
         raise BadImageError(f"more than {PIXELS / 1e6:.0f} megapixels") from error
     except UnidentifiedImageError as error:

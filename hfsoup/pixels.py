@@ -21,7 +21,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.decoding import PIXELS, BadImageError, decode, size
+from hfsoup.decoding import PIXELS, BadImageError, Decoded, decode, size
 from hfsoup.errors import SoupError
 from hfsoup.hashing import facts_hash, file_hash
 from hfsoup.hub import cache
@@ -259,16 +259,17 @@ def _image(job: _Job, row: int) -> _Image:
             what = f"{width} × {height} pixels would be resized to {work / 1e6:.0f} megapixels"
             raise BadImageError(f"{what}, at most {PIXELS / 1e6:.0f} are")
         with _large if work > LARGE else nullcontext():
-            found = decode(data, job.mode)
-            return _shown(job, row, found.picture, found.lost)
+            return _shown(job, row, decode(data, job.mode))
     except BadImageError as error:
         return _Image(row, None, str(error))
 
 
-def _shown(job: _Job, row: int, picture: Image, lost: float) -> _Image:
+def _shown(job: _Job, row: int, found: Decoded) -> _Image:
     """What the processor makes of a picture."""
+    picture = found.picture
     digest = hashlib.blake2b(f"{picture.size}".encode(), digest_size=16)
-    digest.update(picture.tobytes())
+    # Pictures that are all white only for their 16 bits are no doubles of each other.
+    digest.update((found.whole if found.lost else picture).tobytes())
     if job.change:
         picture = job.change(picture, row)
     try:
@@ -278,7 +279,7 @@ def _shown(job: _Job, row: int, picture: Image, lost: float) -> _Image:
         return _Image(row, None, f"the image processor refuses it ({_described(error)})")
     if not np.isfinite(pixels).all():
         raise SoupError("the image processor gives pixels that are NaN or infinite", where=f"{job.where}, row {row}")
-    return _Image(row, pixels, digest.hexdigest(), lost)
+    return _Image(row, pixels, digest.hexdigest(), found.lost)
 
 
 def _processed(job: _Job, picture: Image) -> NDArray[np.float32]:

@@ -127,6 +127,15 @@ def test_a_declared_mode_is_honoured(vit: Family, images: Any, alone: Path) -> N
     assert run("eval", vit.words[0], "--dataset", "./grey", "--json", "-").json["test"] == 1.0
 
 
+def test_what_is_white_only_for_its_bits_is_no_double(vit: Family, images: Any, alone: Path) -> None:
+    """Pictures of 16 bits that differ, though all of them become white, may lie in both splits."""
+    wide = [Pictures.fromarray(noise(SIDE, SIDE, high=1000, dtype=np.uint16) + 9000) for _ in range(24)]
+    write(images, [encoded(p, "PNG") for p in wide], [n % 6 for n in range(24)], alone / "d")
+    done = run("eval", vit.words[0], "--dataset", "./d/test-0.parquet", "--json", "-")
+    assert done.code == 0, done.err
+    assert done.json["test"] == pytest.approx(1 / 6)
+
+
 def test_what_eight_bits_cannot_hold_is_told(vit: Family, images: Any, alone: Path) -> None:
     """Screen and card say how many images pipeline() clips, how much of them, and that scores are of those."""
     wide = [Pictures.fromarray(noise(SIDE, SIDE, high=1 << 16, dtype=np.uint16)) for _ in range(4)]
