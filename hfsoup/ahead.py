@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from importlib import import_module
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hfsoup.average import Averager
 from hfsoup.check import check
-from hfsoup.errors import SoupError
 from hfsoup.options import Options
 from hfsoup.pull import fetch_configs, placed, pull
 from hfsoup.single import class_names, processor_values
-from hfsoup.types import Mix, Source
+from hfsoup.types import Ingredient, Mix, Source
 from hfsoup.watch import Stage
 from hfsoup.world import World
 
@@ -24,6 +23,11 @@ if TYPE_CHECKING:
 WORTH = 32 << 20
 """From so many bytes on that are to be pulled, something is done meanwhile."""
 POLL = 0.1
+LIBRARIES = (
+    *("datasets", "transformers.conversion_mapping", "transformers.core_model_loading"),
+    *("hfsoup.evaluation", "hfsoup.images", "hfsoup.journal", "hfsoup.measuring", "hfsoup.pace"),
+)
+"""Imported before the caller goes on, with all that they import themselves."""
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
@@ -36,13 +40,17 @@ class Ahead:
     Images are found in the cache in their turn, scores in the journal. Whatever goes wrong here is not told: in its
     turn it is tried again, and told then.
 
+    Two threads that import the same library at once may each find half of it: transformers replaces its modules while
+    they are being loaded. So this thread loads all libraries before anything else, while the caller does no more than
+    wait for files, and `await_imports` holds the caller until that is done.
+
     Args:
         world: the processes that score; where there are several, one does not score alone.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._stopped, self._pulled = threading.Event(), threading.Event()
+        self._stopped, self._pulled, self._imported = threading.Event(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._here: SimpleQueue[Source | None] = SimpleQueue()
         self._ready, self._total = 0, 0
@@ -77,6 +85,11 @@ class Ahead:
         if not source.base:
             self._here.put(source)
 
+    def await_imports(self) -> None:
+        """Wait until this thread imports nothing any more that the caller might import too."""
+        if self._thread:
+            self._imported.wait()
+
     def follow(self, stage: Stage) -> None:
         """Wait until the images are ready, and what is being scored is; show how far they are."""
         self._pulled.set()
@@ -88,24 +101,30 @@ class Ahead:
         stage.reach(0, "")
 
     def _work(self, first: Source, options: Options) -> None:
-        with suppress(SoupError, Stopped):
-            labels, images = self._prepared(first, options)
-            if self._world.count > 1 or not options.resume or options.align != "none":
-                return
-            # Once nothing is pulled any more, the rest is scored in its turn.
-            while (source := self._here.get()) is not None and not self._pulled.is_set():
-                self._score(source, labels, options, images)
+        try:
+            self._prepare_and_score(first, options)
+        except Exception:  # noqa: BLE001 - the caller does all of it again, and meets whatever is wrong itself
+            return
+        finally:
+            self._imported.set()
+
+    def _prepare_and_score(self, first: Source, options: Options) -> None:
+        labels, images = self._prepared(first, options)
+        if self._world.count > 1 or not options.resume or options.align != "none":
+            return
+        # Once nothing is pulled any more, the rest is scored in its turn.
+        while (source := self._here.get()) is not None and not self._pulled.is_set():
+            self._score(source, labels, options, images)
 
     def _prepared(self, first: Source, options: Options) -> tuple[tuple[str, ...], Images]:
         from hfsoup.measuring import loaded
-        from hfsoup.models import image_processor
         from hfsoup.outline import outlined
 
         known = outlined(first)
-        labels = class_names(known.config, where=str(first))
         described = placed(first, fetch_configs(first), ())
-        processor_values(described)
-        processor = image_processor(described.processor_folder)
+        processor = _import_libraries(known.config, described)
+        self._imported.set()
+        labels = class_names(known.config, where=str(first))
         norms = bool(known.has_batch_norm)
         return labels, loaded(options, processor, labels, norms, self._advance, self._expect)
 
@@ -132,3 +151,18 @@ class Ahead:
 
     def _expect(self, total: int) -> None:
         self._total = total
+
+
+def _import_libraries(config: dict[str, Any], first: Ingredient) -> Any:
+    """Import what both threads use from here on, the code of the first ingredient's model too; its image processor.
+
+    Raises:
+        SoupError: transformers does not take the ingredient.
+    """
+    for name in LIBRARIES:
+        import_module(name)
+    from hfsoup.models import config_of, image_processor, model_class
+
+    processor_values(first)
+    model_class(config_of(config))
+    return image_processor(first.processor_folder)

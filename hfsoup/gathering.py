@@ -125,8 +125,7 @@ def _pulled(sources: tuple[Source, ...], watch: Watch, ahead: Ahead | None) -> t
     holdings = [held(source) for source in every if not source.folder]
     total, there = sum(size for size, _ in holdings), sum(size == cached for size, cached in holdings)
     with watch.stage("Pulling", total, "B" if total else "") as stage:
-        arrived = ahead.arrived if ahead else lambda _: None
-        ingredients = pull(sources, advance=stage, notify=watch.note, arrived=arrived)
+        ingredients = pull(sources, advance=stage, notify=watch.note, follower=ahead)
         known = f" ({there} cached)" if there else ""
         text = f"Pulled {counted(len(holdings), 'checkpoint')}, {size(total)}{known}" if holdings else "Opened"
         local = counted(len(every) - len(holdings), "local checkpoint")

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
+from typing import Protocol
 
 from hfsoup.adapterfiles import CONFIG, WEIGHTS, adapter_weights
 from hfsoup.errors import SoupError
@@ -37,7 +38,16 @@ LAYOUTS = (
 )
 Advance = Callable[[int], None]
 Notify = Callable[[str], None]
-Arrived = Callable[[Source], None]
+
+
+class Follower(Protocol):
+    """Works on sources while others are still being pulled."""
+
+    def arrived(self, source: Source) -> None:
+        """All files of a source are here; called in any order and from several threads."""
+
+    def await_imports(self) -> None:
+        """Return once it imports no library any more; called before the first file is read."""
 
 
 def pull(
@@ -45,7 +55,7 @@ def pull(
     *,
     advance: Advance = lambda _: None,
     notify: Notify | None = None,
-    arrived: Arrived = lambda _: None,
+    follower: Follower | None = None,
 ) -> tuple[Ingredient, ...]:
     """Bring every source onto this disk, through huggingface_hub's cache, eight files at a time.
 
@@ -53,7 +63,7 @@ def pull(
         sources: pinned sources; a local folder is used where it is.
         advance: told of bytes as they are there.
         notify: told of waits for the Hub, and of files that are fetched again.
-        arrived: told of each Hub source once all of its files are here, in any order and from several threads.
+        follower: told of each Hub source once all of its files are here.
 
     Raises:
         SoupError: a file is missing, or is not the one that the Hub's listing describes.
@@ -68,12 +78,14 @@ def pull(
         with lock:
             left[job[0]] -= 1
             whole = not left[job[0]]
-        if whole:
-            arrived(job[0])
+        if whole and follower:
+            follower.arrived(job[0])
         return path
 
     with told(notify):
         paths = side_by_side(one, jobs)
+    if follower:
+        follower.await_imports()
     configs = {source: posixpath.join(source.subfolder, CONFIG if source.base else "config.json") for source in every}
     homes = {s: path.parent for (s, file), path in zip(jobs, paths, strict=True) if file.name == configs[s]}
     folders = {source: source.folder or homes[source] for source in every}

@@ -258,7 +258,8 @@ def process(
     guard, foreign = folder / "guard", folder / "foreign.log"
     guard.mkdir(exist_ok=True)
     (guard / "sitecustomize.py").write_text(GUARD)
-    own = {"FOREIGN": str(foreign), "HUB_PORT": hub.url.rsplit(":", 1)[1], "PYTHONPATH": str(guard)}
+    paths = os.pathsep.join([str(guard), *filter(None, [os.environ.get("PYTHONPATH")])])
+    own = {"FOREIGN": str(foreign), "HUB_PORT": hub.url.rsplit(":", 1)[1], "PYTHONPATH": paths}
     homes = {"HF_HOME": str(folder / "home"), "HFSOUP_CACHE": str(folder / "cache")}
     env = {name: value for name, value in environment(hub, **own, **homes).items() if name not in SWITCHES}
     command = [sys.executable, *start, *map(str, words)]

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from family import Family
-from misbehave import blobs, fault, forget
+from family import NAMES, SIDE, Family
+from huggingface_hub import HfApi
+from misbehave import blobs, fault, forget, process
 from shell import bake, refused
 
 from hfsoup.localhub import LocalHub
@@ -56,3 +57,34 @@ def test_what_goes_wrong_ahead_is_told_once_in_its_turn(slow: LocalHub, alone: P
     told = refused("bake", *WORDS, "--split", "dev", code=2)
     assert told.count("there is no split 'dev'") == 1
     assert blobs("kit/vit-10")["model.safetensors"].is_file()
+
+
+@pytest.fixture(scope="module")
+def large(on_hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Three ResNets of 16 MB each on the Hub, by their glob: more than is waited for without doing anything."""
+    from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
+
+    shape = {"embedding_size": 16, "hidden_sizes": [16, 640], "depths": [1, 1], "layer_type": "basic"}
+    api = HfApi(token=on_hub.token)
+    for n in range(3):
+        folder = tmp_path_factory.mktemp("large") / f"large-{n}"
+        ResNetForImageClassification(ResNetConfig(**shape, id2label=dict(enumerate(NAMES)))).save_pretrained(folder)
+        ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
+        api.create_repo(f"kit/large-{n}")
+        api.upload_folder(repo_id=f"kit/large-{n}", folder_path=folder)
+    return "kit/large-*"
+
+
+def test_a_first_bake_in_a_new_process_with_an_empty_cache(large: str, on_hub: LocalHub, tmp_path: Path) -> None:
+    """Images are prepared while the libraries are being imported and 48 MB are pulled, and nothing gets in the way."""
+    done = process(on_hub, tmp_path, "bake", large, "--dataset", "kit/shapes", "--output", "soup")
+    assert (done.code, "Traceback" in done.err) == (0, False), done.err
+    assert "Pulled 3 checkpoints, 4" in done.err
+    assert (tmp_path / "soup" / "model.safetensors").is_file()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_no_one_foresaw_ahead_is_no_concern_of_the_bake(slow: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in the thread that works ahead neither ends the bake nor is printed: all is done in its turn."""
+    monkeypatch.setattr("hfsoup.ahead.class_names", lambda *_, **__: {}[0])
+    assert bake(*WORDS)["soup"]["score"] > 0
