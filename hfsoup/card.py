@@ -254,7 +254,7 @@ def _comparison(soup: Soup, names: list[str]) -> dict[str, Any] | None:
         "best": names[soup.best],
         **sides(soup, c),
         "choices": c.choices,
-        "level": f"{100 * (1 - c.alpha):.3g} %",
+        "level": f"{100 * c.level:.3g} %",
         "alpha": f"{c.alpha:.2g}",
     }
 

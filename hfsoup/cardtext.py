@@ -54,13 +54,14 @@ def interval(bounds: tuple[float, float] | None, form: str = "{:.2f}") -> str:
 
 def sides(soup: Soup, c: Comparison) -> dict[str, Any]:
     """Both models of a comparison and the difference, in figures."""
+    bounds = c.intervals
     return {
         "soup_score": number(soup, c.soup),
         "best_score": number(soup, c.best),
-        "soup_interval": interval(c.interval),
-        "best_interval": interval(c.best_interval),
+        "soup_interval": interval(bounds.soup if bounds else None),
+        "best_interval": interval(bounds.best if bounds else None),
         "difference": f"{100 * c.difference:+.2f} points",
-        "difference_interval": interval(c.difference_interval, "{:+.2f}"),
+        "difference_interval": interval(bounds.difference if bounds else None, "{:+.2f}"),
         "p_value": None if c.p_value is None else probability(c.p_value, c.alpha),
         "total": c.soup.total,
         "soup_ece": None if c.ece is None else f"{c.ece:.4f}",

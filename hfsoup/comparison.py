@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.metrics import Labels, Metric, hits
-from hfsoup.scores import ALPHA, Comparison, Score
-from hfsoup.stats import bootstrap, calibration_error, mcnemar, wilson
+from hfsoup.scores import ALPHA, Comparison, Intervals, Score
+from hfsoup.stats import bootstrap, calibration_error, mcnemar, percentiles, wilson
+
+At = Callable[[float], Intervals]
+"""Intervals that miss with a given probability."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +34,29 @@ class Answers:
 
 def compare(metric: Metric, soup: Answers, best: Answers, references: Labels, choices: int = 1) -> Comparison:
     """The comparison of two models on the same images, the first of which is the best of so many `choices`."""
-    alpha, scores = ALPHA / choices, (soup.score, best.score)
     errors = [answers.calibration_error(references) for answers in (soup, best)]
-    if metric.counts and soup.score.correct is not None and best.score.correct is not None:
-        a, b = hits(soup.classes, references), hits(best.classes, references)
-        p_value = mcnemar(only_first=int((a & ~b).sum()), only_second=int((b & ~a).sum()))
-        *_, difference = bootstrap(
-            value=lambda p, _: float(p.mean()),
-            first=a.astype(np.int64),
-            second=b.astype(np.int64),
-            references=references,
-            alpha=alpha,
-        )
-        interval, best_interval = (wilson(correct=s.correct or 0, total=s.total, alpha=alpha) for s in scores)
-        return Comparison(*scores, interval, best_interval, difference, p_value, choices, *errors)
-    if metric.plain is None:
-        return Comparison(*scores, None, None, None, None, choices, *errors)
-    intervals = bootstrap(
-        value=metric.plain, first=soup.classes, second=best.classes, references=references, alpha=alpha
+    at, p_value = _counted(soup, best, references) if metric.counts else (_drawn(metric, soup, best, references), None)
+    adjusted = at(ALPHA / choices) if at and choices > 1 else None
+    return Comparison(soup.score, best.score, at and at(ALPHA), adjusted, p_value, choices, *errors)
+
+
+def _counted(soup: Answers, best: Answers, references: Labels) -> tuple[At, float]:
+    """Wilson's intervals of counts of right answers, a bootstrap of their difference, and McNemar's p-value."""
+    a, b = hits(soup.classes, references), hits(best.classes, references)
+    draws = bootstrap(
+        value=lambda p, _: float(p.mean()), first=a.astype(np.int64), second=b.astype(np.int64), references=references
     )
-    return Comparison(*scores, *intervals, None, choices, *errors)
+
+    def at(alpha: float) -> Intervals:
+        first, second = (wilson(correct=int(right.sum()), total=len(right), alpha=alpha) for right in (a, b))
+        return Intervals(first, second, percentiles(draws, alpha)[2])
+
+    return at, mcnemar(only_first=int((a & ~b).sum()), only_second=int((b & ~a).sum()))
+
+
+def _drawn(metric: Metric, soup: Answers, best: Answers, references: Labels) -> At | None:
+    """Bootstrap intervals; None of a metric that is too slow to be drawn a thousand times."""
+    if metric.plain is None:
+        return None
+    draws = bootstrap(value=metric.plain, first=soup.classes, second=best.classes, references=references)
+    return lambda alpha: Intervals(*percentiles(draws, alpha))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hfsoup.scores import Decision, Score
+from hfsoup.scores import Decision, Score, Start
 from hfsoup.types import Mix
 
 if TYPE_CHECKING:
@@ -56,20 +56,20 @@ class Line:
 class Evidence:
     """The likeliest class of each test image for the soup and for its best ingredient, and what was drawn.
 
-    `start` is the score of the mix that the search began at; `points` and `line` are there where pictures were asked
-    for.
+    `starts` are the scores of the mixes that the search began at; `points` and `line` are there where pictures were
+    asked for.
     """
 
     soup: tuple[int, ...]
     best: tuple[int, ...]
-    start: Score | None = None
+    starts: tuple[Start, ...] = ()
     points: tuple[Point, ...] = ()
     line: Line | None = None
 
 
-def witnessed(scorer: Scorer, soup: Mix, best: Mix, bn: str, test: Split, start: Score | None) -> Evidence:
+def witnessed(scorer: Scorer, soup: Mix, best: Mix, bn: str, test: Split, starts: tuple[Start, ...]) -> Evidence:
     """What soup and best ingredient said of each test image when they were compared; nothing is forwarded."""
-    return Evidence(scorer.classes(soup, bn, test), scorer.classes(best, "average", test), start)
+    return Evidence(scorer.classes(soup, bn, test), scorer.classes(best, "average", test), starts)
 
 
 def pictured(seen: Evidence, scorer: Scorer, search: Search, soup: Mix, images: Images, options: Options) -> Evidence:

@@ -78,7 +78,7 @@ def measured(
         shifted = shifts(options, family, images, world, judge)
         statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else begun
         modes = scorer.scores(mix, images.selection)
-        evidence = witnessed(given, shipped, alone, selection.bn, images.test, search.began)
+        evidence = witnessed(given, shipped, alone, selection.bn, images.test, search.starts)
         evidence = pictured(evidence, scorer, search, mix, images, options)
         total = scorer.images_forwarded + (learner.images_forwarded if learner else 0)
         forwarded = counted(total, "image") if total else "no image"

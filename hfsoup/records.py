@@ -57,8 +57,20 @@ class AttemptRecord(Strict):
     kept: bool
 
 
+class AdjustedRecord(Strict):
+    """Intervals of soup, best ingredient and difference, each of which covers `level`."""
+
+    level: float
+    soup: list[float]
+    best: list[float]
+    difference: list[float]
+
+
 class TestRecord(Strict):
-    """Soup against best ingredient on the test split; intervals cover 95 %, for all `choices` together."""
+    """Soup against best ingredient on the test split; every `ci95` covers 95 % by itself.
+
+    `adjusted` allows for the `choices` that the soup was the best of: all of theirs hold together with 95 %.
+    """
 
     soup: ScoreRecord
     best: ScoreRecord
@@ -68,6 +80,7 @@ class TestRecord(Strict):
     mcnemar_p: float | None
     verdict: Text
     choices: int = 1
+    adjusted: AdjustedRecord | None = None
     ece: float | None = None
     best_ece: float | None = None
 
@@ -138,17 +151,19 @@ def test_record(c: Comparison | None) -> Any:
     """The record of a comparison, None of none."""
     if c is None:
         return None
-    bounds = {"ci95": c.interval, "best_ci95": c.best_interval, "difference_ci95": c.difference_interval}
-    intervals: dict[str, Any] = {name: list(found) if found else None for name, found in bounds.items()}
+    found, adjusted = c.ci95, c.adjusted
     return TestRecord(
         soup=score_record(c.soup),
         best=score_record(c.best),
+        ci95=list(found.soup) if found else None,
+        best_ci95=list(found.best) if found else None,
+        difference_ci95=list(found.difference) if found else None,
         mcnemar_p=c.p_value,
         verdict=c.verdict,
         choices=c.choices,
         ece=c.ece,
         best_ece=c.best_ece,
-        **intervals,
+        adjusted=AdjustedRecord(level=c.level, **{k: list(v) for k, v in vars(adjusted).items()}) if adjusted else None,
     )
 
 

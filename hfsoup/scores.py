@@ -47,6 +47,14 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Start:
+    """The selection score of the mix that a walk began at; `walk` is the recipe where several were run."""
+
+    walk: str
+    score: Score
+
+
+@dataclass(frozen=True)
 class Attempt:
     """A mix that a recipe measured as a whole, under the name that it goes by, with its selection score."""
 
@@ -55,20 +63,32 @@ class Attempt:
     score: Score
 
 
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Lower and upper bounds of the soup's score, of the best ingredient's, and of the difference."""
+
+    soup: Bounds
+    best: Bounds
+    difference: Bounds
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Soup against best ingredient on the test split, scored once each.
 
-    Intervals cover 95 %, for all of the `choices` that the soup was the best of together (Bonferroni); `p_value` is
-    McNemar's exact two-sided test where the metric counts right answers, else None; `ece` and `best_ece` are expected
-    calibration errors.
+    `ci95` covers 95 %. Where the soup was the best of several `choices`, `adjusted` covers the `level` at which those
+    of all of them hold together with 95 % (Bonferroni). Both are None where the metric's draws cannot be formed;
+    `p_value` is McNemar's exact two-sided test where the metric counts right answers, else None; `ece` and `best_ece`
+    are expected calibration errors.
     """
 
     soup: Score
     best: Score
-    interval: tuple[float, float] | None
-    best_interval: tuple[float, float] | None
-    difference_interval: tuple[float, float] | None
+    ci95: Intervals | None
+    adjusted: Intervals | None
     p_value: float | None
     choices: int = 1
     ece: float | None = None
@@ -76,8 +96,18 @@ class Comparison:
 
     @property
     def alpha(self) -> float:
-        """The most that an interval may miss, and the p-value below which a difference counts."""
+        """The p-value below which a difference counts: 0.05, shared among the choices."""
         return ALPHA / self.choices
+
+    @property
+    def level(self) -> float:
+        """The probability that one of the intervals that the verdict stands on covers what it is of."""
+        return 1 - self.alpha
+
+    @property
+    def intervals(self) -> Intervals | None:
+        """The intervals at that level, which card and screen show."""
+        return self.adjusted or self.ci95
 
     @property
     def difference(self) -> float:
@@ -90,6 +120,6 @@ class Comparison:
         if self.p_value is not None:
             sure = self.p_value < self.alpha
         else:
-            low, high = self.difference_interval or (0.0, 0.0)
+            low, high = self.intervals.difference if self.intervals else (0.0, 0.0)
             sure = low > 0 or high < 0
         return ("better" if self.difference > 0 else "worse") if sure else "not distinguishable"

@@ -7,7 +7,7 @@ from math import inf, sqrt
 from typing import TYPE_CHECKING
 
 from hfsoup.errors import SoupError, UsageError
-from hfsoup.scores import Attempt, Decision, Score
+from hfsoup.scores import Attempt, Decision, Score, Start
 from hfsoup.types import Mix
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Search:
         self.scores: dict[Mix, Score] = {}
         self._score, self._observe, self._ensemble, self._learn = score, observe, ensemble, learn
         self._current: tuple[int, ...] = ()
-        self._begun: tuple[int, ...] = ()
+        self._starts: list[tuple[str, tuple[int, ...]]] = []
         self._walk = ""
         self._ranked: tuple[int, ...] | None = None
 
@@ -119,9 +119,9 @@ class Search:
         return self._current
 
     @property
-    def began(self) -> Score | None:
-        """The score of the mix that the walk began at; None of a recipe that does not walk."""
-        return self.scores.get(self.mix(self._begun)) if self._begun else None
+    def starts(self) -> tuple[Start, ...]:
+        """Where every walk began, in the order that they were begun; none of a recipe that does not walk."""
+        return tuple(Start(walk, self.score(self.mix(members))) for walk, members in self._starts)
 
     @property
     def left_out(self) -> tuple[int, ...]:
@@ -178,7 +178,8 @@ class Search:
 
     def start(self, members: tuple[int, ...]) -> None:
         """Begin the walk at the mean of `members`."""
-        self._current = self._begun = members
+        self._current = members
+        self._starts.append((self._walk, members))
 
     def offer(self, action: str, ingredient: int) -> bool:
         """Score the current mix with `ingredient` added or dropped, record the decision, go there if accepted."""

@@ -271,8 +271,9 @@ class Soup:
             "soup": {
                 "score": self.score,
                 "test": self.test,
-                "ci95": list(c.interval) if c and c.interval else None,
+                "ci95": list(c.ci95.soup) if c and c.ci95 else None,
                 **({"choices": c.choices} if c and c.choices > 1 else {}),
+                **({"adjusted": {"level": c.level, "interval": list(c.adjusted.soup)}} if c and c.adjusted else {}),
                 **({"ece": c.ece} if c else {}),
                 "path": str(self.path) if self.path else None,
                 "sha256": self.sha256,

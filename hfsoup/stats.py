@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import exp, lgamma, log, sqrt
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.scores import ALPHA
+from hfsoup.scores import ALPHA, Bounds
 
 DRAWS = 1000
 BINS = 15
 
 
-def wilson(*, correct: int, total: int, alpha: float = ALPHA) -> tuple[float, float]:
+def wilson(*, correct: int, total: int, alpha: float = ALPHA) -> Bounds:
     """Wilson's score interval of a share, which misses it with the probability `alpha`."""
     share, z = correct / total, NormalDist().inv_cdf(1 - alpha / 2)
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
@@ -51,22 +52,20 @@ def calibration_error(*, confidence: NDArray[np.float32], right: NDArray[np.bool
 
 def bootstrap(
     *,
-    value: Callable[[NDArray[np.int64], NDArray[np.int64]], float],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    references: NDArray[np.int64],
-    alpha: float = ALPHA,
-) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
-    """Paired bootstrap percentile intervals of two models' values and of their difference.
+    value: Callable[[NDArray[Any], NDArray[Any]], float],
+    first: NDArray[Any],
+    second: NDArray[Any],
+    references: NDArray[Any],
+) -> NDArray[np.float64]:
+    """Paired bootstrap draws of two models' values and of their difference, draws × 3.
 
     Both are drawn on the same images each time, from a fixed seed.
 
     Args:
         value: the metric, of predictions and references.
-        first: the first model's predictions, images × classes named.
+        first: the first model's predictions, the first axis over images.
         second: the second model's predictions.
-        references: the true class of each image.
-        alpha: the probability that an interval misses.
+        references: what is true of each image.
     """
     generator = np.random.Generator(np.random.PCG64(0))
     draws = np.empty((DRAWS, 3))
@@ -74,5 +73,10 @@ def bootstrap(
         drawn = generator.integers(0, len(references), len(references))
         a, b = value(first[drawn], references[drawn]), value(second[drawn], references[drawn])
         row[:] = a, b, a - b
-    low, high = np.percentile(draws, [50 * alpha, 100 - 50 * alpha], axis=0)
-    return (low[0], high[0]), (low[1], high[1]), (low[2], high[2])
+    return draws
+
+
+def percentiles(draws: NDArray[np.float64], alpha: float = ALPHA) -> list[Bounds]:
+    """The percentile interval of each column, which misses with the probability `alpha`."""
+    low, high = np.percentile(draws, [50 * alpha, 100 - 50 * alpha], axis=0).tolist()
+    return list(zip(low, high, strict=True))

@@ -126,9 +126,16 @@ def compare(name: str, pattern: str, **options: Any) -> Iterator[Row]:
                 raise SoupError(f"{recipe} with --bn {bn} ended below its best ingredient", where=pattern)
             size = len(soup.family)
             if (recipe, bn) == (RECIPES[0], "average"):
-                yield Row(name, check, "best single", None, 1, size, best.value, found.best.value, found.best_interval)
+                alone = found.ci95.best if found.ci95 else None
+                yield Row(name, check, "best single", None, 1, size, best.value, found.best.value, alone)
             mode, used = bn if soup.family.has_batch_norm else None, len(soup.mix.members)
-            measured = own.value, found.soup.value, found.interval, found.verdict, found.p_value
+            measured = (
+                own.value,
+                found.soup.value,
+                found.ci95.soup if found.ci95 else None,
+                found.verdict,
+                found.p_value,
+            )
             yield Row(name, check, recipe, mode, used, size, *measured)
             if mode is None:
                 break

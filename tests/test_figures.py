@@ -14,10 +14,13 @@ import pytest
 from family import Family
 from huggingface_hub import HfApi
 from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
 from PIL import Image
 from shell import bake, refused, run
 
 import hfsoup
+from hfsoup.figures import search
+from hfsoup.figures.style import LIGHT
 from hfsoup.localhub import LocalHub
 
 ALL = {f"figures/{name}{end}.png" for name in ("scores", "search", "closeness", "line") for end in ("", "-dark")}
@@ -143,3 +146,23 @@ def test_pictures_are_pushed_and_stale_ones_go(drawn: dict[str, Any], vit: Famil
     bake(*vit.words, "--output", "plain", "--push", "kit/drawn")
     assert not (set(api.list_repo_files("kit/drawn")) & (ALL | {"evaluation.json"}))
     assert run("verify", "kit/drawn").code == 0
+
+
+def test_every_walk_of_auto_has_its_own_line_and_the_soup_its_score(vit: Family, data: Path, alone: Path) -> None:
+    """Greedy begins at the best ingredient and pruned at the mean of all; the star is at the shipped score."""
+    soup = hfsoup.bake(*vit.words, recipe="auto", dataset=str(data))
+    assert soup.evidence is not None
+    assert soup.selection is not None
+    assert [start.walk for start in soup.evidence.starts] == ["greedy", "pruned"]
+    figure = Figure()
+    search.paint(soup)(figure, LIGHT)
+    (axes,) = figure.axes
+    lines = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+    uniform = next(a.score.value for a in soup.attempts if a.name == "uniform")
+    assert [line.get_ydata()[0] for line in lines] == [max(s.value for s in soup.scores if s), uniform]
+    assert [line.get_ydata()[-1] for line in lines] == [a.score.value for a in soup.attempts if a.name != "uniform"]
+    spans = [set(line.get_xdata()) for line in lines]
+    assert max(spans[0]) < min(spans[1])
+    shown = {group.get_label(): group.get_offsets().tolist() for group in axes.collections}
+    assert [y for _, y in shown["this soup"]] == [soup.selection.value]
+    assert [y for _, y in shown["tried as a whole"]] == [uniform]

@@ -56,13 +56,16 @@ def closing(soup: Soup) -> Iterator[Row]:
     if c is not None and soup.best is not None:
         metric = plain(soup.options.metric, 40)
         kind = "distilled model" if soup.distilled else "soup"
-        yield kind, Text.assemble("test ", metric, f" {c.soup.value:.4f}", _interval(c.interval))
+        yield kind, Text.assemble("test ", metric, f" {c.soup.value:.4f}", _interval(c, "soup"))
         best = plain(soup.family.ingredients[soup.best])
         name = link(best, page(soup.family.ingredients[soup.best].source))
-        yield "best ingredient", Text.assemble(f"{c.best.value:.4f}", _interval(c.best_interval), "  ", name)
+        yield (
+            "best ingredient",
+            Text.assemble(f"{c.best.value:.4f}", _interval(c, "best"), "  ", name),
+        )
         if c.choices > 1:
             yield "chosen", _chosen(soup)
-            level = f"{100 * (1 - c.alpha):.3g} % each"
+            level = f"{100 * c.level:.3g} % each"
             yield "intervals", Text(f"{level}, since the soup is the best of {c.choices} mixes")
         if soup.distilled:
             yield "training", Text(soup.distilled.said)
@@ -93,7 +96,7 @@ def _further(soup: Soup) -> Iterator[Row]:
         yield "calibration error", Text(f"{c.ece:.4f}, best ingredient {c.best_ece:.4f}")
     if e:
         costs = f"  the soup {100 * e.difference:+.2f} points, {e.verdict}; {len(soup.mix.members)} times the cost"
-        yield "ensemble", Text.assemble(f"{e.best.value:.4f}", _interval(e.best_interval), costs)
+        yield "ensemble", Text.assemble(f"{e.best.value:.4f}", _interval(e, "best"), costs)
     for shift in soup.shifts:
         d = shift.comparison
         points = f" ({100 * d.difference:+.2f} points, {d.verdict})"
@@ -121,5 +124,9 @@ def verdict(c: Comparison, kind: str, *, alone: bool) -> Text:
     return Text.assemble((f"the {kind} is not distinguishable from its best ingredient", "yellow"), difference)
 
 
-def _interval(bounds: tuple[float, float] | None) -> str:
-    return f" [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else ""
+def _interval(c: Comparison, side: str) -> str:
+    """The interval of one side of a comparison, at the level that its verdict stands on."""
+    if c.intervals is None:
+        return ""
+    low, high = c.intervals.soup if side == "soup" else c.intervals.best
+    return f" [{low:.4f}, {high:.4f}]"

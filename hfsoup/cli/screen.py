@@ -108,7 +108,7 @@ class Screen(Watch):
     def score(self, soup: Soup) -> None:
         """What one model scores."""
         c = soup.comparison
-        interval = f" [{c.interval[0]:.4f}, {c.interval[1]:.4f}]" if c and c.interval else ""
+        interval = f" [{c.ci95.soup[0]:.4f}, {c.ci95.soup[1]:.4f}]" if c and c.ci95 else ""
         numbers = f": selection {soup.score:.4f}, test {soup.test:.4f}{interval}"
         self.console.print(Text.assemble(plain(soup.options.metric), numbers))
 

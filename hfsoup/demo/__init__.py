@@ -93,11 +93,14 @@ def _classify(repo: str, images: object) -> None:
 
 
 def _conclude(result: Path) -> None:
-    """Say in one line whether the soup won."""
+    """Say in one line what the test split showed."""
     found = json.loads(result.read_text(encoding="utf-8"))
     soup, best = found["soup"]["test"], found["best_ingredient"]["test"]
-    word = "at least as accurate as" if soup >= best else "less accurate than"
-    _say(f"On the test split the soup is {word} its best ingredient: {soup:.4f} against {best:.4f}")
+    verdict = found["comparison"]["verdict"]
+    words = {"better": "better than", "worse": "worse than"}.get(verdict, "not distinguishable from")
+    if sum(ingredient["used"] for ingredient in found["ingredients"]) == 1:
+        words = "the same model as"
+    _say(f"On the test split the soup is {words} its best ingredient: {soup:.4f} against {best:.4f}")
 
 
 def _command(*words: str) -> None:

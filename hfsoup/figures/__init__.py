@@ -59,6 +59,8 @@ def _pictures(soup: Soup) -> Iterator[Picture]:
     if soup.trace:
         given_up = sum(decision.score.at_most for decision in soup.trace)
         words = "Every candidate's score on the selection split, and the score at which the search stood."
+        if soup.attempts:
+            words += " Each recipe has its own steps; the star is the mix that is this soup."
         if given_up:
             words += f" {given_up} of them were given up once they could not reach that: a triangle is an upper bound."
         yield Picture("search", "The search step by step", words)

@@ -107,8 +107,8 @@ def _soup(soup: Soup, axes: Any, theme: Theme) -> None:
     c, selection = soup.comparison, soup.selection
     if c is None or selection is None:
         return
-    if c.interval:
-        below, above = c.soup.value - c.interval[0], c.interval[1] - c.soup.value
+    if c.ci95:
+        below, above = c.soup.value - c.ci95.soup[0], c.ci95.soup[1] - c.soup.value
         axes.errorbar(
             selection.value, c.soup.value, yerr=[[below], [above]], color=theme.red, linewidth=1.2, capsize=3, zorder=2,
             label="its 95 % interval",

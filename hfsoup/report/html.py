@@ -133,15 +133,17 @@ def _test(record: Lock, metric: str) -> dict[str, Any] | None:
     test = record.test
     if test is None:
         return None
-    gap = test.soup.value - test.best.value
+    gap, adjusted = test.soup.value - test.best.value, test.adjusted
     return {
         "soup": number(test.soup, metric),
         "best": number(test.best, metric),
         "total": test.soup.total,
-        "soup_interval": _interval(test.ci95),
-        "best_interval": _interval(test.best_ci95),
+        "level": f"{100 * adjusted.level:.3g}" if adjusted else "95",
+        "choices": test.choices,
+        "soup_interval": _interval(adjusted.soup if adjusted else test.ci95),
+        "best_interval": _interval(adjusted.best if adjusted else test.best_ci95),
         "difference": f"{100 * gap:+.2f} points",
-        "difference_interval": _interval(test.difference_ci95, "{:+.2f}"),
+        "difference_interval": _interval(adjusted.difference if adjusted else test.difference_ci95, "{:+.2f}"),
         "p_value": None if test.mcnemar_p is None else probability(test.mcnemar_p, ALPHA / test.choices),
         "verdict": test.verdict if test.verdict in ("better", "worse") else "not distinguishable",
     }
