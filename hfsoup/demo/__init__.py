@@ -78,7 +78,7 @@ def _play(family: str, home: Path) -> None:
     _say("Anyone can use it now")
     _show(f'pipeline("image-classification", "{soup}")(image)', prompt=">>>")
     _classify(soup, images["test"])
-    _conclude(home / "soup.json")
+    conclude(home / "soup.json")
 
 
 def _classify(repo: str, images: object) -> None:
@@ -92,7 +92,7 @@ def _classify(repo: str, images: object) -> None:
     console.print(f"    (it is {images.features['label'].int2str(row['label'])})")  # type: ignore[attr-defined]
 
 
-def _conclude(result: Path) -> None:
+def conclude(result: Path) -> None:
     """Say in one line what the test split showed."""
     found = json.loads(result.read_text(encoding="utf-8"))
     soup, best = found["soup"]["test"], found["best_ingredient"]["test"]
