@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ import yaml
 from hfsoup.errors import HubError, SoupError
 from hfsoup.fetching import fetch
 from hfsoup.hashing import file_hash, stamp
+from hfsoup.headers import reader
 from hfsoup.hub import answers, api, side_by_side
 from hfsoup.names import shown
 from hfsoup.types import RemoteFile
@@ -31,18 +33,20 @@ class Files:
     """The files of a dataset below `folder`; `taken` maps the names of those in use to their sha256.
 
     For the Hub, `folder` holds an empty stand-in for every file of the commit, so that datasets can see the names; a
-    file gets its content, compared with the commit's listing, when it is taken.
+    file gets its content, compared with the commit's listing, when it is taken. Where nothing is to be `kept`, small
+    files are written into their stand-ins alone, and large ones are not taken at all.
     """
 
     folder: Path
     repo: str = ""
     revision: str | None = None
     listing: dict[str, RemoteFile] = field(default_factory=dict)
+    kept: bool = True
     taken: dict[str, str] = field(default_factory=dict)
     _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of_repo(cls, repo: str, revision: str | None, folder: Path) -> Files:
+    def of_repo(cls, repo: str, revision: str | None, folder: Path, *, kept: bool = True) -> Files:
         """The files of a dataset repository at the commit that `revision`, or the head, is now."""
         with answers(repo):
             sha = api().dataset_info(repo, revision=revision).sha
@@ -55,7 +59,7 @@ class Files:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        return cls(folder, repo, sha, listing)
+        return cls(folder, repo, sha, listing, kept)
 
     def __contains__(self, name: str) -> bool:
         return name in self.listing if self.revision else (self.folder / name).is_file()
@@ -72,12 +76,47 @@ class Files:
 
     def _take(self, name: str) -> str:
         path = self.folder / name
-        if self.revision:
+        if self.revision and not self.kept:
+            path.write_bytes(self._small(name))
+        elif self.revision:
             fetched = fetch(self.repo, self.listing[name], self.revision, kind="dataset")
             path.unlink()
             path.symlink_to(fetched.resolve())
         self._stamps[name] = stamp(path)
         return file_hash(path)
+
+    def _small(self, name: str) -> bytes:
+        """The content of a small file on the Hub, which huggingface_hub's cache does not see."""
+        size, where = self.listing[name].size, f"{self.repo}, {shown(name)}"
+        if size > CARD_LIMIT:
+            raise SoupError(f"expected at most {CARD_LIMIT:,} bytes, found {size:,}", where=where)
+        with answers(where):
+            return reader(f"datasets/{self.repo}@{self.revision}/{name}")(0, size) if size else b""
+
+    def digest(self, name: str) -> str:
+        """The sha256 of a file: what the Hub lists, else of its bytes, for which it is taken."""
+        listed = self.listing[name].sha256 if self.revision else None
+        if name not in self.taken and listed is None:
+            self.take([name])
+        return self.taken.get(name) or str(listed)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return self.listing[name].size if self.revision else (self.folder / name).stat().st_size
+
+    def look_into(self, name: str) -> Any:
+        """What pyarrow opens to see a file's footer and a column: its path, or ranges of bytes on the Hub.
+
+        Bytes of a file that was not taken are not hashed: they may choose rows and files, and never be scored.
+        """
+        if not self.revision or name in self.taken:
+            return str(self.folder / name)
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.repo, name, revision=self.revision, repo_type="dataset")
+        if isinstance(found, str):
+            return found
+        return Ranges(f"{self.repo}, {shown(name)}", f"datasets/{self.repo}@{self.revision}/{name}", self.size(name))
 
     def name_of(self, path: str | Path) -> str:
         """The name of a file that datasets found, which must lie in the folder."""
@@ -97,14 +136,57 @@ class Files:
         """Have the dataset's cards, whose YAML tells datasets what to load, and see that they point nowhere else."""
         cards = [name for name in CARDS if name in self]
         for name in cards:
-            size = self.listing[name].size if self.revision else (self.folder / name).stat().st_size
-            if size > CARD_LIMIT:
+            if (size := self.size(name)) > CARD_LIMIT:
                 where = f"{self.repo or self.folder}, {name}"
                 raise SoupError(f"expected at most {CARD_LIMIT:,} bytes, found {size:,}", where=where)
         self.take(cards)
         for name in cards:
             if not name.endswith(".json"):
                 points_inside(self.folder / name, f"{self.repo or self.folder}, {name}")
+
+
+class Ranges(io.RawIOBase):
+    """A file on the Hub of which only the bytes are requested that are read.
+
+    Args:
+        where: repository and file, for errors.
+        path: the file as huggingface_hub's file system names it.
+        size: its bytes.
+    """
+
+    def __init__(self, where: str, path: str, size: int) -> None:
+        self._where, self._size, self._at, self._read = where, size, 0, reader(path)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The place of the next byte."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place, counted from the start, from here or from the end."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes, or all that are left."""
+        end = self._size if size < 0 else min(self._at + size, self._size)
+        if end <= self._at:
+            return b""
+        with answers(self._where, listed=True):
+            found = self._read(self._at, end)
+        self._at += len(found)
+        return found
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._size
 
 
 def front_matter(text: str) -> dict[str, Any]:

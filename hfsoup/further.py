@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from hfsoup.corruptions import ALL
+from hfsoup.request import at_revision
 from hfsoup.scores import Comparison
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def _others(options: Options, family: Family, images: Images) -> Iterator[tuple[
     if not images.seen:
         raise SoupError("the images that select are not known")
     for name, dataset in options.others().items():
-        request = replace(options.request(), dataset=dataset, config=None, split=None, test_split=None)
+        place, revision = at_revision(dataset)
+        request = replace(options.request(), dataset=place, revision=revision, config=None, split=None, test_split=None)
         processor = image_processor(family.processing.processor_folder)
         yield name, load_other(request, processor, family.labels, images.seen)
 

@@ -92,7 +92,7 @@ def reader(path: str) -> Callable[[int, int], bytes]:
 
     hub = api()
     files = HfFileSystem(endpoint=hub.endpoint, token=hub.token)
-    return lambda begin, end: bytes(files.cat_file(path, start=begin, end=end))
+    return lambda begin, end: bytes(files.cat_file(path, start=begin, end=end, cache_type="none"))
 
 
 def _ranges(source: Source, file: RemoteFile) -> Callable[[int, int], bytes]:

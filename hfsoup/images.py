@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,23 +12,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.classes import check_classes, check_folders, class_numbers, rows_text
+from hfsoup.classes import (
+    BY_NAME,
+    BY_NUMBER,
+    ClassList,
+    Labels,
+    Note,
+    check_classes,
+    check_folders,
+    class_numbers,
+    is_unlabelled,
+    rows_text,
+    same_numbering,
+)
 from hfsoup.corruptions import Corruption
 from hfsoup.datasource import Source, opened
-from hfsoup.errors import SoupError, UsageError
+from hfsoup.decoding import BadImageError
+from hfsoup.errors import MismatchError, SoupError, UsageError
 from hfsoup.halving import halves, limited
 from hfsoup.inputs import backend
+from hfsoup.labelfile import read_mapping
 from hfsoup.likeness import alike
-from hfsoup.names import flat
+from hfsoup.names import flat, listed, shown
 from hfsoup.pixels import Advance, Prepared, prepare
 from hfsoup.request import Request
-from hfsoup.splits import calibration_name, split_names
+from hfsoup.rows import Facts
+from hfsoup.splits import calibration_name, is_training, split_names
 
-Note = Callable[[str], None]
 # The most test images, as a share, that may be among those that select. Public test sets hold a few such doubles.
 SHARED = 0.01
-UNLABELLED = -1
-"""What stands for a label where there is none."""
+TRAINED = "the models may have been trained on these images, so that their scores there say nothing of others"
+DEFAULT_RULE = "by name"
+FOLDERS = ""
+"""Stands for the column of labels that the folders are in which images lie."""
+WEBDATASET = "cls"
+"""What the layout of that name calls its labels."""
+LABELS = ("label", "labels", "class", "classes", "cls", "category", "target")
+"""What a column of labels is called where datasets does not say which one it is."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,8 @@ class Split:
 
     `pixels` is a .npy file of float32, images × channels × height × width; `labels` are the model's class indices;
     `rule` says how the split was cut; `fingerprint` is a hash of the data files, the rows and the labels. `rows` are
-    where the images are in the dataset's split `part`, in its column `column`.
+    where the images are in the dataset's split `part`, in its column `column`; `labelled_by` says how its labels became
+    the model's.
     """
 
     name: str
@@ -47,9 +69,15 @@ class Split:
     rows: NDArray[np.int64]
     part: str
     column: str
+    labelled_by: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the dataset calls it a split to train on."""
+        return is_training(self.part)
 
 
 @dataclass(frozen=True)
@@ -105,14 +133,16 @@ def load_images(
     notes: dict[str, None] = {}
     note: Note = notes.setdefault
     with opened(request) as source:
-        name, test_name = split_names(list(source.parts), request)
-        settles = calibration_name(list(source.parts), request, name, note) if calibrate else None
-        tables = source.load([n for n in source.parts if n in (name, test_name, settles)])
-        scored = (name, test_name)
-        parts = {n: Part(source, n, tables[n], request, classes, note, scored=n in scored) for n in tables}
+        splits = list(source.parts)
+        parts, name, test_name = scored_parts(source, request, classes, note)
+        settles = calibration_name(splits, request, name, note) if calibrate else None
+        if settles is not None and settles not in parts:
+            parts[settles] = Part(source, settles, request, classes, note, scored=False, most=calibrate)
         selecting, testing = cuts_of(parts, name, test_name)
         if test_name is None:
             note(f"only the split {name!r} was there: a stratified half of it selects, the other half reports")
+        for trained in sorted({part.name for part in (selecting[0], testing[0]) if is_training(part.name)}):
+            note(f"the split {trained!r}: {TRAINED}")
         cuts = [(*selecting, request.limit), (*testing, request.limit)]
         if learn:
             cuts = [*in_two(*cuts.pop(0), note=note), *cuts]
@@ -125,7 +155,7 @@ def load_images(
         *learning, (selection, seen), (test, held) = done
         every = (seen, *(prepared for _, prepared in learning))
         for prepared in every:
-            apart(prepared, held, where=request.dataset, note=note)
+            apart(prepared, held, request, note=note)
         source.files.unchanged()
     halved = test_name is None
     return Images(
@@ -134,9 +164,30 @@ def load_images(
     )  # fmt: skip
 
 
-def content_hash(source: Source, part: str, column: str, *more: str) -> str:
+def scored_parts(
+    source: Source, request: Request, classes: Sequence[str], note: Note
+) -> tuple[dict[str, Part], str, str | None]:
+    """The split that selects and the one that reports, with their names; a split without labels does not report.
+
+    Raises:
+        MismatchError: their files number classes differently, and numbers decide.
+    """
+    name, test_name = split_names(list(source.parts), request)
+    parts = {name: Part(source, name, request, classes, note)}
+    if test_name is not None:
+        part = Part(source, test_name, request, classes, note, scored=False)
+        if part.is_labelled:
+            parts[test_name] = part
+        else:
+            note(f"the split {test_name!r} has no labels, so it does not report, and {name!r} is halved")
+            test_name = None
+    same_numbering([found for part in parts.values() for found in part.lists], where=request.dataset)
+    return parts, name, test_name
+
+
+def content_hash(source: Source, part: str, column: str, *more: str, files: Sequence[str] | None = None) -> str:
     """A hash of the files that the images of a split are in, of their column, and of what else is done to them."""
-    return hashlib.sha256(" ".join([source.content(part), column, *more]).encode()).hexdigest()
+    return hashlib.sha256(" ".join([source.content(part, files), column, *more]).encode()).hexdigest()
 
 
 def fingerprint(content: str, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> str:
@@ -166,46 +217,80 @@ def in_two(
 
 
 class Part:
-    """One split as datasets holds it, its labels already in the model's order.
+    """One split, its labels already in the model's order.
 
-    One that is not `scored` may do without labels, which the Hub writes as -1 in every row.
+    One that is not `scored` may do without labels, which the Hub writes as -1 in every row. Where at most `most` of its
+    images are wanted and few of its files hold as many, the others are not looked at, nor are labels.
     """
 
     def __init__(
         self,
         source: Source,
         name: str,
-        rows: Any,
         request: Request,
         classes: Sequence[str],
         note: Note = lambda _: None,
         *,
         scored: bool = True,
+        most: int | None = None,
     ) -> None:
-        from datasets import Image
-
         self._request, self._classes, self._note, self._source = request, classes, note, source
         self.name, self.where = name, flat(f"{request.dataset}, split {name}")
-        if not len(rows):
-            raise SoupError("the split is empty", where=self.where, hint="another --split")
-        features = rows.features
-        self.image = _column(features, request.image_column, "Image", "--image-column", self.where)
-        if type(features[self.image]).__name__ != "Image":
-            what = f"expected images, found {type(features[self.image]).__name__}"
-            raise UsageError(what, where=f"{self.where}, column {flat(self.image)}", hint="--image-column NAME")
-        self._mode = features[self.image].mode
-        self._cells = rows.select_columns([self.image]).cast_column(self.image, Image(decode=False))
-        label = _column(features, request.label_column, "ClassLabel", "--label-column", self.where)
-        where = f"{self.where}, column {flat(label)}"
-        values = list(rows.select_columns([label])[label])
-        self.labels, self._labelled = np.zeros(len(rows), np.int64), scored or any(v != UNLABELLED for v in values)
-        if not self._labelled:
-            return
-        self.labels = class_numbers(values, features[label], classes, where=where, note=note)
-        check_classes(self.labels, classes, where=self.where, note=note)
-        if source.by_folder:
-            paths = [cell["path"] if cell else None for cell in self._cells[self.image]]
-            check_folders(paths, self.labels, classes, where)
+        self._files = None if most is None else source.drawn(name, most)
+        self.rows = source.rows(name, self._files)
+        if request.limit is None and not source.by_folder:
+            self.rows.take()
+        count = len(self.rows)
+        if not count:
+            raise UsageError("the split is empty", where=self.where, hint="another --split")
+        promised = source.promised.get(name)
+        if self._files is None and promised not in (None, count):
+            what = f"its card promises {promised} rows in the split {shown(name)}, found {count}"
+            raise SoupError(what, where=request.dataset, hint="a complete copy of the dataset")
+        self._columns = Columns(source, name, self.rows.names(), self.rows.facts(), request, self.where)
+        self.image = self._columns.image()
+        self._mode = self._columns.mode(self.image)
+        self.label: str | None = None
+        self.labels, self.lists, self.labelled_by = np.zeros(count, np.int64), tuple[ClassList, ...](), ""
+        self.is_labelled = self._files is None and (scored or self._has_labels())
+        if self.is_labelled:
+            self._match()
+
+    def _has_labels(self) -> bool:
+        """Whether any row has a label."""
+        label = self._columns.label(self.image, missing=True)
+        if label is None:
+            return False
+        values = [value for each in self._values(label) for value in each]
+        return len(set(values)) > 1 if label == FOLDERS else not is_unlabelled(values)
+
+    def _values(self, label: str) -> list[list[Any]]:
+        """The labels of each file."""
+        if label == FOLDERS:
+            return [self.rows.folders(self.image)]
+        return self.rows.column(label)
+
+    def _match(self) -> None:
+        """Find the model's class of every row."""
+        label = str(self._columns.label(self.image))
+        if label == FOLDERS and not self._has_labels():
+            what = "there is no column of labels, and the images lie in no class folders"
+            raise UsageError(what, where=self.where, hint="--label-column NAME, or a folder for each class")
+        where = self.where if label == FOLDERS else f"{self.where}, column {flat(label)}"
+        mapping = self._request.mapping
+        asked = self._request.labels
+        if mapping is None and asked not in (None, BY_NAME, BY_NUMBER):
+            mapping = read_mapping(str(asked))
+        columns = zip(self.rows.names(), self._values(label), self._columns.class_lists(label), strict=True)
+        found = class_numbers(
+            [Labels(*column) for column in columns], self._classes, where=where, asked=asked, mapping=mapping
+        )
+        self.label, self.labels, self.lists, self.labelled_by = label, found.numbers, found.lists, found.rule
+        if found.rule != DEFAULT_RULE or asked:
+            self._note(f"labels of the split {self.name!r} are matched {found.rule}")
+        check_classes(self.labels, self._classes, where=self.where, note=self._note)
+        if self._source.by_folder and label != FOLDERS:
+            check_folders(self.rows.folders(self.image), self.labels, self._classes, where)
 
     def prepare(
         self,
@@ -222,22 +307,23 @@ class Part:
         cut = limit is not None and limit < len(rows)
         if limit is not None and cut:
             rows = rows[limited(self.labels[rows], limit)]
-        content = content_hash(self._source, self.name, self.image, *([corruption.facts] if corruption else []))
+        more = [corruption.facts] if corruption else []
+        content = content_hash(self._source, self.name, self.image, *more, files=self._files)
         where = f"{self.where}, column {flat(self.image)}"
         found = prepare(
-            rows.tolist(), self._read, processor, content=content, where=where, advance=advance, note=self._note,
-            mode=self._mode, change=corruption, home=home,
+            rows.tolist(), lambda: self._read(rows), processor, content=content, where=where, advance=advance,
+            note=self._note, mode=self._mode, change=corruption, home=home,
         )  # fmt: skip
         self._bad(found, len(rows), where)
         self._lost(found)
         kept = np.asarray(found.rows, np.int64)
         labels = self.labels[kept]
-        if self._labelled:
+        if self.is_labelled:
             where = flat(f"{self._request.dataset}, split {title}")
             check_classes(labels, self._classes, where=where, note=self._note, limited=cut)
-        rule = f"{len(kept)} of {len(self.labels)} rows of the split {self.name!r}"
+        rule = f"{len(kept)} of {len(self.labels)} rows of {self._extent()}"
         seal = fingerprint(content, kept, labels)
-        return Split(title, rule, seal, found.path, labels, kept, self.name, self.image), found
+        return Split(title, rule, seal, found.path, labels, kept, self.name, self.image, self.labelled_by), found
 
     def _lost(self, found: Prepared) -> None:
         """Say how many images are not seen as their files have them, for neither are they by those who use the soup."""
@@ -250,8 +336,20 @@ class Part:
             f" white or black only for that ({rows_text(rows)})"
         )
 
-    def _read(self, row: int) -> bytes:
-        return self._source.image(self._cells[row][self.image])
+    def _extent(self) -> str:
+        """What the rows are counted in."""
+        if self._files is None:
+            return f"the split {self.name!r}"
+        every = len(self._source.parts[self.name])
+        return f"{len(self._files)} of the {every} files of the split {self.name!r}, drawn by a hash of their places"
+
+    def _read(self, rows: NDArray[np.int64]) -> Iterator[bytes | BadImageError]:
+        """The encoded image of each row, or why there is none."""
+        for cell in self.rows.cells(self.image, rows.tolist()):
+            try:
+                yield self._source.image(cell)
+            except BadImageError as error:
+                yield error
 
     def _bad(self, found: Prepared, total: int, where: str) -> None:
         """Images that cannot be used are an error, or left out and counted where that was asked for."""
@@ -266,11 +364,162 @@ class Part:
         self._note(f"{what} and are left out of the split {self.name!r}: {rows} ({found.bad[0][1]})")
 
 
-def apart(seen: Prepared, held: Prepared, *, where: str, note: Note, role: str = "select") -> None:
+class Columns:
+    """The columns of a split, file by file: which one holds images, which labels, and the names of classes.
+
+    Args:
+        source: the dataset.
+        split: the split's name.
+        names: what the files are called.
+        facts: what they say of themselves.
+        request: what was asked for.
+        where: dataset and split, for errors.
+    """
+
+    def __init__(
+        self, source: Source, split: str, names: Sequence[str], facts: Sequence[Facts], request: Request, where: str
+    ) -> None:
+        self._names, self._request, self._where = names, request, where
+        self._declared = source.declared(split)
+        self._features = [self._merged(fact.features) for fact in facts]
+        self._own = [fact.features for fact in facts]
+        self._by_folder = source.by_folder
+
+    def image(self) -> str:
+        """The column of images: the one asked for, the one that is declared so, or the only one that may hold some.
+
+        Raises:
+            UsageError: there is none, or several.
+        """
+        from datasets import Image
+
+        features = self._features[0]
+        asked = self._request.image_column
+        images = [name for name, feature in features.items() if isinstance(feature, Image)]
+        able = images or [name for name, feature in features.items() if _may_hold_images(feature)]
+        flag = "--image-column"
+        name = self._asked(asked, able, flag) if asked else self._only(able, "Image", flag, list(features))
+        for file, columns in zip(self._names, self._features, strict=True):
+            feature = columns.get(name)
+            if not isinstance(feature, Image) and not _may_hold_images(feature):
+                found = "no such column" if feature is None else type(feature).__name__
+                where = f"{self._where}, column {flat(name)}"
+                hint = f"{flag} {shlex.quote(flat(able[0]))}" if able and able[0] != name else ""
+                raise UsageError(f"expected images, found {found}{self._of(file)}", where=where, hint=hint)
+        return name
+
+    def mode(self, image: str) -> str | None:
+        """The Pillow mode that the files declare for a column of images.
+
+        Raises:
+            UsageError: they declare several.
+        """
+        found = {
+            getattr(features[image], "mode", None): file
+            for file, features in zip(self._names, self._features, strict=True)
+        }
+        if len(found) > 1:
+            what = " and ".join(f"{mode or 'none'} in {shown(file)}" for mode, file in found.items())
+            where = f"{self._where}, column {flat(image)}"
+            raise UsageError(f"expected one mode of all images, found {what}", where=where, hint="files alike")
+        return next(iter(found))
+
+    def label(self, image: str, *, missing: bool = False) -> str | None:
+        """The column of labels: the one asked for, the only one of classes, or the folders that the images lie in.
+
+        Args:
+            image: the column of images.
+            missing: whether None is an answer.
+
+        Raises:
+            UsageError: there is none, or several, or only some of the files have it.
+        """
+        from datasets import ClassLabel
+
+        features = self._features[0]
+        asked = self._request.label_column
+        classes = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
+        usual = [name for name in features if name.casefold() in LABELS]
+        if asked is None and not classes and not usual and self._by_folder:
+            return FOLDERS
+        if missing and ((asked and asked not in features) or (not asked and not classes and not usual)):
+            return None
+        able = classes or [name for name in features if name == WEBDATASET]
+        if asked is not None:
+            name = self._asked(asked, usual, "--label-column")
+        else:
+            name = self._only(able, "ClassLabel", "--label-column", [*usual, *(n for n in features if n != image)])
+        for file, columns in zip(self._names, self._features, strict=True):
+            if name not in columns:
+                what = f"there is no column {flat(name)!r}{self._of(file)}"
+                raise UsageError(what, where=self._where, hint="files with the same columns")
+        return name
+
+    def class_lists(self, label: str) -> list[tuple[str, ...] | None]:
+        """What each file calls the class numbers of a column.
+
+        Raises:
+            MismatchError: a card beside the files calls them otherwise than a file does.
+        """
+        found: list[tuple[str, ...] | None] = []
+        declared = getattr(self._declared.features.get(label), "names", None)
+        for file, own in zip(self._names, self._own, strict=True):
+            names = getattr(own.get(label), "names", None)
+            if names and declared and list(names) != list(declared):
+                what = f"{shown(self._declared.name)} and {shown(file)} number their classes differently"
+                lists = f"{listed(declared, 12)}\n  {listed(names, 12)}"
+                hint = "the names that the file has, in both"
+                raise MismatchError(f"{what}:\n  {lists}", where=self._where, hint=hint)
+            either = names or declared
+            found.append(tuple(either) if either else None)
+        return found if label != FOLDERS else [None]
+
+    def _merged(self, own: dict[str, Any]) -> dict[str, Any]:
+        """A file's features, with what a card knows better: which columns hold images, and which classes."""
+        from datasets import ClassLabel, Image
+
+        better = {
+            name: feature
+            for name, feature in self._declared.features.items()
+            if name in own
+            and isinstance(feature, (ClassLabel, Image))
+            and not isinstance(own[name], (ClassLabel, Image))
+        }
+        return {**own, **better}
+
+    def _asked(self, name: str, able: Sequence[str], flag: str) -> str:
+        if name not in self._features[0]:
+            near = [*able, *self._features[0]][:1]
+            what = f"there is no column {name!r}; found {self._shown()}"
+            raise UsageError(what, where=self._where, hint=f"{flag} {shlex.quote(flat(near[0]))}" if near else "")
+        return name
+
+    def _only(self, able: Sequence[str], kind: str, flag: str, likely: Sequence[str] = ()) -> str:
+        if len(able) != 1:
+            near = [*able, *likely][:1]
+            what = f"expected one column of {kind}, found {len(able)} in {self._shown()}"
+            raise UsageError(what, where=self._where, hint=f"{flag} {shlex.quote(flat(near[0]))}" if near else "")
+        return able[0]
+
+    def _shown(self) -> str:
+        features = self._features[0].items()
+        return flat(", ".join(f"{name} ({type(feature).__name__})" for name, feature in features), 400)
+
+    def _of(self, file: str) -> str:
+        return f" in {shown(file)}" if len(self._names) > 1 else ""
+
+
+def _may_hold_images(feature: Any) -> bool:
+    """Whether a column that is declared as something else may hold encoded images: bytes, or a struct of them."""
+    kind = feature.get("bytes") if isinstance(feature, dict) else feature
+    return getattr(kind, "dtype", None) in ("binary", "large_binary", "binary_view")
+
+
+def apart(seen: Prepared, held: Prepared, request: Request, *, note: Note, role: str = "select") -> None:
     """See that the test images are not those that `role` says: by a hash of every decoded image.
 
     Raises:
-        SoupError: more than one test image in a hundred is among the others, pixel for pixel.
+        SoupError: more than one test image in a hundred is among the others, pixel for pixel, and that is not allowed.
     """
     known = set(seen.digests)
     shared = [row for row, digest in zip(held.rows, held.digests, strict=True) if digest in known]
@@ -280,22 +529,8 @@ def apart(seen: Prepared, held: Prepared, *, where: str, note: Note, role: str =
     if not shared:
         return
     text = f"{len(shared)} of {len(held.rows)} test images are also among those that {role} ({rows_text(shared)})"
-    if len(shared) > SHARED * len(held.rows):
-        hint = "remove the doubles; a score on images that made the model is no test"
-        raise SoupError(f"{text}, at most {SHARED:.0%} may be", where=where, hint=hint)
-    note(text)
-
-
-def _column(features: Any, asked: str | None, kind: str, flag: str, where: str) -> str:
-    """The column asked for, or the only one of its kind."""
-    shown = flat(", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items()), 400)
-    if asked is not None:
-        if asked not in features:
-            raise UsageError(f"there is no column {asked!r}; found {shown}", where=where, hint=f"{flag} NAME")
-        return asked
-    found = [name for name, feature in features.items() if type(feature).__name__ == kind]
-    if len(found) != 1:
-        raise UsageError(
-            f"expected one column of {kind}, found {len(found)} in {shown}", where=where, hint=f"{flag} NAME"
-        )
-    return str(found[0])
+    many = len(shared) > SHARED * len(held.rows)
+    if many and not request.allow_duplicates:
+        hint = "remove the doubles, or --allow-duplicates: a score on images that made the model is no test of it"
+        raise SoupError(f"{text}, at most {SHARED:.0%} may be", where=request.dataset, hint=hint)
+    note(f"{text}; that is more than {SHARED:.0%}, which --allow-duplicates allowed" if many else text)

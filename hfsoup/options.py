@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 
 from hfsoup.errors import UsageError
 from hfsoup.refusals import BN_MODES, FLOATS, refuse
-from hfsoup.request import Request
+from hfsoup.request import Request, at_revision
 from hfsoup.searching import Rules
 from hfsoup.settings import Settings
 
@@ -92,14 +92,25 @@ class Options:
         "Search",
         "the order of greedy-random, of align and of distill, and what dare, fisher, search and distill draw",
     )
-    dataset: str | None = _option(None, "Data", "a dataset on the Hub, or a local folder or file")
+    dataset: str | None = _option(None, "Data", "a dataset on the Hub, with @REVISION, or a local folder or file")
     dataset_config: str | None = _option(None, "Data", "which configuration of the dataset")
     split: str | None = _option(None, "Data", "the split that selects [validation]")
-    test_split: str | None = _option(None, "Data", "the split that reports [test; without one, --split is halved]")
+    test_split: str | None = _option(
+        None, "Data", "the split that reports, or none to halve --split [test; without one, --split is halved]"
+    )
     image_column: str | None = _option(None, "Data", "the column of images [the only one]")
     label_column: str | None = _option(None, "Data", "the column of classes [the only one]")
+    labels: str | None = _option(
+        None,
+        "Data",
+        "match the dataset's classes with the model's: by-name, by-number, or a FILE (JSON, YAML, CSV) that maps them "
+        "[by name; by number where one side has no names]",
+    )
     limit: int | None = _option(None, "Data", "at most this many images of each split, every class in its share")
     skip_bad_images: bool = _option(False, "Data", "leave out images that cannot be decoded, and say how many")
+    allow_duplicates: bool = _option(
+        False, "Data", "go on where more than 1 % of the test images are among those that select, and say so"
+    )
     metric: str = _option(
         "accuracy", "Data", "accuracy, top5_accuracy, f1_macro, balanced_accuracy, or a name evaluate knows"
     )
@@ -208,16 +219,20 @@ class Options:
         """What is asked of the dataset."""
         if self.dataset is None:
             raise UsageError("this needs a dataset", hint="--dataset ORG/NAME")
+        dataset, revision = at_revision(self.dataset)
         return Request(
-            self.dataset,
+            dataset,
             self.dataset_config,
             self.split,
             self.test_split,
             self.image_column,
             self.label_column,
             self.limit,
+            revision,
             skip_bad_images=self.skip_bad_images,
             calibration_split=self.calibration_split,
+            labels=self.labels,
+            allow_duplicates=self.allow_duplicates,
         )
 
     def others(self) -> dict[str, str]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Advance = Callable[[int], None]
 Note = Callable[[str], None]
 Change = Callable[["Image", int], "Image"]
+Encoded = tuple[int, bytes | BadImageError]
 BACKENDS = ("pillow", "transformers", "torch", "torchvision", "numpy")
 BATCH = 32
 # Pictures of more pixels are decoded one at a time, which bounds memory whatever the number of processors.
@@ -64,7 +65,7 @@ class Prepared:
 @dataclass(frozen=True)
 class _Job:
     rows: Sequence[int]
-    read: Callable[[int], bytes]
+    read: Callable[[], Iterator[bytes | BadImageError]]
     processor: Any
     where: str
     change: Change | None
@@ -90,7 +91,7 @@ class _Image:
 
 def prepare(
     rows: Sequence[int],
-    read: Callable[[int], bytes],
+    read: Callable[[], Iterator[bytes | BadImageError]],
     processor: Any,
     *,
     content: str,
@@ -105,7 +106,7 @@ def prepare(
 
     Args:
         rows: which rows.
-        read: gives the encoded image of a row.
+        read: gives the encoded image of each row in turn, or why there is none; not called where all is in the cache.
         processor: the ingredients' image processor.
         content: a hash of the data that the rows are in, and of the column.
         where: dataset and split, for errors.
@@ -233,26 +234,27 @@ def _header(file: BinaryIO | Any, count: int, shape: tuple[int, ...]) -> None:
 def _images(job: _Job) -> Iterator[_Image]:
     """Every image in order; few batches at a time."""
 
-    def batch(rows: Sequence[int]) -> list[_Image]:
-        return [_image(job, row) for row in rows]
+    def batch(given: Sequence[Encoded]) -> list[_Image]:
+        return [_image(job, row, data) for row, data in given]
 
-    workers = os.cpu_count() or 1
-    batches = iter([job.rows[at : at + BATCH] for at in range(0, len(job.rows), BATCH)])
+    workers, encoded = os.cpu_count() or 1, zip(job.rows, job.read(), strict=True)
+    batches = iter(lambda: list(islice(encoded, BATCH)), [])
     with catch_warnings(), ThreadPoolExecutor(workers) as pool:
         simplefilter("ignore")
-        under_way: deque[Future[Any]] = deque(pool.submit(batch, rows) for rows in islice(batches, 2 * workers))
+        under_way: deque[Future[Any]] = deque(pool.submit(batch, given) for given in islice(batches, 2 * workers))
         try:
             while under_way:
                 yield from under_way.popleft().result()
-                under_way.extend(pool.submit(batch, rows) for rows in islice(batches, 1))
+                under_way.extend(pool.submit(batch, given) for given in islice(batches, 1))
         finally:
             for left in under_way:
                 left.cancel()
 
 
-def _image(job: _Job, row: int) -> _Image:
+def _image(job: _Job, row: int, data: bytes | BadImageError) -> _Image:
+    if isinstance(data, BadImageError):
+        return _Image(row, None, str(data))
     try:
-        data = job.read(row)
         width, height = size(data)
         work = job.work(width, height)
         if work > max(PIXELS, width * height):

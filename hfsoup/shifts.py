@@ -11,12 +11,11 @@ import numpy as np
 from hfsoup.corruptions import Corruption
 from hfsoup.datasource import opened, workspace
 from hfsoup.errors import UsageError
-from hfsoup.images import Images, Part, Split, apart, cuts_of
+from hfsoup.images import Images, Part, Split, apart, cuts_of, scored_parts
 from hfsoup.inputs import backend
 from hfsoup.names import flat
 from hfsoup.pixels import Prepared
 from hfsoup.request import Request
-from hfsoup.splits import split_names
 
 
 def corrupted(
@@ -24,9 +23,7 @@ def corrupted(
 ) -> Iterator[Split]:
     """The test split of `load_images` under each corruption in turn; its pixels go when the next one is asked for."""
     with opened(request) as source, workspace() as work:
-        name, test_name = split_names(list(source.parts), request)
-        part = Part(source, test_name or name, source.load([test_name or name])[test_name or name], request, classes)
-        _, title, rows = cuts_of({part.name: part}, part.name, test_name)[-1]
+        part, title, rows = cuts_of(*scored_parts(source, request, classes, lambda _: None))[-1]
         for corruption in corruptions:
             home = work / corruption.name
             home.mkdir()
@@ -50,10 +47,10 @@ def load_other(request: Request, processor: Any, classes: Sequence[str], seen: S
             what = f"expected a split called test, or a single one, found {flat(', '.join(names))}"
             raise UsageError(what, where=request.dataset, hint="a dataset with a test split")
         name = [*usual, *names][0]
-        part = Part(source, name, source.load([name])[name], request, classes, notes.setdefault)
+        part = Part(source, name, request, classes, notes.setdefault)
         split, held = part.prepare(processor, name, np.arange(len(part.labels)), request.limit)
         for prepared in seen:
-            apart(prepared, held, where=request.dataset, note=notes.setdefault)
+            apart(prepared, held, request, note=notes.setdefault)
         source.files.unchanged()
     return Images(
         request.dataset, request.config, source.revision, split, split, halved=False, notes=tuple(notes),

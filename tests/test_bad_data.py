@@ -217,7 +217,7 @@ BAD_LABELS = {
     "one class": (lambda n: [2] * len(n), ClassLabel(names=list(NAMES)), "every image is of one class, 'quince'"),
     "foreign names": (lambda n: [f"dog {x}" for x in n], Value("string"), "class names are missing: 'dog 0'"),
     "doubled names": (lambda n: [("Fig", " fig")[x % 2] for x in n], Value("string"), "ambiguous.*' fig', 'Fig'"),
-    "more names": (lambda n: n, ClassLabel(names=[*NAMES, "kiwi"]), "class names are missing: 'kiwi'"),
+    "a name too many": (lambda n: [6, *n[1:]], ClassLabel(names=[*NAMES, "kiwi"]), "class names are missing: 'kiwi'"),
 }
 
 
@@ -232,6 +232,7 @@ GOOD_LABELS = {
     "numbers": (lambda n: n, Value("int32")),
     "names": (lambda n: [NAMES[x] for x in n], Value("string")),
     "other case": (lambda n: [f" {NAMES[x].upper().replace('_', ' ')}" for x in n], Value("string")),
+    "a class without images": (lambda n: n, ClassLabel(names=[*NAMES, "kiwi"])),
     "other order": (lambda n: [5 - x for x in n], ClassLabel(names=list(NAMES[::-1]))),
 }
 

@@ -10,10 +10,10 @@ import numpy as np
 from hfsoup.datasource import opened
 from hfsoup.errors import UsageError
 from hfsoup.halving import limited
-from hfsoup.images import Part, Split, apart, cuts_of
+from hfsoup.images import Part, Split, apart, cuts_of, scored_parts
 from hfsoup.pixels import Advance
 from hfsoup.request import Request
-from hfsoup.splits import calibration_name, split_names
+from hfsoup.splits import calibration_name
 
 
 def unlabelled(
@@ -32,19 +32,16 @@ def unlabelled(
         SoupError: more than one test image in a hundred is among them, or there are too few to train on.
     """
     with opened(request) as source:
-        selection, test = split_names(list(source.parts), request)
-        name = calibration_name(list(source.parts), request, selection, lambda _: None)
+        splits, quiet = list(source.parts), lambda _: None
+        parts, selection, test = scored_parts(source, request, classes, quiet)
+        name = calibration_name(splits, request, selection, quiet)
         if name == test:
             hint = "--calibration-split train"
             raise UsageError(f"the split {name!r} cannot both train and report", where=request.dataset, hint=hint)
         if name == selection:
             note("the images that select train too, without their labels, which flatters their score")
-        tables = source.load([n for n in source.parts if n in (name, selection, test)])
-        told = {name: note} if name != selection else {}
-        parts = {
-            n: Part(source, n, tables[n], request, classes, *([told[n]] if n in told else []), scored=n not in told)
-            for n in tables
-        }
+        else:
+            parts[name] = Part(source, name, request, classes, note, scored=False, most=most)
         first, last = cuts_of(parts, selection, test)
         rows = first[2] if name == selection else np.arange(len(parts[name].labels))
         rows = rows[limited(np.zeros(len(rows), np.int64), most)]
@@ -55,7 +52,7 @@ def unlabelled(
         apart(
             seen,
             part.prepare(processor, title, reporting, request.limit)[1],
-            where=request.dataset,
+            request,
             note=note,
             role="train",
         )

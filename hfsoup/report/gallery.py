@@ -6,7 +6,7 @@ import io
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -65,25 +65,19 @@ def gallery(found: Reading) -> Gallery:
 
 
 def _tiles(seen: Evaluated, places: Sequence[int], request: Request, expected: str) -> list[Tile]:
-    from datasets import Image
-
-    from hfsoup.datasource import loading, opened
+    from hfsoup.datasource import opened
     from hfsoup.images import content_hash, fingerprint
 
     with opened(request) as source:
         if seen.part not in source.parts:
             raise SoupError("the dataset has no such split any more")
-        table = source.load([seen.part])[seen.part]
+        table = source.rows(seen.part)
         rows, labels = np.asarray(seen.rows, np.int64), np.asarray(seen.labels, np.int64)
         content = content_hash(source, seen.part, seen.column)
         if fingerprint(content, rows, labels) != expected or rows.max() >= len(table):
             raise SoupError("the dataset is not the one that was scored")
-        cells = loading(request, lambda: _cells(table, seen.column, Image(decode=False)))
-        return [_tile(n, source.image(cells[seen.rows[n]][seen.column])) for n in places]
-
-
-def _cells(table: Any, column: str, feature: Any) -> Any:
-    return table.select_columns([column]).cast_column(column, feature)
+        cells = table.cells(seen.column, [seen.rows[n] for n in places])
+        return [_tile(n, source.image(cell)) for n, cell in zip(places, cells, strict=True)]
 
 
 def _tile(place: int, data: bytes) -> Tile:

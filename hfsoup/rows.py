@@ -1,0 +1,216 @@
+"""Rows of a split, file after file: what the files say of themselves, and the cells of some rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hfsoup.datafiles import Files
+from hfsoup.errors import SoupError
+from hfsoup.hashing import facts_hash
+from hfsoup.hub import AGAIN, cache, side_by_side
+from hfsoup.names import shown
+from hfsoup.shards import Reader, Shard
+
+FORMAT = 1
+FOLDER = ":folder"
+"""What stands behind a column of images for the names of the folders that they lie in."""
+
+END = object()
+
+
+@dataclass
+class Facts:
+    """What a shard says of itself: its rows, the features of its columns, and the columns that were asked for.
+
+    `hashed` tells whether every byte of that was compared with a hash; if not, it may choose rows, and is compared with
+    the hashed file before they are used.
+    """
+
+    count: int
+    features: dict[str, Any]
+    hashed: bool
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+
+class Rows:
+    """Some files of a split as one sequence of rows.
+
+    What the files of a commit say of themselves is kept in hfsoup's cache, so that a second bake opens none of them.
+
+    Args:
+        files: the dataset's files.
+        shards: those that are read, in order.
+        image: gives the file that a cell of an image column points to, None where it holds the image.
+        wrap: raises what readers raise as an error of hfsoup's.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        shards: Sequence[Shard],
+        image: Callable[[Any], str | None],
+        wrap: Callable[[Callable[[], Any]], Any],
+    ) -> None:
+        self._files, self._shards, self._image, self._wrap = files, shards, image, wrap
+        self._facts: list[Facts] | None = None
+
+    def __len__(self) -> int:
+        return sum(facts.count for facts in self.facts())
+
+    def names(self) -> list[str]:
+        """What each shard is called."""
+        return [shard.name for shard in self._shards]
+
+    def take(self) -> None:
+        """Have all that is needed to read any column on this disk, hashed, unless its columns were read before."""
+        known = [self._cached(shard) for shard in self._shards]
+        self._take([shard for shard, facts in zip(self._shards, known, strict=True) if facts is None])
+
+    def facts(self) -> list[Facts]:
+        """What every shard says of itself."""
+        if self._facts is None:
+            self._facts = side_by_side(self._read, self._shards)
+        return self._facts
+
+    def column(self, name: str) -> list[list[Any]]:
+        """The values of a column, shard by shard."""
+        facts = self.facts()
+        lacking = [n for n, fact in enumerate(facts) if name not in fact.columns]
+        for n, values in zip(lacking, side_by_side(lambda n: self._column(n, name), lacking), strict=True):
+            facts[n].columns[name] = values
+            self._keep(self._shards[n], facts[n])
+        return [fact.columns[name] for fact in facts]
+
+    def folders(self, name: str) -> list[str]:
+        """The name of the folder that each image of a column lies in, in an archive the one within it; or nothing."""
+        return [folder for values in self.column(name + FOLDER) for folder in values]
+
+    def cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
+        """The cells of a column in some rows, which ascend; only the files that hold them are taken.
+
+        Raises:
+            SoupError: a file says something else now that it is hashed than when rows were chosen by it.
+        """
+        touched: list[tuple[int, list[int]]] = []
+        first, at = 0, 0
+        for n, fact in enumerate(self.facts()):
+            begin, at = at, bisect_left(rows, first + fact.count, at)
+            if at > begin:
+                touched.append((n, [int(row) - first for row in rows[begin:at]]))
+            first += fact.count
+        self._take([self._shards[n] for n, _ in touched])
+        for n, inside in touched:
+            self._hold(n)
+            yield from self._in_shard(self._shards[n], name, inside)
+
+    def _in_shard(self, shard: Shard, name: str, rows: Sequence[int]) -> Iterator[Any]:
+        cells = iter(self._wrap(lambda: shard.read().cells(name, rows)))
+        if shard.points:
+            held = self._wrap(lambda: list(cells))
+            self._wrap(lambda: self._files.take(found for found in map(self._image, held) if found))
+            cells = iter(held)
+        for row in rows:
+            cell = self._wrap(lambda: next(cells, END))
+            if cell is END:
+                raise SoupError(f"expected a row {row}, found none", where=shown(shard.name), hint="a complete copy")
+            yield cell
+
+    def _take(self, shards: Sequence[Shard]) -> None:
+        if self._files.kept:
+            self._wrap(lambda: self._files.take(name for shard in shards for name in shard.needs))
+
+    def _read(self, shard: Shard) -> Facts:
+        found = self._cached(shard)
+        if found is None:
+            reader: Reader = self._wrap(shard.read)
+            found = Facts(reader.count, reader.features, self._hashed(shard))
+            self._keep(shard, found)
+        return found
+
+    def _column(self, n: int, name: str) -> list[Any]:
+        shard = self._shards[n]
+        reader: Reader = self._wrap(shard.read)
+        if name.endswith(FOLDER):
+            every = range(reader.count)
+            cells = self._wrap(lambda: list(reader.cells(name.removesuffix(FOLDER), every)))
+            return [_folder(cell) for cell in cells]
+        found: list[Any] = self._wrap(lambda: reader.column(name))
+        if len(found) != reader.count:
+            raise SoupError(f"expected {reader.count} labels, found {len(found)}", where=shown(shard.name))
+        return found
+
+    def _hashed(self, shard: Shard) -> bool:
+        return all(name in self._files.taken for name in shard.needs)
+
+    def _hold(self, n: int) -> None:
+        """See that a file that is hashed now says what it said before."""
+        facts, shard = self.facts()[n], self._shards[n]
+        if facts.hashed:
+            return
+        reader: Reader = self._wrap(shard.read)
+        again = {name: self._column(n, name) for name in facts.columns}
+        if (reader.count, again) != (facts.count, facts.columns) or _plain(reader.features) != _plain(facts.features):
+            what = f"{shown(shard.name)} is not the file that was looked into before"
+            raise SoupError(what, where=self._files.repo or str(self._files.folder), hint=AGAIN)
+        facts.hashed = True
+        self._keep(shard, facts)
+
+    def _home(self, shard: Shard) -> Path | None:
+        """Where facts are kept of files that a commit lists with their hashes."""
+        listing = self._files.listing
+        if (
+            not self._files.revision
+            or not self._files.kept
+            or any(listing[name].sha256 is None for name in shard.names)
+        ):
+            return None
+        key = facts_hash(FORMAT, shard.kind, [(name, listing[name].sha256) for name in shard.names])
+        return cache() / "columns" / f"{key[:32]}.json"
+
+    def _cached(self, shard: Shard) -> Facts | None:
+        from datasets import Features
+
+        home = self._home(shard)
+        if home is None or not home.is_file():
+            return None
+        try:
+            digest, text = home.read_text("utf-8").split("\n", 1)
+            if hashlib.sha256(text.encode()).hexdigest() != digest:
+                return None
+            values = json.loads(text)
+            return Facts(**{**values, "features": dict(Features.from_dict(values["features"]))})
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _keep(self, shard: Shard, facts: Facts) -> None:
+        home = self._home(shard)
+        if home is None:
+            return
+        try:
+            text = json.dumps({**vars(facts), "features": _plain(facts.features)})
+        except (TypeError, ValueError):
+            return
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=home.parent, suffix=".partial", encoding="utf-8", delete=False
+        ) as file:
+            file.write(hashlib.sha256(text.encode()).hexdigest() + "\n" + text)
+        Path(file.name).rename(home)
+
+
+def _plain(features: dict[str, Any]) -> Any:
+    from datasets import Features
+
+    return Features(features).to_dict()
+
+
+def _folder(cell: Any) -> str:
+    path = cell.get("path") if isinstance(cell, dict) else None
+    return Path(str(path).split("::")[0]).parent.name if path else ""
