@@ -414,7 +414,7 @@ class Columns:
         Raises:
             UsageError: they declare several.
         """
-        found = {
+        found: dict[str | None, str] = {
             getattr(features[image], "mode", None): file
             for file, features in zip(self._names, self._features, strict=True)
         }
