@@ -12,6 +12,7 @@ from hfsoup.options import Options
 from hfsoup.room import learning as learnt
 from hfsoup.room import weights
 from hfsoup.tensorfile import FLOATS, TensorFile, nbytes
+from hfsoup.timm_config import image_shape, understood
 from hfsoup.types import RemoteFile, Source, TensorSpec
 from hfsoup.untrusted import parse_json
 
@@ -67,8 +68,9 @@ def outlined(source: Source) -> Outline:
             break
         if file.name.endswith(".safetensors"):
             specs = [*(specs or ()), *_tensors(source, file)]
-    config = _json(source, "config.json")
-    return Outline(config, None if specs is None else tuple(specs), _shape(source))
+    config = understood(_json(source, "config.json"), where=f"{source}, config.json")
+    shape = image_shape(config) or _shape(source)
+    return Outline(config, None if specs is None else tuple(specs), shape)
 
 
 def _tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:
