@@ -130,7 +130,11 @@ def timm_processor(config: dict[str, Any]) -> Any:
     """transformers' image processor for what a config of timm says of images: timm's own transforms."""
     from transformers import TimmWrapperImageProcessor
 
-    return TimmWrapperImageProcessor(config["pretrained_cfg"], config["architecture"])
+    found: Any = TimmWrapperImageProcessor(config["pretrained_cfg"], config["architecture"])
+    if found.data_config["crop_mode"] == "center":
+        # As other processors say what an image becomes before it is cropped.
+        found.size = {"shortest_edge": int(max(found.data_config["input_size"][1:]) / found.data_config["crop_pct"])}
+    return found
 
 
 def _is_timms(values: dict[str, Any]) -> bool:

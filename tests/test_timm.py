@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import USER
-from family import NAMES, Family, copy_model, disturbed, edit_json, fit_head, make_images, put_weights, weights
+from family import NAMES, Family, copy_model, disturbed, edit_json, fit_head, make_images, weights
 from huggingface_hub import HfApi
 from PIL.Image import Image
 from shell import bake, refused, run
@@ -154,3 +153,74 @@ def test_every_batch_norm_mode_is_verified(bn: str, native: Family, data: Path, 
     bake(*native.words, "--recipe", "greedy", "--dataset", data, "--bn", bn, "--output", "soup")
     done = run("verify", "soup")
     assert done.code == 0, done.err
+
+
+def test_the_hub_gives_the_soup_to_both_libraries(
+    native: Family, signed_in: LocalHub, images: Any, alone: Path
+) -> None:
+    """A pushed soup is of the library timm for the Hub, and loads by its name in pipeline() and in timm."""
+    api, names = HfApi(token=signed_in.token), []
+    for folder in native.folders:
+        names.append(f"{USER}/timm-{folder.name}")
+        api.create_repo(names[-1], exist_ok=True)
+        api.upload_folder(repo_id=names[-1], folder_path=folder)
+    bake(f"{USER}/timm-resnet-*", "--recipe", "uniform", "--push", f"{USER}/timm-soup", "--output", "soup")
+    card = api.model_info(f"{USER}/timm-soup").card_data
+    assert card is not None
+    assert card.library_name == "timm"
+    assert {"timm", "transformers", "model-soup"} <= set(card.tags or ())
+    pictures = images["test"]["image"][:8]
+    found, timms = through_pipeline(f"{USER}/timm-soup", pictures), through_timm(f"hf-hub:{USER}/timm-soup", pictures)
+    assert (found - timms).abs().max() < 1e-4 * found.std()
+    text = (alone / "soup" / "README.md").read_text()
+    assert f'timm.create_model("hf-hub:{USER}/timm-soup", pretrained=True)' in text
+    assert "PATH/TO" not in text
+
+
+def test_the_snippet_on_the_card_runs(native: Family, images: Any, alone: Path) -> None:
+    """What the card says of timm alone gives pipeline's scores."""
+    bake(*native.words, "--recipe", "uniform", "--output", "soup")
+    text = (alone / "soup" / "README.md").read_text()
+    code = next(part for part in text.split("```python\n")[1:] if part.startswith("import timm")).split("```")[0]
+    picture = images["test"][0]["image"]
+    picture.save("image.png")
+    given: dict[str, Any] = {}
+    exec(code.replace("PATH/TO/THIS/FOLDER", "soup"), given)
+    expected = through_pipeline(alone / "soup", [picture]).softmax(dim=1)
+    assert torch.allclose(given["scores"], expected, atol=1e-5)
+
+
+def test_both_layouts_and_older_files_are_one_family(native: Family, wrapped: Family, alone: Path) -> None:
+    """transformers' names and configs are those of timm once read, and so are files of a timm that wrote no arguments
+    that it takes by default; the soup is the same, in the layout of the first."""
+    expected = bake(*native.words, "--recipe", "uniform", "--output", "native")
+    older = copy_model(native.folders[1], alone / "older")
+    edit_json(older / "config.json", model_args={"channels": [8, 8, 16, 16], "stem_width": 8}, global_pool=None)
+    found = bake(native.folders[0], older, wrapped.folders[2], "--recipe", "uniform", "--output", "mixed")
+    assert found["soup"]["sha256"] == expected["soup"]["sha256"]
+    assert (alone / "mixed" / "config.json").read_bytes() == (alone / "native" / "config.json").read_bytes()
+    bake(wrapped.folders[0], native.folders[1], native.folders[2], "--recipe", "uniform", "--output", "wrapped")
+    assert json.loads((alone / "wrapped" / "config.json").read_text())["model_type"] == "timm_wrapper"
+    assert torch.equal(weights(alone / "wrapped")["fc.weight"], weights(alone / "native")["fc.weight"])
+
+
+def test_another_architecture_or_argument_is_named(native: Family, alone: Path) -> None:
+    """Models of timm that compute something else are refused with the argument that differs."""
+    other = copy_model(native.folders[1], alone / "other")
+    edit_json(other / "config.json", model_args={**without_classes(other), "global_pool": "max"})
+    told = refused("bake", native.folders[0], other, code=1)
+    assert "global_pool is 'max', expected 'avg'" in told
+    other = copy_model(native.folders[1], alone / "renamed", architecture="resnet10")
+    assert "architecture" in refused("bake", native.folders[0], other, code=1)
+    other = copy_model(native.folders[1], alone / "cropped")
+    edit_json(other / "config.json", pretrained_cfg={**pretrained(other), "crop_pct": 0.5})
+    told = refused("bake", native.folders[0], other, code=1)
+    assert "crop_pct is 0.5, expected 0.9" in told
+    bake(native.folders[0], other, "--recipe", "uniform", "--processor-from", other, "--output", "soup")
+    assert pretrained(alone / "soup")["crop_pct"] == 0.5
+
+
+def pretrained(folder: Path) -> dict[str, Any]:
+    """What a config says of images and weights."""
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+    return found
