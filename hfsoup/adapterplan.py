@@ -15,7 +15,6 @@ from hfsoup.models import architecture
 from hfsoup.names import flat
 from hfsoup.single import MAX_NUMBER, class_names, largest_number, refuse_foreign
 from hfsoup.tensorfile import FLOATS, TensorFile
-from hfsoup.timm_config import is_native, read_model_config
 from hfsoup.types import Adapted, Ingredient, Source, TensorSpec
 from hfsoup.untrusted import read_json
 
@@ -97,7 +96,7 @@ def _config(
 ) -> tuple[dict[str, Any], bool]:
     """The base's config as the classifier's, with the classes that the adapter names; whether the base has no head."""
     where = f"{base}, config.json"
-    config = read_model_config(base.folder / "config.json", where=where)
+    config = read_json(base.folder / "config.json", where=where)
     refuse_foreign(config, where=where)
     largest = max(len(stored), *(side for spec in stored.values() for side in (0, *spec.shape)))
     largest_number(config, where=where, most=max(MAX_NUMBER, largest))
@@ -107,8 +106,7 @@ def _config(
             config = {key: value for key, value in config.items() if key not in LABELS}
             config |= {key: own[key] for key in LABELS if key in own}
     said = config.get("architectures")
-    classifies = isinstance(said, list) and any("ForImageClassification" in str(name) for name in said)
-    headless = not classifies and not is_native(config)
+    headless = not (isinstance(said, list) and any("ForImageClassification" in str(name) for name in said))
     if headless:
         config = {key: value for key, value in config.items() if key != "architectures"}
         if adapter.architecture:

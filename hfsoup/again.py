@@ -74,6 +74,8 @@ def _pinned(name: str, revision: str | None) -> str:
 
 def _public(ingredients: Names, options: Options, *, local: bool, base: tuple[str, str | None] | None) -> Options:
     """The options with the base at its commit, and a local dataset or ingredient by its last name only."""
+    # Each ingredient is named, so nothing is left to look for.
+    options = replace(options, exclude=None, fine_tunes_of=None)
     if base:
         options = replace(options, base=_pinned(*base))
     if local and options.dataset:

@@ -43,12 +43,13 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
         raise UsageError(f"expected names or folders one after another, found a {odd[0]}", hint="bake(*names)")
     patterns = tuple(str(ingredient) for ingredient in ingredients)
     if is_config(patterns):
-        return run(*load(Path(patterns[0]), options), Watch())
-    return run(patterns, Options.of(options), Watch())
+        return run(*load(Path(patterns[0]).expanduser(), options), Watch())
+    chosen = Options.of(options)
+    return run(chosen.patterns(patterns), chosen, Watch())
 
 
-def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
-    """Resolve, pull, check, search, test, write, push."""
+def run(patterns: tuple[str, ...], options: Options, watch: Watch, *, several: bool = True) -> Soup:
+    """Resolve, pull, check, search, test, write, push; `several` refuses one ingredient alone."""
     asked(patterns, options)
     for text in (*RECIPES.broken, *MERGES.broken):
         watch.note(text)
@@ -56,7 +57,7 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch) -> Soup:
     with told(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim(patterns, options, stack))
         ahead = stack.enter_context(Ahead(world))
-        family = world.on_main(lambda: gather(patterns, options, watch, clock, ahead))
+        family = world.on_main(lambda: gather(patterns, options, watch, clock, ahead, several=several))
         images = None
         if options.dataset:
             with clock("prepare"):

@@ -10,13 +10,13 @@ from pathlib import Path
 from hfsoup.check import class_axes
 from hfsoup.datafiles import front_matter
 from hfsoup.errors import MismatchError, SoupError, UsageError
+from hfsoup.finding import find_base
 from hfsoup.names import align, flat, listed, shown
 from hfsoup.pull import pull
-from hfsoup.resolve import resolve
 from hfsoup.single import class_names, inspect, tensor_specs
 from hfsoup.tensorfile import FLOATS
-from hfsoup.timm_config import read_model_config
 from hfsoup.types import Base, Family, Ingredient, TensorSpec
+from hfsoup.untrusted import read_json
 
 HINT = "--base ORG/NAME|FOLDER"
 REPO = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
@@ -38,14 +38,12 @@ def with_base(family: Family, given: str | None, *, why: str, notify: Notify) ->
         MismatchError: it is no model of the same kind.
     """
     name = given or _named(family.ingredients, why)
-    sources = resolve((name,), include_soups=True, notify=notify)
-    if len(sources) > 1:
-        raise UsageError(f"expected one base, found {len(sources)}", where=flat(name), hint=HINT)
+    source = find_base(name, notify=notify)
     if given is None:
-        notify(f"the base is {flat(sources[0])}, as the ingredients' cards say")
-    rooted = with_roots(family, pull(sources, notify=notify)[0])
+        notify(f"the base is {flat(source)}, as the ingredients' cards say")
+    rooted = with_roots(family, pull([source], notify=notify)[0])
     if rooted.base and rooted.base.lacking:
-        text = f"the base {flat(sources[0])} has no {listed(rooted.base.lacking, 6)} of the same shape and classes"
+        text = f"the base {flat(source)} has no {listed(rooted.base.lacking, 6)} of the same shape and classes"
         notify(f"{text}: averaged over the ingredients alone")
     return rooted
 
@@ -57,7 +55,7 @@ def with_roots(family: Family, ingredient: Ingredient) -> Family:
         MismatchError: it is of another model type, or has none of the ingredients' tensors.
     """
     where = f"{ingredient}, config.json"
-    config = read_model_config(ingredient.folder / "config.json", where=where)
+    config = read_json(ingredient.folder / "config.json", where=where)
     expected, found = family.config.get("model_type"), config.get("model_type")
     if found != expected:
         raise MismatchError(f"expected a base of model type {flat(expected)}, found {flat(found)}", where=where)

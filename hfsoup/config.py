@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.names import flat, shown
-from hfsoup.options import Options, hints
+from hfsoup.options import EVERYTHING, Options, hints
 
 SUFFIXES = (".yaml", ".yml")
 LIMIT = 64 << 10
@@ -34,7 +34,7 @@ SCHEMA = create_model(
 
 def is_config(words: Sequence[str]) -> bool:
     """Whether a bake's only argument is a config file."""
-    return len(words) == 1 and words[0].endswith(SUFFIXES) and Path(words[0]).is_file()
+    return len(words) == 1 and words[0].endswith(SUFFIXES) and Path(words[0]).expanduser().is_file()
 
 
 def load(path: Path, over: Mapping[str, Any]) -> tuple[tuple[str, ...], Options]:
@@ -140,6 +140,8 @@ def _valid(path: Path, lines: Mapping[str, int], values: dict[str, Any]) -> dict
     """The values, if the schema takes them."""
     if isinstance(values.get("ingredients"), str):
         values["ingredients"] = [values["ingredients"]]
+    if values.get("fine_tunes_of"):
+        values.setdefault("ingredients", list(EVERYTHING))
     try:
         return dict(SCHEMA.model_validate(values).model_dump(include=set(values)))
     except ValidationError as error:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hfsoup.base import with_base
 from hfsoup.check import check, remarks
 from hfsoup.clock import Clock
-from hfsoup.errors import SoupError, UsageError
+from hfsoup.errors import MismatchError, SoupError, UsageError
 from hfsoup.figures import may_draw
+from hfsoup.finding import find_ingredients, require_several
 from hfsoup.human import counted, size
 from hfsoup.licences import check_licences
 from hfsoup.merges import MERGES
@@ -22,10 +23,8 @@ from hfsoup.pull import pull, with_bases
 from hfsoup.recipes import RECIPES, Recipe
 from hfsoup.refusals import flags, refuse_idle
 from hfsoup.registry import OWN, Entry, Registry
-from hfsoup.resolve import resolve
 from hfsoup.room import afford, held, hold, missing, needs
 from hfsoup.tensorfile import FLOATS
-from hfsoup.timm_config import model_name
 from hfsoup.types import Family, Ingredient, Source
 from hfsoup.watch import Watch
 
@@ -67,17 +66,38 @@ def _refuse_unread(registry: Registry[Any], name: str, options: Options) -> None
 
 
 def gather(
-    patterns: tuple[str, ...], options: Options, watch: Watch, clock: Clock, ahead: Ahead | None = None
+    patterns: tuple[str, ...],
+    options: Options,
+    watch: Watch,
+    clock: Clock,
+    ahead: Ahead | None = None,
+    *,
+    several: bool = True,
 ) -> Family:
-    """Everything before the first score: which ingredients there are, on this disk and fit to be averaged."""
+    """Everything before the first score: which ingredients there are, on this disk and fit to be averaged.
+
+    Where they are to be combined, `several` refuses one that is alone.
+    """
     from hfsoup.push import may_push
 
     if options.push:
         may_push(options.push, create_pr=options.create_pr)
     with clock("pull"):
         with watch.stage("Resolving") as stage:
-            sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
+            sources = find_ingredients(
+                patterns,
+                target=options.push,
+                exclude=options.exclude or (),
+                fine_tunes_of=options.fine_tunes_of,
+                include_soups=options.include_soups,
+                on_mismatch=options.on_mismatch,
+                notify=watch.note,
+            )
             stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
+        mixes_base = RECIPES.get(options.chosen_recipe).needs_base
+        if several and not sources[0].folder:
+            # Nothing is pulled for it; what is wrong with a folder is worth more than that it is alone.
+            require_several(sources, mixes_base)
         afford(needs(sources, options))
         if members := learners(options, len(sources)):
             hold(members, outlined(sources[0].base or sources[0]).elements)
@@ -93,13 +113,18 @@ def gather(
         )
         for remark in remarks(family):
             watch.note(remark)
+        if several:
+            require_several(sources, mixes_base)
+        if several and len(family) < 2 <= len(ingredients):
+            hint = "hfsoup check tells how they differ; --exclude GLOB names what to leave out"
+            raise MismatchError("no two of the ingredients fit together", hint=hint)
         if options.as_adapter:
             from hfsoup.truncation import may_be_adapter
 
             may_be_adapter(family, options.bn if options.dataset else "average")
         if members := learners(options, len(family)):
             hold(members, sum(prod(spec.shape) for spec in family.tensors if spec.dtype in FLOATS))
-        stage.done(f"Checked: one {model_name(family.config)} with {counted(len(family.labels), 'class', 'es')}")
+        stage.done(f"Checked: one {family.config.get('model_type')} with {counted(len(family.labels), 'class', 'es')}")
     if whose := needs_base(options):
         with clock("pull"), watch.stage("Pulling the base") as stage:
             family = with_base(family, options.base, why=whose, notify=watch.note)

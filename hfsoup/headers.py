@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from hfsoup.hub import answers, api, side_by_side
 from hfsoup.pull import fetch_configs, needed, placed, pull
 from hfsoup.tensorfile import MAX_HEADER, parse_header
 from hfsoup.types import Ingredient, RemoteFile, Source, TensorSpec, WeightFile
+from hfsoup.untrusted import open_regular
 
 FIRST = 100_000
 SMALL = 8 << 20
@@ -69,13 +71,20 @@ def _header(source: Source, file: RemoteFile, where: str) -> bytes:
         return start[:end] if end <= len(start) else start + read(len(start), min(end, file.size))
 
 
-def peek(source: Source, name: str) -> bytes:
-    """A small file of a source, on the Hub or in its folder, without keeping it."""
+def peek(source: Source, path: str) -> bytes:
+    """The start of a small file of a source, by its path in the repository or from its folder on; it is not kept.
+
+    Raises:
+        SoupError: there is no such file.
+    """
+    where = f"{source}, {path}"
     if source.folder:
-        with (source.folder / name).open("rb") as file:
+        with os.fdopen(open_regular(source.folder / path, where=where), "rb") as file:
             return file.read(SMALL)
-    found = next(file for file in source.files if file.name == name)
-    with answers(f"{source}, {name}"):
+    found = next((file for file in source.files if file.name == path), None)
+    if found is None:
+        raise SoupError("the file is missing", where=where)
+    with answers(where):
         return _ranges(source, found)(0, min(found.size, SMALL)) if found.size else b""
 
 

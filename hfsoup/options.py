@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from os import PathLike, fspath
@@ -18,6 +19,9 @@ from hfsoup.request import Request, at_revision
 from hfsoup.searching import Rules
 from hfsoup.settings import Settings
 
+EVERYTHING = ("*/*",)
+"""What a search of the Hub is limited to where no ingredients are named."""
+PATHS = ("output", "dataset", "base", "processor_from", "labels")
 SILENT, RECORDED = ("resume", "device"), ("license", "as_adapter", "figures", "figure_line")
 SHIFT = r"[\w][\w .+-]{0,39}"
 
@@ -91,6 +95,14 @@ class Options:
         0,
         "Search",
         "the order of greedy-random, of align and of distill, and what dare, fisher, search and distill draw",
+    )
+    exclude: tuple[str, ...] | None = _option(
+        None, "Ingredients", "leave out what matches this glob, by its name or the end of it; repeat"
+    )
+    fine_tunes_of: str | None = _option(
+        None,
+        "Ingredients",
+        "of globs only models of the Hub whose cards say that they were fine-tuned from this one; without a glob all",
     )
     dataset: str | None = _option(None, "Data", "a dataset on the Hub, with @REVISION, or a local folder or file")
     dataset_config: str | None = _option(None, "Data", "which configuration of the dataset")
@@ -176,7 +188,14 @@ class Options:
             if name not in known:
                 raise UsageError(f"there is no option {name!r}; known: {', '.join(known)}")
             values[name] = _taken(name, value, known[name])
+        for name in PATHS:
+            if isinstance(text := values.get(name), str):
+                values[name] = os.path.expanduser(text)  # noqa: PTH111 - names on the Hub stay as they are
         return cls(**values)
+
+    def patterns(self, given: Sequence[str]) -> tuple[str, ...]:
+        """The ingredients that are asked for: those given, or all that a search of the Hub finds."""
+        return tuple(given) or (EVERYTHING if self.fine_tunes_of else ())
 
     @property
     def chosen_recipe(self) -> str:
@@ -248,7 +267,7 @@ class Options:
                 raise UsageError(f"expected NAME=DATASET, found {text!r}", hint="--eval sketch=org/pets-sketch")
             if name in found:
                 raise UsageError(f"two datasets are called {name!r}", hint="--eval OTHER-NAME=DATASET")
-            found[name] = dataset
+            found[name] = os.path.expanduser(dataset)  # noqa: PTH111 - names on the Hub stay as they are
         return found
 
     def recorded(self) -> dict[str, Any]:

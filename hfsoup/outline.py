@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -9,14 +10,13 @@ from typing import Any
 from hfsoup.errors import SoupError
 from hfsoup.headers import peek, tensors
 from hfsoup.options import Options
+from hfsoup.pull import CHECKPOINT, needed
 from hfsoup.room import learning as learnt
 from hfsoup.room import weights
 from hfsoup.tensorfile import FLOATS, TensorFile, nbytes
-from hfsoup.timm_config import image_shape, understood
-from hfsoup.types import RemoteFile, Source, TensorSpec
+from hfsoup.types import PROCESSORS, RemoteFile, Source, TensorSpec
 from hfsoup.untrusted import parse_json
 
-PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 LARGEST = 4096
 
 
@@ -56,11 +56,12 @@ class Outline:
 
 
 def outlined(source: Source) -> Outline:
-    """What a source says of itself.
+    """What a source says of itself, an adapter by its base.
 
     Raises:
         SoupError: its config or a header cannot be read.
     """
+    source = source.base or source
     specs: list[TensorSpec] | None = []
     for file in weights(source):
         if file.name.endswith(".bin"):
@@ -68,9 +69,8 @@ def outlined(source: Source) -> Outline:
             break
         if file.name.endswith(".safetensors"):
             specs = [*(specs or ()), *_tensors(source, file)]
-    config = understood(_json(source, "config.json"), where=f"{source}, config.json")
-    shape = image_shape(config) or _shape(source)
-    return Outline(config, None if specs is None else tuple(specs), shape)
+    config = _json(source, posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json")
+    return Outline(config, None if specs is None else tuple(specs), _shape(source))
 
 
 def _tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:
@@ -83,23 +83,30 @@ def _tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:
 
 def _shape(source: Source) -> tuple[int, int, int] | None:
     """Channels, height and width that a processor's config promises, where it says so plainly."""
-    there = [f.name for f in source.files] if source.folder is None else [f.name for f in source.folder.iterdir()]
-    for name in PROCESSORS:
-        if name in there:
-            values = _json(source, name)
-            found = values.get("crop_size") if values.get("do_center_crop") else values.get("size")
-            sides = [found.get(side) for side in ("height", "width")] if isinstance(found, dict) else []
-            plain = [side for side in sides if isinstance(side, int) and 0 < side <= LARGEST]
-            if len(plain) == 2:
-                return 3, plain[0], plain[1]
+    for path in _processors(source):
+        values = _json(source, path)
+        found = values.get("crop_size") if values.get("do_center_crop") else values.get("size")
+        sides = [found.get(side) for side in ("height", "width")] if isinstance(found, dict) else []
+        plain = [side for side in sides if isinstance(side, int) and 0 < side <= LARGEST]
+        if len(plain) == 2:
+            return 3, plain[0], plain[1]
     return None
 
 
-def _json(source: Source, name: str) -> dict[str, Any]:
+def _processors(source: Source) -> list[str]:
+    """The files that say how images are processed, those of the run where a Trainer's checkpoint has none."""
+    if source.folder is None:
+        return [file.name for file in needed(source) if posixpath.basename(file.name) in PROCESSORS]
+    homes = [source.folder, *([source.folder.parent] if CHECKPOINT.fullmatch(source.folder.name) else [])]
+    found = ([str(home / name) for name in PROCESSORS if (home / name).is_file()] for home in homes)
+    return next(filter(None, found), [])
+
+
+def _json(source: Source, path: str) -> dict[str, Any]:
     try:
-        found = parse_json(peek(source, name))
+        found = parse_json(peek(source, path))
     except ValueError as error:
-        raise SoupError("expected JSON, found something else", where=f"{source}, {name}") from error
+        raise SoupError("expected JSON, found something else", where=f"{source}, {path}") from error
     if not isinstance(found, dict):
-        raise SoupError("expected a JSON object, found something else", where=f"{source}, {name}")
+        raise SoupError("expected a JSON object, found something else", where=f"{source}, {path}")
     return found

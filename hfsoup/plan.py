@@ -9,6 +9,7 @@ from typing import Any
 
 from hfsoup.distillation.made import forwarded, wanted
 from hfsoup.evidence import BETWEEN
+from hfsoup.finding import find_base, find_ingredients, require_several
 from hfsoup.further import count
 from hfsoup.gathering import asked, learners, needs_base, needs_images, own
 from hfsoup.hub import cache, told
@@ -18,7 +19,6 @@ from hfsoup.outline import Outline, outlined
 from hfsoup.pace import known
 from hfsoup.pull import with_bases
 from hfsoup.registry import Entry
-from hfsoup.resolve import resolve
 from hfsoup.room import Need, afford, held, needs
 from hfsoup.splits import split_names
 from hfsoup.survey import Survey, survey
@@ -130,9 +130,19 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
         if options.push:
             may_push(options.push, create_pr=options.create_pr)
         with watch.stage("Resolving") as stage:
-            sources = resolve(patterns, exclude=options.push, include_soups=options.include_soups, notify=watch.note)
-            given = resolve((options.base,)) if options.base else ()
+            sources = find_ingredients(
+                patterns,
+                target=options.push,
+                exclude=options.exclude or (),
+                fine_tunes_of=options.fine_tunes_of,
+                include_soups=options.include_soups,
+                on_mismatch=options.on_mismatch,
+                keep=False,
+                notify=watch.note,
+            )
+            given = (find_base(options.base, keep=False),) if options.base else ()
             stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
+        require_several(sources, recipe.needs_base)
         if needs_base(options) and not given:
             watch.note("the base is the one that the ingredients' cards name; it is not counted here")
         with watch.stage("Reading headers") as stage:

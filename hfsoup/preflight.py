@@ -14,13 +14,14 @@ import numpy as np
 from hfsoup.check import check, class_axes, remarks
 from hfsoup.closeness import Closeness, Matrix, closeness
 from hfsoup.errors import MismatchError, UsageError
+from hfsoup.finding import find_ingredients
 from hfsoup.hashing import file_hash
 from hfsoup.headers import outline
 from hfsoup.licences import license_of
 from hfsoup.names import flat
 from hfsoup.pickles import convert
 from hfsoup.pull import pull
-from hfsoup.resolve import SOUP_TAGS, resolve
+from hfsoup.resolve import SOUP_TAGS
 from hfsoup.single import inspect
 from hfsoup.tensorfile import TensorFile
 from hfsoup.types import Family, Ingredient, Source
@@ -62,12 +63,21 @@ class Diagnosis:
         }
 
 
-def diagnose(patterns: tuple[str, ...], *, weights: bool = False, watch: Watch | None = None) -> Diagnosis:
+def diagnose(
+    patterns: tuple[str, ...],
+    *,
+    weights: bool = False,
+    exclude: Sequence[str] = (),
+    fine_tunes_of: str | None = None,
+    watch: Watch | None = None,
+) -> Diagnosis:
     """Look at ingredients before anything is baked.
 
     Args:
         patterns: as for `bake`, soups included; with `weights`, plain weight files too.
         weights: read the weights and compare them, which pulls them.
+        exclude: as for `bake`.
+        fine_tunes_of: as for `bake`.
         watch: told of the stages.
 
     Raises:
@@ -81,7 +91,9 @@ def diagnose(patterns: tuple[str, ...], *, weights: bool = False, watch: Watch |
             raise UsageError("plain weight files are compared among themselves", hint="hfsoup check --weights FILE...")
         return _of_files(files, watch)
     with watch.stage("Resolving"):
-        sources = resolve(patterns, include_soups=True, notify=watch.note)
+        sources = find_ingredients(
+            patterns, exclude=exclude, fine_tunes_of=fine_tunes_of, include_soups=True, notify=watch.note
+        )
     with tempfile.TemporaryDirectory() as scratch:
         with watch.stage("Pulling" if weights else "Reading headers"):
             ingredients = pull(sources, notify=watch.note) if weights else _outlined(sources, Path(scratch))

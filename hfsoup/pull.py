@@ -20,6 +20,7 @@ from hfsoup.errors import SoupError
 from hfsoup.fetching import fetch
 from hfsoup.hashing import file_hash, processors, stamp
 from hfsoup.hub import AGAIN, side_by_side, told
+from hfsoup.kinds import found_instead, kind_of
 from hfsoup.names import flat, listed
 from hfsoup.pickles import convert
 from hfsoup.tensorfile import TensorFile
@@ -137,8 +138,9 @@ def weight_names(names: Iterable[str], *, where: str) -> list[str]:
         found = [name for name in known if re.fullmatch(pattern, name)]
         if found and (index is None or index in known):
             return [*found, index] if index else found
-    found_instead = listed(known, 8) or "nothing"
-    raise SoupError(f"expected model.safetensors or pytorch_model.bin, found {found_instead}", where=where)
+    kind = kind_of(known)
+    what = f"expected model.safetensors or pytorch_model.bin, found {found_instead(known)}"
+    raise SoupError(what, where=where, hint=kind[1] if kind else "")
 
 
 def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) -> Path:

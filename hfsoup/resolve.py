@@ -1,13 +1,10 @@
-"""Names, globs, revisions and folders become sources, each pinned to a commit."""
+"""Names, globs, addresses, collections, revisions and folders become sources, each pinned to a commit."""
 
 from __future__ import annotations
 
-import glob
 import os
-import posixpath
 import re
-import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -15,11 +12,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfsoup.adapterfiles import CONFIG, is_adapter, read_config
-from hfsoup.errors import HubError, SoupError, UsageError
-from hfsoup.fetching import fetch
+from hfsoup.errors import AccessError, HubError, SoupError, UsageError
 from hfsoup.hub import answers, api, side_by_side, told
+from hfsoup.local import WILD, is_model, local_models, natural
 from hfsoup.names import shown
+from hfsoup.pasted import COLLECTION, name_of
 from hfsoup.types import RemoteFile, Source
 
 if TYPE_CHECKING:
@@ -27,39 +24,76 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 SOUP_TAGS = {"model-soup", "distilled-soup"}
-_WILD = re.compile(r"[*?\[]")
+MOST_FINE_TUNES = 200
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 _PLAIN = re.compile(r"[\w.\-]+(/[\w.\-]+)*")
 _REPO = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
-_CHECKPOINTS = "checkpoint-*"
-MODELS = ("config.json", CONFIG)
 _TAME = re.compile(r"(?!.*(^|/)\.{0,2}(/|$))[^\\\x00-\x1f\x7f]+")
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A repository, one of its subfolders, or a folder that a pattern stands for, not pinned yet."""
+    """A repository, one of its subfolders, or a folder that a pattern stands for, not pinned yet.
+
+    `listed` says that the user did not name the repository: a glob, a collection or a search found it.
+    """
 
     id: str
     revision: str | None
     folder: Path | None
-    soup: bool = False
+    listed: bool = False
 
 
-def resolve(
+@dataclass(frozen=True)
+class Refused:
+    """A match that cannot be an ingredient, and why."""
+
+    id: str
+    error: SoupError
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The sources that patterns stand for, and the repositories among those listed that the Hub does not give."""
+
+    sources: tuple[Source, ...]
+    refused: tuple[Refused, ...] = ()
+
+
+def resolve(patterns: Iterable[str]) -> tuple[Source, ...]:
+    """Pin every model that `patterns` name, as `match` does, soups included.
+
+    Raises:
+        UsageError: a pattern matches nothing.
+        HubError: the Hub refuses or cannot be reached.
+    """
+    found = match(patterns, include_soups=True)
+    if found.refused:
+        raise found.refused[0].error
+    return found.sources
+
+
+def match(
     patterns: Iterable[str],
     *,
-    exclude: str | None = None,
+    target: str | None = None,
+    exclude: Sequence[str] = (),
+    fine_tunes_of: str | None = None,
     include_soups: bool = False,
-    notify: Callable[[str], None] = lambda _: None,
-) -> tuple[Source, ...]:
+    notify: Notify = lambda _: None,
+) -> Resolved:
     """Pin every ingredient that `patterns` name, in the order given; a glob's matches come in natural order.
 
     Args:
         patterns: `org/name`, `org/glob-*`, either with a subfolder or a glob of them, as in `org/run/checkpoint-*`, and
-            with `@REVISION`; local folders, globs of local folders. A local folder without a model of its own stands
-            for the `checkpoint-*` in it.
-        exclude: a repository that a glob must not pick up, the push target.
+            with `@REVISION`; addresses of the Hub's pages; `collections/org/slug`, whose models come in its order;
+            local folders, globs of local folders. A local folder without a model of its own stands for the
+            `checkpoint-*` in it.
+        target: a repository that a glob must not pick up, the push target.
+        exclude: globs of names to leave out, each of a whole name or of as many of its last parts as it has itself.
+        fine_tunes_of: a repository on the Hub: globs take only models whose cards say that they were fine-tuned from
+            it; without a glob, all such models are named.
         include_soups: let a glob pick up soups too.
         notify: told about everything that is left out.
 
@@ -67,45 +101,83 @@ def resolve(
         UsageError: a pattern matches nothing.
         HubError: the Hub refuses or cannot be reached.
     """
+    names = [name_of(pattern) for pattern in patterns]
+    base = fine_tunes_of and name_of(fine_tunes_of)
+    if base and not any(WILD.search(name) for name in names):
+        names.append("*/*")
     sources: dict[tuple[str, str | None], Source] = {}
+    refused: list[Refused] = []
+    unused = set(exclude)
     with told(notify):
-        for pattern in patterns:
-            kept = [c for c in _expand(pattern) if not _left_out(c, pattern, exclude, include_soups, notify)]
-            if not kept:
-                hint = "hf models list --author ORG, or a folder as ./NAME"
-                if pattern.startswith(("/", ".", "~")):
-                    hint = f"ls {shlex.quote(str(Path(_WILD.split(pattern)[0] + '_').parent))}"
-                raise UsageError(f"nothing matches {pattern!r}", hint=hint)
-            for candidate, source in zip(kept, side_by_side(partial(_pin, asked=pattern), kept), strict=True):
+        for name in names:
+            candidates = _expand(name, base, notify)
+            if not candidates:
+                raise _nothing(name, base)
+            hits = [next((glob for glob in exclude if _excluded(c, glob)), None) for c in candidates]
+            unused -= set(hits)
+            for candidate, glob in zip(candidates, hits, strict=True):
+                if glob is not None:
+                    notify(f"{_shown(candidate)} matches --exclude {glob}; left out")
+            kept = [c for c, glob in zip(candidates, hits, strict=True) if glob is None]
+            if WILD.search(name) or candidates[0].listed:
+                kept = [c for c in kept if not _is_target(c, target, notify)]
+                if not kept and not any(hits):
+                    raise _nothing(name, base)
+            for candidate, pinned in zip(kept, side_by_side(partial(_tried, asked=name), kept), strict=True):
+                if isinstance(pinned, Refused):
+                    refused.append(pinned)
+                    continue
+                source, soup = pinned
+                if soup and not include_soups and (candidate.listed or WILD.search(name)):
+                    notify(f"{source.id} is a soup itself; left out (--include-soups takes it in)")
+                    continue
                 if source.id != candidate.id:
                     notify(f"{candidate.id} is now called {source.id}")
                 key = (str(source.folder or source.id), source.revision)
                 if key in sources:
                     notify(f"{source} is named twice; the second one is dropped")
                 sources.setdefault(key, source)
-    return tuple(sources.values())
+    for glob in (glob for glob in exclude if glob in unused):
+        notify(f"--exclude {glob} matches none of the ingredients")
+    if names and not sources and not refused:
+        raise UsageError("nothing is left of the ingredients", where=", ".join(names), hint="look at the notes above")
+    return Resolved(tuple(sources.values()), tuple(refused))
 
 
-def natural(text: str) -> list[tuple[int, int, str]]:
-    """A sort key under which `model-2` comes before `model-10`."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+def _is_target(candidate: Candidate, target: str | None, notify: Notify) -> bool:
+    if candidate.folder is not None or candidate.id != target:
+        return False
+    notify(f"{candidate.id} is where the soup is pushed; left out")
+    return True
 
 
-def _expand(pattern: str) -> list[Candidate]:
+def _nothing(pattern: str, base: str | None) -> UsageError:
+    """The error of a pattern that matches nothing on the Hub."""
+    what = f"nothing matches {pattern!r}"
+    if base:
+        what = f"no model on the Hub says that it was fine-tuned from {base}"
+        what += "" if pattern == "*/*" else f" and matches {pattern!r}"
+        return UsageError(what, hint=f"hf models list --filter base_model:finetune:{base}")
+    return UsageError(what, hint="hf models list --author ORG, or a folder as ./NAME")
+
+
+def _expand(pattern: str, base: str | None, notify: Notify) -> list[Candidate]:
     """Everything that one pattern stands for."""
-    folders = _folders(pattern)
+    folders = local_models(pattern)
     if folders is not None:
-        return folders
+        return [Candidate(str(folder), None, folder) for folder in folders]
+    if COLLECTION.fullmatch(pattern):
+        return _collected(pattern.partition("/")[2], notify)
     place, _, revision = pattern.partition("@")
     name, below = _parts(place)
-    found = _matching(name) if _WILD.search(name) else [Candidate(name, None, None)]
-    if _WILD.search(revision):
+    found = _matching(name, base) if WILD.search(name) else [Candidate(name, None, None)]
+    if WILD.search(revision):
         found = list(chain.from_iterable(_revisions(c, revision) for c in found))
     elif revision:
         found = [replace(c, revision=revision) for c in found]
     if not below:
         return found
-    if not _WILD.search(below):
+    if not WILD.search(below):
         return [replace(c, id=f"{c.id}/{below}") for c in found]
     return list(chain.from_iterable(_subfolders(c, below) for c in found))
 
@@ -116,45 +188,40 @@ def _parts(place: str) -> tuple[str, str]:
     return "/".join(words[:2]), "/".join(words[2:])
 
 
-def _folders(pattern: str) -> list[Candidate] | None:
-    """Local model folders that match, or None where the pattern is meant for the Hub."""
-    text = os.path.expanduser(pattern.rstrip("/") or pattern)  # noqa: PTH111 - a name that nobody has stays as it is
-    below = text.count("/") > 1 and "@" not in text and Path(text.split("/")[0]).exists()
-    # Hardly anything on the Hub has a name without its owner's.
-    local = text.startswith((".", "/")) or below or (text != "" and "/" not in text and Path(text).is_dir())
-    matches = [Path(text)] if Path(text).is_dir() else [Path(m) for m in glob.glob(text)]  # noqa: PTH207
-    models = list(chain.from_iterable(_models(match) for match in matches))
-    if not models and not local:
-        return None
-    if not models and len(matches) == 1 and matches[0].is_dir():
-        raise UsageError("expected a model folder, found no config.json", where=str(matches[0]))
-    return [Candidate(str(m), None, m, _is_soup(m)) for m in sorted(models, key=lambda m: natural(str(m)))]
-
-
-def _models(folder: Path) -> list[Path]:
-    """The folder itself if it holds a model, else the checkpoints of the run that it is the output folder of."""
-    return [folder] if _holds_model(folder) else [found for found in folder.glob(_CHECKPOINTS) if _holds_model(found)]
-
-
-def _holds_model(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in MODELS)
-
-
-def _is_soup(folder: Path) -> bool:
-    return (folder / "soup.json").is_file()
-
-
-def _matching(name: str) -> list[Candidate]:
-    """Repositories on the Hub whose full name matches a glob."""
+def _matching(name: str, base: str | None) -> list[Candidate]:
+    """Repositories on the Hub whose full name matches a glob, of a base's fine-tunes only where one is given."""
     author, _, rest = name.partition("/")
-    if not rest or _WILD.search(author):
+    fixed = bool(rest) and not WILD.search(author)
+    if not fixed and not base:
         raise UsageError(f"a glob needs a fixed owner, as in org/model-*; found {name!r}")
-    with answers(author):
-        models = list(api().list_models(author=author))
-    found = [
-        Candidate(m.id, None, None, not SOUP_TAGS.isdisjoint(m.tags or ())) for m in models if fnmatchcase(m.id, name)
-    ]
+    with answers(author if fixed else str(base)):
+        listing = api().list_models(
+            author=author if fixed else None, filter=f"base_model:finetune:{base}" if base else None
+        )
+        found = [Candidate(m.id, None, None, True) for m in listing if fnmatchcase(m.id, name)]
+    if base and len(found) > MOST_FINE_TUNES:
+        what = f"expected at most {MOST_FINE_TUNES} fine-tunes of {base}, found {len(found):,}"
+        raise UsageError(what, hint=f"a glob narrows them: 'ORG/*' --fine-tunes-of {base}")
     return sorted(found, key=lambda c: natural(c.id))
+
+
+def _collected(slug: str, notify: Notify) -> list[Candidate]:
+    """The models of a collection, in its order."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    where = f"collections/{slug}"
+    with answers(where):
+        try:
+            items = api().get_collection(slug).items
+        except HfHubHTTPError as error:
+            if error.response.status_code != 404:
+                raise
+            what = "there is no such collection, or it is private"
+            raise UsageError(what, where=where, hint=f"hf collections list --owner {slug.partition('/')[0]}") from error
+    for kind in dict.fromkeys(item.item_type for item in items if item.item_type != "model"):
+        count = sum(item.item_type == kind for item in items)
+        notify(f"{where} holds {count} {shown(kind)} beside models; left out")
+    return [Candidate(item.item_id, None, None, True) for item in items if item.item_type == "model"]
 
 
 def _revisions(candidate: Candidate, pattern: str) -> list[Candidate]:
@@ -162,85 +229,63 @@ def _revisions(candidate: Candidate, pattern: str) -> list[Candidate]:
     with answers(candidate.id):
         refs = api().list_repo_refs(candidate.id)
     names = [ref.name for ref in (*refs.branches, *refs.tags) if fnmatchcase(ref.name, pattern)]
-    return [Candidate(candidate.id, name, None, candidate.soup) for name in sorted(names, key=natural)]
+    return [replace(candidate, revision=name) for name in sorted(names, key=natural)]
 
 
 def _subfolders(candidate: Candidate, pattern: str) -> list[Candidate]:
     """The models in subfolders of a repository that match a glob, all at the commit that was listed."""
-    listed = _pinned(candidate, candidate.id)
-    parts = [file.name.rpartition("/") for file in listed.files]
-    folders = dict.fromkeys(folder for folder, _, name in parts if folder and name in MODELS)
-    found = [f for f in folders if fnmatchcase(f, pattern) and f.count("/") == pattern.count("/")]
+    listed, _ = _pinned(candidate, candidate.id)
+    folders: dict[str, list[str]] = {}
+    for folder, _, name in (file.name.rpartition("/") for file in listed.files):
+        folders.setdefault(folder, []).append(name)
+    models = (folder for folder, names in folders.items() if folder and is_model(names))
+    found = [f for f in models if fnmatchcase(f, pattern) and f.count("/") == pattern.count("/")]
     plain = sorted((f for f in found if _PLAIN.fullmatch(f)), key=natural)
-    return [Candidate(f"{listed.id}/{f}", listed.revision, None, candidate.soup) for f in plain]
+    return [replace(candidate, id=f"{listed.id}/{f}", revision=listed.revision) for f in plain]
 
 
-def _left_out(
-    candidate: Candidate, pattern: str, exclude: str | None, include_soups: bool, notify: Callable[[str], None]
-) -> bool:
-    """Whether a glob's match is left out: a soup, or the push target."""
-    if not _WILD.search(pattern):
-        return False
-    if candidate.id == exclude and candidate.folder is None:
-        notify(f"{candidate.id} is where the soup is pushed; left out")
-        return True
-    if candidate.soup and not include_soups:
-        notify(f"{candidate.id} is a soup itself; left out (--include-soups takes it in)")
-        return True
-    return False
+def _excluded(candidate: Candidate, glob: str) -> bool:
+    """Whether a glob is of a candidate's whole name, or of its last parts."""
+    wanted = os.path.expanduser(glob.rstrip("/"))  # noqa: PTH111 - a pattern is no path
+    name = f"{candidate.id}@{candidate.revision}" if "@" in wanted else candidate.id
+    parts = name.split("/")
+    ends = "/".join(parts[-(wanted.count("/") + 1) :])
+    whole = [name, ends] if candidate.folder else [name, ends, _parts(name)[0]]
+    return any(fnmatchcase(text, wanted) for text in whole)
 
 
-def _pin(candidate: Candidate, asked: str) -> Source:
-    """Fix a candidate, and the base of an adapter."""
-    source = _pinned(candidate, asked)
-    return replace(source, base=_base(source)) if is_adapter(_names(source)) else source
-
-
-def _base(adapter: Source) -> Source:
-    """What an adapter is put on: a repository at the revision that it names; a folder only if it is one itself."""
-    name, revision = _base_name(adapter)
-    folder = Path(name).expanduser() if adapter.folder else None
-    if folder is None or not folder.is_dir():
-        if not _REPO.fullmatch(name):
-            what = f"expected the base to be a repository on the Hub, found {shown(name)}"
-            hint = f"download the adapter and name its base in base_model_name_or_path of {CONFIG}"
-            raise SoupError(what, where=str(adapter), hint=hint)
-        folder = None
-    base = pin(name, None if folder else revision, folder)
-    if is_adapter(_names(base)):
-        raise SoupError("not supported: an adapter whose base is an adapter", where=f"{adapter}, base {base}")
-    return base
-
-
-def _base_name(adapter: Source) -> tuple[str, str | None]:
-    """The base and its revision as an adapter's config names them."""
-    where = f"{adapter}, {CONFIG}"
-    if adapter.folder:
-        path = adapter.folder / CONFIG
-    else:
-        file = next(file for file in adapter.files if file.name == posixpath.join(adapter.subfolder, CONFIG))
-        path = fetch(adapter.repo, file, adapter.revision or "", kind="model")
-    config = read_config(path, where=where)
-    return config.base, config.revision
+def _shown(candidate: Candidate) -> str:
+    return f"{candidate.id}@{candidate.revision[:7]}" if candidate.revision else candidate.id
 
 
 def pin(name: str, revision: str | None = None, folder: Path | None = None) -> Source:
     """One repository at a revision, or one folder; an adapter without its base."""
-    return _pinned(Candidate(name, revision, folder), name)
+    return _pinned(Candidate(name, revision, folder), name)[0]
 
 
-def _names(source: Source) -> list[str]:
-    """The names of the files beside a source's config."""
+def file_names(source: Source) -> list[str]:
+    """The names of the files in a source's folder or subfolder."""
     if source.folder:
         return os.listdir(source.folder)  # noqa: PTH208 - names are wanted
     parts = [file.name.rpartition("/") for file in source.files]
     return [name for folder, _, name in parts if folder == source.subfolder]
 
 
-def _pinned(candidate: Candidate, asked: str) -> Source:
-    """A commit and its files on the Hub, the real path of a folder."""
+def _tried(candidate: Candidate, asked: str) -> tuple[Source, bool] | Refused:
+    """The pinned candidate, and whether it is a soup; of one that was listed also the refusal."""
+    try:
+        return _pinned(candidate, asked)
+    except AccessError as error:
+        if not candidate.listed:
+            raise
+        return Refused(_shown(candidate), error)
+
+
+def _pinned(candidate: Candidate, asked: str) -> tuple[Source, bool]:
+    """A commit and its files on the Hub, the real path of a folder; whether it is a soup."""
     if candidate.folder is not None:
-        return Source(candidate.id, asked, None, candidate.folder.resolve())
+        source = Source(candidate.id, asked, None, candidate.folder.resolve())
+        return source, (candidate.folder / "soup.json").is_file()
     where = f"{candidate.id}@{candidate.revision}" if candidate.revision else candidate.id
     with answers(where):
         info = _info(api(), candidate)
@@ -248,7 +293,8 @@ def _pinned(candidate: Candidate, asked: str) -> Source:
         if not _SHA1.fullmatch(info.sha or "") or not _REPO.fullmatch(info.id):
             raise HubError(f"expected a name and a commit, found {info.id!r} and {info.sha!r}", where=where)
     below = _parts(candidate.id)[1]
-    return Source(f"{info.id}/{below}" if below else info.id, asked, info.sha, None, files)
+    source = Source(f"{info.id}/{below}" if below else info.id, asked, info.sha, None, files)
+    return source, candidate.listed and not SOUP_TAGS.isdisjoint(info.tags or ())
 
 
 def _info(hub: HfApi, candidate: Candidate) -> ModelInfo:

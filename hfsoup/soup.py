@@ -123,7 +123,7 @@ class Soup:
         from hfsoup.lock import NAME, lock
         from hfsoup.write import staged, write_adapter, write_configs, write_weights
 
-        target, dtype = Path(folder), self.options.stored_dtype
+        target, dtype = Path(folder).expanduser(), self.options.stored_dtype
         if (hashes := self._there(target)) is not None:
             return replace(self, path=target, hashes=hashes)
         family, mix, statistics = self.family, self.mix, self.statistics

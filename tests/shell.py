@@ -56,3 +56,8 @@ def refused(*words: object, code: int) -> str:
     block = done.err[done.err.index("error:") :]
     assert block.endswith("\n")
     return block
+
+
+def only(model: object, other: object) -> list[object]:
+    """Words that bake the soup of one model out of two: the last of both, as it is."""
+    return [other, model, "--recipe", "latest", "--last", 1]

@@ -31,7 +31,7 @@ from hfsoup.localhub import LocalHub
         ("kit/a b", 1, "not a repository name"),
         ("", 1, ""),
         ("@main", 1, ""),
-        ("~nosuchuser/x", 1, "no such folder"),
+        ("~nosuchuser/x", 2, "nothing matches '~nosuchuser/x'"),
     ],
 )
 def test_a_pattern_that_matches_nothing(pattern: str, code: int, text: str, on_hub: LocalHub, alone: Path) -> None:

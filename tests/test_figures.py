@@ -76,7 +76,7 @@ def test_points_are_what_was_measured(vit: Family, data: Path, alone: Path) -> N
     assert soup.evidence is not None
     points = {(p.kind, p.number): p for p in soup.evidence.points}
     for n, word in enumerate(vit.words):
-        alone_ = hfsoup.bake(word, dataset=str(data), recipe="uniform", batch_size=8)
+        alone_ = hfsoup.bake(vit.words[n - 1], word, dataset=str(data), recipe="latest", last=1, batch_size=8)
         assert (points["ingredient", n].selection.value, points["ingredient", n].test.value) == (
             alone_.score,
             alone_.test,

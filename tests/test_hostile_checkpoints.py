@@ -198,7 +198,9 @@ def test_a_bad_checkpoint_is_refused(name: str, vit: Family, alone: Path) -> Non
     bad = copy_model(vit.folders[1], alone / "bad")
     change(bad)
     before = sorted(alone.iterdir())
-    block = refused("bake", bad, code=1)
+    # What stands in the weights' bytes is found when they are averaged, and one model alone is not.
+    words = [bad, vit.words[0]] if name in ("tensors: NaN", "tensors: infinity") else [bad]
+    block = refused("bake", *words, code=1)
     assert text in block, block
     assert max(len(block), len(refused("bake", vit.words[0], bad, code=1))) < 3000
     assert sorted(alone.iterdir()) == before
@@ -264,12 +266,12 @@ def test_image_processing_is_compared_where_transformers_reads_it(scope: str, vi
     assert "image_mean" in refused("bake", vit.words[0], bad, code=1)
 
 
-def test_a_file_the_hub_does_not_list_is_not_used(on_hub: Any, alone: Path) -> None:
+def test_a_file_the_hub_does_not_list_is_not_used(on_hub: Any, vit: Family, alone: Path) -> None:
     """A file slipped into the cache beside those of the commit ends the bake."""
     stray = pull(resolve(["kit/vit-1"]))[0].folder / "processor_config.json"
     stray.write_text("{}")
     try:
-        assert "not one that the Hub lists" in refused("bake", "kit/vit-1", code=1)
+        assert "not one that the Hub lists" in refused("bake", "kit/vit-1", vit.words[1], code=1)
     finally:
         stray.unlink()
 

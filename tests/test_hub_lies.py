@@ -21,9 +21,12 @@ from misbehave import (
     mark,
     versions,
 )
-from shell import bake, refused, run
+from shell import only, refused, run
 
+from hfsoup.baking import run as bake_one
 from hfsoup.localhub import LocalHub
+from hfsoup.options import Options
+from hfsoup.watch import Watch
 
 MODEL = "kit/vit-1"
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md")
@@ -52,24 +55,24 @@ def test_a_flip_on_the_server_is_caught(file: str, signed_in: LocalHub, vit: Fam
     sent = bytearray((vit.folders[0] / file).read_bytes())
     sent[len(sent) // 2] ^= 4
     with fault(signed_in, f"/resolve/.*/{file}", method="GET", times=1, body=bytes(sent)):
-        done = run("bake", MODEL, "--output", "soup")
+        done = run("bake", *only(MODEL, vit.words[1]), "--output", "soup")
     assert done.code == 0, done.err
     assert "is not the file that the Hub lists; it is fetched again" in done.err
     forget(MODEL)
     with fault(signed_in, f"/resolve/.*/{file}", method="GET", body=bytes(sent)):
-        block = refused("bake", MODEL, "--output", "again", code=1)
+        block = refused("bake", *only(MODEL, vit.words[1]), "--output", "again", code=1)
     assert "is not the one the Hub lists" in block
     assert file in block
-    assert run("bake", MODEL, "--output", "again").code == 0
+    assert run("bake", *only(MODEL, vit.words[1]), "--output", "again").code == 0
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_flip_in_the_cache_is_caught(file: str, signed_in: LocalHub, vit: Family, alone: Path) -> None:
     """A cached file with one other bit, of the same length, goes and is fetched again."""
-    assert run("bake", MODEL, "--output", "soup").code == 0
+    assert run("bake", *only(MODEL, vit.words[1]), "--output", "soup").code == 0
     right = blobs(MODEL)[file].read_bytes()
     flip(blobs(MODEL)[file], SEEDED)
-    done = run("bake", MODEL, "--output", "again")
+    done = run("bake", *only(MODEL, vit.words[1]), "--output", "again")
     assert done.code == 0, done.err
     (note,) = (line for line in done.err.splitlines() if "on this disk is not the file that the Hub lists" in line)
     assert file in note
@@ -77,23 +80,23 @@ def test_a_flip_in_the_cache_is_caught(file: str, signed_in: LocalHub, vit: Fami
     assert Path("again/model.safetensors").read_bytes() == Path("soup/model.safetensors").read_bytes()
 
 
-def test_a_wrong_length_is_caught(signed_in: LocalHub, alone: Path) -> None:
+def test_a_wrong_length_is_caught(signed_in: LocalHub, alone: Path, vit: Family) -> None:
     """A file shorter than announced is not used."""
     with fault(signed_in, "/resolve/.*safetensors", method="GET", body=b"short"):
-        block = refused("bake", MODEL, "--output", "soup", code=1)
+        block = refused("bake", *only(MODEL, vit.words[1]), "--output", "soup", code=1)
     assert "has not the length that was announced" in block
     assert "model.safetensors" in block
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "..\\evil", "a/../evil", "a//evil", ".", "x\n.json", ""])
-def test_a_hostile_name_in_a_listing_is_not_used(name: str, signed_in: LocalHub, alone: Path) -> None:
+def test_a_hostile_name_in_a_listing_is_not_used(name: str, signed_in: LocalHub, alone: Path, vit: Family) -> None:
     """Only plain names of the repository are asked for and written."""
     info = _info(signed_in)
     info["siblings"].append({**info["siblings"][0], "rfilename": name})
     before = _outside()
     signed_in.forget_requests()
     with fault(signed_in, f"/api/models/{MODEL}", body=json.dumps(info).encode()):
-        assert run("bake", MODEL, "--output", "soup").code == 0
+        assert run("bake", *only(MODEL, vit.words[1]), "--output", "soup").code == 0
     asked = {seen.path.rsplit("/", 1)[1] for seen in signed_in.requests if "/resolve/" in seen.path}
     assert asked == set(FILES)
     assert _outside() == before
@@ -141,7 +144,7 @@ def test_one_commit_per_ingredient(on_hub: LocalHub, api: HfApi, vit: Family, al
                 api.upload_folder(repo_id="kit/moves", folder_path=kept[1])
 
         with before_each_request(move) as count:
-            bake("kit/moves", "--output", f"soup{number}")
+            bake_one(("kit/moves",), Options(output=f"soup{number}"), Watch(), several=False)
         assert versions(Path(f"soup{number}")) == ({"2"} if number == 0 else {"1"})
         number += 1
     assert number >= 9

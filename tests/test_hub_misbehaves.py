@@ -19,7 +19,7 @@ from misbehave import (
     forget,
     hurry,
 )
-from shell import refused, run
+from shell import only, refused, run
 
 from hfsoup.localhub import LocalHub
 
@@ -93,11 +93,11 @@ PASSING = {
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("name", PASSING)
-def test_what_passes_is_waited_for(name: str, method: str, signed_in: LocalHub, alone: Path) -> None:
+def test_what_passes_is_waited_for(name: str, method: str, signed_in: LocalHub, alone: Path, vit: Family) -> None:
     """A failure that happens once, at the listing or at a file, is tried again, and the wait is shown."""
     path = f"/{MODEL}/resolve/" if method == "HEAD" else f"/api/models/{MODEL}"
     with fault(signed_in, path, method=method, times=1, **PASSING[name]) as ordered:
-        done = run("bake", MODEL, "--output", "soup")
+        done = run("bake", *only(MODEL, vit.words[1]), "--output", "soup")
     assert done.code == 0, done.err
     assert ordered.hits == 1
     if (name, method) != ("cut", "HEAD"):
@@ -108,7 +108,7 @@ def test_what_passes_is_waited_for(name: str, method: str, signed_in: LocalHub, 
 def test_a_download_that_fails_once_goes_on(name: str, signed_in: LocalHub, vit: Family, alone: Path) -> None:
     """Files are asked for again too, also after a 5xx and in the middle, and arrive whole."""
     with fault(signed_in, "/resolve/.*safetensors", method="GET", times=1, **PASSING[name]) as ordered:
-        done = run("bake", MODEL, "--output", "soup")
+        done = run("bake", *only(MODEL, vit.words[1]), "--output", "soup")
     assert done.code == 0, done.err
     assert ordered.hits == 1
     assert "; going on" in done.err or "; again in" in done.err
@@ -142,10 +142,10 @@ def test_a_renamed_repository_goes_by_both_names(signed_in: LocalHub, api: HfApi
     api.create_repo("kit/before")
     api.upload_folder(repo_id="kit/before", folder_path=vit.folders[0])
     api.move_repo("kit/before", "kit/after")
-    done = run("bake", "kit/before", "--output", "soup", "--json", "-")
+    done = run("bake", "kit/before", vit.words[1], "--output", "soup", "--json", "-")
     api.delete_repo("kit/after")
     assert "kit/before is now called kit/after" in done.err
-    assert [i["id"] for i in done.json["ingredients"]] == ["kit/after"]
+    assert [i["id"] for i in done.json["ingredients"]] == ["kit/after", vit.words[1]]
     assert "kit/before" in Path("soup/soup.json").read_text()
 
 
@@ -157,12 +157,12 @@ def test_a_repository_deleted_meanwhile(signed_in: LocalHub, alone: Path) -> Non
     assert MODEL in block
 
 
-def test_a_file_deleted_meanwhile(signed_in: LocalHub, alone: Path) -> None:
+def test_a_file_deleted_meanwhile(signed_in: LocalHub, alone: Path, vit: Family) -> None:
     """A listed file that is not there is named."""
     forget(MODEL)
     gone = {"status": 404, "headers": {"X-Error-Code": "EntryNotFound"}}
     with fault(signed_in, "/resolve/.*preprocessor_config", **gone):
-        block = refused("bake", MODEL, "--output", "soup", code=1)
+        block = refused("bake", *only(MODEL, vit.words[1]), "--output", "soup", code=1)
     assert "a file that the listing named is not there" in block
     assert "preprocessor_config.json" in block
 
@@ -202,12 +202,12 @@ def test_real_time_outs_add_up_to_less_than_two_minutes() -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/models/", "/resolve/.*/config.json", "/resolve/.*safetensors"])
-def test_ctrl_c_during_a_stall(path: str, on_hub: LocalHub, alone: Path) -> None:
+def test_ctrl_c_during_a_stall(path: str, on_hub: LocalHub, vit: Family, alone: Path) -> None:
     """A process that waits for a silent Hub ends within 5 s of Ctrl-C, with code 130 and nothing left behind."""
     on_hub.forget_requests()
     method = "GET" if "api" in path else "HEAD"
     with fault(on_hub, path, method=method, stall=120.0) as silent:
-        words = [sys.executable, "-m", "hfsoup", "bake", MODEL, "--output", "soup"]
+        words = [sys.executable, "-m", "hfsoup", "bake", MODEL, vit.words[1], "--output", "soup"]
         env = environment(on_hub, HF_HOME=str(alone / "home"))
         process = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True)
         while silent.hits == 0 and process.poll() is None:

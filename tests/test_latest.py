@@ -11,7 +11,7 @@ import pytest
 import torch
 from family import Family, edit_json, weights
 from huggingface_hub import HfApi
-from shell import bake, refused, run
+from shell import bake, only, refused, run
 from transformers import pipeline
 
 import hfsoup
@@ -56,10 +56,15 @@ def test_a_trainers_folder_stands_for_its_checkpoints(a_run: Path, pattern: str)
 
 
 def test_a_folder_with_a_model_of_its_own_is_that_model(a_run: Path, vit: Family) -> None:
-    """Once a final model stands beside the checkpoints, the folder's name means it."""
+    """Once a final model stands beside the checkpoints, the folder's name means it; alone it makes no soup."""
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(vit.folders[1] / name, a_run / name)
-    assert steps(bake(a_run, "--output", "soup")) == ["vit-0"]
+    assert steps(bake(a_run, vit.words[2], "--output", "soup")) == ["vit-0", "vit-3"]
+    block = refused("bake", a_run, "--output", "one", code=2)
+    assert "a soup needs two ingredients or more, found one: the folder's own model" in block
+    assert "'checkpoint-500', 'checkpoint-1000', 'checkpoint-1500', 'checkpoint-2000'" in block
+    assert 'try: hfsoup bake "runs/vit-0/checkpoint-*"\n' in block
+    assert not Path("one").exists()
     assert steps(bake(f"{a_run}/checkpoint-*", "--output", "soup2")) == ALL
 
 
@@ -112,7 +117,8 @@ def test_subfolders_of_a_repository(pushed_run: str, vit: Family, alone: Path) -
     assert "base_model:\n- kit/trained\n" in card
     assert "license: apache-2.0" in card
     assert run("verify", "soup").code == 0
-    (one,) = bake(f"kit/trained/checkpoint-1000@{pushed_run}", "--output", "one")["ingredients"]
+    words = only(f"kit/trained/checkpoint-1000@{pushed_run}", f"kit/trained/checkpoint-500@{pushed_run}")
+    one = bake(*words, "--output", "one")["ingredients"][1]
     assert (one["id"], one["revision"]) == ("kit/trained/checkpoint-1000", pushed_run)
     assert Path("one/preprocessor_config.json").is_file()
     done = run("check", "kit/trained/checkpoint-*", "--json", "-")

@@ -209,7 +209,7 @@ def test_an_existing_repository_of_somebody_else(
     """A repository that may be read but not written to is refused before any work; a pull request to it is not."""
     monkeypatch.setenv("HF_TOKEN", signed_in.add_user("visitor"))
     assert "may not push" in refused("bake", MODEL, "--push", target, "--output", "soup", code=1)
-    assert bake(MODEL, "--push", target, "--output", "soup", "--create-pr")["pushed"]["repo"] == target
+    assert bake(MODEL, "kit/vit-2", "--push", target, "--output", "soup", "--create-pr")["pushed"]["repo"] == target
 
 
 @pytest.mark.parametrize("n", SEEDED.sample(range(10), 2))

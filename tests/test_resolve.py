@@ -11,10 +11,10 @@ from family import Family, copy_model
 from huggingface_hub import HfApi, hf_hub_download
 from hypothesis import given
 from hypothesis import strategies as st
-from shell import bake, refused, run
+from shell import bake, only, refused, run
 
+from hfsoup.local import natural
 from hfsoup.localhub import LocalHub
-from hfsoup.resolve import natural
 
 
 def ids(found: dict[str, Any]) -> list[str]:
@@ -146,19 +146,19 @@ def test_a_branch_moved_after_the_listing_changes_nothing(
         return pull(*args, **options)
 
     monkeypatch.setattr(gathering, "pull", late)
-    found = bake("kit/moving", "--output", "soup")
-    assert found["ingredients"][0]["revision"] == before
+    found = bake(*only("kit/moving", vit.words[1]), "--output", "soup")
+    assert found["ingredients"][1]["revision"] == before
     assert Path("soup/model.safetensors").read_bytes() == (vit.folders[0] / "model.safetensors").read_bytes()
 
 
 def test_a_damaged_cache_is_not_used(on_hub: LocalHub, vit: Family, alone: Path) -> None:
     """A cached weight file with one flipped bit is told, fetched again, and does not reach the soup."""
-    bake("kit/vit-1", "--output", "soup")
+    bake(*only("kit/vit-1", vit.words[1]), "--output", "soup")
     cached = Path(hf_hub_download("kit/vit-1", "model.safetensors")).resolve()
     content = bytearray(cached.read_bytes())
     content[-1] ^= 1
     cached.write_bytes(content)
-    done = run("bake", "kit/vit-1", "--output", "again")
+    done = run("bake", *only("kit/vit-1", vit.words[1]), "--output", "again")
     assert done.code == 0, done.err
     assert "is not the file that the Hub lists" in done.err
     assert Path("again/model.safetensors").read_bytes() == (vit.folders[0] / "model.safetensors").read_bytes()
@@ -173,7 +173,7 @@ def test_damage_on_the_way_is_refused(on_hub: LocalHub, vit: Family, alone: Path
     content[-1] ^= 1
     on_hub.fault(r"/kit/damaged/resolve/.*/model\.safetensors", method="GET", body=bytes(content))
     try:
-        block = refused("bake", "kit/damaged", "--output", "soup", code=1)
+        block = refused("bake", *only("kit/damaged", vit.words[1]), "--output", "soup", code=1)
     finally:
         on_hub.clear_faults()
     assert "kit/damaged" in block

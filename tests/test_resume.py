@@ -14,7 +14,7 @@ import pytest
 from family import Family
 from huggingface_hub import HfApi, constants
 from killing import Killer
-from shell import bake, run
+from shell import bake, only, run
 
 from hfsoup.hashing import file_hash
 from hfsoup.localhub import LocalHub
@@ -140,10 +140,10 @@ def test_a_change_of_what_scores_depend_on_is_never_a_hit(
 def test_a_change_of_one_weight_is_never_a_hit(vit: Family, data: Path, alone: Path) -> None:
     """An ingredient whose bytes differ under the same name is measured anew."""
     shutil.copytree(vit.folders[0], "model")
-    bake("./model", "--dataset", data, "--output", "a")
+    bake(*only("./model", vit.words[2]), "--dataset", data, "--output", "a")
     shutil.rmtree("model")
     shutil.copytree(vit.folders[1], "model")
-    assert bake("./model", "--dataset", data, "--output", "b")["images_forwarded"] > 0
+    assert bake(*only("./model", vit.words[2]), "--dataset", data, "--output", "b")["images_forwarded"] > 0
 
 
 def test_a_damaged_journal_costs_time_only(
@@ -173,7 +173,7 @@ def test_a_second_bake_into_the_same_folder_is_refused_with_the_first_ones_proce
 
 def test_an_output_is_replaced_only_with_overwrite_and_then_whole(vit: Family, alone: Path) -> None:
     """Another soup in the way is an error; --overwrite puts the new one in its place and leaves nothing else."""
-    bake(vit.words[0], "--output", "soup")
+    bake(*vit.words[:2], "--output", "soup")
     before = contents(Path("soup"))
     assert run("bake", *vit.words, "--output", "soup").code == 1
     assert contents(Path("soup")) == before

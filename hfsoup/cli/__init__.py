@@ -66,7 +66,7 @@ def _run() -> None:
 
     before = signal.signal(signal.SIGINT, _interrupt)
     debug = "--debug" in sys.argv
-    sys.argv = [word for word in sys.argv if word != "--debug"]
+    sys.argv = [_home(word) for word in sys.argv if word != "--debug"]
     try:
         app()
     except SoupError as error:
@@ -85,6 +85,12 @@ def _run() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
         sys.excepthook = excepthook
+
+
+def _home(word: str) -> str:
+    """A word with its `~` expanded, which a shell leaves behind an equals sign and in quotes as it is."""
+    flag, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return flag + sign + os.path.expanduser(value)  # noqa: PTH111 - most words are no paths
 
 
 def fail(error: SoupError) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from hfsoup.cli import app, fail
 from hfsoup.cli.flags import flags
-from hfsoup.errors import SoupError
+from hfsoup.errors import SoupError, UsageError
 from hfsoup.options import Options
 
 if TYPE_CHECKING:
@@ -24,17 +24,22 @@ Json = Annotated[
     typer.Option("--json", metavar="FILE|-", help="write the result as one JSON object", rich_help_panel="Output"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors", rich_help_panel="Output")]
+Ingredients = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="ORG/NAME, ORG/GLOB-*, either @REVISION, an address or collection of the Hub, local folders, or one YAML "
+        "file that says it all",
+        show_default=False,
+    ),
+]
 EPILOG = 'Example: hfsoup bake "org/model-*" --recipe pruned --dataset org/pets --push org/pets-soup'
 
 
 @app.command(epilog=EPILOG)
-@flags("Search", "Data", "Compute", "Report", "Result")
+@flags("Ingredients", "Search", "Data", "Compute", "Report", "Result")
 def bake(
     ctx: typer.Context,
-    ingredients: Annotated[
-        list[str],
-        typer.Argument(help="ORG/NAME, ORG/GLOB-*, either @REVISION, local folders, or one YAML file that says it all"),
-    ],
+    ingredients: Ingredients = None,
     *,
     dry_run: Annotated[
         bool,
@@ -56,7 +61,7 @@ def bake(
 
     main = os.environ.get("RANK", "0") == "0"
     screen = Screen(quiet=quiet or not main)
-    patterns, chosen = _asked(ctx, ingredients, options)
+    patterns, chosen = _asked(ctx, ingredients or [], options)
     if save_config and main:
         put(save_config, commented(patterns, chosen, str(save_config)))
     chosen = replace(chosen, output=chosen.output or str(free(Path("soup"))))
@@ -83,9 +88,10 @@ def _asked(ctx: typer.Context, words: list[str], options: dict[str, Any]) -> tup
     from hfsoup.config import is_config, load
 
     if not is_config(words):
-        return tuple(words), Options.of(options)
+        chosen = Options.of(options)
+        return chosen.patterns(words), chosen
     typed = {name: value for name, value in options.items() if _typed(ctx, name)}
-    return load(Path(words[0]), typed)
+    return load(Path(words[0]).expanduser(), typed)
 
 
 def _typed(ctx: typer.Context, name: str) -> bool:
@@ -106,18 +112,34 @@ def init(
 
 
 @app.command(epilog='Example: hfsoup check "org/model-*" --weights')
+@flags("Ingredients")
 def check(
-    ingredients: Annotated[list[str], typer.Argument(help="as for bake; with --weights, plain weight files too")],
+    ingredients: Annotated[
+        list[str] | None,
+        typer.Argument(help="as for bake; with --weights, plain weight files too", show_default=False),
+    ] = None,
+    *,
     weights: Annotated[bool, typer.Option("--weights", help="compare the weights too, which pulls them")] = False,
     json_file: Json = None,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Tell beforehand whether a soup would help; nothing is evaluated."""
     from hfsoup.cli.screen import Screen
     from hfsoup.preflight import diagnose
 
     screen = Screen(quiet=quiet)
-    found = diagnose(tuple(ingredients), weights=weights, watch=screen)
+    chosen = Options.of(options)
+    patterns = chosen.patterns(ingredients or ())
+    if not patterns:
+        raise UsageError("no ingredients", hint='hfsoup check "org/model-*"')
+    found = diagnose(
+        patterns,
+        weights=weights,
+        exclude=chosen.exclude or (),
+        fine_tunes_of=chosen.fine_tunes_of,
+        watch=screen,
+    )
     screen.diagnosis(found)
     _write_json(json_file, found.to_json())
 
@@ -139,7 +161,7 @@ def evaluate(
     screen = Screen(quiet=quiet or not main)
     chosen = Options.of({**options, "recipe": "uniform"})
     chosen.request()
-    soup = run((model,), chosen, screen)
+    soup = run((model,), chosen, screen, several=False)
     if main:
         screen.score(soup)
         found = soup.to_json()

@@ -63,7 +63,7 @@ def _here(folder: Path) -> Open:
 
 
 def _there(place: str) -> Open:
-    source = resolve((place,), include_soups=True)[0]
+    source = resolve((place,))[0]
     files = listed_below(source, source.subfolder)
 
     def opened(name: str) -> Path | None:
