@@ -15,6 +15,7 @@ from hfsoup.models import architecture
 from hfsoup.names import flat
 from hfsoup.single import MAX_NUMBER, class_names, largest_number, refuse_foreign
 from hfsoup.tensorfile import FLOATS, TensorFile
+from hfsoup.timm_config import is_native, read_model_config
 from hfsoup.types import Adapted, Ingredient, Source, TensorSpec
 from hfsoup.untrusted import read_json
 
@@ -96,7 +97,7 @@ def _config(
 ) -> tuple[dict[str, Any], bool]:
     """The base's config as the classifier's, with the classes that the adapter names; whether the base has no head."""
     where = f"{base}, config.json"
-    config = read_json(base.folder / "config.json", where=where)
+    config = read_model_config(base.folder / "config.json", where=where)
     refuse_foreign(config, where=where)
     largest = max(len(stored), *(side for spec in stored.values() for side in (0, *spec.shape)))
     largest_number(config, where=where, most=max(MAX_NUMBER, largest))
@@ -106,7 +107,8 @@ def _config(
             config = {key: value for key, value in config.items() if key not in LABELS}
             config |= {key: own[key] for key in LABELS if key in own}
     said = config.get("architectures")
-    headless = not (isinstance(said, list) and any("ForImageClassification" in str(name) for name in said))
+    classifies = isinstance(said, list) and any("ForImageClassification" in str(name) for name in said)
+    headless = not classifies and not is_native(config)
     if headless:
         config = {key: value for key, value in config.items() if key != "architectures"}
         if adapter.architecture:

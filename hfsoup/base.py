@@ -15,8 +15,8 @@ from hfsoup.names import align, flat, listed, shown
 from hfsoup.pull import pull
 from hfsoup.single import class_names, inspect, tensor_specs
 from hfsoup.tensorfile import FLOATS
+from hfsoup.timm_config import read_model_config
 from hfsoup.types import Base, Family, Ingredient, TensorSpec
-from hfsoup.untrusted import read_json
 
 HINT = "--base ORG/NAME|FOLDER"
 REPO = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
@@ -55,7 +55,7 @@ def with_roots(family: Family, ingredient: Ingredient) -> Family:
         MismatchError: it is of another model type, or has none of the ingredients' tensors.
     """
     where = f"{ingredient}, config.json"
-    config = read_json(ingredient.folder / "config.json", where=where)
+    config = read_model_config(ingredient.folder / "config.json", where=where)
     expected, found = family.config.get("model_type"), config.get("model_type")
     if found != expected:
         raise MismatchError(f"expected a base of model type {flat(expected)}, found {flat(found)}", where=where)

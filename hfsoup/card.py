@@ -21,6 +21,7 @@ from hfsoup.names import flat
 from hfsoup.papers import CITATIONS
 from hfsoup.recipes import RECIPES
 from hfsoup.shipped import shipped
+from hfsoup.timm_config import is_native, is_timm, libraries, model_name
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -37,9 +38,9 @@ def card(soup: Soup) -> str:
     from huggingface_hub import ModelCard, ModelCardData
 
     data = ModelCardData(
-        library_name="peft" if soup.adapter else "transformers",
+        library_name="peft" if soup.adapter else "timm" if is_native(soup.family.config) else "transformers",
         pipeline_tag="image-classification",
-        tags=[*_tags(soup), "hfsoup", *(["lora"] if soup.adapter else [])],
+        tags=[*_tags(soup), "hfsoup", *_formats(soup)],
         base_model=_bases(soup, soup.used),
         license=soup.options.license or agreed(soup.used),
         datasets=[flat(soup.images.dataset)] if soup.images and soup.images.revision else None,
@@ -56,6 +57,22 @@ def card(soup: Soup) -> str:
 def _tags(soup: Soup) -> list[str]:
     """What the Hub is told that this is; a glob that leaves out soups leaves out what was distilled too."""
     return ["distilled-soup", "distillation"] if soup.distilled else ["model-soup", "merge"]
+
+
+def _formats(soup: Soup) -> list[str]:
+    """The other libraries and formats that the Hub lists this model under."""
+    if soup.adapter:
+        return ["lora"]
+    if not is_timm(soup.family.config):
+        return []
+    return ["timm", "transformers"] if is_native(soup.family.config) else ["timm"]
+
+
+def _timm_name(soup: Soup) -> str | None:
+    """What timm.create_model is given for this soup; None where timm cannot load it."""
+    if soup.adapter or "pretrained_cfg" not in soup.family.config or len(soup.family.shards) > 1:
+        return None
+    return json.dumps(f"hf-hub:{flat(soup.options.push)}" if soup.options.push else "local-dir:PATH/TO/THIS/FOLDER")
 
 
 def shell(command: str) -> str:
@@ -143,7 +160,8 @@ def _values(soup: Soup) -> dict[str, Any]:
         "selection": number(soup, soup.selection),
         "norms": _norms(soup),
         "comparison": _comparison(soup, names),
-        "model_type": markdown(soup.family.config.get("model_type", "")),
+        "model_type": markdown(model_name(soup.family.config)),
+        "timm": _timm_name(soup),
         "classes": len(soup.family.labels),
         "local": [n for n, i in zip(names, soup.family.ingredients, strict=True) if not i.source.revision],
         "command": shell(command(soup)),
@@ -151,7 +169,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "licences": _licences(soup),
         "notes": [markdown(note, 600) for note in soup.notes],
         "citations": sorted({CITATIONS[p] for p in _papers(soup) if p in CITATIONS}),
-        "versions": ", ".join(f"{name} {version(name)}" for name in VERSIONS),
+        "versions": ", ".join(f"{name} {version(name)}" for name in (*VERSIONS, *libraries(soup.family.config))),
         "backend": images.backend if images else None,
         "hfsoup": __version__,
     }

@@ -10,6 +10,7 @@ from hfsoup.names import align, flat, listed, shown
 from hfsoup.settle import FLOAT_NAMES, mixed, named, widened, widest
 from hfsoup.single import Checkpoint, fit, inspect
 from hfsoup.tensorfile import FLOATS
+from hfsoup.timm_config import is_timm
 from hfsoup.types import Family, Ingredient, TensorSpec
 
 # What a config may say without changing the function that the weights compute.
@@ -215,6 +216,10 @@ def _config_differences(expected: dict[str, Any], found: dict[str, Any]) -> Iter
     if kinds[0] != kinds[1]:
         yield f"model type {flat(kinds[1])}, expected {flat(kinds[0])}"
         return
+    if is_timm(expected):
+        from hfsoup.models import timm_arguments
+
+        expected, found = (timm_arguments(values) for values in (expected, found))
     keys = sorted((expected.keys() | found.keys()) - SILENT_CONFIG)
     differing = [key for key in keys if expected.get(key) != found.get(key)]
     if any(key not in expected or key not in found for key in differing):

@@ -21,8 +21,8 @@ from hfsoup.journal import LIBRARIES, SILENT
 from hfsoup.models import config_of, image_processor, own_names
 from hfsoup.stored import as_torch, ordered
 from hfsoup.tensorfile import write_tensors
+from hfsoup.timm_config import libraries, read_model_config
 from hfsoup.types import Family, WeightFile
-from hfsoup.untrusted import read_json
 
 if TYPE_CHECKING:
     from hfsoup.images import Split
@@ -94,7 +94,7 @@ def _file(look: Look, i: int, *, fresh: bool) -> WeightFile:
     key = facts_hash(
         entry.name, entry.origin, [w.sha256 for w in ingredient.weights], family.orders[i], config, look.seed,
         images.fingerprint, images.pixels.name, [(s.name, s.name in family.kept) for s in family.tensors],
-        str(look.device), __version__, *(version(name) for name in LIBRARIES),
+        str(look.device), __version__, *(version(name) for name in (*LIBRARIES, *libraries(family.config))),
     )  # fmt: skip
 
     def build(folder: Path) -> None:
@@ -127,4 +127,4 @@ def _config(family: Family, i: int) -> dict[str, Any]:
     ingredient = family.ingredients[i]
     if not family.kept:
         return family.config
-    return read_json(ingredient.folder / "config.json", where=f"{ingredient}, config.json")
+    return read_model_config(ingredient.folder / "config.json", where=f"{ingredient}, config.json")

@@ -25,6 +25,7 @@ from hfsoup.refusals import flags, refuse_idle
 from hfsoup.registry import OWN, Entry, Registry
 from hfsoup.room import afford, held, hold, missing, needs
 from hfsoup.tensorfile import FLOATS
+from hfsoup.timm_config import model_name
 from hfsoup.types import Family, Ingredient, Source
 from hfsoup.watch import Watch
 
@@ -124,7 +125,7 @@ def gather(
             may_be_adapter(family, options.bn if options.dataset else "average")
         if members := learners(options, len(family)):
             hold(members, sum(prod(spec.shape) for spec in family.tensors if spec.dtype in FLOATS))
-        stage.done(f"Checked: one {family.config.get('model_type')} with {counted(len(family.labels), 'class', 'es')}")
+        stage.done(f"Checked: one {model_name(family.config)} with {counted(len(family.labels), 'class', 'es')}")
     if whose := needs_base(options):
         with clock("pull"), watch.stage("Pulling the base") as stage:
             family = with_base(family, options.base, why=whose, notify=watch.note)

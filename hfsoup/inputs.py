@@ -32,11 +32,11 @@ class Packed:
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
-        made = processor(images=[Image.new("RGB", (SIDE, SIDE))], return_tensors="np")
+        made = processor(images=[Image.new("RGB", (SIDE, SIDE))], return_tensors="pt")
         names = [name for name in processor.model_input_names if name in made]
-        self._parts = tuple(Part(n, made[n].shape[1:], made[n].dtype.kind == "f") for n in names)
+        self._parts = tuple(Part(n, tuple(made[n].shape[1:]), made[n].is_floating_point()) for n in names)
 
-    def __call__(self, images: list[Any], return_tensors: str = "np") -> dict[str, NDArray[np.float32]]:
+    def __call__(self, images: list[Any], return_tensors: str = "pt") -> dict[str, NDArray[np.float32]]:
         """Images × numbers, under the name of pixels."""
         made = self._processor(images=images, return_tensors=return_tensors)
         rows = [np.asarray(made[part.name], np.float32).reshape(len(images), -1) for part in self._parts]
@@ -62,6 +62,8 @@ def backend(processor: Any) -> str:
     """The library that an image processor works with, and its version: torchvision where it is installed."""
     inner = processor._processor if isinstance(processor, Packed) else processor
     library = "torchvision" if getattr(inner, "backend", None) == "torchvision" else "pillow"
+    if type(inner).__name__.startswith("TimmWrapper"):
+        library = "timm"
     return f"{library} {version(library)}"
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hfsoup import __version__
 from hfsoup.hashing import facts_hash
+from hfsoup.timm_config import libraries
 from hfsoup.types import Family, Mix
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, digest TEXT, data BLOB) STRICT"
@@ -95,5 +96,5 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
         own = [[name, [coefficients[i] for i in mix.members]] for name, coefficients in mix.tensors]
         depends = {**depends, "tensors": own}
     config = {k: v for k, v in family.config.items() if k not in SILENT}
-    versions = {"hfsoup": __version__, **{name: version(name) for name in LIBRARIES}}
+    versions = {"hfsoup": __version__, **{name: version(name) for name in (*LIBRARIES, *libraries(family.config))}}
     return facts_hash(members, tensors, kept, base, config, len(family.labels), versions, depends)

@@ -47,6 +47,7 @@ from hfsoup.records import (
     test_record,
 )
 from hfsoup.registry import OWN
+from hfsoup.timm_config import libraries
 from hfsoup.types import Mix
 
 if TYPE_CHECKING:
@@ -191,7 +192,8 @@ def lock(soup: Soup, files: dict[str, str]) -> Lock:
         score=score_record(soup.selection),
         test=test_record(soup.comparison),
         files=files,
-        versions={name: version(name) for name in LIBRARIES} | _plug_ins(soup.options),
+        versions={name: version(name) for name in (*LIBRARIES, *libraries(soup.family.config))}
+        | _plug_ins(soup.options),
         adapter=adapter_record(soup.adapter),
         ensemble=test_record(soup.ensemble),
         shifts=[shift_record(shift) for shift in soup.shifts],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup.errors import SoupError
 from hfsoup.names import flat, shown
+from hfsoup.timm_config import image_settings, read_model_config, timm_processor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +36,7 @@ REFUSALS = (
 )
 # A model may hold buffers and renamed tensors that its file does not, but not many times what is in the file.
 SPARE_TENSORS, SPARE_ELEMENTS = 256, 1 << 26
+MOST_MODULES = 1 << 15
 DIGITS = re.compile(r"\d+")
 
 
@@ -59,6 +61,31 @@ def config_of(values: dict[str, Any]) -> PretrainedConfig:
 def config_defaults(kind: str) -> dict[str, Any]:
     """What a config of this model type says when nothing is given."""
     return dict(config_of({"model_type": kind}).to_dict())
+
+
+def timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
+    """What timm makes the model of a config from: its architecture, and all arguments that the config names or that the
+    model took by default and a file of another version of timm may name."""
+    import timm
+    import torch
+
+    name, arguments = str(values["architecture"]), values.get("model_args", {})
+    try:
+        with torch.device("meta"), _no_more_than(MOST_MODULES, name):
+            model = timm.create_model(name, **arguments)
+    except REFUSALS as error:
+        what = f"timm cannot build this model: {type(error).__name__}: {flat(error)}"
+        raise SoupError(what, where=name) from error
+    usual = model.pretrained_cfg
+    size = usual["input_size"]
+    found = {"in_chans": size[0], "img_size": list(size[1:]) if usual.get("fixed_input_size") else None}
+    head = getattr(model, "head", None)
+    for pool in (getattr(head, "global_pool", None), getattr(head, "pool_type", None), model.global_pool):
+        kind = getattr(pool, "pool_type", pool)
+        if isinstance(kind, str):
+            found["global_pool"] = kind
+            break
+    return {"architecture": name, **found, **arguments}
 
 
 def model_class(config: PretrainedConfig) -> Any:
@@ -239,7 +266,11 @@ def image_processor(folder: Path) -> Any:
 
     from hfsoup.inputs import prepared_by
 
+    path = folder / "config.json"
+    config = read_model_config(path, where=str(path)) if path.is_file() else {}
     try:
+        if image_settings(config):
+            return prepared_by(timm_processor(config))
         load: Any = AutoImageProcessor.from_pretrained
         return prepared_by(load(str(folder), local_files_only=True, trust_remote_code=False))
     except REFUSALS as error:
@@ -249,7 +280,9 @@ def image_processor(folder: Path) -> Any:
 
 def effective_processor(folder: Path) -> dict[str, Any]:
     """All values that an image processor works with, those it takes by default included."""
-    return dict(image_processor(folder).to_dict())
+    found = dict(image_processor(folder).to_dict())
+    # timm's settings stand one level deeper.
+    return {**found, **found.pop("data_config", {})}
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from hfsoup.pull import CHECKPOINT, needed
 from hfsoup.room import learning as learnt
 from hfsoup.room import weights
 from hfsoup.tensorfile import FLOATS, TensorFile, nbytes
+from hfsoup.timm_config import image_shape, understood
 from hfsoup.types import PROCESSORS, RemoteFile, Source, TensorSpec
 from hfsoup.untrusted import parse_json
 
@@ -69,8 +70,10 @@ def outlined(source: Source) -> Outline:
             break
         if file.name.endswith(".safetensors"):
             specs = [*(specs or ()), *_tensors(source, file)]
-    config = _json(source, posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json")
-    return Outline(config, None if specs is None else tuple(specs), _shape(source))
+    path = posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json"
+    config = understood(_json(source, path), where=f"{source}, config.json")
+    shape = image_shape(config) or _shape(source)
+    return Outline(config, None if specs is None else tuple(specs), shape)
 
 
 def _tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:

@@ -13,6 +13,7 @@ from hfsoup.hashing import facts_hash
 from hfsoup.hub import cache
 from hfsoup.journal import LIBRARIES, SILENT, Journal
 from hfsoup.options import Options
+from hfsoup.timm_config import libraries
 
 
 def journal_path() -> Path:
@@ -39,4 +40,4 @@ def _key(config: dict[str, Any], options: Options) -> str:
     kept = {key: value for key, value in config.items() if key not in SILENT}
     how = [options.dtype, options.device, options.bn, options.batch_size]
     machine = [os.cpu_count(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("WORLD_SIZE")]
-    return facts_hash("pace", kept, how, machine, [version(name) for name in LIBRARIES])
+    return facts_hash("pace", kept, how, machine, [version(name) for name in (*LIBRARIES, *libraries(config))])

@@ -35,7 +35,7 @@ Advance = Callable[[int], None]
 Note = Callable[[str], None]
 Change = Callable[["Image", int], "Image"]
 Encoded = tuple[int, bytes | BadImageError]
-BACKENDS = ("pillow", "transformers", "torch", "torchvision", "numpy")
+BACKENDS = ("pillow", "transformers", "torch", "torchvision", "timm", "numpy")
 BATCH = 32
 # Pictures of more pixels are decoded one at a time, which bounds memory whatever the number of processors.
 LARGE = 10_000_000
@@ -286,7 +286,7 @@ def _shown(job: _Job, row: int, found: Decoded) -> _Image:
 
 def _processed(job: _Job, picture: Image) -> NDArray[np.float32]:
     found: NDArray[np.float32] = np.asarray(
-        job.processor(images=[picture], return_tensors="np")["pixel_values"], "<f4"
+        job.processor(images=[picture], return_tensors="pt")["pixel_values"], "<f4"
     )[0]
     return found
 

@@ -10,6 +10,7 @@ from hfsoup.errors import SoupError, UsageError
 from hfsoup.names import listed, shown
 from hfsoup.refusals import FLOATS
 from hfsoup.single import Checkpoint
+from hfsoup.timm_config import image_settings
 from hfsoup.types import TensorSpec
 
 FLOAT_NAMES = {stored: name for name, stored in FLOATS.items()}
@@ -24,6 +25,9 @@ def named(found: Sequence[Checkpoint], given: str) -> int:
         if pinned or local or given in (source.id, str(source)):
             if found[i].processor is None:
                 raise SoupError("this ingredient has no image processor", where=str(source), hint="--processor-from")
+            if bool(image_settings(found[i].config)) != bool(image_settings(found[0].config)):
+                what = f"its image processor is not in the file that has that of {found[0].ingredient}"
+                raise SoupError(what, where=str(source), hint="--processor-from an ingredient of the same layout")
             return i
     known = listed([str(one.ingredient) for one in found], 8)
     raise UsageError(f"expected --processor-from to name one of the ingredients, {known}; found {shown(given)}")

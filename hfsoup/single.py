@@ -11,13 +11,13 @@ from typing import Any
 from hfsoup.errors import SoupError
 from hfsoup.names import flat, listed, shown
 from hfsoup.tensorfile import FLOATS, TensorFile
+from hfsoup.timm_config import class_list, image_settings, is_timm, read_model_config
 from hfsoup.types import PROCESSORS, Ingredient, TensorSpec
-from hfsoup.untrusted import read_json, walk
+from hfsoup.untrusted import MAX_SIDE, read_json, walk
 
 MAX_CLASSES = 1 << 17
 MAX_LABEL = 512
 MAX_NUMBER = 1 << 14
-MAX_SIDE = 2048
 # Settings that make transformers run, load or fetch something that is not in the weights.
 FOREIGN = frozenset(
     ("auto_map", "custom_pipelines", "quantization_config", "use_pretrained_backbone", "checkpoint_path", "use_kernels")
@@ -54,7 +54,8 @@ def inspect(ingredient: Ingredient) -> Checkpoint:
     tensors = _flat(shards, ingredient)
     largest = max(len(tensors), *(side for spec in tensors.values() for side in (0, *spec.shape)))
     unusual = largest_number(config, where=where, most=max(MAX_NUMBER, largest)) > largest
-    return Checkpoint(ingredient, config, labels, shards, tensors, processor_values(ingredient), unusual)
+    images = image_settings(config) or processor_values(ingredient)
+    return Checkpoint(ingredient, config, labels, shards, tensors, images, unusual)
 
 
 def read_classifier(path: Path, *, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -63,7 +64,7 @@ def read_classifier(path: Path, *, where: str) -> tuple[dict[str, Any], tuple[st
     Raises:
         SoupError: it is damaged, needs foreign code, or is of something else.
     """
-    config = read_json(path, where=where)
+    config = read_model_config(path, where=where)
     refuse_foreign(config, where=where)
     _classifier(config, where)
     return config, class_names(config, where=where)
@@ -98,8 +99,9 @@ def refuse_foreign(values: dict[str, Any], *, where: str) -> None:
 def class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
     """The classes that a config names, in the order of the head's rows."""
     names, count = config.get("id2label"), config.get("num_labels")
-    if names is None and isinstance(config.get("label_names"), list):
-        names = {str(i): name for i, name in enumerate(config["label_names"])}
+    if names is None and is_timm(config):
+        rows, count = class_list(config), config.get("num_classes")
+        names = rows and {str(i): name for i, name in enumerate(rows)}
     if not isinstance(names, (dict, type(None))) or not isinstance(config.get("label2id"), (dict, type(None))):
         raise SoupError("expected id2label to map numbers to names", where=where)
     if count is None:

@@ -116,7 +116,7 @@ class Ingredient:
 
     @property
     def processor_folder(self) -> Path:
-        """The folder with its image processor: its own, or the run's where it has none."""
+        """The folder with its image processor: its own, or the run's where only that has one."""
         return self._holding(*PROCESSORS)
 
     @property
@@ -125,9 +125,8 @@ class Ingredient:
         return self._holding(CARD) / CARD
 
     def _holding(self, *names: str) -> Path:
-        if self.run is None or any((self.folder / name).is_file() for name in names):
-            return self.folder
-        return self.run
+        folders = [folder for folder in (self.folder, self.run) if folder]
+        return next((f for f in folders if any((f / name).is_file() for name in names)), self.folder)
 
     def __str__(self) -> str:
         return str(self.source)

@@ -14,6 +14,8 @@ from hfsoup.names import flat, shown
 
 MAX_JSON = 4 << 20
 MAX_DEPTH = 32
+MAX_SIDE = 2048
+"""Height or width in pixels that a config may ask a processor for."""
 
 
 def open_regular(path: Path, *, where: str) -> int:

@@ -25,6 +25,7 @@ from hfsoup.hashing import GrowingHash, file_hash
 from hfsoup.hub import cache
 from hfsoup.names import flat
 from hfsoup.tensorfile import finite, nbytes, to_stored, write_header
+from hfsoup.timm_config import image_settings, is_native, read_model_config, written
 from hfsoup.types import PROCESSORS, Family, Mix, TensorSpec, Truncated
 
 STAGE = ".hfsoup-"
@@ -166,11 +167,16 @@ def write_adapter(adapter: Truncated, folder: Path) -> dict[str, str]:
 
 def write_configs(family: Family, folder: Path, dtype: str | None) -> None:
     """The reference's config, with the soup's dtype, and the family's image processor as it is."""
-    config = {k: v for k, v in family.config.items() if k not in ("_name_or_path", "torch_dtype")}
-    floats = Counter(spec.dtype for spec in family.tensors if spec.dtype in DTYPES)
-    config["dtype"] = DTYPES[dtype or floats.most_common(1)[0][0]]
+    config = {k: v for k, v in written(family.config).items() if k not in ("_name_or_path", "torch_dtype")}
+    if not is_native(family.config):
+        floats = Counter(spec.dtype for spec in family.tensors if spec.dtype in DTYPES)
+        config["dtype"] = DTYPES[dtype or floats.most_common(1)[0][0]]
+    if image_settings(family.config):
+        path = family.processing.folder / "config.json"
+        own = image_settings(read_model_config(path, where=f"{family.processing}, config.json"))
+        config["pretrained_cfg"] = {**config["pretrained_cfg"], **(own or {})}
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    for name in PROCESSORS:
+    for name in () if image_settings(family.config) else PROCESSORS:
         path = family.processing.processor_folder / name
         if path.is_file():
             shutil.copyfile(path, folder / name)

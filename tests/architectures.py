@@ -137,7 +137,6 @@ SIDES = {"mobilevitv2": 64, "swiftformer": 64}
 EXCEPTIONS = {
     "dinat": "needs the package natten, which has to be compiled for the machine",
     "shieldgemma2": "answers yes or no to a prompt about an image and has no head with a row per class",
-    "timm_wrapper": "needs the package timm",
 }
 """Model types that no soup can be made of here, and why; the reason stands in README too."""
 

@@ -37,6 +37,7 @@ for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "RANK", "WO
     os.environ.pop(name, None)
 
 from collections.abc import Iterator  # noqa: E402
+from importlib.util import find_spec  # noqa: E402
 
 import pytest  # noqa: E402
 from family import Family, make_images, make_models, write_parquet  # noqa: E402
@@ -58,8 +59,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long proofs and the other implementations out unless they are asked for."""
+    """Leave out the long proofs and the other implementations unless they are asked for, and timm where it is not."""
     left_out = [mark for mark in ("soak", "oracles") if not config.getoption(f"--{mark}")]
+    if find_spec("timm") is None:
+        left_out.append("timm")
     unwanted = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
     if unwanted:
         config.hook.pytest_deselected(items=unwanted)

@@ -93,11 +93,11 @@ def make_models(kind: str, folder: Path) -> Family:
     torch.manual_seed(0)
     base, processor = _base(kind), ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
     train = make_images()["train"]
-    _fit(base, processor(train["image"][:], return_tensors="pt")["pixel_values"], torch.tensor(train["label"][:]))
+    fit_head(base, processor(train["image"][:], return_tensors="pt")["pixel_values"], torch.tensor(train["label"][:]))
     start = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     folders = []
     for seed, (member, strength) in enumerate(zip(MEMBERS, STRENGTHS, strict=True)):
-        base.load_state_dict(_disturbed(start, strength, seed))
+        base.load_state_dict(disturbed(start, strength, seed))
         folders.append(folder / f"{kind}-{member}")
         base.save_pretrained(folders[-1])
         processor.save_pretrained(folders[-1])
@@ -117,16 +117,16 @@ def _base(kind: str) -> Any:
 
 
 @torch.no_grad()
-def _fit(model: Any, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+def fit_head(model: Any, pixels: torch.Tensor, labels: torch.Tensor) -> None:
     """Settle the batch norms, then solve the head by ridge regression on the body's features."""
     model.train()
     for _ in range(30):
-        model(pixel_values=pixels)
+        model(pixels)
     model.eval()
     head = next(m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == len(NAMES))
     seen: list[torch.Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0].double()))
-    model(pixel_values=pixels)
+    model(pixels)
     hook.remove()
     features = torch.cat([seen[0], torch.ones(len(labels), 1, dtype=torch.float64)], dim=1)
     wanted = torch.nn.functional.one_hot(labels, len(NAMES)).double() - 1 / len(NAMES)
@@ -136,7 +136,7 @@ def _fit(model: Any, pixels: torch.Tensor, labels: torch.Tensor) -> None:
     head.bias.copy_(4 * solved[-1])
 
 
-def _disturbed(start: dict[str, torch.Tensor], strength: float, seed: int) -> dict[str, torch.Tensor]:
+def disturbed(start: dict[str, torch.Tensor], strength: float, seed: int) -> dict[str, torch.Tensor]:
     """Weights with noise in proportion to their spread; batch-norm statistics moved, counters counted on."""
     generator = torch.Generator().manual_seed(seed)
     found = {}

@@ -23,6 +23,7 @@ from hfsoup.hashing import facts_hash, file_record
 from hfsoup.models import config_of, image_processor, own_names
 from hfsoup.stored import Stored, as_torch, ordered, read
 from hfsoup.tensorfile import FLOATS, to_stored, write_tensors
+from hfsoup.timm_config import libraries
 from hfsoup.types import Alignment, Family, Ingredient
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Work:
     def _kept(self, what: str, facts: list[Any], build: Callable[[Path], None], like: Ingredient) -> Ingredient:
         """An ingredient of one file in the cache, known by all that its content depends on."""
         images = self._images and [self._images.fingerprint, self._images.pixels.name]
-        versions = [__version__, *(version(name) for name in LIBRARIES)]
+        versions = [__version__, *(version(name) for name in (*LIBRARIES, *libraries(self._family.config)))]
         names = [spec.name for spec in self._family.tensors]
         key = facts_hash(what, facts, self._method, self._seed, images, names, str(self._device), versions)
         made = kept("aligned", key, build, fresh=self._fresh)

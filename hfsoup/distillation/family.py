@@ -28,6 +28,7 @@ from hfsoup.journal import mix_key
 from hfsoup.models import config_of, image_processor, own_names
 from hfsoup.names import listed
 from hfsoup.tensorfile import FLOATS, STORED, to_stored, write_tensors
+from hfsoup.timm_config import libraries
 from hfsoup.types import Family, Ingredient, Mix, Source
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def trained(
     facts = [[mix_key(family, Mix.of((i,), len(family))) for i in members], mix_key(family, start), averager.merge.name]
     told = [vars(averager.settings), averager.density, averager.dtype, epochs, seed, str(device)]
     sums = {name: hashlib.sha256(found.tobytes()).hexdigest() for name, found in statistics.items()}
-    versions = [__version__, *(version(name) for name in LIBRARIES)]
+    versions = [__version__, *(version(name) for name in (*LIBRARIES, *libraries(family.config)))]
     key = facts_hash(facts, told, sums, split.fingerprint, split.pixels.name, versions)
     folder, like = kept("distilled", key, build, fresh=fresh), family.reference
     return Ingredient(Source(NAME, NAME, None, folder), like.folder, (file_record(folder / MADE),), like.run)

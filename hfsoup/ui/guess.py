@@ -74,7 +74,7 @@ def _pixels(picture: Path, processor: Any) -> NDArray[np.float32]:
     try:
         with picture.open("rb") as file:
             image = decode(file.read(BYTES + 1)).picture
-        return np.asarray(processor(images=[image], return_tensors="np")["pixel_values"], np.float32)
+        return np.asarray(processor(images=[image], return_tensors="pt")["pixel_values"], np.float32)
     except BadImageError as error:
         raise SoupError(f"this is no picture that can be used: {error}") from error
     except REFUSALS as error:
