@@ -275,28 +275,6 @@ def sign(
     typer.echo(f"signed: {sign_folder(folder, key)}", err=True)
 
 
-hub = typer.Typer(no_args_is_help=True, help="The Hub in a folder, for demos, tests and machines without a network.")
-app.add_typer(hub, name="hub")
-
-
-@hub.command(epilog="Example: hfsoup hub serve my-hub --port 0")
-def serve(
-    folder: Annotated[Path, typer.Argument(help="where the repositories are kept")],
-    port: Annotated[int, typer.Option(help="0 takes a free one")] = 8080,
-    host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
-    user: Annotated[str, typer.Option(help="the first user, where the folder has none yet")] = "user",
-) -> None:
-    """Serve a Hub from a folder until Ctrl-C."""
-    from hfsoup.localhub import serve as serve_hub
-
-    def ready(url: str, token: str) -> None:
-        typer.echo(f"the Hub in {folder} listens; in another terminal:")
-        typer.echo(f"  export HF_ENDPOINT={url} HF_TOKEN={token} HF_HUB_DISABLE_XET=1")
-        sys.stdout.flush()
-
-    serve_hub(folder, host=host, port=port, user=user, ready=ready)
-
-
 def _write_json(file: str | None, value: dict[str, Any]) -> None:
     if file is None:
         return
@@ -310,4 +288,4 @@ def _write_json(file: str | None, value: dict[str, Any]) -> None:
         fail(SoupError(f"the JSON could not be written: {error.strerror}", where=file))
 
 
-from hfsoup.cli import ui  # noqa: E402, F401 - registers it
+from hfsoup.cli import hub, ui  # noqa: E402, F401 - registers them

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
+import hfsoup.localhub.routes_access as routes_access
 import hfsoup.localhub.routes_collections as routes_collections
 import hfsoup.localhub.routes_commits as routes_commits
 import hfsoup.localhub.routes_discussions as routes_discussions
@@ -22,6 +23,7 @@ import hfsoup.localhub.routes_lists as routes_lists
 import hfsoup.localhub.routes_misc as routes_misc
 import hfsoup.localhub.routes_refs as routes_refs
 import hfsoup.localhub.routes_repos as routes_repos
+import hfsoup.localhub.routes_storage as routes_storage
 from hfsoup.errors import SoupError
 from hfsoup.localhub.call import Call, Parts, raw_path, reply
 from hfsoup.localhub.refusal import MovedError, RefusedError
@@ -39,6 +41,8 @@ _ROWS = [
         routes_misc,
         routes_lists,
         routes_collections,
+        routes_access,
+        routes_storage,
         routes_repos,
         routes_refs,
         routes_files,
@@ -56,7 +60,8 @@ def make_app(parts: Parts) -> Starlette:
 
     async def endpoint(request: Request) -> Response:
         response = await _answer(parts, request)
-        response.headers["X-Request-Id"] = uuid.uuid4().hex
+        sent = request.headers
+        response.headers["X-Request-Id"] = sent.get("x-request-id") or sent.get("x-amzn-trace-id") or uuid.uuid4().hex
         return response
 
     route = StarletteRoute("/{path:path}", endpoint, methods=_METHODS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
@@ -15,12 +16,27 @@ from hfsoup.localhub.refusal import MovedError, RefusedError, no_repo
 from hfsoup.localhub.store import Repo, Store, checked_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from starlette.requests import Request
 
     from hfsoup.localhub.lfs import LfsStore
     from hfsoup.localhub.names import RepoName
     from hfsoup.localhub.signing import Signer
 
+_COMMON = (
+    *("author", "cardData", "createdAt", "disabled", "gated", "lastModified", "likes", "private", "sha", "siblings"),
+    *("tags", "trendingScore", "usedStorage", "downloads", "downloadsAllTime"),
+)
+# What `expand` may ask for, by the kind of repo.
+FIELDS = {
+    "models": (
+        *_COMMON,
+        *("baseModels", "config", "library_name", "model-index", "pipeline_tag", "safetensors", "spaces"),
+    ),
+    "datasets": _COMMON,
+    "spaces": (*_COMMON, "sdk", "subdomain", "models", "datasets"),
+}
 DISABLED = "Access to this resource is disabled."
 
 
@@ -101,6 +117,15 @@ class Call:
             if key.removesuffix("[]") not in names:
                 raise RefusedError(400, f"Unknown parameter {key!r}: this Hub knows {', '.join(names)}")
 
+    def expand(self, kind: str) -> tuple[str, ...]:
+        """The fields that `expand` asks for, with the id; empty if it asks for none; RefusedError 400 if unknown."""
+        asked = [field for value in self.values("expand") for field in value.split(",")]
+        for field in asked:
+            if field not in FIELDS[kind]:
+                known = ", ".join(FIELDS[kind])
+                raise RefusedError(400, f"Invalid expand: this Hub knows no {field!r} of {kind}, but {known}")
+        return ("_id", "id", *asked) if asked else ()
+
     def page(self, items: list[Any]) -> tuple[list[Any], dict[str, str]]:
         """The part of a list that `cursor` and `limit` ask for, and a Link header to the next part."""
         query = self.request.query_params
@@ -138,18 +163,22 @@ class Call:
         if repo is None or not sees(user, repo):
             raise no_repo(repo_id, anonymous=user is None)
         if repo.meta.disabled:
-            raise RefusedError(403, DISABLED, headers={"X-Error-Message": DISABLED})
+            raise RefusedError(403, DISABLED)
         return repo
 
     def repo_to_read(self) -> Repo:
         """The repo of this request, whose files the caller may read."""
         repo = self.repo()
-        allowed = self.user and (self.user.owns(repo.name.namespace) or self.user.name in repo.meta.granted)
+        granted = [item["user"] for item in repo.meta.access if item["status"] == "accepted"]
+        allowed = self.user and (self.user.member_of(repo.name.namespace) or self.user.name in granted)
         if repo.meta.gated and not allowed:
             text = f"Access to {repo.name.singular} {repo.name.id} is restricted"
+            visit = f"Visit {self.web(repo.name)} to ask for access."
             if self.user is None:
-                raise RefusedError(401, f"{text}. You must have access to it and be authenticated.", code="GatedRepo")
-            raise RefusedError(403, f"{text} and you are not in the authorized list.", code="GatedRepo")
+                text += ". You must have access to it and be authenticated to access it. Please log in."
+                raise RefusedError(401, text, code="GatedRepo")
+            text += f" and you are not in the authorized list. {visit}"
+            raise RefusedError(403, text, code="GatedRepo")
         return repo
 
     def repo_to_write(self) -> Repo:
@@ -162,6 +191,15 @@ class Call:
         """The repo of this request, which the caller, who is somebody, may read."""
         need_user(self.user)
         return self.repo_to_read()
+
+    @contextmanager
+    def changing(self) -> Iterator[Repo]:
+        """The repo of this request, of whose owner the caller is; its hub.json is written when the block ends."""
+        name = self.repo_to_write().name
+        with self.parts.store.lock(name):
+            repo = self.again(self.repo_to_write())
+            yield repo
+            self.parts.store.save(repo)
 
     def again(self, repo: Repo) -> Repo:
         """The repo as it is now; call with its lock held, before changing it."""
@@ -181,7 +219,7 @@ class Call:
 
 def sees(user: User | None, repo: Repo) -> bool:
     """Whether the repo exists as far as this caller is concerned."""
-    return repo.meta.visibility != "private" or (user is not None and user.owns(repo.name.namespace))
+    return repo.meta.visibility != "private" or (user is not None and user.member_of(repo.name.namespace))
 
 
 def is_true(value: object) -> bool:

@@ -21,6 +21,8 @@ from hfsoup.localhub.store import Repo, signature
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+OUTDATED = "The branch was updated since you opened this page. Please refresh and try again."
+
 
 @dataclass(frozen=True)
 class Change:
@@ -66,7 +68,7 @@ def target_ref(git: pygit2.Repository, revision: str) -> str:
     """The full ref a commit to this revision moves; RefusedError if it is not one that moves."""
     wanted = "main" if revision == "HEAD" else revision
     for ref in (f"refs/heads/{wanted}", wanted):
-        if ref.startswith(("refs/heads/", "refs/pr/")) and ref in git.references:
+        if ref.startswith(("refs/heads/", "refs/pr/", "refs/convert/")) and ref in git.references:
             return ref
     find_commit(git, revision)
     raise RefusedError(400, f"Cannot commit to {revision!r}: it is not a branch")
@@ -76,7 +78,7 @@ def apply(repo: Repo, plan: Plan, *, base: pygit2.Commit, author: str, ref: str 
     """Make the commit on top of `base` and move `ref` to it; hold the repo's lock. Returns the commit's id."""
     git = repo.git
     if plan.parent and not str(base.id).startswith(plan.parent):
-        raise RefusedError(412, f"A commit has happened since {plan.parent}. Please refresh and try again.")
+        raise RefusedError(412, OUTDATED)
     index = pygit2.Index()
     index.read_tree(base.tree)
     for change in plan.changes:
@@ -87,7 +89,7 @@ def apply(repo: Repo, plan: Plan, *, base: pygit2.Commit, author: str, ref: str 
         made = git.create_commit(ref, person, person, plan.message, index.write_tree(git), [base.id])
     except pygit2.GitError as error:
         # A git push moves refs without our lock; git's own lock tells.
-        raise RefusedError(412, "A commit has happened since. Please refresh and try again.") from error
+        raise RefusedError(412, OUTDATED) from error
     return str(made)
 
 
@@ -110,7 +112,7 @@ def _change(repo: Repo, lfs: LfsStore, key: str, value: dict[str, Any]) -> Chang
     if not isinstance(path, str):
         raise RefusedError(400, f"Expected a path in the {key!r} line")
     if key == "file":
-        return Change(file_path(path), blob=str(repo.git.create_blob(_content(path, value))))
+        return Change(file_path(path), blob=str(repo.git.create_blob(read_content(path, value))))
     if key == "lfsFile":
         oid = checked_oid(value.get("oid"))
         if not lfs.holds(repo.path, oid):
@@ -124,7 +126,8 @@ def _change(repo: Repo, lfs: LfsStore, key: str, value: dict[str, Any]) -> Chang
     raise RefusedError(400, f"Unknown line {key!r}, expected one of header, file, lfsFile, deletedFile, deletedFolder")
 
 
-def _content(path: str, value: dict[str, Any]) -> bytes:
+def read_content(path: str, value: dict[str, Any]) -> bytes:
+    """The bytes that a client sends as text or base64; RefusedError 400 for anything else."""
     text, encoding = value.get("content"), value.get("encoding", "utf-8")
     if not isinstance(text, str) or encoding not in ("base64", "utf-8"):
         raise RefusedError(400, f"Expected base64 or utf-8 content for {path!r}")
@@ -140,11 +143,9 @@ def _apply(index: pygit2.Index, change: Change, base: str) -> None:
     if change.blob is not None:
         index.add(pygit2.IndexEntry(change.path, pygit2.Oid(hex=change.blob), FileMode.BLOB))
         return
-    prefix = f"{change.path}/" if change.path else ""
-    gone = [
-        entry.path for entry in index if entry.path == change.path or (change.folder and entry.path.startswith(prefix))
-    ]
-    if not gone:
+    prefix = "" if change.folder and not change.path else f"{change.path}/"
+    gone = [entry.path for entry in index if entry.path == change.path or entry.path.startswith(prefix)]
+    if not gone or (change.folder and change.path in gone):
         kind = "folder" if change.folder else "file"
         raise no_entry(change.path, base, what=f"A {kind} with this name doesn't exist")
     for path in gone:
@@ -166,12 +167,12 @@ def attributes_at(git: pygit2.Repository, commit: pygit2.Commit) -> str:
     return read_text(git, commit, ".gitattributes")
 
 
-def branch_exists(git: pygit2.Repository, name: str) -> bool:
-    """Whether there is such a branch; RefusedError 400 for a name git does not allow."""
-    ref = f"refs/heads/{name}"
+def branch_ref(name: str) -> str:
+    """The full ref of a branch, or of a conversion such as `refs/convert/parquet`; RefusedError 400 for a bad name."""
+    ref = name if name.startswith("refs/convert/") else f"refs/heads/{name}"
     if not pygit2.reference_is_valid_name(ref) or name == "HEAD":
         raise RefusedError(400, f"Invalid branch name: {name!r}")
-    return ref in git.references
+    return ref
 
 
 def held_etag(git: pygit2.Repository, commit: pygit2.Commit, path: str) -> str | None:
@@ -180,8 +181,8 @@ def held_etag(git: pygit2.Repository, commit: pygit2.Commit, path: str) -> str |
     return entry.etag if entry and entry.is_file else None
 
 
-def remove_ref(git: pygit2.Repository, ref: str, name: str) -> None:
+def remove_ref(git: pygit2.Repository, ref: str) -> None:
     """Delete a branch or tag; RefusedError 404 if there is none."""
     if not pygit2.reference_is_valid_name(ref) or ref not in git.references:
-        raise no_revision(name)
+        raise no_revision(ref)
     git.references.delete(ref)

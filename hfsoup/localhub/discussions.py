@@ -8,7 +8,7 @@ from typing import Any
 import pygit2
 
 from hfsoup.localhub.refusal import RefusedError
-from hfsoup.localhub.store import MAIN, Repo, signature, timestamp
+from hfsoup.localhub.store import Repo, signature, timestamp
 
 STATUSES = ("open", "closed", "draft", "merged")
 Discussion = dict[str, Any]
@@ -20,21 +20,21 @@ def pr_ref(number: int) -> str:
 
 
 def start(
-    repo: Repo, *, title: str, description: str, author: str, status: str = "open", pull_request: bool = False
+    repo: Repo, *, title: str, description: str, author: str, status: str = "open", base: str | None = None
 ) -> Discussion:
-    """Add a discussion to the repo's list; the caller saves the repo and, for a pull request, makes its ref."""
+    """Add a discussion, or a pull request to the branch `base`; the caller saves the repo and makes the new ref."""
     number = 1 + max((item["num"] for item in repo.meta.discussions), default=0)
     found: Discussion = {
         "num": number,
         "title": title,
         "status": status,
-        "isPullRequest": pull_request,
+        "isPullRequest": base is not None,
         "createdAt": timestamp(),
         "author": author,
         "events": [],
     }
-    if pull_request:
-        found["base"] = MAIN
+    if base:
+        found["base"] = base
     comment(found, author, description)
     repo.meta.discussions.append(found)
     return found
@@ -52,6 +52,23 @@ def comment(discussion: Discussion, author: str, text: str) -> dict[str, Any]:
     """Add a comment."""
     content = {"edited": False, "hidden": False, "latest": {"raw": text, "updatedAt": timestamp()}}
     return _event(discussion, author, "comment", content)
+
+
+def edit_comment(
+    discussion: Discussion, identifier: str, author: str, text: str | None, *, owner: bool
+) -> dict[str, Any]:
+    """Change the text of one's own comment, or hide it for good with None, which the repo's owner may do as well."""
+    events: list[dict[str, Any]] = discussion["events"]
+    for event in events:
+        if event["id"] == identifier and event["type"] == "comment":
+            if event["author"]["name"] != author and not (owner and text is None):
+                raise RefusedError(403, "Only the author of a comment may change it")
+            if event["data"]["hidden"]:
+                raise RefusedError(400, "This comment is hidden")
+            event["data"] |= {"edited": True, "hidden": text is None, "hiddenBy": author if text is None else None}
+            event["data"]["latest"] = {"raw": text or "This comment has been hidden", "updatedAt": timestamp()}
+            return event
+    raise RefusedError(404, f"No comment {identifier}")
 
 
 def change_status(discussion: Discussion, author: str, status: str) -> dict[str, Any]:
@@ -86,7 +103,9 @@ def merge(repo: Repo, discussion: Discussion, author: str) -> str:
         raise RefusedError(409, f"Conflicts in: {', '.join(_conflicting(index))}")
     person = signature(author)
     message = f"{discussion['title']} (#{discussion['num']})"
-    oid = str(git.create_commit(MAIN, person, person, message, index.write_tree(git), [ours.id, theirs.id]))
+    oid = str(
+        git.create_commit(discussion["base"], person, person, message, index.write_tree(git), [ours.id, theirs.id])
+    )
     discussion["status"] = "merged"
     discussion["mergeCommitId"] = oid
     _event(discussion, author, "status-change", {"status": "merged"})
@@ -113,9 +132,10 @@ def diff(repo: Repo, discussion: Discussion) -> str:
 def _tips(repo: Repo, discussion: Discussion) -> tuple[pygit2.Commit, pygit2.Commit]:
     references = repo.git.references
     ref = pr_ref(discussion["num"])
-    if ref not in references:
-        raise RefusedError(409, f"The branch {ref} of this pull request is gone")
-    return references[MAIN].peel(pygit2.Commit), references[ref].peel(pygit2.Commit)
+    for name in (ref, discussion["base"]):
+        if name not in references:
+            raise RefusedError(409, f"The branch {name} of this pull request is gone")
+    return references[discussion["base"]].peel(pygit2.Commit), references[ref].peel(pygit2.Commit)
 
 
 def _conflicting(index: pygit2.Index) -> list[str]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter, OrderedDict
 from math import prod
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from hfsoup.localhub.cards import RELATIONS, CardError, split_card
 from hfsoup.localhub.lfs import LfsStore, read_range
 from hfsoup.localhub.reading import Entry, find_entry, read_blob, read_text, walk
 from hfsoup.localhub.store import timestamp
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
     from hfsoup.localhub.store import Repo
 
-_FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)(?:\r?\n)?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _MAX_HEADER = 25 << 20
 _TASKS = {
     "ForImageClassification": "image-classification",
@@ -37,14 +34,9 @@ _TASKS = {
     "ForCTC": "automatic-speech-recognition",
 }
 _PREFIXED = ("license", "base_model", "language", "size_categories", "task_categories", "task_ids")
-_RELATIONS = ("finetune", "adapter", "merge", "quantized")
 _CACHE: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
 _CACHE_SIZE = 1000
 _LOCK = Lock()
-
-
-class CardError(ValueError):
-    """The metadata at the top of a README is not what it should be."""
 
 
 def describe(repo: Repo, commit: pygit2.Commit, lfs: LfsStore, *, blobs: bool = False) -> dict[str, Any]:
@@ -75,25 +67,11 @@ def summary(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
     }
     if name.kind == "models":
         known["modelId"] = name.id
-    if meta.sdk:
-        known["sdk"] = meta.sdk
+    if name.kind == "spaces":
+        known["sdk"] = known["cardData"].get("sdk") or meta.sdk
+        known["subdomain"] = name.id.replace("/", "-").lower()
+        known |= {key: _list(known["cardData"].get(key)) for key in ("models", "datasets")}
     return known
-
-
-def front_matter(text: str) -> dict[str, Any]:
-    """The YAML block a README starts with, {} if it has none; CardError if it cannot be read."""
-    found = _FRONT.match(text)
-    if found is None:
-        return {}
-    try:
-        data = yaml.safe_load(found[1])
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CardError(f"YAML Metadata Error: {error}") from error
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise CardError("YAML Metadata Error: expected keys and values")
-    return {str(key): value for key, value in data.items()}
 
 
 def _facts(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
@@ -113,7 +91,7 @@ def _facts(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
 
 def _read_facts(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
     try:
-        card = front_matter(read_text(repo.git, commit, "README.md"))
+        card, _ = split_card(read_text(repo.git, commit, "README.md"))
     except CardError:
         card = {}
     found: dict[str, Any] = {"cardData": json.loads(json.dumps(card, default=str))}
@@ -126,6 +104,12 @@ def _read_facts(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, A
             found["config"] = kept
             library = library or ("transformers" if "model_type" in config else None)
         task = task or next((tag for end, tag in _TASKS.items() if str(architectures[:1]).endswith(f"{end}']")), None)
+        bases = _list(card.get("base_model"))
+        if bases:
+            relation = _relation(card, bases, library)
+            found["baseModels"] = {"relation": relation, "models": [{"id": str(base)} for base in bases]}
+        if card.get("model-index"):
+            found["model-index"] = found["cardData"]["model-index"]
         weights = _safetensors(repo, commit, lfs)
         if weights:
             found["safetensors"] = weights
@@ -139,22 +123,22 @@ def _tags(card: dict[str, Any], found: dict[str, Any], task: Any, library: Any) 
     tags = [*extra, *_list(card.get("tags")), task]
     tags += [f"dataset:{value}" for value in _list(card.get("datasets"))]
     tags += [f"{key}:{value}" for key in _PREFIXED for value in _list(card.get(key))]
-    bases = _list(card.get("base_model"))
-    tags += [f"base_model:{_relation(card, bases, library, tags)}:{value}" for value in bases]
+    bases = found.get("baseModels", {"models": []})
+    tags += [f"base_model:{bases['relation']}:{base['id']}" for base in bases["models"]]
     tags += [*_list(card.get("language")), "region:us"]
     return list(dict.fromkeys(str(tag) for tag in tags if tag))
 
 
-def _relation(card: dict[str, Any], bases: list[Any], library: Any, tags: list[Any]) -> str:
+def _relation(card: dict[str, Any], bases: list[Any], library: Any) -> str:
     """How a model comes from its base models: what the card says, else what the Hub would guess."""
-    said = str(card.get("base_model_relation") or "")
-    if said in _RELATIONS:
+    said, tags = str(card.get("base_model_relation") or ""), {str(tag) for tag in _list(card.get("tags"))}
+    if said in RELATIONS:
         return said
     if library == "peft" or "lora" in tags or "adapter" in tags:
         return "adapter"
     if len(bases) > 1 or "merge" in tags:
         return "merge"
-    return "quantized" if {"gguf", "gptq", "awq", "quantized"} & {str(tag) for tag in tags} else "finetune"
+    return "quantized" if {"gguf", "gptq", "awq", "quantized"} & tags else "finetune"
 
 
 def _list(value: Any) -> list[Any]:

@@ -121,12 +121,15 @@ class LfsStore:
         places = [self.path(mark.name) for mark in marks.iterdir()] if marks.is_dir() else []
         return sum(place.stat().st_size for place in places if place.exists())
 
-    def drop(self, repo: Path, others: Iterable[Path]) -> None:
-        """Delete the objects of a repo that went away, but for those one of the others holds."""
+    def drop(self, repo: Path, others: Iterable[Path], *, only: set[str] | None = None) -> None:
+        """Take its objects (`only` these, if given) from a repo, and delete those that none of the others holds."""
         marks = repo / "hub-lfs"
         with self._lock:
             places = list(others)
-            for mark in marks.iterdir() if marks.is_dir() else ():
+            for mark in list(marks.iterdir()) if marks.is_dir() else ():
+                if only is not None and mark.name not in only:
+                    continue
+                mark.unlink()
                 if not any(_mark(place, mark.name).exists() for place in places):
                     self.path(mark.name).unlink(missing_ok=True)
 

@@ -69,5 +69,5 @@ def file_path(path: str) -> str:
     parts = path.split("/")
     bad = any(part in ("", ".", "..") or part.lower() == ".git" for part in parts)
     if bad or _CONTROL.search(path) or "\\" in path or len(path.encode()) > 4096:
-        raise RefusedError(400, f"Invalid file path: {path!r}")
+        raise RefusedError(422, f"Invalid file path: {path!r}")
     return path

@@ -26,7 +26,9 @@ class RefusedError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-        self.headers = dict(headers or {})
+        # Clients read the header where an answer has no body.
+        shown = " ".join(message.split()).encode("latin-1", "replace").decode("latin-1")
+        self.headers = {"X-Error-Message": shown, **(headers or {})}
         self.body = {"error": message, **(body or {})}
         if code:
             self.headers["X-Error-Code"] = code
@@ -49,7 +51,7 @@ class MovedError(Exception):
 def no_repo(repo_id: str, *, anonymous: bool) -> RefusedError:
     """The repo is missing, or private and not the caller's: both look the same from outside."""
     status = 401 if anonymous else 404
-    return RefusedError(status, f"Repository not found: {repo_id}", code="RepoNotFound")
+    return RefusedError(status, "Repository not found", code="RepoNotFound", body={"repo": repo_id})
 
 
 def no_revision(revision: str) -> RefusedError:
@@ -64,5 +66,4 @@ def no_entry(path: str, commit: str, *, what: str = "Entry not found") -> Refuse
 
 def bad_token() -> RefusedError:
     """The token sent is not one of this Hub's."""
-    text = "Invalid credentials in Authorization header"
-    return RefusedError(401, text, headers={"X-Error-Message": text})
+    return RefusedError(401, "Invalid credentials in Authorization header")

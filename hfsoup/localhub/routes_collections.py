@@ -24,7 +24,7 @@ _THEMES = ("orange", "blue", "green", "purple", "pink", "indigo")
 _SORTS = ("lastModified", "trending", "upvotes")
 
 
-@routes("GET HEAD", "/api/collections")
+@routes("GET", "/api/collections")
 def list_all(call: Call) -> Response:
     """The collections that the caller may see, with their first items."""
     query = call.request.query_params
@@ -74,7 +74,7 @@ def create(call: Call) -> Response:
     return reply(_show(call, made))
 
 
-@routes("GET HEAD", "/api/collections/{owner}/{slug}")
+@routes("GET", "/api/collections/{owner}/{slug}")
 def details(call: Call) -> Response:
     """One collection with all of its items."""
     return reply(_show(call, _find(call, call.parts.store.collections())))
@@ -222,7 +222,7 @@ def _slug(found: Collection) -> str:
 
 
 def _visible(user: User | None, found: Collection) -> bool:
-    return not found["private"] or (user is not None and user.owns(found["owner"]))
+    return not found["private"] or (user is not None and user.member_of(found["owner"]))
 
 
 def _text(asked: dict[str, Any], key: str, *, needed: bool = True) -> str:

@@ -13,7 +13,7 @@ from hfsoup.localhub.auth import User, need_owner, need_user
 from hfsoup.localhub.call import Call, reply
 from hfsoup.localhub.commits import Plan, apply, attributes_at, held_etag, read_plan, target_ref
 from hfsoup.localhub.reading import find_commit, read_text
-from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.refusal import RefusedError, no_revision
 from hfsoup.localhub.routing import Routes
 
 if TYPE_CHECKING:
@@ -72,11 +72,12 @@ def commit(call: Call) -> Response:
 
 
 def _propose(call: Call, repo: Repo, plan: Plan, user: User) -> dict[str, Any]:
-    base = find_commit(repo.git, call.params["rev"])
+    ref = f"refs/heads/{'main' if call.params['rev'] == 'HEAD' else call.params['rev'].removeprefix('refs/heads/')}"
+    if ref not in repo.git.references:
+        raise no_revision(call.params["rev"])
+    base = repo.git.references[ref].peel(pygit2.Commit)
     oid = apply(repo, plan, base=base, author=user.name, ref=None)
-    opened = discussions.start(
-        repo, title=plan.summary, description=plan.description, author=user.name, pull_request=True
-    )
+    opened = discussions.start(repo, title=plan.summary, description=plan.description, author=user.name, base=ref)
     discussions.note_commit(opened, user.name, plan.summary, oid)
     repo.git.references.create(discussions.pr_ref(opened["num"]), pygit2.Oid(hex=oid))
     call.parts.store.save(repo)

@@ -10,6 +10,7 @@ from hfsoup.localhub.call import Call, reply
 from hfsoup.localhub.reading import find_commit
 from hfsoup.localhub.refusal import RefusedError
 from hfsoup.localhub.routing import Routes
+from hfsoup.localhub.store import MAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ def create(call: Call) -> Response:
             description=str(asked.get("description") or ""),
             author=user.name,
             status="draft" if is_pr else "open",
-            pull_request=is_pr,
+            base=MAIN if is_pr else None,
         )
         if is_pr:
             repo.git.references.create(discussions.pr_ref(opened["num"]), find_commit(repo.git, "main").id)
@@ -89,6 +90,18 @@ def comment(call: Call) -> Response:
     return _change(call, "newMessage", lambda item, user: discussions.comment(item, user.name, text), anyone=True)
 
 
+@routes("POST", "/api/{kind}/{repo}/discussions/{number}/comment/{comment}/edit")
+def edit_comment(call: Call) -> Response:
+    """Change the text of one's own comment."""
+    return _edit(call, _text(call.json(), "content"))
+
+
+@routes("POST", "/api/{kind}/{repo}/discussions/{number}/comment/{comment}/hide")
+def hide_comment(call: Call) -> Response:
+    """Take the text of one's own comment away for good."""
+    return _edit(call, None)
+
+
 @routes("POST", "/api/{kind}/{repo}/discussions/{number}/status")
 def change_status(call: Call) -> Response:
     """Open or close; a comment may go with it."""
@@ -138,6 +151,14 @@ def _change(
         event = change(found, user)
         call.parts.store.save(repo)
     return reply({answer: event})
+
+
+def _edit(call: Call, text: str | None) -> Response:
+    def change(item: Discussion, user: User) -> dict[str, Any]:
+        owner = user.writes_to(call.repo().name.namespace)
+        return discussions.edit_comment(item, call.params["comment"], user.name, text, owner=owner)
+
+    return _change(call, "updatedComment", change, anyone=True)
 
 
 def _head(repo: Repo, item: Discussion) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def paths_info(call: Call) -> Response:
     return reply(_items(repo, commit, found, expand=expand))
 
 
-@routes("GET HEAD", "/{web}/resolve/{rev}/{path}")
+@routes("GET", "/{web}/resolve/{rev}/{path}")
 def resolve(call: Call) -> Response:
     """The content of a file, or the part that Range asks for."""
     repo = call.repo_to_read()
@@ -72,7 +72,7 @@ def resolve(call: Call) -> Response:
     return send_file(call, call.parts.lfs.path(entry.lfs.oid), entry.size, headers)
 
 
-@routes("GET HEAD", "/{web}/raw/{rev}/{path}")
+@routes("GET", "/{web}/raw/{rev}/{path}")
 def raw(call: Call) -> Response:
     """What git keeps at a path: for a large file its pointer."""
     repo = call.repo_to_read()

@@ -47,7 +47,7 @@ def batch(call: Call) -> Response:
     return reply({"transfer": transfer, "objects": found, "hash_algo": "sha256"}, kind=_JSON)
 
 
-@routes("GET HEAD", "/lfs/get/{oid}")
+@routes("GET", "/lfs/get/{oid}")
 def get(call: Call) -> Response:
     """The object, to whoever holds the signed address."""
     oid = checked_oid(call.params["oid"])

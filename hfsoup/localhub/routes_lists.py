@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.localhub.auth import need_user
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from hfsoup.localhub.store import Repo
 
 routes = Routes()
+_QUERY = (
+    *("author", "search", "filter", "tags", "gated", "sort", "direction", "limit", "cursor"),
+    *("full", "cardData", "config", "expand"),
+)
+_MODEL_QUERY = ("pipeline_tag", "num_parameters")
 _SORTS = ("lastModified", "createdAt", "downloads", "likes", "trendingScore", "id")
 _PLAIN = (
     "_id",
@@ -40,21 +46,25 @@ _USUAL = (*_PLAIN, "trendingScore", "tags", "pipeline_tag", "library_name", "sdk
 @routes("GET", "/api/{kind}")
 def repos(call: Call) -> Response:
     """The repos of a kind that the caller may see, filtered, sorted, in pages."""
-    query = call.request.query_params
-    found = [
-        repo
-        for repo in _visible(call, call.params["kind"])
-        if _named_like(repo, query.get("author"), query.get("search"))
-    ]
+    query, kind = call.request.query_params, call.params["kind"]
+    call.allow_query(*_QUERY, *(_MODEL_QUERY if kind == "models" else ()))
+    expand = call.expand(kind)
+    found = [repo for repo in _visible(call, kind) if _fits_name(call, repo)]
     items = [_describe(call, repo, full=is_true(query.get("full"))) for repo in found]
-    wanted = [*call.values("filter"), *call.values("tags")]
-    tags = [tag for value in wanted for tag in value.split(",")]
-    task = query.get("pipeline_tag")
-    items = [item for item in items if set(tags) <= set(item["tags"]) and task in (None, "", item.get("pipeline_tag"))]
+    tags = [tag for name in ("filter", "tags") for value in call.values(name) for tag in value.split(",")]
+    task, most, gated = query.get("pipeline_tag"), _parameters(query.get("num_parameters")), query.get("gated")
+    items = [
+        item
+        for item in items
+        if set(tags) <= set(item["tags"])
+        and task in (None, "", item.get("pipeline_tag"))
+        and (gated is None or is_true(gated) == bool(item["gated"]))
+        and (most is None or most[0] <= item.get("safetensors", {}).get("total", -1) <= most[1])
+    ]
     page, headers = call.page(_sorted(items, query.get("sort"), query.get("direction")))
-    fields = _fields(call)
-    if not call.values("expand") and is_true(query.get("full")):
+    if not expand and is_true(query.get("full")):
         return reply(page, headers=headers)
+    fields = expand or (*_USUAL, *(name for name in ("cardData", "config") if call.flag(name)))
     return reply([{key: value for key, value in item.items() if key in fields} for item in page], headers=headers)
 
 
@@ -69,7 +79,7 @@ def of_organization(call: Call) -> Response:
     """The repos of an organisation the caller belongs to."""
     user = need_user(call.user)
     org = call.params["org"]
-    if not user.owns(org):
+    if not user.member_of(org):
         raise RefusedError(403, f"You are not a member of the organization {org}")
     return _settings(call, org)
 
@@ -87,10 +97,10 @@ def whoami(call: Call) -> Response:
             "name": org,
             "fullname": org,
             "email": None,
-            "roleInOrg": "write",
+            "roleInOrg": role,
             "isEnterprise": False,
         }
-        for org in user.orgs
+        for org, role in user.orgs.items()
     ]
     return reply(
         {
@@ -130,8 +140,24 @@ def _visible(call: Call, kind: str) -> Iterator[Repo]:
             yield repo
 
 
-def _named_like(repo: Repo, author: str | None, search: str | None) -> bool:
-    return (not author or repo.name.namespace == author) and (not search or search.lower() in repo.name.id.lower())
+def _fits_name(call: Call, repo: Repo) -> bool:
+    """Whether it belongs to one of the authors and holds all the words that are asked for, in any case."""
+    name, authors = repo.name.id.lower(), [author.lower() for author in call.values("author") if author]
+    words = [word.lower() for word in call.values("search")]
+    return (not authors or repo.name.namespace.lower() in authors) and all(word in name for word in words)
+
+
+def _parameters(asked: str | None) -> tuple[float, float] | None:
+    """The least and the most parameters that `min:100M,max:7B` asks for."""
+    if not asked:
+        return None
+    bounds = {"min": 0.0, "max": float("inf")}
+    for part in asked.split(","):
+        found = re.fullmatch(r"(min|max):(\d+(?:\.\d+)?)([KMBT]?)", part.strip())
+        if found is None:
+            raise RefusedError(400, f"Invalid num_parameters: {asked!r}, expected for example min:100M,max:7B")
+        bounds[found[1]] = float(found[2]) * 1000 ** "_KMBT".find(found[3] or "_")
+    return bounds["min"], bounds["max"]
 
 
 def _describe(call: Call, repo: Repo, *, full: bool) -> dict[str, Any]:
@@ -145,11 +171,3 @@ def _sorted(items: list[dict[str, Any]], field: str | None, direction: str | Non
     if field not in _SORTS:
         raise RefusedError(400, f"Invalid sort: {field!r}, expected one of {', '.join(_SORTS)}")
     return sorted(items, key=lambda item: item[field], reverse=direction != "1")
-
-
-def _fields(call: Call) -> tuple[str, ...]:
-    asked = call.values("expand")
-    if asked:
-        return ("_id", "id", *asked)
-    more = [name for name in ("cardData", "config") if call.flag(name)]
-    return (*_USUAL, *more)

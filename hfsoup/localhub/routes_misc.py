@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from starlette.responses import Response
 
 from hfsoup.localhub.call import Call, reply
-from hfsoup.localhub.facts import CardError, front_matter
+from hfsoup.localhub.cards import check_card
 from hfsoup.localhub.refusal import RefusedError
 from hfsoup.localhub.routing import Routes
-
-if TYPE_CHECKING:
-    from typing import Any
 
 routes = Routes()
 
 
 @routes("POST", "/api/validate-yaml")
 def validate_yaml(call: Call) -> Response:
-    """Whether the metadata at the top of a README can be read."""
-    errors: list[dict[str, Any]] = []
-    try:
-        front_matter(str(call.json().get("content") or ""))
-    except CardError as error:
-        errors.append({"message": str(error)})
-    return reply({"errors": errors, "warnings": []}, status=400 if errors else 200)
+    """What is wrong with the metadata at the top of a README, as JSON, or as text for who wants that."""
+    asked = call.json()
+    errors, warnings = check_card(str(asked.get("content") or ""), str(asked.get("repoType") or "model"))
+    status = 400 if errors else 200
+    if call.request.headers.get("accept") == "text/plain":
+        lines = [f"- Error: {text}" for text in errors] + [f"- Warning: {text}" for text in warnings]
+        return Response("\n".join(lines), status, media_type="text/plain")
+    found = {"errors": errors, "warnings": warnings}
+    return reply({key: [{"message": text} for text in texts] for key, texts in found.items()}, status=status)
+
+
+@routes("DELETE", "/api/{kind}/{repo}/like")
+def unlike(call: Call) -> Response:
+    """Nobody likes anything here, so there is nothing to take back."""
+    call.repo_to_discuss()
+    return reply({"success": True})
+
+
+@routes("GET", "/api/{kind}/{repo}/likers")
+def likers(call: Call) -> Response:
+    """Nobody: likes are given on the Hub's pages."""
+    call.repo()
+    return reply([])
+
+
+@routes("GET", "/api/users/{user}/likes")
+def likes(call: Call) -> Response:
+    """What a user likes: nothing."""
+    if not call.parts.accounts.is_user(call.params["user"]):
+        raise RefusedError(404, f"There is no user {call.params['user']}")
+    return reply([])
 
 
 @routes("GET", "/api/agent-harnesses")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pygit2
 from pygit2.enums import ObjectType
 
+from hfsoup.localhub.auth import need_user
 from hfsoup.localhub.call import Call, reply
-from hfsoup.localhub.commits import branch_exists, remove_ref
+from hfsoup.localhub.commits import branch_ref, remove_ref, target_ref
 from hfsoup.localhub.reading import find_commit, history
 from hfsoup.localhub.refusal import RefusedError
 from hfsoup.localhub.routing import Routes
@@ -44,13 +45,24 @@ def commits(call: Call) -> Response:
 
 @routes("POST", "/api/{kind}/{repo}/branch/{name}")
 def create_branch(call: Call) -> Response:
-    """A branch at main, or at the starting point asked for."""
-    repo, name = call.repo_to_write(), call.params["name"]
-    start = str(call.json().get("startingPoint") or "main")
+    """A branch at main, at the starting point asked for, or with one commit of no files."""
+    repo, asked = call.repo_to_write(), call.json()
+    start, empty, overwrite = (
+        asked.get("startingPoint"),
+        asked.get("emptyBranch") is True,
+        asked.get("overwrite") is True,
+    )
+    ref, author = branch_ref(call.params["name"]), signature(need_user(call.user).name)
     with call.parts.store.lock(repo.name):
-        if branch_exists(repo.git, name):
-            raise RefusedError(409, f"Reference already exists: {name}")
-        repo.git.references.create(f"refs/heads/{name}", find_commit(repo.git, start).id)
+        git = repo.git
+        if ref in git.references and not overwrite:
+            raise RefusedError(409, f"Reference {ref} already exists")
+        if empty:
+            target = git.create_commit(None, author, author, "initial commit", git.TreeBuilder().write(), [])
+        else:
+            target = find_commit(git, str(start or "main")).id
+        if empty or start or ref not in git.references:
+            git.references.create(ref, target, force=True)
     return reply({})
 
 
@@ -59,9 +71,9 @@ def delete_branch(call: Call) -> Response:
     """Delete a branch, but not main."""
     repo, name = call.repo_to_write(), call.params["name"]
     if name == "main":
-        raise RefusedError(403, "The branch main cannot be deleted")
+        raise RefusedError(403, "Cannot delete refs/heads/main: it is the branch of this repo")
     with call.parts.store.lock(repo.name):
-        remove_ref(repo.git, f"refs/heads/{name}", name)
+        remove_ref(repo.git, branch_ref(name))
     return reply({})
 
 
@@ -71,12 +83,12 @@ def create_tag(call: Call) -> Response:
     repo, asked = call.repo_to_write(), call.json()
     name = str(asked.get("tag") or "")
     ref = f"refs/tags/{name}"
-    if not pygit2.reference_is_valid_name(ref):
-        raise RefusedError(400, f"Invalid tag name: {name!r}")
     with call.parts.store.lock(repo.name):
         commit = find_commit(repo.git, call.params["rev"])
+        if not pygit2.reference_is_valid_name(ref):
+            raise RefusedError(400, f"Invalid tag name: {name!r}")
         if ref in repo.git.references:
-            raise RefusedError(409, f"Reference already exists: {name}")
+            raise RefusedError(409, f"Reference {ref} already exists")
         if asked.get("message") and call.user:
             person = signature(call.user.name)
             repo.git.create_tag(name, commit.id, ObjectType.COMMIT, person, str(asked["message"]))
@@ -90,8 +102,21 @@ def delete_tag(call: Call) -> Response:
     """Delete a tag."""
     repo, name = call.repo_to_write(), call.params["name"]
     with call.parts.store.lock(repo.name):
-        remove_ref(repo.git, f"refs/tags/{name}", name)
+        remove_ref(repo.git, f"refs/tags/{name}")
     return reply({})
+
+
+@routes("POST", "/api/{kind}/{repo}/super-squash/{rev}")
+def squash(call: Call) -> Response:
+    """Make the newest commit of a branch its only one."""
+    repo, message = call.repo_to_write(), str(call.json().get("message") or "Super-squash")
+    author = signature(need_user(call.user).name)
+    with call.parts.store.lock(repo.name):
+        ref = target_ref(repo.git, call.params["rev"])
+        tree = repo.git.references[ref].peel(pygit2.Commit).tree_id
+        made = repo.git.create_commit(None, author, author, message, tree, [])
+        repo.git.references[ref].set_target(made)
+    return reply({"success": True, "commitOid": str(made)})
 
 
 def _refs(git: pygit2.Repository, prefix: str) -> list[dict[str, Any]]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from hfsoup.localhub.attributes import default_attributes
 from hfsoup.localhub.auth import User, need_owner, need_user
 from hfsoup.localhub.call import Call, reply, sees
+from hfsoup.localhub.cards import LICENSES, SDKS
+from hfsoup.localhub.commits import read_content
 from hfsoup.localhub.facts import describe
-from hfsoup.localhub.names import RepoName, repo_name
+from hfsoup.localhub.names import RepoName, file_path, repo_name
 from hfsoup.localhub.reading import find_commit
 from hfsoup.localhub.refusal import MovedError, RefusedError, no_repo
 from hfsoup.localhub.routing import Routes
@@ -18,7 +21,15 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 routes = Routes()
-_VISIBILITIES = ("public", "private")
+_SPACE_CARD = """---
+title: {title}
+emoji: 🚀
+colorFrom: blue
+colorTo: indigo
+sdk: {sdk}
+pinned: false
+---
+"""
 
 
 @routes("POST", "/api/repos/create")
@@ -28,14 +39,26 @@ def create(call: Call) -> Response:
     user = need_user(call.user)
     name = _named(asked, user)
     need_owner(user, name.namespace)
-    if name.kind == "spaces" and not asked.get("sdk"):
-        raise RefusedError(400, "Expected the sdk of the space: gradio, streamlit, docker or static")
-    private = asked.get("private") is True or asked.get("visibility") == "private"
-    meta = Meta(timestamp(), visibility="private" if private else "public", sdk=asked.get("sdk"))
-    answer: dict[str, object] = {"url": call.web(name), "name": name.id, "id": name.id}
-    if not call.parts.store.create(name, meta, user.name):
-        raise RefusedError(409, f"You already created this {name.singular} repo: {name.id}", body=answer)
-    return reply(answer)
+    files = {".gitattributes": default_attributes(name.kind).encode()}
+    if name.kind == "spaces":
+        sdk = _one_of("sdk", asked.get("sdk"), SDKS)
+        files["README.md"] = _SPACE_CARD.format(title=name.id.rpartition("/")[2], sdk=sdk).encode()
+    files |= _files(asked.get("files") or [])
+    if "license" in asked:
+        licence = _one_of("license", asked["license"], tuple(LICENSES))
+        files.setdefault("README.md", f"---\nlicense: {licence}\n---\n".encode())
+    meta = Meta(timestamp(), visibility=_visibility(asked), sdk=asked.get("sdk"))
+    return _answer(call, name, made=call.parts.store.create(name, meta, user.name, files))
+
+
+@routes("POST", "/api/{kind}/{repo}/duplicate")
+def duplicate(call: Call) -> Response:
+    """A new repo with all that this one holds."""
+    source, user, asked = call.repo_to_discuss(), need_user(call.user), call.json()
+    name = repo_name(source.name.kind, str(asked.get("repository")))
+    need_owner(user, name.namespace)
+    meta = Meta(timestamp(), visibility=_visibility(asked, source.meta.visibility), sdk=source.meta.sdk)
+    return _answer(call, name, made=call.parts.store.duplicate(source, name, meta))
 
 
 @routes("DELETE", "/api/repos/delete")
@@ -68,30 +91,25 @@ def move(call: Call) -> Response:
 def settings(call: Call) -> Response:
     """Change who may see or read a repo."""
     asked = call.json()
-    repo = call.repo_to_write()
-    with call.parts.store.lock(repo.name):
-        repo = call.again(repo)
-        if "private" in asked:
-            asked.setdefault("visibility", "private" if asked["private"] else "public")
-        if "visibility" in asked:
-            repo.meta.visibility = _one_of("visibility", asked["visibility"], _VISIBILITIES)
+    with call.changing() as repo:
+        repo.meta.visibility = _visibility(asked, repo.meta.visibility)
         if "gated" in asked:
             repo.meta.gated = _one_of("gated", asked["gated"], ("auto", "manual", False))
-        call.parts.store.save(repo)
     return reply(
         {"visibility": repo.meta.visibility, "private": repo.meta.visibility == "private", "gated": repo.meta.gated}
     )
 
 
-@routes("GET HEAD", "/api/{kind}/{repo}", "/api/{kind}/{repo}/revision/{rev}")
+@routes("GET", "/api/{kind}/{repo}", "/api/{kind}/{repo}/revision/{rev}")
 def info(call: Call) -> Response:
     """What there is to know about a repo at a revision."""
     repo = call.repo()
     commit = find_commit(repo.git, call.params.get("rev", "main"))
-    fields = call.values("expand")
+    call.allow_query("expand", "blobs", "securityStatus", "cardData", "config", "full")
+    fields = call.expand(repo.name.kind)
     known = describe(repo, commit, call.parts.lfs, blobs=call.flag("blobs"))
     if fields:
-        known = {key: value for key, value in known.items() if key in ("_id", "id", *fields)}
+        known = {key: value for key, value in known.items() if key in fields}
     return reply(known)
 
 
@@ -113,6 +131,26 @@ def _kind(asked: dict[str, Any]) -> str:
     return f"{asked.get('type') or 'model'}s"
 
 
+def _visibility(asked: dict[str, Any], default: str = "public") -> str:
+    if "private" in asked:
+        default = "private" if asked["private"] else "public"
+    return str(_one_of("visibility", asked.get("visibility") or default, ("public", "private")))
+
+
+def _files(asked: Any) -> dict[str, bytes]:
+    """The files that a new repo starts with, which the JavaScript client sends along."""
+    if not isinstance(asked, list) or not all(isinstance(item, dict) for item in asked):
+        raise RefusedError(400, "Expected files, each with a path and its content")
+    return {file_path(str(item.get("path"))): read_content(str(item.get("path")), item) for item in asked}
+
+
+def _answer(call: Call, name: RepoName, *, made: bool) -> Response:
+    answer: dict[str, object] = {"url": call.web(name), "name": name.id, "id": name.id}
+    if not made:
+        raise RefusedError(409, f"You already created this {name.singular} repo: {name.id}", body=answer)
+    return reply(answer)
+
+
 def _named(asked: dict[str, Any], user: User) -> RepoName:
     name, organization = str(asked.get("name", "")), asked.get("organization")
     if organization or "/" not in name:
@@ -127,7 +165,7 @@ def _owned(call: Call, user: User, name: RepoName) -> Repo:
         repo = None
     if repo is None or not sees(user, repo):
         raise no_repo(name.id, anonymous=False)
-    need_owner(user, name.namespace)
+    need_owner(user, repo.name.namespace)
     return repo
 
 

@@ -51,7 +51,7 @@ class Routes:
         self.rows: list[Route] = []
 
     def __call__(self, methods: str, *patterns: str) -> Callable[[Handler], Handler]:
-        """Answer these methods (`"GET HEAD"`) on these patterns."""
+        """Answer these methods (`"GET POST"`) on these patterns."""
 
         def add(handler: Handler) -> Handler:
             for pattern in patterns:
@@ -63,10 +63,10 @@ class Routes:
 
 
 def find(rows: list[Route], method: str, raw_path: str) -> tuple[Route, Params] | None:
-    """The first route that fits, with what its holes hold."""
+    """The first route that fits, with what its holes hold. HEAD is answered as GET is, without the body."""
     segments = tuple(unquote(part) for part in raw_path.strip("/").split("/"))
     for row in rows:
-        if row.method == method:
+        if row.method == method or (row.method, method) == ("GET", "HEAD"):
             for params in _fit(row.pattern, segments):
                 return row, params
     return None

@@ -22,6 +22,7 @@ from hfsoup.localhub.faults import Fault, Faults, Seen
 from hfsoup.localhub.lfs import LfsStore
 from hfsoup.localhub.names import repo_name
 from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.routes_access import grant_access
 from hfsoup.localhub.signing import Signer
 from hfsoup.localhub.store import Store
 
@@ -84,7 +85,9 @@ class LocalHub:
         with ExitStack() as undo:
             self._claim = _claim(self.folder)
             undo.callback(self._claim.release)
-            accounts = Accounts(self.folder, self._first_user)
+            accounts = Accounts(self.folder, create=True)
+            if not accounts.users():
+                accounts.add_user(self._first_user)
             sockets = [undo.enter_context(_listen(self._host, port)) for port in (self._port, 0)[: 1 + self._cdn]]
             ports = [item.getsockname()[1] for item in sockets]
             options = Options(self._page_size, self._part_size, ports[1] if self._cdn else None)
@@ -131,7 +134,7 @@ class LocalHub:
 
     def grant(self, repo_id: str, user: str, *, kind: str = "models") -> None:
         """Let a user read the files of a gated repo."""
-        self._change(kind, repo_id, lambda meta: meta.granted.append(user))
+        self._change(kind, repo_id, lambda meta: grant_access(meta, user))
 
     def disable(self, repo_id: str, *, kind: str = "models") -> None:
         """Refuse all access to a repo, as the Hub does after a complaint."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pygit2
 from pygit2.enums import FileMode, RepositoryInitFlag
 
-from hfsoup.localhub.attributes import default_attributes
 from hfsoup.localhub.files import replace
 from hfsoup.localhub.names import KINDS, RepoName, repo_name
 from hfsoup.localhub.refusal import MovedError, RefusedError
@@ -35,7 +34,7 @@ class Meta:
     identifier: str = field(default_factory=lambda: secrets.token_hex(12))
     visibility: str = "public"
     gated: str | bool = False
-    granted: list[str] = field(default_factory=list)
+    access: list[dict[str, Any]] = field(default_factory=list)
     disabled: bool = False
     sdk: str | None = None
     discussions: list[dict[str, Any]] = field(default_factory=list)
@@ -80,16 +79,22 @@ class Store:
             return self._locks.setdefault(name.key, threading.RLock())
 
     def open(self, name: RepoName) -> Repo | None:
-        """The repo, None if there is none of that name; MovedError if it was renamed."""
+        """The repo, whatever the case of its name; None if there is none; MovedError if it was renamed."""
         path = self.path(name)
         try:
-            meta = Meta(**json.loads((path / "hub.json").read_text()))
+            known = json.loads((path / "hub.json").read_text())
         except (FileNotFoundError, NotADirectoryError):
             new = self._moved().get(name.key)
             if new is not None:
                 raise MovedError(name.id, new) from None
-            return None
+            spelled = self.spelled(name)
+            return self.open(spelled) if spelled and spelled != name else None
+        meta = Meta(**{key: known[key] for key in known if key in Meta.__dataclass_fields__})
         return Repo(name, path, meta, pygit2.Repository(str(path)))
+
+    def spelled(self, name: RepoName) -> RepoName | None:
+        """The name of a repo here that differs from this one in case at most."""
+        return next((known for known in self.names(name.kind) if known.id.lower() == name.id.lower()), None)
 
     def save(self, repo: Repo) -> None:
         """Write a repo's hub.json; hold its lock from before it was opened."""
@@ -109,15 +114,30 @@ class Store:
         for kind in KINDS:
             yield from (self.path(name) for name in self.names(kind))
 
-    def create(self, name: RepoName, meta: Meta, author: str) -> bool:
-        """Make a repo with a first commit; False if the name is taken."""
+    def create(self, name: RepoName, meta: Meta, author: str, files: dict[str, bytes]) -> bool:
+        """Make a repo with a first commit of these files; False if the name is taken."""
+        fresh = self._temp / secrets.token_hex(8)
+        _init(fresh, files, author)
+        return self._place(name, meta, fresh)
+
+    def duplicate(self, repo: Repo, name: RepoName, meta: Meta) -> bool:
+        """Make a repo with all that another holds, but for its pull requests; False if the name is taken."""
+        fresh = self._temp / secrets.token_hex(8)
+        with self.lock(repo.name):
+            shutil.copytree(repo.path, fresh)
+        copied = pygit2.Repository(str(fresh)).references
+        for ref in [ref for ref in copied if ref.startswith("refs/pr/")]:
+            copied.delete(ref)
+        return self._place(name, meta, fresh)
+
+    def _place(self, name: RepoName, meta: Meta, fresh: Path) -> bool:
+        """Give a repo that was made aside its place."""
+        replace(fresh / "hub.json", json.dumps(asdict(meta), indent=1).encode())
         path = self.path(name)
-        with self.lock(name):
-            if path.exists():
+        with self.lock(name), self._guard:
+            if self.spelled(name):
+                shutil.rmtree(fresh)
                 return False
-            fresh = self._temp / secrets.token_hex(8)
-            _init(fresh, default_attributes(name.kind), author)
-            replace(fresh / "hub.json", json.dumps(asdict(meta), indent=1).encode())
             path.parent.mkdir(parents=True, exist_ok=True)
             fresh.rename(path)
         return True
@@ -134,8 +154,8 @@ class Store:
         first, second = sorted((old, new), key=lambda name: name.key)
         with self.lock(first), self.lock(second), self._guard:
             place = self.path(new)
-            if place.exists():
-                raise RefusedError(409, f"You already have a repo named {new.id}")
+            if self.spelled(new) not in (None, old):
+                raise RefusedError(409, f"A {new.singular} repository called {new.id} already exists")
             place.parent.mkdir(parents=True, exist_ok=True)
             self.path(old).rename(place)
             known = [(key, RepoName(key.partition("/")[0], to)) for key, to in self._moved().items()]
@@ -188,10 +208,11 @@ def checked_name(kind: str, repo_id: str) -> RepoName | None:
         return None
 
 
-def _init(path: Path, attributes: str, author: str) -> None:
+def _init(path: Path, files: dict[str, bytes], author: str) -> None:
     flags = RepositoryInitFlag.BARE | RepositoryInitFlag.MKPATH | RepositoryInitFlag.NO_REINIT
     git = pygit2.init_repository(str(path), flags=flags, initial_head="main")
     index = pygit2.Index()
-    index.add(pygit2.IndexEntry(".gitattributes", git.create_blob(attributes.encode()), FileMode.BLOB))
+    for name, content in files.items():
+        index.add(pygit2.IndexEntry(name, git.create_blob(content), FileMode.BLOB))
     person = signature(author)
     git.create_commit(MAIN, person, person, "initial commit", index.write_tree(git), [])

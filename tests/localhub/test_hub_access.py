@@ -56,6 +56,40 @@ def test_gated_repos_show_their_card_and_keep_their_files(
         site.grant("ann/absent", "bob")
 
 
+def test_a_gated_repo_says_so_without_a_body(api: HfApi, bob: HfApi, repo: str, site: LocalHub) -> None:
+    """The answer to HEAD, which has no body, tells in a header why a file is refused and where to ask."""
+    api.update_repo_settings(repo, gated="auto")
+    with pytest.raises(GatedRepoError, match="is restricted and you are not in the authorized list") as caught:
+        bob.get_hf_file_metadata(url=f"{site.url}/{repo}/resolve/main/.gitattributes")
+    assert f"{site.url}/{repo}" in str(caught.value)
+
+
+def test_access_is_granted_rejected_and_taken_back(api: HfApi, bob: HfApi, repo: str) -> None:
+    """The owner of a gated repo grants access, sets a request back, rejects and accepts it, each once."""
+    with pytest.raises(HfHubHTTPError, match="not gated"):
+        api.grant_access(repo, "bob")
+    api.update_repo_settings(repo, gated="manual")
+    with pytest.raises(HfHubHTTPError, match="404"):
+        api.grant_access(repo, "carol")
+    with pytest.raises(HfHubHTTPError, match="403"):
+        bob.grant_access(repo, "bob")
+    api.grant_access(repo, "bob")
+    assert [item.username for item in api.list_accepted_access_requests(repo)] == ["bob"]
+    bob.auth_check(repo)
+    with pytest.raises(HfHubHTTPError, match="409"):
+        api.grant_access(repo, "bob")
+    api.cancel_access_request(repo, "bob")
+    waiting = list(api.list_pending_access_requests(repo))
+    with pytest.raises(GatedRepoError):
+        bob.auth_check(repo)
+    api.reject_access_request(repo, "bob", rejection_reason="no")
+    assert [item.request_id for item in api.list_rejected_access_requests(repo)] == [waiting[0].request_id]
+    with pytest.raises(HfHubHTTPError, match="404"):
+        api.reject_access_request(repo, "bob", rejection_reason="no")
+    api.accept_access_request(repo, request_id=waiting[0].request_id)
+    bob.auth_check(repo)
+
+
 def test_a_disabled_repo(api: HfApi, repo: str, site: LocalHub) -> None:
     """A disabled repo is refused with the client's own exception for it."""
     site.disable(repo)
@@ -142,7 +176,7 @@ def test_paths_that_leave_the_repo_are_refused(web: httpx2.Client, repo: str, pa
         {"key": "file", "value": {"path": path, "content": "", "encoding": "utf-8"}},
     ]
     got = web.post(f"/api/models/{repo}/commit/main", content="\n".join(map(json.dumps, lines)))
-    assert got.status_code == 400
+    assert got.status_code == 422
 
 
 @pytest.mark.parametrize("name", ["../up", "a/../../b", "..", "a.git", "a--b", "-a", "x" * 97, "a b", "", "é", "a/b/c"])

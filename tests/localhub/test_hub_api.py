@@ -129,6 +129,32 @@ def test_lists(api: HfApi, site: LocalHub) -> None:
     assert full.card_data
 
 
+def test_lists_by_gate_and_size(api: HfApi, site: LocalHub, tmp_path: Path) -> None:
+    """Lists know whether a repo is gated, how many parameters it has, several words and several authors."""
+    import numpy as np
+
+    site.add_user("ann", orgs=["gates"])
+    for name, size in (("small-cat", 10), ("large-cat", 1200)):
+        api.create_repo(f"gates/{name}")
+        save_file({"a": np.ones(size, np.float32)}, tmp_path / "model.safetensors")
+        api.upload_folder(repo_id=f"gates/{name}", folder_path=tmp_path)
+    api.update_repo_settings("gates/large-cat", gated="auto")
+
+    def ids(**query: object) -> list[str]:
+        return [model.id for model in api.list_models(author="GATES", **query)]  # type: ignore[arg-type]
+
+    assert ids(gated=True) == ["gates/large-cat"]
+    assert ids(gated=False) == ["gates/small-cat"]
+    assert ids(num_parameters="min:1K") == ["gates/large-cat"]
+    assert ids(num_parameters="max:0.5K") == ["gates/small-cat"]
+    assert ids(search="cat small") == []
+    assert [space.id for space in api.list_spaces(author="gates", search=["ca", "x"])] == []
+    found = api.list_models(author="gates", expand=["safetensors", "gated"], search="small")
+    assert [(item.safetensors and item.safetensors.total, item.gated, item.tags) for item in found] == [
+        (10, False, None)
+    ]
+
+
 def test_branches_and_tags(api: HfApi, repo: str) -> None:
     """Branches and tags with slashes can be made, written to, read and deleted; doubles are refused."""
     base = api.model_info(repo).sha
@@ -176,6 +202,116 @@ def test_one_commit_may_do_everything(api: HfApi, repo: str) -> None:
     assert history[0].commit_id == made.oid
     entry = api.get_paths_info(repo, ["b/w.bin", "absent"], expand=True)
     assert [item.last_commit and item.last_commit.title for item in entry] == ["two"]  # type: ignore[union-attr]
+
+
+def test_a_name_in_another_case(api: HfApi, repo: str) -> None:
+    """A mistyped case finds the repo, to read, write, delete and clone; it cannot be taken by a second one."""
+    upper = repo.upper()
+    api.upload_file(path_or_fileobj=os.urandom(50), path_in_repo="w.bin", repo_id=upper)
+    assert api.model_info(upper).id == repo
+    assert api.file_exists(repo, "w.bin")
+    assert len(Path(api.hf_hub_download(upper, "w.bin")).read_bytes()) == 50
+    with pytest.raises(HfHubHTTPError, match="409"):
+        api.create_repo(f"ann/{repo.partition('/')[2].upper()}")
+    api.delete_repo(upper.replace("ANN", "ann"))
+    assert not api.repo_exists(repo)
+
+
+def test_a_folder_is_deleted_by_its_name(api: HfApi, repo: str) -> None:
+    """A deletion that does not say whether it means a file or a folder takes what is there, and nothing beside it."""
+    names = ("1/a", "1/b/c", "11", "2")
+    api.create_commit(repo, [CommitOperationAdd(name, b"x") for name in names], commit_message="one")
+    api.create_commit(repo, [CommitOperationDelete("1", is_folder=False)], commit_message="two")
+    assert sorted(api.list_repo_files(repo)) == [".gitattributes", "11", "2"]
+    with pytest.raises(EntryNotFoundError):
+        api.delete_folder("2", repo)
+    api.delete_folder("/", repo)
+    assert api.list_repo_files(repo) == []
+
+
+def test_history_is_squashed(api: HfApi, repo: str) -> None:
+    """The newest commit of a branch, a pull request or a conversion becomes its only one; a tag has none to squash."""
+    api.create_branch(repo, branch="refs/convert/parquet")
+    made = api.create_pull_request(repo, "draft")
+    for revision in ("main", "refs/convert/parquet", made.git_reference):
+        for content in (b"1", b"2"):
+            api.upload_file(path_or_fileobj=content, path_in_repo="x.bin", repo_id=repo, revision=revision)
+        api.super_squash_history(repo, branch=revision)
+        commits = api.list_repo_commits(repo, revision=revision)
+        assert [item.title for item in commits] == [f"Super-squash branch '{revision}' using huggingface_hub"]
+        assert Path(api.hf_hub_download(repo, "x.bin", revision=revision)).read_bytes() == b"2"
+    api.create_tag(repo, tag="v1")
+    with pytest.raises(BadRequestError):
+        api.super_squash_history(repo, branch="v1")
+    with pytest.raises(RevisionNotFoundError):
+        api.super_squash_history(repo, branch="absent")
+    assert [ref.name for ref in api.list_repo_refs(repo).converts] == ["parquet"]
+
+
+def test_large_files_are_listed_and_removed_for_good(api: HfApi, repo: str, site: LocalHub) -> None:
+    """All large files of any branch are listed; a removed one leaves every commit and the disk, others stay."""
+    for name, branch in (("d/a.bin", "main"), ("b.bin", "main"), ("c.bin", "dev")):
+        if branch == "dev":
+            api.create_branch(repo, branch="dev")
+        api.upload_file(path_or_fileobj=os.urandom(99), path_in_repo=name, repo_id=repo, revision=branch)
+    api.upload_file(path_or_fileobj=b"text", path_in_repo="d/t.txt", repo_id=repo)
+    api.delete_file("b.bin", repo)
+    found = {item.filename: item for item in api.list_lfs_files(repo)}
+    assert {name: (item.ref, item.size) for name, item in found.items()} == {
+        "d/a.bin": ("main", 99),
+        "b.bin": ("main", 99),
+        "c.bin": ("dev", 99),
+    }
+    api.permanently_delete_lfs_files(repo, [found["d/a.bin"], found["b.bin"]])
+    assert [item.filename for item in api.list_lfs_files(repo)] == ["c.bin"]
+    assert sorted(api.list_repo_files(repo)) == [".gitattributes", "d/t.txt"]
+    assert sorted(api.list_repo_files(repo, revision="dev")) == [".gitattributes", "c.bin"]
+    assert len(Path(api.hf_hub_download(repo, "c.bin", revision="dev")).read_bytes()) == 99
+    assert [path for path in site.folder.rglob(found["b.bin"].file_oid) if path.stat().st_size] == []
+
+
+def test_a_repo_is_duplicated(api: HfApi, bob: HfApi, repo: str) -> None:
+    """A copy holds the files and branches and belongs to who asked for it; pull requests stay behind."""
+    content = os.urandom(500)
+    api.upload_file(path_or_fileobj=content, path_in_repo="w.bin", repo_id=repo)
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id=repo, create_pr=True)
+    copy = bob.duplicate_repo(repo, f"bob/{repo.partition('/')[2]}", private=True).repo_id
+    api.delete_repo(repo)
+    assert Path(bob.hf_hub_download(copy, "w.bin")).read_bytes() == content
+    assert bob.model_info(copy).private
+    assert (
+        bob.list_repo_refs(copy, include_pull_requests=True).pull_requests,
+        list(bob.get_repo_discussions(copy)),
+    ) == (
+        [],
+        [],
+    )
+
+
+def test_files_that_come_with_a_new_repo(web: httpx2.Client, api: HfApi) -> None:
+    """The JavaScript client sends files along when it makes a repo: they are in its first commit."""
+    files = [
+        {"path": "d/x.txt", "encoding": "base64", "content": "aGVsbG8="},
+        {"path": "README.md", "encoding": "utf-8", "content": "---\nlicense: mit\n---\n"},
+    ]
+    made = web.post("/api/repos/create", json={"name": "filled", "files": files}).json()["id"]
+    assert Path(api.hf_hub_download(made, "d/x.txt")).read_text() == "hello"
+    assert (api.model_info(made).card_data or {})["license"] == "mit"
+    assert len(api.list_repo_commits(made)) == 1
+    bad = [{"path": "../x", "content": ""}]
+    assert web.post("/api/repos/create", json={"name": "bad", "files": bad}).status_code == 422
+    assert not api.repo_exists("ann/bad")
+
+
+def test_a_space_starts_with_a_card(api: HfApi, web: httpx2.Client) -> None:
+    """The README of a new space names its sdk, and the sdk of its info is that of the README."""
+    made = api.create_repo("lab/app", repo_type="space", space_sdk="gradio").repo_id
+    assert "sdk: gradio" in Path(api.hf_hub_download(made, "README.md", repo_type="space")).read_text()
+    card = b"---\nsdk: static\n---\n"
+    api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=made, repo_type="space")
+    assert api.space_info(made).sdk == "static"
+    asked = {"name": "other", "organization": "lab", "type": "space", "sdk": "cobol"}
+    assert web.post("/api/repos/create", json=asked).status_code == 400
 
 
 def test_deleting_what_is_not_there(api: HfApi, repo: str) -> None:
@@ -253,9 +389,39 @@ def test_ignored_files_stay_at_home(api: HfApi, repo: str, tmp_path: Path) -> No
     assert sorted(api.list_repo_files(repo)) == [".gitattributes", ".gitignore", "kept.txt"]
 
 
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ("license: MIT", '"license" must be one of'),
+        ("license: [mit, mine]", '"license" must be one of'),
+        ("model-index: foo", '"model-index" must be an array'),
+        ("model-index: [{name: a, results: [{metrics: []}]}]", 'results[0].task" is required'),
+        (
+            "model-index: [{name: a, results: [{task: {type: t}, metrics: [{type: m}]}]}]",
+            'metrics[0].value" is required',
+        ),
+        ("tags: one", '"tags" must be an array'),
+        ("base_model: [1]", '"base_model" must be a string'),
+        ("base_model_relation: cousin", '"base_model_relation" must be one of'),
+        ("language: EN", '"language" must only contain lowercase'),
+        ("[a, b]", "expected keys and values"),
+    ],
+)
+def test_cards_that_the_hub_refuses(web: httpx2.Client, card: str, said: str) -> None:
+    """What is wrong with a card is named, as JSON and as text."""
+    asked = {"content": f"\n---\n{card}\n---\ntext", "repoType": "model"}
+    got = web.post("/api/validate-yaml", json=asked)
+    assert (got.status_code, [said in item["message"] for item in got.json()["errors"]]) == (400, [True])
+    text = web.post("/api/validate-yaml", json=asked, headers={"Accept": "text/plain"}).text
+    assert text.startswith("- Error: ")
+    assert said in text
+
+
 def test_cards_are_checked(api: HfApi, repo: str, monkeypatch: pytest.MonkeyPatch, site: LocalHub) -> None:
     """Metadata that is not YAML is refused before it is pushed."""
     with pytest.raises((ValueError, BadRequestError)):
         api.upload_file(path_or_fileobj=b"---\na: [\n---\n", path_in_repo="README.md", repo_id=repo)
+    with pytest.warns(UserWarning, match="empty or missing yaml metadata"):
+        api.upload_file(path_or_fileobj=b"no metadata", path_in_repo="README.md", repo_id=repo)
     api.upload_file(path_or_fileobj=b"---\nlicense: mit\n---\n", path_in_repo="README.md", repo_id=repo)
     assert ModelCard.load(api.hf_hub_download(repo, "README.md")).data.license == "mit"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.community import DiscussionComment
+from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
 
 def test_a_pull_request_by_commit(api: HfApi, bob: HfApi, repo: str) -> None:
@@ -33,6 +34,39 @@ def test_a_pull_request_that_conflicts(api: HfApi, repo: str) -> None:
     assert api.get_discussion_details(repo, 1).conflicting_files == ["x"]
     with pytest.raises(HfHubHTTPError, match="409"):
         api.merge_pull_request(repo, 1)
+
+
+def test_a_pull_request_to_a_branch(api: HfApi, repo: str) -> None:
+    """A pull request is made to a branch and merged into that one; a commit, a tag or nothing cannot be its target."""
+    api.create_branch(repo, branch="dev")
+    api.create_tag(repo, tag="v1")
+    head = api.model_info(repo).sha
+    for target in (head, "v1", "absent"):
+        with pytest.raises(RevisionNotFoundError):
+            api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id=repo, revision=target, create_pr=True)
+    assert list(api.get_repo_discussions(repo)) == []
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id=repo, revision="dev", create_pr=True)
+    assert api.get_discussion_details(repo, 1).target_branch == "refs/heads/dev"
+    api.merge_pull_request(repo, 1)
+    assert api.file_exists(repo, "x", revision="dev")
+    assert not api.file_exists(repo, "x")
+
+
+def test_comments_are_edited_and_hidden(api: HfApi, bob: HfApi, repo: str) -> None:
+    """Who wrote a comment edits it; the repo's owner may hide it, and its text is gone."""
+    number = bob.create_discussion(repo, "why", description="because").num
+    first = api.get_discussion_details(repo, number).events[0]
+    with pytest.raises(HfHubHTTPError, match="403"):
+        api.edit_discussion_comment(repo, number, first.id, new_content="mine")
+    edited = bob.edit_discussion_comment(repo, number, first.id, new_content="so")
+    assert (edited.content, edited.edited, edited.author) == ("so", True, "bob")
+    with pytest.raises(HfHubHTTPError, match="404"):
+        bob.edit_discussion_comment(repo, number, "0" * 24, new_content="so")
+    with pytest.warns(UserWarning, match="irreversible"):
+        api.hide_discussion_comment(repo, number, first.id)
+    shown = api.get_discussion_details(repo, number).events[0]
+    assert isinstance(shown, DiscussionComment)
+    assert (shown.hidden, "so" in shown.content) == (True, False)
 
 
 def test_a_discussion(api: HfApi, bob: HfApi, repo: str) -> None:

@@ -44,6 +44,51 @@ def test_every_way_to_name_a_revision(api: HfApi, repo: str, web: httpx2.Client)
     assert web.get(f"/api/models/{repo}/tree/refs%2Fpr%2F1/d").json()[0]["path"] == "d/x"
 
 
+def test_head_is_answered_wherever_get_is(api: HfApi, repo: str, web: httpx2.Client) -> None:
+    """HEAD has the status and the length of GET, and no body."""
+    api.upload_file(path_or_fileobj=b"0123456789", path_in_repo="d/w.bin", repo_id=repo)
+    for path in (
+        "/",
+        "/api/models",
+        f"/api/models/{repo}",
+        f"/api/models/{repo}/tree/main",
+        f"/api/models/{repo}/refs",
+        f"/api/models/{repo}/commits/main",
+        f"/api/models/{repo}/discussions",
+        f"/{repo}/resolve/main/d/w.bin",
+        f"/{repo}/raw/main/d/w.bin",
+        "/api/collections",
+        "/api/whoami-v2",
+        f"/{repo}/resolve/main/absent",
+        f"/{repo}.git/info/refs?service=git-upload-pack",
+    ):
+        got, head = web.get(path), web.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert head.headers.get("content-length") == got.headers.get("content-length"), path
+
+
+def test_a_request_keeps_its_id(web: httpx2.Client) -> None:
+    """The id that a client gives its request comes back, so that both logs can be compared; else there is a new one."""
+    assert web.get("/", headers={"x-request-id": "mine"}).headers["x-request-id"] == "mine"
+    assert web.get("/").headers["x-request-id"] != web.get("/").headers["x-request-id"]
+
+
+def test_what_a_list_does_not_know_it_refuses(api: HfApi, repo: str, web: httpx2.Client) -> None:
+    """A filter, a field or a number that is not known is an error that names the known ones, never ignored."""
+    for path, named in (
+        ("/api/models?inference=warm", "pipeline_tag"),
+        ("/api/datasets?pipeline_tag=x", "author"),
+        ("/api/models?expand[]=downlods", "downloadsAllTime"),
+        ("/api/datasets?expand=sdk", "cardData"),
+        (f"/api/models/{repo}?expand=secret", "safetensors"),
+        (f"/api/models/{repo}?securitystatus=1", "securityStatus"),
+        ("/api/models?num_parameters=big", "min:100M"),
+        ("/api/models?sort=size", "lastModified"),
+    ):
+        got = web.get(path)
+        assert (got.status_code, named in got.json()["error"]) == (400, True), path
+
+
 def test_own_repos_are_listed_with_their_size(api: HfApi, repo: str, web: httpx2.Client) -> None:
     """The settings pages list the repos of a user, private ones too, and of an organisation."""
     api.create_repo("lab/hidden", private=True, exist_ok=True)

@@ -1,0 +1,82 @@
+"""Gated repos: who asked for access, and who has it."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from hfsoup.localhub.call import Call, reply
+from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.routing import Routes
+from hfsoup.localhub.store import timestamp
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from hfsoup.localhub.store import Meta
+
+routes = Routes()
+_STATUSES = ("pending", "accepted", "rejected")
+
+
+def grant_access(meta: Meta, user: str) -> None:
+    """Let a user read the files of a gated repo; RefusedError 409 if they may already."""
+    held = [item for item in meta.access if item["user"] == user]
+    if held and held[0]["status"] == "accepted":
+        raise RefusedError(409, f"{user} has access already")
+    if not held:
+        held = [{"id": secrets.token_hex(12), "user": user, "timestamp": timestamp()}]
+        meta.access += held
+    held[0]["status"] = "accepted"
+
+
+@routes("GET", "/api/{kind}/{repo}/user-access-request/{status}")
+def list_requests(call: Call) -> Response:
+    """The requests for access that are pending, accepted or rejected."""
+    status = _status(call.params["status"])
+    page, headers = call.page([item for item in call.repo_to_write().meta.access if item["status"] == status])
+    return reply([_show(item) for item in page], headers=headers)
+
+
+@routes("POST", "/api/{kind}/{repo}/user-access-request/grant")
+def grant(call: Call) -> Response:
+    """Give a user access who did not ask."""
+    user = str(call.json().get("user"))
+    with call.changing() as repo:
+        _need_gate(repo.meta)
+        if not call.parts.accounts.is_user(user):
+            raise RefusedError(404, f"There is no user {user}")
+        grant_access(repo.meta, user)
+    return reply({})
+
+
+@routes("POST", "/api/{kind}/{repo}/user-access-request/handle")
+def handle(call: Call) -> Response:
+    """Accept, reject or set back a request, named by its user or its id."""
+    asked = call.json()
+    status = _status(asked.get("status"))
+    with call.changing() as repo:
+        _need_gate(repo.meta)
+        for item in repo.meta.access:
+            if asked.get("user") == item["user"] or asked.get("requestId") == item["id"]:
+                if item["status"] == status:
+                    raise RefusedError(404, f"The request of {item['user']} is {status} already")
+                item["status"] = status
+                return reply({})
+    raise RefusedError(404, "There is no such request for access")
+
+
+def _need_gate(meta: Meta) -> None:
+    if not meta.gated:
+        raise RefusedError(400, "This repo is not gated")
+
+
+def _status(value: Any) -> str:
+    if value not in _STATUSES:
+        raise RefusedError(400, f"Unknown status {value!r}, expected one of {', '.join(_STATUSES)}")
+    return str(value)
+
+
+def _show(item: dict[str, Any]) -> dict[str, Any]:
+    user = {"user": item["user"], "fullname": item["user"], "type": "user"}
+    return {"requestId": item["id"], "status": item["status"], "timestamp": item["timestamp"], "user": user}
