@@ -83,11 +83,13 @@ def commands() -> dict[str, Any]:
     from hfsoup.cli import app, commands
 
     assert commands.bake
-    found: dict[str, Any] = {}
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        below = getattr(command, "commands", {})
-        found |= {f"{name} {inner}": c for inner, c in below.items()} or {name: command}
-    return found
+
+    def below(words: str, command: Any) -> dict[str, Any]:
+        inner = getattr(command, "commands", {})
+        found = [below(f"{words} {name}".strip(), one) for name, one in inner.items()]
+        return {name: one for part in found for name, one in part.items()} or {words: command}
+
+    return below("", get_command(app))
 
 
 def test_every_command_has_words_and_an_example_that_parses() -> None:

@@ -21,6 +21,7 @@ import hfsoup.localhub.routes_git as routes_git
 import hfsoup.localhub.routes_lfs as routes_lfs
 import hfsoup.localhub.routes_lists as routes_lists
 import hfsoup.localhub.routes_misc as routes_misc
+import hfsoup.localhub.routes_pages as routes_pages
 import hfsoup.localhub.routes_refs as routes_refs
 import hfsoup.localhub.routes_repos as routes_repos
 import hfsoup.localhub.routes_storage as routes_storage
@@ -50,6 +51,7 @@ _ROWS = [
         routes_discussions,
         routes_lfs,
         routes_git,
+        routes_pages,
     )
     for row in module.routes.rows
 ]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hfsoup.localhub.store import Repo
 
 routes = Routes()
+_PICTURES = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "gif": "gif", "webp": "webp", "svg": "svg+xml"}
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -87,7 +88,14 @@ def send_file(call: Call, path: Path, size: int, headers: dict[str, str]) -> Res
     start, stop, status, headers = _span(call, size, headers)
     if status == 416 or call.request.method == "HEAD":
         return _bare(status, headers)
-    return StreamingResponse(_pieces(path, start, stop), status, headers, media_type="application/octet-stream")
+    kind = picture_type(call.params.get("path", "")) or "application/octet-stream"
+    return StreamingResponse(_pieces(path, start, stop), status, headers, media_type=kind)
+
+
+def picture_type(path: str) -> str | None:
+    """The media type of a picture that a page may show, by its name."""
+    kind = _PICTURES.get(path.rpartition(".")[2].lower())
+    return f"image/{kind}" if kind else None
 
 
 def _pieces(path: Path, start: int, stop: int) -> Iterator[bytes]:
@@ -98,7 +106,8 @@ def _blob(call: Call, content: bytes, headers: dict[str, str]) -> Response:
     start, stop, status, headers = _span(call, len(content), headers)
     if status == 416 or call.request.method == "HEAD":
         return _bare(status, headers)
-    return Response(content[start:stop], status, headers, media_type="text/plain")
+    kind = picture_type(call.params["path"]) or "text/plain"
+    return Response(content[start:stop], status, headers, media_type=kind)
 
 
 def _bare(status: int, headers: dict[str, str]) -> Response:
@@ -107,9 +116,12 @@ def _bare(status: int, headers: dict[str, str]) -> Response:
 
 def _span(call: Call, size: int, headers: dict[str, str]) -> tuple[int, int, int, dict[str, str]]:
     """First byte, byte after the last, status and headers of the part that is asked for."""
-    headers = {**headers, "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
-    found = _RANGE.fullmatch(call.request.headers.get("range", "").strip())
-    if found is None or not any(found.groups()):
+    # A picture may be an SVG with a script in it, opened by itself.
+    harmless = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+    headers = {**headers, **harmless, "Accept-Ranges": "bytes"}
+    asked = call.request.headers
+    found = _RANGE.fullmatch(asked.get("range", "").strip())
+    if found is None or not any(found.groups()) or asked.get("if-range", headers["ETag"]) != headers["ETag"]:
         return 0, size, 200, {**headers, "Content-Length": str(size)}
     first, last = found.groups()
     start = int(first) if first else max(size - int(last), 0)

@@ -64,9 +64,3 @@ def xet_token(call: Call) -> Response:
     """There is no Xet storage here; the answer says what to do about it."""
     call.repo()
     raise RefusedError(404, "This Hub has no Xet storage: set HF_HUB_DISABLE_XET=1 in the client's environment")
-
-
-@routes("GET", "/")
-def home(call: Call) -> Response:
-    """What this server is."""
-    return reply({"name": "a Hub in a folder", "endpoint": call.base})

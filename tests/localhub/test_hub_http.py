@@ -28,6 +28,17 @@ def test_ranges(
     assert (got.status_code, got.content, got.headers.get("content-range")) == (status, content, span)
 
 
+def test_a_range_of_what_changed_is_the_whole(api: HfApi, repo: str, web: httpx2.Client) -> None:
+    """A download that goes on with another version of the file gets all of the new one."""
+    api.upload_file(path_or_fileobj=b"0123456789", path_in_repo="w.bin", repo_id=repo)
+    address, part = f"/{repo}/resolve/main/w.bin", {"Range": "bytes=4-"}
+    etag = web.head(address).headers["etag"]
+    assert web.get(address, headers={**part, "If-Range": etag}).content == b"456789"
+    api.upload_file(path_or_fileobj=b"abcdefghij", path_in_repo="w.bin", repo_id=repo)
+    got = web.get(address, headers={**part, "If-Range": etag})
+    assert (got.status_code, got.content) == (200, b"abcdefghij")
+
+
 def test_every_way_to_name_a_revision(api: HfApi, repo: str, web: httpx2.Client) -> None:
     """HEAD, a shortened commit, a full ref and a pull request, quoted or bare, all resolve."""
     made = api.upload_file(path_or_fileobj=b"x", path_in_repo="d/x", repo_id=repo, create_pr=True)

@@ -1,0 +1,226 @@
+"""Pages for people, at the addresses that clients print: a repo's card, files, commits and discussions."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pygit2
+from starlette.responses import Response
+
+import hfsoup.localhub.discussions as discussions
+from hfsoup.localhub.call import Call, reply, sees
+from hfsoup.localhub.cards import CardError, split_card
+from hfsoup.localhub.facts import summary
+from hfsoup.localhub.names import KINDS
+from hfsoup.localhub.pages import HEADERS, render_card, render_page
+from hfsoup.localhub.reading import (
+    find_commit,
+    find_entry,
+    find_file,
+    history,
+    last_commits,
+    read_blob,
+    read_text,
+    walk,
+)
+from hfsoup.localhub.refusal import RefusedError, no_entry
+from hfsoup.localhub.routes_files import picture_type
+from hfsoup.localhub.routing import Handler, Routes
+from hfsoup.localhub.store import timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hfsoup.localhub.store import Repo
+
+routes = Routes()
+_LONGEST = 1 << 19
+_COMMITS = 100
+
+
+def _page(*patterns: str) -> Callable[[Callable[[Call], str]], Handler]:
+    """A handler that answers with HTML, and with a page that says why where it refuses."""
+
+    def add(render: Callable[[Call], str]) -> Handler:
+        @functools.wraps(render)
+        def handler(call: Call) -> Response:
+            try:
+                return Response(render(call), headers=HEADERS, media_type="text/html")
+            except RefusedError as refusal:
+                if "text/html" not in call.request.headers.get("accept", ""):
+                    raise
+                headers = {**HEADERS, **refusal.headers}
+                if refusal.status == 401:
+                    # A browser then asks for a user and a token, as git does.
+                    headers["WWW-Authenticate"] = 'Basic realm="Hub"'
+                text = render_page("error", title=str(refusal.status), message=refusal.message)
+                return Response(text, refusal.status, headers, media_type="text/html")
+
+        return routes("GET", *patterns)(handler)
+
+    return add
+
+
+@routes("GET", "/")
+def home(call: Call) -> Response:
+    """What there is to see; for programs, what this server is."""
+    if "text/html" not in call.request.headers.get("accept", ""):
+        return reply({"name": "a Hub in a folder", "endpoint": call.base})
+    text = render_page("list", title="The Hub in a folder", items=_listed(call, None))
+    return Response(text, headers=HEADERS, media_type="text/html")
+
+
+@_page("/collections/{owner}/{slug}")
+def collection(call: Call) -> str:
+    """What is in a collection."""
+    identifier = call.params["slug"].rpartition("-")[2]
+    for found in call.parts.store.collections():
+        member = call.user is not None and call.user.member_of(found["owner"])
+        if found["id"] == identifier and (member or not found["private"]):
+            kept = [call.visible_repo(f"{item['type']}s", item["id"]) for item in found["items"]]
+            items = [(repo.name.singular, repo.name.web, repo.name.id, "") for repo in kept if repo]
+            return render_page("list", title=f"{found['owner']} / {found['title']}", items=items)
+    raise RefusedError(404, "Collection not found")
+
+
+@_page("/{web}/tree/{rev}/{path}")
+def tree(call: Call) -> str:
+    """What a folder holds, with sizes."""
+    repo, revision, path = call.repo_to_read(), call.params["rev"], call.params["path"]
+    commit = find_commit(repo.git, revision)
+    folder = find_entry(repo.git, commit, path)
+    if folder is None or folder.is_file:
+        raise no_entry(path, str(commit.id))
+    found = sorted(walk(repo.git, folder.oid, path, recursive=False), key=lambda entry: (entry.is_file, entry.path))
+    commits = last_commits(repo.git, commit, [entry.path for entry in found])
+    entries = [
+        {
+            "name": entry.path.rpartition("/")[2],
+            "is_file": entry.is_file,
+            "size": entry.size,
+            "address": _address(repo, "blob" if entry.is_file else "tree", revision, entry.path),
+            "download": _address(repo, "resolve", revision, entry.path),
+            "last": _title(commits[entry.path]) if entry.path in commits else "",
+        }
+        for entry in found
+    ]
+    parts = path.split("/") if path else []
+    crumbs = [(part, _address(repo, "tree", revision, "/".join(parts[: at + 1]))) for at, part in enumerate(parts)]
+    return _render("tree", call, repo, entries=entries, crumbs=crumbs)
+
+
+@_page("/{web}/blob/{rev}/{path}")
+def blob(call: Call) -> str:
+    """One file: its text or picture, and where to download it."""
+    repo, revision, path = call.repo_to_read(), call.params["rev"], call.params["path"]
+    entry = find_file(repo.git, find_commit(repo.git, revision), path)
+    text = None
+    if entry.lfs is None and entry.size <= _LONGEST:
+        content = read_blob(repo.git, entry.oid)
+        text = content.decode(errors="replace") if b"\0" not in content else None
+    known = {"size": entry.size, "oid": entry.lfs.oid if entry.lfs else None, "path": path, "text": text}
+    download = _address(repo, "resolve", revision, path)
+    return _render("blob", call, repo, **known, download=download, picture=picture_type(path) is not None)
+
+
+@_page("/{web}/commits/{rev}")
+def commits(call: Call) -> str:
+    """The newest commits of a revision."""
+    repo = call.repo_to_read()
+    found = history(repo.git, find_commit(repo.git, call.params["rev"]))
+    newest = [_commit(commit) for commit, _ in zip(found, range(_COMMITS), strict=False)]
+    return _render("commits", call, repo, commits=newest)
+
+
+@_page("/{web}/commit/{rev}")
+def commit(call: Call) -> str:
+    """What one commit changed."""
+    repo = call.repo_to_read()
+    found = find_commit(repo.git, call.params["rev"])
+    changed = repo.git.diff(found.parents[0], found) if found.parents else found.tree.diff_to_tree(swap=True)
+    return _render("commit", call, repo, commit=_commit(found), patch=(changed.patch or "")[:_LONGEST])
+
+
+@_page("/{web}/discussions")
+def list_discussions(call: Call) -> str:
+    """The discussions and pull requests of a repo."""
+    repo = call.repo()
+    return _render("discussions", call, repo, discussions=list(reversed(repo.meta.discussions)))
+
+
+@_page("/{web}/discussions/{number}")
+def discussion(call: Call) -> str:
+    """One discussion with its comments, or a pull request with what it changes."""
+    repo = call.repo()
+    item = discussions.find(repo, call.params["number"])
+    events = [_event(repo, event) for event in item["events"]]
+    patch = discussions.diff(repo, item) if item["isPullRequest"] and call.repo_to_read() else ""
+    return _render("discussion", call, repo, item=item, events=events, patch=patch[:_LONGEST])
+
+
+@_page("/{web}")
+def card(call: Call) -> str:
+    """The card of a repo; for a bare name, what that user or organisation has."""
+    if "/" not in call.params["repo"]:
+        items = _listed(call, call.params["repo"])
+        if not items and not call.parts.accounts.is_user(call.params["repo"]):
+            raise RefusedError(404, f"There is nothing at {call.raw_path}")
+        return render_page("list", title=call.params["repo"], items=items)
+    repo = call.repo()
+    return _render("card", call, repo, card=_card(repo, find_commit(repo.git, "main")))
+
+
+def _render(view: str, call: Call, repo: Repo, **values: Any) -> str:
+    revision = call.params.get("rev", "main")
+    main = find_commit(repo.git, "main")
+    known = {"repo": repo.name, "facts": summary(repo, main, call.parts.lfs), "revision": revision}
+    return render_page(view, title=repo.name.id, rev=quote(revision, safe=""), **known, **values)
+
+
+def _card(repo: Repo, commit: pygit2.Commit) -> Any:
+    text = read_text(repo.git, commit, "README.md")
+    try:
+        _, text = split_card(text)
+    except CardError as error:
+        text = f"{error}\n\n{text}"
+    return _markdown(repo, text) if text.strip() else ""
+
+
+def _markdown(repo: Repo, text: str) -> Any:
+    return render_card(
+        text,
+        link=lambda path: _address(repo, "blob", "main", path),
+        image=lambda path: _address(repo, "resolve", "main", path),
+    )
+
+
+def _address(repo: Repo, what: str, revision: str, path: str) -> str:
+    return f"/{quote(repo.name.web)}/{what}/{quote(revision, safe='')}/{quote(path)}"
+
+
+def _commit(found: pygit2.Commit) -> dict[str, str]:
+    title, _, message = found.message.partition("\n")
+    date = timestamp(found.commit_time)[:16].replace("T", " ")
+    return {"id": str(found.id), "title": title, "message": message, "author": found.author.name, "date": date}
+
+
+def _title(found: pygit2.Commit) -> str:
+    return str(found.message.partition("\n")[0])
+
+
+def _event(repo: Repo, event: dict[str, Any]) -> dict[str, Any]:
+    shown = {"author": event["author"]["name"], "date": event["createdAt"][:16].replace("T", " ")}
+    if event["type"] == "comment":
+        return {**shown, "text": _markdown(repo, event["data"]["latest"]["raw"])}
+    data = event["data"]
+    return {**shown, "what": data.get("status") or data.get("subject") or f"renamed to {data.get('to')}"}
+
+
+def _listed(call: Call, namespace: str | None) -> list[tuple[str, str, str, str]]:
+    """Kind, path, name and visibility of the repos that the caller may see."""
+    store = call.parts.store
+    names = [name for kind in KINDS for name in store.names(kind) if namespace in (None, name.namespace)]
+    found = [repo for repo in map(store.open, names) if repo and sees(call.user, repo)]
+    return [(repo.name.singular, repo.name.web, repo.name.id, repo.meta.visibility) for repo in found]
