@@ -133,7 +133,7 @@ class Ahead:
         from hfsoup.measuring import scorer_of
         from hfsoup.pace import journal_path
 
-        family = check(pull([source]), exact=True)
+        family = check(pull([source]))
         if family.labels != labels:
             return
         with Averager(family, options.merge, options.stored_dtype, options.settings()) as averager:

@@ -10,10 +10,12 @@ from pathlib import Path
 from hfsoup.check import class_axes
 from hfsoup.datafiles import front_matter
 from hfsoup.errors import MismatchError, SoupError, UsageError
+from hfsoup.filling import fill
 from hfsoup.finding import find_base
+from hfsoup.models import architecture
 from hfsoup.names import align, flat, listed, shown
 from hfsoup.pull import pull
-from hfsoup.single import class_names, inspect, tensor_specs
+from hfsoup.single import class_names, tensor_specs
 from hfsoup.tensorfile import FLOATS
 from hfsoup.timm_config import read_model_config
 from hfsoup.types import Base, Family, Ingredient, TensorSpec
@@ -67,12 +69,12 @@ def with_roots(family: Family, ingredient: Ingredient) -> Family:
         same = labels == family.labels
         order = None if same else align(family.labels, labels, where="the ingredients", against=where)
     except SoupError:
-        heads = class_axes(inspect(family.reference))
+        heads = class_axes(family)
         kept = {name: own for name, own in names.items() if name not in heads}
         return replace(family, base=_base(family, ingredient, kept, None))
     if order is None or order == tuple(range(len(order))):
         return replace(family, base=_base(family, ingredient, names, None))
-    heads = family.heads or class_axes(inspect(family.reference))
+    heads = family.heads or class_axes(family)
     return replace(family, base=_base(family, ingredient, names, order), heads=heads)
 
 
@@ -87,16 +89,19 @@ def _merged(family: Family) -> list[TensorSpec]:
 
 
 def _names(family: Family, ingredient: Ingredient) -> dict[str, str]:
-    """Tensors of the family and the base's names of them; a model without a head has them without their first word."""
+    """Tensors of the family and the base's names of them, each brought to the model's own; it need not have all."""
     stored: dict[str, TensorSpec] = {}
     for file in ingredient.weights:
         stored.update({spec.name: spec for spec in tensor_specs(file.path, f"{ingredient}, {file.name}")})
-    wanted = _merged(family)
-    pairs = {s: s.name for s in wanted if s.name in stored} or {s: s.name.partition(".")[2] for s in wanted}
+    shapes = {spec.name: spec.shape for spec in family.tensors}
+    model = architecture(family.config, len(family.labels), shapes)
+    filling = fill(model, stored, where=str(ingredient))
+    theirs = {own: filling.stored[name] for name, own in filling.owns.items()}
+    pairs = {spec: theirs.get(model.rename(spec.name)[0][0]) for spec in _merged(family)}
     found = {
-        s.name: own
-        for s, own in pairs.items()
-        if own in stored and stored[own].dtype in FLOATS and stored[own].shape == s.shape
+        spec.name: name
+        for spec, name in pairs.items()
+        if name is not None and stored[name].dtype in FLOATS and stored[name].shape == spec.shape
     }
     return {name: own for name, own in found.items() if _partner(name) in found}
 

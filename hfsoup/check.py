@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from hfsoup import models
 from hfsoup.errors import MismatchError, SoupError
+from hfsoup.filling import describe_gap, fill, is_of_a_deeper_model
+from hfsoup.models import Architecture, Shapes
 from hfsoup.names import align, flat, listed, shown
 from hfsoup.settle import FLOAT_NAMES, mixed, named, widened, widest
-from hfsoup.single import Checkpoint, fit, inspect
+from hfsoup.single import Checkpoint, inspect, renamed, require_floats
 from hfsoup.tensorfile import FLOATS
 from hfsoup.timm_config import is_timm
-from hfsoup.types import Family, Ingredient, TensorSpec
+from hfsoup.types import Family, Ingredient
 
 # What a config may say without changing the function that the weights compute.
 SILENT_CONFIG = {
@@ -24,25 +28,47 @@ SILENT_CONFIG = {
 }
 SILENT_PROCESSOR = {"image_processor_type", "feature_extractor_type", "processor_class", "_processor_class"}
 SHOWN = 6
+CONFIG_HINT = "a config.json and weights that were saved together"
+GAP_HINT = "load the weights into the model that was trained, and save it with model.save_pretrained(FOLDER)"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The checkpoint that others are compared with, and the model that it fills.
+
+    `names` takes the model's own name of a tensor to the checkpoint's, which is that of the family and of the soup.
+    """
+
+    checkpoint: Checkpoint
+    architecture: Architecture
+    names: Mapping[str, str]
+
+    def renamed(self, other: Checkpoint) -> Checkpoint:
+        """Another checkpoint by the names of the family."""
+        where = str(other.ingredient)
+        return renamed(other, fill(self.architecture, other.tensors, where=where), self.names)
+
+    def axes(self) -> dict[str, int]:
+        """The tensors whose shape follows the number of classes, with the axis that does."""
+        one, owns = self.checkpoint, {name: own for own, name in self.names.items()}
+        return _class_axes(owns, one.config, len(one.labels), one.shapes, str(one.ingredient))
+
+    def is_optional(self, name: str) -> bool:
+        """Whether loading makes this tensor where a file lacks it."""
+        return self.architecture.rename(name)[0][0] in self.architecture.optional
 
 
 def check(
-    ingredients: Sequence[Ingredient],
-    *,
-    exact: bool = False,
-    on_mismatch: str = "error",
-    processor_from: str | None = None,
+    ingredients: Sequence[Ingredient], *, on_mismatch: str = "error", processor_from: str | None = None
 ) -> Family:
     """Look at every ingredient by itself, and compare it with the first one.
 
-    Float types may differ: each tensor gets the widest among the ingredients, and float32 for float16 beside bfloat16.
-    Tensors that the classifier does not have are left out. For that the first one's model is built, without memory, and
-    compared with its files: where `exact` asks for it, where the ingredients hold different tensors, and where a config
-    has numbers that are larger than anything in the files.
+    The first one's model is built, without memory, and every tensor brought to the one that it fills, so that names may
+    differ: the soup has those of the first one's files. What fills nothing is left out. Float types may differ too:
+    each tensor gets the widest among the ingredients, and float32 for float16 beside bfloat16.
 
     Args:
         ingredients: what is to be averaged.
-        exact: build the model in any case; whatever is scored must be.
         on_mismatch: `error`; `skip-ingredient` leaves out all that do not fit the largest group that fits together, of
             several the one given first; `backbone-only` takes other classes, and every mix keeps the first one's head.
         processor_from: the ingredient whose image processor is the soup's; None if all must agree.
@@ -56,28 +82,27 @@ def check(
     by_processor = processor_from is None
     if on_mismatch == "skip-ingredient":
         found, skipped = _largest_group(found, by_processor)
-    first, orders = found[0], [_order(found[0], other) for other in found]
-    fit(first)
-    # Where configs differ, that is the error, and no model of the first one's would say it better.
-    alike = not any(any(_config_differences(first.config, one.config)) for one in found)
-    built = exact or any(one.unusual or _shapes(one) != _shapes(first) for one in found)
-    unused = _unused(first, found) if built and alike else frozenset()
+    reference = _reference(found)
+    first = reference.checkpoint
+    found = [first, *(reference.renamed(one) if _one_kind(first, one) else one for one in found[1:])]
+    orders = [_order(first, other) for other in found]
     apart = any(isinstance(order, str) for order in orders)
-    kept = frozenset(class_axes(first)) if apart and on_mismatch == "backbone-only" else frozenset()
-    _refuse(first, [(o, _differences(first, o, unused, by_processor, kept)) for o in found[1:]], by_processor)
+    kept = frozenset(reference.axes()) if apart and on_mismatch == "backbone-only" else frozenset()
+    _refuse(first, [(o, _differences(reference, o, by_processor, kept)) for o in found[1:]], by_processor)
     placed = tuple(None if isinstance(order, str) or kept else order for order in orders)
     return Family(
         tuple(one.ingredient for one in found),
         first.config,
         first.labels,
-        widened(first, found, unused),
+        widened(first, found),
         placed,
-        class_axes(first) if any(placed) else {},
+        reference.axes() if any(placed) else {},
         kept,
         named(found, processor_from) if processor_from else 0,
-        tuple(sorted(unused)),
-        mixed(found, unused),
+        tuple(sorted({name for one in found for name in one.spare})),
+        mixed(found),
         tuple(skipped),
+        wrappers=tuple((one.ingredient, one.wrapper) for one in found if one.wrapper),
     )
 
 
@@ -89,79 +114,117 @@ def remarks(family: Family) -> Iterator[str]:
         yield f"the classes differ: every mix has the head of {family.reference}, and only the rest is averaged"
     if family.dropped:
         yield f"the classifier does not have {listed(family.dropped, 6)}; left out of the soup"
+    for wrapper in dict.fromkeys(wrapper for _, wrapper in family.wrappers):
+        whose = [str(ingredient) for ingredient, found in family.wrappers if found == wrapper]
+        yield f"a wrapper's {shown(wrapper)} is taken off the names of the tensors of {listed(whose, 6)}"
     if family.dtypes:
         names = [FLOAT_NAMES[dtype] for dtype in family.dtypes]
         soup = FLOAT_NAMES[widest(set(family.dtypes))]
         yield f"ingredients are stored in {' and '.join(names)}; the soup is in {soup} unless --dtype says otherwise"
 
 
-def class_axes(checkpoint: Checkpoint) -> dict[str, int]:
-    """The tensors whose shape follows the number of classes, by their names in the files, with the axis that does."""
-    from hfsoup import models
+def class_axes(family: Family) -> dict[str, int]:
+    """The tensors of a family whose shape follows the number of classes, with the axis that does."""
+    shapes, count = {spec.name: spec.shape for spec in family.tensors}, len(family.labels)
+    owns = models.architecture(family.config, count, shapes).own_names(shapes)
+    return _class_axes(owns, family.config, count, shapes, str(family.reference))
 
-    stored, count = _shapes(checkpoint), len(checkpoint.labels)
-    found = models.class_axes(checkpoint.config, count, stored)
-    files = {own: name for name, own in models.architecture(checkpoint.config, count, stored).own_names(stored).items()}
-    axes = {files.get(own, own): axis for own, axis in found.items()}
-    if not axes or not set(axes) <= stored.keys():
+
+def _class_axes(
+    owns: Mapping[str, str], config: dict[str, Any], classes: int, shapes: Shapes, where: str
+) -> dict[str, int]:
+    """The class axes by the names that `owns` takes to the model's own."""
+    axes = models.class_axes(config, classes, shapes)
+    if not axes or not set(axes) <= set(owns.values()):
         what = "the classes stand in another order, and the head that would have to be reordered was not found"
-        raise MismatchError(what, where=str(checkpoint.ingredient), hint="fine-tune with the classes in one order")
-    return axes
+        raise MismatchError(what, where=where, hint="fine-tune with the classes in one order")
+    return {name: axes[own] for name, own in owns.items() if own in axes}
+
+
+def _reference(found: Sequence[Checkpoint]) -> Reference:
+    """The first one as the reference of all."""
+    try:
+        return refer(found[0])
+    except SoupError:
+        # Where configs differ, that is the error, and no model of the first one's would say it better.
+        _refuse(found[0], [(one, [*_config_differences(found[0].config, one.config)]) for one in found[1:]], False)
+        raise
+
+
+def refer(checkpoint: Checkpoint) -> Reference:
+    """A checkpoint as the one that others are compared with.
+
+    Raises:
+        SoupError: its files do not fill the model that its config names, with as many classes as it names.
+    """
+    where = str(checkpoint.ingredient)
+    architecture = models.architecture(checkpoint.config, len(checkpoint.labels), checkpoint.shapes)
+    filling = fill(architecture, checkpoint.tensors, where=where)
+    for name, own in filling.owns.items():
+        shape, stored = architecture.shapes[own], checkpoint.shapes[filling.stored[name]]
+        if shape != stored and name not in filling.converted:
+            axis = models.class_axes(checkpoint.config, len(checkpoint.labels), checkpoint.shapes).get(own)
+            what = f"config.json describes shape {list(shape)}, the file holds {list(stored)}"
+            if axis is not None and len(stored) == len(shape) and stored[axis] != shape[axis]:
+                what = f"config.json names {shape[axis]} classes, but no head has as many rows; found {stored[axis]}"
+            raise SoupError(what, where=f"{where}, tensor {flat(filling.stored[name])}", hint=CONFIG_HINT)
+    if filling.missing:
+        raise SoupError(describe_gap(filling, architecture), where=where, hint=GAP_HINT)
+    if deeper := [name for name in filling.spare if is_of_a_deeper_model(architecture, name)]:
+        what = f"config.json describes a smaller model: it has no {listed(deeper, 4)}"
+        raise SoupError(what, where=where, hint=CONFIG_HINT)
+    names = {own: name for name, own in filling.owns.items() if name not in filling.converted}
+    found = renamed(checkpoint, filling, names)
+    require_floats(found)
+    return Reference(found, architecture, names)
 
 
 def _largest_group(
     found: Sequence[Checkpoint], by_processor: bool
 ) -> tuple[list[Checkpoint], list[tuple[Ingredient, str]]]:
     """The most checkpoints that fit the first one among them, and the others, each with why it does not."""
-    groups: list[tuple[frozenset[str], list[Checkpoint]]] = []
-    unfit: list[SoupError] = []
-    for one in found:
-        home = next((g for u, g in groups if not _differences(g[0], one, u, by_processor)), None)
-        if home is not None:
-            home.append(one)
-            continue
+    groups: list[tuple[Reference, list[Checkpoint]]] = []
+    unfit: dict[int, SoupError] = {}
+    for n, one in enumerate(found):
         try:
-            groups.append((_unused(one, found), [one]))
+            home = next((group for reference, group in groups if not _unlike(reference, one, by_processor)), None)
+            if home is None:
+                groups.append((refer(one), [one]))
+            else:
+                home.append(one)
         except SoupError as error:
-            unfit.append(error)
+            unfit[n] = error
     if not groups:
-        raise unfit[0]
-    unused, chosen = max(groups, key=lambda group: len(group[1]))
+        raise next(iter(unfit.values()))
+    reference, chosen = max(groups, key=lambda group: len(group[1]))
     skipped = []
-    for other in (one for one in found if one not in chosen):
-        texts = [text.splitlines()[0] for text in _differences(chosen[0], other, unused, by_processor)]
-        more = f" (and {len(texts) - 1} more differences)" if len(texts) > 1 else ""
-        skipped.append((other.ingredient, f"compared with {chosen[0].ingredient}: {texts[0]}{more}"))
+    for n, other in enumerate(found):
+        if n in unfit:
+            skipped.append((other.ingredient, unfit[n].what.splitlines()[0]))
+        elif other not in chosen:
+            texts = [text.splitlines()[0] for text in _unlike(reference, other, by_processor)]
+            more = f" (and {len(texts) - 1} more differences)" if len(texts) > 1 else ""
+            skipped.append((other.ingredient, f"compared with {chosen[0].ingredient}: {texts[0]}{more}"))
     return chosen, skipped
 
 
-def _unused(first: Checkpoint, found: Sequence[Checkpoint]) -> frozenset[str]:
-    """The tensors of all that the first one's model does not have; it must be the model of its own files."""
-    from hfsoup.models import must_fit
-
-    fit(first)
-    stored = {name: shape for one in (*found, first) for name, shape in _shapes(one).items()}
-    return must_fit(first.config, len(first.labels), stored, where=str(first.ingredient))
+def _unlike(reference: Reference, one: Checkpoint, by_processor: bool) -> list[str]:
+    """All that speaks against averaging a checkpoint, as its files have it, with the reference."""
+    alike = _one_kind(reference.checkpoint, one)
+    return _differences(reference, reference.renamed(one) if alike else one, by_processor)
 
 
 def _differences(
-    first: Checkpoint,
-    other: Checkpoint,
-    unused: frozenset[str],
-    by_processor: bool,
-    kept: frozenset[str] = frozenset(),
+    reference: Reference, other: Checkpoint, by_processor: bool, kept: frozenset[str] = frozenset()
 ) -> list[str]:
     """All that speaks against averaging two checkpoints, the classes and shapes of a head that is kept excepted."""
+    first = reference.checkpoint
     if not _one_kind(first, other):
         return list(_config_differences(first.config, other.config))
     order = _order(first, other)
-    expected = {name: spec for name, spec in first.tensors.items() if name not in unused}
-    # Where a tensor is missing, it may be there under one of the names that the model does not know.
-    named_otherwise = not expected.keys() <= other.tensors.keys()
-    held = {name: spec for name, spec in other.tensors.items() if name not in unused or named_otherwise}
     return [
         *_config_differences(first.config, other.config),
-        *_tensor_differences(expected, held, kept),
+        *_tensor_differences(reference, other, kept),
         *(_processor_differences(first, other) if by_processor else ()),
         *([order] if isinstance(order, str) and not kept else ()),
     ]
@@ -178,16 +241,14 @@ def _refuse(first: Checkpoint, compared: Sequence[tuple[Checkpoint, list[str]]],
         return
     hints = ["--on-mismatch skip-ingredient leaves out what does not fit"]
     alike = [other for other, _ in compared if _one_kind(first, other)]
+    if any(other.converted != first.converted for other in alike):
+        hints.append("AutoModelForImageClassification.from_pretrained(X).save_pretrained(X) brings X to the usual form")
     if any(isinstance(_order(first, other), str) for other in alike):
         hints.append("--on-mismatch backbone-only averages all but the heads")
     if by_processor and any(any(_processor_differences(first, other)) for other in alike):
         hints.append("--processor-from ORG/NAME|FOLDER takes the image processor of that ingredient")
     what = "\n  ".join([f"these cannot be averaged; compared with {first.ingredient}:", *texts])
     raise MismatchError(what, hint="; ".join(hints))
-
-
-def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    return {name: spec.shape for name, spec in checkpoint.tensors.items()}
 
 
 def _order(first: Checkpoint, other: Checkpoint) -> tuple[int, ...] | str | None:
@@ -232,12 +293,15 @@ def _config_differences(expected: dict[str, Any], found: dict[str, Any]) -> Iter
             yield f"config {flat(key)} is {_value(found, key)}, expected {_value(expected, key)}"
 
 
-def _tensor_differences(
-    expected: dict[str, TensorSpec], found: dict[str, TensorSpec], kept: frozenset[str]
-) -> Iterator[str]:
-    for name in sorted(expected.keys() - found.keys()):
+def _tensor_differences(reference: Reference, other: Checkpoint, kept: frozenset[str]) -> Iterator[str]:
+    expected, found = reference.checkpoint.tensors, other.tensors
+    lacking = [name for name in sorted(expected.keys() - found.keys()) if not reference.is_optional(name)]
+    for name in lacking:
         yield f"tensor {flat(name)} is missing"
-    for name in sorted(found.keys() - expected.keys()):
+    more = {name for name in found.keys() - expected.keys() if not reference.is_optional(name)}
+    # What fills nothing may be what is lacking, under a name that the model does not know, or one more layer.
+    more |= {name for name in other.spare if lacking or is_of_a_deeper_model(reference.architecture, name)}
+    for name in sorted(more):
         yield f"tensor {flat(name)} is not expected"
     for name in sorted(expected.keys() & found.keys()):
         a, b = expected[name], found[name]

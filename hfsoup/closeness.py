@@ -17,6 +17,7 @@ from hfsoup.types import TensorSpec
 
 STEP = 1 << 20
 Matrix = NDArray[np.float64]
+Home = Mapping[str, tuple[TensorFile, TensorSpec]]
 Read = Callable[[int, str, int, int], NDArray[np.floating]]
 
 
@@ -41,25 +42,25 @@ class Closeness:
         return shares
 
 
-def closeness(files: Sequence[Sequence[TensorFile]], heads: frozenset[str]) -> Closeness:
+def closeness(homes: Sequence[Home], heads: frozenset[str]) -> Closeness:
     """Compare ingredients, in one pass over their files.
 
     Args:
-        files: the open weight files of each ingredient; tensors that not all have are left out.
+        homes: the tensors of each ingredient with the open file that each is in, by names that are alike; those that
+            not all have are left out.
         heads: tensors whose rows are classes.
     """
-    homes = [{name: (file, spec) for file in group for name, spec in file.tensors.items()} for group in files]
     names = [n for n in homes[0] if all(n in home and home[n][1].shape == homes[0][n][1].shape for home in homes)]
 
     def read(i: int, name: str, begin: int, count: int) -> NDArray[np.floating]:
         file, spec = homes[i][name]
         return to_float(file.read(spec, begin, count), spec.dtype)
 
-    matrices = [homes[0][n][1] for n in names if _is_matrix(homes[0][n][1])]
-    body = _gram([s for s in matrices if s.name not in heads], len(files), read)
-    head = _gram([s for s in matrices if s.name in heads], len(files), read)
+    matrices = {n: homes[0][n][1].shape for n in names if _is_matrix(homes[0][n][1])}
+    body = _gram({n: shape for n, shape in matrices.items() if n not in heads}, len(homes), read)
+    head = _gram({n: shape for n, shape in matrices.items() if n in heads}, len(homes), read)
     # Inner products tell of the matrices, so that the others alone are looked at unless there is something.
-    told = {spec.name for spec in matrices}
+    told = matrices.keys()
     broken = [
         (i, _broken(homes[i], told if fine else set())) for i, fine in enumerate(np.isfinite(np.diag(body + head)))
     ]
@@ -69,7 +70,7 @@ def closeness(files: Sequence[Sequence[TensorFile]], heads: frozenset[str]) -> C
     )  # fmt: skip
 
 
-def _broken(home: Mapping[str, tuple[TensorFile, TensorSpec]], fine: Set[str]) -> str | None:
+def _broken(home: Home, fine: Set[str]) -> str | None:
     """The first tensor that holds NaN or infinity, but for those known to be `fine`."""
     for name, (file, spec) in home.items():
         if name in fine or spec.dtype not in FLOATS:
@@ -85,13 +86,13 @@ def _is_matrix(spec: TensorSpec) -> bool:
     return spec.dtype in FLOATS and len(spec.shape) >= 2 and spec.shape[0] > 1
 
 
-def _gram(specs: Sequence[TensorSpec], size: int, read: Read) -> Matrix:
-    """All inner products, summed block by block."""
+def _gram(tensors: Mapping[str, tuple[int, ...]], size: int, read: Read) -> Matrix:
+    """All inner products of tensors of these shapes, summed block by block."""
     gram = np.zeros((size, size))
-    for spec in specs:
-        count = int(np.prod(spec.shape))
+    for name, shape in tensors.items():
+        count = int(np.prod(shape))
         for begin in range(0, count, STEP):
-            rows = np.stack([read(i, spec.name, begin, min(STEP, count - begin)) for i in range(size)])
+            rows = np.stack([read(i, name, begin, min(STEP, count - begin)) for i in range(size)])
             rows = rows.astype(np.float64)
             gram += rows @ rows.T
     return gram

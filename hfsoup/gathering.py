@@ -108,7 +108,6 @@ def gather(
     with clock("check"), watch.stage("Checking") as stage:
         family = check(
             ingredients,
-            exact=bool(options.dataset),
             on_mismatch=options.on_mismatch,
             processor_from=options.processor_from,
         )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
-Rename = Callable[[str], tuple[str, bool]]
+Rename = Callable[[str], tuple[tuple[str, ...], bool]]
 # What libraries raise at values that they did not expect in a file.
 REFUSALS = (
     ArithmeticError,
@@ -37,7 +37,6 @@ REFUSALS = (
 # A model may hold buffers and renamed tensors that its file does not, but not many times what is in the file.
 SPARE_TENSORS, SPARE_ELEMENTS = 256, 1 << 26
 MOST_MODULES = 1 << 15
-DIGITS = re.compile(r"\d+")
 
 
 def config_of(values: dict[str, Any]) -> PretrainedConfig:
@@ -124,7 +123,7 @@ class Architecture:
     All names are the model's own, those that weights are loaded under. `optional` are tensors that loading makes where
     a file lacks them; `kinds` says of a layer's weight `linear`, `transposed` or `convolution`; `prefix` is that of the
     body. `rename` takes a name from a file to the model's own, or to one that the model does not have, and says whether
-    the tensor is joined with others or split on the way.
+    the tensor is joined with others or split on the way: then it may have several.
     """
 
     kind: str
@@ -137,7 +136,7 @@ class Architecture:
     def own_names(self, names: Iterable[str]) -> dict[str, str]:
         """The model's own name of every tensor of a file that is used as it is."""
         found = {name: self.rename(name) for name in names}
-        return {name: own for name, (own, converted) in found.items() if own in self.shapes and not converted}
+        return {name: own for name, ((own, *_), converted) in found.items() if own in self.shapes and not converted}
 
 
 def architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Architecture:
@@ -212,7 +211,7 @@ def own_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
     """The model's own name of every tensor in its files that is used as it is."""
     rename = _rename(model)
     found = {name: rename(name) for name in stored}
-    return {name: own for name, (own, converted) in found.items() if not converted}
+    return {name: own for name, ((own, *_), converted) in found.items() if not converted}
 
 
 def _rename(model: Any) -> Rename:
@@ -225,39 +224,19 @@ def _rename(model: Any) -> Rename:
     converters = [change for change in changes if isinstance(change, WeightConverter)]
     known, prefix = model.state_dict(), model.base_model_prefix
 
+    by_source = {source: converter for converter in converters for source in converter.source_patterns}
+
     @cache
-    def rename(name: str) -> tuple[str, bool]:
+    def rename(name: str) -> tuple[tuple[str, ...], bool]:
         own, converted = rename_source_key(name, renamings, converters, prefix, known)
         if own not in known and name in known:
             own, converted = rename_source_key(name, [], [], prefix, known)
-        return own, converted is not None
+        if converted is None:
+            return (own,), False
+        first, *others = by_source[converted].target_patterns
+        return (own, *(own.replace(first, other) for other in others)), True
 
     return rename
-
-
-def must_fit(values: dict[str, Any], classes: int, stored: Shapes, *, where: str) -> frozenset[str]:
-    """Refuse a config whose model is not the one in the files.
-
-    Returns:
-        The stored tensors that the model does not have, such as a pooler. None where it lacks one itself: what looks
-        superfluous may then be what it lacks, under another name. One more layer is not among them: with it, config and
-        file are not of one model.
-
-    Raises:
-        SoupError: the model is larger, cannot be built, or has a tensor of another shape.
-    """
-    model = architecture(values, classes, stored)
-    renamed = {name: model.rename(name) for name in stored}
-    for name, own in sorted(model.own_names(stored).items()):
-        if model.shapes[own] != stored[name]:
-            what = f"config.json describes shape {list(model.shapes[own])}, the file holds {list(stored[name])}"
-            raise SoupError(what, where=f"{where}, tensor {flat(name)}")
-    given = {own for own, _ in renamed.values()}
-    if not model.shapes.keys() - model.optional <= given:
-        return frozenset()
-    numberless = {DIGITS.sub("", own) for own in model.shapes}
-    spare = {name: own for name, (own, converted) in renamed.items() if own not in model.shapes and not converted}
-    return frozenset(name for name, own in spare.items() if DIGITS.sub("", own) not in numberless)
 
 
 def image_processor(folder: Path) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from hfsoup.single import inspect
 from hfsoup.tensorfile import TensorFile
 from hfsoup.types import Family, Ingredient, Source
 from hfsoup.watch import Watch
+from hfsoup.weights import Weights
 
 BASIN, APART, OUTLIER = 0.9, 0.1, 2.5
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th")
@@ -110,13 +111,16 @@ def concerns(family: Family) -> Iterator[str]:
 
 def compared(family: Family) -> Closeness:
     """How close the weights of a family are, in one pass over its files."""
-    return _closeness([[w.path for w in i.weights] for i in family.ingredients], _head_names(family))
+    names = [spec.name for spec in family.tensors]
+    with ExitStack() as stack:
+        every = [stack.enter_context(closing(Weights(ingredient))).homes for ingredient in family.ingredients]
+        return closeness([{name: home[name] for name in names} for home in every], _head_names(family))
 
 
 def _head_names(family: Family) -> frozenset[str]:
     """The tensors whose rows are classes; where they cannot be told, the head is compared with the body."""
     try:
-        return frozenset(family.heads or class_axes(inspect(family.reference)))
+        return frozenset(family.heads or class_axes(family))
     except MismatchError:
         return frozenset()
 
@@ -141,7 +145,7 @@ def _of_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, watch: W
         reasons.append("the weights were not compared: --weights does" if len(ingredients) > 1 else ALONE)
         return Diagnosis(verdict, tuple(reasons), facts, None)
     with watch.stage("Comparing weights"):
-        close = _closeness([[w.path for w in i.weights] for i in ingredients], _head_names(family))
+        close = compared(family)
     return _judged(verdict, [str(i) for i in ingredients], close, reasons, facts)
 
 
@@ -153,24 +157,13 @@ def _of_files(files: Sequence[Path], watch: Watch) -> Diagnosis:
             path if path.suffix == ".safetensors" else convert(path, sha256, where=str(path), unwrap=True)
             for path, sha256 in zip(files, hashes, strict=True)
         ]
-        close = _closeness([[p] for p in safe], frozenset())
         with ExitStack() as stack:
-            names = _opened(stack, [[safe[0]]])[0][0].tensors
+            opened = [stack.enter_context(closing(TensorFile(path))) for path in safe]
+            homes = [{name: (file, spec) for name, spec in file.tensors.items()} for file in opened]
+            close, names = closeness(homes, frozenset()), opened[0].tensors
     verdict = "recalibrate" if any(name.endswith("running_var") for name in names) else "soup"
     facts = tuple({"id": str(path), "sha256": sha256} for path, sha256 in zip(files, hashes, strict=True))
     return _judged(verdict, [str(p) for p in files], close, [], facts)
-
-
-def _closeness(groups: Sequence[Sequence[Path]], heads: frozenset[str]) -> Closeness:
-    with ExitStack() as stack:
-        return closeness(_opened(stack, groups), heads)
-
-
-def _opened(stack: ExitStack, groups: Sequence[Sequence[Path]]) -> list[list[TensorFile]]:
-    found = [[TensorFile(path) for path in group] for group in groups]
-    for file in (file for group in found for file in group):
-        stack.callback(file.close)
-    return found
 
 
 def _judged(

@@ -40,23 +40,20 @@ def widest(dtypes: set[str]) -> str:
     return "F64" if "F64" in dtypes else "F32"
 
 
-def widened(
-    first: Checkpoint, found: Sequence[Checkpoint], unused: frozenset[str]
-) -> tuple[tuple[TensorSpec, ...], ...]:
-    """The first one's shards without what the model does not have, each tensor in the widest type of all."""
+def widened(first: Checkpoint, found: Sequence[Checkpoint]) -> tuple[tuple[TensorSpec, ...], ...]:
+    """The first one's shards with what all have, each tensor in the widest type of all."""
     shards = [
         tuple(
             replace(spec, dtype=widest({one.tensors[spec.name].dtype for one in found}))
             for spec in shard
-            if spec.name not in unused
+            if all(spec.name in one.tensors for one in found)
         )
         for shard in first.shards
     ]
     return tuple(shard for shard in shards if shard)
 
 
-def mixed(found: Sequence[Checkpoint], unused: frozenset[str]) -> tuple[str, ...]:
+def mixed(found: Sequence[Checkpoint]) -> tuple[str, ...]:
     """The types among which tensors of one name differ."""
-    names = found[0].tensors.keys() - unused
-    groups = [{one.tensors[name].dtype for one in found} for name in names]
+    groups = [{one.tensors[name].dtype for one in found if name in one.tensors} for name in found[0].tensors]
     return tuple(sorted({dtype for group in groups if len(group) > 1 for dtype in group}))

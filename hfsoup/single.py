@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hfsoup.errors import SoupError
+from hfsoup.filling import Filling
 from hfsoup.names import flat, listed, shown
 from hfsoup.tensorfile import FLOATS, TensorFile
 from hfsoup.timm_config import class_list, image_settings, is_timm, read_model_config
@@ -24,14 +25,17 @@ FOREIGN = frozenset(
 )
 # Numbers below these keys build nothing in an image classifier.
 IDLE = frozenset(("id2label", "label2id", "label_names", "num_labels", "text_config", "vocab_size"))
-HEAD = re.compile(r"(^|[._])(classifier|head|fc|score|logits|final_layer)[._]")
 COUNTERS = re.compile(r"(num_batches_tracked|ids|idxs?|index|indices|mask|counter|steps?)$")
-WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "state_dict.")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What an ingredient says of itself; `unusual` config numbers are larger than anything in its tensors."""
+    """What an ingredient says of itself.
+
+    Once it is compared with others, its tensors have the names that the first one's have, and those that fill nothing
+    of the model are `spare`; `converted` are those that loading joins or splits, and `wrapper` is what was taken off
+    their names.
+    """
 
     ingredient: Ingredient
     config: dict[str, Any]
@@ -39,7 +43,14 @@ class Checkpoint:
     shards: tuple[tuple[TensorSpec, ...], ...]
     tensors: dict[str, TensorSpec]
     processor: dict[str, Any] | None
-    unusual: bool
+    spare: tuple[str, ...] = ()
+    converted: frozenset[str] = frozenset()
+    wrapper: str = ""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor by its name."""
+        return {name: spec.shape for name, spec in self.tensors.items()}
 
 
 def inspect(ingredient: Ingredient) -> Checkpoint:
@@ -53,9 +64,9 @@ def inspect(ingredient: Ingredient) -> Checkpoint:
     shards = tuple(tensor_specs(w.path, f"{ingredient}, {w.name}") for w in ingredient.weights)
     tensors = _flat(shards, ingredient)
     largest = max(len(tensors), *(side for spec in tensors.values() for side in (0, *spec.shape)))
-    unusual = largest_number(config, where=where, most=max(MAX_NUMBER, largest)) > largest
+    largest_number(config, where=where, most=max(MAX_NUMBER, largest))
     images = image_settings(config) or processor_values(ingredient)
-    return Checkpoint(ingredient, config, labels, shards, tensors, images, unusual)
+    return Checkpoint(ingredient, config, labels, shards, tensors, images)
 
 
 def read_classifier(path: Path, *, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -70,15 +81,47 @@ def read_classifier(path: Path, *, where: str) -> tuple[dict[str, Any], tuple[st
     return config, class_names(config, where=where)
 
 
-def fit(checkpoint: Checkpoint) -> None:
-    """See that a checkpoint is one of an image classifier with as many classes as it names.
+def renamed(checkpoint: Checkpoint, filling: Filling, names: Mapping[str, str]) -> Checkpoint:
+    """A checkpoint whose tensors have the names of a family, without those that fill nothing.
+
+    Args:
+        checkpoint: as its files have it.
+        filling: what its tensors fill.
+        names: the family's name of every tensor by the model's own.
+    """
+    family = {
+        in_file: name if name in filling.converted else names.get(filling.owns[name], name)
+        for name, in_file in filling.stored.items()
+    }
+    shards = tuple(
+        tuple(replace(spec, name=family[spec.name]) for spec in shard if spec.name in family)
+        for shard in checkpoint.shards
+    )
+    stored = {name: in_file for in_file, name in family.items()}
+    plain = len(stored) == len(checkpoint.tensors) and all(name == in_file for name, in_file in stored.items())
+    return replace(
+        checkpoint,
+        ingredient=replace(checkpoint.ingredient, names={} if plain else stored),
+        shards=shards,
+        tensors={spec.name: spec for shard in shards for spec in shard},
+        spare=filling.spare,
+        wrapper=filling.wrapper,
+        converted=frozenset(family[filling.stored[name]] for name in filling.converted),
+    )
+
+
+def require_floats(checkpoint: Checkpoint) -> None:
+    """Refuse weights that are integers; those may count and index.
 
     Raises:
-        SoupError: weights are integers, the names are a wrapper's, or no head has a row per class.
+        SoupError: a tensor of the model is neither.
     """
     for file, shard in zip(checkpoint.ingredient.weights, checkpoint.shards, strict=True):
-        _fit_for_average(shard, f"{checkpoint.ingredient}, {file.name}")
-    _head_fits(len(checkpoint.labels), checkpoint.tensors, checkpoint.ingredient)
+        for spec in shard:
+            if spec.dtype not in FLOATS and not COUNTERS.search(spec.name):
+                where = f"{checkpoint.ingredient}, {file.name}, tensor {flat(spec.name)}"
+                hint = "save it again as float32, float16 or bfloat16"
+                raise SoupError(f"expected floats, found {spec.dtype}", where=where, hint=hint)
 
 
 def refuse_foreign(values: dict[str, Any], *, where: str) -> None:
@@ -184,24 +227,3 @@ def _flat(shards: Iterable[Iterable[TensorSpec]], ingredient: Ingredient) -> dic
     if not found:
         raise SoupError("expected tensors, found none", where=str(ingredient))
     return found
-
-
-def _fit_for_average(specs: Iterable[TensorSpec], file: str) -> None:
-    """Integers may count and index; weights are floats and carry the model's own names."""
-    for spec in specs:
-        where = f"{file}, tensor {flat(spec.name)}"
-        if spec.dtype not in FLOATS and not COUNTERS.search(spec.name):
-            hint = "save it again as float32, float16 or bfloat16"
-            raise SoupError(f"expected floats, found {spec.dtype}", where=where, hint=hint)
-        if spec.name.startswith(WRAPPERS):
-            hint = "save the model inside: model.module.save_pretrained(FOLDER)"
-            raise SoupError("the names are those of a wrapped model, which fill nothing", where=where, hint=hint)
-
-
-def _head_fits(classes: int, tensors: Mapping[str, TensorSpec], ingredient: Ingredient) -> None:
-    """Every image classifier has a tensor with a row per class among those that are named like a head."""
-    rows = {spec.shape[0] for spec in tensors.values() if spec.shape and HEAD.search(spec.name)}
-    if classes not in rows:
-        found = ", ".join(map(str, sorted(rows)[:6])) or "none"
-        what = f"config.json names {classes} classes, but no head has as many rows; found {found}"
-        raise SoupError(what, where=str(ingredient), hint="a checkpoint whose head was saved with its labels")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from concurrent.futures import Future
 
     from hfsoup.images import Split
@@ -95,7 +96,8 @@ class Ingredient:
     """A checkpoint on this disk: its folder with config and processor, its weight files.
 
     `run` is the folder of the run that a Trainer's checkpoint is one of, which holds what all of its checkpoints share;
-    `adapter` tells where these come from if they were merged on this disk.
+    `adapter` tells where these come from if they were merged on this disk. `names` takes a family's name of a tensor to
+    the one in these files; empty where all have the family's names.
     """
 
     source: Source
@@ -103,6 +105,7 @@ class Ingredient:
     weights: tuple[WeightFile, ...]
     run: Path | None = None
     adapter: Adapted | None = None
+    names: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def files(self) -> tuple[WeightFile, ...]:
@@ -197,7 +200,8 @@ class Family:
     `heads` names the tensors whose axis runs over the classes; `shards` are the reference's tensors, file by file, with
     the dtype of the soup. `kept` are tensors that are the reference's own in every mix; `processed_by` is the index of
     the ingredient whose image processor is the soup's. `dropped` are tensors that the classifier does not have,
-    `dtypes` the float types where ingredients differ in them, and `skipped` those left out, each with the reason.
+    `dtypes` the float types where ingredients differ in them, and `skipped` those left out, each with the reason;
+    `wrappers` are ingredients with what a wrapper had added to the names of their tensors.
     `base` is there where recipe or merge need it, `importance` once it was estimated for a merge; `alignment` is set
     once the ingredients were permuted: then they are copies in the cache.
     """
@@ -216,6 +220,7 @@ class Family:
     base: Base | None = None
     alignment: Alignment | None = None
     importance: Importance | None = None
+    wrappers: tuple[tuple[Ingredient, str], ...] = ()
 
     @property
     def fitted(self) -> Ingredient | None:

@@ -85,9 +85,7 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
         options = Options.of(dict(record.options))
         # What did not fit was left out of the record, so all that is in it must fit.
         on_mismatch = "backbone-only" if options.on_mismatch == "backbone-only" else "error"
-        family = check(
-            ingredients, exact=bool(options.dataset), on_mismatch=on_mismatch, processor_from=options.processor_from
-        )
+        family = check(ingredients, on_mismatch=on_mismatch, processor_from=options.processor_from)
         if base:
             family = with_roots(family, base[0])
     if record.alignment:

@@ -130,7 +130,7 @@ class Work:
         names = [spec.name for spec in self._family.tensors]
         key = facts_hash(what, facts, self._method, self._seed, images, names, str(self._device), versions)
         made = kept("aligned", key, build, fresh=self._fresh)
-        return replace(like, weights=(file_record(made / MADE),))
+        return replace(like, weights=(file_record(made / MADE),), names={})
 
     def _network(self, stored: Stored) -> Network:
         """The family's model, which runs in float32."""
