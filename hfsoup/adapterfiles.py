@@ -12,6 +12,7 @@ from typing import Any
 from hfsoup.errors import SoupError
 from hfsoup.names import flat, shown
 from hfsoup.refusals import MAX_RANK
+from hfsoup.single import COUNTERS
 from hfsoup.tensorfile import FLOATS
 from hfsoup.types import TensorSpec
 from hfsoup.untrusted import read_json
@@ -136,7 +137,7 @@ def parts(specs: Mapping[str, TensorSpec], config: AdapterConfig, *, where: str)
     whole: dict[str, TensorSpec] = {}
     for name, spec in specs.items():
         at = f"{where}, tensor {flat(name)}"
-        if not name.startswith(PREFIX) or spec.dtype not in FLOATS:
+        if not name.startswith(PREFIX) or not (spec.dtype in FLOATS or COUNTERS.search(name)):
             raise SoupError(f"expected a float tensor whose name begins with {PREFIX}", where=at)
         inner = name.removeprefix(PREFIX)
         if half := re.fullmatch(r"(.+)\.lora_([AB])\.weight", inner):

@@ -11,6 +11,7 @@ from typing import Any
 
 from hfsoup.adapterfiles import CONFIG, AdapterConfig, Parts, parts, read_config
 from hfsoup.errors import MismatchError, SoupError
+from hfsoup.filling import Filling, fill
 from hfsoup.models import architecture
 from hfsoup.names import flat
 from hfsoup.single import MAX_NUMBER, class_names, largest_number, refuse_foreign
@@ -37,8 +38,10 @@ class Delta:
 class Plan:
     """The merged checkpoint before any weight is read.
 
-    `tensors` are (name, dtype, shape) in the order of the file; `deltas`, `whole` and `stored` tell by that name what
-    is added, what the adapter has in place of the base's, and where the base's is; `owns` takes it to the model's own.
+    `tensors` are (name, dtype, shape) in the order of the file, where nothing is rounded: what is added to is float64,
+    what was trained whole is as it was trained, and `dtypes` are the types of the model itself. `deltas`, `whole` and
+    `stored` tell by that name what is added, what the adapter has in place of the base's, and where the base's is;
+    `owns` takes it to the model's own.
     """
 
     config: dict[str, Any]
@@ -48,6 +51,7 @@ class Plan:
     whole: Mapping[str, TensorSpec]
     stored: Mapping[str, TensorSpec]
     owns: Mapping[str, str]
+    dtypes: Mapping[str, str]
 
 
 def make_plan(
@@ -72,9 +76,11 @@ def make_plan(
     shapes = {name: spec.shape for name, spec in stored.items()}
     given = (*(f"{module}.weight" for module in found.layers), *found.whole)
     model = architecture(config, classes, shapes)
-    owns = model.own_names((*stored, *given))
-    names = _names(stored, owns, model.prefix, headless)
+    filling = fill(model, stored, where=str(adapted.base))
+    owns = {filling.stored[name]: own for name, own in filling.owns.items() if name not in filling.converted}
+    names = _names(filling, model.prefix, headless)
     homes = {owns[old]: new for old, new in names.items() if old in owns}
+    owns |= model.own_names(given)
     whole = {}
     for name, spec in found.whole.items():
         own = _own(name, owns, source)
@@ -85,11 +91,13 @@ def make_plan(
     floats = Counter(spec.dtype for spec in stored.values() if spec.dtype in FLOATS)
     usual = floats.most_common(1)[0][0] if floats else "F32"
     before = {new: stored[old].dtype for old, new in names.items()}
-    rows = [(new, spec.dtype, spec.shape) for new, spec in here.items()]
-    rows += [(name, before.get(name, usual), spec.shape) for name, spec in whole.items()]
+    rows = [(new, "F64" if new in deltas else spec.dtype, spec.shape) for new, spec in here.items()]
+    rows += [(name, spec.dtype, spec.shape) for name, spec in whole.items()]
+    dtypes = {name: here[name].dtype for name in deltas}
+    dtypes |= {n: before.get(n, usual) if spec.dtype in FLOATS else spec.dtype for n, spec in whole.items()}
     ends = {new: owns[old] for old, new in names.items() if old in owns}
     ends |= {homes.get(own, own): own for own in (_own(name, owns, source) for name in found.whole)}
-    return Plan(config, adapter, tuple(sorted(rows)), deltas, whole, here, ends)
+    return Plan(config, adapter, tuple(sorted(rows)), deltas, whole, here, ends, dtypes)
 
 
 def _config(
@@ -116,16 +124,12 @@ def _config(
     return config, headless
 
 
-def _names(stored: Mapping[str, TensorSpec], owns: Mapping[str, str], prefix: str, headless: bool) -> dict[str, str]:
+def _names(filling: Filling, prefix: str, headless: bool) -> dict[str, str]:
     """The base's tensors by the names that a classifier's file gives them; without a head the body has no prefix."""
-    if not headless:
-        return {name: name for name in stored}
     start, names = f"{prefix}.", {}
-    for name in stored:
-        own = owns.get(name)
-        if own is not None:
-            bare = own.startswith(start) and not name.startswith(start)
-            names[name] = f"{start}{name}" if bare else name
+    for name, in_file in filling.stored.items():
+        bare = headless and filling.owns[name].startswith(start) and not name.startswith(start)
+        names[in_file] = f"{start}{name}" if bare else name
     return names
 
 

@@ -1,4 +1,7 @@
-"""A LoRA adapter and its base become an ordinary checkpoint: W + scaling·B·A in float64, rounded once."""
+"""A LoRA adapter and its base become an ordinary checkpoint: W + scaling·B·A in float64.
+
+It is rounded to the base's type as any average is, once, when a soup is written.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from hfsoup.errors import SoupError
 from hfsoup.folders import kept
 from hfsoup.hashing import facts_hash, file_hash, file_record, stamp
 from hfsoup.hub import AGAIN
-from hfsoup.tensorfile import TensorFile, to_float, to_stored, write_header
+from hfsoup.tensorfile import TensorFile, to_float, write_header
 from hfsoup.types import Adapted, Ingredient, Source, TensorSpec, WeightFile
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -47,6 +51,7 @@ def merged(source: Source, folder: Path, weights: WeightFile, base: Ingredient) 
     for file in (adapted.config, adapted.weights, *base.weights):
         if stamp(file.path) != file.stamp:
             raise SoupError("the file changed while it was read", where=f"{source}, {file.name}", hint=AGAIN)
+    adapted = replace(adapted, dtypes=plan.dtypes)
     return Ingredient(source, home, (file_record(home / "model.safetensors"),), adapter=adapted)
 
 
@@ -59,6 +64,7 @@ def sketched(source: Source, folder: Path, weights: WeightFile, base: Ingredient
         write_header(scratch / "model.safetensors", plan.tensors)
         _write_configs(plan, configs, scratch)
     path, key = scratch / "model.safetensors", _key(plan, adapted, configs)
+    adapted = replace(adapted, dtypes=plan.dtypes)
     return Ingredient(source, scratch, (WeightFile(path.name, path, path.stat().st_size, key, ()),), adapter=adapted)
 
 
@@ -104,27 +110,24 @@ def _build(plan: Plan, adapter: TensorFile, files: Mapping[str, TensorFile], con
     path = folder / "model.safetensors"
     starts = write_header(path, plan.tensors)
     with path.open("r+b") as out:
-        for name, dtype, _ in plan.tensors:
+        for name, _, _ in plan.tensors:
             out.seek(starts[name])
-            out.write(_tensor(plan, adapter, files, name, dtype).tobytes())
+            out.write(_tensor(plan, adapter, files, name).tobytes())
     _write_configs(plan, configs, folder)
 
 
-def _tensor(plan: Plan, adapter: TensorFile, files: Mapping[str, TensorFile], name: str, dtype: str) -> NDArray[Any]:
+def _tensor(plan: Plan, adapter: TensorFile, files: Mapping[str, TensorFile], name: str) -> NDArray[Any]:
     """One tensor of the merged checkpoint, flat, as it is stored."""
     if name in plan.whole:
         spec = plan.whole[name]
-        block = adapter.read(spec, 0, prod(spec.shape))
-        if spec.dtype == dtype:
-            return block
-        return to_stored(to_float(block, spec.dtype).astype(np.float64), dtype)
+        return adapter.read(spec, 0, prod(spec.shape))
     spec = plan.stored[name]
     block = files[spec.name].read(spec, 0, prod(spec.shape))
     if name not in plan.deltas:
         return block
-    summed = to_float(block, dtype).astype(np.float64)
+    summed = to_float(block, spec.dtype).astype(np.float64)
     summed += delta(adapter, plan.deltas[name]).ravel()
-    return to_stored(summed, dtype)
+    return summed
 
 
 def _configs(adapter: Path, base: Path) -> list[Path]:
@@ -145,4 +148,4 @@ def _key(plan: Plan, adapted: Adapted, configs: list[Path]) -> str:
     """The hash of everything that a merged checkpoint depends on."""
     weights = [adapted.config.sha256, adapted.weights.sha256, *(w.sha256 for w in adapted.base.weights)]
     copied = [[path.name, file_hash(path)] for path in configs]
-    return facts_hash(__version__, weights, plan.config, copied)
+    return facts_hash(__version__, weights, plan.config, copied, plan.tensors)

@@ -42,11 +42,15 @@ class PinnedRecord(PlaceRecord):
 
 
 class IngredientRecord(PinnedRecord):
-    """An ingredient, with the order of its classes, its own score, and what it was put on if it is an adapter."""
+    """An ingredient, with the order of its classes, its own score, and what it was put on if it is an adapter.
+
+    `merged` is the type that base and adapter were added up in; none is recorded where that was the base's.
+    """
 
     order: list[int] | None
     score: ScoreRecord | None
     base: PlaceRecord | None = None
+    merged: Text | None = None
 
 
 class AdapterRecord(Strict):
@@ -89,6 +93,7 @@ def ingredient_record(
         order=list(order) if order else None,
         score=score_record(score),
         base=PlaceRecord(**pinned(adapter.base)) if adapter else None,
+        merged="float64" if adapter else None,
     )
 
 

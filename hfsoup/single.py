@@ -61,7 +61,11 @@ def inspect(ingredient: Ingredient) -> Checkpoint:
     """
     where = f"{ingredient}, config.json"
     config, labels = read_classifier(ingredient.folder / "config.json", where=where)
-    shards = tuple(tensor_specs(w.path, f"{ingredient}, {w.name}") for w in ingredient.weights)
+    dtypes = ingredient.adapter.dtypes if ingredient.adapter else {}
+    shards = tuple(
+        tuple(replace(s, dtype=dtypes.get(s.name, s.dtype)) for s in tensor_specs(w.path, f"{ingredient}, {w.name}"))
+        for w in ingredient.weights
+    )
     tensors = _flat(shards, ingredient)
     largest = max(len(tensors), *(side for spec in tensors.values() for side in (0, *spec.shape)))
     largest_number(config, where=where, most=max(MAX_NUMBER, largest))

@@ -84,11 +84,15 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Adapted:
-    """What an ingredient was merged from: the adapter's config and weights, config first, and the base under them."""
+    """What an ingredient was merged from: the adapter's config and weights, and the base under them.
+
+    `dtypes` are the types of the tensors that the merged file holds in wider ones.
+    """
 
     config: WeightFile
     weights: WeightFile
     base: Ingredient
+    dtypes: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

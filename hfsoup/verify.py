@@ -232,6 +232,9 @@ def _adapter_differences(again: Path, adapter: Truncated, record: Lock) -> Itera
 
 
 def _weight_differences(folder: Path, again: Path, hashes: dict[str, str], record: Lock) -> Iterator[str]:
+    rounded = any(ingredient.base and ingredient.merged is None for ingredient in record.ingredients)
+    if rounded and any(record.files.get(name) != found for name, found in hashes.items()):
+        yield "its adapters were rounded to their base's type before they were averaged, which is not done any more"
     for name, found in hashes.items():
         if record.files.get(name) == found:
             continue

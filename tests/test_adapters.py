@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from family import Family, accuracy, edit_json, put_weights, weights
+from family import Family, accuracy, cast, copy_model, edit_json, put_weights, weights
 from huggingface_hub import HfApi
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -35,17 +37,18 @@ KINDS = {
     "biases": ("vit", {"target_modules": ["q_proj"], "bias": "all", **HEAD}),
     "lora biases": ("vit", {"target_modules": ["q_proj"], "bias": "lora_only"}),
     "convolutions": ("resnet", {"target_modules": ["convolution"], **HEAD}),
+    "batch norms": ("resnet", {"target_modules": ["convolution"], "modules_to_save": ["classifier", "normalization"]}),
 }
 
 
-def adapt(base: Path, target: Path, seed: int, name: str | None = None, **options: Any) -> Path:
+def adapt(base: Path, target: Path, seed: int, name: str | None = None, strength: float = 0.04, **options: Any) -> Path:
     """An adapter on `base`, whose trained tensors are disturbed; `name` is what it calls its base."""
     model = AutoModelForImageClassification.from_pretrained(base)
     adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, **options))
     torch.manual_seed(seed)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
-            parameter.data += 0.04 * torch.randn_like(parameter)
+            parameter.data += strength * torch.randn_like(parameter)
     adapted.save_pretrained(target)
     if name:
         edit_json(target / "adapter_config.json", base_model_name_or_path=name)
@@ -95,6 +98,70 @@ def test_a_soup_of_adapters_is_the_mean_of_what_peft_merges(
         torch.testing.assert_close(found.double(), mean, rtol=2e-7, atol=1e-8)
     changed = {n for n in first if not torch.equal(first[n].float(), own(base)[n])}
     assert len(changed) >= 2
+
+
+def exact_mean(base: Path, adapters: list[Path], name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """W and the mean of scaling·B·A of one layer, in float64."""
+    layer = "base_model.model." + name.removesuffix(".weight")
+    files = [load_file(adapter / "adapter_model.safetensors") for adapter in adapters]
+    deltas = [2 * f[f"{layer}.lora_B.weight"].double() @ f[f"{layer}.lora_A.weight"].double() for f in files]
+    return own(base)[name].double(), torch.stack(deltas).mean(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_adapters_are_averaged_before_they_are_rounded(dtype: torch.dtype, vit: Family, alone: Path) -> None:
+    """Whatever the base is stored in, the soup is W + the mean of all ΔW, rounded once: small steps of adapters on a
+    half are not lost, and in float32 hardly anything is."""
+    base = cast(vit.folders[0], alone / "base", dtype)
+    adapters = [adapt(base, Path(f"lora-{n}"), n, strength=0.004, **KINDS["linear"][1]) for n in range(4)]
+    bake(*adapters, "--output", "soup")
+    bake(*adapters, "--dtype", "float32", "--output", "single")
+    for name in (f"vit.layers.{n}.attention.{side}_proj.weight" for n in range(2) for side in "qv"):
+        start, mean = exact_mean(base, adapters, name)
+        assert own(Path("single"))[name].equal((start + mean).float())
+        # torch rounds float64 to float16 by way of float32.
+        exact = (start + mean).numpy().astype(np.float16) if dtype == torch.float16 else (start + mean).to(dtype)
+        assert own(Path("soup"))[name].equal(torch.as_tensor(exact))
+        lost = (own(Path("single"))[name].double() - start - mean).norm() / mean.norm()
+        assert lost < 1e-3
+    found = weights(Path("soup"))
+    assert {tensor.dtype for tensor in found.values()} == {dtype}
+    assert json.loads(Path("soup/config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+    for soup in ("soup", "single"):
+        done = run("verify", soup)
+        assert done.code == 0, done.err
+
+
+def test_a_record_of_adapters_that_were_rounded_first_says_so(vit: Family, alone: Path) -> None:
+    """Soups of an earlier version had each adapter rounded before the average: verify says why they differ."""
+    base = cast(vit.folders[0], alone / "base", torch.bfloat16)
+    adapters = [adapt(base, Path(f"lora-{n}"), n, **KINDS["linear"][1]) for n in range(2)]
+    bake(*adapters, "--output", "soup")
+    state = weights(Path("soup"))
+    name = next(name for name in state if "query.weight" in name)
+    put_weights(Path("soup"), {**state, name: state[name] + 1})
+    record = json.loads(Path("soup/soup.json").read_text())
+    record["files"]["model.safetensors"] = sha256(Path("soup/model.safetensors").read_bytes()).hexdigest()
+    Path("soup/soup.json").write_text(json.dumps(record))
+    assert "rounded to their base's type" not in refused("verify", "soup", code=1)
+    for ingredient in record["ingredients"]:
+        del ingredient["merged"]
+    Path("soup/soup.json").write_text(json.dumps(record))
+    assert "its adapters were rounded to their base's type before they were averaged" in refused(
+        "verify", "soup", code=1
+    )
+
+
+@pytest.mark.parametrize("wrap", [lambda n: n, lambda n: f"model.{n}"], ids=["state dict", "wrapped"])
+def test_an_adapter_lies_on_a_base_of_any_names(wrap: Callable[[str], str], vit: Family, alone: Path) -> None:
+    """A base by the names of its state dict, or from inside a wrapper, gives the merged model of the same base."""
+    copy_model(vit.folders[0], alone / "named")
+    put_weights(alone / "named", {wrap(name): tensor for name, tensor in own(vit.folders[0]).items()})
+    adapters = [adapt(vit.folders[0], Path(f"lora-{n}"), n, **KINDS["linear"][1]) for n in range(2)]
+    bake(*adapters, "--output", "plain")
+    edit_json(adapters[1] / "adapter_config.json", base_model_name_or_path=str(alone / "named"))
+    bake(*adapters, "--output", "soup")
+    assert Path("soup/model.safetensors").read_bytes() == Path("plain/model.safetensors").read_bytes()
 
 
 def test_a_merge_looks_at_what_adapters_make_of_their_base(pair: list[Path], data: Path) -> None:

@@ -170,7 +170,7 @@ TENSORS: dict[str, tuple[Change, str]] = {
         tensors(lambda s: {f"{side}.{n}": t.clone() for n, t in s.items() for side in "ab"}), "several models stand in",
     ),
     "a tensor twice": (
-        tensors(lambda s: {**s, "embeddings.cls_token": s["vit.embeddings.cls_token"].clone()}), "two tensors are the model's",
+        tensors(lambda s: {**s, "embeddings.cls_token": 1 + s["vit.embeddings.cls_token"]}), "two tensors are the",
     ),
     "endless copies": (
         tensors(lambda s: {**s, **{f"copy.{i}.{n}": t[:0].clone() for n, t in s.items() for i in range(30)}}),
