@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 Names = Sequence[tuple[str, str | None]]
 # What forms a soup once its weights are known.
-SETTLED = ("merge", "dtype", "license", "processor_from", "on_mismatch", "base", "scale", "density")
+SETTLED = (
+    "merge",
+    "dtype",
+    "license",
+    "processor_from",
+    "on_mismatch",
+    "base",
+    "scale",
+    "density",
+    "weights_file",
+    "state_dict_key",
+)
 
 
 def config(soup: Soup) -> str:

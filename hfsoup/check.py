@@ -167,7 +167,9 @@ def refer(checkpoint: Checkpoint) -> Reference:
             what = f"config.json describes shape {list(shape)}, the file holds {list(stored)}"
             if axis is not None and len(stored) == len(shape) and stored[axis] != shape[axis]:
                 what = f"config.json names {shape[axis]} classes, but no head has as many rows; found {stored[axis]}"
-            raise SoupError(what, where=f"{where}, tensor {flat(filling.stored[name])}", hint=CONFIG_HINT)
+            # ZeRO-3 leaves empty tensors in the model of every process.
+            hint = CONFIG_HINT if 0 not in stored else "python zero_to_fp32.py . MODEL, in that folder, if by DeepSpeed"
+            raise SoupError(what, where=f"{where}, tensor {flat(filling.stored[name])}", hint=hint)
     if filling.missing:
         raise SoupError(describe_gap(filling, architecture), where=where, hint=GAP_HINT)
     if deeper := [name for name in filling.spare if is_of_a_deeper_model(architecture, name)]:

@@ -92,7 +92,7 @@ def _file(look: Look, i: int, *, fresh: bool) -> WeightFile:
     ingredient = family.ingredients[i]
     config = {key: value for key, value in _config(family, i).items() if key not in SILENT}
     key = facts_hash(
-        entry.name, entry.origin, [w.sha256 for w in ingredient.weights], family.orders[i], config, look.seed,
+        entry.name, entry.origin, ingredient.content, family.orders[i], config, look.seed,
         images.fingerprint, images.pixels.name, [(s.name, s.name in family.kept) for s in family.tensors],
         str(look.device), __version__, *(version(name) for name in (*LIBRARIES, *libraries(family.config))),
     )  # fmt: skip

@@ -38,6 +38,8 @@ def find_ingredients(
     fine_tunes_of: str | None = None,
     include_soups: bool = False,
     on_mismatch: str = "error",
+    weights_file: str | None = None,
+    state_dict_key: str | None = None,
     keep: bool = True,
     notify: Callable[[str], None] = lambda _: None,
 ) -> tuple[Source, ...]:
@@ -46,6 +48,8 @@ def find_ingredients(
     Args:
         patterns: as for `match`, like all that is not said here.
         on_mismatch: with `skip-ingredient`, whatever cannot be an ingredient is left out.
+        weights_file: the weight file to read of every ingredient, in place of the usual one.
+        state_dict_key: what its tensors stand under.
         keep: keep the configs that this reads in the cache.
         notify: told about everything that is left out.
 
@@ -63,7 +67,8 @@ def find_ingredients(
         notify=notify,
     )
     with told(notify):
-        looked_at = side_by_side(partial(_looked_at, keep=keep), found.sources)
+        chosen = [replace(s, weights_file=weights_file, state_dict_key=state_dict_key) for s in found.sources]
+        looked_at = side_by_side(partial(_looked_at, keep=keep), chosen)
     refused = [*found.refused, *(one for one in looked_at if isinstance(one, Refused))]
     sources = tuple(one for one in looked_at if isinstance(one, Source))
     if refused and on_mismatch != SKIP:
@@ -128,6 +133,9 @@ def _looked_at(source: Source, keep: bool) -> Source | Refused:
         names = file_names(source)
         if is_adapter(names):
             adapter_weights(names, where=str(source))
+            if source.weights_file or source.state_dict_key:
+                what = "this is an adapter, of whose weights no other file or part can be read"
+                raise SoupError(what, where=str(source), hint="--weights-file and --state-dict-key: whole models alone")
             return replace(source, base=_base(source, keep))
         _require_files(source, names)
         with _opened(source, "config.json", keep) as path:
@@ -145,7 +153,7 @@ def _require_files(source: Source, names: Sequence[str]) -> None:
         kind = kind_of(names)
         what = f"expected config.json, found {found_instead(names)}"
         raise SoupError(what, where=str(source), hint=kind[1] if kind else "is this a transformers model?")
-    weight_names(names, where=str(source))
+    weight_names(names, source)
 
 
 @contextmanager

@@ -92,6 +92,8 @@ def gather(
                 fine_tunes_of=options.fine_tunes_of,
                 include_soups=options.include_soups,
                 on_mismatch=options.on_mismatch,
+                weights_file=options.weights_file,
+                state_dict_key=options.state_dict_key,
                 notify=watch.note,
             )
             stage.done(f"Resolved {counted(len(sources), 'ingredient')}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hfsoup.errors import SoupError
 from hfsoup.hub import answers, api, side_by_side
-from hfsoup.pull import fetch_configs, needed, placed, pull
+from hfsoup.pull import WEIGHTS, fetch_configs, needed, placed, pull
 from hfsoup.tensorfile import MAX_HEADER, parse_header
 from hfsoup.types import Ingredient, RemoteFile, Source, TensorSpec, WeightFile
 from hfsoup.untrusted import open_regular
@@ -43,7 +43,7 @@ def _outline(source: Source, scratch: Path) -> Ingredient:
 def _hollow(source: Source, scratch: Path) -> tuple[WeightFile, ...]:
     """The weight files of a Hub source with their headers and nothing else."""
     weights = []
-    for n, file in enumerate(f for f in needed(source) if f.name.endswith((".safetensors", ".bin"))):
+    for n, file in enumerate(f for f in needed(source) if f.name.endswith(WEIGHTS)):
         where = f"{source}, {file.name}"
         if not file.name.endswith(".safetensors"):
             raise SoupError("a pickle has no header to read", where=where, hint="hfsoup check --weights")

@@ -81,11 +81,9 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
         mix: the coefficients, also of single tensors, and the base's share; the base is known by its hashes too.
         depends: everything else that it depends on, as JSON values.
     """
-    members = [
-        [mix.coefficients[i], [w.sha256 for w in family.ingredients[i].weights], family.orders[i]] for i in mix.members
-    ]
+    members = [[mix.coefficients[i], family.ingredients[i].content, family.orders[i]] for i in mix.members]
     tensors = hashlib.sha256(repr(sorted((spec.name, spec.dtype) for spec in family.tensors)).encode()).hexdigest()
-    kept = [sorted(family.kept), [w.sha256 for w in family.reference.weights]] if family.kept else None
+    kept = [sorted(family.kept), family.reference.content] if family.kept else None
     root = family.base
     base = root and [mix.base, [w.sha256 for w in root.ingredient.weights], root.names, root.order]
     if family.fitted and len(mix.members) > 1:

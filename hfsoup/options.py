@@ -91,6 +91,17 @@ class Options:
         "then train one network, so many epochs, to match the ingredients' mean logits on images without labels, "
         "10,000 at most or --limit of them; the recipe is uniform unless given",
     )
+    weights_file: str | None = _option(
+        None,
+        "Weights",
+        "read this weight file of every ingredient, such as model.fp16.safetensors or model_ema.bin, with its shards "
+        "[model.safetensors or pytorch_model.bin]",
+    )
+    state_dict_key: str | None = _option(
+        None,
+        "Weights",
+        "take the tensors that stand under this key, such as state_dict_ema, or whose names begin with it",
+    )
     seed: int = _option(
         0,
         "Search",

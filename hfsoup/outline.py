@@ -10,7 +10,7 @@ from typing import Any
 from hfsoup.errors import SoupError
 from hfsoup.headers import peek, tensors
 from hfsoup.options import Options
-from hfsoup.pull import CHECKPOINT, needed
+from hfsoup.pull import CHECKPOINT, PICKLES, needed
 from hfsoup.room import learning as learnt
 from hfsoup.room import weights
 from hfsoup.tensorfile import FLOATS, TensorFile, nbytes
@@ -65,7 +65,7 @@ def outlined(source: Source) -> Outline:
     source = source.base or source
     specs: list[TensorSpec] | None = []
     for file in weights(source):
-        if file.name.endswith(".bin"):
+        if file.name.endswith(PICKLES):
             specs = None
             break
         if file.name.endswith(".safetensors"):

@@ -13,7 +13,8 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 from hfsoup.errors import SoupError
 from hfsoup.folders import kept
-from hfsoup.names import flat, shown
+from hfsoup.hashing import facts_hash
+from hfsoup.names import flat, listed, shown
 from hfsoup.tensorfile import write_header
 from hfsoup.untrusted import open_regular
 
@@ -41,18 +42,24 @@ HINT = "ask its author for safetensors"
 CONVERTED = "model.safetensors"
 
 
-def convert(path: Path, sha: str, *, where: str, unwrap: bool = False) -> Path:
-    """A pickled checkpoint as safetensors in hfsoup's cache; `unwrap` follows a lone `state_dict` key."""
-    key = f"inner-{sha}" if unwrap else sha
+def convert(path: Path, sha: str, *, where: str, unwrap: bool = False, key: str | None = None) -> Path:
+    """A pickled checkpoint as safetensors in hfsoup's cache; `unwrap` and `key` are as for `load_pickle`."""
+    name = f"inner-{sha}" if unwrap else sha if key is None else f"{facts_hash(key)[:16]}-{sha}"
 
     def build(folder: Path) -> None:
-        _write(load_pickle(path, where=where, unwrap=unwrap), folder / CONVERTED)
+        _write(load_pickle(path, where=where, unwrap=unwrap, key=key), folder / CONVERTED)
 
-    return kept("converted", key, build) / CONVERTED
+    return kept("converted", name, build) / CONVERTED
 
 
-def load_pickle(path: Path, *, where: str, unwrap: bool = False) -> dict[str, Any]:
-    """The tensors of a `.bin`, `.pt` or `.th` file by name; a lone `state_dict` key is followed only when asked.
+def load_pickle(path: Path, *, where: str, unwrap: bool = False, key: str | None = None) -> dict[str, Any]:
+    """The tensors of a `.bin`, `.pt` or `.th` file by name.
+
+    Args:
+        path: the file.
+        where: its name, for errors.
+        unwrap: follow a lone `state_dict` key.
+        key: give only the tensors that stand under this key, with the key before their names.
 
     Raises:
         SoupError: it is no archive of plain tensors as `torch.save` writes it, or says more than it holds.
@@ -64,6 +71,8 @@ def load_pickle(path: Path, *, where: str, unwrap: bool = False) -> dict[str, An
         found = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGES as error:
         raise SoupError(FOREIGN, where=where, hint=HINT) from error
+    if key is not None:
+        found = _under(found, key, where)
     wrapped = isinstance(found, dict) and isinstance(found.get("state_dict"), dict)
     if unwrap and wrapped:
         found = found["state_dict"]
@@ -71,13 +80,31 @@ def load_pickle(path: Path, *, where: str, unwrap: bool = False) -> dict[str, An
         raise SoupError("expected tensors by name, found something else", where=where)
     for name, tensor in found.items():
         if not isinstance(tensor, torch.Tensor):
-            hint = "save the inner state_dict alone, as safetensors" if wrapped else HINT
+            inner = [str(n) for n, value in found.items() if _holds_tensors(value)]
+            hint = f"--state-dict-key {inner[0]}" if inner and inner[0].isprintable() else HINT
             what = f"expected tensors by name, found {type(tensor).__name__} among them"
             raise SoupError(what, where=f"{where}, {flat(name)}", hint=hint)
         _plain(tensor, f"{where}, tensor {flat(name)}")
     if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > 2 * size:
         raise SoupError("the tensors are together larger than the file that holds them", where=where)
     return dict(found)
+
+
+def _under(found: Any, key: str, where: str) -> dict[str, Any]:
+    """What stands under a key, which may also be the beginning of names, with that key before its names."""
+    if isinstance(found, dict) and isinstance(found.get(key), dict):
+        return {f"{key}.{name}": tensor for name, tensor in found[key].items()}
+    names = [str(name) for name in found] if isinstance(found, dict) else []
+    if inner := {name: found[name] for name in names if name.startswith(f"{key}.")}:
+        return inner
+    keys = list(dict.fromkeys(name.partition(".")[0] for name in names))
+    raise SoupError(f"expected tensors under the key {shown(key)}, found {listed(keys, 8) or 'no keys'}", where=where)
+
+
+def _holds_tensors(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, dict) and bool(value) and all(isinstance(one, torch.Tensor) for one in value.values())
 
 
 def _look(path: Path, where: str) -> int:

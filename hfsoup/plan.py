@@ -137,6 +137,8 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
                 fine_tunes_of=options.fine_tunes_of,
                 include_soups=options.include_soups,
                 on_mismatch=options.on_mismatch,
+                weights_file=options.weights_file,
+                state_dict_key=options.state_dict_key,
                 keep=False,
                 notify=watch.note,
             )

@@ -70,6 +70,8 @@ def diagnose(
     weights: bool = False,
     exclude: Sequence[str] = (),
     fine_tunes_of: str | None = None,
+    weights_file: str | None = None,
+    state_dict_key: str | None = None,
     watch: Watch | None = None,
 ) -> Diagnosis:
     """Look at ingredients before anything is baked.
@@ -79,6 +81,8 @@ def diagnose(
         weights: read the weights and compare them, which pulls them.
         exclude: as for `bake`.
         fine_tunes_of: as for `bake`.
+        weights_file: the weight file to read of every ingredient, in place of the usual one.
+        state_dict_key: what its tensors stand under, as for `bake`.
         watch: told of the stages.
 
     Raises:
@@ -93,7 +97,13 @@ def diagnose(
         return _of_files(files, watch)
     with watch.stage("Resolving"):
         sources = find_ingredients(
-            patterns, exclude=exclude, fine_tunes_of=fine_tunes_of, include_soups=True, notify=watch.note
+            patterns,
+            exclude=exclude,
+            fine_tunes_of=fine_tunes_of,
+            include_soups=True,
+            weights_file=weights_file,
+            state_dict_key=state_dict_key,
+            notify=watch.note,
         )
     with tempfile.TemporaryDirectory() as scratch:
         with watch.stage("Pulling" if weights else "Reading headers"):

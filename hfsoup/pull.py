@@ -15,7 +15,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
-from hfsoup.adapterfiles import CONFIG, WEIGHTS, adapter_weights
+from hfsoup.adapterfiles import CONFIG, adapter_weights
+from hfsoup.adapterfiles import WEIGHTS as ADAPTERS
 from hfsoup.errors import SoupError
 from hfsoup.fetching import fetch
 from hfsoup.hashing import file_hash, processors, stamp
@@ -37,6 +38,22 @@ LAYOUTS = (
     ("pytorch_model.bin", None),
     (r"pytorch_model-\d+-of-\d+\.bin", "pytorch_model.bin.index.json"),
 )
+PICKLES = (".bin", ".pt", ".pth", ".th", ".ckpt")
+WEIGHTS = (".safetensors", *PICKLES)
+# What training leaves in a folder in place of a model, and what makes one of it.
+UNFINISHED = (
+    (
+        re.compile(r"zero_to_fp32\.py|global_step\d+(/.*)?|(.*/)?zero_pp_rank_.*|(.*/)?mp_rank_\d+_model_states\.pt"),
+        "DeepSpeed",
+        "python zero_to_fp32.py . MODEL, in that folder; copy config.json and the processor into MODEL",
+    ),
+    (
+        re.compile(r"pytorch_model_fsdp(_\d+|\.bin)(/.*)?|(.*/)?__\d+_\d+\.distcp"),
+        "FSDP",
+        "accelerate merge-weights FOLDER/pytorch_model_fsdp_0 FOLDER",
+    ),
+)
+STATES = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|adapter_model).*")
 Advance = Callable[[int], None]
 Notify = Callable[[str], None]
 
@@ -113,7 +130,7 @@ def needed(source: Source) -> list[RemoteFile]:
     if source.base:
         names = (CONFIG, *CONFIGS, adapter_weights(files, where=str(source)))
         return [files[name] for name in names if name in files]
-    weights = weight_names(files, where=str(source))
+    weights = weight_names(files, source)
     if "config.json" not in files:
         raise SoupError("expected config.json, found none", where=str(source), hint="is this a transformers model?")
     own = [files[name] for name in dict.fromkeys([*CONFIGS, *weights]) if name in files]
@@ -131,16 +148,37 @@ def listed_below(source: Source, folder: str) -> dict[str, RemoteFile]:
     return {file.name[len(prefix) :]: file for file in source.files if file.name.startswith(prefix)}
 
 
-def weight_names(names: Iterable[str], *, where: str) -> list[str]:
-    """The weight files, and their index, of the first layout that `names` hold: safetensors before pickles."""
+def weight_names(names: Iterable[str], source: Source) -> list[str]:
+    """The weight files, and their index, of the first layout that `names` hold: safetensors before pickles.
+
+    Raises:
+        SoupError: there is none; what lies there instead may become one.
+    """
     known = sorted(names)
-    for pattern, index in LAYOUTS:
+    for pattern, index in _layouts(source):
         found = [name for name in known if re.fullmatch(pattern, name)]
         if found and (index is None or index in known):
             return [*found, index] if index else found
+    expected = source.weights_file or "model.safetensors or pytorch_model.bin"
+    for state, maker, way_out in UNFINISHED:
+        if file := next((name for name in known if state.fullmatch(name)), None):
+            what = f"expected {expected}, found the training state of {maker}: {flat(file)}"
+            raise SoupError(what, where=str(source), hint=way_out)
+    others = [name for name in known if "/" not in name and name.endswith(WEIGHTS) and not STATES.fullmatch(name)]
     kind = kind_of(known)
-    what = f"expected model.safetensors or pytorch_model.bin, found {found_instead(known)}"
-    raise SoupError(what, where=where, hint=kind[1] if kind else "")
+    hint = kind[1] if kind else ""
+    if others and source.weights_file is None and "config.json" in known:
+        hint = f"--weights-file {others[0]}"
+    raise SoupError(f"expected {expected}, found {found_instead(known)}", where=str(source), hint=hint)
+
+
+def _layouts(source: Source) -> Sequence[tuple[str, str | None]]:
+    """The layouts of weight files that a source may have."""
+    if source.weights_file is None:
+        return LAYOUTS
+    stem, _, suffix = map(re.escape, source.weights_file.rpartition("."))
+    whole = re.escape(source.weights_file)
+    return (whole, None), (rf"{stem}-\d+-of-\d+\.{suffix}", f"{source.weights_file}.index.json")
 
 
 def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) -> Path:
@@ -157,7 +195,7 @@ def _adapted(source: Source, folder: Path, base: Ingredient, pool: ThreadPoolExe
 
 def _ingredient(source: Source, folder: Path, pool: ThreadPoolExecutor) -> Ingredient:
     """The ingredient in a folder, any pickle turned into safetensors; its files are being hashed in `pool`."""
-    names = weight_names(_present(source, folder, source.subfolder), where=str(source))
+    names = weight_names(_present(source, folder, source.subfolder), source)
     index = next((name for name in names if name.endswith(".index.json")), None)
     homes = _shards(folder / index, names, where=f"{source}, {index}") if index else {}
     weights = [_weights(source, folder, name, pool) for name in (sorted(set(homes.values())) if index else names)]
@@ -176,7 +214,7 @@ def _weights(source: Source, folder: Path, name: str, pool: ThreadPoolExecutor) 
     file = WeightFile(name, path, path.stat().st_size, sha, before)
     if path.suffix == ".safetensors":
         return file
-    safe = convert(path, file.sha256, where=where)
+    safe = convert(path, file.sha256, where=where, key=source.state_dict_key)
     _unchanged(path, before, where)
     return replace(file, path=safe, stamp=stamp(safe))
 
@@ -212,7 +250,7 @@ def _present(source: Source, folder: Path, below: str) -> list[str]:
     """
     known = list(listed_below(source, below)) if not source.folder else []
     found = sorted(os.listdir(folder))  # noqa: PTH208 - names are wanted
-    for name in (name for name in found if name in (*CONFIGS, CONFIG, *WEIGHTS) or _is_weights(name)):
+    for name in (name for name in found if name in (*CONFIGS, CONFIG, *ADAPTERS) or _is_weights(name, source)):
         where = f"{source}, {name}"
         if not source.folder and name not in known:
             hint = f"rm {shlex.quote(str(folder / name))}, then {AGAIN}"
@@ -223,8 +261,8 @@ def _present(source: Source, folder: Path, below: str) -> list[str]:
     return found if source.folder else known
 
 
-def _is_weights(name: str) -> bool:
-    return any(name == index or re.fullmatch(pattern, name) for pattern, index in LAYOUTS)
+def _is_weights(name: str, source: Source) -> bool:
+    return any(name == index or re.fullmatch(pattern, name) for pattern, index in _layouts(source))
 
 
 def _shards(index: Path, present: list[str], *, where: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MAX_RANK = 1 << 14
 PUSHED = ("private", "create_pr", "revision")
 BN_MODES = ("average", "recalibrate", "auto")
+FILE = r"[\w][\w.-]*\.(safetensors|bin|pt|pth|th|ckpt)"
 LICENSE = r"[a-z0-9][a-z0-9.+-]{0,63}"
 ALIGNMENTS = ("none", "weights", "activations")
 ON_MISMATCH = ("error", "skip-ingredient", "backbone-only")
@@ -70,6 +71,11 @@ def _unknown(options: Options) -> None:
         raise UsageError(f"batch-size must be at least 1, found {options.batch_size}")
     if options.limit is not None and options.limit < 2:
         raise UsageError(f"limit must be at least 2, found {options.limit}")
+    if options.weights_file is not None and not re.fullmatch(FILE, options.weights_file):
+        expected = "expected weights-file to be the name of a .safetensors, .bin, .pt, .pth, .th or .ckpt file"
+        raise UsageError(f"{expected}, found {options.weights_file!r}", hint="--weights-file model_ema.bin")
+    if options.state_dict_key == "":
+        raise UsageError("the key of a state dict has no name", hint="--state-dict-key state_dict_ema")
     if options.license is not None and not re.fullmatch(LICENSE, options.license):
         raise UsageError(f"expected a licence as the Hub writes them, found {options.license!r}", hint="apache-2.0")
 

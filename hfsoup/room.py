@@ -12,7 +12,7 @@ from pathlib import Path
 from hfsoup.errors import SoupError
 from hfsoup.human import size
 from hfsoup.options import Options
-from hfsoup.pull import listed_below, needed, weight_names, with_bases
+from hfsoup.pull import WEIGHTS, listed_below, needed, weight_names, with_bases
 from hfsoup.refusals import FLOATS
 from hfsoup.tensorfile import FLOATS as WIDTHS
 from hfsoup.types import RemoteFile, Source
@@ -106,7 +106,7 @@ def least(source: Source, options: Options) -> int:
 def held(source: Source) -> tuple[int, int]:
     """Bytes of the files that a soup needs of a source, and how many of them are on this disk."""
     if source.folder:
-        total = sum(path.stat().st_size for path in source.folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+        total = sum(path.stat().st_size for path in source.folder.iterdir() if path.suffix in WEIGHTS)
         return total, total
     files = needed(source)
     return sum(f.size for f in files), sum(f.size for f in files if cached(source.repo, f, source.revision))
@@ -118,8 +118,8 @@ def weights(source: Source) -> list[RemoteFile]:
         return weights(source.base)
     if source.folder is None:
         files = listed_below(source, source.subfolder)
-        return [files[name] for name in weight_names(files, where=str(source))]
-    names = weight_names(os.listdir(source.folder), where=str(source))  # noqa: PTH208 - names are wanted
+        return [files[name] for name in weight_names(files, source)]
+    names = weight_names(os.listdir(source.folder), source)  # noqa: PTH208 - names are wanted
     return [RemoteFile(name, (source.folder / name).stat().st_size, None, "") for name in names]
 
 

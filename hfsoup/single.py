@@ -25,6 +25,7 @@ FOREIGN = frozenset(
 )
 # Numbers below these keys build nothing in an image classifier.
 IDLE = frozenset(("id2label", "label2id", "label_names", "num_labels", "text_config", "vocab_size"))
+DEQUANTIZE = "AutoModelForImageClassification.from_pretrained(X).dequantize().save_pretrained(FOLDER) first"
 COUNTERS = re.compile(r"(num_batches_tracked|ids|idxs?|index|indices|mask|counter|steps?)$")
 
 
@@ -66,6 +67,11 @@ def inspect(ingredient: Ingredient) -> Checkpoint:
         tuple(replace(s, dtype=dtypes.get(s.name, s.dtype)) for s in tensor_specs(w.path, f"{ingredient}, {w.name}"))
         for w in ingredient.weights
     )
+    if key := ingredient.source.state_dict_key:
+        shards = tuple(tuple(spec for spec in shard if spec.name.startswith(f"{key}.")) for shard in shards)
+        if not any(shards):
+            what = f"expected tensors whose names begin with {shown(f'{key}.')}, found none"
+            raise SoupError(what, where=str(ingredient), hint="another --state-dict-key")
     tensors = _flat(shards, ingredient)
     largest = max(len(tensors), *(side for spec in tensors.values() for side in (0, *spec.shape)))
     largest_number(config, where=where, most=max(MAX_NUMBER, largest))
@@ -124,12 +130,16 @@ def require_floats(checkpoint: Checkpoint) -> None:
         for spec in shard:
             if spec.dtype not in FLOATS and not COUNTERS.search(spec.name):
                 where = f"{checkpoint.ingredient}, {file.name}, tensor {flat(spec.name)}"
-                hint = "save it again as float32, float16 or bfloat16"
+                hint = f"save it again as float32, float16 or bfloat16; if it is quantized: {DEQUANTIZE}"
                 raise SoupError(f"expected floats, found {spec.dtype}", where=where, hint=hint)
 
 
 def refuse_foreign(values: dict[str, Any], *, where: str) -> None:
     """Refuse a config that would have code run, or a file fetched, that is not part of the checkpoint."""
+    if isinstance(quantized := values.get("quantization_config"), dict) and quantized:
+        method = shown(quantized.get("quant_method"))
+        what = f"this checkpoint is quantized ({method}): its codes cannot be averaged, and their code is never run"
+        raise SoupError(what, where=where, hint=DEQUANTIZE)
     for key, value in walk(values, skip=frozenset(("id2label", "label2id"))):
         if isinstance(value, dict):
             for name in FOREIGN & value.keys():

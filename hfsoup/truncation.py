@@ -81,7 +81,7 @@ def truncate(averager: Averager, mix: Mix, rank: int) -> Truncated:
     """
     family, base = averager.family, _adapter(averager.family.reference).base
     members = [family.ingredients[i] for i in mix.members]
-    sums = [[w.sha256 for w in i.weights] + [f.sha256 for f in i.files] for i in family.ingredients]
+    sums = [i.content + [f.sha256 for f in i.files] for i in family.ingredients]
     shares = [mix.coefficients, mix.tensors]
     key = facts_hash(__version__, rank, shares, sums, family.orders, family.config, base.id)
 

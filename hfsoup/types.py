@@ -35,7 +35,8 @@ class Source:
 
     `id` is the folder, or on the Hub `owner/name`, followed by the subfolder if the checkpoint is in one; `revision` is
     the commit on the Hub and None for a local folder; `asked` is what the user's pattern stood for; `base` is what an
-    adapter is put on, pinned in the same way.
+    adapter is put on, pinned in the same way. `weights_file` is the file that is read in place of the usual ones, and
+    `state_dict_key` what its tensors stand under.
     """
 
     id: str
@@ -44,6 +45,8 @@ class Source:
     folder: Path | None = None
     files: tuple[RemoteFile, ...] = ()
     base: Source | None = None
+    weights_file: str | None = None
+    state_dict_key: str | None = None
 
     @property
     def repo(self) -> str:
@@ -115,6 +118,11 @@ class Ingredient:
     def files(self) -> tuple[WeightFile, ...]:
         """The files that its source has: an adapter's own instead of the merged one."""
         return (self.adapter.config, self.adapter.weights) if self.adapter else self.weights
+
+    @property
+    def content(self) -> list[Any]:
+        """What tells its tensors from all others: the hashes of its files, and which tensors of them it has."""
+        return [*(file.sha256 for file in self.weights), *([sorted(self.names.items())] if self.names else [])]
 
     @property
     def id(self) -> str:

@@ -78,11 +78,13 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
         if public_key:
             verify_signature(folder, public_key)
     with watch.stage("Pulling the ingredients"):
+        options = Options.of(dict(record.options))
         pinned = [*record.ingredients, *([record.base] if record.base else [])]
-        found = pull([_source(i) for i in pinned])
+        file, key = options.weights_file, options.state_dict_key
+        sources = [replace(_source(i), weights_file=file, state_dict_key=key) for i in record.ingredients]
+        found = pull([*sources, *([_source(record.base)] if record.base else [])])
         hold(place, _ingredient_differences(pinned, found))
         ingredients, base = found[: len(record.ingredients)], found[len(record.ingredients) :]
-        options = Options.of(dict(record.options))
         # What did not fit was left out of the record, so all that is in it must fit.
         on_mismatch = "backbone-only" if options.on_mismatch == "backbone-only" else "error"
         family = check(ingredients, on_mismatch=on_mismatch, processor_from=options.processor_from)

@@ -99,7 +99,7 @@ class Work:
                 arrays = permuted(arrays, group, order)
             write_tensors(folder / MADE, {name: (other[name][0], array) for name, array in arrays.items()})
 
-        facts = [family.orders[i], [_hashes(family.ingredients[n]) for n in (0, i)]]
+        facts = [family.orders[i], [family.ingredients[n].content for n in (0, i)]]
         return self._kept("aligned", facts, build, family.ingredients[i])
 
     def fit(self, ingredients: list[Ingredient], steps: Any, advance: Advance) -> Ingredient:
@@ -120,7 +120,7 @@ class Work:
             }
             write_tensors(folder / MADE, {name: (dtypes[name], array) for name, array in arrays.items()})
 
-        facts = [[_hashes(ingredient) for ingredient in ingredients], sorted(dtypes.items())]
+        facts = [[ingredient.content for ingredient in ingredients], sorted(dtypes.items())]
         return self._kept("fitted", facts, build, family.reference)
 
     def _kept(self, what: str, facts: list[Any], build: Callable[[Path], None], like: Ingredient) -> Ingredient:
@@ -147,7 +147,3 @@ class Work:
             return torch.empty(0)
         pixels = np.load(self._images.pixels)
         return torch.from_numpy(pixels[np.random.default_rng(self._seed).permutation(len(pixels))])
-
-
-def _hashes(ingredient: Ingredient) -> list[str]:
-    return [w.sha256 for w in ingredient.weights]

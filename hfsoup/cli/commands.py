@@ -36,7 +36,7 @@ EPILOG = 'Example: hfsoup bake "org/model-*" --recipe pruned --dataset org/pets 
 
 
 @app.command(epilog=EPILOG)
-@flags("Ingredients", "Search", "Data", "Compute", "Report", "Result")
+@flags("Ingredients", "Weights", "Search", "Data", "Compute", "Report", "Result")
 def bake(
     ctx: typer.Context,
     ingredients: Ingredients = None,
@@ -112,7 +112,7 @@ def init(
 
 
 @app.command(epilog='Example: hfsoup check "org/model-*" --weights')
-@flags("Ingredients")
+@flags("Ingredients", "Weights")
 def check(
     ingredients: Annotated[
         list[str] | None,
@@ -138,6 +138,8 @@ def check(
         weights=weights,
         exclude=chosen.exclude or (),
         fine_tunes_of=chosen.fine_tunes_of,
+        weights_file=chosen.weights_file,
+        state_dict_key=chosen.state_dict_key,
         watch=screen,
     )
     screen.diagnosis(found)
@@ -145,7 +147,7 @@ def check(
 
 
 @app.command(name="eval", epilog="Example: hfsoup eval org/model-a --dataset org/pets")
-@flags("Data", "Compute")
+@flags("Weights", "Data", "Compute")
 def evaluate(
     model: Annotated[str, typer.Argument(help="ORG/NAME, with @REVISION, or a local folder")],
     *,
