@@ -19,6 +19,7 @@ from hfsoup.untrusted import MAX_SIDE, read_json, walk
 MAX_CLASSES = 1 << 17
 MAX_LABEL = 512
 MAX_NUMBER = 1 << 14
+MAX_TENSORS = 1 << 15
 # Settings that make transformers run, load or fetch something that is not in the weights.
 FOREIGN = frozenset(
     ("auto_map", "custom_pipelines", "quantization_config", "use_pretrained_backbone", "checkpoint_path", "use_kernels")
@@ -238,6 +239,7 @@ def _flat(shards: Iterable[Iterable[TensorSpec]], ingredient: Ingredient) -> dic
         if spec.name in found:
             raise SoupError("the tensor stands in two shards", where=f"{ingredient}, tensor {flat(spec.name)}")
         found[spec.name] = spec
-    if not found:
-        raise SoupError("expected tensors, found none", where=str(ingredient))
+    if not 0 < len(found) <= MAX_TENSORS:
+        what = f"expected tensors, at most {MAX_TENSORS}, found {len(found) or 'none'}"
+        raise SoupError(what, where=str(ingredient))
     return found

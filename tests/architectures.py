@@ -5,6 +5,7 @@ Only what makes a model small, or of a kind that the defaults are not, stands he
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 PYRAMID = {"depths": [1, 1], "hidden_sizes": [8, 16]}
@@ -142,6 +143,14 @@ EXCEPTIONS = {
 
 REQUIRED = {"dinat": "natten", "timm_wrapper": "timm"}
 """Packages that transformers asks for to build a model of a type."""
+
+
+SERVED = sorted(
+    kind
+    for kind in CONFIGS
+    if kind not in EXCEPTIONS and (kind not in REQUIRED or find_spec(REQUIRED[kind]) is not None)
+)
+"""Model types that a soup can be made of in this environment."""
 
 
 def side(kind: str) -> int:
