@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hfsoup.check import class_axes
+from hfsoup.closeness import APART, BASIN
 from hfsoup.datafiles import front_matter
 from hfsoup.errors import MismatchError, SoupError, UsageError
 from hfsoup.filling import fill
@@ -19,10 +25,11 @@ from hfsoup.single import class_names, tensor_specs
 from hfsoup.tensorfile import FLOATS
 from hfsoup.timm_config import read_model_config
 from hfsoup.types import Base, Family, Ingredient, TensorSpec
+from hfsoup.weights import Weights
 
 HINT = "--base ORG/NAME|FOLDER"
 REPO = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
-CARD_LIMIT = 1 << 20
+CARD_LIMIT, SAMPLE = 1 << 20, 1 << 16
 Notify = Callable[[str], None]
 
 
@@ -37,7 +44,7 @@ def with_base(family: Family, given: str | None, *, why: str, notify: Notify) ->
 
     Raises:
         UsageError: no base is given and the cards do not agree on one, or several are given.
-        MismatchError: it is no model of the same kind.
+        MismatchError: it is no model of the same kind, or not the one that they started from.
     """
     name = given or _named(family.ingredients, why)
     source = find_base(name, notify=notify)
@@ -47,7 +54,41 @@ def with_base(family: Family, given: str | None, *, why: str, notify: Notify) ->
     if rooted.base and rooted.base.lacking:
         text = f"the base {flat(source)} has no {listed(rooted.base.lacking, 6)} of the same shape and classes"
         notify(f"{text}: averaged over the ingredients alone")
+    if rooted.base:
+        _require_start(rooted, rooted.base, notify)
     return rooted
+
+
+def _require_start(family: Family, base: Base, notify: Notify) -> None:
+    """See that the ingredients are fine-tunings of their base.
+
+    Told by the cosines between their matrices, over the first elements of each: networks from different starts are near
+    0, where fine-tunings are near 1.
+
+    Raises:
+        MismatchError: most of them are not.
+    """
+    specs = [s for s in _merged(family) if s.name in base.names and len(s.shape) > 1]
+    with closing(Weights(base.ingredient)) as root:
+        start = np.concatenate([_sample(root, base.names[s.name], s) for s in specs] or [np.zeros(0)])
+        cosines = []
+        for ingredient in family.ingredients:
+            with closing(Weights(ingredient)) as weights:
+                found = np.concatenate([_sample(weights, s.name, s) for s in specs] or [np.zeros(0)])
+            length = np.sqrt((start @ start) * (found @ found))
+            cosines.append(float(start @ found / length) if length > 0 else 1.0)
+    usual = float(np.median(cosines))
+    if usual < BASIN:
+        told = f"the cosine between its weights and those of the ingredients is {usual:.2f}"
+        if usual < APART:
+            what = f"the ingredients did not start from this base: {told}, and of fine-tunings it is near 1"
+            raise MismatchError(what, where=str(base.ingredient), hint=HINT)
+        notify(f"the base {flat(base.ingredient)} is far from the ingredients: {told}; is it what they started from?")
+
+
+def _sample(weights: Weights, name: str, spec: TensorSpec) -> NDArray[np.float64]:
+    """The first elements of a tensor, its finite ones; all others as 0, for what is broken is found elsewhere."""
+    return np.nan_to_num(weights.read(name, 0, min(prod(spec.shape), SAMPLE)).astype(np.float64), posinf=0, neginf=0)
 
 
 def with_roots(family: Family, ingredient: Ingredient) -> Family:

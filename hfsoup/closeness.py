@@ -16,6 +16,8 @@ from hfsoup.tensorfile import FLOATS, TensorFile, finite, to_float
 from hfsoup.types import TensorSpec
 
 STEP = 1 << 20
+BASIN, APART = 0.9, 0.1
+"""Fine-tunings that share a basin have cosines above the one, networks from different starts below the other."""
 Matrix = NDArray[np.float64]
 Home = Mapping[str, tuple[TensorFile, TensorSpec]]
 Read = Callable[[int, str, int, int], NDArray[np.floating]]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hfsoup.check import check, class_axes, remarks
-from hfsoup.closeness import Closeness, Matrix, closeness
+from hfsoup.closeness import APART, BASIN, Closeness, Matrix, closeness
 from hfsoup.errors import MismatchError, UsageError
 from hfsoup.finding import find_ingredients
 from hfsoup.hashing import file_hash
@@ -28,7 +28,7 @@ from hfsoup.types import Family, Ingredient, Source
 from hfsoup.watch import Watch
 from hfsoup.weights import Weights
 
-BASIN, APART, OUTLIER = 0.9, 0.1, 2.5
+OUTLIER = 2.5
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th")
 ALONE = "this is one ingredient, and there is none to compare it with"
 VERDICTS = {

@@ -414,3 +414,21 @@ def test_a_merged_soup_is_a_model(rooted: Any, alone: Path) -> None:
     bake(*rooted[0], "--merge", "model-stock", "--base", rooted[1], "--output", "soup")
     _, info = ViTForImageClassification.from_pretrained("soup", output_loading_info=True)
     assert not info["missing_keys"]
+
+
+def test_a_base_that_nothing_started_from_is_refused(vit: Family, alone: Path) -> None:
+    """A model of the same kind from another start is refused by its weights, one that is far noted, the true one not."""
+    state = weights(vit.folders[2])
+    torch.manual_seed(7)
+    drawn = {
+        name: torch.randn_like(tensor) * tensor.std() if tensor.ndim > 1 else tensor for name, tensor in state.items()
+    }
+    for name, share in (("other", 1.0), ("far", 0.7)):
+        copy_model(vit.folders[2], alone / name)
+        put_weights(alone / name, {n: share * drawn[n] + (1 - share) * tensor for n, tensor in state.items()})
+    words = [*vit.words[:2], "--merge", "ties", "--output", "soup", "--base"]
+    block = refused("bake", *words, alone / "other", code=1)
+    assert "did not start from this base" in block
+    assert "--base" in block
+    assert "is far from the ingredients: the cosine" in run("bake", *words, alone / "far").err
+    assert "far from" not in run("bake", *words, vit.words[2], "--overwrite").err

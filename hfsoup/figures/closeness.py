@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hfsoup.closeness import BASIN
 from hfsoup.figures.style import Paint, Theme, name
-from hfsoup.preflight import BASIN, compared
+from hfsoup.preflight import compared
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
