@@ -62,8 +62,8 @@ def _watched(norms: dict[str, Norm]) -> Iterator[dict[str, Moments]]:
 
         def keep(module: Any, given: tuple[torch.Tensor, ...], _: Any, path: str = path) -> None:
             count = given[0].numel() // given[0].shape[1]
-            mean = module.running_mean.double().cpu().numpy().copy()
-            var = module.running_var.double().cpu().numpy() * (count - 1) / count
+            mean = module.running_mean.cpu().double().numpy().copy()
+            var = module.running_var.cpu().double().numpy() * (count - 1) / count
             seen[path] = (mean, var, count)
 
         norm.module.train()

@@ -19,7 +19,7 @@ from hfsoup.inputs import inputs
 from hfsoup.models import REFUSALS, config_of, image_processor, model_class
 from hfsoup.names import flat
 from hfsoup.running import Running
-from hfsoup.sums import Host, OnDevice
+from hfsoup.sums import CPU, Host, OnDevice, float64_device
 from hfsoup.tensorfile import nbytes
 from hfsoup.types import Mix, TensorSpec
 
@@ -37,9 +37,6 @@ TORCH = {
     "I8": torch.int8,
     "U8": torch.uint8,
 }
-CPU = torch.device("cpu")
-DOUBLE = ("cuda", "cpu")
-"""Types of devices that are sure to compute in float64."""
 MESSAGE = "this checkpoint does not fill the model: {kind} {names}"
 
 
@@ -91,7 +88,11 @@ class Candidate:
 
     def __init__(self, averager: Averager, device: torch.device) -> None:
         self._averager, self._device = averager, device
-        self._running = Running(averager, OnDevice(device) if device != CPU and device.type in DOUBLE else Host())
+        there = float64_device(device) == device
+        if not there and any(averager.stored_as(s) == "F64" for s in averager.family.tensors):
+            what = f"the device {device.type} has no float64, which the soup would be in"
+            raise SoupError(what, where=str(averager.family.reference), hint="--dtype float32, or --device cpu")
+        self._running = Running(averager, OnDevice(device) if there and device != CPU else Host())
         self._memory = Memory(((s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors), device)
         self._buffers = self._memory.tensors
         self._processor = image_processor(averager.family.processing.processor_folder)

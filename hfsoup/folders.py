@@ -65,8 +65,11 @@ def _content(folder: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Have a file or folder on the disk before going on."""
-    handle = os.open(path, os.O_RDONLY)
+    """Have a file or folder on the disk before going on; Windows opens no folder, and syncs what may be written to."""
+    windows = os.name == "nt"
+    if windows and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hfsoup.positioned import read_at
 from hfsoup.types import WeightFile
 
 READ = 1 << 20
@@ -30,7 +31,7 @@ class GrowingHash:
 
     def reach(self, end: int) -> str:
         """The hexadecimal sha256 of the first `end` bytes, which are written for good; `end` never goes back."""
-        while self._at < end and (block := os.pread(self._handle, min(end - self._at, READ), self._at)):
+        while self._at < end and (block := read_at(self._handle, min(end - self._at, READ), self._at)):
             self._digest.update(block)
             self._at += len(block)
         return self._digest.hexdigest()

@@ -26,6 +26,7 @@ from hfsoup.errors import SoupError
 from hfsoup.images import Split
 from hfsoup.journal import Journal, mix_key
 from hfsoup.models import config_of, image_processor, own_names
+from hfsoup.sums import float64_device
 from hfsoup.types import Family, Mix
 from hfsoup.world import World
 
@@ -99,14 +100,15 @@ class Learner:
     def _learned(self, members: tuple[int, ...], *, per_tensor: bool) -> Found:
         """Coefficients, groups × members, and the tensor of each group; no name where one group stands for all."""
         device = self._world.device
+        exact = float64_device(device)
         with one_thread():
             average = Average(self._averager, members, device, per_tensor=per_tensor)
             shape = (max(len(average.names), 1), len(members))
-            a = torch.zeros(shape, dtype=torch.float64, device=device, requires_grad=True)
-            beta = torch.ones((), dtype=torch.float64, device=device, requires_grad=True)
+            a = torch.zeros(shape, dtype=torch.float64, device=exact, requires_grad=True)
+            beta = torch.ones((), dtype=torch.float64, device=exact, requires_grad=True)
             optimizer = torch.optim.AdamW([a, beta], lr=RATE, weight_decay=0)
             for images, labels in self._batches():
-                logits = beta.float() * average(a.softmax(1), images.to(device))
+                logits = beta.float().to(device) * average(a.softmax(1), images.to(device))
                 loss = cross_entropy(logits, labels.to(device))
                 if not torch.isfinite(loss):
                     raise SoupError("the cross-entropy of an average is NaN or infinite", where=self._split.name)
@@ -158,7 +160,7 @@ class Average:
         self.names = tuple(spec.name for spec in family.tensors if spec.name in grouped)
         self._groups = {grouped[name]: group for group, name in enumerate(self.names)}
         sizes = [self._stacks[grouped[name]][0].numel() for name in self.names] or [1]
-        self._shares = torch.tensor(sizes, dtype=torch.float64, device=device) / sum(sizes)
+        self._shares = torch.tensor(sizes, dtype=torch.float64, device=float64_device(device)) / sum(sizes)
 
     def __call__(self, coefficients: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """The logits, images × classes, with coefficients, groups × members, that sum to one for each group."""
@@ -235,4 +237,4 @@ def _free(name: str, family: Family) -> bool:
 
 def _mean(coefficients: torch.Tensor, stack: torch.Tensor) -> torch.Tensor:
     """The mean of members × shape."""
-    return (coefficients.float() @ stack.flatten(1)).reshape(stack.shape[1:])
+    return (coefficients.float().to(stack.device) @ stack.flatten(1)).reshape(stack.shape[1:])

@@ -144,7 +144,7 @@ class Options:
     dtype: str | None = _option(
         None, "Compute", "float32, float16 or bfloat16 for the soup [as the ingredients, the widest]"
     )
-    device: str = _option("auto", "Compute", "where to score: auto, cpu, cuda")
+    device: str = _option("auto", "Compute", "where to score: auto, cpu, cuda, mps")
     bn: str = _option(
         "auto", "Compute", f"batch-norm statistics: {', '.join(BN_MODES)}, which keeps what scores better"
     )

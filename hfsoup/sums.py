@@ -10,6 +10,19 @@ import torch
 from numpy.typing import NDArray
 
 Block = NDArray[Any]
+CPU = torch.device("cpu")
+DOUBLE = ("cuda", "cpu")
+"""Types of devices that are sure to compute in float64; Apple's `mps` does not."""
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """The device itself if it computes in float64, else the CPU."""
+    return device if device.type in DOUBLE else CPU
+
+
+def double(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in float64, on the CPU where its own device does not compute in it."""
+    return (tensor if tensor.device.type in DOUBLE else tensor.cpu()).double()
 
 
 class Sums(Protocol):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hfsoup.errors import SoupError
 from hfsoup.hashing import stamp
 from hfsoup.names import flat, shown
+from hfsoup.positioned import read_at, read_into
 from hfsoup.types import TensorSpec
 from hfsoup.untrusted import open_regular, parse_json, walk
 
@@ -54,7 +55,7 @@ class TensorFile:
         view = memoryview(block.view(np.uint8))  # type: ignore[arg-type]
         at, done = spec.start + begin * stored.itemsize, 0
         while done < len(view):
-            got = os.preadv(self._handle, [view[done:]], at + done)
+            got = read_into(self._handle, view[done:], at + done)
             if got == 0:
                 raise SoupError(
                     "the file became shorter while it was read", where=f"{self.name}, tensor {flat(spec.name)}"
@@ -73,14 +74,14 @@ class TensorFile:
 
     def _header(self, size: int) -> tuple[bytes, int]:
         """The JSON header and where the tensors' bytes begin."""
-        head = os.pread(self._handle, 8, 0)
+        head = read_at(self._handle, 8, 0)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
         if length < 2 or length > size - 8:
             kind = "a git-LFS pointer" if head == b"version " else "not a whole safetensors file"
             raise SoupError(f"this is {kind} ({size} bytes)", where=self.name, hint="download or save it again")
         if length > MAX_HEADER:
             raise SoupError(f"the header of {length} bytes is over the limit of {MAX_HEADER}", where=self.name)
-        return os.pread(self._handle, length, 8), 8 + length
+        return read_at(self._handle, length, 8), 8 + length
 
 
 def parse_header(header: bytes, base: int, size: int, *, where: str) -> list[TensorSpec]:

@@ -16,12 +16,14 @@ MAX_JSON = 4 << 20
 MAX_DEPTH = 32
 MAX_SIDE = 2048
 """Height or width in pixels that a config may ask a processor for."""
+# Windows has no pipes among files, and translates line ends unless it is told not to.
+FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def open_regular(path: Path, *, where: str) -> int:
     """A descriptor for reading a regular file; a pipe or a device is refused, not waited for."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        handle = os.open(path, FLAGS)
     except FileNotFoundError as error:
         raise SoupError("the file is missing", where=where) from error
     except OSError as error:

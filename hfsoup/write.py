@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from hfsoup.folders import sync
 from hfsoup.hashing import GrowingHash, file_hash
 from hfsoup.hub import cache
 from hfsoup.names import flat
+from hfsoup.positioned import write_at
 from hfsoup.tensorfile import finite, nbytes, to_stored, write_header
 from hfsoup.timm_config import image_settings, is_native, read_model_config, written
 from hfsoup.types import PROCESSORS, Family, Mix, TensorSpec, Truncated
@@ -94,8 +96,7 @@ def _replace(stage: Path, target: Path) -> None:
     if not os.path.lexists(target):
         stage.rename(target)
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    swap = getattr(libc, "renameat2", None)
+    swap = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     if swap is not None and swap(AT_FDCWD, bytes(stage), AT_FDCWD, bytes(target), RENAME_EXCHANGE) == 0:
         return
     # Where the system cannot exchange two names at once, what was there moves aside first.
@@ -185,7 +186,7 @@ def write_configs(family: Family, folder: Path, dtype: str | None) -> None:
 def _write(handle: int, at: int, block: NDArray[Any]) -> None:
     view = memoryview(block.view(np.uint8))  # type: ignore[arg-type]
     while view:
-        done = os.pwrite(handle, view, at)
+        done = write_at(handle, view, at)
         view, at = view[done:], at + done
 
 

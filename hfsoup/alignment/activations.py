@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hfsoup.alignment.groups import Group
 from hfsoup.alignment.network import BATCH, Network, See, State
+from hfsoup.sums import double
 
 Site = tuple[str, int]
 
@@ -26,9 +27,9 @@ class Moments:
 
     def add(self, a: torch.Tensor, b: torch.Tensor) -> None:
         """Take in rows × channels of both."""
-        new = [x.sum(0, dtype=torch.float64).cpu().numpy() for x in (a, b)]
-        new += [x.square().sum(0, dtype=torch.float64).cpu().numpy() for x in (a, b)]
-        product = (a.T @ b).double().cpu().numpy()
+        new = [double(x).sum(0).cpu().numpy() for x in (a, b)]
+        new += [double(x.square()).sum(0).cpu().numpy() for x in (a, b)]
+        product = (a.T @ b).cpu().double().numpy()
         held = [*self.sums, *self.squares] or [np.zeros(())] * 4
         new = [x + y for x, y in zip(held, new, strict=True)]
         self.sums, self.squares, self.products = new[:2], new[2:], self.products + product

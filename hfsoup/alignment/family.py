@@ -113,7 +113,7 @@ class Work:
                 states = [as_torch(one) for one in stored]
                 found = fit(self._network(stored[0]), states, steps, self._pixels(), advance=advance)
             arrays = {
-                name: to_stored(tensor.double().cpu().numpy(), dtypes[name])
+                name: to_stored(tensor.cpu().double().numpy(), dtypes[name])
                 if dtypes[name] in FLOATS
                 else stored[0][name][1]
                 for name, tensor in found.items()

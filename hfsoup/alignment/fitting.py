@@ -11,6 +11,7 @@ from torch.nn.functional import unfold
 from hfsoup.alignment.network import BATCH, Network, State
 from hfsoup.alignment.plan import Step
 from hfsoup.errors import SoupError
+from hfsoup.sums import double
 
 RIDGE = 1e-4
 ROWS = 1 << 18
@@ -98,7 +99,7 @@ def _sums(
         target = wanted[begin : begin + BATCH] - added[0] if added else wanted[begin : begin + BATCH]
         x, y = _rows(module, given[0], step), target.movedim(1, -1).reshape(-1, target.shape[1])
         x = torch.cat([x, x.new_ones(len(x), 1)], 1)
-        squares, products = squares + (x.T @ x).double(), products + (x.T @ y).double()
+        squares, products = squares + double(x.T @ x), products + double(x.T @ y)
         count += len(x)
     return squares, products, count
 

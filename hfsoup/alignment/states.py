@@ -137,7 +137,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _floats(state: State) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
-    return {name: t.detach().double().cpu().numpy() for name, t in state.items() if t.is_floating_point()}
+    return {name: t.detach().cpu().double().numpy() for name, t in state.items() if t.is_floating_point()}
 
 
 def _shapes(state: State) -> Shapes:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hfsoup.importance import Estimates, Pixels, Subject, kind
+from hfsoup.sums import double
 
 PASSES = 512
 
@@ -33,8 +34,8 @@ def fisher(subject: Subject, images: Pixels, seed: int) -> Estimates:
     for begin in range(0, len(images), step):
         logits = subject.forward(images[begin : begin + step])
         drawn = np.asarray(lot.random_raw(logits.numel())) & np.uint64(1)
-        signs = torch.from_numpy(2.0 * drawn - 1).reshape(logits.shape).to(logits.device)
-        shares = logits.detach().double().softmax(1)
+        shares = double(logits.detach()).softmax(1)
+        signs = torch.from_numpy(2.0 * drawn - 1).reshape(logits.shape).to(shares.device)
         rooted = shares.sqrt() * signs
         pushed = (rooted - rooted.sum(1, keepdim=True) * shares).to(logits)
         # A model may keep a piece of the graph for its next images, as levit does.

@@ -12,7 +12,7 @@ def replace(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
+            Path(name).chmod(mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
