@@ -60,7 +60,7 @@ def test_a_failing_write_leaves_the_old_output_as_it_was(
     vit: Family, alone: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     """Every write in turn meets a full, a broken and a read-only disk: one block, the old bytes, no rest."""
-    bake(vit.words[0], "--output", "soup")
+    bake(*vit.words[:2], "--output", "soup")
     before = contents(Path("soup"))
     command = ["bake", *vit.words, "--output", "soup", "--overwrite"]
     shutil.copytree("soup", "kept")
@@ -125,7 +125,7 @@ def test_a_closed_pipe_ends_without_a_traceback(vit: Family, alone: Path) -> Non
     import subprocess
     import sys
 
-    code = f"{sys.executable} -m hfsoup bake {vit.words[0]} --output soup --json - | true"
+    code = f"{sys.executable} -m hfsoup bake {vit.words[0]} {vit.words[1]} --output soup --json - | true"
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert Path("soup", "model.safetensors").exists()
