@@ -14,7 +14,7 @@ from hfsoup.names import align, flat, listed, shown
 from hfsoup.settle import FLOAT_NAMES, mixed, named, widened, widest
 from hfsoup.single import Checkpoint, inspect, renamed, require_floats
 from hfsoup.tensorfile import FLOATS
-from hfsoup.timm_config import is_timm
+from hfsoup.timm_config import TIMM, saved_name
 from hfsoup.types import Family, Ingredient
 
 # What a config may say without changing the function that the weights compute.
@@ -175,7 +175,9 @@ def refer(checkpoint: Checkpoint) -> Reference:
     if deeper := [name for name in filling.spare if is_of_a_deeper_model(architecture, name)]:
         what = f"config.json describes a smaller model: it has no {listed(deeper, 4)}"
         raise SoupError(what, where=where, hint=CONFIG_HINT)
-    names = {own: name for name, own in filling.owns.items() if name not in filling.converted}
+    names = {
+        own: saved_name(checkpoint.config, name) for name, own in filling.owns.items() if name not in filling.converted
+    }
     found = renamed(checkpoint, filling, names)
     require_floats(found)
     return Reference(found, architecture, names)
@@ -279,13 +281,11 @@ def _config_differences(expected: dict[str, Any], found: dict[str, Any]) -> Iter
     if kinds[0] != kinds[1]:
         yield f"model type {flat(kinds[1])}, expected {flat(kinds[0])}"
         return
-    if is_timm(expected):
-        from hfsoup.models import timm_arguments
-
-        expected, found = (timm_arguments(values) for values in (expected, found))
+    if kinds[0] == TIMM:
+        expected, found = models.timm_arguments(expected), models.timm_arguments(found)
     keys = sorted((expected.keys() | found.keys()) - SILENT_CONFIG)
     differing = [key for key in keys if expected.get(key) != found.get(key)]
-    if any(key not in expected or key not in found for key in differing):
+    if kinds[0] != TIMM and any(key not in expected or key not in found for key in differing):
         from hfsoup.models import config_defaults
 
         defaults = config_defaults(str(kinds[0]))

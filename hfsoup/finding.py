@@ -23,8 +23,8 @@ from hfsoup.pull import CHECKPOINT, weight_names
 from hfsoup.resolve import Refused, file_names, match, pin
 from hfsoup.room import cached
 from hfsoup.single import read_classifier
+from hfsoup.timm_config import read_model_config
 from hfsoup.types import Source
-from hfsoup.untrusted import read_json
 
 REPO = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
 SKIP = "skip-ingredient"
@@ -209,7 +209,7 @@ def _require_classifiable(path: Path, adapter: AdapterConfig, where: str) -> Non
     """Refuse a base of an architecture that classifies no images, with or without a head of its own."""
     from hfsoup.models import config_of, model_class
 
-    config = {key: value for key, value in read_json(path, where=where).items() if key != "architectures"}
+    config = {key: value for key, value in read_model_config(path, where=where).items() if key != "architectures"}
     if adapter.architecture:
         config["architectures"] = [adapter.architecture]
     model_class(config_of(config))

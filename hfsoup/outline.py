@@ -71,7 +71,7 @@ def outlined(source: Source) -> Outline:
         if file.name.endswith(".safetensors"):
             specs = [*(specs or ()), *_tensors(source, file)]
     path = posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json"
-    config = understood(_json(source, path), where=f"{source}, config.json")
+    config = understood(_json(source, path), where=f"{source}, {path}")
     shape = image_shape(config) or _shape(source)
     return Outline(config, None if specs is None else tuple(specs), shape)
 

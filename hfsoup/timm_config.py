@@ -17,7 +17,7 @@ from hfsoup.errors import SoupError
 from hfsoup.names import flat, shown
 from hfsoup.untrusted import MAX_SIDE, read_json
 
-KIND = "timm_wrapper"
+TIMM = "timm_wrapper"
 NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
 WORD = re.compile(r"[A-Za-z0-9_]{1,64}")
 IMAGES = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
@@ -67,13 +67,13 @@ def understood(values: dict[str, Any], *, where: str) -> dict[str, Any]:
     names = _listed(found.get("label_names", below.get("label_names")), where)
     arguments = _arguments(found.get("model_args"), classes, where)
     arguments = {**_derived(architecture, below, arguments), **arguments}
-    found |= {"model_type": KIND, "num_classes": classes, "label_names": names, "model_args": arguments}
+    found |= {"model_type": TIMM, "num_classes": classes, "label_names": names, "model_args": arguments}
     return {key: value for key, value in found.items() if value not in (None, [], {})}
 
 
 def is_timm(config: dict[str, Any]) -> bool:
     """Whether a config that was read is of a model of timm."""
-    return config.get("model_type") == KIND
+    return config.get("model_type") == TIMM
 
 
 def is_native(config: dict[str, Any]) -> bool:
@@ -93,6 +93,11 @@ def written(config: dict[str, Any]) -> dict[str, Any]:
 def model_name(config: dict[str, Any]) -> str:
     """What kind of model a config describes, in a word or two."""
     return f"{flat(config.get('architecture'))} (timm)" if is_timm(config) else flat(config.get("model_type"))
+
+
+def saved_name(config: dict[str, Any], name: str) -> str:
+    """The name that a tensor of a model has in its files, without the prefix under which transformers wraps timm's."""
+    return name.removeprefix("timm_model.") if is_timm(config) else name
 
 
 def libraries(config: dict[str, Any]) -> tuple[str, ...]:
@@ -140,7 +145,7 @@ def timm_processor(config: dict[str, Any]) -> Any:
 def _is_timms(values: dict[str, Any]) -> bool:
     """timm's own configs have no model type, and the oldest of them no `pretrained_cfg` either."""
     kind = values.get("model_type")
-    return kind == KIND or (kind is None and ("pretrained_cfg" in values or _is_old(values)))
+    return kind == TIMM or (kind is None and ("pretrained_cfg" in values or _is_old(values)))
 
 
 def _is_old(values: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import USER
-from family import NAMES, Family, copy_model, disturbed, edit_json, fit_head, make_images, weights
+from family import NAMES, Family, copy_model, disturbed, edit_json, fit_head, make_images, put_weights, weights
 from huggingface_hub import HfApi
 from PIL.Image import Image
 from shell import bake, refused, run
@@ -27,7 +27,7 @@ SIDE = 32
 SETTINGS = {"input_size": (3, SIDE, SIDE), "crop_pct": 0.9, "mean": (0.5, 0.4, 0.5), "std": (0.5, 0.5, 0.4)}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("resnet10t", {"channels": [8, 8, 16, 16], "stem_width": 8}),
-    "vit": ("test_vit", {"img_size": SIDE, "patch_size": 8}),
+    "vit": ("vit_tiny_patch16_224", {"img_size": SIDE, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}),
     "efficientnet": ("test_efficientnet", {}),
 }
 KINDS = [pytest.param(kind, layout, id=f"{kind}-{layout}") for kind in ARCHITECTURES for layout in ("timm", "wrapper")]
@@ -84,6 +84,12 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Family:
 def wrapped(tmp_path_factory: pytest.TempPathFactory) -> Family:
     """The same ResNets as transformers saves them."""
     return make_timm("resnet", "wrapper", tmp_path_factory.mktemp("wrapped"))
+
+
+@pytest.fixture(scope="session")
+def efficient(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """EfficientNets as timm saves them, built with no arguments of their own."""
+    return make_timm("efficientnet", "timm", tmp_path_factory.mktemp("efficient"))
 
 
 def through_pipeline(folder: Path | str, images: list[Image]) -> torch.Tensor:
@@ -196,9 +202,12 @@ def test_both_layouts_and_older_files_are_one_family(native: Family, wrapped: Fa
     expected = bake(*native.words, "--recipe", "uniform", "--output", "native")
     older = copy_model(native.folders[1], alone / "older")
     edit_json(older / "config.json", model_args={"channels": [8, 8, 16, 16], "stem_width": 8}, global_pool=None)
+    put_weights(older, {f"timm_model.{name}": tensor for name, tensor in weights(older).items()})
     found = bake(native.folders[0], older, wrapped.folders[2], "--recipe", "uniform", "--output", "mixed")
     assert found["soup"]["sha256"] == expected["soup"]["sha256"]
     assert (alone / "mixed" / "config.json").read_bytes() == (alone / "native" / "config.json").read_bytes()
+    words = [older, native.folders[0], native.folders[2]]
+    assert bake(*words, "--recipe", "uniform", "--output", "first")["soup"]["sha256"] == expected["soup"]["sha256"]
     bake(wrapped.folders[0], native.folders[1], native.folders[2], "--recipe", "uniform", "--output", "wrapped")
     assert json.loads((alone / "wrapped" / "config.json").read_text())["model_type"] == "timm_wrapper"
     assert torch.equal(weights(alone / "wrapped")["fc.weight"], weights(alone / "native")["fc.weight"])
@@ -224,3 +233,159 @@ def pretrained(folder: Path) -> dict[str, Any]:
     """What a config says of images and weights."""
     found: dict[str, Any] = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
     return found
+
+
+HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
+    "architecture": ({"architecture": "no_such_net"}, "has no architecture 'no_such_net'"),
+    "path": ({"architecture": "local-dir:/etc"}, "has no architecture"),
+    "repository": ({"architecture": "hf-hub:kit/other"}, "has no architecture"),
+    "weights elsewhere": ({"model_args": {"checkpoint_path": "/etc/passwd"}}, "'checkpoint_path'"),
+    "pretrained": ({"model_args": {"pretrained": True}}, "'pretrained'"),
+    "overlay": (
+        {"model_args": {"pretrained_cfg_overlay": {"url": "http://127.0.0.1:9/x"}}},
+        "'pretrained_cfg_overlay'",
+    ),
+    "features": ({"model_args": {"features_only": True}}, "'features_only'"),
+    "object": ({"model_args": {"block": {"a": 1}}}, "found 'block'"),
+    "text": ({"model_args": {"act_layer": "a/../b"}}, "found 'act_layer'"),
+    "nonsense": ({"model_args": {"no_such_argument": 3}}, "no_such_argument"),
+    "huge": ({"model_args": {"channels": [8, 8, 16, 16], "stem_width": 99999999}}, "over the limit"),
+    "wide": ({"model_args": {"stem_width": 16000}}, "much larger than its files"),
+    "classes": ({"model_args": {"num_classes": 5}}, "num_classes is '6', but '5' in model_args"),
+    "arguments": ({"model_args": [1]}, "expected model_args to be an object"),
+    "settings": ({"pretrained_cfg": 3}, "expected pretrained_cfg to be an object"),
+    "names": ({"label_names": {"0": "a", "7": "b"}}, "name every row"),
+    "too few names": ({"label_names": ["a", "b"]}, "0 to 5"),
+}
+SETTINGS_HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
+    "image": ({"input_size": [3, 99999, 99999]}, "expected input_size"),
+    "flat image": ({"input_size": 32}, "expected input_size"),
+    "crop": ({"crop_pct": 1e-9}, "expected crop_pct"),
+    "mean": ({"mean": "0.5"}, "expected mean"),
+    "offset": ({"label_offset": 1}, "label_offset"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_config_that_asks_for_more_than_a_model_is_refused(
+    case: str, native: Family, data: Path, alone: Path
+) -> None:
+    """Whatever config.json says, nothing but an architecture of timm with plain arguments is built."""
+    changes, expected = HOSTILE[case]
+    folder = copy_model(native.folders[0], alone / "model", **changes)
+    assert expected in refused("eval", folder, "--dataset", data, code=1)
+
+
+@pytest.mark.parametrize("case", SETTINGS_HOSTILE)
+def test_image_settings_are_bounded(case: str, native: Family, alone: Path) -> None:
+    """Sizes that no image classifier has are refused before an image is made of them."""
+    changes, expected = SETTINGS_HOSTILE[case]
+    folder = copy_model(native.folders[0], alone / "model")
+    edit_json(folder / "config.json", pretrained_cfg={**pretrained(folder), **changes})
+    assert expected in refused("bake", folder, native.folders[1], "--recipe", "uniform", code=1)
+
+
+def test_where_weights_come_from_is_neither_followed_nor_passed_on(
+    native: Family, data: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Addresses, files and loaders in pretrained_cfg are never looked at, and the soup has none."""
+    elsewhere = {
+        "url": "http://127.0.0.1:9/weights.pth", "file": "/etc/passwd", "hf_hub_id": "kit/other", "custom_load": True,
+        "hf_hub_filename": "other.bin", "source": "url", "state_dict": {"fc.bias": 1}, "no_such_key": 1,
+    }  # fmt: skip
+    folders = [copy_model(folder, alone / folder.name) for folder in native.folders]
+    for folder in folders:
+        edit_json(folder / "config.json", pretrained_cfg={**pretrained(folder), **elsewhere})
+    called: list[Any] = []
+    monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *given, **named: called.append(given))
+    monkeypatch.setattr("timm.models._helpers.load_checkpoint", lambda *given, **named: called.append(given))
+    expected = bake(*native.words, "--recipe", "uniform", "--dataset", data, "--output", "expected")
+    found = bake(*folders, "--recipe", "uniform", "--dataset", data, "--output", "soup")
+    assert not called
+    assert found["soup"]["sha256"] == expected["soup"]["sha256"]
+    assert found["soup"]["test"] == expected["soup"]["test"]
+    assert not elsewhere.keys() & pretrained(alone / "soup").keys()
+    monkeypatch.undo()
+    assert through_timm(f"local-dir:{alone}/soup", make_images()["test"]["image"][:2]).shape == (2, len(NAMES))
+
+
+def test_the_config_that_timm_wrote_before_2023_is_read(efficient: Family, images: Any, alone: Path) -> None:
+    """One level instead of two, and a pickle of the weights; the soup has two, and loads in both libraries."""
+    expected = bake(*efficient.words, "--recipe", "uniform", "--output", "expected")
+    folders = [copy_model(folder, alone / folder.name) for folder in efficient.folders]
+    for folder in folders:
+        found = json.loads((folder / "config.json").read_text())
+        old = {**found["pretrained_cfg"], "architecture": found["architecture"], "labels": list(NAMES)}
+        (folder / "config.json").write_text(json.dumps(old))
+        torch.save(weights(folder), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    assert bake(*folders, "--recipe", "uniform", "--output", "soup")["soup"]["sha256"] == expected["soup"]["sha256"]
+    pictures = images["test"]["image"][:4]
+    logits = through_pipeline(alone / "soup", pictures)
+    assert (logits - through_timm(f"local-dir:{alone}/soup", pictures)).abs().max() < 1e-4 * logits.std()
+
+
+def test_classes_without_names_are_those_of_imagenet(alone: Path) -> None:
+    """Where timm names no classes and there are as many as ImageNet has, they are named as the pipeline names them."""
+    import timm
+
+    from hfsoup.single import class_names
+    from hfsoup.timm_config import read_model_config
+
+    model = timm.create_model("test_efficientnet")
+    timm.models.save_for_hf(model, alone / "model", safe_serialization=True)
+    edit_json(alone / "model" / "config.json", model_args=None)
+    config = read_model_config(alone / "model" / "config.json", where="here")
+    named = pipeline("image-classification", str(alone / "model"), device="cpu").model.config.id2label
+    assert class_names(config, where="here") == tuple(named[i] for i in range(1000))
+
+
+def test_a_fixed_image_size_is_kept(images: Any, alone: Path) -> None:
+    """A ViT whose size stands only in what timm says of its images loads in timm alone; its soup loads in both."""
+    family = make_timm("vit", "timm", alone)
+    for folder in family.folders:
+        arguments = {key: value for key, value in without_classes(folder).items() if key != "img_size"}
+        edit_json(folder / "config.json", model_args=arguments)
+    bake(*family.words, "--recipe", "uniform", "--output", "soup")
+    pictures = images["test"]["image"][:4]
+    logits = through_pipeline(alone / "soup", pictures)
+    assert (logits - through_timm(f"local-dir:{alone}/soup", pictures)).abs().max() < 1e-4 * logits.std()
+
+
+def test_checkpoints_of_a_trainer(wrapped: Family, data: Path, alone: Path) -> None:
+    """A run's checkpoints have their image settings in config.json and need no file of the run's folder."""
+    for n, folder in enumerate(wrapped.folders):
+        copy_model(folder, alone / "run" / f"checkpoint-{n + 1}")
+    found = bake("run/checkpoint-*", "--recipe", "latest", "--dataset", data, "--output", "soup")
+    assert [i["used"] for i in found["ingredients"]] == [True] * MEMBERS
+    assert run("verify", "soup").code == 0
+
+
+def test_distilled_and_aligned(native: Family, data: Path, alone: Path) -> None:
+    """A network of timm is distilled as any other; its permutation groups are not known, and that is said."""
+    words = [*native.words, "--recipe", "uniform", "--dataset", data]
+    found = bake(*words, "--distill", 1, "--output", "soup")
+    assert found["soup"]["score"] > 0.3
+    through_timm(f"local-dir:{alone}/soup", make_images()["test"]["image"][:1])
+    told = refused("bake", *words, "--align", "weights", code=1)
+    assert "the permutation groups of 'timm_wrapper' are not known" in told
+
+
+def test_eval_check_and_dry_run(native: Family, data: Path, alone: Path) -> None:
+    """Every command that reads checkpoints reads those of timm, and names their architecture."""
+    done = run("eval", native.words[0], "--dataset", data, "--json", "-")
+    assert done.code == 0, done.err
+    logits = through_pipeline(
+        native_without_classes(native.folders[0], alone / "one"), make_images()["test"]["image"][:]
+    )
+    right = logits.argmax(1) == torch.tensor(make_images()["test"]["label"][:])
+    assert done.json["test"] == pytest.approx(float(right.float().mean()))
+    assert run("check", *native.words).code == 0
+    done = run("bake", *native.words, "--dataset", data, "--dry-run")
+    assert done.code == 0, done.err
+    assert "resnet10t (timm)" in run("bake", *native.words, "--recipe", "uniform", "--output", "soup").err
+
+
+def native_without_classes(folder: Path, target: Path) -> Path:
+    """A copy that transformers can load."""
+    return copy_model(folder, target, model_args=without_classes(folder))
