@@ -125,8 +125,9 @@ def diff(repo: Repo, discussion: Discussion) -> str:
     ours, theirs = _tips(repo, discussion)
     if "mergeCommitId" in discussion:
         ours = git[discussion["mergeCommitId"]].peel(pygit2.Commit).parents[0]
+    # A branch whose history was squashed has no commit in common with main.
     base = git.merge_base(ours.id, theirs.id)
-    return git.diff(git[base].peel(pygit2.Commit), theirs).patch or ""
+    return git.diff(git[base].peel(pygit2.Commit) if base else ours, theirs).patch or ""
 
 
 def _tips(repo: Repo, discussion: Discussion) -> tuple[pygit2.Commit, pygit2.Commit]:

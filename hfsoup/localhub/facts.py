@@ -33,7 +33,10 @@ _TASKS = {
     "ForAudioClassification": "audio-classification",
     "ForCTC": "automatic-speech-recognition",
 }
-_PREFIXED = ("license", "base_model", "language", "size_categories", "task_categories", "task_ids")
+_PREFIXED = (
+    *("license", "base_model", "language", "size_categories", "task_categories", "task_ids", "multilinguality"),
+    *("annotations_creators", "language_creators", "source_datasets"),
+)
 _CACHE: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
 _CACHE_SIZE = 1000
 _LOCK = Lock()

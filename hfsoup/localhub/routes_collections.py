@@ -77,7 +77,7 @@ def create(call: Call) -> Response:
 @routes("GET", "/api/collections/{owner}/{slug}")
 def details(call: Call) -> Response:
     """One collection with all of its items."""
-    return reply(_show(call, _find(call, call.parts.store.collections())))
+    return reply(_show(call, find_collection(call, call.parts.store.collections())))
 
 
 @routes("PATCH", "/api/collections/{owner}/{slug}")
@@ -85,7 +85,7 @@ def update(call: Call) -> Response:
     """Change its title, description, visibility, colour or place."""
     asked = call.json()
     with call.parts.store.change_collections() as known:
-        found = _find(call, known, writing=True)
+        found = find_collection(call, known, writing=True)
         for key in ("title", "description"):
             if key in asked:
                 found[key] = _text(asked, key, needed=key == "title")
@@ -105,7 +105,7 @@ def update(call: Call) -> Response:
 def delete(call: Call) -> Response:
     """Delete a collection, and nothing that is in it."""
     with call.parts.store.change_collections() as known:
-        known.remove(_find(call, known, writing=True))
+        known.remove(find_collection(call, known, writing=True))
     return reply({"success": True})
 
 
@@ -114,7 +114,7 @@ def add_item(call: Call) -> Response:
     """Add something at the end; 404 if there is no such thing, 409 if it is in the collection."""
     asked = call.json()
     with call.parts.store.change_collections() as known:
-        found = _find(call, known, writing=True)
+        found = find_collection(call, known, writing=True)
         item = _new_item(call, known, asked.get("item"), _text(asked, "note", needed=False))
         if any((other["type"], other["id"]) == (item["type"], item["id"]) for other in found["items"]):
             raise RefusedError(409, f"{item['id']} is already in this collection")
@@ -128,7 +128,7 @@ def update_item(call: Call) -> Response:
     """Change an item's note or place."""
     asked = call.json()
     with call.parts.store.change_collections() as known:
-        found = _find(call, known, writing=True)
+        found = find_collection(call, known, writing=True)
         item = _find_item(call, found)
         if "note" in asked:
             item["note"] = _text(asked, "note", needed=False)
@@ -143,13 +143,13 @@ def update_item(call: Call) -> Response:
 def delete_item(call: Call) -> Response:
     """Take an item out."""
     with call.parts.store.change_collections() as known:
-        found = _find(call, known, writing=True)
+        found = find_collection(call, known, writing=True)
         found["items"].remove(_find_item(call, found))
         found["lastUpdated"] = timestamp()
     return reply({"success": True})
 
 
-def _find(call: Call, known: list[Collection], *, writing: bool = False) -> Collection:
+def find_collection(call: Call, known: list[Collection], *, writing: bool = False) -> Collection:
     """The collection of this request: the id at the end of the slug decides, the title before it may be an old one."""
     identifier = call.params["slug"].rpartition("-")[2]
     for item in known:

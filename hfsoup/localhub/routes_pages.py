@@ -26,6 +26,7 @@ from hfsoup.localhub.reading import (
     walk,
 )
 from hfsoup.localhub.refusal import RefusedError, no_entry
+from hfsoup.localhub.routes_collections import find_collection
 from hfsoup.localhub.routes_files import picture_type
 from hfsoup.localhub.routing import Handler, Routes
 from hfsoup.localhub.store import timestamp
@@ -75,14 +76,10 @@ def home(call: Call) -> Response:
 @_page("/collections/{owner}/{slug}")
 def collection(call: Call) -> str:
     """What is in a collection."""
-    identifier = call.params["slug"].rpartition("-")[2]
-    for found in call.parts.store.collections():
-        member = call.user is not None and call.user.member_of(found["owner"])
-        if found["id"] == identifier and (member or not found["private"]):
-            kept = [call.visible_repo(f"{item['type']}s", item["id"]) for item in found["items"]]
-            items = [(repo.name.singular, repo.name.web, repo.name.id, "") for repo in kept if repo]
-            return render_page("list", title=f"{found['owner']} / {found['title']}", items=items)
-    raise RefusedError(404, "Collection not found")
+    found = find_collection(call, call.parts.store.collections())
+    repos = [call.visible_repo(f"{item['type']}s", item["id"]) for item in found["items"]]
+    items = [(repo.name.singular, repo.name.web, repo.name.id, "") for repo in repos if repo]
+    return render_page("list", title=f"{found['owner']} / {found['title']}", items=items)
 
 
 @_page("/{web}/tree/{rev}/{path}")

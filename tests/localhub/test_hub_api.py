@@ -240,6 +240,8 @@ def test_history_is_squashed(api: HfApi, repo: str) -> None:
         commits = api.list_repo_commits(repo, revision=revision)
         assert [item.title for item in commits] == [f"Super-squash branch '{revision}' using huggingface_hub"]
         assert Path(api.hf_hub_download(repo, "x.bin", revision=revision)).read_bytes() == b"2"
+    api.upload_file(path_or_fileobj=b"y", path_in_repo="y", repo_id=repo, revision=made.git_reference)
+    assert "+++ b/y" in (api.get_discussion_details(repo, made.num).diff or "")
     api.create_tag(repo, tag="v1")
     with pytest.raises(BadRequestError):
         api.super_squash_history(repo, branch="v1")
