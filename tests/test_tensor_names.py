@@ -14,9 +14,11 @@ import torch
 import transformers
 from architectures import CONFIGS, SERVED
 from family import NAMES, Family, copy_model, edit_json, put_weights, weights
+from huggingface_hub import HfApi
 from shell import bake, refused, run
 from transformers import AutoConfig, AutoModelForImageClassification
 
+from hfsoup.localhub import LocalHub
 from hfsoup.models import architecture, model_class
 
 State = dict[str, torch.Tensor]
@@ -226,6 +228,20 @@ def test_a_model_that_is_not_filled_is_refused(case: str, vit: Family, alone: Pa
     assert told in block, block
     assert block == refused("check", *folders, code=1)
     assert not Path("soup").exists()
+
+
+def test_headers_alone_tell_names_and_gaps(vit: Family, signed_in: LocalHub, alone: Path) -> None:
+    """A check of repositories on the Hub takes off wrappers and names what is missing without pulling a weight."""
+    api = HfApi(token=signed_in.token)
+    lost = lambda s: under("model.")(head_of_two(s))  # noqa: E731
+    for name, change in (("wrapped-1", under("model.")), ("wrapped-2", under("net.")), ("unfilled", lost)):
+        folder = renamed(vit.folders[0], alone / name, change)
+        api.create_repo(f"kit/{name}")
+        api.upload_folder(repo_id=f"kit/{name}", folder_path=folder)
+    done = run("check", "kit/wrapped-*", "--json", "-")
+    assert done.json["verdict"] == "soup"
+    assert sum("is taken off the names" in reason for reason in done.json["reasons"]) == 2
+    assert "'classifier.weight'" in refused("check", "kit/unfilled", "kit/wrapped-1", code=1)
 
 
 def test_a_checkpoint_that_is_not_filled_is_skipped_on_request(vit: Family, plain: bytes, alone: Path) -> None:
