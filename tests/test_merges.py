@@ -417,7 +417,7 @@ def test_a_merged_soup_is_a_model(rooted: Any, alone: Path) -> None:
 
 
 def test_a_base_that_nothing_started_from_is_refused(vit: Family, alone: Path) -> None:
-    """One from another start is refused by its weights, one that is far from the ingredients noted, the true one not."""
+    """One from another start is refused by its weights, one far from the ingredients noted, and the true one not."""
     state = weights(vit.folders[2])
     torch.manual_seed(7)
     drawn = {
