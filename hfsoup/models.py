@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfsoup import __version__
 from hfsoup.errors import SoupError
+from hfsoup.folders import kept
+from hfsoup.hashing import facts_hash
 from hfsoup.names import flat, shown
-from hfsoup.timm_config import image_settings, read_model_config, timm_processor
+from hfsoup.timm_config import image_settings, libraries, read_model_config, timm_processor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +42,9 @@ REFUSALS = (
 # A model may hold buffers and renamed tensors that its file does not, but not many times what is in the file.
 SPARE_TENSORS, SPARE_ELEMENTS = 256, 1 << 26
 MOST_MODULES = 1 << 15
+# What a config says of its classes, but for how many they are, builds nothing.
+LABELS = ("id2label", "label2id", "num_labels", "transformers_version")
+FACTS = "architecture.json"
 
 
 def config_of(values: dict[str, Any]) -> PretrainedConfig:
@@ -142,6 +150,9 @@ class Architecture:
 def architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Architecture:
     """The architecture of a checkpoint, with that many classes instead of its own.
 
+    The model is built once: what was learned of it stays in hfsoup's cache, by the config, the names and shapes in the
+    files, and the versions of the libraries, so that the next look at such checkpoints loads no library.
+
     Args:
         values: a config.json.
         classes: how many classes it gets.
@@ -150,20 +161,44 @@ def architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Archit
     Raises:
         SoupError: it cannot be built, or is much larger than its files.
     """
-    model = _hollow(values, classes, stored)
-    tensors = model.state_dict()
+    versions = [version(name) for name in ("torch", "transformers", *libraries(values))]
+    config = {key: value for key, value in _plain(values).items() if key not in LABELS}
+    key = facts_hash(config, classes, sorted(stored.items()), versions, __version__)
+
+    def build(folder: Path) -> None:
+        (folder / FACTS).write_text(json.dumps(_facts(_hollow(values, classes, stored), stored)), encoding="utf-8")
+
+    facts = json.loads((kept("architectures", key, build) / FACTS).read_text(encoding="utf-8"))
+    names = {name: (tuple(owns), converted) for name, (owns, converted) in facts["names"].items()}
+
+    @cache
+    def rename() -> Rename:
+        return _rename(_hollow(values, classes, stored))
+
+    return Architecture(
+        kind=str(values.get("model_type")),
+        shapes={name: tuple(shape) for name, shape in facts["shapes"].items()},
+        optional=frozenset(facts["optional"]),
+        kinds=facts["kinds"],
+        prefix=facts["prefix"],
+        rename=lambda name: names[name] if name in names else rename()(name),
+    )
+
+
+def _facts(model: Any, stored: Shapes) -> dict[str, Any]:
+    """What is to be known of a model, as JSON, and what it calls the tensors of its files."""
+    tensors, rename = model.state_dict(), _rename(model)
     ignored = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_missing", None) or ()]
     made = set(getattr(model, "all_tied_weights_keys", None) or ())
     made |= {name for name, tensor in tensors.items() if not tensor.is_floating_point()}
     made |= {name for name in tensors if any(pattern.search(name) for pattern in ignored)}
-    return Architecture(
-        kind=str(values.get("model_type")),
-        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        optional=frozenset(made),
-        kinds=dict(_kinds(model)),
-        prefix=str(getattr(model, "base_model_prefix", "")),
-        rename=_rename(model),
-    )
+    return {
+        "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
+        "optional": sorted(made),
+        "kinds": dict(_kinds(model)),
+        "prefix": str(getattr(model, "base_model_prefix", "")),
+        "names": {name: rename(name) for name in stored},
+    }
 
 
 def class_axes(values: dict[str, Any], classes: int, stored: Shapes) -> dict[str, int]:

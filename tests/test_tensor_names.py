@@ -284,3 +284,25 @@ def test_tensors_that_loading_splits_are_averaged_in_one_form_only(alone: Path) 
         torch.testing.assert_close(tensor, (states[0][name] + states[1][name]) / 2, rtol=1e-6, atol=1e-7)
     split = own_names(saved[1], alone / "split")
     assert "save_pretrained" in refused("bake", saved[0], split, code=1)
+
+
+def test_a_model_is_built_once(vit: Family, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a check learns of an architecture is kept: the next one of such checkpoints loads no library of models, and
+    says the same, also where what was kept was damaged."""
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "cache"))
+    script = """import sys
+from hfsoup.preflight import diagnose
+found = diagnose(tuple(sys.argv[1:]))
+print(found.verdict, *found.reasons, sep="|")
+print("torch" in sys.modules or "transformers" in sys.modules)"""
+
+    def check() -> list[str]:
+        words = [sys.executable, "-c", script, *vit.words]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    first, second = check(), check()
+    assert first[0] == second[0]
+    assert [first[1], second[1]] == ["True", "False"]
+    for path in (alone / "cache").rglob("architecture.json"):
+        path.write_text(path.read_text().replace("vit", "bit"))
+    assert check() == first
