@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hfsoup.soup import Soup
     from hfsoup.types import Ingredient, Source
 
-REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
 Names = Sequence[tuple[str, str | None]]
 # What forms a soup once its weights are known.
 SETTLED = (
@@ -91,6 +91,8 @@ def _public(ingredients: Names, options: Options, *, local: bool, base: tuple[st
         options = replace(options, base=_pinned(*base))
     if local and options.dataset:
         options = replace(options, dataset=Path(options.dataset).name)
+    if options.labels and Path(options.labels).suffix:
+        options = replace(options, labels=Path(options.labels).name)
     if options.eval:
         options = replace(options, eval=tuple(f"{n}={_shared(place)}" for n, place in options.others().items()))
     on_hub = {name for name, revision in ingredients if revision}

@@ -21,6 +21,7 @@ from hfsoup.names import flat
 from hfsoup.papers import CITATIONS
 from hfsoup.recipes import RECIPES
 from hfsoup.shipped import shipped
+from hfsoup.splits import trained_on
 from hfsoup.timm_config import is_native, is_timm, libraries, model_name
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def card(soup: Soup) -> str:
         license=soup.options.license or agreed(soup.used),
         datasets=[flat(soup.images.dataset)] if soup.images and soup.images.revision else None,
         metrics=[_metric(soup)] if soup.images else None,
-        model_name="soup" if soup.comparison else None,
-        eval_results=_eval_results(soup),
+        model_name="soup" if (results := _eval_results(soup)) else None,
+        eval_results=results,
     )
     if data.base_model:
         data["base_model_relation"] = "adapter" if soup.adapter else "finetune" if soup.distilled else "merge"
@@ -89,10 +90,11 @@ def _word(word: str) -> str:
 
 
 def _eval_results(soup: Soup) -> list[EvalResult] | None:
+    """The test score as the Hub lists it; none on images that the models may have been trained on."""
     from huggingface_hub import EvalResult
 
     images, comparison = soup.images, soup.comparison
-    if images is None or comparison is None:
+    if images is None or comparison is None or images.test.is_training:
         return None
     name = flat(Path(images.dataset).name if images.revision is None else images.dataset)
     return [
@@ -152,6 +154,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "shifts": shifts(soup),
         "trace": [{"d": d, "name": names[d.ingredient], "score": number(soup, d.score)} for d in soup.trace],
         "images": images,
+        "trained": markdown(trained_on(images.test.name)) if images and images.test.is_training else "",
         "pictures": pictures(soup),
         "adapter": _adapter(soup),
         "splits": _splits(soup),

@@ -24,6 +24,7 @@ from hfsoup.names import flat, listed, shown
 from hfsoup.request import Request
 from hfsoup.rows import Rows
 from hfsoup.shards import ArrowReader, ParquetReader, Reader, Shard, TableReader, TarReader
+from hfsoup.splits import is_training
 
 # The readers of datasets that only read: others unpickle, or open what a file names.
 READERS = ("parquet", "arrow", "imagefolder", "webdataset", "csv", "json")
@@ -174,11 +175,11 @@ def opened(request: Request, *, kept: bool = True) -> Iterator[Source]:
     path = Path(request.dataset).expanduser()
     with workspace() as work:
         if path.is_file():
-            yield _one_file(path.resolve(), request, work)
+            yield _one_file(Files(path.resolve().parent, kept=kept), path.resolve(), request, work)
         elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            yield _saved(path.resolve(), request)
+            yield _saved(Files(path.resolve(), kept=kept), request)
         elif path.is_dir():
-            yield _folder(Files(path.resolve()), request, work)
+            yield _folder(Files(path.resolve(), kept=kept), request, work)
         else:
             home = work / "files" / Path(request.dataset).name
             home.mkdir(parents=True)
@@ -214,16 +215,16 @@ def _converted(files: Files) -> list[str]:
     return sorted({place[0] for place in places})
 
 
-def _one_file(path: Path, request: Request, work: Path) -> Source:
+def _one_file(files: Files, path: Path, request: Request, work: Path) -> Source:
     """A dataset that is one file; its only split is called validation, or train where the file is called so."""
     import datasets
 
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"expected a file ending in {', '.join(SUFFIXES)}", where=request.dataset)
-    kind, data = SUFFIXES[path.suffix.lower()], {"validation": str(path)}
+    kind, data = SUFFIXES[path.suffix.lower()], {"train" if is_training(path.stem) else "validation": str(path)}
     make = datasets.load_dataset_builder
     builder = loading(request, lambda: make(kind, data_files=data, cache_dir=str(work / "arrow")))
-    return _built(Files(path.parent), builder, request)
+    return _built(files, builder, request)
 
 
 def _built(files: Files, builder: Any, request: Request) -> Source:
@@ -264,7 +265,8 @@ def _read(files: Files, kind: str, name: str) -> Reader:
     """Open a file whose rows are its own."""
     if kind == "parquet":
         return ParquetReader(files.look_into(name))
-    files.take([name])
+    if files.kept:
+        files.take([name])
     path = str(files.folder / name)
     return ArrowReader(path) if kind == "arrow" else TarReader(path)
 
@@ -308,7 +310,7 @@ class _Tables:
         return TableReader(self._made[split])
 
 
-def _saved(path: Path, request: Request) -> Source:
+def _saved(files: Files, request: Request) -> Source:
     """A dataset that `save_to_disk` wrote."""
     from datasets import Features
 
@@ -322,7 +324,7 @@ def _saved(path: Path, request: Request) -> Source:
         wanted = ["state.json", "dataset_info.json", *(str(f["filename"]) for f in state["_data_files"])]
         return [files.name_of(path / home / name) for name in wanted]
 
-    files = Files(path)
+    path = files.folder
     homes = loading(request, splits)
     parts = {split: loading(request, partial(names, home)) for split, home in homes.items()}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hfsoup.base import with_base
 from hfsoup.check import check, remarks
 from hfsoup.clock import Clock
+from hfsoup.distillation.made import wanted
 from hfsoup.errors import MismatchError, SoupError, UsageError
 from hfsoup.figures import may_draw
 from hfsoup.finding import find_ingredients, require_several
@@ -24,6 +25,7 @@ from hfsoup.recipes import RECIPES, Recipe
 from hfsoup.refusals import flags, refuse_idle
 from hfsoup.registry import OWN, Entry, Registry
 from hfsoup.room import afford, held, hold, missing, needs
+from hfsoup.single import class_names
 from hfsoup.tensorfile import FLOATS
 from hfsoup.timm_config import model_name
 from hfsoup.types import Family, Ingredient, Source
@@ -31,6 +33,10 @@ from hfsoup.watch import Watch
 
 if TYPE_CHECKING:
     from hfsoup.ahead import Ahead
+    from hfsoup.survey import Survey
+
+CALIBRATION = 2048
+"""At most so many images are looked at for batch norms, alignments and merges."""
 
 
 def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
@@ -104,6 +110,8 @@ def gather(
         afford(needs(sources, options))
         if members := learners(options, len(sources)):
             hold(members, outlined(sources[0].base or sources[0]).elements)
+        if options.dataset:
+            look_at_dataset(options, sources[0], watch)
         if ahead:
             ahead.begin(sources[0], options, missing(sources))
         ingredients = _pulled(sources, watch, ahead)
@@ -140,6 +148,43 @@ def gather(
                 watch.note(concern)
             stage.done("Compared the weights")
     return family
+
+
+def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | None:
+    """See that these models can be scored on the dataset, by its listing and headers, before anything is pulled.
+
+    Args:
+        options: what is to be baked; without a dataset there is nothing to look at.
+        first: an ingredient, whose classes are compared with the dataset's.
+        watch: told of the stage.
+
+    Raises:
+        UsageError: there is no such dataset, split, column or metric.
+        MismatchError: its classes are not the model's.
+    """
+    if options.dataset is None:
+        return None
+    from hfsoup.metrics import metric
+    from hfsoup.survey import survey
+
+    metric(options.metric, trust_remote=options.trust_remote_metric)
+    with watch.stage("Looking at the dataset") as stage:
+        found = survey(options.request(), _classes(first, options), most=max(CALIBRATION, wanted(options)))
+        stage.done(f"Looked at {options.dataset}")
+    return found
+
+
+def _classes(source: Source, options: Options) -> tuple[str, ...] | None:
+    """The classes that an ingredient names before it is pulled; None where it may be left out, or does not tell.
+
+    What is wrong with an ingredient is told when ingredients are checked.
+    """
+    if source.base or options.on_mismatch == "skip-ingredient":
+        return None
+    try:
+        return class_names(outlined(source).config, where=f"{source}, config.json")
+    except (SoupError, StopIteration):
+        return None
 
 
 def learners(options: Options, ingredients: int) -> int:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hfsoup.classes import (
     BY_NAME,
     BY_NUMBER,
+    UNLABELLED,
     ClassList,
     Labels,
     Note,
@@ -37,11 +38,10 @@ from hfsoup.names import flat, listed, shown
 from hfsoup.pixels import Advance, Prepared, prepare
 from hfsoup.request import Request
 from hfsoup.rows import Facts
-from hfsoup.splits import calibration_name, is_training, split_names
+from hfsoup.splits import calibration_name, is_training, split_names, trained_on
 
 # The most test images, as a share, that may be among those that select. Public test sets hold a few such doubles.
 SHARED = 0.01
-TRAINED = "the models may have been trained on these images, so that their scores there say nothing of others"
 DEFAULT_RULE = "by name"
 FOLDERS = ""
 """Stands for the column of labels that the folders are in which images lie."""
@@ -87,7 +87,8 @@ class Images:
     `revision` is a commit on the Hub; `backend` is the library that resized the images, with its version, and
     `calibration` are images to estimate batch norms on, where they were asked for; `learning` is the half of the split
     that selects from which coefficients are learned, where they are; `unlabelled` are those that a network is trained
-    on; `seen` are the images that select and those of `learning`, as they were prepared.
+    on; `mapping` is what matched the dataset's classes with the model's, where a file did; `seen` are the images that
+    select and those of `learning`, as they were prepared.
     """
 
     dataset: str
@@ -101,6 +102,7 @@ class Images:
     calibration: Split | None = None
     learning: Split | None = None
     unlabelled: Split | None = None
+    mapping: Mapping[str, str | int] | None = None
     seen: tuple[Prepared, ...] = field(default=(), repr=False)
 
 
@@ -142,7 +144,7 @@ def load_images(
         if test_name is None:
             note(f"only the split {name!r} was there: a stratified half of it selects, the other half reports")
         for trained in sorted({part.name for part in (selecting[0], testing[0]) if is_training(part.name)}):
-            note(f"the split {trained!r}: {TRAINED}")
+            note(trained_on(trained).removesuffix("."))
         cuts = [(*selecting, request.limit), (*testing, request.limit)]
         if learn:
             cuts = [*in_two(*cuts.pop(0), note=note), *cuts]
@@ -160,7 +162,7 @@ def load_images(
     halved = test_name is None
     return Images(
         request.dataset, request.config, source.revision, selection, test, halved, tuple(notes), backend(processor),
-        calibration, learning[0][0] if learning else None, seen=every,
+        calibration, learning[0][0] if learning else None, mapping=mapping_of(request), seen=every,
     )  # fmt: skip
 
 
@@ -174,15 +176,32 @@ def scored_parts(
     """
     name, test_name = split_names(list(source.parts), request)
     parts = {name: Part(source, name, request, classes, note)}
-    if test_name is not None:
+    if test_name is not None and not says_unlabelled(source, test_name, request):
         part = Part(source, test_name, request, classes, note, scored=False)
-        if part.is_labelled:
-            parts[test_name] = part
-        else:
-            note(f"the split {test_name!r} has no labels, so it does not report, and {name!r} is halved")
-            test_name = None
+        parts.update({test_name: part} if part.is_labelled else {})
+    if test_name is not None and test_name not in parts:
+        note(f"the split {test_name!r} has no labels, so it does not report, and {name!r} is halved")
+        test_name = None
     same_numbering([found for part in parts.values() for found in part.lists], where=request.dataset)
     return parts, name, test_name
+
+
+def says_unlabelled(source: Source, name: str, request: Request) -> bool:
+    """Whether the footers of a split say that all its labels are -1, so that its files need not be pulled."""
+    if source.kind != "parquet":
+        return False
+    rows = source.rows(name)
+    facts = rows.facts()
+    columns = Columns(source, name, rows.names(), facts, request, flat(f"{request.dataset}, split {name}"))
+    label = columns.label(columns.image(), missing=True)
+    return label is None or all(fact.bounds.get(label) == (UNLABELLED, UNLABELLED) for fact in facts)
+
+
+def mapping_of(request: Request) -> Mapping[str, str | int] | None:
+    """What maps the dataset's classes to the model's, where a file does."""
+    if request.mapping is not None or request.labels in (None, BY_NAME, BY_NUMBER):
+        return request.mapping
+    return read_mapping(str(request.labels))
 
 
 def content_hash(source: Source, part: str, column: str, *more: str, files: Sequence[str] | None = None) -> str:
@@ -238,7 +257,7 @@ class Part:
         self.name, self.where = name, flat(f"{request.dataset}, split {name}")
         self._files = None if most is None else source.drawn(name, most)
         self.rows = source.rows(name, self._files)
-        if request.limit is None and not source.by_folder:
+        if self._files is None and request.limit is None and not source.by_folder:
             self.rows.take()
         count = len(self.rows)
         if not count:
@@ -277,10 +296,7 @@ class Part:
             what = "there is no column of labels, and the images lie in no class folders"
             raise UsageError(what, where=self.where, hint="--label-column NAME, or a folder for each class")
         where = self.where if label == FOLDERS else f"{self.where}, column {flat(label)}"
-        mapping = self._request.mapping
-        asked = self._request.labels
-        if mapping is None and asked not in (None, BY_NAME, BY_NUMBER):
-            mapping = read_mapping(str(asked))
+        asked, mapping = self._request.labels, mapping_of(self._request)
         columns = zip(self.rows.names(), self._values(label), self._columns.class_lists(label), strict=True)
         found = class_numbers(
             [Labels(*column) for column in columns], self._classes, where=where, asked=asked, mapping=mapping

@@ -73,6 +73,7 @@ class DatasetRecord(Strict):
     """The dataset that selected and reported; `backend` is the library that resized its images, with its version.
 
     Coefficients were learned from the labelled images of `learning`, where they were; those are not among `selection`.
+    `labels` is the rule by which the dataset's classes became the model's, and `mapping` the file of --labels.
     """
 
     id: Text
@@ -83,6 +84,8 @@ class DatasetRecord(Strict):
     test: SplitRecord
     backend: Text | None = None
     learning: SplitRecord | None = None
+    labels: Text | None = None
+    mapping: dict[Text, str | int] | None = None
 
 
 class DecisionRecord(Strict):
@@ -249,6 +252,8 @@ def _dataset(soup: Soup) -> DatasetRecord | None:
         test=split_record(images.test),
         backend=images.backend,
         learning=split_record(images.learning) if images.learning else None,
+        labels=images.test.labelled_by or None,
+        mapping=dict(images.mapping) if images.mapping is not None else None,
     )
 
 

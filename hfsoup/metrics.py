@@ -163,7 +163,7 @@ def metric(name: str, *, trust_remote: bool = False) -> Metric:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", name) or name.endswith(".py"):
         raise UsageError(f"expected the name of a metric, found {shown(name)}; hfsoup's own are {known}")
     if not trust_remote:
-        if near := get_close_matches(name, OURS, 1, 0.7):
+        if near := [ours for ours in OURS if ours.startswith(name)] or get_close_matches(name, OURS, 1, 0.6):
             raise UsageError(f"there is no metric {name!r}; hfsoup's own are {known}", hint=f"--metric {near[0]}")
         raise UsageError(
             f"{name!r} is not one of hfsoup's own metrics ({known}); any other one runs a script that is fetched",

@@ -11,7 +11,7 @@ from hfsoup.distillation.made import forwarded, wanted
 from hfsoup.evidence import BETWEEN
 from hfsoup.finding import find_base, find_ingredients, require_several
 from hfsoup.further import count
-from hfsoup.gathering import asked, learners, needs_base, needs_images, own
+from hfsoup.gathering import CALIBRATION, asked, learners, look_at_dataset, needs_base, needs_images, own
 from hfsoup.hub import cache, told
 from hfsoup.human import counted
 from hfsoup.options import Options
@@ -20,12 +20,9 @@ from hfsoup.pace import known
 from hfsoup.pull import with_bases
 from hfsoup.registry import Entry
 from hfsoup.room import Need, afford, held, needs
-from hfsoup.splits import split_names
-from hfsoup.survey import Survey, survey
+from hfsoup.survey import Survey
 from hfsoup.types import Source
 from hfsoup.watch import Watch
-
-CALIBRATION = 2048
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,7 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
         with watch.stage("Reading headers") as stage:
             first = outlined(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
-        found = _looked(options, watch)
+        found = look_at_dataset(options, sources[0], watch)
         work = _taught(_work(recipe, sources, options, found, first), sources, options, found) if found else None
         data = _data(found, options) if found else None
         bases = tuple(source for source in with_bases((*sources, *given)) if source not in sources)
@@ -167,21 +164,9 @@ def _holdings(sources: Sequence[Source]) -> tuple[Holding, ...]:
     return tuple(Holding(source.id, source.revision, *held(source)) for source in sources)
 
 
-def _looked(options: Options, watch: Watch) -> Survey | None:
-    if options.dataset is None:
-        return None
-    with watch.stage("Looking at the dataset") as stage:
-        found = survey(options.request())
-        stage.done(f"Looked at {options.dataset}, which stays where it is")
-    return found
-
-
-def _names(found: Survey, options: Options, *, calibrate: bool) -> dict[str, str | None]:
+def _names(found: Survey, *, calibrate: bool) -> dict[str, str | None]:
     """The splits that select, report and settle batch norms."""
-    splits = list(found.parts or ())
-    selection, test = split_names(splits, options.request())
-    settles = options.calibration_split or ("train" if "train" in splits else selection)
-    return {"selection": selection, "test": test, "calibration": settles if calibrate else None}
+    return {"selection": found.selection, "test": found.test, "calibration": found.calibration if calibrate else None}
 
 
 def _data(found: Survey, options: Options) -> Holding | None:
@@ -189,7 +174,7 @@ def _data(found: Survey, options: Options) -> Holding | None:
     if found.parts is None:
         return None
     looks = options.bn != "average" or options.distill is not None or needs_images(options) is not None
-    names = _names(found, options, calibrate=looks)
+    names = _names(found, calibrate=looks)
     parts = [found.parts[n] for n in sorted({n for n in names.values() if n}) if n in found.parts]
     return Holding(found.id, found.revision, sum(p.size for p in parts), sum(p.held for p in parts))
 
@@ -236,7 +221,7 @@ def _taught(work: Work, sources: Sequence[Source], options: Options, found: Surv
     """The work, with what a distillation adds: images are shown to the ingredients and to the network."""
     if options.distill is None or found.parts is None:
         return work
-    names = _names(found, options, calibrate=True)
+    names = _names(found, calibrate=True)
     count = (
         work.selection if names["calibration"] == names["selection"] else found.parts[str(names["calibration"])].images
     )
@@ -250,7 +235,7 @@ def _counts(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | 
     """Images that select, report and settle; None where they cannot be told."""
     if found.parts is None:
         return None, None, None
-    names = _names(found, options, calibrate=calibrate)
+    names = _names(found, calibrate=calibrate)
     counts = {n: found.parts[n].images for n in names.values() if n in found.parts}
     first = counts.get(str(names["selection"]))
     second = counts.get(str(names["test"])) if names["test"] else first

@@ -31,7 +31,7 @@ def images_again(record: DatasetRecord, family: Family, options: Options, *, cal
     from hfsoup.models import image_processor
 
     processor = image_processor(family.processing.processor_folder)
-    request = replace(options.request(), revision=record.revision)
+    request = replace(options.request(), revision=record.revision, mapping=record.mapping)
     learn = record.learning is not None
     return load_images(request, processor, family.labels, calibrate=IMAGES if calibrate else 0, learn=learn)
 

@@ -27,7 +27,7 @@ END = object()
 
 @dataclass
 class Facts:
-    """What a shard says of itself: its rows, the features of its columns, and the columns that were asked for.
+    """What a shard says of itself: its rows, the features and bounds of its columns, and those that were asked for.
 
     `hashed` tells whether every byte of that was compared with a hash; if not, it may choose rows, and is compared with
     the hashed file before they are used.
@@ -35,6 +35,7 @@ class Facts:
 
     count: int
     features: dict[str, Any]
+    bounds: dict[str, tuple[int, int]]
     hashed: bool
     columns: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -123,14 +124,14 @@ class Rows:
             yield cell
 
     def _take(self, shards: Sequence[Shard]) -> None:
-        if self._files.kept:
-            self._wrap(lambda: self._files.take(name for shard in shards for name in shard.needs))
+        needed = [name for shard in shards if self._files.kept or shard.points for name in shard.needs]
+        self._wrap(lambda: self._files.take(needed))
 
     def _read(self, shard: Shard) -> Facts:
         found = self._cached(shard)
         if found is None:
             reader: Reader = self._wrap(shard.read)
-            found = Facts(reader.count, reader.features, self._hashed(shard))
+            found = Facts(reader.count, reader.features, reader.bounds, self._hashed(shard))
             self._keep(shard, found)
         return found
 
@@ -165,11 +166,7 @@ class Rows:
     def _home(self, shard: Shard) -> Path | None:
         """Where facts are kept of files that a commit lists with their hashes."""
         listing = self._files.listing
-        if (
-            not self._files.revision
-            or not self._files.kept
-            or any(listing[name].sha256 is None for name in shard.names)
-        ):
+        if not self._files.revision or any(listing[name].sha256 is None for name in shard.names):
             return None
         key = facts_hash(FORMAT, shard.kind, [(name, listing[name].sha256) for name in shard.names])
         return cache() / "columns" / f"{key[:32]}.json"
@@ -185,13 +182,15 @@ class Rows:
             if hashlib.sha256(text.encode()).hexdigest() != digest:
                 return None
             values = json.loads(text)
-            return Facts(**{**values, "features": dict(Features.from_dict(values["features"]))})
+            bounds = {name: (least, most) for name, (least, most) in values["bounds"].items()}
+            features = dict(Features.from_dict(values["features"]))
+            return Facts(**{**values, "features": features, "bounds": bounds})
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def _keep(self, shard: Shard, facts: Facts) -> None:
         home = self._home(shard)
-        if home is None:
+        if home is None or not self._files.kept:
             return
         try:
             text = json.dumps({**vars(facts), "features": _plain(facts.features)})

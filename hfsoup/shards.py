@@ -19,10 +19,14 @@ TEXT_LIMIT = 1 << 20
 
 
 class Reader(Protocol):
-    """An open shard: the features of its columns, as the file itself declares them, and its rows."""
+    """An open shard: the features of its columns, as the file itself declares them, and how many rows it has.
+
+    `bounds` are the least and the largest number in columns of whole numbers without gaps, where the file tells.
+    """
 
     features: dict[str, Any]
     count: int
+    bounds: dict[str, tuple[int, int]]
 
     def column(self, name: str) -> list[Any]:
         """The values of a column, one a row."""
@@ -66,6 +70,7 @@ class ParquetReader:
         self._file = ParquetFile(source, memory_map=isinstance(source, str))
         self.features = dict(Features.from_arrow_schema(self._file.schema_arrow))
         self.count = int(self._file.metadata.num_rows)
+        self.bounds = _bounds(self._file.metadata)
 
     def column(self, name: str) -> list[Any]:
         """The values of a column."""
@@ -92,6 +97,22 @@ class ParquetReader:
             first += batch.num_rows
 
 
+def _bounds(metadata: Any) -> dict[str, tuple[int, int]]:
+    """The least and the largest value of columns of whole numbers, as a footer has them; none where it may be wrong."""
+    found: dict[str, tuple[int, int]] = {}
+    doubtful = set()
+    for group in range(metadata.num_row_groups):
+        for n in range(metadata.num_columns):
+            column = metadata.row_group(group).column(n)
+            name, told = column.path_in_schema, column.statistics
+            if told is None or not told.has_min_max or told.null_count or type(told.min) is not int:
+                doubtful.add(name)
+                continue
+            least, most = found.get(name, (told.min, told.max))
+            found[name] = min(least, told.min), max(most, told.max)
+    return {name: bounds for name, bounds in found.items() if name not in doubtful}
+
+
 class ArrowReader:
     """An Arrow file or stream, mapped into memory.
 
@@ -114,7 +135,7 @@ class ArrowReader:
             batch.validate(full=True)
         self._table = pyarrow.Table.from_batches(batches, schema)
         self.features = dict(Features.from_arrow_schema(schema))
-        self.count = int(self._table.num_rows)
+        self.count, self.bounds = int(self._table.num_rows), dict[str, tuple[int, int]]()
 
     def column(self, name: str) -> list[Any]:
         """The values of a column."""
@@ -135,6 +156,7 @@ class TableReader:
 
     def __init__(self, table: Any) -> None:
         self._table, self.features, self.count = table, dict(table.features), len(table)
+        self.bounds: dict[str, tuple[int, int]] = {}
 
     def column(self, name: str) -> list[Any]:
         """The values of a column."""
@@ -183,7 +205,7 @@ class TarReader:
                     member.size,
                 ):
                     raise ValueError(f"{shown(member.name)} stands in the archive twice")
-        self.count = len(self._rows)
+        self.count, self.bounds = len(self._rows), dict[str, tuple[int, int]]()
         self._texts: dict[str, list[Any]] = {}
         columns = dict.fromkeys(name for row in self._rows for name in row)
         images = [name for name in columns if f".{name.rsplit('.', 1)[-1]}" in PICTURES]

@@ -16,6 +16,7 @@ from hfsoup.inputs import backend
 from hfsoup.names import flat
 from hfsoup.pixels import Prepared
 from hfsoup.request import Request
+from hfsoup.splits import is_training, trained_on
 
 
 def corrupted(
@@ -47,6 +48,8 @@ def load_other(request: Request, processor: Any, classes: Sequence[str], seen: S
             what = f"expected a split called test, or a single one, found {flat(', '.join(names))}"
             raise UsageError(what, where=request.dataset, hint="a dataset with a test split")
         name = [*usual, *names][0]
+        if is_training(name):
+            notes.setdefault(trained_on(f"{request.dataset}, split {name}").removesuffix("."))
         part = Part(source, name, request, classes, notes.setdefault)
         split, held = part.prepare(processor, name, np.arange(len(part.labels)), request.limit)
         for prepared in seen:

@@ -19,6 +19,14 @@ def is_training(split: str) -> bool:
     return any(word.startswith("train") for word in re.split(r"[^a-z]+", split.casefold()))
 
 
+def trained_on(title: str) -> str:
+    """What to know of scores on a split that is called like one to train on."""
+    return (
+        f"The models may have been trained on the images of {flat(title, 60)!r}: what they score there says nothing of "
+        "images that they have not seen."
+    )
+
+
 def split_names(splits: Sequence[str], request: Request) -> tuple[str, str | None]:
     """The split that selects, and the one that reports or None where the first is to be halved.
 

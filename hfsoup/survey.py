@@ -1,28 +1,27 @@
-"""What a dataset holds, told before anything but its cards is read: images and bytes by split."""
+"""What a dataset holds, and whether these models can be scored on it, told before anything of it is pulled."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import PurePosixPath
 
-from hfsoup.datafiles import CARD_LIMIT, CARDS, Files, points_inside
-from hfsoup.datasource import READERS, SUFFIXES, loading
-from hfsoup.errors import UsageError
-from hfsoup.headers import reader
-from hfsoup.hub import answers
-from hfsoup.names import shown
+from hfsoup.classes import UNLABELLED, Labels, Note, class_numbers, match_classes
+from hfsoup.datasource import METADATA, Source, opened
+from hfsoup.errors import MismatchError
+from hfsoup.images import Columns, Part, mapping_of
+from hfsoup.names import flat
 from hfsoup.request import Request
 from hfsoup.room import cached
-from hfsoup.types import RemoteFile
+from hfsoup.shards import PICTURES
+from hfsoup.splits import calibration_name, split_names
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+TOLD = ("parquet", "imagefolder")
+"""Kinds of datasets whose rows can be counted from outside."""
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitSize:
     """A split: its images, None where its files do not tell, its bytes, and those on this disk already."""
 
     images: int | None
@@ -32,105 +31,123 @@ class Part:
 
 @dataclass(frozen=True)
 class Survey:
-    """A dataset and its splits; `parts` is None where they are not known before the data is there."""
+    """A dataset and what is used of it: the split that selects, the one that reports, None where the first is halved.
+
+    `parts` is None where they cannot be told before the data is there. Of the split that batch norms look at, the files
+    count that hold as many images as are wanted.
+    """
 
     id: str
     revision: str | None
-    parts: dict[str, Part] | None
+    selection: str
+    test: str | None
+    calibration: str
+    parts: dict[str, SplitSize] | None
 
 
-def survey(request: Request) -> Survey:
-    """Look at a dataset through its listing, its cards and the footers of its parquet files; nothing of it is kept.
+def survey(
+    request: Request, classes: Sequence[str] | None = None, *, most: int = 0, note: Note = lambda _: None
+) -> Survey:
+    """Look at a dataset through its listing, its cards, and the footers of its parquet files; nothing of it is kept.
+
+    Args:
+        request: what is asked.
+        classes: the model's classes, with which those of the dataset are compared as far as can be told; None for none.
+        most: how many images batch norms or a training look at.
+        note: told what a bake will have to assume.
 
     Raises:
-        UsageError: datasets cannot load it.
+        UsageError: datasets cannot load it, or there is no such split or column.
+        MismatchError: the dataset's classes are not the model's.
         HubError: the Hub refuses or cannot be reached.
     """
-    path = Path(request.dataset).expanduser()
-    if path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
-            raise UsageError(f"expected a file ending in {', '.join(SUFFIXES)}", where=request.dataset)
-        size = path.stat().st_size
-        rows = _rows(path.open) if path.suffix == ".parquet" else None
-        return Survey(request.dataset, None, {"validation": Part(rows, size, size)})
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return Survey(request.dataset, None, None)
-    with tempfile.TemporaryDirectory() as scratch:
-        work = Path(scratch).resolve()
-        home = work / "files" / Path(request.dataset).name
-        home.mkdir(parents=True)
-        files = Files(path.resolve()) if path.is_dir() else Files.of_repo(request.dataset, request.revision, home)
-        names = files.listing or [p.name for p in files.folder.rglob("*.zip")]
-        if any(name.endswith(".zip") for name in names):
-            return Survey(request.dataset, files.revision, None)
-        _cards(files)
-        return Survey(request.dataset, files.revision, _parts(files, request, work))
+    with opened(request, kept=False) as source:
+        splits = list(source.parts)
+        selection, test = split_names(splits, request)
+        if _can_be_told(source):
+            labelled = [
+                _labelled(source, name, request, classes, test=name == test) for name in filter(None, (selection, test))
+            ]
+            if test and not labelled[-1]:
+                note(f"the split {test!r} has no labels, so it does not report, and {selection!r} is halved")
+                test = None
+        calibration = calibration_name(splits, request, selection, lambda _: None)
+        parts = None
+        if source.kind in TOLD and not _archives(source):
+            parts = {name: _size(source, name, None) for name in filter(None, (selection, test))}
+            parts.setdefault(calibration, _size(source, calibration, most))
+        return Survey(request.dataset, source.revision, selection, test, calibration, parts)
 
 
-def _parts(files: Files, request: Request, work: Path) -> dict[str, Part]:
-    import datasets
-
-    make = datasets.load_dataset_builder
-    builder = loading(request, lambda: make(str(files.folder), request.config, cache_dir=str(work / "arrow")))
-    kind = str(builder.__module__).rsplit(".", 1)[-1]
-    if kind not in READERS:
-        what = f"hfsoup reads no datasets of the kind {shown(kind)}; it reads {', '.join(READERS)}"
-        raise UsageError(what, where=request.dataset, hint="a dataset of parquet files or of images in folders")
-    promised = {name: info.num_examples for name, info in (builder.info.splits or {}).items()}
-    found = {}
-    for split, paths in (builder.config.data_files or {}).items():
-        listed = [_file(files, files.name_of(path)) for path in paths]
-        held = [f for f in listed if not files.revision or cached(files.repo, f, files.revision, "dataset")]
-        images = promised.get(str(split)) or _images(files, listed)
-        found[str(split)] = Part(images, sum(f.size for f in listed), sum(f.size for f in held))
-    return found
+def _archives(source: Source) -> bool:
+    return any(name.endswith(".zip") for names in source.parts.values() for name in names)
 
 
-def _file(files: Files, name: str) -> RemoteFile:
-    return files.listing.get(name) or RemoteFile(name, (files.folder / name).stat().st_size, None, "")
+def _can_be_told(source: Source) -> bool:
+    """Whether columns and classes show without pulling files."""
+    if source.kind == "imagefolder":
+        every = [name for names in source.parts.values() for name in names]
+        return not _archives(source) and not any(PurePosixPath(name).name in METADATA for name in every)
+    return source.kind == "parquet" or (source.kind == "arrow" and source.revision is None)
 
 
-def _images(files: Files, listed: list[RemoteFile]) -> int | None:
-    """How many images some files hold, where that shows from outside."""
-    if all(file.name.endswith(".parquet") for file in listed):
-        counts = [_rows(_opener(files, file)) for file in listed]
-        return sum(counts)
-    pictures = [file for file in listed if file.name.lower().endswith(PICTURES)]
-    return len(pictures) or None
+def _labelled(source: Source, name: str, request: Request, classes: Sequence[str] | None, *, test: bool) -> bool:
+    """Whether a split has labels; its columns and classes must be those of these models."""
+    if source.by_folder:
+        return _folders(source, name, request, classes)
+    where = flat(f"{request.dataset}, split {name}")
+    rows = source.rows(name)
+    facts = rows.facts()
+    columns = Columns(source, name, rows.names(), facts, request, where)
+    label = columns.label(columns.image(), missing=test)
+    if label is None or classes is None:
+        return label is not None
+    lists = columns.class_lists(label)
+    bounds = [fact.bounds.get(label) for fact in facts]
+    if test and all(bound == (UNLABELLED, UNLABELLED) for bound in bounds):
+        return False
+    if all(bound and bound[0] >= 0 for bound in bounds) and len(set(lists)) == 1:
+        needed = range(max(bound[1] for bound in bounds if bound) + 1)
+        count = len(classes) if lists[0] is None else len(lists[0])
+        try:
+            if len(needed) <= count:
+                match_classes(lists[0], classes, needed, where=where, asked=request.labels, mapping=mapping_of(request))
+                return True
+        except MismatchError:
+            pass
+    # What the footers leave open, the labels themselves decide.
+    return Part(source, name, request, classes, scored=not test).is_labelled
 
 
-def _opener(files: Files, file: RemoteFile) -> Callable[[str], Any]:
-    if not files.revision:
-        return (files.folder / file.name).open
-    from huggingface_hub import HfFileSystem
-
-    path = f"datasets/{files.repo}@{files.revision}/{file.name}"
-    return lambda mode: HfFileSystem().open(path, mode)
-
-
-def _rows(opener: Callable[[str], Any]) -> int:
-    """The rows that a parquet file's footer names."""
-    from pyarrow import ArrowException
-    from pyarrow.parquet import read_metadata
-
-    try:
-        with opener("rb") as file:
-            return int(read_metadata(file).num_rows)
-    except ArrowException as error:
-        raise UsageError("expected a parquet file, found something else", where=str(opener)) from error
+def _folders(source: Source, name: str, request: Request, classes: Sequence[str] | None) -> bool:
+    """As `_labelled`, of images in folders."""
+    folders = {split: [_folder(file) for file in names if _is_picture(file)] for split, names in source.parts.items()}
+    names = sorted({folder for each in folders.values() for folder in each})
+    if len(set(folders[name])) < 2 or request.label_column is not None:
+        return len(set(folders[name])) > 1
+    if classes is not None:
+        labels = Labels(name, [names.index(folder) for folder in folders[name]], tuple(names))
+        where = flat(f"{request.dataset}, split {name}")
+        class_numbers([labels], classes, where=where, asked=request.labels, mapping=mapping_of(request))
+    return True
 
 
-def _cards(files: Files) -> None:
-    """Have the cards of a dataset on the Hub in its stand-in folder, held to what cards may say."""
-    for name in CARDS:
-        if name not in files:
-            continue
-        path, where = files.folder / name, f"{files.repo or files.folder}, {name}"
-        size = _file(files, name).size
-        if size > CARD_LIMIT:
-            raise UsageError(f"expected at most {CARD_LIMIT:,} bytes, found {size:,}", where=where)
-        if files.revision:
-            with answers(where):
-                path.write_bytes(reader(f"datasets/{files.repo}@{files.revision}/{name}")(0, size) if size else b"")
-        if not name.endswith(".json"):
-            points_inside(path, where)
+def _folder(name: str) -> str:
+    return PurePosixPath(name).parent.name
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURES)
+
+
+def _size(source: Source, name: str, most: int | None) -> SplitSize:
+    """A split, or as many of its files as hold `most` images."""
+    files, every = source.files, source.parts[name]
+    used = (source.drawn(name, most) if most else None) or every
+    held = [f for f in used if not files.revision or cached(files.repo, files.listing[f], files.revision, "dataset")]
+    images = source.promised.get(name) if used is every else None
+    if images is None and source.by_folder:
+        images = sum(map(_is_picture, every)) or None
+    elif images is None:
+        images = len(source.rows(name, used))
+    return SplitSize(images, sum(map(files.size, used)), sum(map(files.size, held)))

@@ -98,8 +98,8 @@ def test_the_screen_says_it_plainly(vit: Family, data: Path, alone: Path) -> Non
     assert done.code == 0
     for text in ("at most 7 candidates", "60 select, 72 report", "not known: this architecture", "nothing was pulled"):
         assert text in done.err
-    assert "hfsoup check; columns and classes of the dataset" in done.err
-    assert "columns" not in run("bake", *vit.words, "--dry-run").err
+    assert "hfsoup check; the dataset's images and labels" in done.err
+    assert "labels" not in run("bake", *vit.words, "--dry-run").err
     assert done.out == ""
 
 

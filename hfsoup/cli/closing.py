@@ -11,6 +11,7 @@ from rich.text import Text
 
 from hfsoup.again import page
 from hfsoup.human import probability, size
+from hfsoup.splits import trained_on
 
 if TYPE_CHECKING:
     from hfsoup.scores import Comparison
@@ -71,6 +72,8 @@ def closing(soup: Soup) -> Iterator[Row]:
             yield "training", Text(soup.distilled.said)
         learned = soup.images is not None and soup.images.learning is not None
         yield "verdict", verdict(c, kind, alone=soup.mix.members == (soup.best,) and not learned)
+        if soup.images and soup.images.test.is_training:
+            yield "but", Text(trained_on(soup.images.test.name), "yellow")
         yield from _further(soup)
         yield "forwarded", Text(f"{soup.images_forwarded:,} images")
     else:

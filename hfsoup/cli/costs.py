@@ -53,7 +53,7 @@ def costs(plan: Plan) -> Iterator[Row]:
     if plan.output:
         yield "write", plain(plan.output)
     yield "push", _push(plan)
-    dataset = "; columns and classes of the dataset" if plan.dataset else ""
+    dataset = "; the dataset's images and labels" if plan.dataset else ""
     yield "not seen", Text(f"whether the ingredients fit together, for that: hfsoup check{dataset}")
     yield "done", Text("nothing was pulled, written or pushed")
 

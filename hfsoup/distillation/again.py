@@ -36,9 +36,11 @@ def trained_again(
     from hfsoup.models import image_processor
 
     family, found = averager.family, _possible(record, options, where)
-    revision = record.dataset.revision if record.dataset else None
+    data, request = record.dataset, options.request()
+    if data:
+        request = replace(request, revision=data.revision, mapping=data.mapping)
     processor = image_processor(family.processing.processor_folder)
-    split = unlabelled(replace(options.request(), revision=revision), processor, family.labels, wanted(options))
+    split = unlabelled(request, processor, family.labels, wanted(options))
     if split.fingerprint != found.images.fingerprint:
         raise _mismatch("the images of the training are others now", where)
     made = trained(

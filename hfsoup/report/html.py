@@ -19,6 +19,7 @@ from hfsoup.report.classes import by_class, counts
 from hfsoup.report.gallery import Gallery, data_uri, differing
 from hfsoup.scores import ALPHA
 from hfsoup.shipped import shipped
+from hfsoup.splits import is_training, trained_on
 from hfsoup.types import Source
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ def _dataset(record: Lock) -> dict[str, str] | None:
         "selection": f"{flat(data.selection.name)}, {flat(data.selection.rule)}",
         "learning": f"{flat(data.learning.name)}, {flat(data.learning.rule)}" if data.learning else "",
         "test": f"{flat(data.test.name)}, {flat(data.test.rule)}",
+        "trained": trained_on(data.test.name) if is_training(data.test.name) else "",
     }
 
 
