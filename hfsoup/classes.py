@@ -290,7 +290,7 @@ def _numbers(names: Sequence[str]) -> list[int] | None:
 
 def _by_name(names: Sequence[str], classes: Sequence[str]) -> tuple[dict[int, int], str]:
     """The classes that names decide, one to one, and how: letter by letter first, then as people write them."""
-    if len(names) == len(classes) and all(plain(a) == plain(b) for a, b in zip(names, classes, strict=True)):
+    if list(names) == list(classes):
         return {n: n for n in range(len(names))}, "by name"
     found: dict[int, int] = {}
     for key in (str, plain, _hyphens):

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from hfsoup.classes import UNLABELLED, Labels, Note, class_numbers, match_classes
 from hfsoup.datasource import METADATA, Source, opened
-from hfsoup.errors import MismatchError
+from hfsoup.errors import MismatchError, UsageError
 from hfsoup.images import Columns, Part, mapping_of
 from hfsoup.names import flat
 from hfsoup.request import Request
@@ -98,6 +98,8 @@ def _labelled(source: Source, name: str, request: Request, classes: Sequence[str
     where = flat(f"{request.dataset}, split {name}")
     rows = source.rows(name)
     facts = rows.facts()
+    if not len(rows):
+        raise UsageError("the split is empty", where=where, hint="another --split")
     columns = Columns(source, name, rows.names(), facts, request, where)
     label = columns.label(columns.image(), missing=test)
     if label is None or classes is None:

@@ -1,0 +1,334 @@
+"""Every file's own class names count, labels are matched by a stated rule, and training images are no test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from family import NAMES, Family, accuracy, copy_model
+from huggingface_hub import ModelCard
+from shell import bake, refused, run
+
+from hfsoup.classes import Labels, class_numbers, match_classes
+from hfsoup.errors import MismatchError, SoupError
+
+CRANES = ("hen", "crane", "crowbar", "crane", "yurt")
+UNNAMED = [f"LABEL_{n}" for n in range(6)]
+
+
+def relabelled(rows: Any, names: list[str]) -> Any:
+    """A split whose labels are numbers of another list of names; rows of other classes are left out."""
+    texts = [NAMES[n] for n in rows["label"][:]]
+    kept = [n for n, text in enumerate(texts) if text in names]
+    columns = {"image": [rows[n]["image"] for n in kept], "label": [names.index(texts[n]) for n in kept]}
+    return Dataset.from_dict(columns, features=Features({"image": Image(), "label": ClassLabel(names=names)}))
+
+
+def parquet(parts: dict[str, Any], folder: Path) -> Path:
+    folder.mkdir()
+    for name, rows in parts.items():
+        rows.to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def saved(parts: dict[str, Any], folder: Path) -> Path:
+    for name, rows in parts.items():
+        rows.save_to_disk(folder / name)
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(parts)}))
+    return folder
+
+
+def evaluate(model: Path, *words: object) -> dict[str, Any]:
+    done = run("eval", model, *words, "--json", "-")
+    assert done.code == 0, done.err
+    return done.json
+
+
+def unnamed(vit: Family, home: Path) -> Path:
+    """A model that calls its classes LABEL_0 to LABEL_5."""
+    return copy_model(vit.folders[0], home / "unnamed", id2label=dict(enumerate(UNNAMED)), label2id=None)
+
+
+@pytest.mark.parametrize("write", [parquet, saved])
+@pytest.mark.parametrize("names", [NAMES[::-1], (*NAMES[:1], *NAMES[2:])], ids=["another order", "one class less"])
+def test_each_split_is_labelled_by_its_own_names(
+    names: tuple[str, ...], write: Any, vit: Family, images: Any, tmp_path: Path
+) -> None:
+    """A test split that numbers its classes otherwise than the validation split scores as transformers says."""
+    test = relabelled(images["test"], list(names))
+    folder = write({"validation": images["validation"], "test": test}, tmp_path / "d")
+    found = evaluate(vit.folders[0], "--dataset", folder)
+    wanted = relabelled(images["test"], list(names)).cast_column("label", Value("int64"))
+    labels = [NAMES.index(names[n]) for n in wanted["label"][:]]
+    truth = wanted.remove_columns("label").add_column("label", labels)
+    assert found["test"] == pytest.approx(accuracy(vit.folders[0], truth))
+    assert found["score"] == pytest.approx(accuracy(vit.folders[0], images["validation"]))
+
+
+def test_files_of_one_split_may_number_their_classes_differently(vit: Family, images: Any, tmp_path: Path) -> None:
+    """Two files of a split, the second one's classes in another order, score as one file does."""
+    first, second = images["test"].select(range(30)), images["test"].select(range(30, 72))
+    parts = {"validation": images["validation"], "test-0": first, "test-1": relabelled(second, list(NAMES[::-1]))}
+    found = evaluate(vit.folders[0], "--dataset", parquet(parts, tmp_path / "d"))
+    assert found["test"] == pytest.approx(accuracy(vit.folders[0], images["test"]))
+
+
+@pytest.mark.parametrize("write", [parquet, saved])
+def test_where_numbers_decide_all_files_must_number_alike(write: Any, vit: Family, images: Any, alone: Path) -> None:
+    """A model without class names cannot tell two orders apart, so both files are named and nothing is scored."""
+    test = relabelled(images["test"], list(NAMES[::-1]))
+    write({"validation": images["validation"], "test": test}, alone / "d")
+    for words in ((unnamed(vit, alone),), (vit.folders[0], "--labels", "by-number")):
+        block = refused("eval", *words, "--dataset", "./d", code=1)
+        assert "number their classes differently" in block
+        assert block.count("validation") >= 1
+        assert block.count("test") >= 1
+
+
+def test_numbers_beside_names_in_another_order_are_refused(vit: Family, images: Any, alone: Path) -> None:
+    """Plain numbers in one split and names in another order in the other cannot both be right."""
+    rows = relabelled(images["validation"], list(NAMES[::-1]))
+    plain = images["test"].cast_column("label", Value("int64"))
+    parquet({"validation": rows, "test": plain}, alone / "d")
+    block = refused("eval", vit.folders[0], "--dataset", "./d", "--label-column", "label", code=1)
+    assert "number their classes differently" in block
+
+
+def test_a_card_that_names_classes_otherwise_than_a_file_is_refused(vit: Family, images: Any, alone: Path) -> None:
+    """README.md and the file are both named."""
+    parquet({"validation": images["validation"], "test": images["test"]}, alone / "d")
+    names = "".join(f"          '{n}': {name}\n" for n, name in enumerate(NAMES[::-1]))
+    label = f"  - name: label\n    dtype:\n      class_label:\n        names:\n{names}"
+    card = f"dataset_info:\n  features:\n  - name: image\n    dtype: image\n{label}"
+    Path("d/README.md").write_text(f"---\n{card}---\n")
+    block = refused("eval", vit.folders[0], "--dataset", "./d", code=1)
+    assert "README.md" in block
+    assert "validation.parquet" in block
+
+
+@pytest.mark.parametrize("split", ["train", "training", "train_small"])
+def test_training_images_are_no_test(split: str, vit: Family, images: Any, alone: Path) -> None:
+    """A training split is never proposed; where it is taken, screen, card and report say so and no result is listed."""
+    Path("d").mkdir()
+    images["train"].to_parquet("d/rows.parquet")
+    path = f"configs:\n- config_name: x\n  data_files:\n  - split: {split}\n    path: rows.parquet\n"
+    Path("d/README.md").write_text(f"---\n{path}---\n")
+    block = refused("bake", *vit.words[:2], "--dataset", "./d", "--output", "soup", code=2)
+    assert f"--split {split}" not in block
+    assert "not trained on" in block
+    done = run("bake", *vit.words[:2], "--dataset", "./d", "--split", split, "--output", "soup")
+    assert done.code == 0, done.err
+    assert done.err.count("may have been trained on the images") == 2
+    card = ModelCard.load(Path("soup/README.md"))
+    assert card.data.eval_results is None
+    assert "model-index" not in card.data.to_dict()
+    assert "may have been trained on the images" in card.text
+    assert "the ones below are not" not in card.text
+    assert run("report", "soup", "-o", "soup.html").code == 0
+    assert "may have been trained on the images" in Path("soup.html").read_text()
+
+
+def test_a_file_of_training_images_is_a_training_split(vit: Family, images: Any, alone: Path) -> None:
+    """One file that is called train has no split that selects until it is asked for."""
+    images["train"].to_parquet("train-00000-of-00001.parquet")
+    assert "not trained on" in refused("eval", vit.folders[0], "--dataset", "train-00000-of-00001.parquet", code=2)
+
+
+@pytest.mark.parametrize("lacking", ["minus one", "null", "no column"])
+def test_a_split_without_labels_does_not_report(lacking: str, vit: Family, images: Any, alone: Path) -> None:
+    """Validation is halved with a note, asked for or not; --test-split none says so beforehand."""
+    test = images["test"].remove_columns("label")
+    if lacking != "no column":
+        value = -1 if lacking == "minus one" else None
+        test = test.add_column("label", [value] * 72).cast(images["test"].features)
+    parquet({"validation": images["validation"], "test": test}, alone / "d")
+    for words in ((), ("--test-split", "test"), ("--test-split", "none")):
+        done = run("eval", vit.folders[0], "--dataset", "./d", *words, "--no-resume", "--json", "-")
+        assert done.code == 0, done.err
+        assert ("the split 'test' has no labels" in done.err) == (words[1:] != ("none",))
+        assert "a stratified half of it selects" in done.err
+        assert done.json["images_forwarded"] == 60
+    assert run("bake", *vit.words[:2], "--dataset", "./d", "--dry-run").code == 0
+
+
+def test_a_split_that_is_labelled_in_part_is_refused(vit: Family, images: Any, alone: Path) -> None:
+    """Labels of which some are missing are no test either, and no reason to leave it out."""
+    test = images["test"].cast_column("label", Value("int64"))
+    labels = [-1, *test["label"][1:]]
+    test = test.remove_columns("label").add_column("label", labels).cast(images["test"].features)
+    parquet({"validation": images["validation"], "test": test}, alone / "d")
+    assert "-1 stands for no label" in refused("eval", vit.folders[0], "--dataset", "./d", code=1)
+
+
+MATCHES = {
+    "equal lists with a doubled name": (CRANES, CRANES, range(5), [0, 1, 2, 3, 4]),
+    "a doubled name that no image needs": (("yurt", "hen"), CRANES, range(2), [4, 0]),
+    "a doubled name by elimination": (("hen", "crane bird", "crowbar", "crane", "yurt"), CRANES, range(5), range(5)),
+    "case, underscores, hyphens": (("SOUR-cherry", "Green_Pear"), NAMES, range(2), [4, 1]),
+    "letters before case": (("cardigan", "Cardigan"), ("Cardigan", "cardigan"), range(2), [1, 0]),
+    "the first of several synonyms": (("tiger cat", "tabby"), ("tabby, tabby cat", "tiger cat"), range(2), [1, 0]),
+    "another synonym": (("tabby cat", "x"), ("tabby, tabby cat", "y"), [0], [0]),
+    "classes without images": (("kiwi", "fig"), NAMES, [1], [5]),
+    "placeholders in text order": (
+        sorted(f"LABEL_{n}" for n in range(12)),
+        [f"LABEL_{n}" for n in range(12)],
+        [2],
+        [10],
+    ),
+    "folders that are numbers": (("0", "1", "2"), ("0", "1", "2"), range(3), range(3)),
+}
+
+
+@pytest.mark.parametrize(("names", "classes", "needed", "wanted"), MATCHES.values(), ids=MATCHES.keys())
+def test_names_decide_one_to_one(names: Any, classes: Any, needed: Any, wanted: Any) -> None:
+    """However people write them, and whatever the lists hold beside what images need."""
+    found = match_classes(names, classes, needed, where="d")
+    assert [found.places[n] for n in needed] == list(wanted)
+
+
+REFUSED = {
+    "a doubled name that images need": (("crane", "hen"), CRANES, None, "ambiguous"),
+    "ImageNet's ids": (("n02123045", "n02123159"), ("tabby", "tiger cat"), None, "missing: 'n02123045'"),
+    "one synonym of two": (("cat", "x"), ("cat, tabby", "cat, tiger"), None, "missing: 'cat'"),
+    "other names in the same places": (("hen", "lorry"), ("hen", "truck"), None, "missing: 'lorry'"),
+    "numbers in text order": (("0", "1", "10", "2"), [f"LABEL_{n}" for n in range(4)], None, "another order"),
+    "by number, of fewer classes": (("a", "b"), NAMES, "by-number", "names 2 classes and the model has 6"),
+    "by number, from one on": (("1", "2"), ("a", "b"), "by-number", "the dataset has '2'"),
+    "by name, without names": (None, NAMES, "by-name", "no class names"),
+}
+
+
+@pytest.mark.parametrize(("names", "classes", "asked", "text"), REFUSED.values(), ids=REFUSED.keys())
+def test_no_rule_is_a_guess(names: Any, classes: Any, asked: Any, text: str) -> None:
+    """What names do not decide is an error that lists them and says what to type."""
+    with pytest.raises(SoupError, match=text) as caught:
+        match_classes(names, classes, range(2), where="d", asked=asked)
+    assert "--labels" in caught.value.hint
+
+
+def test_numbers_of_folders_are_taken_as_such_on_request() -> None:
+    """Folders "0" to "11" are the classes 0 to 11 by number, not by their place in the alphabet."""
+    names = sorted(map(str, range(12)))
+    labels = [Labels("d", list(range(12)), tuple(names))]
+    found = class_numbers(labels, [f"c{n}" for n in range(12)], where="d", asked="by-number")
+    assert found.numbers.tolist() == [int(name) for name in names]
+
+
+def pictures(images: Any, folder: Path, call: Any) -> Path:
+    for split in ("validation", "test"):
+        for n, row in enumerate(images[split]):
+            home = folder / split / call(row["label"])
+            home.mkdir(parents=True, exist_ok=True)
+            row["image"].save(home / f"{n:03}.png")
+    return folder
+
+
+def test_labels_by_number_bake_and_are_repeated(vit: Family, images: Any, alone: Path) -> None:
+    """Folders "0" to "5" are refused by name, baked by number with a note, recorded, and verified with their scores."""
+    pictures(images, alone / "d", str)
+    block = refused("bake", *vit.words[:2], "--dataset", "./d", "--output", "soup", code=1)
+    assert "class names are missing: '0'" in block
+    assert "--labels by-number" in block
+    done = run("bake", *vit.words[:2], "--dataset", "./d", "--labels", "by-number", "--output", "soup", "--json", "-")
+    assert done.code == 0, done.err
+    assert "matched by number, as asked" in done.err
+    assert done.json["soup"]["test"] == pytest.approx(accuracy(Path("soup"), images["test"]))
+    record = json.loads(Path("soup/soup.json").read_text())
+    assert record["options"]["labels"] == "by-number"
+    assert record["dataset"]["labels"].startswith("by number, as asked")
+    assert "matched by number, as asked" in Path("soup/README.md").read_text()
+    assert run("verify", "soup", "--scores").code == 0
+
+
+FILES = {
+    "map.json": lambda pairs: json.dumps(dict(pairs)),
+    "map.yaml": lambda pairs: "".join(f"{name}: {value}\n" for name, value in pairs),
+    "map.csv": lambda pairs: "dataset,model\n" + "".join(f"{name},{value}\n" for name, value in pairs),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_maps_the_datasets_classes(name: str, vit: Family, images: Any, alone: Path) -> None:
+    """Names of the dataset map to names and numbers of the model; the file may be gone when the soup is verified."""
+    pictures(images, alone / "d", lambda n: f"no-{n}")
+    pairs = [(f"no-{n}", NAMES[n] if n % 2 else n) for n in range(6)]
+    Path(name).write_text(FILES[name](pairs))
+    found = bake(*vit.words[:2], "--dataset", "./d", "--labels", name, "--output", "soup")
+    assert found["soup"]["test"] == pytest.approx(accuracy(Path("soup"), images["test"]))
+    Path(name).unlink()
+    assert run("verify", "soup", "--scores").code == 0
+    Path(name).write_text(FILES[name](pairs[1:]))
+    assert "no class for 'no-0'" in refused("eval", vit.folders[0], "--dataset", "./d", "--labels", name, code=2)
+
+
+def test_a_file_that_is_no_mapping_is_wrong_usage(vit: Family, data: Path, alone: Path) -> None:
+    """A word that is no rule, a missing file, a list, and a class that the model lacks."""
+    Path("list.json").write_text("[1]")
+    Path("wrong.json").write_text(json.dumps(dict.fromkeys(NAMES, "kiwi")))
+    for name, text in (
+        ("by-nmae", "expected by-name, by-number or a file"),
+        ("gone.yaml", "cannot be read"),
+        ("list.json", "cannot be parsed"),
+        ("wrong.json", "names 'kiwi', which is no class"),
+    ):
+        assert text in refused("eval", vit.folders[0], "--dataset", data, "--labels", name, code=2)
+
+
+def test_doubles_between_splits_are_allowed_on_request(vit: Family, images: Any, alone: Path) -> None:
+    """More than one in a hundred stops a bake, unless that is asked for: screen, card and record say so."""
+    parquet({"validation": images["validation"], "test": images["validation"]}, alone / "d")
+    words = (*vit.words[:2], "--dataset", "./d", "--output", "soup")
+    assert "--allow-duplicates" in refused("bake", *words, code=1)
+    done = run("bake", *words, "--allow-duplicates")
+    assert done.code == 0, done.err
+    assert "60 of 60 test images are also among those that select" in done.err
+    assert "60 of 60 test images are also among those that select" in Path("soup/README.md").read_text()
+    assert json.loads(Path("soup/soup.json").read_text())["options"]["allow_duplicates"] is True
+
+
+def test_what_a_dataset_lacks_is_told_before_a_checkpoint_is_pulled(
+    on_hub: Any, signed_in: Any, images: Any, alone: Path
+) -> None:
+    """Dataset, split, column, class list and metric: an error, and no weight file was requested."""
+    import shutil
+
+    from huggingface_hub import constants
+
+    DatasetDict(
+        {
+            n: relabelled(images[n], list(NAMES)).cast_column("label", ClassLabel(names=list("abcdef")))
+            for n in ("validation", "test")
+        }
+    ).push_to_hub("kit/others", token=signed_in.token)
+    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
+    tries = [
+        (("--dataset", "kit/nothing"), "no such repository"),
+        (("--dataset", "kit/others"), "class names are missing"),
+        (("--dataset", "kit/shapes", "--split", "dev"), "there is no split 'dev'"),
+        (("--dataset", "kit/shapes", "--image-column", "photo"), "there is no column 'photo'"),
+        (("--dataset", "kit/shapes", "--label-column", "kind"), "there is no column 'kind'"),
+        (("--dataset", "kit/shapes", "--metric", "acc"), "--metric accuracy"),
+    ]
+    for command in (
+        ("bake", "kit/vit-1", "kit/vit-2"),
+        ("bake", "kit/vit-1", "kit/vit-2", "--dry-run"),
+        ("eval", "kit/vit-1"),
+    ):
+        for words, text in tries:
+            on_hub.forget_requests()
+            done = run(*command, *words)
+            assert done.code in (1, 2)
+            assert text in done.err, done.err
+            whole = [r for r in on_hub.requests if "safetensors" in r.path and r.method == "GET" and r.status == 200]
+            assert not whole
+
+
+def test_a_matched_list_raises_for_what_rows_need() -> None:
+    """The last word on a doubled name: both classes are named, and a mapping by number settles it."""
+    with pytest.raises(MismatchError, match="ambiguous"):
+        class_numbers([Labels("d", [0], ("crane",))], CRANES, where="d")
+    found = class_numbers([Labels("d", [0], ("crane",))], CRANES, where="d", mapping={"crane": 3})
+    assert found.numbers.tolist() == [3]
