@@ -183,7 +183,7 @@ def _classes(source: Source, options: Options) -> tuple[str, ...] | None:
         return None
     try:
         return class_names(outlined(source).config, where=f"{source}, config.json")
-    except (SoupError, StopIteration):
+    except SoupError:
         return None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset, DatasetDict, Image
 from family import NAMES, SIDE, Family
 from huggingface_hub import HfApi
 from misbehave import blobs, fault, forget, process
@@ -52,10 +53,16 @@ def test_ingredients_that_are_here_are_scored_while_others_are_pulled(
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_what_goes_wrong_ahead_is_told_once_in_its_turn(slow: LocalHub, alone: Path) -> None:
-    """A split that is not there ends the bake after the pull, with the ordinary error."""
-    told = refused("bake", *WORDS, "--split", "dev", code=2)
-    assert told.count("there is no split 'dev'") == 1
+def test_what_goes_wrong_ahead_is_told_once_in_its_turn(slow: LocalHub, images: Any, alone: Path) -> None:
+    """An image that cannot be decoded ends the bake after the pull, with the ordinary error."""
+    parts = DatasetDict(
+        {name: images[name].cast_column("image", Image(decode=False)) for name in ("validation", "test")}
+    )
+    torn = {**parts["test"][0], "image": {"bytes": b"torn", "path": None}}
+    parts["test"] = Dataset.from_list([torn, *list(parts["test"])[1:]], features=parts["test"].features)
+    DatasetDict({n: rows.cast_column("image", Image()) for n, rows in parts.items()}).push_to_hub("kit/torn")
+    told = refused("bake", *WORDS[:3], "kit/torn", *WORDS[4:], code=1)
+    assert told.count("1 of 72 images cannot be decoded") == 1
     assert blobs("kit/vit-10")["model.safetensors"].is_file()
 
 
