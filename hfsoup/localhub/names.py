@@ -9,7 +9,20 @@ from hfsoup.localhub.refusal import RefusedError
 
 KINDS = ("models", "datasets", "spaces")
 RESERVED = frozenset(
-    {*KINDS, "api", "lfs", "resolve-cache", "settings", "join", "login", "docs", "new", "organizations", "collections"}
+    {
+        *KINDS,
+        "api",
+        "lfs",
+        "resolve-cache",
+        "settings",
+        "join",
+        "login",
+        "docs",
+        "new",
+        "organizations",
+        "collections",
+        "avatars",
+    }
 )
 
 _PART = re.compile(r"\b[\w\-.]{1,96}\b", re.ASCII)

@@ -108,6 +108,7 @@ def whoami(call: Call) -> Response:
             "id": user.name,
             "name": user.name,
             "fullname": user.name,
+            "avatarUrl": f"{call.base}/avatars/{user.name}.svg",
             "email": f"{user.name}@localhub.invalid",
             "emailVerified": True,
             "isPro": False,

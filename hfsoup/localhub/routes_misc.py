@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from starlette.responses import Response
 
 from hfsoup.localhub.call import Call, reply
@@ -23,6 +25,15 @@ def validate_yaml(call: Call) -> Response:
         return Response("\n".join(lines), status, media_type="text/plain")
     found = {"errors": errors, "warnings": warnings}
     return reply({key: [{"message": text} for text in texts] for key, texts in found.items()}, status=status)
+
+
+@routes("GET", "/avatars/{name}")
+def avatar(call: Call) -> Response:
+    """A picture of a user: the first letter."""
+    letter = escape(call.params["name"][:1].upper())
+    text = f'<text x="2" y="7" font-size="7">{letter}</text>'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">{text}</svg>'
+    return Response(svg, media_type="image/svg+xml")
 
 
 @routes("DELETE", "/api/{kind}/{repo}/like")

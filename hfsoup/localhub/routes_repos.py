@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.localhub.attributes import default_attributes
+from hfsoup.localhub.attributes import default_attributes, is_lfs
 from hfsoup.localhub.auth import User, need_owner, need_user
 from hfsoup.localhub.call import Call, reply, sees
 from hfsoup.localhub.cards import LICENSES, SDKS
 from hfsoup.localhub.commits import read_content
 from hfsoup.localhub.facts import describe
+from hfsoup.localhub.lfs import make_pointer
 from hfsoup.localhub.names import RepoName, file_path, repo_name
 from hfsoup.localhub.reading import find_commit
 from hfsoup.localhub.refusal import MovedError, RefusedError, no_repo
@@ -44,11 +46,19 @@ def create(call: Call) -> Response:
         sdk = _one_of("sdk", asked.get("sdk"), SDKS)
         files["README.md"] = _SPACE_CARD.format(title=name.id.rpartition("/")[2], sdk=sdk).encode()
     files |= _files(asked.get("files") or [])
+    large = {path: files[path] for path in files if is_lfs(files[".gitattributes"].decode(), path)}
+    objects = {hashlib.sha256(content).hexdigest(): content for content in large.values()}
+    files |= {path: make_pointer(hashlib.sha256(content).hexdigest(), len(content)) for path, content in large.items()}
     if "license" in asked:
         licence = _one_of("license", asked["license"], tuple(LICENSES))
         files.setdefault("README.md", f"---\nlicense: {licence}\n---\n".encode())
     meta = Meta(timestamp(), visibility=_visibility(asked), sdk=asked.get("sdk"))
-    return _answer(call, name, made=call.parts.store.create(name, meta, user.name, files))
+    made = call.parts.store.create(name, meta, user.name, files)
+    for oid, content in objects.items() if made else ():
+        with call.parts.lfs.writer(oid, len(content)) as writer:
+            writer.write(content)
+            writer.finish(call.parts.store.path(name))
+    return _answer(call, name, made=made)
 
 
 @routes("POST", "/api/{kind}/{repo}/duplicate")

@@ -296,7 +296,10 @@ def test_files_that_come_with_a_new_repo(web: httpx2.Client, api: HfApi) -> None
         {"path": "d/x.txt", "encoding": "base64", "content": "aGVsbG8="},
         {"path": "README.md", "encoding": "utf-8", "content": "---\nlicense: mit\n---\n"},
     ]
+    files.append({"path": "w.safetensors", "encoding": "base64", "content": "d2VpZ2h0cw=="})
     made = web.post("/api/repos/create", json={"name": "filled", "files": files}).json()["id"]
+    assert Path(api.hf_hub_download(made, "w.safetensors")).read_text() == "weights"
+    assert [item.size for item in api.list_lfs_files(made)] == [7]
     assert Path(api.hf_hub_download(made, "d/x.txt")).read_text() == "hello"
     assert (api.model_info(made).card_data or {})["license"] == "mit"
     assert len(api.list_repo_commits(made)) == 1

@@ -39,6 +39,11 @@ def test_a_range_of_what_changed_is_the_whole(api: HfApi, repo: str, web: httpx2
     assert (got.status_code, got.content) == (200, b"abcdefghij")
 
 
+def test_whoami_has_a_picture(web: httpx2.Client) -> None:
+    """The avatar that an app in development shows is there."""
+    assert web.get(web.get("/api/whoami-v2").json()["avatarUrl"]).headers["content-type"] == "image/svg+xml"
+
+
 def test_every_way_to_name_a_revision(api: HfApi, repo: str, web: httpx2.Client) -> None:
     """HEAD, a shortened commit, a full ref and a pull request, quoted or bare, all resolve."""
     made = api.upload_file(path_or_fileobj=b"x", path_in_repo="d/x", repo_id=repo, create_pr=True)
