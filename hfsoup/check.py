@@ -14,7 +14,7 @@ from hfsoup.names import align, flat, listed, shown
 from hfsoup.settle import FLOAT_NAMES, mixed, named, widened, widest
 from hfsoup.single import Checkpoint, inspect, renamed, require_floats
 from hfsoup.tensorfile import FLOATS
-from hfsoup.timm_config import TIMM, saved_name
+from hfsoup.timm_config import TIMM, is_timm, repeats_classes, saved_name
 from hfsoup.types import Family, Ingredient
 
 # What a config may say without changing the function that the weights compute.
@@ -117,6 +117,9 @@ def remarks(family: Family) -> Iterator[str]:
     for wrapper in dict.fromkeys(wrapper for _, wrapper in family.wrappers):
         whose = [str(ingredient) for ingredient, found in family.wrappers if found == wrapper]
         yield f"a wrapper's {shown(wrapper)} is taken off the names of the tensors of {listed(whose, 6)}"
+    if named_twice := [str(i) for i in family.ingredients if is_timm(family.config) and repeats_classes(i.folder)]:
+        what = f"{listed(named_twice, 6)} name num_classes in model_args too, so that timm alone can load them"
+        yield f"{what}; the soup loads in transformers as well"
     if family.dtypes:
         names = [FLOAT_NAMES[dtype] for dtype in family.dtypes]
         soup = FLOAT_NAMES[widest(set(family.dtypes))]

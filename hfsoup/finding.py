@@ -231,4 +231,7 @@ def _refusal(refused: Sequence[Refused], others: int) -> SoupError:
         return type(error)(error.what, where=error.where, hint="; ".join(filter(None, (error.hint, ways))))
     rows = "\n  ".join(f"{one.id}: {_reason(one)}" for one in refused)
     what = f"{len(refused)} of {len(refused) + others} matches cannot be ingredients:\n  {rows}"
-    return SoupError(what, hint=ways if others else "hfsoup is for image classifiers of transformers")
+    hints = {one.error.hint for one in refused}
+    same = hints.pop() if len(hints) == 1 else None
+    alone = None if same else "hfsoup is for image classifiers of transformers"
+    return SoupError(what, hint="; ".join(filter(None, (same, ways if others else alone))))

@@ -90,6 +90,12 @@ def written(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "model_type"} if is_native(config) else config
 
 
+def repeats_classes(folder: Path) -> bool:
+    """Whether a checkpoint's `model_args` repeat the number of classes, so that transformers cannot build its model."""
+    values = read_json(folder / "config.json", where=str(folder))
+    return is_native(understood(values, where=str(folder))) and "num_classes" in (values.get("model_args") or {})
+
+
 def model_name(config: dict[str, Any]) -> str:
     """What kind of model a config describes, in a word or two."""
     return f"{flat(config.get('architecture'))} (timm)" if is_timm(config) else flat(config.get("model_type"))

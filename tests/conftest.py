@@ -43,6 +43,7 @@ import pytest  # noqa: E402
 from family import Family, make_images, make_models, write_parquet  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 from promises import table  # noqa: E402
+from timm_models import make_timm  # noqa: E402
 
 from hfsoup.localhub import LocalHub  # noqa: E402
 
@@ -134,6 +135,24 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Family:
 def efficientnet(tmp_path_factory: pytest.TempPathFactory) -> Family:
     """Four small EfficientNets."""
     return make_models("efficientnet", tmp_path_factory.mktemp("efficientnet"))
+
+
+@pytest.fixture(scope="session")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """Three small ResNets as timm saves them."""
+    return make_timm("resnet", "timm", tmp_path_factory.mktemp("native"))
+
+
+@pytest.fixture(scope="session")
+def wrapped(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """The same ResNets as transformers saves them."""
+    return make_timm("resnet", "wrapper", tmp_path_factory.mktemp("wrapped"))
+
+
+@pytest.fixture(scope="session")
+def efficient(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """Three EfficientNets as timm saves them, built with no arguments of their own."""
+    return make_timm("efficientnet", "timm", tmp_path_factory.mktemp("efficient"))
 
 
 @pytest.fixture(params=sorted(("vit", "resnet", "efficientnet")))

@@ -211,6 +211,17 @@ def test_what_cannot_be_served_is_a_clear_error(kind: str, vit: Family, data: Pa
     assert REQUIRED.get(kind, "no head with a row per class") in told
 
 
+@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
+def test_a_missing_package_is_named_with_its_install_line(vit: Family, alone: Path) -> None:
+    """Where all that a glob matches needs timm, the error's one hint installs it."""
+    for folder in vit.folders:
+        values = {"architecture": "resnet18", "num_classes": 6, "pretrained_cfg": {}}
+        (copy_model(folder, alone / folder.name) / "config.json").write_text(json.dumps(values))
+    for command in ("bake", "check"):
+        told = refused(command, "./vit-*", code=1)
+        assert told.endswith("try: pip install 'hfsoup[timm]'\n")
+
+
 @pytest.mark.parametrize("kind", sorted(EXCEPTIONS))
 def test_readme_names_what_cannot_be_served(kind: str) -> None:
     """README's table has a row of the type and the reason."""

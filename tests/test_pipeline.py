@@ -30,12 +30,13 @@ PROCESSORS = {
 FEATURES = Features({"image": Image(), "label": ClassLabel(names=list(NAMES))})
 
 
-@pytest.fixture(params=sorted(PROCESSORS))
+@pytest.fixture(params=[*sorted(PROCESSORS), pytest.param("wrapped", marks=pytest.mark.timm)])
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A model of each family in turn, with the image processor of its kind."""
+    """A model of each family in turn, with the image processor of its kind, and one of timm with timm's transforms."""
     family: Family = request.getfixturevalue(request.param)
     folder = copy_model(family.folders[0], tmp_path / "model")
-    PROCESSORS[request.param].save_pretrained(folder)
+    if request.param in PROCESSORS:
+        PROCESSORS[request.param].save_pretrained(folder)
     return folder
 
 
