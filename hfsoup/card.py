@@ -23,6 +23,7 @@ from hfsoup.recipes import RECIPES
 from hfsoup.shipped import shipped
 from hfsoup.splits import trained_on
 from hfsoup.timm_config import is_native, is_timm, libraries, model_name
+from hfsoup.types import UNPUSHED
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -142,7 +143,7 @@ def _values(soup: Soup) -> dict[str, Any]:
         "best_selection": number(soup, soup.scores[soup.best]) if soup.best is not None else "",
         "about": list(about(soup, names)),
         "processor": names[soup.family.processed_by] if soup.options.processor_from else None,
-        "home": json.dumps(flat(soup.options.push or "PATH/TO/THIS/FOLDER")),
+        "home": json.dumps(flat(soup.options.push or UNPUSHED)),
         "used": len(soup.mix.members),
         "alone": _untouched(soup),
         "fitted": soup.family.fitted is not None and len(soup.mix.members) > 1,

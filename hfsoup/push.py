@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from hfsoup.errors import HubError, SoupError
 from hfsoup.hashing import blob_hash, file_hash
 from hfsoup.hub import AGAIN, answers, api, cause, told
 from hfsoup.names import shown
+from hfsoup.types import CARD, SIGNATURE, UNPUSHED
 from hfsoup.waits import tell
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ STALE = re.compile(
 )
 # With these the Hub itself said no, so that there can be no commit.
 REFUSED = (400, 401, 403, 404, 413, 422)
+PRIVATE = re.compile(r"(^|/)(\.git|\.cache|\.ipynb_checkpoints|__pycache__)/|(^|/)\.DS_Store$")
 TRIES = 2
 MESSAGE = "Add model soup"
 DESCRIPTION = "Baked with hfsoup; soup.json says from what."
@@ -112,7 +116,8 @@ def push(
         with told(notify):
             may_push(repo, create_pr=create_pr)
             _tell_of_paths(folder)
-            return _Push(folder, names, _target(repo, private, create_pr, notify), create_pr, revision).go()
+            target = _target(repo, private, create_pr, notify)
+            return _Push(folder, names, _with_name(folder, target), target, create_pr, revision).go()
     except HubError as error:
         other = error.hint.removeprefix("--push ")
         if other != error.hint:
@@ -140,9 +145,29 @@ def _tell_of_paths(folder: Path) -> None:
 
 
 def _names(folder: Path) -> list[str]:
-    """The files of a model folder: those at its top, and its pictures."""
-    paths = [*folder.iterdir(), *(folder / "figures").glob("*.png")]
-    return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
+    """The files of a model folder and of the folders in it, but for what git, a download or an editor keeps there."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if not PRIVATE.search(name))
+
+
+def _with_name(folder: Path, repo: str) -> dict[str, bytes]:
+    """The card with the repository's name where it says which folder to load, and the record with that card's hash.
+
+    The folder stays as it is, for it may be pushed elsewhere too; one that was signed goes out as it was signed.
+    """
+    from hfsoup.lock import NAME
+
+    path, record, wanted = folder / CARD, folder / NAME, json.dumps(UNPUSHED).encode()
+    if not path.is_file() or wanted not in (card := path.read_bytes()):
+        return {}
+    if (folder / SIGNATURE).exists():
+        tell(f"{SIGNATURE} signs a card that says {UNPUSHED}; it is pushed as it is")
+        return {}
+    named = card.replace(wanted, json.dumps(repo).encode())
+    if not record.is_file():
+        return {CARD: named}
+    before, after = (hashlib.sha256(text).hexdigest().encode() for text in (card, named))
+    return {CARD: named, NAME: record.read_bytes().replace(before, after)}
 
 
 def _target(repo: str, private: bool, create_pr: bool, notify: Callable[[str], None] | None) -> str:
@@ -173,6 +198,7 @@ class _Push:
 
     folder: Path
     names: list[str]
+    texts: dict[str, bytes]
     repo: str
     create_pr: bool
     revision: str | None
@@ -187,7 +213,7 @@ class _Push:
                 self.hub.create_branch(self.repo, branch=self.revision, exist_ok=True)
             self.head: ModelInfo = self.hub.model_info(self.repo, revision=self.revision)
             self.requests = self._requests() if self.create_pr else {}
-            additions = [CommitOperationAdd(name, str(self.folder / name)) for name in self.names]
+            additions = [CommitOperationAdd(n, self.texts.get(n) or str(self.folder / n)) for n in self.names]
             return self._tried(additions)
 
     def _tried(self, additions: list[CommitOperationAdd], attempt: int = 1) -> Pushed:
@@ -261,10 +287,16 @@ class _Push:
         there = {s.rfilename: (s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or ()}
         for name in self.names:
             sha256, blob = there.get(name, (None, None))
-            path = self.folder / name
-            if (sha256 or blob) != (file_hash(path) if sha256 else blob_hash(path)):
+            if (sha256 or blob) != self._hash(name, large=bool(sha256)):
                 return False
         return not self._stale(info)
+
+    def _hash(self, name: str, *, large: bool) -> str:
+        """The sha256 of a file as it is pushed, or its git object id."""
+        if (text := self.texts.get(name)) is None:
+            return (file_hash if large else blob_hash)(self.folder / name)
+        start = b"" if large else b"blob %d\0" % len(text)
+        return hashlib.new("sha256" if large else "sha1", start + text, usedforsecurity=False).hexdigest()
 
     def _requests(self) -> dict[str, str]:
         """Pull requests, by reference, with the commit that each is at."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.errors import MismatchError, SoupError, UsageError
+from hfsoup.types import SIGNATURE
 
-SIGNATURE = "model.sig"
 # Left out by both sides: the signature itself, and what a Hub adds to a repository.
 IGNORED = (SIGNATURE, ".gitattributes")
 

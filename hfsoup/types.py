@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 CARD = "README.md"
+SIGNATURE = "model.sig"
+UNPUSHED = "PATH/TO/THIS/FOLDER"
+"""What a card tells to load where its soup was not pushed yet."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -89,12 +90,24 @@ def head(hub: LocalHub, repo: str) -> Head:
     return Head(files, len(api.list_repo_commits(repo)))
 
 
-def complete(found: Head, folder: Path) -> bool:
-    """Whether a repository holds every file of a folder, byte for byte."""
+def complete(found: Head, folder: Path, repo: str) -> bool:
+    """Whether a repository holds every file of a folder, byte for byte, its own name in the card."""
     from hfsoup.hashing import blob_hash, file_hash
 
     files = found.files or {}
-    return all(files.get(p.name) in (blob_hash(p), file_hash(p)) for p in folder.iterdir())
+    card = (folder / "README.md").read_bytes()
+    named = card.replace(b"PATH/TO/THIS/FOLDER", repo.encode())
+    hashes = [hashlib.sha256(text).hexdigest().encode() for text in (card, named)]
+    record = (folder / "soup.json").read_bytes().replace(*hashes)
+    texts = {
+        name: hashlib.sha1(b"blob %d\0" % len(t) + t).hexdigest()
+        for name, t in {
+            "README.md": named,
+            "soup.json": record,
+        }.items()
+    }
+    rest = (path for path in folder.iterdir() if path.name not in texts)
+    return texts.items() <= files.items() and all(files.get(p.name) in (blob_hash(p), file_hash(p)) for p in rest)
 
 
 def paths(hub: LocalHub) -> list[str]:
@@ -117,7 +130,7 @@ def push_survives(hub: LocalHub, soup: Path, repo: str, kind: int | str, n: int,
             done = run("push", soup, repo)
     after = head(hub, repo)
     where = f"{kind} at {n}, {'forever' if forever else 'once'}: {done.err}"
-    assert after == before or (complete(after, soup) and after.commits == before.commits + 1), where
+    assert after == before or (complete(after, soup, repo) and after.commits == before.commits + 1), where
     assert (soup / "model.safetensors").is_file()
     assert "Traceback" not in done.err, where
     if done.code:
@@ -126,7 +139,7 @@ def push_survives(hub: LocalHub, soup: Path, repo: str, kind: int | str, n: int,
         assert again, where
         assert run("push", *again.groups()).code == 0, where
         after = head(hub, repo)
-    assert complete(after, soup), where
+    assert complete(after, soup, repo), where
     assert "pytorch_model.bin" not in (after.files or {}), where
     assert after.commits == before.commits + 1, where
     return done

@@ -81,15 +81,43 @@ def test_a_later_push_replaces_the_weights_of_an_earlier_one(vit: Family, target
 
 
 def test_a_folder_is_pushed_by_itself(vit: Family, target: str, api: HfApi, alone: Path) -> None:
-    """`hfsoup push` does what --push does, to the byte."""
-    bake(*vit.words, "--output", "soup")
-    done = run("push", "soup", target, "--json", "-")
+    """`hfsoup push` does what --push does, to the byte: its card has the repository's name. The folder stays."""
+    bake(*vit.words, "--output", "soup", "--push", target)
+    whole = {path.name: path.read_bytes() for path in Path("soup").iterdir()}
+    api.delete_repo(target)
+    bake(*vit.words, "--output", "other")
+    before = {path.name: path.read_bytes() for path in Path("other").iterdir()}
+    done = run("push", "other", target, "--json", "-")
     assert done.code == 0, done.err
     assert list(done.json) == ["repo", "commit", "url"]
     again = Path(api.snapshot_download(target))
-    for path in Path("soup").iterdir():
-        assert (again / path.name).read_bytes() == path.read_bytes()
+    assert {name: (again / name).read_bytes() for name in whole} == whole
     assert f'pipeline("image-classification", "{target}")' in done.err
+    assert {path.name: path.read_bytes() for path in Path("other").iterdir()} == before
+    assert run("verify", target).code == 0
+    assert run("verify", "other").code == 0
+
+
+def test_what_lies_in_folders_of_a_soup_is_pushed_too(vit: Family, target: str, api: HfApi, alone: Path) -> None:
+    """Evaluation results and exports below the folder go with it; what git or a download keeps there does not."""
+    bake(*vit.words, "--output", "soup")
+    own = (".eval_results/imagenet.yaml", "onnx/model.onnx", "figures/more/deep.txt")
+    for name in (*own, ".git/config", ".cache/huggingface/x.lock", "onnx/.DS_Store"):
+        Path("soup", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("soup", name).write_text(name)
+    assert run("push", "soup", target).code == 0
+    there = set(api.list_repo_files(target))
+    top = {path.name for path in Path("soup").iterdir() if path.is_file()}
+    assert there == {*top, *own, ".gitattributes"}
+
+
+def test_a_signed_folder_is_pushed_as_it_was_signed(vit: Family, target: str, api: HfApi, alone: Path) -> None:
+    """Its card is not changed, which is said."""
+    bake(*vit.words, "--output", "soup")
+    Path("soup/model.sig").write_text("{}")
+    done = run("push", "soup", target)
+    assert "model.sig signs a card that says PATH/TO/THIS/FOLDER" in done.err
+    assert Path(api.hf_hub_download(target, "README.md")).read_bytes() == Path("soup/README.md").read_bytes()
 
 
 def test_paths_of_this_disk_are_pointed_out(

@@ -88,7 +88,7 @@ def test_a_commit_whose_answer_is_lost_is_made_once(soup: Path, signed_in: Local
     assert done.code == 0, done.err
     assert lost.hits == 1
     after = head(signed_in, target)
-    assert complete(after, soup)
+    assert complete(after, soup, target)
     assert after.commits == before.commits + 1
     assert done.json["commit"] == HfApi().model_info(target).sha
 
@@ -97,7 +97,7 @@ def test_a_lost_answer_below_somebody_elses_commit(soup: Path, signed_in: LocalH
     """A commit of ours that somebody built upon meanwhile is found too."""
 
     def theirs(n: int) -> None:
-        if complete(head(signed_in, target), soup) and api.model_info(target).siblings[-1].rfilename != "zzz":
+        if complete(head(signed_in, target), soup, target) and api.model_info(target).siblings[-1].rfilename != "zzz":
             api.upload_file(path_or_fileobj=b"theirs", path_in_repo="zzz", repo_id=target)
 
     with fault(signed_in, "/commit/", drop=True, times=1), before_each_request(theirs):
@@ -169,7 +169,7 @@ def test_a_bake_whose_push_fails_leaves_the_folder(vit: Family, signed_in: Local
         block = refused("bake", *vit.words, "--output", "my soup", "--push", target, code=1)
     assert block.strip().endswith(f"hfsoup push 'my soup' {target}")
     assert run("push", "my soup", target).code == 0
-    assert complete(head(signed_in, target), Path("my soup"))
+    assert complete(head(signed_in, target), Path("my soup"), target)
 
 
 @pytest.mark.parametrize(
