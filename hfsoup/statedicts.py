@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.combining import STATISTICS, Root, combine
-from hfsoup.errors import MismatchError, UsageError
+from hfsoup.errors import MismatchError, SoupError, UsageError
 from hfsoup.merges import EMPTY, MERGES, Array, Context, Merge
+from hfsoup.names import shown
 from hfsoup.recipes import RECIPES
 from hfsoup.registry import Entry
 from hfsoup.scores import Decision, Score
 from hfsoup.searching import Rules, Search
 from hfsoup.settings import Settings
+from hfsoup.single import COUNTERS
 from hfsoup.tensorfile import TensorFile
 from hfsoup.trimming import Cuts
 from hfsoup.types import Mix
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     StateDict = Mapping[str, torch.Tensor]
+    Ingredient = StateDict | torch.nn.Module | str | Path
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,11 @@ class Found:
 
 def search(
     recipe: str,
-    ingredients: Sequence[StateDict | str | Path],
+    ingredients: Sequence[Ingredient],
     *,
     score: Callable[[dict[str, torch.Tensor]], float] | None = None,
     merge: str = "mean",
-    base: StateDict | str | Path | None = None,
+    base: Ingredient | None = None,
     importance: Sequence[StateDict] | None = None,
     unwrap: bool = False,
     **rules: Any,
@@ -58,8 +61,9 @@ def search(
 
     Args:
         recipe: the name of a recipe, as `hfsoup recipes` lists them.
-        ingredients: state dicts, or paths of safetensors or of `.bin`, `.pt`, `.th` files, which are read with
-            `weights_only`.
+        ingredients: state dicts, modules, or paths of safetensors or of `.bin`, `.pt`, `.th` files, which are read with
+            `weights_only`. Floats and complex numbers are averaged, of whole numbers that count or index the largest
+            stays, and others must be alike in all.
         score: how good a state dict is, higher is better; asked once per distinct mix of ingredients. It gets a state
             dict of its own.
         merge: the name of a merge.
@@ -73,7 +77,8 @@ def search(
 
     Raises:
         UsageError: an unknown recipe, merge or rule, or something that recipe or merge need is missing.
-        MismatchError: the state dicts differ in names, shapes or dtypes.
+        MismatchError: the state dicts differ in names, shapes or dtypes, or in whole numbers that are weights.
+        SoupError: a tensor holds NaN or infinity, or is quantised, sparse or without values.
     """
     found = RECIPES.get(recipe)
     found.require()
@@ -86,7 +91,7 @@ def search(
         raise UsageError(f"there is no rule {unknown[0]!r}; known: {', '.join(sorted(known))}")
     names, loaded = load(ingredients, unwrap=unwrap)
     given = _important(MERGES.get(merge), loaded, importance)
-    start = _load(base, unwrap) if isinstance(base, (str, Path)) else base
+    start = None if base is None else _load(base, unwrap, _name(base, "the base"))
     told = Settings(**{n: v for n, v in rules.items() if n in Settings.__dataclass_fields__})
     pot = _Pot(loaded, merge, start, told, given)
 
@@ -100,17 +105,18 @@ def search(
     return Found(mix.coefficients, tuple(walk.trace), value_found, mix, pot)
 
 
-def load(ingredients: Sequence[StateDict | str | Path], *, unwrap: bool) -> tuple[list[str], list[StateDict]]:
+def load(ingredients: Sequence[Ingredient], *, unwrap: bool) -> tuple[list[str], list[StateDict]]:
     """The names and the state dicts of ingredients, which have the same tensors.
 
     Raises:
-        UsageError: there are none.
-        MismatchError: they differ in names, shapes or dtypes.
+        UsageError: there are none, or one is neither a state dict nor a module nor a path.
+        MismatchError: they differ in names, shapes or dtypes, or in whole numbers that are weights.
+        SoupError: a tensor cannot be averaged.
     """
     if not ingredients:
         raise UsageError("no ingredients", hint="give a list of state dicts or of paths")
-    loaded = [_load(i, unwrap) if isinstance(i, (str, Path)) else i for i in ingredients]
-    names = [str(i) if isinstance(i, (str, Path)) else f"ingredient {n}" for n, i in enumerate(ingredients)]
+    names = [_name(given, f"ingredient {n}") for n, given in enumerate(ingredients)]
+    loaded = [_load(given, unwrap, name) for given, name in zip(ingredients, names, strict=True)]
     for name, other in zip(names[1:], loaded[1:], strict=True):
         _same(names[0], loaded[0], name, other)
     return names, loaded
@@ -133,15 +139,51 @@ def _important(
     return given
 
 
-def _load(path: str | Path, unwrap: bool) -> StateDict:
-    if Path(path).suffix == ".safetensors":
+def _name(given: Ingredient, otherwise: str) -> str:
+    return str(given) if isinstance(given, (str, Path)) else otherwise
+
+
+def _load(given: Ingredient, unwrap: bool, name: str) -> StateDict:
+    """The state dict that is given, or that a path or a module holds."""
+    import torch
+
+    if isinstance(given, torch.nn.Module):
+        found: StateDict = given.state_dict()
+    elif not isinstance(given, (str, Path)):
+        found = given
+    elif Path(given).suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        TensorFile(Path(path)).close()
-        return load_file(path)
-    from hfsoup.pickles import load_pickle
+        TensorFile(Path(given)).close()
+        found = load_file(given)
+    else:
+        from hfsoup.pickles import load_pickle
 
-    return load_pickle(Path(path), where=str(path), unwrap=unwrap)
+        found = load_pickle(Path(given), where=str(given), unwrap=unwrap)
+    if not isinstance(found, Mapping):
+        what = f"expected a state dict, a module or a path, found {type(found).__name__}"
+        raise UsageError(what, where=name, hint="model.state_dict()")
+    for key, value in found.items():
+        if not isinstance(value, torch.Tensor):
+            what = f"expected a tensor, found {type(value).__name__}"
+            raise UsageError(
+                what, where=f"{name}, {shown(key)}", hint="the state dict inside, as in saved['state_dict']"
+            )
+        _fit(value, f"{name}, tensor {key}")
+    return found
+
+
+def _fit(tensor: torch.Tensor, where: str) -> None:
+    """Refuse a tensor whose values are not numbers that can be averaged."""
+    import torch
+
+    if tensor.is_quantized or tensor.is_meta or tensor.layout != torch.strided:
+        kind = "quantised" if tensor.is_quantized else "without values" if tensor.is_meta else "sparse"
+        raise SoupError(f"expected plain numbers, found a tensor that is {kind}", where=where, hint="its floats")
+    if tensor.is_floating_point() or tensor.is_complex():
+        values = tensor.float() if tensor.itemsize == 1 else tensor
+        if not bool(torch.isfinite(values).all()):
+            raise SoupError("expected finite numbers, found NaN or infinity", where=where, hint="leave it out")
 
 
 def _same(first_name: str, first: StateDict, name: str, other: StateDict) -> None:
@@ -154,6 +196,10 @@ def _same(first_name: str, first: StateDict, name: str, other: StateDict) -> Non
         if a.shape != b.shape or a.dtype != b.dtype:
             what = f"expected {a.dtype} of shape {list(a.shape)}, found {b.dtype} of shape {list(b.shape)}"
             raise MismatchError(what, where=f"{name}, tensor {key}")
+        if not (a.is_floating_point() or a.is_complex() or COUNTERS.search(key) or a.equal(b)):
+            what = f"expected floats, found {a.dtype} that differs; whole numbers that are weights have no average"
+            hint = "floats: dequantise the model first"
+            raise MismatchError(what, where=f"{name}, tensor {key}", hint=hint)
 
 
 class _Pot:
@@ -184,18 +230,24 @@ class _Pot:
 
         result = {}
         for name, like in self._ingredients[0].items():
-            known = [self._importance[i].get(name) for i in mix.members]
+            known = [None if like.is_complex() else self._importance[i].get(name) for i in mix.members]
             important = None if any(found is None for found in known) else [_array(found) for found in known]
             told_name = replace(context, name=name, importance=important)
-            floats = like.is_floating_point()
-            found = combine(name, read, weights, self._merge, floats=floats, root=root, context=told_name)
-            result[name] = torch.from_numpy(found.copy()).to(like.dtype).reshape(like.shape)
+            floats = like.is_floating_point() or like.is_complex()
+            found = torch.from_numpy(
+                combine(name, read, weights, self._merge, floats=floats, root=root, context=told_name).copy()
+            )
+            if like.is_complex():
+                found = torch.view_as_complex(found.reshape(*like.shape, 2))
+            result[name] = found.to(like.dtype).reshape(like.shape)
         return result
 
     def _start(self, name: str) -> NDArray[Any] | None:
         """The base's tensor, if it has one of this name and shape, of floats."""
         found = self._base.get(name) if self._base else None
-        fits = found is not None and found.is_floating_point() and found.shape == self._ingredients[0][name].shape
+        floats = found is not None and (found.is_floating_point() or found.is_complex())
+        like = self._ingredients[0][name]
+        fits = found is not None and floats and found.shape == like.shape and found.is_complex() == like.is_complex()
         return _array(found) if fits else None
 
     def _task(self, i: int) -> Iterator[Array]:
@@ -207,6 +259,12 @@ class _Pot:
 
 
 def _array(tensor: Any) -> NDArray[Any]:
-    values = tensor.detach().cpu()
-    found: NDArray[Any] = (values if str(values.dtype) != "torch.bfloat16" else values.float()).numpy()
+    """A tensor's numbers; complex ones as pairs of floats in a last axis, and small floats in a type that numpy has."""
+    values = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if values.is_complex():
+        import torch
+
+        values = torch.view_as_real(values)
+    small = values.is_floating_point() and str(values.dtype) not in ("torch.float16", "torch.float32", "torch.float64")
+    found: NDArray[Any] = (values.float() if small else values).numpy()
     return found

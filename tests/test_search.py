@@ -153,3 +153,75 @@ def test_scalars_and_bfloat16_keep_shape_and_type() -> None:
     found = hfsoup.search("uniform", states).state_dict()
     assert found["a"].dtype == torch.bfloat16
     assert (found["a"].shape, found["a"].item(), found["n"].item()) == (torch.Size([]), 1.5, 2)
+
+
+def test_modules_are_taken_as_they_are() -> None:
+    """A module stands for its state dict, as an ingredient and as a base."""
+    modules = [torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.BatchNorm2d(2)) for _ in range(2)]
+    found = hfsoup.search("uniform", modules).state_dict()
+    states = [module.state_dict() for module in modules]
+    assert found.keys() == states[0].keys()
+    assert torch.equal(found["0.weight"], (states[0]["0.weight"] + states[1]["0.weight"]) / 2)
+    moved = hfsoup.search("uniform", modules, merge="task-arithmetic", base=modules[0], scale=2.0).state_dict()
+    assert torch.allclose(moved["0.weight"], states[1]["0.weight"])
+
+
+@pytest.mark.parametrize("merge", ["mean", "ties"])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_complex_weights_are_merged_part_by_part(merge: str, dtype: torch.dtype) -> None:
+    """Real and imaginary parts are averaged, and the result is complex again."""
+    states = [{"w": torch.randn(3, 2, dtype=dtype)} for _ in range(3)]
+    base = {"w": torch.zeros(3, 2, dtype=dtype)}
+    found = hfsoup.search("uniform", states, merge=merge, base=base, density=1.0).state_dict()["w"]
+    assert found.dtype == dtype
+    if merge == "mean":
+        assert torch.allclose(found, sum(state["w"] for state in states) / 3)  # type: ignore[arg-type]
+    else:
+        parts = [{"w": torch.view_as_real(state["w"])} for state in states]
+        zeros = {"w": torch.view_as_real(base["w"])}
+        expected = hfsoup.search("uniform", parts, merge=merge, base=zeros, density=1.0).state_dict()["w"]
+        assert torch.equal(torch.view_as_real(found), expected)
+
+
+def test_small_floats_are_averaged_and_rounded_once() -> None:
+    """A float of eight bits is as good as any other."""
+    states = [{"w": torch.tensor([1.0, value]).to(torch.float8_e4m3fn)} for value in (2.0, 3.0)]
+    assert hfsoup.search("uniform", states).state_dict()["w"].float().tolist() == [1.0, 2.5]
+
+
+BROKEN: dict[str, tuple[Any, str, str]] = {
+    "NaN": ({"w": torch.tensor([1.0, float("nan")])}, "NaN or infinity", "ingredient 1, tensor w"),
+    "infinity": ({"w": torch.tensor([1.0, -float("inf")]).half()}, "NaN or infinity", "ingredient 1, tensor w"),
+    "complex NaN": ({"w": torch.tensor([complex(0, float("nan"))])}, "NaN or infinity", "ingredient 1, tensor w"),
+    "sparse": ({"w": torch.eye(2).to_sparse()}, "sparse", "ingredient 1, tensor w"),
+    "no values": ({"w": torch.empty(2, device="meta")}, "without values", "ingredient 1, tensor w"),
+    "quantised": ({"w": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "quantised", "tensor w"),
+    "a checkpoint": ({"model": {"w": torch.ones(2)}, "epoch": 3}, "expected a tensor, found dict", "'model'"),
+    "a list": ([torch.ones(2)], "found list", "ingredient 1"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_has_no_average_is_refused_by_name(name: str) -> None:
+    """NaN, quantised, sparse and empty tensors and other objects are errors that name ingredient and tensor."""
+    bad, what, where = BROKEN[name]
+    good = {"w": torch.ones(2)}
+    with pytest.raises(hfsoup.SoupError) as caught:
+        hfsoup.search("uniform", [good, bad])
+    assert what in caught.value.what
+    assert where in caught.value.where
+
+
+def test_whole_numbers_are_no_weights() -> None:
+    """Counters keep the largest, an index stays, and weights of eight bits that differ have no average."""
+    states = [
+        {"num_batches_tracked": torch.tensor(n), "attention.index": torch.arange(4), "table": torch.arange(3)}
+        for n in (5, 9)
+    ]
+    found = hfsoup.search("uniform", states).state_dict()
+    assert found["num_batches_tracked"].item() == 9
+    assert found["table"].tolist() == [0, 1, 2]
+    weights_of_8_bits = [{"weight": torch.tensor([n, 7], dtype=torch.int8)} for n in (1, 2)]
+    with pytest.raises(hfsoup.SoupError, match="int8 that differs") as caught:
+        hfsoup.search("uniform", weights_of_8_bits)
+    assert caught.value.where == "ingredient 1, tensor weight"
