@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfsoup import models
+from hfsoup.differences import config_differences, one_kind, processor_differences
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.filling import describe_gap, fill, is_of_a_deeper_model
 from hfsoup.models import Architecture, Shapes
@@ -14,19 +15,9 @@ from hfsoup.names import align, flat, listed, shown
 from hfsoup.settle import FLOAT_NAMES, mixed, named, widened, widest
 from hfsoup.single import Checkpoint, inspect, renamed, require_floats
 from hfsoup.tensorfile import FLOATS
-from hfsoup.timm_config import TIMM, is_timm, repeats_classes, saved_name
+from hfsoup.timm_config import is_timm, repeats_classes, saved_name
 from hfsoup.types import Family, Ingredient
 
-# What a config may say without changing the function that the weights compute.
-SILENT_CONFIG = {
-    *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id"),
-    *("label_names", "num_classes"),
-    *("num_labels", "problem_type", "initializer_range", "finetuning_task", "_commit_hash", "task_specific_params"),
-    *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout_rate", "drop_connect_rate", "drop_path_rate"),
-    *("classifier_dropout_prob", "hidden_dropout", "attention_dropout", "dropout", "mask_time_prob", "use_cache"),
-    *("attn_implementation", "_attn_implementation", "_attn_implementation_autoset"),
-}
-SILENT_PROCESSOR = {"image_processor_type", "feature_extractor_type", "processor_class", "_processor_class"}
 SHOWN = 6
 CONFIG_HINT = "a config.json and weights that were saved together"
 GAP_HINT = "load the weights into the model that was trained, and save it with model.save_pretrained(FOLDER)"
@@ -84,7 +75,7 @@ def check(
         found, skipped = _largest_group(found, by_processor)
     reference = _reference(found)
     first = reference.checkpoint
-    found = [first, *(reference.renamed(one) if _one_kind(first, one) else one for one in found[1:])]
+    found = [first, *(reference.renamed(one) if one_kind(first, one) else one for one in found[1:])]
     orders = [_order(first, other) for other in found]
     apart = any(isinstance(order, str) for order in orders)
     kept = frozenset(reference.axes()) if apart and on_mismatch == "backbone-only" else frozenset()
@@ -102,6 +93,7 @@ def check(
         tuple(sorted({name for one in found for name in one.spare})),
         mixed(found),
         tuple(skipped),
+        custom=tuple(one.ingredient for one in found if one.custom),
         wrappers=tuple((one.ingredient, one.wrapper) for one in found if one.wrapper),
     )
 
@@ -110,6 +102,9 @@ def remarks(family: Family) -> Iterator[str]:
     """What a check settled that its user should know of."""
     for ingredient, why in family.skipped:
         yield f"{ingredient} does not fit and is left out: {why}"
+    if family.custom:
+        own = ", ".join(map(str, family.custom))
+        yield f"{own}: code of their own (auto_map) is never run, transformers' classes are used in its place"
     if family.kept:
         yield f"the classes differ: every mix has the head of {family.reference}, and only the rest is averaged"
     if family.dropped:
@@ -150,7 +145,7 @@ def _reference(found: Sequence[Checkpoint]) -> Reference:
         return refer(found[0])
     except SoupError:
         # Where configs differ, that is the error, and no model of the first one's would say it better.
-        _refuse(found[0], [(one, [*_config_differences(found[0].config, one.config)]) for one in found[1:]], False)
+        _refuse(found[0], [(one, [*config_differences(found[0], one)]) for one in found[1:]], False)
         raise
 
 
@@ -217,7 +212,7 @@ def _largest_group(
 
 def _unlike(reference: Reference, one: Checkpoint, by_processor: bool) -> list[str]:
     """All that speaks against averaging a checkpoint, as its files have it, with the reference."""
-    alike = _one_kind(reference.checkpoint, one)
+    alike = one_kind(reference.checkpoint, one)
     return _differences(reference, reference.renamed(one) if alike else one, by_processor)
 
 
@@ -226,13 +221,13 @@ def _differences(
 ) -> list[str]:
     """All that speaks against averaging two checkpoints, the classes and shapes of a head that is kept excepted."""
     first = reference.checkpoint
-    if not _one_kind(first, other):
-        return list(_config_differences(first.config, other.config))
+    if not one_kind(first, other):
+        return list(config_differences(first, other))
     order = _order(first, other)
     return [
-        *_config_differences(first.config, other.config),
+        *config_differences(first, other, reference.architecture.code),
         *_tensor_differences(reference, other, kept),
-        *(_processor_differences(first, other) if by_processor else ()),
+        *(processor_differences(first, other) if by_processor else ()),
         *([order] if isinstance(order, str) and not kept else ()),
     ]
 
@@ -247,12 +242,12 @@ def _refuse(first: Checkpoint, compared: Sequence[tuple[Checkpoint, list[str]]],
     if not texts:
         return
     hints = ["--on-mismatch skip-ingredient leaves out what does not fit"]
-    alike = [other for other, _ in compared if _one_kind(first, other)]
+    alike = [other for other, _ in compared if one_kind(first, other)]
     if any(other.converted != first.converted for other in alike):
         hints.append("AutoModelForImageClassification.from_pretrained(X).save_pretrained(X) brings X to the usual form")
     if any(isinstance(_order(first, other), str) for other in alike):
         hints.append("--on-mismatch backbone-only averages all but the heads")
-    if by_processor and any(any(_processor_differences(first, other)) for other in alike):
+    if by_processor and any(any(processor_differences(first, other)) for other in alike):
         hints.append("--processor-from ORG/NAME|FOLDER takes the image processor of that ingredient")
     what = "\n  ".join([f"these cannot be averaged; compared with {first.ingredient}:", *texts])
     raise MismatchError(what, hint="; ".join(hints))
@@ -274,30 +269,6 @@ def _order(first: Checkpoint, other: Checkpoint) -> tuple[int, ...] | str | None
     return None if order == tuple(range(len(order))) else order
 
 
-def _one_kind(first: Checkpoint, other: Checkpoint) -> bool:
-    """Whether two checkpoints are of one model type; if not, nothing else about them is worth a word."""
-    return first.config.get("model_type") == other.config.get("model_type")
-
-
-def _config_differences(expected: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
-    kinds = expected.get("model_type"), found.get("model_type")
-    if kinds[0] != kinds[1]:
-        yield f"model type {flat(kinds[1])}, expected {flat(kinds[0])}"
-        return
-    if kinds[0] == TIMM:
-        expected, found = models.timm_arguments(expected), models.timm_arguments(found)
-    keys = sorted((expected.keys() | found.keys()) - SILENT_CONFIG)
-    differing = [key for key in keys if expected.get(key) != found.get(key)]
-    if kinds[0] != TIMM and any(key not in expected or key not in found for key in differing):
-        from hfsoup.models import config_defaults
-
-        defaults = config_defaults(str(kinds[0]))
-        expected, found = {**defaults, **expected}, {**defaults, **found}
-    for key in differing:
-        if expected.get(key) != found.get(key):
-            yield f"config {flat(key)} is {_value(found, key)}, expected {_value(expected, key)}"
-
-
 def _tensor_differences(reference: Reference, other: Checkpoint, kept: frozenset[str]) -> Iterator[str]:
     expected, found = reference.checkpoint.tensors, other.tensors
     lacking = [name for name in sorted(expected.keys() - found.keys()) if not reference.is_optional(name)]
@@ -314,28 +285,3 @@ def _tensor_differences(reference: Reference, other: Checkpoint, kept: frozenset
             yield f"tensor {flat(name)} has shape {list(b.shape)}, expected {list(a.shape)}"
         elif a.dtype != b.dtype and not {a.dtype, b.dtype} <= FLOATS.keys():
             yield f"tensor {flat(name)} is {b.dtype}, expected {a.dtype}"
-
-
-def _processor_differences(first: Checkpoint, other: Checkpoint) -> Iterator[str]:
-    if _told(first) == _told(other):
-        return
-    if first.processor is None or other.processor is None:
-        has, wanted = ("no" if other.processor is None else "a"), ("none" if first.processor is None else "one")
-        yield f"{has} preprocessor_config.json, expected {wanted}"
-        return
-    from hfsoup.models import effective_processor
-
-    expected, found = (effective_processor(one.ingredient.processor_folder) for one in (first, other))
-    for key in sorted((expected.keys() | found.keys()) - SILENT_PROCESSOR):
-        if expected.get(key) != found.get(key):
-            yield f"image processing: {flat(key)} is {_value(found, key)}, expected {_value(expected, key)}"
-
-
-def _told(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    values = checkpoint.processor
-    return values and {k: v for k, v in values.items() if k not in SILENT_PROCESSOR}
-
-
-def _value(values: dict[str, Any], key: str) -> str:
-    value = values.get(key)
-    return shown(value) if isinstance(value, str) else flat(value)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
+from inspect import isfunction, unwrap
 from math import prod
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from hfsoup import __version__
@@ -41,6 +44,8 @@ REFUSALS = (
 )
 # A model may hold buffers and renamed tensors that its file does not, but not many times what is in the file.
 SPARE_TENSORS, SPARE_ELEMENTS = 256, 1 << 26
+# How transformers says that an image processor needs another library.
+LACKING = re.compile(r"(?:requires the|optional dependencies:) ([\w\-]+)")
 MOST_MODULES = 1 << 15
 # What a config says of its classes, but for how many they are, builds nothing.
 LABELS = ("id2label", "label2id", "num_labels", "transformers_version")
@@ -65,9 +70,37 @@ def config_of(values: dict[str, Any]) -> PretrainedConfig:
         raise SoupError(f"transformers refuses this config.json: {flat(error)}", where=kind) from error
 
 
-def config_defaults(kind: str) -> dict[str, Any]:
-    """What a config of this model type says when nothing is given."""
-    return dict(config_of({"model_type": kind}).to_dict())
+def config_values(values: dict[str, Any], code: frozenset[str]) -> dict[str, Any]:
+    """What a config says once transformers has loaded it, by the names that code uses, nested ones joined by dots.
+
+    Args:
+        values: a config.json.
+        code: the names that the code of a model uses, as `Architecture` has them.
+
+    Raises:
+        SoupError: transformers refuses it.
+    """
+    return dict(_attributes(config_of(values), code, ""))
+
+
+def _attributes(config: PretrainedConfig, code: frozenset[str], path: str) -> Iterator[tuple[str, Any]]:
+    from transformers import PretrainedConfig
+
+    others = {own: name for name, own in config.attribute_map.items() if name in code}
+    for key, value in vars(config).items():
+        if key.startswith("_") or (key not in code and key not in others):
+            continue
+        if isinstance(value, PretrainedConfig):
+            yield from _attributes(value, code, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", list(value) if isinstance(value, tuple) else value
+
+
+def classifies_images(kind: str) -> bool:
+    """Whether transformers has an image classifier of a model type."""
+    from transformers import CONFIG_MAPPING, AutoModelForImageClassification
+
+    return kind in CONFIG_MAPPING and CONFIG_MAPPING[kind] in AutoModelForImageClassification._model_mapping
 
 
 def timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
@@ -111,12 +144,8 @@ def model_class(config: PretrainedConfig) -> Any:
         hint = f"python -c 'import {type(config).__module__.replace('configuration', 'modeling')}' tells why"
         raise SoupError(what, where=config.model_type, hint=hint) from error
     several = found if isinstance(found, tuple) else (found,)
-    asked = config.architectures or [several[0].__name__]
-    chosen = next((c for c in several if c.__name__ in asked), None)
-    if chosen is None:
-        known = " or ".join(c.__name__ for c in several)
-        what = f"expected the architecture {known}, found {shown(asked[0])}"
-        raise SoupError(what, where=config.model_type, hint="hfsoup is for image classifiers")
+    # As AutoModelForImageClassification chooses: files of another framework or class are of the first one.
+    chosen = next((c for c in several if c.__name__ in (config.architectures or ())), several[0])
     # Classes that do not say what they take have one word here, and it is the wrong one.
     if isinstance(chosen.input_modalities, tuple) and "text" in chosen.input_modalities:
         what = "this model answers a text about the image and has no head with a row per class"
@@ -131,7 +160,8 @@ class Architecture:
     All names are the model's own, those that weights are loaded under. `optional` are tensors that loading makes where
     a file lacks them; `kinds` says of a layer's weight `linear`, `transposed` or `convolution`; `prefix` is that of the
     body. `rename` takes a name from a file to the model's own, or to one that the model does not have, and says whether
-    the tensor is joined with others or split on the way: then it may have several.
+    the tensor is joined with others or split on the way: then it may have several. `code` are all names that the code
+    of its layers uses.
     """
 
     kind: str
@@ -140,6 +170,7 @@ class Architecture:
     kinds: Mapping[str, str]
     prefix: str
     rename: Rename
+    code: frozenset[str]
 
     def own_names(self, names: Iterable[str]) -> dict[str, str]:
         """The model's own name of every tensor of a file that is used as it is."""
@@ -168,7 +199,7 @@ def architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Archit
     def build(folder: Path) -> None:
         (folder / FACTS).write_text(json.dumps(_facts(_hollow(values, classes, stored), stored)), encoding="utf-8")
 
-    facts = json.loads((kept("architectures", key, build) / FACTS).read_text(encoding="utf-8"))
+    facts = json.loads((kept("models", key, build) / FACTS).read_text(encoding="utf-8"))
     names = {name: (tuple(owns), converted) for name, (owns, converted) in facts["names"].items()}
 
     @cache
@@ -182,6 +213,7 @@ def architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Archit
         kinds=facts["kinds"],
         prefix=facts["prefix"],
         rename=lambda name: names[name] if name in names else rename()(name),
+        code=frozenset(facts["code"]),
     )
 
 
@@ -197,6 +229,7 @@ def _facts(model: Any, stored: Shapes) -> dict[str, Any]:
         "optional": sorted(made),
         "kinds": dict(_kinds(model)),
         "prefix": str(getattr(model, "base_model_prefix", "")),
+        "code": sorted(set(_code(model))),
         "names": {name: rename(name) for name in stored},
     }
 
@@ -220,6 +253,23 @@ def _kinds(model: Any) -> Iterator[tuple[str, str]]:
         kind = {torch.nn.Linear: "linear", Conv1D: "transposed", torch.nn.Conv2d: "convolution"}.get(type(module))
         if kind:
             yield f"{path}.weight", kind
+
+
+def _code(model: nn.Module) -> Iterator[str]:
+    """Every name that the code of a model's layers uses, which are those that it can read of its config."""
+    bases = {base for module in model.modules() for base in type(module).__mro__}
+    members: list[object] = []
+    for base in (b for b in bases if b.__module__.startswith("transformers.models.")):
+        beside = (
+            f for f in vars(sys.modules[base.__module__]).values() if getattr(f, "__module__", "") == base.__module__
+        )
+        members += [getattr(m, "fget", getattr(m, "__func__", m)) for m in (*vars(base).values(), *beside)]
+    codes = {unwrap(member).__code__ for member in members if isfunction(member)}
+    while codes:
+        code = codes.pop()
+        yield from code.co_names
+        yield from (constant for constant in code.co_consts if isinstance(constant, str))
+        codes |= {constant for constant in code.co_consts if isinstance(constant, CodeType)}
 
 
 def _hollow(values: dict[str, Any], classes: int, stored: Shapes) -> nn.Module:
@@ -275,28 +325,39 @@ def _rename(model: Any) -> Rename:
 
 
 def image_processor(folder: Path) -> Any:
-    """The image processor of a model folder; what it gives is one array of floats per image."""
+    """The image processor of a model folder; what it gives is one array of floats per image.
+
+    Raises:
+        SoupError: transformers has none for its files, or it does not take an image.
+    """
+    from PIL import Image
     from transformers import AutoImageProcessor
 
-    from hfsoup.inputs import prepared_by
+    from hfsoup.inputs import SIDE, prepared_by
 
     path = folder / "config.json"
     config = read_model_config(path, where=str(path)) if path.is_file() else {}
+    what, found = "this model has no image processor that can be loaded", None
+    hint = "save its processor beside it: AutoImageProcessor.from_pretrained(START).save_pretrained(FOLDER)"
     try:
-        if image_settings(config):
-            return prepared_by(timm_processor(config))
         load: Any = AutoImageProcessor.from_pretrained
-        return prepared_by(load(str(folder), local_files_only=True, trust_remote_code=False))
+        found = (
+            timm_processor(config)
+            if image_settings(config)
+            else load(str(folder), local_files_only=True, trust_remote_code=False)
+        )
+        prepared = prepared_by(found)
+        prepared(images=[Image.new("RGB", (SIDE, SIDE))], return_tensors="np")
     except REFUSALS as error:
-        hint = "save its processor beside it: AutoImageProcessor.from_pretrained(START).save_pretrained(FOLDER)"
-        raise SoupError("this model has no image processor that can be loaded", where=str(folder), hint=hint) from error
-
-
-def effective_processor(folder: Path) -> dict[str, Any]:
-    """All values that an image processor works with, those it takes by default included."""
-    found = dict(image_processor(folder).to_dict())
-    # timm's settings stand one level deeper.
-    return {**found, **found.pop("data_config", {})}
+        if found is not None:
+            what = f"{type(found).__name__} takes no image with the values of its files"
+            hint = f"{hint}, with its image_processor_type"
+        # The first sentence says why; what follows lists what there is.
+        reason = re.split(r"\.\s", str(error).strip())[0].replace(str(folder), "its files")
+        if lacking := LACKING.search(str(error)):
+            hint = f"pip install {lacking[1].lower()}"
+        raise SoupError(f"{what}: {flat(reason)}", where=str(folder), hint=hint) from error
+    return prepared
 
 
 def _plain(value: Any) -> Any:

@@ -36,8 +36,8 @@ def listed(names: Sequence[object], most: int = 24) -> str:
 
 
 def unnamed(labels: Sequence[str]) -> bool:
-    """Whether labels are only transformers' placeholders, LABEL_0 and so on."""
-    return list(labels) == [f"LABEL_{i}" for i in range(len(labels))]
+    """Whether labels are only transformers' placeholders, LABEL_0 and so on, or each one's own number."""
+    return any(list(labels) == [f"{word}{i}" for i in range(len(labels))] for word in ("LABEL_", ""))
 
 
 def align(wanted: Sequence[str], given: Sequence[str], *, where: str, against: str) -> tuple[int, ...]:

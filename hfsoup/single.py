@@ -24,9 +24,12 @@ MAX_TENSORS = 1 << 15
 FOREIGN = frozenset(
     ("auto_map", "custom_pipelines", "quantization_config", "use_pretrained_backbone", "checkpoint_path", "use_kernels")
 )
+ELSEWHERE = "this model needs code or files from elsewhere ({}), which is never run"
+NATIVE = "a checkpoint of an architecture that transformers has"
 # Numbers below these keys build nothing in an image classifier.
 IDLE = frozenset(("id2label", "label2id", "label_names", "num_labels", "text_config", "vocab_size"))
 DEQUANTIZE = "AutoModelForImageClassification.from_pretrained(X).dequantize().save_pretrained(FOLDER) first"
+CLASS = re.compile(r"[0-9]{1,9}")
 COUNTERS = re.compile(r"(num_batches_tracked|ids|idxs?|index|indices|mask|counter|steps?)$")
 
 
@@ -53,6 +56,11 @@ class Checkpoint:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor by its name."""
         return {name: spec.shape for name, spec in self.tensors.items()}
+
+    @property
+    def custom(self) -> bool:
+        """Whether its files name code of their own, which is never run."""
+        return bool(self.config.get("auto_map") or (self.processor or {}).get("auto_map"))
 
 
 def inspect(ingredient: Ingredient) -> Checkpoint:
@@ -136,7 +144,10 @@ def require_floats(checkpoint: Checkpoint) -> None:
 
 
 def refuse_foreign(values: dict[str, Any], *, where: str) -> None:
-    """Refuse a config that would have code run, or a file fetched, that is not part of the checkpoint."""
+    """Refuse a config that would have code run, or a file fetched, that is not part of the checkpoint.
+
+    Code of its own that a config names at its top is no reason: where transformers has the classes, its own are used.
+    """
     if isinstance(quantized := values.get("quantization_config"), dict) and quantized:
         method = shown(quantized.get("quant_method"))
         what = f"this checkpoint is quantized ({method}): its codes cannot be averaged, and their code is never run"
@@ -144,10 +155,9 @@ def refuse_foreign(values: dict[str, Any], *, where: str) -> None:
     for key, value in walk(values, skip=frozenset(("id2label", "label2id"))):
         if isinstance(value, dict):
             for name in FOREIGN & value.keys():
-                if value[name]:
-                    what = f"this model needs code or files from elsewhere ({name}), which is never run"
-                    raise SoupError(what, where=where, hint="a checkpoint of an architecture that transformers has")
-        elif "implementation" in key and value not in (None, "eager", "sdpa"):
+                if value[name] and not (name == "auto_map" and value is values):
+                    raise SoupError(ELSEWHERE.format(name), where=where, hint=NATIVE)
+        elif "implementation" in key and value not in (None, True, False, "eager", "sdpa"):
             what = f"expected {key} to be eager or sdpa, found {shown(value)}, which is never fetched or run"
             raise SoupError(what, where=where, hint=f"take {key} out of config.json")
         elif key in ("backbone", "architecture") and isinstance(value, str) and re.search(r"[/:]", value):
@@ -155,12 +165,12 @@ def refuse_foreign(values: dict[str, Any], *, where: str) -> None:
 
 
 def class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
-    """The classes that a config names, in the order of the head's rows."""
+    """The classes that a config names, in the order of the head's rows; a number stands for itself."""
     names, count = config.get("id2label"), config.get("num_labels")
     if names is None and is_timm(config):
         rows, count = class_list(config), config.get("num_classes")
         names = rows and {str(i): name for i, name in enumerate(rows)}
-    if not isinstance(names, (dict, type(None))) or not isinstance(config.get("label2id"), (dict, type(None))):
+    if not isinstance(names, (dict, type(None))):
         raise SoupError("expected id2label to map numbers to names", where=where)
     if count is None:
         count = 2 if names is None else len(names)
@@ -168,9 +178,10 @@ def class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
         raise SoupError(f"expected 1 to {MAX_CLASSES} classes, found {flat(count, 24)}", where=where)
     if names is None:
         return tuple(f"LABEL_{i}" for i in range(count))
-    if len(names) != count or not all(str(i) in names for i in range(count)):
+    numbered = {int(key): name for key, name in names.items() if CLASS.fullmatch(key)}
+    if len(names) != count or numbered.keys() != set(range(count)):
         raise SoupError(f"expected id2label to name the classes 0 to {count - 1}, each once", where=where)
-    labels = [names[str(i)] for i in range(count)]
+    labels = [str(numbered[i]) if isinstance(numbered[i], (int, float)) else numbered[i] for i in range(count)]
     for i, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip() or len(label) > MAX_LABEL:
             what = f"expected a name of up to {MAX_LABEL} characters for class {i}, found {shown(label)}"
@@ -210,7 +221,20 @@ def processor_values(ingredient: Ingredient) -> dict[str, Any] | None:
             found = values["image_processor"]
         if not isinstance(found, (dict, type(None))):
             raise SoupError("expected image_processor to be an object, found something else", where=where)
+        if values.get("auto_map"):
+            _native_processor(ingredient, where)
     return found
+
+
+def _native_processor(ingredient: Ingredient, where: str) -> None:
+    """See that transformers has an image processor for files that name code of their own."""
+    from hfsoup.models import image_processor
+
+    try:
+        image_processor(ingredient.processor_folder)
+    except SoupError as error:
+        what = "this image processor needs code from elsewhere (auto_map), which is never run"
+        raise SoupError(what, where=where, hint=error.hint) from error
 
 
 def tensor_specs(path: Path, where: str) -> tuple[TensorSpec, ...]:
@@ -221,16 +245,21 @@ def tensor_specs(path: Path, where: str) -> tuple[TensorSpec, ...]:
 
 
 def _classifier(config: dict[str, Any], where: str) -> None:
+    """See that transformers has an image classifier for a config, whatever class it was saved from."""
     kind, classes = config.get("model_type"), config.get("architectures")
     if not isinstance(kind, str) or not kind:
         raise SoupError("expected a model_type, found none", where=where, hint="is this a transformers model?")
-    if classes is None:
-        return
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+    classes = [classes] if isinstance(classes, str) else classes
+    if not isinstance(classes, (list, type(None))) or not all(isinstance(name, str) for name in classes or ()):
         raise SoupError("expected architectures to be a list of names, found something else", where=where)
-    if not any("ForImageClassification" in name for name in classes):
-        what = f"expected an image classifier, found {listed(classes, 4) or 'no architecture'}"
-        raise SoupError(what, where=where, hint="hfsoup is for image classifiers")
+    named = classes is None or any("ForImageClassification" in name for name in classes)
+    if named and not config.get("auto_map"):
+        return
+    from hfsoup.models import classifies_images
+
+    if not classifies_images(kind):
+        what = f"expected an image classifier, found {listed(classes or [kind], 4)}"
+        raise SoupError(ELSEWHERE.format("auto_map") if config.get("auto_map") else what, where=where, hint=NATIVE)
 
 
 def _flat(shards: Iterable[Iterable[TensorSpec]], ingredient: Ingredient) -> dict[str, TensorSpec]:

@@ -216,7 +216,8 @@ class Family:
     the dtype of the soup. `kept` are tensors that are the reference's own in every mix; `processed_by` is the index of
     the ingredient whose image processor is the soup's. `dropped` are tensors that the classifier does not have,
     `dtypes` the float types where ingredients differ in them, and `skipped` those left out, each with the reason;
-    `wrappers` are ingredients with what a wrapper had added to the names of their tensors.
+    `wrappers` are ingredients with what a wrapper had added to the names of their tensors, `custom` those that name
+    code of their own.
     `base` is there where recipe or merge need it, `importance` once it was estimated for a merge; `alignment` is set
     once the ingredients were permuted: then they are copies in the cache.
     """
@@ -232,6 +233,7 @@ class Family:
     dropped: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
     skipped: tuple[tuple[Ingredient, str], ...] = ()
+    custom: tuple[Ingredient, ...] = ()
     base: Base | None = None
     alignment: Alignment | None = None
     importance: Importance | None = None

@@ -24,11 +24,13 @@ from hfsoup.errors import SoupError
 from hfsoup.folders import sync
 from hfsoup.hashing import GrowingHash, file_hash
 from hfsoup.hub import cache
+from hfsoup.models import config_of, model_class
 from hfsoup.names import flat
 from hfsoup.positioned import write_at
 from hfsoup.tensorfile import finite, nbytes, to_stored, write_header
 from hfsoup.timm_config import image_settings, is_native, read_model_config, written
 from hfsoup.types import PROCESSORS, Family, Mix, TensorSpec, Truncated
+from hfsoup.untrusted import read_json
 
 STAGE = ".hfsoup-"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -167,9 +169,16 @@ def write_adapter(adapter: Truncated, folder: Path) -> dict[str, str]:
 
 
 def write_configs(family: Family, folder: Path, dtype: str | None) -> None:
-    """The reference's config, with the soup's dtype, and the family's image processor as it is."""
-    config = {k: v for k, v in written(family.config).items() if k not in ("_name_or_path", "torch_dtype")}
+    """The reference's config, with the soup's dtype and class, and the family's image processor.
+
+    Both are as they are but for code of their own that they name, which no soup has.
+    """
+    silent = ("_name_or_path", "torch_dtype", "auto_map")
+    config = {k: v for k, v in written(family.config).items() if k not in silent}
     if not is_native(family.config):
+        if config.get("num_labels", 0) is None:
+            del config["num_labels"]
+        config["architectures"] = [model_class(config_of(config)).__name__]
         floats = Counter(spec.dtype for spec in family.tensors if spec.dtype in DTYPES)
         config["dtype"] = DTYPES[dtype or floats.most_common(1)[0][0]]
     if image_settings(family.config):
@@ -179,7 +188,12 @@ def write_configs(family: Family, folder: Path, dtype: str | None) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for name in () if image_settings(family.config) else PROCESSORS:
         path = family.processing.processor_folder / name
-        if path.is_file():
+        if not path.is_file():
+            continue
+        values = read_json(path, where=f"{family.processing}, {name}")
+        if values.pop("auto_map", None):
+            (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        else:
             shutil.copyfile(path, folder / name)
 
 

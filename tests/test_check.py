@@ -105,16 +105,6 @@ def test_dropout_and_names_are_no_difference(vit: Family, alone: Path) -> None:
     bake(vit.words[0], other, "--output", "soup")
 
 
-def test_remote_code_is_never_run(vit: Family, alone: Path) -> None:
-    """A config with auto_map is refused, and its module not imported."""
-    other = copy_model(vit.folders[1], alone / "other")
-    (other / "evil.py").write_text(f"import pathlib\npathlib.Path({str(alone / 'marker')!r}).touch()\n")
-    edit_json(other / "config.json", auto_map={"AutoModelForImageClassification": "evil.Model"})
-    assert "never run" in refused("bake", vit.words[0], other, code=1)
-    assert "never run" in refused("bake", other, code=1)
-    assert not (alone / "marker").exists()
-
-
 @pytest.mark.parametrize(
     "labels",
     [{"0": "a", "1": "a"}, {"0": "a", "2": "b"}, {"0": "a", "1": None}, {"zero": "a"}, ["a", "b"]],

@@ -112,14 +112,17 @@ INDEXES: dict[str, tuple[Change, str]] = {
 }
 
 CONFIGS: dict[str, tuple[Change, str]] = {
-    "auto_map": (config(auto_map={"AutoModel": "evil.Evil"}), "never run"),
+    "auto_map": (config(model_type="evil", auto_map={"AutoConfig": "evil.Evil"}), "never run"),
     "auto_map inside": (config(backbone_config={"auto_map": {"AutoConfig": "evil.Evil"}}), "never run"),
     "kernel from the Hub": (config(_attn_implementation="evil/kernel"), "never fetched or run"),
     "kernel inside": (config(vision_config={"attn_implementation": "evil/kernel"}), "never fetched or run"),
     "quantized": (config(quantization_config={"quant_method": "bitsandbytes"}), "never run"),
     "backbone elsewhere": (config(backbone="evil/backbone"), "not fetched"),
     "processor with code": (
-        lambda f: edit_json(f / "preprocessor_config.json", auto_map={"AutoImageProcessor": "evil.Evil"}), "never run",
+        lambda f: edit_json(
+            f / "preprocessor_config.json", image_processor_type="Evil", auto_map={"AutoImageProcessor": "evil.Evil"}
+        ),
+        "never run",
     ),
     "a billion classes": (config(id2label=None, label2id=None, num_labels=10**9), "found 1000000000"),
     "as many classes as fit elsewhere": (config(id2label=None, label2id=None, num_labels=32), "no head has as many"),
@@ -133,8 +136,10 @@ CONFIGS: dict[str, tuple[Change, str]] = {
     "label ids are words": (config(id2label={n: n for n in NAMES}), "each once"),
     "labels as a list": (config(id2label=list(NAMES)), "id2label"),
     "no model type": (config(model_type=None), "model_type"),
-    "another kind of model": (config(architectures=["ViTModel"]), "expected an image classifier, found 'ViTModel'"),
-    "architectures as text": (config(architectures="ViTForImageClassification"), "list of names"),
+    "another kind of model": (
+        config(model_type="bert", architectures=["BertModel"]), "expected an image classifier, found 'BertModel'",
+    ),
+    "architectures as numbers": (config(architectures=[1]), "list of names"),
     "a hundred thousand layers": (config(num_hidden_layers=10**5), "over the limit"),
     "sixteen thousand layers": (config(num_hidden_layers=16_000), "much larger than its files"),
     "wide": (config(hidden_size=16_000, num_attention_heads=2), "much larger than its files"),
