@@ -17,7 +17,7 @@ from hfsoup.fetching import fetch
 from hfsoup.headers import peek
 from hfsoup.hub import side_by_side, told
 from hfsoup.kinds import found_instead, kind_of
-from hfsoup.local import checkpoints_below, natural
+from hfsoup.local import LAST, checkpoints_below, natural
 from hfsoup.names import flat, shown
 from hfsoup.pull import CHECKPOINT, weight_names
 from hfsoup.resolve import Refused, file_names, match, pin
@@ -110,8 +110,8 @@ def require_several(sources: Sequence[Source], with_base: bool) -> None:
     if below:
         what = f"{what}: the folder's own model"
         where = f"{one}, which also holds {', '.join(map(shown, below[:6]))}" + (" …" if len(below) > 6 else "")
-        hint = f'hfsoup bake "{place}/checkpoint-*"'
-    elif CHECKPOINT.fullmatch(posixpath.basename(place)):
+        hint = f'hfsoup bake "{place}/checkpoint-*"' if below != [LAST] else f"hfsoup bake {place} {place}/{LAST}"
+    elif CHECKPOINT.fullmatch(posixpath.basename(place)) and posixpath.basename(place) != LAST:
         hint = f'hfsoup bake "{posixpath.dirname(place)}/checkpoint-*"'
     elif one.base:
         hint = "two adapters or more; one alone is merged by peft: merge_and_unload().save_pretrained(FOLDER)"

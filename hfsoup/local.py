@@ -17,7 +17,7 @@ from hfsoup.kinds import SAVE, TRAINING, found_instead, kind_of
 from hfsoup.names import listed, shown
 
 WILD = re.compile(r"[*?\[]")
-CHECKPOINTS = "checkpoint-*"
+CHECKPOINTS, LAST = "checkpoint-*", "last-checkpoint"
 CONFIGS = ("config.json", CONFIG)
 YAML = (".yaml", ".yml")
 MOST = 8
@@ -73,7 +73,9 @@ def _holds_model(folder: Path) -> bool:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return [found for found in folder.glob(CHECKPOINTS) if found.is_dir() and _holds_model(found)]
+    """The checkpoints of a run that are numbered; where there are none, the last one, which a Trainer pushes alone."""
+    numbered = [found for found in folder.glob(CHECKPOINTS) if found.is_dir() and _holds_model(found)]
+    return numbered or [found for found in (folder / LAST,) if found.is_dir() and _holds_model(found)]
 
 
 def checkpoints_below(folder: Path) -> list[str]:

@@ -29,8 +29,10 @@ from hfsoup.types import CARD, PROCESSORS, Ingredient, RemoteFile, Source, Weigh
 from hfsoup.untrusted import read_json
 
 CONFIGS = ("config.json", *PROCESSORS, CARD)
-CHECKPOINT = re.compile(r"checkpoint-\d+")
-"""How a Trainer names the checkpoints in the folder of a run."""
+CHECKPOINT = re.compile(r"checkpoint-\d+|last-checkpoint")
+"""How a Trainer names the checkpoints in the folder of a run, and the one that it pushes while it trains."""
+# A blob that repositories in one cache share, by its hash.
+BLOB = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}")
 # Looked for in this order; a pattern with an index holds the shards that the index names.
 LAYOUTS = (
     ("model.safetensors", None),
@@ -246,7 +248,7 @@ def _present(source: Source, folder: Path, below: str) -> list[str]:
     """The names that count: on the Hub those listed at the commit, in a local folder those of plain files.
 
     Raises:
-        SoupError: a file that would be read is a link, a pipe, or not one that the Hub lists.
+        SoupError: a file that would be read is a link out of its folder, a pipe, or not one that the Hub lists.
     """
     known = list(listed_below(source, below)) if not source.folder else []
     found = sorted(os.listdir(folder))  # noqa: PTH208 - names are wanted
@@ -255,10 +257,22 @@ def _present(source: Source, folder: Path, below: str) -> list[str]:
         if not source.folder and name not in known:
             hint = f"rm {shlex.quote(str(folder / name))}, then {AGAIN}"
             raise SoupError("this file in the cache is not one that the Hub lists", where=where, hint=hint)
-        if source.folder and not stat.S_ISREG((folder / name).lstat().st_mode):
+        if source.folder and not stat.S_ISREG((folder / name).lstat().st_mode) and not _cached(folder / name):
             hint = f"cp -rL {shlex.quote(str(folder))} COPY, then use COPY"
             raise SoupError("expected a file of its own, found a link or something else", where=where, hint=hint)
     return found if source.folder else known
+
+
+def _cached(link: Path) -> bool:
+    """Whether a file is a link of a snapshot in huggingface_hub's cache, to a blob of the same repository or cache."""
+    snapshots = next((place for place in link.parents if place.name == "snapshots"), None)
+    target = link.resolve()
+    if snapshots is None or not snapshots.parent.name.startswith("models--") or not target.is_file():
+        return False
+    repo, cache = snapshots.parent.resolve(), snapshots.parent.parent.resolve()
+    if target.parent.parent == cache / "blobs":
+        return BLOB.fullmatch(f"{target.parent.name}/{target.name}") is not None
+    return target.parent == repo / "blobs"
 
 
 def _is_weights(name: str, source: Source) -> bool:

@@ -62,8 +62,8 @@ def search(
     Args:
         recipe: the name of a recipe, as `hfsoup recipes` lists them.
         ingredients: state dicts, modules, or paths of safetensors or of `.bin`, `.pt`, `.th` files, which are read with
-            `weights_only`. Floats and complex numbers are averaged, of whole numbers that count or index the largest
-            stays, and others must be alike in all.
+            `weights_only`. Floats and complex numbers are averaged, of whole numbers that count the largest stays, and
+            others must be alike in all.
         score: how good a state dict is, higher is better; asked once per distinct mix of ingredients. It gets a state
             dict of its own.
         merge: the name of a merge.
@@ -196,7 +196,8 @@ def _same(first_name: str, first: StateDict, name: str, other: StateDict) -> Non
         if a.shape != b.shape or a.dtype != b.dtype:
             what = f"expected {a.dtype} of shape {list(a.shape)}, found {b.dtype} of shape {list(b.shape)}"
             raise MismatchError(what, where=f"{name}, tensor {key}")
-        if not (a.is_floating_point() or a.is_complex() or COUNTERS.search(key) or a.equal(b)):
+        counts = a.numel() == 1 or COUNTERS.search(key)
+        if not (a.is_floating_point() or a.is_complex() or counts or a.equal(b)):
             what = f"expected floats, found {a.dtype} that differs; whole numbers that are weights have no average"
             hint = "floats: dequantise the model first"
             raise MismatchError(what, where=f"{name}, tensor {key}", hint=hint)

@@ -106,7 +106,7 @@ def test_classes_that_are_numbers_are_taken_by_number(vit: Family, data: Path, i
         edit_json(folder / "config.json", id2label={str(i): i for i in range(len(NAMES))})
     done = run("bake", *folders, "--dataset", data, "--recipe", "uniform", "--output", "soup", "--json", "-")
     assert done.code == 0, done.err
-    assert "the dataset's numbers are taken" in done.err
+    assert "the dataset's numbers are the model's, which names no classes" in done.err
     assert done.json["ingredients"][0]["score"] == accuracy(folders[0], images["validation"])
 
 

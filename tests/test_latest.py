@@ -96,6 +96,35 @@ def test_what_a_checkpoint_takes_from_its_run_must_be_a_plain_file(a_run: Path) 
     assert "found a link" in refused("bake", f"{a_run}/checkpoint-*", code=1)
 
 
+def test_the_checkpoint_that_a_trainer_pushes_last_is_one(a_run: Path, vit: Family) -> None:
+    """last-checkpoint takes the run's processor, and a folder that holds nothing else stands for it."""
+    (a_run / "checkpoint-2000").rename(a_run / "last-checkpoint")
+    assert steps(bake(a_run, "--output", "numbered")) == ALL[:-1]
+    found = bake(f"{a_run}/checkpoint-500", f"{a_run}/last-checkpoint", "--output", "soup")
+    assert found["soup"]["sha256"] == bake(vit.words[0], vit.words[3], "--output", "same")["soup"]["sha256"]
+    assert Path("soup/preprocessor_config.json").read_bytes() == (a_run / "preprocessor_config.json").read_bytes()
+    for name in ALL[:-1]:
+        shutil.rmtree(a_run / name)
+    assert steps(bake(a_run, vit.words[0], "--output", "last"))[0] == "last-checkpoint"
+
+
+def test_the_last_checkpoint_of_a_repository(on_hub: LocalHub, vit: Family, alone: Path) -> None:
+    """On the Hub it lies below the final model, without a processor of its own."""
+    api = HfApi(token=on_hub.token)
+    api.create_repo("kit/training")
+    try:
+        api.upload_folder(repo_id="kit/training", folder_path=vit.folders[0])
+        for name in ("config.json", "model.safetensors"):
+            path = f"last-checkpoint/{name}"
+            api.upload_file(repo_id="kit/training", path_or_fileobj=vit.folders[1] / name, path_in_repo=path)
+        found = bake("kit/training", "kit/training/last-checkpoint", "--output", "soup")
+        assert found["soup"]["sha256"] == bake(*vit.words[:2], "--output", "same")["soup"]["sha256"]
+        block = refused("bake", "kit/training", code=2)
+        assert "hfsoup bake kit/training kit/training/last-checkpoint" in block
+    finally:
+        api.delete_repo("kit/training")
+
+
 @pytest.fixture
 def pushed_run(on_hub: LocalHub, vit: Family, tmp_path: Path) -> Any:
     """kit/trained with checkpoint-500 and so on as subfolders, as a Trainer that pushes all checkpoints leaves it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from family import Family, copy_model
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from hypothesis import given
 from hypothesis import strategies as st
 from shell import bake, only, refused, run
@@ -198,3 +198,35 @@ def test_a_copy_elsewhere_is_not_a_double(vit: Family, alone: Path) -> None:
     """Two folders with the same content are two ingredients: only the place counts."""
     twin = copy_model(vit.folders[0], alone / "twin")
     assert len(ids(bake(vit.words[0], twin, "--output", "soup"))) == 2
+
+
+def test_a_snapshot_of_the_cache_is_a_local_ingredient(on_hub: LocalHub, vit: Family, data: Path, alone: Path) -> None:
+    """What snapshot_download() gives, links into the cache, bakes, scores and verifies as the repository does."""
+    folders = [snapshot_download(f"kit/vit-{n}") for n in (1, 2)]
+    assert (Path(folders[0]) / "model.safetensors").is_symlink()
+    words = ("--dataset", data, "--recipe", "uniform")
+    found = bake(*folders, *words, "--output", "soup")
+    assert ids(found) == folders
+    assert found["soup"]["sha256"] == bake("kit/vit-1", "kit/vit-2", *words, "--output", "same")["soup"]["sha256"]
+    assert run("verify", "soup", "--scores").code == 0
+    assert run("check", *folders).code == 0
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "preprocessor_config.json"])
+@pytest.mark.parametrize("place", ["elsewhere", "another repository", "a folder that looks like a cache"])
+def test_a_link_out_of_the_repository_is_not_followed(
+    name: str, place: str, on_hub: LocalHub, vit: Family, alone: Path
+) -> None:
+    """Neither to a file of this machine nor to a blob of another repository."""
+    cache = alone / "cache"
+    folder = Path(snapshot_download("kit/vit-1", cache_dir=cache))
+    target = vit.folders[1] / name
+    if place == "another repository":
+        target = (Path(snapshot_download("kit/vit-2", cache_dir=cache)) / name).resolve()
+    elif place != "elsewhere":
+        target = alone / "blobs" / "ab" / name
+        target.parent.mkdir(parents=True)
+        shutil.copyfile(vit.folders[1] / name, target)
+    (folder / name).unlink()
+    (folder / name).symlink_to(target)
+    assert "found a link" in refused("bake", folder, vit.words[2], code=1)

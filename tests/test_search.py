@@ -162,7 +162,7 @@ def test_modules_are_taken_as_they_are() -> None:
     states = [module.state_dict() for module in modules]
     assert found.keys() == states[0].keys()
     assert torch.equal(found["0.weight"], (states[0]["0.weight"] + states[1]["0.weight"]) / 2)
-    moved = hfsoup.search("uniform", modules, merge="task-arithmetic", base=modules[0], scale=2.0).state_dict()
+    moved = hfsoup.search("uniform", modules, merge="task-arithmetic", base=modules[0], scale=1.0).state_dict()
     assert torch.allclose(moved["0.weight"], states[1]["0.weight"])
 
 
@@ -213,7 +213,7 @@ def test_what_has_no_average_is_refused_by_name(name: str) -> None:
 
 
 def test_whole_numbers_are_no_weights() -> None:
-    """Counters keep the largest, an index stays, and weights of eight bits that differ have no average."""
+    """Of counters the largest stays, tables that are alike stay, and weights of eight bits have no average."""
     states = [
         {"num_batches_tracked": torch.tensor(n), "attention.index": torch.arange(4), "table": torch.arange(3)}
         for n in (5, 9)
