@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ SILENT = re.compile(
     r"architectures|dtype|torch_dtype|transformers_version|(finetuning_)?task.*|id2label|label2id|label_names|num_labels"
     r"|num_classes|name_or_path|problem_type|text_config|.*drop.*|initializer_.*|init_.*|layer_?scale_(init_)?value"
     r"|use_cache|output_.*|return_dict|use_return_dict|torchscript|gradient_checkpointing|chunk_size_feed_forward"
-    r"|batch_norm_momentum|.*implementation.*|tie_.*|use_bfloat16|is_encoder_decoder"
+    r"|batch_norm_momentum|.*implementation.*|tie_.*|use_bfloat16|is_encoder_decoder|out_features|out_indices|stage_names"
 )
 SQUARES = ("image_size", "patch_size")
 # Odd sizes, both below and above what models take; random pixels, so that no two ways of resizing agree.
@@ -47,7 +48,7 @@ def config_differences(first: Checkpoint, other: Checkpoint, code: frozenset[str
         first: the checkpoint whose values are expected.
         other: the one that is compared with it.
         code: the names that the code of the first one's model uses: nothing else of a config can make a difference.
-            None where it cannot be built: then the configs are compared as they are written.
+            None where that model cannot be built, and everything may be the reason.
     """
     if not one_kind(first, other):
         kinds = other.config.get("model_type"), first.config.get("model_type")
@@ -56,16 +57,18 @@ def config_differences(first: Checkpoint, other: Checkpoint, code: frozenset[str
     problems = _problem(other), _problem(first)
     if problems[0] != problems[1]:
         yield f"config problem_type is {shown(problems[0])}, expected {shown(problems[1])}"
-    expected, found = _said(first.config), _said(other.config)
-    if expected == found:
+    if _said(first.config) == _said(other.config):
         return
     from hfsoup.models import config_values, timm_arguments
 
+    load = timm_arguments if is_timm(first.config) else partial(config_values, code=code)
     try:
-        if is_timm(first.config):
-            expected, found = (timm_arguments(one.config) for one in (first, other))
-        elif code is not None:
-            expected, found = (config_values(one.config, code) for one in (first, other))
+        expected = load(first.config)
+    except SoupError:
+        # Its own error says more than any difference.
+        return
+    try:
+        found = load(other.config)
     except SoupError as error:
         yield error.what
         return

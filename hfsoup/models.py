@@ -70,12 +70,12 @@ def config_of(values: dict[str, Any]) -> PretrainedConfig:
         raise SoupError(f"transformers refuses this config.json: {flat(error)}", where=kind) from error
 
 
-def config_values(values: dict[str, Any], code: frozenset[str]) -> dict[str, Any]:
-    """What a config says once transformers has loaded it, by the names that code uses, nested ones joined by dots.
+def config_values(values: dict[str, Any], code: frozenset[str] | None) -> dict[str, Any]:
+    """What a config says once transformers has loaded it, of the names that code uses, nested ones joined by dots.
 
     Args:
         values: a config.json.
-        code: the names that the code of a model uses, as `Architecture` has them.
+        code: the names that the code of a model uses, as `Architecture` has them; None for everything.
 
     Raises:
         SoupError: transformers refuses it.
@@ -83,12 +83,12 @@ def config_values(values: dict[str, Any], code: frozenset[str]) -> dict[str, Any
     return dict(_attributes(config_of(values), code, ""))
 
 
-def _attributes(config: PretrainedConfig, code: frozenset[str], path: str) -> Iterator[tuple[str, Any]]:
+def _attributes(config: PretrainedConfig, code: frozenset[str] | None, path: str) -> Iterator[tuple[str, Any]]:
     from transformers import PretrainedConfig
 
-    others = {own: name for name, own in config.attribute_map.items() if name in code}
+    mapped = {own for name, own in config.attribute_map.items() if code and name in code}
     for key, value in vars(config).items():
-        if key.startswith("_") or (key not in code and key not in others):
+        if key.startswith("_") or (code is not None and key not in code and key not in mapped):
             continue
         if isinstance(value, PretrainedConfig):
             yield from _attributes(value, code, f"{path}{key}.")
