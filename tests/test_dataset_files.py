@@ -1,0 +1,244 @@
+"""Datasets as people have them: many files, tars, converted branches, undeclared columns, ImageNet's layout."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image
+from family import CONFIGS, NAMES, SIDE, Family, accuracy
+from huggingface_hub import HfApi, constants
+from PIL import Image as Pictures
+from shell import bake, refused, run
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+from hfsoup.images import Images, load_images
+from hfsoup.localhub import LocalHub
+from hfsoup.request import Request
+
+PROCESSOR = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache for this test alone."""
+    monkeypatch.setenv("HFSOUP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def load(where: object, calibrate: int = 0, **asked: Any) -> Images:
+    return load_images(Request(str(where), **asked), PROCESSOR, NAMES, calibrate=calibrate)
+
+
+def png(picture: Any) -> bytes:
+    held = io.BytesIO()
+    picture.save(held, "PNG")
+    return held.getvalue()
+
+
+def publish(hub: LocalHub, name: str, folder: Path, branch: str | None = None) -> None:
+    api = HfApi(token=hub.token)
+    api.create_repo(f"kit/{name}", repo_type="dataset", exist_ok=True)
+    if branch:
+        api.create_branch(f"kit/{name}", branch=branch, repo_type="dataset")
+    api.upload_folder(repo_id=f"kit/{name}", folder_path=folder, repo_type="dataset", revision=branch)
+
+
+def pulled(hub: LocalHub) -> set[str]:
+    """The data files that were asked for as a whole since requests were forgotten."""
+    return {seen.path.rsplit("/", 1)[-1] for seen in hub.requests if seen.method == "HEAD" and "resolve" in seen.path}
+
+
+def sharded(images: Any, folder: Path, shards: int = 12) -> Path:
+    folder.mkdir()
+    for n in range(shards):
+        images["train"].shard(shards, n, contiguous=True).to_parquet(folder / f"train-{n:05}.parquet", batch_size=7)
+    for name in ("validation", "test"):
+        images[name].to_parquet(folder / f"{name}-0.parquet")
+    return folder
+
+
+def test_few_files_of_a_large_split_are_pulled_and_none_the_second_time(
+    signed_in: LocalHub, images: Any, tmp_path: Path
+) -> None:
+    """Fifty of 240 training images come from three of twelve files; once prepared, no file of the dataset is needed."""
+    folder = sharded(images, tmp_path / "d")
+    publish(signed_in, "sharded", folder)
+    signed_in.forget_requests()
+    first = load("kit/sharded", calibrate=50)
+    assert first.calibration is not None
+    assert len(first.calibration) == 50
+    assert "60 rows of 3 of the 12 files of the split 'train'" in first.calibration.rule
+    assert len({name for name in pulled(signed_in) if name.startswith("train-")}) == 3
+    shutil.rmtree(Path(constants.HF_HUB_CACHE, "datasets--kit--sharded"))
+    signed_in.forget_requests()
+    again = load("kit/sharded", calibrate=50)
+    assert not [seen for seen in signed_in.requests if "parquet" in seen.path]
+    here = load(folder, calibrate=50)
+    for one, other in ((first, again), (first, here)):
+        for split in ("selection", "test", "calibration"):
+            a, b = getattr(one, split), getattr(other, split)
+            assert a.fingerprint == b.fingerprint
+            assert np.array_equal(np.load(a.pixels), np.load(b.pixels))
+
+
+def test_one_file_draws_as_before_whatever_its_row_groups(images: Any, tmp_path: Path) -> None:
+    """The rows of a split that is one file do not depend on how it is cut into row groups, nor do pixels."""
+    found = []
+    for name, size in (("a", 7), ("b", 1000)):
+        (tmp_path / name).mkdir()
+        for split, rows in images.items():
+            rows.to_parquet(tmp_path / name / f"{split}.parquet", batch_size=size)
+        found.append(load(tmp_path / name, calibrate=50, limit=20))
+    for split in ("selection", "test", "calibration"):
+        a, b = getattr(found[0], split), getattr(found[1], split)
+        assert a.rows.tolist() == b.rows.tolist()
+        assert np.array_equal(np.load(a.pixels), np.load(b.pixels))
+
+
+def test_a_limit_pulls_only_the_files_that_hold_its_rows(signed_in: LocalHub, images: Any, tmp_path: Path) -> None:
+    """Six rows of a split of twelve files are in six files at most; their labels are those of the hashed files."""
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for n in range(12):
+        images["validation"].shard(12, n, contiguous=True).to_parquet(folder / f"validation-{n:05}.parquet")
+    images["test"].to_parquet(folder / "test-0.parquet")
+    publish(signed_in, "limited", folder)
+    signed_in.forget_requests()
+    found = load("kit/limited", limit=6)
+    assert len({name for name in pulled(signed_in) if name.startswith("validation-")}) <= 6
+    assert found.selection.labels.tolist() == [images["validation"]["label"][n] for n in found.selection.rows]
+    assert found.selection.fingerprint == load(folder, limit=6).selection.fingerprint
+
+
+def tars(images: Any, folder: Path, label: Any) -> Path:
+    """Both splits as tars: an image and a text a row."""
+    folder.mkdir()
+    for split in ("validation", "test"):
+        with tarfile.open(folder / f"{split}-0000.tar", "w") as archive:
+            for n, row in enumerate(images[split]):
+                end, text = label(row["label"])
+                for name, data in ((f"a.b/{n:04}.png", png(row["image"])), (f"a.b/{n:04}.{end}", text.encode())):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (lambda n: ("cls", f"{n}\n"), {}),
+        (lambda n: ("cls", NAMES[n]), {}),
+        (lambda n: ("json", json.dumps({"label": n, "width": 16})), {"label_column": "json.label"}),
+    ],
+    ids=["numbers", "names", "JSON"],
+)
+def test_tars_of_webdataset_are_read(
+    label: Any, words: dict[str, Any], signed_in: LocalHub, images: Any, tmp_path: Path
+) -> None:
+    """From a folder and from the Hub they give the pixels and labels of the same rows in parquet."""
+    folder = tars(images, tmp_path / "d", label)
+    publish(signed_in, f"tars-{len(list(Path(constants.HF_HUB_CACHE).glob('*')))}", folder)
+    wanted = load(sharded(images, tmp_path / "parquet", 1))
+    found = load(folder, **words)
+    assert found.selection.labels.tolist() == wanted.selection.labels.tolist()
+    assert np.array_equal(np.load(found.test.pixels), np.load(wanted.test.pixels))
+
+
+def test_a_revision_of_a_dataset(signed_in: LocalHub, vit: Family, images: Any, alone: Path) -> None:
+    """`@BRANCH` is pinned to its commit and recorded; of a converted branch --dataset-config chooses the folder."""
+    for config, order in (("plain", NAMES), ("turned", NAMES[::-1])):
+        for split in ("validation", "test"):
+            home = alone / "d" / config / split
+            home.mkdir(parents=True)
+            labels = [order.index(NAMES[n]) for n in images[split]["label"][:]]
+            features = Features({"image": Image(), "label": ClassLabel(names=list(order))})
+            rows = Dataset.from_dict({"image": images[split]["image"][:], "label": labels}, features=features)
+            rows.to_parquet(home / "0000.parquet")
+    publish(signed_in, "converted", alone / "d", branch="convert")
+    words = (*vit.words[:2], "--dataset", "kit/converted@convert", "--output", "soup")
+    block = refused("bake", *words, code=2)
+    assert "several configurations: 'plain', 'turned'" in block
+    assert "--dataset-config plain" in block
+    assert "'plain', 'turned'" in refused("bake", *words, "--dataset-config", "other", code=2)
+    found = bake(*words, "--dataset-config", "turned")
+    assert found["soup"]["test"] == pytest.approx(accuracy(Path("soup"), images["test"]))
+    record = json.loads(Path("soup/soup.json").read_text())
+    head = HfApi(token=signed_in.token).dataset_info("kit/converted", revision="convert").sha
+    assert (record["dataset"]["id"], record["dataset"]["revision"]) == ("kit/converted", head)
+    assert record["options"]["dataset"] == "kit/converted@convert"
+    assert run("verify", "soup", "--scores").code == 0
+    assert "no such revision" in refused("bake", *words[:2], "--dataset", "kit/converted@gone", code=1)
+
+
+@pytest.mark.parametrize("kind", ["struct", "binary"])
+def test_undeclared_columns_hold_images(kind: str, vit: Family, images: Any, alone: Path) -> None:
+    """A struct of bytes and path, or plain bytes, as other tools write them, is the column of images."""
+    Path("d").mkdir()
+    for split in ("validation", "test"):
+        data = [png(row) for row in images[split]["image"][:]]
+        cells = [{"bytes": each, "path": None} for each in data] if kind == "struct" else data
+        table = pa.table({"img": cells, "label": images[split]["label"][:]})
+        pq.write_table(table, f"d/{split}.parquet")
+    block = refused("eval", vit.folders[0], "--dataset", "./d", code=2)
+    assert "--label-column label" in block
+    done = run("eval", vit.folders[0], "--dataset", "./d", "--label-column", "label", "--json", "-")
+    assert done.json["test"] == pytest.approx(accuracy(vit.folders[0], images["test"]))
+    assert "--image-column img" in refused("eval", vit.folders[0], "--dataset", "./d", "--image-column", "x", code=2)
+
+
+def test_class_folders_keep_their_labels_beside_metadata(vit: Family, images: Any, alone: Path) -> None:
+    """A metadata.csv of other facts leaves the folders' labels as they are."""
+    for split in ("validation", "test"):
+        lines = ["file_name,width"]
+        for n, row in enumerate(images[split]):
+            home = alone / "d" / split / NAMES[row["label"]]
+            home.mkdir(parents=True, exist_ok=True)
+            row["image"].save(home / f"{n:03}.png")
+            lines.append(f"{home.name}/{n:03}.png,16")
+        (alone / "d" / split / "metadata.csv").write_text("\n".join(lines))
+    done = run("eval", vit.folders[0], "--dataset", "./d", "--json", "-")
+    assert done.code == 0, done.err
+    assert done.json["test"] == pytest.approx(accuracy(vit.folders[0], images["test"]))
+
+
+def imagenet_names(crane: str) -> list[str]:
+    names = [f"thing {n}, object {n}" for n in range(1000)]
+    names[134], names[517] = crane, "crane"
+    return names
+
+
+def test_imagenet_as_it_lies_on_the_hub_bakes_with_one_command(signed_in: LocalHub, alone: Path) -> None:
+    """A thousand classes with both cranes, several files a split, and a test split of -1: no flag but the dataset."""
+    config = ViTConfig(**CONFIGS["vit"], id2label=dict(enumerate(imagenet_names("crane"))))
+    for n in range(2):
+        torch.manual_seed(n)
+        ViTForImageClassification(config).save_pretrained(alone / f"model-{n}")
+        PROCESSOR.save_pretrained(alone / f"model-{n}")
+    random = np.random.default_rng(3)
+    features = Features({"image": Image(), "label": ClassLabel(names=imagenet_names("crane bird"))})
+    (alone / "d" / "data").mkdir(parents=True)
+    for split, files, count in (("train", 4, 30), ("validation", 3, 50), ("test", 2, 20)):
+        for file in range(files):
+            cells = [Pictures.fromarray(random.integers(0, 255, (8, 8, 3), np.uint8)) for _ in range(count)]
+            labels = [134, 517, *random.integers(0, 1000, count - 2).tolist()] if split != "test" else [-1] * count
+            rows = Dataset.from_dict({"image": cells, "label": labels}, features=features)
+            rows.to_parquet(alone / "d" / "data" / f"{split}-{file:05}-of-{files:05}.parquet")
+    publish(signed_in, "imagenet", alone / "d")
+    signed_in.forget_requests()
+    done = run("bake", "model-0", "model-1", "--dataset", "kit/imagenet", "--output", "soup", "--json", "-")
+    assert done.code == 0, done.err
+    assert "the split 'test' has no labels" in done.err
+    assert "names that stand twice by their place, as all others: 'crane bird', 'crane'" in done.err
+    assert not [name for name in pulled(signed_in) if name.startswith(("train", "test"))]
+    assert json.loads(Path("soup/soup.json").read_text())["dataset"]["test"]["name"] == "validation[second half]"
