@@ -18,9 +18,8 @@ from hfsoup.single import MAX_NUMBER, class_names, largest_number, refuse_foreig
 from hfsoup.tensorfile import FLOATS, TensorFile
 from hfsoup.timm_config import is_native, read_model_config
 from hfsoup.types import Adapted, Ingredient, Source, TensorSpec
-from hfsoup.untrusted import read_json
 
-LABELS = ("id2label", "label2id", "num_labels", "label_names")
+LABELS = ("id2label", "label2id", "num_labels", "label_names", "num_classes")
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,8 @@ def _config(
     largest = max(len(stored), *(side for spec in stored.values() for side in (0, *spec.shape)))
     largest_number(config, where=where, most=max(MAX_NUMBER, largest))
     if (folder / "config.json").is_file():
-        own = read_json(folder / "config.json", where=f"{source}, config.json")
-        if "id2label" in own:
+        own = read_model_config(folder / "config.json", where=f"{source}, config.json")
+        if "id2label" in own or "label_names" in own:
             config = {key: value for key, value in config.items() if key not in LABELS}
             config |= {key: own[key] for key in LABELS if key in own}
     said = config.get("architectures")

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 from PIL.Image import Image
 from shell import bake, refused, run
 from timm_models import ARCHITECTURES, MEMBERS, make_timm, without_classes
-from transformers import pipeline
+from transformers import AutoModelForImageClassification, pipeline
 
 import hfsoup
 from hfsoup.localhub import LocalHub
@@ -303,6 +303,41 @@ def test_distilled_and_aligned(native: Family, data: Path, alone: Path) -> None:
     through_timm(f"local-dir:{alone}/soup", make_images()["test"]["image"][:1])
     told = refused("bake", *words, "--align", "weights", code=1)
     assert "the permutation groups of 'timm_wrapper' are not known" in told
+
+
+def test_adapters_on_a_model_of_timm(data: Path, alone: Path) -> None:
+    """LoRA by peft on transformers' wrapper of a model in timm's own layout: the soup is in that layout, with the
+    classes that the adapters name."""
+    from peft import LoraConfig, get_peft_model
+
+    base = native_without_classes(make_timm("vit", "timm", alone / "start").folders[0], alone / "base")
+    names = list(reversed(NAMES))
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model = AutoModelForImageClassification.from_pretrained(base)
+        lora = LoraConfig(r=2, target_modules=["qkv"], modules_to_save=["head"], init_lora_weights=False)
+        adapter = get_peft_model(model, lora)
+        adapter.save_pretrained(alone / f"lora-{seed}")
+        edit_json(alone / f"lora-{seed}" / "adapter_config.json", base_model_name_or_path=str(base))
+        model.config.save_pretrained(alone / f"lora-{seed}")
+        edit_json(alone / f"lora-{seed}" / "config.json", label_names=names)
+    bake("./lora-0", "./lora-1", "--recipe", "uniform", "--dataset", data, "--limit", 12, "--output", "soup")
+    config = json.loads((alone / "soup" / "config.json").read_text())
+    assert (config["label_names"], "model_type" in config) == (names, False)
+    pictures = make_images()["test"]["image"][:4]
+    logits = through_pipeline(alone / "soup", pictures)
+    timms = through_timm(f"local-dir:{alone}/soup", pictures).flip(1)
+    assert (logits - timms).abs().max() < 1e-4 * logits.std()
+
+
+def test_classes_in_another_order_are_put_right(native: Family, alone: Path) -> None:
+    """Of a checkpoint whose label_names and head stand in another order, the rows go where the first one has them."""
+    expected = bake(*native.words, "--recipe", "uniform", "--output", "expected")
+    other, order = copy_model(native.folders[1], alone / "other"), [3, 0, 5, 1, 4, 2]
+    edit_json(other / "config.json", label_names=[NAMES[i] for i in order])
+    put_weights(other, {k: v[order] if k.startswith("fc.") else v for k, v in weights(other).items()})
+    found = bake(native.folders[0], other, native.folders[2], "--recipe", "uniform", "--output", "soup")
+    assert found["soup"]["sha256"] == expected["soup"]["sha256"]
 
 
 def test_eval_check_and_dry_run(native: Family, data: Path, alone: Path) -> None:
