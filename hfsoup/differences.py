@@ -177,7 +177,7 @@ def _pixels(processor: Any, size: tuple[int, int]) -> NDArray[Any] | None:
 
     picture = fromarray(np.random.default_rng(size[0]).integers(0, 256, (*size, 3), np.uint8))
     try:
-        return np.asarray(processor(images=[picture], return_tensors="np")[PIXELS])
+        return np.asarray(processor(images=[picture], return_tensors="pt")[PIXELS])
     except REFUSALS:
         return None
 

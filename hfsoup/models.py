@@ -347,7 +347,7 @@ def image_processor(folder: Path) -> Any:
             else load(str(folder), local_files_only=True, trust_remote_code=False)
         )
         prepared = prepared_by(found)
-        prepared(images=[Image.new("RGB", (SIDE, SIDE))], return_tensors="np")
+        prepared(images=[Image.new("RGB", (SIDE, SIDE))], return_tensors="pt")
     except REFUSALS as error:
         if found is not None:
             what = f"{type(found).__name__} takes no image with the values of its files"
