@@ -156,7 +156,10 @@ def refer(checkpoint: Checkpoint) -> Reference:
         SoupError: its files do not fill the model that its config names, with as many classes as it names.
     """
     where = str(checkpoint.ingredient)
-    architecture = models.architecture(checkpoint.config, len(checkpoint.labels), checkpoint.shapes)
+    try:
+        architecture = models.architecture(checkpoint.config, len(checkpoint.labels), checkpoint.shapes)
+    except SoupError as error:
+        raise SoupError(error.what, where=f"{where}, config.json", hint=error.hint) from error
     filling = fill(architecture, checkpoint.tensors, where=where)
     for name, own in filling.owns.items():
         shape, stored = architecture.shapes[own], checkpoint.shapes[filling.stored[name]]

@@ -118,6 +118,14 @@ def test_broken_label_maps_are_refused(labels: Any, vit: Family, alone: Path) ->
     assert "other" in refused("bake", vit.words[0], other, code=1)
 
 
+def test_a_config_that_transformers_refuses_is_named(vit: Family, alone: Path) -> None:
+    """Its reason stands beside the folder and file that it is of, whether it comes first or second."""
+    other = copy_model(vit.folders[1], alone / "other", hidden_act=["gelu"])
+    assert f"in:  {other}, config.json" in refused("bake", other, vit.words[0], code=1)
+    block = refused("bake", vit.words[0], other, code=1)
+    assert f"{other}: transformers refuses this config.json" in block
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[1]", '"text"', "[" * 100_000], ids=["empty", "cut", "list", "text", "deep"]
 )
