@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +19,7 @@ from hfsoup.hashing import file_hash, stamp
 from hfsoup.headers import reader
 from hfsoup.hub import answers, api, side_by_side
 from hfsoup.names import shown
+from hfsoup.offline import cached_commit, is_offline
 from hfsoup.types import RemoteFile
 
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
@@ -50,11 +51,8 @@ class Files:
     def of_repo(cls, repo: str, revision: str | None, folder: Path, *, kept: bool = True) -> Files:
         """The files of a dataset repository at the commit that `revision`, or the head, is now."""
         with answers(repo):
-            sha = api().dataset_info(repo, revision=revision).sha
-            if sha is None:
-                raise HubError("the Hub names no commit", where=repo)
-            found = list(api().list_repo_tree(repo, repo_type="dataset", revision=sha, recursive=True))
-        listing = {f.name: f for f in map(_remote, found) if f}
+            sha, found = cached_commit(repo, revision, kind="dataset") if is_offline() else _listed(repo, revision)
+        listing = {file.name: file for file in found}
         for name in listing:
             _plain(name, repo)
             path = folder / name
@@ -96,7 +94,7 @@ class Files:
         if size > CARD_LIMIT:
             raise SoupError(f"expected at most {CARD_LIMIT:,} bytes, found {size:,}", where=where)
         with answers(where):
-            return reader(f"datasets/{self.repo}@{self.revision}/{name}")(0, size) if size else b""
+            return reader(self.repo, self.revision or "", name, kind="dataset")(0, size) if size else b""
 
     def digest(self, name: str) -> str:
         """The sha256 of a file: what the Hub lists, else of its bytes, for which it is taken."""
@@ -121,7 +119,8 @@ class Files:
         found = try_to_load_from_cache(self.repo, name, revision=self.revision, repo_type="dataset")
         if isinstance(found, str):
             return found
-        return Ranges(f"{self.repo}, {shown(name)}", f"datasets/{self.repo}@{self.revision}/{name}", self.size(name))
+        read = reader(self.repo, self.revision, name, kind="dataset")
+        return Ranges(f"{self.repo}, {shown(name)}", read, self.size(name))
 
     def name_of(self, path: str | Path) -> str:
         """The name of a file that datasets found, which must lie in the folder."""
@@ -155,12 +154,12 @@ class Ranges(io.RawIOBase):
 
     Args:
         where: repository and file, for errors.
-        path: the file as huggingface_hub's file system names it.
+        read: gives the bytes from one place up to another.
         size: its bytes.
     """
 
-    def __init__(self, where: str, path: str, size: int) -> None:
-        self._where, self._size, self._at, self._read = where, size, 0, reader(path)
+    def __init__(self, where: str, read: Callable[[int, int], bytes], size: int) -> None:
+        self._where, self._size, self._at, self._read = where, size, 0, read
 
     def readable(self) -> bool:
         """It is."""
@@ -226,6 +225,15 @@ def points_inside(card: Path, where: str) -> None:
     for value in _strings(configs):
         if "://" in value or "::" in value or value.startswith("/") or ".." in PurePosixPath(value).parts:
             raise SoupError(f"expected data files of the dataset itself, found {shown(value)}", where=where)
+
+
+def _listed(repo: str, revision: str | None) -> tuple[str, tuple[RemoteFile, ...]]:
+    """The commit that a dataset repository is at, and its files."""
+    sha = api().dataset_info(repo, revision=revision).sha
+    if sha is None:
+        raise HubError("the Hub names no commit", where=repo)
+    found = api().list_repo_tree(repo, repo_type="dataset", revision=sha, recursive=True)
+    return sha, tuple(file for file in map(_remote, found) if file)
 
 
 def _remote(entry: Any) -> RemoteFile | None:

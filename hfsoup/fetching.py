@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import shlex
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hfsoup.errors import HubError
+from hfsoup.errors import HubError, SoupError
 from hfsoup.hashing import blob_hash, file_hash
-from hfsoup.hub import AGAIN, answers
+from hfsoup.hub import AGAIN, StalledError, answers, is_of_xet, unless_overdue, without_xet
 from hfsoup.names import shown
 from hfsoup.types import RemoteFile
 from hfsoup.waits import tell
@@ -20,6 +23,8 @@ Advance = Callable[[int], None]
 def fetch(repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Advance = lambda _: None) -> Path:
     """A file in huggingface_hub's cache, hashed even if it was there; one that is damaged goes, and is fetched again.
 
+    What Xet does not deliver, or not as listed, is fetched by plain HTTP.
+
     Args:
         repo: the repository.
         file: its file as the commit lists it.
@@ -29,58 +34,120 @@ def fetch(repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Adv
 
     Raises:
         HubError: the Hub refuses, or sends other bytes than it lists.
+        SoupError: the copy on this disk is damaged and cannot be taken away.
     """
     where, listed = f"{repo}@{revision[:7]}, {shown(file.name)}", file.sha256 or file.blob
     for again in (True, False):
-        counter = _Counter(advance)
-        path = _download(repo, file, revision, kind, where, counter)
+        path, seen = _download(repo, file, revision, kind, where, advance, plain=not again)
         found = file_hash(path) if file.sha256 else blob_hash(path)
         if found == listed:
-            advance(file.size - counter.seen)
+            advance(file.size - seen)
             return path
-        advance(-counter.seen)
+        advance(-seen)
         _drop(path)
         if again:
             tell(f"{where} on this disk is not the file that the Hub lists; it is fetched again")
+    if not seen:
+        hint = f"rm {shlex.quote(str(path.resolve()))}, then {AGAIN}"
+        raise SoupError("the copy of this file in the cache is damaged and stays there", where=where, hint=hint)
     what = f"the file that arrives is not the one the Hub lists (hash {found[:12]}, expected {listed[:12]})"
     raise HubError(what, where=where, hint=f"later, {AGAIN}")
 
 
-def _download(repo: str, file: RemoteFile, revision: str, kind: str, where: str, counter: _Counter) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+@dataclass
+class _Arrival:
+    """What arrived of a file: bytes `seen`, and when the latest of them came by Xet (`at`, None before it begins)."""
 
-    disable_progress_bars()
-    with answers(where, listed=True):
-        bar: Any = counter.opened
-        return Path(hf_hub_download(repo, file.name, repo_type=kind, revision=revision, tqdm_class=bar))
+    advance: Advance
+    seen: int = 0
+    at: float | None = None
 
-
-class _Counter:
-    """What huggingface_hub takes for a bar, and only counts."""
-
-    def __init__(self, advance: Advance) -> None:
-        self._advance, self.seen = advance, 0
-
-    def opened(self, **_: object) -> _Counter:
-        """Itself, where a bar would be made."""
-        return self
-
-    def update(self, count: float | None) -> None:
+    def count(self, size: int) -> None:
         """So many more bytes."""
-        self.seen += int(count or 0)
-        self._advance(int(count or 0))
+        self.seen += size
+        self.advance(size)
+        if self.at is not None:
+            self.at = time.monotonic()
 
-    def __enter__(self) -> _Counter:
-        return self
+    @property
+    def overdue(self) -> bool:
+        """Whether nothing came by Xet for too long."""
+        from hfsoup.patience import LIMITS
 
-    def __exit__(self, *_: object) -> None:
-        """Nothing to close."""
+        return self.at is not None and time.monotonic() - self.at > LIMITS.silence
+
+    def end(self) -> None:
+        """Count nothing any more, and what was counted not either."""
+        advance, self.advance = self.advance, lambda _: None
+        advance(-self.seen)
+
+    @property
+    def bar(self) -> type[Any]:
+        """What huggingface_hub takes for the class of a progress bar; it shows nothing, and only counts."""
+        from huggingface_hub.utils.tqdm import tqdm
+
+        class Bar(tqdm):
+            def __init__(bar, *args: Any, **options: Any) -> None:  # noqa: N805 - self is the arrival
+                if "bar_format" in options:  # hf-xet's bars have one of their own
+                    self.at = time.monotonic()
+                super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+            def update(bar, n: float | None = 1) -> None:  # noqa: N805
+                self.count(int(n or 0))
+
+            def update_transfer(bar, n: float | None = 1) -> None:  # noqa: N805
+                """Bytes on the wire, which are not those of the file; where this is, there is one bar and not two."""
+
+            def set_transfer_postfix_str(bar, *_: object, **__: object) -> None:  # noqa: N805
+                """How fast they come."""
+
+        return Bar
+
+
+def _download(
+    repo: str, file: RemoteFile, revision: str, kind: str, where: str, advance: Advance, *, plain: bool
+) -> tuple[Path, int]:
+    """A file in huggingface_hub's cache, and how many of its bytes had to come for it."""
+    from huggingface_hub import hf_hub_download
+
+    def get(arrival: _Arrival) -> Path:
+        return Path(hf_hub_download(repo, file.name, repo_type=kind, revision=revision, tqdm_class=arrival.bar))
+
+    with answers(where, listed=True):
+        if not plain:
+            first = _Arrival(advance)
+            try:
+                return unless_overdue(partial(get, first), lambda: first.overdue), first.seen
+            except (RuntimeError, OSError) as error:
+                if first.at is None or not is_of_xet(error):
+                    raise
+                what = "nothing arrives" if isinstance(error, StalledError) else "it does not arrive"
+                tell(f"{where}: {what} by Xet; once more by HTTP")
+            first.end()
+            _unlock(repo, kind, file)
+        last = _Arrival(advance)
+        with without_xet():
+            return get(last), last.seen
+
+
+def _unlock(repo: str, kind: str, file: RemoteFile) -> None:
+    """Take away the lock that a download which was left to itself holds; cached files are safe without it."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / ".locks" / f"{kind}s--{repo.replace('/', '--')}"
+    (folder / f"{file.sha256 or file.blob}.lock").unlink(missing_ok=True)
 
 
 def _drop(path: Path) -> None:
-    """Take a file out of the cache: its name in the snapshot, and the blob that this is a link to."""
-    blob = Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else path
-    path.unlink(missing_ok=True)
-    if blob.parent.name == "blobs":
-        blob.unlink(missing_ok=True)
+    """Take a file out of the cache: its name in the snapshot, and all that this links to inside the cache.
+
+    A file that several repositories have is one blob, to which a blob of each is a link.
+    """
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE).resolve()
+    chain = [path]
+    while chain[-1].is_symlink() and len(chain) < 8:
+        chain.append(chain[-1].parent / chain[-1].readlink())
+    for link in (part for part in chain if part.parent.resolve().is_relative_to(cache)):
+        link.unlink(missing_ok=True)

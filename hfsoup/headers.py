@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from hfsoup.errors import SoupError
+from hfsoup.errors import HubError, SoupError
 from hfsoup.hub import answers, api, side_by_side
+from hfsoup.names import shown
+from hfsoup.offline import ONCE, is_offline
 from hfsoup.pull import WEIGHTS, fetch_configs, needed, placed, pull
 from hfsoup.tensorfile import MAX_HEADER, parse_header
 from hfsoup.types import Ingredient, RemoteFile, Source, TensorSpec, WeightFile
@@ -95,14 +98,29 @@ def tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:
     return parse_header(header[8:], len(header), file.size, where=where)
 
 
-def reader(path: str) -> Callable[[int, int], bytes]:
-    """Reads ranges of bytes of a file on the Hub, by its path there."""
+def reader(repo: str, revision: str, name: str, *, kind: str = "model") -> Callable[[int, int], bytes]:
+    """Reads ranges of bytes of a file on the Hub; offline, of the cached one."""
     from huggingface_hub import HfFileSystem
 
-    hub = api()
+    if is_offline():
+        return partial(_cached_range, repo, revision, name, kind)
+    hub, prefix = api(), "" if kind == "model" else f"{kind}s/"
     files = HfFileSystem(endpoint=hub.endpoint, token=hub.token)
+    path = f"{prefix}{repo}@{revision}/{name}"
     return lambda begin, end: bytes(files.cat_file(path, start=begin, end=end, cache_type="none"))
 
 
+def _cached_range(repo: str, revision: str, name: str, kind: str, begin: int, end: int) -> bytes:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, name, revision=revision, repo_type=kind)
+    if not isinstance(found, str):
+        where = f"{repo}@{revision[:7]}, {shown(name)}"
+        raise HubError("offline mode is on, and the cache does not hold this file", where=where, hint=ONCE)
+    with open(found, "rb") as file:
+        file.seek(begin)
+        return file.read(end - begin)
+
+
 def _ranges(source: Source, file: RemoteFile) -> Callable[[int, int], bytes]:
-    return reader(f"{source.repo}@{source.revision}/{file.name}")
+    return reader(source.repo, source.revision or "", file.name)

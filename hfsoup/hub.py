@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from hfsoup.errors import AccessError, HubError, SoupError
 from hfsoup.human import duration
+from hfsoup.names import flat
 from hfsoup.redact import redact
 from hfsoup.waits import LISTENERS
 
@@ -24,7 +26,18 @@ if TYPE_CHECKING:
 Given = TypeVar("Given")
 Found = TypeVar("Found")
 AGAIN = "the same command"
-_installed = threading.Lock()
+FOLDER = "FOLDER"
+"""Stands in a hint for the folder that is being pushed."""
+WORDS = 300
+"""The most characters that are shown of what the Hub says."""
+POLL = 0.2
+_transport = threading.Lock()
+_plain: list[bool] = []
+"""While Xet is switched off: how the switch was before, then one for each block that wants it so."""
+
+
+class StalledError(RuntimeError):
+    """A transfer by hf-xet in which nothing passes any more."""
 
 
 def api() -> HfApi:
@@ -41,7 +54,6 @@ def api() -> HfApi:
     if "@" in parts.netloc:
         where = f"{parts.scheme}://…@{parts.hostname}"
         raise HubError("HF_ENDPOINT holds a name or password", where=where, hint="leave it out, then: hf auth login")
-    _be_patient()
     return HfApi(library_name="hfsoup", library_version=__version__)
 
 
@@ -63,6 +75,81 @@ def told(notify: Callable[[str], None] | None) -> Iterator[None]:
         yield
     finally:
         LISTENERS.remove(notify)
+
+
+def is_of_xet(error: Exception) -> bool:
+    """Whether hf-xet itself raised an error: those have no HTTP answer, no cause and no number of the system's."""
+    from httpx2 import HTTPError
+
+    known = isinstance(error, (RuntimeError, OSError)) and not isinstance(error, HTTPError)
+    return known and error.__cause__ is None and not getattr(error, "errno", None)
+
+
+@contextmanager
+def without_xet() -> Iterator[None]:
+    """Let huggingface_hub transfer files by plain HTTP while the block lasts, in any thread."""
+    from huggingface_hub import constants
+
+    with _transport:
+        if not _plain:
+            _plain.append(constants.HF_HUB_DISABLE_XET)
+        _plain.append(True)
+        constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        with _transport:
+            _plain.pop()
+            if len(_plain) == 1:
+                constants.HF_HUB_DISABLE_XET = _plain.pop()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep huggingface_hub's own progress bars off the screen while the block lasts."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def unless_overdue(work: Callable[[], Found], overdue: Callable[[], bool]) -> Found:
+    """What `work` gives, in a thread that is left to itself once it is overdue.
+
+    hf-xet is native code that other threads cannot stop, and waits five minutes for each of its tries.
+
+    Raises:
+        StalledError: it was overdue.
+    """
+    ended: SimpleQueue[tuple[Found, None] | tuple[None, BaseException]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            ended.put((work(), None))
+        except BaseException as error:  # noqa: BLE001 - handed on to the caller's thread
+            ended.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    while True:
+        try:
+            found, error = ended.get(timeout=POLL)
+        except Empty:
+            if overdue():
+                raise StalledError("nothing passes by Xet") from None
+            continue
+        if error is not None:
+            raise error
+        return found  # type: ignore[return-value]
 
 
 def side_by_side(work: Callable[[Given], Found], items: Sequence[Given], *, threads: int = 8) -> list[Found]:
@@ -112,7 +199,7 @@ def answers(where: str, *, access: str = "read", listed: bool = False) -> Iterat
 
 @contextmanager
 def hub_errors(where: str, *, access: str = "read", listed: bool = False) -> Iterator[None]:
-    """Turn what the Hub's client raises about the repository `where` into a HubError.
+    """Have patience with the Hub, and turn what its client raises about the repository `where` into a HubError.
 
     Args:
         where: the repository, perhaps with `@revision` and a file.
@@ -122,8 +209,11 @@ def hub_errors(where: str, *, access: str = "read", listed: bool = False) -> Ite
     from httpx2 import HTTPError
     from huggingface_hub import errors
 
+    from hfsoup.patience import patient
+
     try:
-        yield
+        with patient():
+            yield
     except errors.HFValidationError as error:
         what = "there is no such folder" if where.startswith(("/", ".", "~")) else "not a repository name"
         raise HubError(f"{what}: {where!r}", hint="ORG/NAME, or a folder as ./NAME") from error
@@ -151,8 +241,11 @@ def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
     repo = where.split(",")[0].split("@")[0]
     match error:
         case errors.GatedRepoError():
+            words = _words(error)
             hint = f"accept the licence at {api().endpoint}/{repo}" + ("" if get_token() else ", then: hf auth login")
-            return AccessError("this repository is gated and you have no access yet", where=where, hint=hint)
+            if re.search(r"review|rejected", words, re.IGNORECASE):
+                hint = f"leave out {repo}, or wait for its authors, then {AGAIN}"
+            return AccessError(f"this repository is gated and you have no access yet{words}", where=where, hint=hint)
         case errors.RepositoryNotFoundError() if listed:
             return AccessError("the repository was deleted or hidden meanwhile", where=where, hint=f"leave out {repo}")
         case errors.RepositoryNotFoundError():
@@ -172,7 +265,7 @@ def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
         case errors.LocalTokenNotFoundError():
             return HubError("no token for the Hub", where=where, hint="hf auth login")
         case errors.OfflineModeIsEnabled():
-            what = "offline mode is on, and this has to be asked of the Hub"
+            what = "offline mode is on, and the cache does not hold this"
             return HubError(what, where=where, hint="HF_HUB_OFFLINE=0, or a local folder as ./NAME")
         case errors.HfHubHTTPError():
             return _refused(error, where, access)
@@ -186,31 +279,51 @@ def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
 
 
 def _refused(error: HfHubHTTPError, where: str, access: str) -> SoupError:
-    """The error for a status that has no class of its own in the client."""
+    """The error for a status that has no class of its own in the client, with the Hub's own words."""
     from huggingface_hub import get_token
 
     from hfsoup.patience import asked_wait
 
-    match error.response.status_code:
+    status, words = error.response.status_code, _words(error)
+    repo = where.split(",")[0].split("@")[0]
+    match status:
         case 401 if not get_token():
-            return HubError("the Hub wants to know who asks", where=where, hint="hf auth login")
+            return HubError(f"the Hub wants to know who asks{words}", where=where, hint="hf auth login")
         case 401:
-            return HubError("the Hub does not accept your token", where=where, hint="hf auth login")
+            return HubError(f"the Hub does not accept your token{words}", where=where, hint="hf auth login")
         case 403:
-            hint = "hf auth login, with a token that may"
-            return HubError(f"your token may not {access} here", where=where, hint=hint)
+            return HubError(f"your token may not {access} here{words}", where=where, hint=_way_out(words, repo))
         case 409 | 412:
-            what = "the repository changed in the meantime; nothing was overwritten"
+            what = f"the repository changed in the meantime; nothing was overwritten{words}"
             return HubError(what, where=where, hint=f"add --create-pr to propose it, or {AGAIN}")
         case 413:
-            return HubError("that is more than the Hub takes at once", where=where, hint="hf upload-large-folder")
+            what = f"that is more than the Hub takes at once{words}"
+            return HubError(what, where=where, hint=f"hf upload {repo} {FOLDER}")
         case 429:
             asked = asked_wait(error.response)
-            what = "the Hub asks to slow down" + (f" and to wait {duration(asked)}" if asked else "")
+            what = "the Hub asks to slow down" + (f" and to wait {duration(asked)}" if asked else "") + words
             return HubError(what, where=where, hint=f"{'after that' if asked else 'in some minutes'}, {AGAIN}")
-    said = redact(next(iter((error.server_message or "").splitlines()), "")[:200])
-    what = f"the Hub answered {error.response.status_code}" + (f": {said}" if said else "")
-    return HubError(what, where=where, hint=f"later, {AGAIN}")
+    return HubError(f"the Hub answered {status}{words}", where=where, hint=f"later, {AGAIN}")
+
+
+def _words(error: HfHubHTTPError) -> str:
+    """What the Hub says itself, after a colon, on one line."""
+    said = flat(redact(error.server_message or ""), WORDS)
+    return f": {said}" if said else ""
+
+
+def _way_out(words: str, repo: str) -> str:
+    """What to do about a 403, by what the Hub says of it."""
+    owner = f"{api().endpoint}/{repo.partition('/')[0]}"
+    for pattern, hint in (
+        (r"storage|quota", f"delete what is not needed at {owner}, or another owner"),
+        (r"\bsso\b|single.sign|saml", f"sign in to the organisation at {owner}, then {AGAIN}"),
+        (r"review|pending", f"wait until that is done, then {AGAIN}"),
+        (r"billing|payment|subscri", f"look at {owner}, then {AGAIN}"),
+    ):
+        if re.search(pattern, words, re.IGNORECASE):
+            return hint
+    return "hf auth login, with a token that may"
 
 
 def _unreached(error: Exception, where: str) -> HubError:
@@ -229,15 +342,3 @@ def _unreached(error: Exception, where: str) -> HubError:
     why = str(error) if isinstance(error, GaveUpError) else said(error)
     what = f"the Hub at {api().endpoint} cannot be reached: {why}"
     return HubError(what, where=where, hint=f"look at the network, then {AGAIN}")
-
-
-def _be_patient() -> None:
-    """Let huggingface_hub use our client, unless the program around us has set one of its own."""
-    from huggingface_hub import set_client_factory
-    from huggingface_hub.utils import _http
-
-    from hfsoup.patience import client
-
-    with _installed:
-        if _http._GLOBAL_CLIENT_FACTORY is _http.default_client_factory:
-            set_client_factory(client)

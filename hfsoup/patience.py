@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from itertools import count
+from threading import Lock
 from typing import Any
 
 import httpx2
-from huggingface_hub.utils._http import hf_raise_for_status, hf_request_event_hook, parse_ratelimit_headers
+from huggingface_hub import hf_raise_for_status
+from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
 from hfsoup.waits import tell
 
@@ -20,6 +24,7 @@ PASSING = frozenset({408, 429, 500, 502, 503, 504})
 LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 # Asking these twice does no harm: they read, or what they do is done already the second time.
 HARMLESS = re.compile(r"/(preupload|branch|paths-info|verify)(/|$)|/(repos/create|validate-yaml|objects/batch)$")
+READING = ("GET", "HEAD")
 TRAVELLING = ("etag", "x-linked-etag", "x-repo-commit")
 
 
@@ -27,62 +32,90 @@ TRAVELLING = ("etag", "x-linked-etag", "x-repo-commit")
 class Limits:
     """Seconds and counts; a request that nobody answers ends within `tries` × `read` and the waits between.
 
+    They hold where neither the caller nor `HF_HUB_DOWNLOAD_TIMEOUT` or `HF_HUB_ETAG_TIMEOUT` say otherwise.
+
     `longest` is what a user is made to wait because the Hub asks for it: its own windows are of five minutes.
-    `slowest` is in bytes a second, looked at every `window` seconds of an answer.
+    `slowest` is in bytes a second, looked at every `window` seconds of an answer. A file of which no byte comes by Xet
+    for `silence` is asked for by HTTP, and so are files that go up by Xet at less than `slowest_upload`.
     """
 
     connect: float = 10.0
     read: float = 25.0
     tries: int = 4
     first: float = 1.0
-    longest: float = 300.0
+    longest: float = 360.0
     slowest: float = 1024.0
     window: float = 15.0
+    silence: float = 30.0
+    slowest_upload: float = 65_536.0
 
 
 LIMITS = Limits()
+Send = Callable[..., httpx2.Response]
 
 
 class GaveUpError(httpx2.TransportError):
     """The last try failed too; a class that huggingface_hub does not try again on its own."""
 
 
-class Client(httpx2.Client):
-    """A client that waits and tries again, for all that huggingface_hub asks of it."""
+@contextmanager
+def patient() -> Iterator[None]:
+    """Let huggingface_hub's client wait and try again while the block lasts, and then be as it was.
 
-    def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
-        """Send a request, again where it failed in passing; what is raised or returned in the end is final."""
-        again = may_repeat(request)
-        _limit(request, 1 if again else 2)
-        for attempt in count(1):
-            failure = self._try(request, stream, options)
-            if isinstance(failure, httpx2.Response) and failure.status_code not in PASSING:
-                return failure
-            seconds = pause(failure, attempt) if again else None
-            if seconds is None:
-                _finish(failure)
-            else:
-                wait(seconds, f"{said(failure)} ({request.url.host}{request.url.path})")
-        raise GaveUpError("no try was made")
+    That client is one for all threads, so the patience is too. The program around us may have given it a proxy or
+    certificates of its own, so it is not replaced.
+    """
+    from huggingface_hub import get_session
 
-    def _try(self, request: httpx2.Request, stream: bool, options: dict[str, Any]) -> httpx2.Response | Exception:
-        response = None
-        try:
-            response = super().send(request, stream=True, **options)
-            _plain(response)
-            response.stream = _Paced(response.stream, f"{request.url.host}{request.url.path}" if stream else "")
-            if not stream:
-                response.read()
-        except LOST as error:
-            if response is not None:
-                response.close()
-            return error
-        return response
+    with _lock:
+        _blocks.append(get_session())
+        if _blocks.count(_blocks[-1]) == 1:
+            _blocks[-1].send = partial(_send, _blocks[-1].send)  # type: ignore[method-assign]
+        session = _blocks[-1]
+    try:
+        yield
+    finally:
+        with _lock:
+            _blocks.remove(session)
+            if session not in _blocks:
+                del session.send
 
 
-def client() -> Client:
-    """What huggingface_hub is to use for every request."""
-    return Client(event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True)
+_lock = Lock()
+_blocks: list[httpx2.Client] = []
+"""The client of every block that lasts."""
+
+
+def _send(send: Send, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+    """Send a request, again where it failed in passing; what is raised or returned in the end is final."""
+    again = may_repeat(request)
+    _limit(request)
+    for attempt in count(1):
+        failure = _try(send, request, stream, options)
+        if isinstance(failure, httpx2.Response) and failure.status_code not in PASSING:
+            return failure
+        slow = isinstance(failure, httpx2.TimeoutException) and request.method not in READING
+        seconds = pause(failure, attempt, tries=LIMITS.tries // 2 if slow else None) if again else None
+        if seconds is None:
+            _finish(failure)
+        else:
+            wait(seconds, f"{said(failure)} ({request.url.host}{request.url.path})")
+    raise GaveUpError("no try was made")
+
+
+def _try(send: Send, request: httpx2.Request, stream: bool, options: dict[str, Any]) -> httpx2.Response | Exception:
+    response = None
+    try:
+        response = send(request, stream=True, **options)
+        _plain(response)
+        response.stream = _Paced(response.stream, f"{request.url.host}{request.url.path}" if stream else "")
+        if not stream:
+            response.read()
+    except LOST as error:
+        if response is not None:
+            response.close()
+        return error
+    return response
 
 
 def may_repeat(request: httpx2.Request) -> bool:
@@ -137,13 +170,13 @@ def said(failure: httpx2.Response | Exception) -> str:
     return "the connection to the Hub broke"
 
 
-def _limit(request: httpx2.Request, patience: int) -> None:
-    """Give a request the time-outs that it lacks; what cannot be repeated gets more of them."""
+def _limit(request: httpx2.Request) -> None:
+    """Give a request the time-outs that it lacks; what changes something gets twice the time, and half the tries."""
     own = request.extensions.get("timeout") or {}
-    limits = {"connect": LIMITS.connect, "pool": LIMITS.connect, "read": LIMITS.read, "write": LIMITS.read}
+    read = LIMITS.read if request.method in READING else 2 * LIMITS.read
+    limits = {"connect": LIMITS.connect, "pool": LIMITS.connect, "read": read, "write": read}
     request.extensions["timeout"] = {
-        name: patience * seconds if own.get(name) is None else min(own[name], patience * seconds)
-        for name, seconds in limits.items()
+        name: seconds if own.get(name) is None else own[name] for name, seconds in limits.items()
     }
 
 

@@ -23,6 +23,7 @@ from hfsoup.hashing import file_hash, processors, stamp
 from hfsoup.hub import AGAIN, side_by_side, told
 from hfsoup.kinds import found_instead, kind_of
 from hfsoup.names import flat, listed
+from hfsoup.offline import is_offline
 from hfsoup.pickles import convert
 from hfsoup.tensorfile import TensorFile
 from hfsoup.types import CARD, PROCESSORS, Ingredient, RemoteFile, Source, WeightFile
@@ -171,7 +172,8 @@ def weight_names(names: Iterable[str], source: Source) -> list[str]:
     hint = kind[1] if kind else ""
     if others and source.weights_file is None and "config.json" in known:
         hint = f"--weights-file {others[0]}"
-    raise SoupError(f"expected {expected}, found {found_instead(known)}", where=str(source), hint=hint)
+    place = " in the cache, and offline mode is on" if is_offline() and not source.folder else ""
+    raise SoupError(f"expected {expected}, found {found_instead(known)}{place}", where=str(source), hint=hint)
 
 
 def _layouts(source: Source) -> Sequence[tuple[str, str | None]]:

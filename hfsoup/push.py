@@ -6,14 +6,16 @@ import hashlib
 import json
 import re
 import shlex
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hfsoup.errors import HubError, SoupError
 from hfsoup.hashing import blob_hash, file_hash
-from hfsoup.hub import AGAIN, answers, api, cause, told
+from hfsoup.hub import AGAIN, FOLDER, answers, api, cause, is_of_xet, told, unless_overdue, without_bars, without_xet
 from hfsoup.names import shown
 from hfsoup.types import CARD, SIGNATURE, UNPUSHED
 from hfsoup.waits import tell
@@ -47,7 +49,7 @@ def may_push(repo: str, *, create_pr: bool = False) -> None:
     """Fail before any work where the name is none, there is no token, or it may not write there."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repo)
@@ -56,13 +58,19 @@ def may_push(repo: str, *, create_pr: bool = False) -> None:
     if not get_token():
         raise HubError("pushing needs a token, and there is none", where=repo, hint="hf auth login, or HF_TOKEN=…")
     with answers(repo, access="push"):
-        user = api().whoami()
-        owned = [user["name"], *(org["name"] for org in user.get("orgs") or ())]
-        role = ((user.get("auth") or {}).get("accessToken") or {}).get("role")
-    if "/" not in repo:
-        raise HubError(f"expected ORG/NAME, found {repo!r}", hint=f"--push {owned[0]}/{repo}")
-    if role == "read" and not create_pr:
+        rights = _rights(api().whoami())
+    user, namespace, name = next(iter(rights.roles)), *repo.rpartition("/")[::2]
+    if not namespace:
+        raise HubError(f"expected ORG/NAME, found {repo!r}", hint=f"--push {user}/{repo}")
+    if rights.role == "read" and not create_pr:
         raise HubError("your token may only read", where=repo, hint="hf auth login, with a token that may write")
+    if rights.scopes is not None and not create_pr and not rights.scopes & {namespace, repo}:
+        what = f"your token is a fine-grained one that may not write to {namespace}"
+        where = f"{api().endpoint}/settings/tokens"
+        raise HubError(what, where=repo, hint=f"allow it to write to repositories of {namespace} at {where}")
+    if rights.roles.get(namespace) == "read" and not create_pr:
+        what = f"your role in {namespace} is read, with which nothing can be pushed there"
+        raise HubError(what, where=repo, hint=f"--push {user}/{name}")
     with answers(repo, access="push"):
         try:
             return api().auth_check(repo, write=not create_pr)
@@ -71,11 +79,36 @@ def may_push(repo: str, *, create_pr: bool = False) -> None:
         except RepositoryNotFoundError:
             if create_pr:
                 raise
-    namespace, name = repo.split("/")
-    if namespace not in owned:
-        what = f"your token may not push to {namespace}, only to {', '.join(owned)}"
-        raise HubError(what, where=repo, hint=f"--push {owned[0]}/{name}")
+    if rights.scopes is not None and namespace not in rights.scopes:
+        what = f"there is no such repository, and your fine-grained token may not make one in {namespace}"
+        raise HubError(what, where=repo, hint=f"make it at {api().endpoint}/new, or another token: hf auth login")
+    if namespace not in rights.roles:
+        what = f"your token may not push to {namespace}, only to {', '.join(rights.roles)}"
+        raise HubError(what, where=repo, hint=f"--push {user}/{name}")
     return None
+
+
+@dataclass(frozen=True)
+class _Rights:
+    """What a token may do.
+
+    `role` is its own; `roles` are those in its user's namespace, which is the first, and in organisations;
+    `scopes` are the namespaces and repositories that a fine-grained token may write to, None for another token.
+    """
+
+    role: str | None
+    roles: dict[str, str | None]
+    scopes: frozenset[str] | None
+
+
+def _rights(user: dict[str, Any]) -> _Rights:
+    token = (user.get("auth") or {}).get("accessToken") or {}
+    roles = {user["name"]: "admin", **{org["name"]: org.get("roleInOrg") for org in user.get("orgs") or ()}}
+    scopes = None
+    if token.get("role") == "fineGrained" and "fineGrained" in token:
+        scoped = token["fineGrained"].get("scoped") or ()
+        scopes = frozenset(s["entity"]["name"] for s in scoped if "repo.write" in (s.get("permissions") or ()))
+    return _Rights(token.get("role"), roles, scopes)
 
 
 def push(
@@ -122,6 +155,8 @@ def push(
         other = error.hint.removeprefix("--push ")
         if other != error.hint:
             hint = line(other)
+        elif FOLDER in error.hint:
+            hint = f"{error.hint.replace(FOLDER, shlex.quote(str(folder)))}, or later: {line(repo)}"
         else:
             hint = error.hint.replace(AGAIN, line(repo)) if AGAIN in error.hint else f"{error.hint}, then: {line(repo)}"
         raise HubError(error.what, where=error.where, hint=hint) from error
@@ -214,7 +249,8 @@ class _Push:
             self.head: ModelInfo = self.hub.model_info(self.repo, revision=self.revision)
             self.requests = self._requests() if self.create_pr else {}
             additions = [CommitOperationAdd(n, self.texts.get(n) or str(self.folder / n)) for n in self.names]
-            return self._tried(additions)
+            with without_bars():
+                return self._tried(additions)
 
     def _tried(self, additions: list[CommitOperationAdd], attempt: int = 1) -> Pushed:
         """Commit, again where that failed in passing and is not on the Hub after all."""
@@ -244,12 +280,7 @@ class _Push:
     def _commit(self, additions: list[CommitOperationAdd]) -> Pushed:
         from huggingface_hub import CommitOperationDelete
 
-        self.hub.preupload_lfs_files(
-            self.repo, additions, free_memory=False, revision=self.revision, create_pr=self.create_pr
-        )
-        if ignored := [item.path_in_repo for item in additions if item._should_ignore]:
-            what = f"the repository's .gitignore keeps out {', '.join(ignored)}"
-            raise HubError(what, where=self.repo, hint="take .gitignore out of the repository")
+        self._upload(additions)
         stale = [CommitOperationDelete(name) for name in self._stale(self.head)]
         commit = self.hub.create_commit(
             self.repo,
@@ -261,6 +292,25 @@ class _Push:
             create_pr=self.create_pr,
         )
         return Pushed(self.repo, commit.oid, commit.pr_url or f"{self.hub.endpoint}/{self.repo}")
+
+    def _upload(self, additions: list[CommitOperationAdd]) -> None:
+        """Send the large files, by HTTP where Xet does not take them; none is left out for a .gitignore there."""
+        from hfsoup.patience import LIMITS
+
+        send = partial(
+            self.hub.preupload_lfs_files, self.repo, additions, free_memory=False, revision=self.revision,
+            create_pr=self.create_pr, gitignore_content="",
+        )  # fmt: skip
+        size = sum((self.folder / name).stat().st_size for name in self.names)
+        end = time.monotonic() + LIMITS.tries * LIMITS.read + size / LIMITS.slowest_upload
+        try:
+            unless_overdue(send, lambda: time.monotonic() > end)
+        except (RuntimeError, OSError) as error:
+            if not is_of_xet(error):
+                raise
+            tell(f"{self.repo}: the files do not get there by Xet; once more by HTTP")
+            with without_xet():
+                send()
 
     def _stale(self, info: ModelInfo) -> list[str]:
         """Weight files of an earlier model, and what was measured and drawn of it."""

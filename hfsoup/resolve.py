@@ -16,6 +16,7 @@ from hfsoup.errors import AccessError, HubError, SoupError, UsageError
 from hfsoup.hub import answers, api, side_by_side, told
 from hfsoup.local import WILD, is_model, local_models, natural
 from hfsoup.names import shown
+from hfsoup.offline import cached_commit, is_offline
 from hfsoup.pasted import COLLECTION, name_of
 from hfsoup.types import RemoteFile, Source
 
@@ -287,12 +288,17 @@ def _pinned(candidate: Candidate, asked: str) -> tuple[Source, bool]:
         source = Source(candidate.id, asked, None, candidate.folder.resolve())
         return source, (candidate.folder / "soup.json").is_file()
     where = f"{candidate.id}@{candidate.revision}" if candidate.revision else candidate.id
+    repo, below = _parts(candidate.id)
+    if is_offline():
+        with answers(where):
+            commit, files = cached_commit(repo, candidate.revision, kind="model")
+        tame = tuple(file for file in files if _TAME.fullmatch(file.name))
+        return Source(candidate.id, asked, commit, None, tame), False
     with answers(where):
         info = _info(api(), candidate)
         files = tuple(_remote(s) for s in info.siblings or () if _TAME.fullmatch(s.rfilename))
         if not _SHA1.fullmatch(info.sha or "") or not _REPO.fullmatch(info.id):
             raise HubError(f"expected a name and a commit, found {info.id!r} and {info.sha!r}", where=where)
-    below = _parts(candidate.id)[1]
     source = Source(f"{info.id}/{below}" if below else info.id, asked, info.sha, None, files)
     return source, candidate.listed and not SOUP_TAGS.isdisjoint(info.tags or ())
 

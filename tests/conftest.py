@@ -24,7 +24,6 @@ os.environ.update(
     HF_ENDPOINT=f"http://127.0.0.1:{PORT}",
     HF_HOME=str(HOME / "hf"),
     HFSOUP_CACHE=str(HOME / "cache"),
-    HF_HUB_DISABLE_XET="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     HF_UPDATE_DOWNLOAD_COUNTS="0",
@@ -160,6 +159,14 @@ def family(request: pytest.FixtureRequest) -> Family:
     """Each of the three families in turn."""
     found: Family = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client of this process without Xet, as where hf_xet is not installed."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
 @pytest.fixture

@@ -29,13 +29,15 @@ from hfsoup.localhub import LocalHub
 
 STATUSES = (401, 403, 404, 409, 412, 413, 429, 500, 504)
 KINDS = (*STATUSES, "dropped")
-QUICK = {"connect": 2.0, "read": 0.6, "first": 0.01, "longest": 5.0, "window": 0.5, "slowest": 50_000.0}
+QUICK = {"connect": 2.0, "read": 0.6, "first": 0.01, "longest": 5.0, "window": 0.5, "slowest": 50_000.0, "silence": 1.5}
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten every wait, so that a stall costs a test seconds."""
     for name, value in QUICK.items():
         monkeypatch.setattr(patience.LIMITS, name, value)
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(constants, name, QUICK["read"])
 
 
 def rule(kind: int | str) -> dict[str, Any]:
@@ -53,9 +55,12 @@ def fault(hub: LocalHub, path: str = "", **ordered: Any) -> Iterator[Any]:
 
 
 def forget(*repos: str) -> None:
-    """Take repositories out of the client's cache."""
+    """Take repositories out of the client's cache, and the blobs that they share with others."""
     for repo in repos:
-        shutil.rmtree(Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}", ignore_errors=True)
+        folder = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+        for blob in (folder / "blobs").glob("*"):
+            blob.resolve().unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def blobs(repo: str) -> dict[str, Path]:
@@ -68,6 +73,7 @@ def flip(path: Path, random: random.Random) -> None:
     """Change one bit of a file."""
     content = bytearray(path.read_bytes())
     content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    path.chmod(0o644)
     path.write_bytes(content)
 
 
@@ -152,7 +158,7 @@ def _push_with_path_failing(hub: LocalHub, soup: Path, repo: str, kind: int | st
         return run("push", soup, repo)
 
 
-# The requests of a push, in order, by what they match.
+# The requests of a push by plain HTTP, in order, by what they match; by Xet the first of its own.
 SHAPES = (
     ("GET", "^/api/whoami-v2$"),
     ("GET", "/auth-check/write$"),
@@ -164,6 +170,7 @@ SHAPES = (
     ("POST", "/validate-yaml$"),
     ("POST", "/commit/"),
 )
+XET_SHAPE = ("GET", "/xet-write-token/")
 
 
 @contextmanager
@@ -281,4 +288,7 @@ def process(
 
 
 # What the tests switch off in their own process, and a process of its own must switch off by itself.
-SWITCHES = ("HF_HUB_DISABLE_TELEMETRY", "HF_UPDATE_DOWNLOAD_COUNTS", "DISABLE_SAFETENSORS_CONVERSION")
+SWITCHES = (
+    *("HF_HUB_DISABLE_TELEMETRY", "HF_UPDATE_DOWNLOAD_COUNTS", "DISABLE_SAFETENSORS_CONVERSION"),
+    "HF_HUB_DISABLE_PROGRESS_BARS",
+)

@@ -18,7 +18,7 @@ WORDS = ("kit/vit-1", "kit/vit-10", "--dataset", "kit/shapes", "--output", "soup
 
 
 @pytest.fixture
-def slow(on_hub: LocalHub, signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def slow(plain_http: None, on_hub: LocalHub, signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A Hub that makes the last ingredient wait, and a bake for which any pull is long enough."""
     monkeypatch.setattr("hfsoup.ahead.WORTH", 0)
     monkeypatch.setenv("HFSOUP_CACHE", str(alone / "cache"))

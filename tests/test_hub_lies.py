@@ -49,6 +49,7 @@ def api(signed_in: LocalHub) -> HfApi:
     return HfApi(token=signed_in.token)
 
 
+@pytest.mark.usefixtures("plain_http")
 @pytest.mark.parametrize("file", FILES)
 def test_a_flip_on_the_server_is_caught(file: str, signed_in: LocalHub, vit: Family, alone: Path) -> None:
     """One wrong byte, once, is fetched again and costs a note; for good, it is an error that names the file."""
@@ -66,9 +67,13 @@ def test_a_flip_on_the_server_is_caught(file: str, signed_in: LocalHub, vit: Fam
     assert run("bake", *only(MODEL, vit.words[1]), "--output", "again").code == 0
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_a_flip_in_the_cache_is_caught(file: str, signed_in: LocalHub, vit: Family, alone: Path) -> None:
+@pytest.mark.parametrize(("file", "by"), [*((file, "Xet") for file in FILES), ("model.safetensors", "HTTP")])
+def test_a_flip_in_the_cache_is_caught(
+    file: str, by: str, signed_in: LocalHub, vit: Family, alone: Path, request: pytest.FixtureRequest
+) -> None:
     """A cached file with one other bit, of the same length, goes and is fetched again."""
+    if by == "HTTP":
+        request.getfixturevalue("plain_http")
     assert run("bake", *only(MODEL, vit.words[1]), "--output", "soup").code == 0
     right = blobs(MODEL)[file].read_bytes()
     flip(blobs(MODEL)[file], SEEDED)
@@ -80,6 +85,7 @@ def test_a_flip_in_the_cache_is_caught(file: str, signed_in: LocalHub, vit: Fami
     assert Path("again/model.safetensors").read_bytes() == Path("soup/model.safetensors").read_bytes()
 
 
+@pytest.mark.usefixtures("plain_http")
 def test_a_wrong_length_is_caught(signed_in: LocalHub, alone: Path, vit: Family) -> None:
     """A file shorter than announced is not used."""
     with fault(signed_in, "/resolve/.*safetensors", method="GET", body=b"short"):
@@ -130,6 +136,7 @@ def test_a_commit_that_is_none_is_refused(commit: str, signed_in: LocalHub, alon
         assert "expected a name and a commit" in refused("bake", MODEL, "--output", "soup", code=1)
 
 
+@pytest.mark.usefixtures("plain_http")
 def test_one_commit_per_ingredient(on_hub: LocalHub, api: HfApi, vit: Family, alone: Path) -> None:
     """A push to the ingredient's branch before any one request leaves config, processor and weights of one commit."""
     kept = [mark(vit.folders[0], version, alone / f"v{version}") for version in ("1", "2")]

@@ -52,7 +52,25 @@ REFUSALS = {
         f"leave out {MODEL}",
     ),
     "400": ({"status": 400}, "the Hub answered 400: ordered fault", "later"),
-    "413": ({"status": 413}, "more than the Hub takes", "upload"),
+    "413": ({"status": 413}, "more than the Hub takes", f"hf upload {MODEL}"),
+    "storage": (
+        {"status": 403, "headers": {"X-Error-Message": "Private repository storage limit reached"}},
+        "may not read here: Private repository storage limit reached",
+        "delete what is not needed",
+    ),
+    "sso": (
+        {"status": 403, "body": b'{"error": "You must sign in by SSO \\u001b[2J to kit"}'},
+        "may not read here: You must sign in by SSO [2J to kit",
+        "sign in to the organisation",
+    ),
+    "review": (
+        {
+            "status": 403,
+            "headers": {"X-Error-Code": "GatedRepo", "X-Error-Message": "Your request is awaiting a review"},
+        },
+        "gated and you have no access yet: Your request is awaiting a review",
+        "wait for its authors",
+    ),
     "429": ({"status": 429, "headers": {"Retry-After": "7200"}}, "to wait 2.0 h", "after that"),
     "ratelimit": ({"status": 429, "headers": {"RateLimit": '"api";r=0;t=500'}}, "to wait 8 min", "after that"),
     "500": ({"status": 500}, "the Hub answered 500", "the same command"),
@@ -104,6 +122,7 @@ def test_what_passes_is_waited_for(name: str, method: str, signed_in: LocalHub, 
         assert "again in" in done.err
 
 
+@pytest.mark.usefixtures("plain_http")
 @pytest.mark.parametrize("name", ["500", "503", "429", "cut", "stalled"])
 def test_a_download_that_fails_once_goes_on(name: str, signed_in: LocalHub, vit: Family, alone: Path) -> None:
     """Files are asked for again too, also after a 5xx and in the middle, and arrive whole."""
@@ -113,6 +132,56 @@ def test_a_download_that_fails_once_goes_on(name: str, signed_in: LocalHub, vit:
     assert ordered.hits == 1
     assert "; going on" in done.err or "; again in" in done.err
     assert Path("soup/model.safetensors").read_bytes() == (vit.folders[0] / "model.safetensors").read_bytes()
+
+
+def test_five_minutes_are_waited_for(signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window of the Hub's own is slept through, which is shown, and not taken for the end."""
+    from hfsoup import patience
+
+    slept: list[float] = []
+    monkeypatch.setattr(patience.LIMITS, "longest", patience.Limits().longest)
+    monkeypatch.setattr("hfsoup.patience.time.sleep", slept.append)
+    asked = {"status": 429, "headers": {"RateLimit": '"api";r=0;t=300'}}
+    with fault(signed_in, f"/api/models/{MODEL}", times=1, **asked):
+        done = run("bake", *only(MODEL, "kit/vit-10"), "--output", "soup")
+    assert (done.code, slept) == (0, [301.0]), done.err
+    assert "again in 301 s" in done.err
+
+
+def test_the_users_own_time_outs_hold(signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HF_HUB_ETAG_TIMEOUT gives a slow Hub more time than hfsoup would."""
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 30)
+    with fault(signed_in, f"/{MODEL}/resolve/.*/config.json", method="HEAD", times=1, stall=1.5):
+        done = run("bake", *only(MODEL, "kit/vit-10"), "--output", "soup")
+    assert done.code == 0, done.err
+    assert "again in" not in done.err
+
+
+def test_the_programs_client_is_as_it_was(signed_in: LocalHub, alone: Path) -> None:
+    """After a bake, and after one that fails, huggingface_hub has the client that it had, which waits as before."""
+    import httpx2
+    from huggingface_hub import close_session, get_session, set_client_factory
+
+    made: list[httpx2.Client] = []
+
+    def factory() -> httpx2.Client:
+        made.append(httpx2.Client(timeout=None, headers={"X-Proxy": "ours"}))
+        return made[-1]
+
+    close_session()
+    before = get_session()
+    try:
+        assert run("bake", *only(MODEL, "kit/vit-10"), "--output", "soup").code == 0
+        assert run("bake", "kit/no-such", "--output", "none").code == 1
+        assert get_session() is before
+        assert "send" not in vars(before)
+        set_client_factory(factory)
+        forget(MODEL)
+        assert run("bake", *only(MODEL, "kit/vit-10"), "--output", "again").code == 0
+        assert [get_session()] == made
+        assert "send" not in vars(made[0])
+    finally:
+        set_client_factory(lambda: httpx2.Client(follow_redirects=True, timeout=None, event_hooks=before.event_hooks))
 
 
 def test_without_a_token_a_login_is_offered(on_hub: LocalHub, alone: Path) -> None:
@@ -199,6 +268,7 @@ def test_real_time_outs_add_up_to_less_than_two_minutes() -> None:
     assert TRIES * 2 * usual.read + waits < 120
     assert constants.HF_HUB_DOWNLOAD_TIMEOUT * 6 + 6 < 120
     assert usual.window * 6 + 6 < 120
+    assert usual.silence + constants.HF_HUB_DOWNLOAD_TIMEOUT * 6 + 6 < 120
 
 
 @pytest.mark.parametrize("path", ["/api/models/", "/resolve/.*/config.json", "/resolve/.*safetensors"])

@@ -47,6 +47,12 @@ def test_telemetry_is_off(whole: Ended, on_hub: LocalHub) -> None:
     assert [path for path in asked if "telemetry" in path or "agent-harness" in path or "/discussions" in path] == []
 
 
+def test_no_bars_but_its_own(whole: Ended) -> None:
+    """What huggingface_hub and hf-xet would draw of downloads and uploads is not on the screen."""
+    assert "Pushed to kit/network" in whole.err
+    assert [line for line in whole.err.splitlines() if "%|" in line or "Files (" in line] == []
+
+
 def test_the_guard_works(on_hub: LocalHub, tmp_path: Path) -> None:
     """The process of these tests cannot reach another host, and says so if it tries."""
     start = ("-c", "from urllib.request import urlopen; urlopen('http://192.0.2.1')")

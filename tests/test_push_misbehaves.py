@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from misbehave import (
     push_survives,
     timed,
 )
-from shell import bake, refused, run
+from shell import bake, only, refused, run
 
 from hfsoup.localhub import LocalHub
 
@@ -66,6 +67,7 @@ def soup(vit: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
 SAMPLE = SEEDED.sample([(n, kind) for n in range(len(SHAPES)) for kind in KINDS], 6)
 
 
+@pytest.mark.usefixtures("plain_http")
 @pytest.mark.parametrize(("n", "kind"), [*SAMPLE, (9, "dropped"), (8, "dropped"), (9, 504)])
 def test_a_push_is_complete_or_absent(n: int, kind: int | str, soup: Path, signed_in: LocalHub) -> None:
     """Request n of a push fails once: the head is old or complete, and the command that the error ends with works."""
@@ -143,13 +145,11 @@ def test_somebody_elses_push_is_not_overwritten(soup: Path, signed_in: LocalHub,
     assert "config.json" not in api.list_repo_files(target)
 
 
-def test_a_gitignore_that_keeps_files_out_is_told(soup: Path, signed_in: LocalHub, target: str, api: HfApi) -> None:
-    """A repository whose .gitignore would drop files gets no half soup."""
-    api.upload_file(path_or_fileobj=b"*.json\n", path_in_repo=".gitignore", repo_id=target)
-    before = head(signed_in, target)
-    block = refused("push", soup, target, code=1)
-    assert ".gitignore keeps out config.json" in block
-    assert head(signed_in, target) == before
+def test_a_gitignore_keeps_nothing_out(soup: Path, signed_in: LocalHub, target: str, api: HfApi) -> None:
+    """A repository whose .gitignore would drop files of a push gets the whole soup."""
+    api.upload_file(path_or_fileobj=b"*.json\n*.safetensors\n", path_in_repo=".gitignore", repo_id=target)
+    assert run("push", soup, target).code == 0
+    assert complete(head(signed_in, target), soup)
 
 
 def test_a_card_that_the_hub_does_not_take(soup: Path, signed_in: LocalHub, target: str, alone: Path) -> None:
@@ -220,3 +220,52 @@ def test_a_stall_ends(n: int, soup: Path, signed_in: LocalHub, target: str) -> N
         done, seconds = timed("push", soup, target)
     assert (done.code, "did not answer in time" in done.err) == (1, True), done.err
     assert seconds < 8
+
+
+@pytest.mark.parametrize("path", ["/preupload/", "/commit/", "/repos/create"])
+def test_a_slow_hub_is_waited_for(path: str, soup: Path, signed_in: LocalHub, api: HfApi) -> None:
+    """What changes something on the Hub has twice as long to be answered as a question, and is asked once."""
+    with fault(signed_in, path, method="POST", stall=0.8) as slow:
+        done = run("push", soup, "kit/slow")
+    api.delete_repo("kit/slow")
+    assert (done.code, slow.hits) == (0, 1), done.err
+
+
+WHO = {"type": "user", "name": "kit", "orgs": [{"name": "lab", "roleInOrg": "read"}, {"name": "team"}]}
+
+
+def _fine(*scoped: tuple[str, list[str]]) -> dict[str, Any]:
+    scopes = [{"entity": {"type": "org", "name": name}, "permissions": granted} for name, granted in scoped]
+    return {"accessToken": {"displayName": "t", "role": "fineGrained", "fineGrained": {"scoped": scopes}}}
+
+
+RIGHTS = {
+    "role": ("lab/new", {}, "your role in lab is read", "kit/new"),
+    "no scope": ("kit/new", _fine(), "may not write to kit", "/settings/tokens"),
+    "reads": ("kit/new", _fine(("kit", ["repo.content.read"])), "may not write to kit", "/settings/tokens"),
+    "another": ("kit/new", _fine(("team", ["repo.write"])), "may not write to kit", "/settings/tokens"),
+    "one repository": ("kit/new", _fine(("kit/new", ["repo.write"])), "may not make one in kit", "/new"),
+}
+
+
+@pytest.mark.parametrize("name", RIGHTS)
+def test_rights_are_looked_at_before_the_first_download(name: str, signed_in: LocalHub, alone: Path) -> None:
+    """A role that only reads, and a fine-grained token that does not reach, are told before anything is pulled."""
+    target, auth, what, hint = RIGHTS[name]
+    signed_in.forget_requests()
+    with fault(signed_in, "/whoami-v2", body=json.dumps({**WHO, "auth": auth}).encode()):
+        block = refused("bake", MODEL, "--push", target, "--output", "soup", code=1)
+    assert what in block
+    assert hint in block.splitlines()[-1]
+    assert [seen for seen in signed_in.requests if MODEL in seen.path] == []
+
+
+def test_a_fine_grained_token_that_reaches(signed_in: LocalHub, alone: Path, api: HfApi) -> None:
+    """One that may write to the namespace pushes."""
+    answer = {**WHO, "auth": _fine(("kit", ["repo.content.read", "repo.write"]))}
+    with fault(signed_in, "/whoami-v2", body=json.dumps(answer).encode()):
+        assert (
+            bake(*only(MODEL, "kit/vit-10"), "--push", "kit/reached", "--output", "soup")["pushed"]["repo"]
+            == "kit/reached"
+        )
+    api.delete_repo("kit/reached")

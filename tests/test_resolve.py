@@ -164,6 +164,7 @@ def test_a_damaged_cache_is_not_used(on_hub: LocalHub, vit: Family, alone: Path)
     assert Path("again/model.safetensors").read_bytes() == (vit.folders[0] / "model.safetensors").read_bytes()
 
 
+@pytest.mark.usefixtures("plain_http")
 def test_damage_on_the_way_is_refused(on_hub: LocalHub, vit: Family, alone: Path) -> None:
     """Bytes that the Hub sends and its listing does not describe are refused by repository and file."""
     api = HfApi(token=on_hub.token)

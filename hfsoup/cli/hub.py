@@ -34,7 +34,7 @@ def serve(
 
     def ready(url: str, token: str) -> None:
         typer.echo(f"the Hub in {folder} listens; in another terminal:")
-        typer.echo(f"  export HF_ENDPOINT={url} HF_TOKEN={token} HF_HUB_DISABLE_XET=1")
+        typer.echo(f"  export HF_ENDPOINT={url} HF_TOKEN={token}")
         sys.stdout.flush()
 
     serve_hub(folder, host=host, port=port, user=user, ready=ready)

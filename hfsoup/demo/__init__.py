@@ -45,7 +45,6 @@ def run(family: str, folder: Path | None) -> None:
             "HF_ENDPOINT": hub.url,
             "HF_TOKEN": hub.token,
             "HF_HOME": str(home / "cache"),
-            "HF_HUB_DISABLE_XET": "1",
         }
         os.environ.update(settings)
         _play(family, home)

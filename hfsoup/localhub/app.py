@@ -25,6 +25,7 @@ import hfsoup.localhub.routes_pages as routes_pages
 import hfsoup.localhub.routes_refs as routes_refs
 import hfsoup.localhub.routes_repos as routes_repos
 import hfsoup.localhub.routes_storage as routes_storage
+import hfsoup.localhub.routes_xet as routes_xet
 from hfsoup.errors import SoupError
 from hfsoup.localhub.call import Call, Parts, raw_path, reply
 from hfsoup.localhub.refusal import MovedError, RefusedError
@@ -50,6 +51,7 @@ _ROWS = [
         routes_commits,
         routes_discussions,
         routes_lfs,
+        routes_xet,
         routes_git,
         routes_pages,
     )

@@ -115,7 +115,7 @@ def _change(repo: Repo, lfs: LfsStore, key: str, value: dict[str, Any]) -> Chang
         return Change(file_path(path), blob=str(repo.git.create_blob(read_content(path, value))))
     if key == "lfsFile":
         oid = checked_oid(value.get("oid"))
-        if not lfs.holds(repo.path, oid):
+        if not lfs.holds(repo.path, oid) and not lfs.claim(oid, repo.path, repo.meta.identifier):
             raise RefusedError(400, f"LFS pointer of {path!r} points to a file that was not uploaded: {oid}")
         pointer = make_pointer(oid, lfs.size(oid))
         return Change(file_path(path), blob=str(repo.git.create_blob(pointer)), lfs=True)

@@ -12,9 +12,11 @@ import secrets
 import shutil
 import threading
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING
 
 from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.xet import XetStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,7 +57,7 @@ def checked_oid(oid: object) -> str:
 
 
 class LfsStore:
-    """The large files of one Hub."""
+    """The large files of one Hub; `xet` holds them as hf-xet does, None where that is not installed."""
 
     def __init__(self, folder: Path) -> None:
         self._root = folder / "lfs"
@@ -63,7 +65,8 @@ class LfsStore:
         # What an earlier run left half-written is of no use: no client resumes an upload.
         shutil.rmtree(self._temp, ignore_errors=True)
         self._temp.mkdir(parents=True)
-        self._lock = threading.Lock()
+        self._lock, self._claiming = threading.Lock(), threading.Lock()
+        self.xet = XetStore(folder) if find_spec("hf_xet") else None
 
     def path(self, oid: str) -> Path:
         """Where the object lies or would lie."""
@@ -98,6 +101,8 @@ class LfsStore:
     def adopt(self, received: Path, oid: str, repo: Path) -> None:
         """Move a checked file to its place and mark it as the repo's."""
         target = self.path(oid)
+        if self.xet:
+            self.xet.add(oid, received)
         with self._lock:
             if not repo.exists():
                 raise RefusedError(404, f"Repository not found: {repo.stem}", code="RepoNotFound")
@@ -106,6 +111,34 @@ class LfsStore:
             mark = _mark(repo, oid)
             mark.parent.mkdir(exist_ok=True)
             mark.touch()
+
+    def claim(self, oid: str, repo: Path, identifier: str) -> bool:
+        """Take an object out of what was uploaded to the repo by Xet; False if it is not among that."""
+        if self.xet is None:
+            return False
+        # One at a time: what one commit has claimed goes, and another may be about to.
+        with self._claiming:
+            return self.holds(repo, oid) or self._claim(self.xet, oid, repo, identifier)
+
+    def _claim(self, xet: XetStore, oid: str, repo: Path, identifier: str) -> bool:
+        files = xet.received(identifier)
+        wanted = next((file for file in files if file.sha256 == oid), None)
+        if wanted is None:
+            return False
+        temporary = self._temp / secrets.token_hex(16)
+        try:
+            xet.restore(wanted, temporary)
+            with self.writer(oid, wanted.size) as writer:
+                for chunk in read_range(temporary, 0, wanted.size):
+                    writer.write(chunk)
+                writer.finish(repo)
+        except RuntimeError as error:
+            raise RefusedError(400, f"Expected content of sha256 {oid}, got what hf-xet cannot read") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        if all(self.holds(repo, file.sha256) for file in files if file.folder == wanted.folder):
+            shutil.rmtree(wanted.folder, ignore_errors=True)
+        return True
 
     def holds(self, repo: Path, oid: str) -> bool:
         """Whether the repo at this place was given the object, and it is still there."""
@@ -132,6 +165,8 @@ class LfsStore:
                 mark.unlink()
                 if not any(_mark(place, mark.name).exists() for place in places):
                     self.path(mark.name).unlink(missing_ok=True)
+                    if self.xet:
+                        self.xet.drop(mark.name)
 
 
 class ObjectWriter:

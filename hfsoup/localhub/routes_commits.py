@@ -30,7 +30,7 @@ def preupload(call: Call) -> Response:
     """For every file: in the commit (`regular`) or ahead of it (`lfs`), whether to leave it out, what is there now."""
     repo = call.repo_to_discuss()
     if not call.flag("create_pr"):
-        _need_right(call, repo, call.params["rev"])
+        need_right(call, repo, call.params["rev"])
     commit = find_commit(repo.git, call.params["rev"])
     asked = call.json()
     attributes = _text(asked, "gitAttributes", attributes_at(repo.git, commit))
@@ -58,7 +58,7 @@ def commit(call: Call) -> Response:
     revision = call.params["rev"]
     create_pr = call.flag("create_pr")
     if not create_pr:
-        _need_right(call, repo, revision)
+        need_right(call, repo, revision)
     plan = read_plan(repo, call.parts.lfs, call.body or io.BytesIO())
     with call.parts.store.lock(repo.name):
         repo = call.again(repo)
@@ -95,7 +95,7 @@ def _note(call: Call, repo: Repo, ref: str, plan: Plan, user: User, oid: str) ->
             call.parts.store.save(repo)
 
 
-def _need_right(call: Call, repo: Repo, revision: str) -> None:
+def need_right(call: Call, repo: Repo, revision: str) -> None:
     """Owners write anywhere; who opened a pull request writes to it."""
     user = need_user(call.user)
     for item in repo.meta.discussions:

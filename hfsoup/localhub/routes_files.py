@@ -12,6 +12,7 @@ from hfsoup.localhub.call import Call, reply
 from hfsoup.localhub.lfs import read_range
 from hfsoup.localhub.reading import Entry, find_commit, find_entry, find_file, last_commits, read_blob, walk
 from hfsoup.localhub.refusal import RefusedError, no_entry
+from hfsoup.localhub.routes_xet import headers as xet_headers
 from hfsoup.localhub.routing import Routes
 from hfsoup.localhub.store import timestamp
 
@@ -65,6 +66,7 @@ def resolve(call: Call) -> Response:
     if not call.parts.lfs.holds(repo.path, entry.lfs.oid):
         raise no_entry(entry.path, str(commit.id), what="The large file behind this pointer was never uploaded")
     headers |= {"X-Linked-Etag": f'"{entry.lfs.oid}"', "X-Linked-Size": str(entry.size)}
+    headers |= xet_headers(call, repo, entry.lfs.oid)
     port = call.parts.options.cdn_port
     if port is not None:
         origin = f"{call.request.url.scheme}://{call.request.url.hostname}:{port}"

@@ -68,10 +68,3 @@ def agent_harnesses(call: Call) -> Response:  # noqa: ARG001 (every handler take
 def telemetry(call: Call) -> Response:  # noqa: ARG001 (every handler takes a call)
     """Nothing is recorded."""
     return Response(status_code=200)
-
-
-@routes("GET", "/api/{kind}/{repo}/xet-write-token/{rev}", "/api/{kind}/{repo}/xet-read-token/{rev}")
-def xet_token(call: Call) -> Response:
-    """There is no Xet storage here; the answer says what to do about it."""
-    call.repo()
-    raise RefusedError(404, "This Hub has no Xet storage: set HF_HUB_DISABLE_XET=1 in the client's environment")

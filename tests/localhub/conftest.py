@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-from huggingface_hub import HfApi, set_client_factory
-from huggingface_hub.utils._http import default_client_factory
+from huggingface_hub import HfApi
 
 from hfsoup.localhub import LocalHub
 
@@ -25,8 +24,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
 
 @pytest.fixture(autouse=True)
 def _calm(site: LocalHub) -> Iterator[None]:
-    """No faults left over, and the client as it comes: hfsoup gives it more patience once it is used."""
-    set_client_factory(default_client_factory)
+    """No faults left over."""
     yield
     site.clear_faults()
 

@@ -45,6 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("mode", [{}, {"part_size": 1 << 20}, {"page_size": 2}, {"cdn": True}], ids=str)
+@pytest.mark.usefixtures("plain_http")
 def test_a_folder_comes_back_as_it_went(folder: Path, tmp_path: Path, mode: dict[str, int]) -> None:
     """An uploaded folder downloads byte for byte, in one piece or in parts, in pages, and from a second origin."""
     with LocalHub(tmp_path / "hub", **mode) as hub:  # type: ignore[arg-type]

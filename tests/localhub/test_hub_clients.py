@@ -66,14 +66,6 @@ def test_datasets(site: LocalHub, tmp_path: Path) -> None:
     assert out.splitlines()[-1].endswith("[0, 1, 0, 1]) 0 4") or out.splitlines()[-1] == "[0, 1, 0, 1] 0 4"
 
 
-def test_downloads_with_xet_installed_and_on(site: LocalHub, api: HfApi, repo: str, tmp_path: Path) -> None:
-    """A client that would use Xet downloads over plain HTTP."""
-    api.upload_file(path_or_fileobj=b"weights", path_in_repo="w.bin", repo_id=repo)
-    code = f"from huggingface_hub import hf_hub_download as get; print(open(get({repo!r}, 'w.bin')).read())"
-    environment = _environment(site, tmp_path, HF_HUB_DISABLE_XET="0")
-    assert _run([sys.executable, "-c", code], tmp_path, environment) == "weights\n"
-
-
 def test_the_hf_command(site: LocalHub, tmp_path: Path) -> None:
     """The command line uploads, lists and downloads."""
     hf = str(Path(sys.executable).with_name("hf"))

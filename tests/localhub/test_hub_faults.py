@@ -91,6 +91,7 @@ def test_clients_retry_what_they_retry(site: LocalHub, api: HfApi, repo: str) ->
         api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id=repo)
 
 
+@pytest.mark.usefixtures("plain_http")
 def test_an_interrupted_snapshot_fetches_the_rest_only(
     site: LocalHub, api: HfApi, repo: str, file: str, tmp_path: Path
 ) -> None:

@@ -113,11 +113,3 @@ def test_own_repos_are_listed_with_their_size(api: HfApi, repo: str, web: httpx2
     assert (own[repo]["type"], own[repo]["storage"]) == ("model", 10)
     of_lab = web.get("/api/organizations/lab/settings/repositories").json()
     assert {"lab/hidden": "private"}.items() <= {item["id"]: item["visibility"] for item in of_lab}.items()
-
-
-def test_there_is_no_xet(api: HfApi, repo: str, web: httpx2.Client) -> None:
-    """A client that wants Xet storage is told the switch to set; no answer announces Xet."""
-    got = web.get(f"/api/models/{repo}/xet-write-token/main")
-    assert got.status_code == 404
-    assert "HF_HUB_DISABLE_XET=1" in got.json()["error"]
-    assert "x-xet-hash" not in web.head(f"/{repo}/resolve/main/.gitattributes").headers

@@ -31,7 +31,7 @@ BROKEN: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def quick(on_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(plain_http: None, on_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short waits."""
     hurry(monkeypatch)
 

@@ -1,0 +1,62 @@
+"""What huggingface_hub's cache holds of a repository, where the Hub may not be asked (`HF_HUB_OFFLINE=1`)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hfsoup.errors import HubError
+from hfsoup.hashing import blob_hash
+from hfsoup.types import RemoteFile
+
+_COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
+ONCE = "HF_HUB_OFFLINE=0 once, so that the cache holds it"
+
+
+def is_offline() -> bool:
+    """Whether the Hub may not be asked."""
+    from huggingface_hub import is_offline_mode
+
+    return is_offline_mode()
+
+
+def cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[str, tuple[RemoteFile, ...]]:
+    """A commit of a repository and those of its files that are in the cache.
+
+    The cache names each file by the hash that the Hub listed for it, so that what is read can be compared still.
+
+    Args:
+        repo: the repository.
+        revision: a commit, or a branch or tag that was asked for when the Hub could be; None for main.
+        kind: model, dataset or space.
+
+    Raises:
+        HubError: the cache does not know it; the error names a commit that it holds.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    validate_repo_id(repo)
+    folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
+    known = sorted(path.name for path in (folder / "snapshots").glob("*") if _COMMIT.fullmatch(path.name))
+    wanted = revision or constants.DEFAULT_REVISION
+    branch = folder / "refs" / wanted
+    if ".." not in wanted.split("/") and branch.is_file():
+        commit = branch.read_text().strip()
+    else:
+        commit = next((name for name in known if len(wanted) >= 7 and name.startswith(wanted)), "")
+    if commit not in known:
+        where = f"{repo}@{revision}" if revision else repo
+        hint = f"{repo}@{known[-1]}, which it holds, or {ONCE}" if known else f"{ONCE}, or a local folder as ./NAME"
+        raise HubError("offline mode is on, and the cache does not hold this", where=where, hint=hint)
+    snapshot = folder / "snapshots" / commit
+    paths = sorted(path for path in snapshot.rglob("*") if path.is_file())
+    return commit, tuple(_listed(path, path.relative_to(snapshot).as_posix()) for path in paths)
+
+
+def _listed(path: Path, name: str) -> RemoteFile:
+    """A file of a snapshot: mostly a link to what is called by its hash."""
+    tag, size = path.readlink().name if path.is_symlink() else "", path.stat().st_size
+    if _SHA256.fullmatch(tag):
+        return RemoteFile(name, size, tag, "")
+    return RemoteFile(name, size, None, tag if _COMMIT.fullmatch(tag) else blob_hash(path))
