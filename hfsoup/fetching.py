@@ -20,6 +20,18 @@ from hfsoup.waits import tell
 Advance = Callable[[int], None]
 
 
+@dataclass
+class _Xet:
+    """Until when files are not asked for by Xet, in seconds of `time.monotonic`: it was silent a moment ago."""
+
+    silent_until: float = 0.0
+
+
+XET = _Xet()
+PAUSE = 600.0
+"""Seconds without Xet after it was silent, so that not every file waits for it."""
+
+
 def fetch(repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Advance = lambda _: None) -> Path:
     """A file in huggingface_hub's cache, hashed even if it was there; one that is damaged goes, and is fetched again.
 
@@ -95,8 +107,9 @@ class _Arrival:
             def update(bar, n: float | None = 1) -> None:  # noqa: N805
                 self.count(int(n or 0))
 
-            def update_transfer(bar, n: float | None = 1) -> None:  # noqa: N805
-                """Bytes on the wire, which are not those of the file; where this is, there is one bar and not two."""
+            def update_transfer(bar, _: float | None = 1) -> None:  # noqa: N805
+                """Bytes on the wire, ahead of those of the file; where this is, there is one bar and not two."""
+                self.count(0)
 
             def set_transfer_postfix_str(bar, *_: object, **__: object) -> None:  # noqa: N805
                 """How fast they come."""
@@ -114,17 +127,19 @@ def _download(
         return Path(hf_hub_download(repo, file.name, repo_type=kind, revision=revision, tqdm_class=arrival.bar))
 
     with answers(where, listed=True):
-        if not plain:
+        if not plain and time.monotonic() >= XET.silent_until:
             first = _Arrival(advance)
             try:
                 return unless_overdue(partial(get, first), lambda: first.overdue), first.seen
             except (RuntimeError, OSError) as error:
                 if first.at is None or not is_of_xet(error):
                     raise
-                what = "nothing arrives" if isinstance(error, StalledError) else "it does not arrive"
-                tell(f"{where}: {what} by Xet; once more by HTTP")
+                stalled = isinstance(error, StalledError)
+                tell(f"{where}: {'nothing arrives' if stalled else 'it does not arrive'} by Xet; once more by HTTP")
             first.end()
-            _unlock(repo, kind, file)
+            if stalled:
+                XET.silent_until = time.monotonic() + PAUSE
+                _unlock(repo, kind, file)
         last = _Arrival(advance)
         with without_xet():
             return get(last), last.seen

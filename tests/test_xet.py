@@ -19,6 +19,7 @@ from huggingface_hub import HfApi, constants
 from misbehave import blobs, complete, environment, fault, flip, forget, head, hurry, timed
 from shell import only, refused, run
 
+from hfsoup import fetching
 from hfsoup.localhub import LocalHub
 
 MODEL = "kit/vit-1"
@@ -31,6 +32,7 @@ SEEDED = random.Random(5)
 def _quick(on_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short waits, and an empty cache before and after."""
     hurry(monkeypatch)
+    monkeypatch.setattr(fetching, "XET", fetching._Xet())
     forget(MODEL)
     yield
     on_hub.clear_faults()
@@ -89,6 +91,17 @@ def test_a_store_that_never_answers(signed_in: LocalHub, silent: dict[str, Any],
     assert Path("soup", WEIGHTS).read_bytes() == (vit.folders[0] / WEIGHTS).read_bytes()
     assert seconds < 30
     assert constants.HF_HUB_DISABLE_XET is False
+
+
+def test_one_silence_is_enough(signed_in: LocalHub, silent: dict[str, Any], alone: Path) -> None:
+    """Files after the first that was waited for in vain are asked for by HTTP at once."""
+    forget(OTHER)
+    with fault(signed_in, "/xet-read-token/", **silent):
+        first = run("bake", *only(MODEL, OTHER), "--output", "soup")
+        forget(MODEL)
+        second = run("bake", *only(MODEL, OTHER), "--output", "again")
+    assert first.err.count("once more by HTTP") >= 1
+    assert (second.code, "once more by HTTP" in second.err) == (0, False), second.err
 
 
 def test_neither_xet_nor_http(signed_in: LocalHub, silent: dict[str, Any], alone: Path) -> None:
