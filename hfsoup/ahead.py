@@ -13,6 +13,7 @@ from hfsoup.check import check
 from hfsoup.options import Options
 from hfsoup.pull import fetch_configs, placed, pull
 from hfsoup.single import class_names, processor_values
+from hfsoup.tasks import task_of
 from hfsoup.types import Ingredient, Mix, Source
 from hfsoup.watch import Stage
 from hfsoup.world import World
@@ -126,7 +127,7 @@ class Ahead:
         self._imported.set()
         labels = class_names(known.config, where=str(first))
         norms = bool(known.has_batch_norm)
-        return labels, loaded(options, processor, labels, norms, self._advance, self._expect)
+        return labels, loaded(options, processor, labels, task_of(known.config), norms, self._advance, self._expect)
 
     def _score(self, source: Source, labels: tuple[str, ...], options: Options, images: Images) -> None:
         from hfsoup.journal import Journal

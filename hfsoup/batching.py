@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hfsoup.candidate import Candidate
 from hfsoup.errors import RoomError, SoupError
-from hfsoup.metrics import Labels
+from hfsoup.tasks.task import Labels, Metric
 from hfsoup.world import World
 
 USUAL = 64
@@ -27,11 +27,11 @@ class Batches:
         candidate: gives the model.
         world: the processes that share the images.
         asked: images per forward pass; None for 64, or on CUDA the most that fit of 512, 256, 128 …
-        top: how many of the likeliest classes are wanted.
+        metric: what the predictions are for.
     """
 
-    def __init__(self, candidate: Candidate, world: World, asked: int | None, top: int) -> None:
-        self._candidate, self._world, self._top = candidate, world, top
+    def __init__(self, candidate: Candidate, world: World, asked: int | None, metric: Metric) -> None:
+        self._candidate, self._world, self._metric = candidate, world, metric
         self._begun: Any = None
         self._size = asked if world.device.type in MOST else asked or USUAL
 
@@ -61,7 +61,7 @@ class Batches:
             torch.cuda.empty_cache()
 
     def forward(self, model: Any, block: NDArray[np.float32], labels: Labels, size: int, *, logits: bool) -> Results:
-        """Of a batch the predictions, the probability of each first one and of each true class, and the logits.
+        """Of a batch all that the task keeps of it, and the logits.
 
         A short one is filled up to `size`.
         """
@@ -76,13 +76,9 @@ class Batches:
             found = self._logits(model, full)[: len(block)].float()
             if not torch.isfinite(found).all():
                 raise SoupError("this mix gives logits that are NaN or infinite", hint="--dtype float32")
-            top, shares = min(self._top, found.shape[1]), found.softmax(1)
-            results = {
-                "predictions": found.topk(top, dim=1).indices.int(),
-                "sureness": shares[torch.arange(len(block)), torch.from_numpy(labels).to(found.device)],
-                "confidence": shares.amax(1),
-                **({"logits": found} if logits else {}),
-            }
+            results = dict(self._metric.task.outputs(found, labels, self._metric.top))
+            if logits:
+                results["logits"] = found
             return {name: tensor.cpu().numpy() for name, tensor in results.items()}
 
     def _logits(self, model: Any, block: NDArray[np.float32]) -> torch.Tensor:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hfsoup.soup import Soup
     from hfsoup.types import Ingredient
 
-HUB_METRICS = {"f1_macro": "f1"}
+HUB_METRICS = {"f1_macro": "f1", "f1_micro": "f1"}
 VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")
 
 
@@ -42,7 +42,7 @@ def card(soup: Soup) -> str:
     data = ModelCardData(
         library_name="peft" if soup.adapter else "timm" if is_native(soup.family.config) else "transformers",
         pipeline_tag="image-classification",
-        tags=[*_tags(soup), "hfsoup", *_formats(soup)],
+        tags=[*_tags(soup), "hfsoup", *_formats(soup), *soup.task.tags],
         base_model=_bases(soup, soup.used),
         license=soup.options.license or agreed(soup.used),
         datasets=[flat(soup.images.dataset)] if soup.images and soup.images.revision else None,
@@ -108,14 +108,14 @@ def _eval_results(soup: Soup) -> list[EvalResult] | None:
             dataset_split=flat(images.test.name),
             dataset_revision=images.revision,
             metric_type=_metric(soup),
-            metric_name=flat(soup.options.metric),
+            metric_name=flat(soup.metric),
             metric_value=float(comparison.soup.value),
         )
     ]
 
 
 def _metric(soup: Soup) -> str:
-    return HUB_METRICS.get(soup.options.metric, flat(soup.options.metric))
+    return HUB_METRICS.get(soup.metric, flat(soup.metric))
 
 
 def _values(soup: Soup) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _values(soup: Soup) -> dict[str, Any]:
     return {
         "recipe": recipe,
         "merge": merge,
-        "metric": markdown(soup.options.metric),
+        "metric": markdown(soup.metric),
         "ingredients": [
             {
                 "name": names[n],
@@ -166,7 +166,8 @@ def _values(soup: Soup) -> dict[str, Any]:
         "comparison": _comparison(soup, names),
         "model_type": markdown(model_name(soup.family.config)),
         "timm": _timm_name(soup),
-        "classes": len(soup.family.labels),
+        "classes": soup.task.describe_classes(len(soup.family.labels)),
+        "rule": soup.task.rule,
         "local": [n for n, i in zip(names, soup.family.ingredients, strict=True) if not i.source.revision],
         "command": shell(command(soup)),
         "config": config(soup),

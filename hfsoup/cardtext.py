@@ -36,9 +36,9 @@ def number(soup: Soup, score: Any) -> str:
     """A score: per cent for our own metrics, the metric's own number otherwise; an upper bound as such."""
     if score is None:
         return "–"
-    from hfsoup.metrics import OURS
+    from hfsoup.tasks import METRICS
 
-    text = percent(score.value) if soup.options.metric in OURS else f"{score.value:.4f}"
+    text = percent(score.value) if soup.metric in METRICS else f"{score.value:.4f}"
     return f"at most {text}" if score.at_most else text
 
 

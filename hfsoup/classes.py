@@ -179,9 +179,11 @@ def check_classes(
     Raises:
         SoupError: every row is of one class.
     """
-    present = np.unique(labels)
-    if len(present) == 1 and len(classes) > 1 and not limited:
-        what = f"every image is of one class, {shown(classes[int(present[0])])}; a score on them says nothing"
+    present = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))
+    if (len(classes) > 1 or labels.ndim > 1) and (labels == labels[0]).all() and not limited:
+        names = listed([classes[int(n)] for n in present], 6)
+        what = f"every image is of {'one class, ' if len(present) == 1 else ''}{names or 'no class'}"
+        what += "; a score on them says nothing"
         raise SoupError(what, where=where, hint="another split, or shuffle the dataset before it is split")
     absent = [classes[n] for n in range(len(classes)) if n not in set(present.tolist())]
     if absent:
@@ -360,7 +362,8 @@ def _complete(values: Sequence[Any], where: str) -> None:
     kinds = Counter(type(value).__name__ for value in values)
     if not kinds.keys() <= {"int"} and not kinds.keys() <= {"str"}:
         several = any(isinstance(value, (list, dict)) for value in values)
-        what = "hfsoup scores one class an image" if several else "expected whole numbers or names as labels"
+        single = "a model whose problem_type is not multi_label_classification is scored on one class an image"
+        what = single if several else "expected whole numbers or names as labels"
         hint = "--label-column NAME, or a dataset with one class an image" if several else "--label-column NAME"
         raise SoupError(f"{what}, found {', '.join(sorted(kinds))}", where=where, hint=hint)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.metrics import Labels, Metric, hits
 from hfsoup.scores import ALPHA, Comparison, Intervals, Score
-from hfsoup.stats import bootstrap, calibration_error, mcnemar, percentiles, wilson
+from hfsoup.stats import bootstrap, mcnemar, percentiles, wilson
+from hfsoup.tasks.task import Labels, Metric, Predictions
 
 At = Callable[[float], Intervals]
 """Intervals that miss with a given probability."""
@@ -18,31 +18,29 @@ At = Callable[[float], Intervals]
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of a split, and its score.
+    """What a model says of a split, as its task predicts, and its score.
 
-    `classes` are images × top, the likeliest first, and `confidence` the probability of the first.
+    `confidence` is the probability of each image's likeliest class.
     """
 
-    classes: Labels
+    predictions: Predictions
     confidence: NDArray[np.float32]
     score: Score
-
-    def calibration_error(self, references: Labels) -> float:
-        """How far confidence and accuracy of the likeliest class are apart."""
-        return calibration_error(confidence=self.confidence, right=self.classes[:, 0] == references)
 
 
 def compare(metric: Metric, soup: Answers, best: Answers, references: Labels, choices: int = 1) -> Comparison:
     """The comparison of two models on the same images, the first of which is the best of so many `choices`."""
-    errors = [answers.calibration_error(references) for answers in (soup, best)]
-    at, p_value = _counted(soup, best, references) if metric.counts else (_drawn(metric, soup, best, references), None)
+    task = metric.task
+    errors = [task.calibration_error(one.predictions, one.confidence, references) for one in (soup, best)]
+    measure = _counted if metric.counts else _drawn
+    at, p_value = measure(metric, soup, best, references)
     adjusted = at(ALPHA / choices) if at and choices > 1 else None
     return Comparison(soup.score, best.score, at and at(ALPHA), adjusted, p_value, choices, *errors)
 
 
-def _counted(soup: Answers, best: Answers, references: Labels) -> tuple[At, float]:
+def _counted(metric: Metric, soup: Answers, best: Answers, references: Labels) -> tuple[At | None, float | None]:
     """Wilson's intervals of counts of right answers, a bootstrap of their difference, and McNemar's p-value."""
-    a, b = hits(soup.classes, references), hits(best.classes, references)
+    a, b = (metric.task.right(one.predictions, references) for one in (soup, best))
     draws = bootstrap(
         value=lambda p, _: float(p.mean()), first=a.astype(np.int64), second=b.astype(np.int64), references=references
     )
@@ -54,9 +52,9 @@ def _counted(soup: Answers, best: Answers, references: Labels) -> tuple[At, floa
     return at, mcnemar(only_first=int((a & ~b).sum()), only_second=int((b & ~a).sum()))
 
 
-def _drawn(metric: Metric, soup: Answers, best: Answers, references: Labels) -> At | None:
-    """Bootstrap intervals; None of a metric that is too slow to be drawn a thousand times."""
+def _drawn(metric: Metric, soup: Answers, best: Answers, references: Labels) -> tuple[At | None, float | None]:
+    """Bootstrap intervals; none of a metric that is too slow to be drawn a thousand times."""
     if metric.plain is None:
-        return None
-    draws = bootstrap(value=metric.plain, first=soup.classes, second=best.classes, references=references)
-    return lambda alpha: Intervals(*percentiles(draws, alpha))
+        return None, None
+    draws = bootstrap(value=metric.plain, first=soup.predictions, second=best.predictions, references=references)
+    return lambda alpha: Intervals(*percentiles(draws, alpha)), None

@@ -20,6 +20,7 @@ from hfsoup.importance import KINDS, Estimates, Importance, Pixels, Subject, tol
 from hfsoup.journal import LIBRARIES, SILENT
 from hfsoup.models import config_of, image_processor, own_names
 from hfsoup.stored import as_torch, ordered
+from hfsoup.tasks import task_of
 from hfsoup.tensorfile import write_tensors
 from hfsoup.timm_config import libraries, read_model_config
 from hfsoup.types import Family, WeightFile
@@ -117,7 +118,7 @@ def _estimated(look: Look, i: int) -> Estimates:
         look.advance(len(pixels))
         return logits
 
-    subject = Subject(model, own_names(model, tensors), forward)
+    subject = Subject(model, own_names(model, tensors), forward, task_of(look.family.config))
     with one_thread():
         return told(look.kind, subject, np.load(look.images.pixels, mmap_mode="r"), look.seed, where=where)
 

@@ -19,9 +19,9 @@ from hfsoup.comparison import Answers, compare
 from hfsoup.errors import SoupError
 from hfsoup.images import Split
 from hfsoup.journal import Journal, mix_key
-from hfsoup.metrics import Metric, hits
 from hfsoup.racing import Predictions, cut, hardest_first
 from hfsoup.scores import Comparison, Score
+from hfsoup.tasks.task import Metric, Named
 from hfsoup.types import Family, Mix
 from hfsoup.world import World
 
@@ -62,7 +62,7 @@ class Scorer:
         self._candidate = Candidate(averager, world.device)
         self._averager, self._metric, self._world, self._journal = averager, metric, world, journal
         self._asked, self._bn, self._calibration, self._advance = batch_size, bn, calibration, advance
-        self._batches = Batches(self._candidate, world, batch_size, metric.top)
+        self._batches = Batches(self._candidate, world, batch_size, metric)
         self._race = race and metric.counts
         self._keep = {split.fingerprint for split in keep}
         self._found: dict[str, Results] = {}
@@ -125,18 +125,19 @@ class Scorer:
     def answers(self, mix: Mix, bn: str, split: Split) -> Answers:
         """What a mix says of every image of `split`."""
         found = self._predictions(mix, split, bn, None)
-        return Answers(found.classes, found.confidence, self._score(found, split, bn))
+        return Answers(found.values, found.confidence, self._score(found, split, bn))
 
     def ensemble(self, members: Sequence[int], split: Split) -> Answers:
         """What the mean of the logits of `members`, each alone with its own batch-norm statistics, says of `split`."""
         total = np.zeros_like(self._single(members[0], split), np.float64)
         for i in members:
             total += self._single(i, split)
-        mean = torch.from_numpy(total / len(members))
-        classes = mean.topk(min(self._metric.top, mean.shape[1]), dim=1).indices.numpy()
-        wrong = int((~hits(classes, split.labels)).sum())
-        found = Predictions(classes, mean.softmax(1).amax(1).float().numpy(), len(split), wrong, at_most=False)
-        return Answers(found.classes, found.confidence, self._score(found, split, AVERAGE))
+        mean, task = torch.from_numpy(total / len(members)), self._metric.task
+        said = {name: found.numpy() for name, found in task.outputs(mean, split.labels, self._metric.top).items()}
+        predictions, confidence = _indices_wide(said["predictions"]), said["confidence"].astype(np.float32)
+        wrong = int((~task.right(predictions, split.labels)).sum())
+        found = Predictions(predictions, confidence, len(split), wrong, at_most=False)
+        return Answers(found.values, found.confidence, self._score(found, split, AVERAGE))
 
     def _single(self, i: int, split: Split) -> NDArray[np.float32]:
         """The logits of one ingredient, images × classes, found once."""
@@ -150,9 +151,9 @@ class Scorer:
         """The metric of `mix` on all of `split` with statistics of mode `bn`, for numbers that choose nothing."""
         return self._score(self._predictions(mix, split, bn, None), split, bn)
 
-    def classes(self, mix: Mix, bn: str, split: Split) -> tuple[int, ...]:
-        """The likeliest class of each image of `split`."""
-        return tuple(self._predictions(mix, split, bn, None).classes[:, 0].tolist())
+    def classes(self, mix: Mix, bn: str, split: Split) -> tuple[Named, ...]:
+        """What is said of each image of `split`, as class indices."""
+        return self._metric.task.named(self._predictions(mix, split, bn, None).values)
 
     def statistics(self, mix: Mix) -> Statistics:
         """The batch-norm statistics of `mix` on the calibration images."""
@@ -176,8 +177,13 @@ class Scorer:
         """The predictions of `mix` on `split`, or on as many images as show that `least` is out of reach."""
         order, allowed = self._order(mix, split), self._allowed(split, least)
         found = self._results(mix, split, bn, allowed)
-        classes = found["predictions"].astype(np.int64)
-        return Predictions.of(classes, found["confidence"], order, split.labels, self._size(split), allowed)
+        predictions = _indices_wide(found["predictions"])
+        right = self._right(predictions, split, order)
+        return Predictions.of(predictions, found["confidence"], right, order, self._size(split), allowed)
+
+    def _right(self, predictions: NDArray[Any], split: Split, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the first predictions in `order` are right."""
+        return self._metric.task.right(predictions, split.labels[order[: len(predictions)]])
 
     def _allowed(self, split: Split, least: float | None) -> int | None:
         return len(split) - int(least) if self._race and least is not None else None
@@ -193,8 +199,10 @@ class Scorer:
         def go_on(known: Results | None) -> Results:
             if known is not None and not wanted <= known.keys():
                 known = None
-            if known is not None and cut(known["predictions"], split.labels[order], self._size(split), allowed).decided:
-                return known
+            if known is not None:
+                right = self._right(known["predictions"], split, order)
+                if cut(right, len(split), self._size(split), allowed).decided:
+                    return known
             self._due.setdefault(key, len(split) - (len(known["predictions"]) if known else 0))
             return self._forwarded(mix, split, bn, order, allowed, known, logits=logits)
 
@@ -265,13 +273,13 @@ class Scorer:
         size = self._size(split)
         starts = range(begun, len(split), size)
         mine: list[tuple[int, Results]] = []
-        wrong = int((~hits(known["predictions"], split.labels[order[:begun]])).sum()) if known and world.main else 0
+        wrong = int((~self._right(known["predictions"], split, order)).sum()) if known and world.main else 0
         for lap in range(0, len(starts), world.count):
             if lap + world.index < len(starts):
                 rows = order[starts[lap + world.index] :][:size]
                 found = self._batches.forward(model, pixels[rows], split.labels[rows], size, logits=logits)
                 mine.append((lap + world.index, found))
-                wrong += int((~hits(found["predictions"], split.labels[rows])).sum())
+                wrong += int((~self._right(found["predictions"], split, rows)).sum())
                 self._advance(len(rows) * world.count)
             if allowed is not None and world.sum(wrong, lap // world.count) > allowed:
                 break
@@ -291,10 +299,15 @@ class Scorer:
             correct = len(split) - predictions.wrong
             value = correct / len(split)
             return Score(value, len(split), correct, bn=bn, images=predictions.seen, at_most=True)
-        value = self._world.on_main(lambda: self._metric.value(predictions.classes, split.labels))
+        value = self._world.on_main(lambda: self._metric.value(predictions.values, split.labels))
         if not np.isfinite(value):
             raise SoupError(f"the metric {self._metric.name} gave {value}", where=split.name)
         if not self._metric.counts:
             return Score(value, len(split), bn=bn, images=len(split))
-        right = hits(predictions.classes, split.labels)
+        right = self._metric.task.right(predictions.values, split.labels)
         return Score(value, len(split), int(right.sum()), right.astype(np.uint8).tobytes(), bn, len(split))
+
+
+def _indices_wide(predictions: NDArray[Any]) -> NDArray[Any]:
+    """Predictions with class indices, which are kept as int32, as int64."""
+    return predictions.astype(np.int64) if predictions.dtype.kind == "i" else predictions

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hfsoup.images import Images, Split
     from hfsoup.options import Options
     from hfsoup.searching import Search
+    from hfsoup.tasks.task import Named
 
 BETWEEN = 9
 INGREDIENT, CANDIDATE, UNIFORM = "ingredient", "candidate", "uniform"
@@ -54,14 +55,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The likeliest class of each test image for the soup and for its best ingredient, and what was drawn.
+    """What soup and best ingredient say of each test image, a class or several, and what was drawn.
 
     `starts` are the scores of the mixes that the search began at; `points` and `line` are there where pictures were
     asked for.
     """
 
-    soup: tuple[int, ...]
-    best: tuple[int, ...]
+    soup: tuple[Named, ...]
+    best: tuple[Named, ...]
     starts: tuple[Start, ...] = ()
     points: tuple[Point, ...] = ()
     line: Line | None = None

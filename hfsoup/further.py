@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from hfsoup.corruptions import ALL
 from hfsoup.request import at_revision
 from hfsoup.scores import Comparison
+from hfsoup.tasks import task_of
 
 if TYPE_CHECKING:
     from hfsoup.images import Images, Split
@@ -68,7 +69,8 @@ def _others(options: Options, family: Family, images: Images) -> Iterator[tuple[
         raise SoupError("the images that select are not known")
     for name, dataset in options.others().items():
         place, revision = at_revision(dataset)
-        request = replace(options.request(), dataset=place, revision=revision, config=None, split=None, test_split=None)
+        asked = options.request(task_of(family.config))
+        request = replace(asked, dataset=place, revision=revision, config=None, split=None, test_split=None)
         processor = image_processor(family.processing.processor_folder)
         yield name, load_other(request, processor, family.labels, images.seen)
 
@@ -79,7 +81,7 @@ def _corrupted(options: Options, family: Family, images: Images) -> Iterator[tup
 
     if not options.shifts:
         return
-    request = replace(options.request(), revision=images.revision)
+    request = replace(options.request(task_of(family.config)), revision=images.revision)
     processor = image_processor(family.processing.processor_folder)
     splits = corrupted(request, processor, family.labels, ALL)
     yield from ((corruption.name, split) for corruption, split in zip(ALL, splits, strict=True))

@@ -18,7 +18,7 @@ from hfsoup.human import counted, size
 from hfsoup.licences import check_licences
 from hfsoup.merges import MERGES
 from hfsoup.options import Options
-from hfsoup.outline import outlined
+from hfsoup.outline import outlined, peek_config
 from hfsoup.preflight import concerns
 from hfsoup.pull import pull, with_bases
 from hfsoup.recipes import RECIPES, Recipe
@@ -26,6 +26,7 @@ from hfsoup.refusals import flags, refuse_idle
 from hfsoup.registry import OWN, Entry, Registry
 from hfsoup.room import afford, held, hold, missing, needs
 from hfsoup.single import class_names
+from hfsoup.tasks import require_classifier, require_metric, task_of
 from hfsoup.tensorfile import FLOATS
 from hfsoup.timm_config import model_name
 from hfsoup.types import Family, Ingredient, Source
@@ -107,6 +108,9 @@ def gather(
         if several and not sources[0].folder:
             # Nothing is pulled for it; what is wrong with a folder is worth more than that it is alone.
             require_several(sources, mixes_base)
+        if options.dataset and not sources[0].base:
+            config = peek_config(sources[0])
+            require_scorable(config, len(class_names(config, where=str(sources[0]))), options, where=str(sources[0]))
         afford(needs(sources, options))
         if members := learners(options, len(sources)):
             hold(members, outlined(sources[0].base or sources[0]).elements)
@@ -128,6 +132,8 @@ def gather(
         if several and len(family) < 2 <= len(ingredients):
             hint = "hfsoup check tells how they differ; --exclude GLOB names what to leave out"
             raise MismatchError("no two of the ingredients fit together", hint=hint)
+        if options.dataset:
+            require_scorable(family.config, len(family.labels), options, where=str(family.reference))
         if options.as_adapter:
             from hfsoup.truncation import may_be_adapter
 
@@ -167,9 +173,10 @@ def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | N
     from hfsoup.metrics import metric
     from hfsoup.survey import survey
 
-    metric(options.metric, trust_remote=options.trust_remote_metric)
+    task = task_of(peek_config(first.base or first))
+    metric(options.metric, task, trust_remote=options.trust_remote_metric)
     with watch.stage("Looking at the dataset") as stage:
-        found = survey(options.request(), _classes(first, options), most=max(CALIBRATION, wanted(options)))
+        found = survey(options.request(task), _classes(first, options), most=max(CALIBRATION, wanted(options)))
         stage.done(f"Looked at {options.dataset}")
     return found
 
@@ -185,6 +192,17 @@ def _classes(source: Source, options: Options) -> tuple[str, ...] | None:
         return class_names(outlined(source).config, where=f"{source}, config.json")
     except SoupError:
         return None
+
+
+def require_scorable(config: dict[str, Any], classes: int, options: Options, *, where: str) -> None:
+    """See that models of this config are scored by something, and by the metric that is asked for.
+
+    Raises:
+        SoupError: they are of regression.
+        UsageError: the metric is not one of their task.
+    """
+    task = require_classifier(config, classes, where=where)
+    require_metric(options.metric, task, trust_remote=options.trust_remote_metric)
 
 
 def learners(options: Options, ingredients: int) -> int:

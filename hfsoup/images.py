@@ -21,8 +21,6 @@ from hfsoup.classes import (
     Note,
     check_classes,
     check_folders,
-    class_numbers,
-    is_unlabelled,
     rows_text,
     same_numbering,
 )
@@ -34,17 +32,20 @@ from hfsoup.halving import halves, limited
 from hfsoup.inputs import backend
 from hfsoup.labelfile import read_mapping
 from hfsoup.likeness import alike
-from hfsoup.names import flat, listed, shown
+from hfsoup.names import flat, listed, plain, shown
 from hfsoup.pixels import Advance, Prepared, prepare
 from hfsoup.request import Request
 from hfsoup.rows import Facts
 from hfsoup.splits import calibration_name, is_training, split_names, trained_on
+from hfsoup.tasks import SINGLE_LABEL
 
 # The most test images, as a share, that may be among those that select. Public test sets hold a few such doubles.
 SHARED = 0.01
 DEFAULT_RULE = "by name"
 FOLDERS = ""
 """Stands for the column of labels that the folders are in which images lie."""
+ONE_HOT = "*"
+"""Stands for a column of yes and no for each class."""
 WEBDATASET = "cls"
 """What the layout of that name calls its labels."""
 LABELS = ("label", "labels", "class", "classes", "cls", "category", "target")
@@ -142,7 +143,8 @@ def load_images(
             parts[settles] = Part(source, settles, request, classes, note, scored=False, most=calibrate)
         selecting, testing = cuts_of(parts, name, test_name)
         if test_name is None:
-            note(f"only the split {name!r} was there: a stratified half of it selects, the other half reports")
+            cut = f", cut {request.task.strata}" if request.task not in (None, SINGLE_LABEL) else ""
+            note(f"only the split {name!r} was there: a stratified half of it selects, the other half reports{cut}")
         for trained in sorted({part.name for part in (selecting[0], testing[0]) if is_training(part.name)}):
             note(trained_on(trained).removesuffix("."))
         cuts = [(*selecting, request.limit), (*testing, request.limit)]
@@ -176,7 +178,7 @@ def scored_parts(
     """
     name, test_name = split_names(list(source.parts), request)
     parts = {name: Part(source, name, request, classes, note)}
-    if test_name is not None and not says_unlabelled(source, test_name, request):
+    if test_name is not None and not says_unlabelled(source, test_name, request, classes):
         part = Part(source, test_name, request, classes, note, scored=False)
         parts.update({test_name: part} if part.is_labelled else {})
     if test_name is not None and test_name not in parts:
@@ -186,13 +188,14 @@ def scored_parts(
     return parts, name, test_name
 
 
-def says_unlabelled(source: Source, name: str, request: Request) -> bool:
+def says_unlabelled(source: Source, name: str, request: Request, classes: Sequence[str]) -> bool:
     """Whether the footers of a split say that all its labels are -1, so that its files need not be pulled."""
     if source.kind != "parquet":
         return False
     rows = source.rows(name)
     facts = rows.facts()
-    columns = Columns(source, name, rows.names(), facts, request, flat(f"{request.dataset}, split {name}"))
+    where = flat(f"{request.dataset}, split {name}")
+    columns = Columns(source, name, rows.names(), facts, request, classes, where)
     label = columns.label(columns.image(), missing=True)
     return label is None or all(fact.bounds.get(label) == (UNLABELLED, UNLABELLED) for fact in facts)
 
@@ -254,6 +257,7 @@ class Part:
         most: int | None = None,
     ) -> None:
         self._request, self._classes, self._note, self._source = request, classes, note, source
+        self._task = request.task or SINGLE_LABEL
         self.name, self.where = name, flat(f"{request.dataset}, split {name}")
         self._files = None if most is None else source.drawn(name, most)
         self.rows = source.rows(name, self._files)
@@ -266,7 +270,7 @@ class Part:
         if self._files is None and promised not in (None, count):
             what = f"its card promises {promised} rows in the split {shown(name)}, found {count}"
             raise SoupError(what, where=request.dataset, hint="a complete copy of the dataset")
-        self._columns = Columns(source, name, self.rows.names(), self.rows.facts(), request, self.where)
+        self._columns = Columns(source, name, self.rows.names(), self.rows.facts(), request, classes, self.where)
         self.image = self._columns.image()
         self._mode = self._columns.mode(self.image)
         self.label: str | None = None
@@ -281,12 +285,15 @@ class Part:
         if label is None:
             return False
         values = [value for each in self._values(label) for value in each]
-        return len(set(values)) > 1 if label == FOLDERS else not is_unlabelled(values)
+        return len(set(values)) > 1 if label == FOLDERS else not self._task.is_unlabelled(values)
 
     def _values(self, label: str) -> list[list[Any]]:
         """The labels of each file."""
         if label == FOLDERS:
             return [self.rows.folders(self.image)]
+        if label == ONE_HOT:
+            names, columns = self._columns.one_hot(), map(self.rows.column, self._columns.one_hot())
+            return [_named_by_columns(names, list(each), self.where) for each in zip(*columns, strict=True)]
         return self.rows.column(label)
 
     def _match(self) -> None:
@@ -295,17 +302,17 @@ class Part:
         if label == FOLDERS and not self._has_labels():
             what = "there is no column of labels, and the images lie in no class folders"
             raise UsageError(what, where=self.where, hint="--label-column NAME, or a folder for each class")
-        where = self.where if label == FOLDERS else f"{self.where}, column {flat(label)}"
+        where = self.where if label in (FOLDERS, ONE_HOT) else f"{self.where}, column {flat(label)}"
         asked, mapping = self._request.labels, mapping_of(self._request)
         columns = zip(self.rows.names(), self._values(label), self._columns.class_lists(label), strict=True)
-        found = class_numbers(
+        found = self._task.match_labels(
             [Labels(*column) for column in columns], self._classes, where=where, asked=asked, mapping=mapping
         )
         self.label, self.labels, self.lists, self.labelled_by = label, found.numbers, found.lists, found.rule
         if found.rule != DEFAULT_RULE or asked:
             self._note(f"labels of the split {self.name!r} are matched {found.rule}")
         check_classes(self.labels, self._classes, where=self.where, note=self._note)
-        if self._source.by_folder and label != FOLDERS:
+        if self._source.by_folder and label != FOLDERS and self.labels.ndim == 1:
             check_folders(self.rows.folders(self.image), self.labels, self._classes, where)
 
     def prepare(
@@ -389,13 +396,21 @@ class Columns:
         names: what the files are called.
         facts: what they say of themselves.
         request: what was asked for.
+        classes: the model's class names.
         where: dataset and split, for errors.
     """
 
     def __init__(
-        self, source: Source, split: str, names: Sequence[str], facts: Sequence[Facts], request: Request, where: str
+        self,
+        source: Source,
+        split: str,
+        names: Sequence[str],
+        facts: Sequence[Facts],
+        request: Request,
+        classes: Sequence[str],
+        where: str,
     ) -> None:
-        self._names, self._request, self._where = names, request, where
+        self._names, self._request, self._classes, self._where = names, request, classes, where
         self._declared = source.declared(split)
         self._features = [self._merged(fact.features) for fact in facts]
         self._own = [fact.features for fact in facts]
@@ -450,11 +465,11 @@ class Columns:
         Raises:
             UsageError: there is none, or several, or only some of the files have it.
         """
-        from datasets import ClassLabel
-
-        features = self._features[0]
+        features, task = self._features[0], self._request.task or SINGLE_LABEL
         asked = self._request.label_column
-        classes = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
+        classes = task.label_columns(features)
+        if asked is None and len(classes) != 1 and task.one_hot and self.one_hot():
+            return ONE_HOT
         usual = [name for name in features if name.casefold() in LABELS]
         if asked is None and not classes and not usual and self._by_folder:
             return FOLDERS
@@ -478,9 +493,10 @@ class Columns:
             MismatchError: a card beside the files calls them otherwise than a file does.
         """
         found: list[tuple[str, ...] | None] = []
-        declared = getattr(self._declared.features.get(label), "names", None)
+        task = self._request.task or SINGLE_LABEL
+        declared = task.class_names(self._declared.features.get(label))
         for file, own in zip(self._names, self._own, strict=True):
-            names = getattr(own.get(label), "names", None)
+            names = task.class_names(own.get(label))
             if names and declared and list(names) != list(declared):
                 what = f"{shown(self._declared.name)} and {shown(file)} number their classes differently"
                 lists = f"{listed(declared, 12)}\n  {listed(names, 12)}"
@@ -489,6 +505,13 @@ class Columns:
             either = names or declared
             found.append(tuple(either) if either else None)
         return found if label != FOLDERS else [None]
+
+    def one_hot(self) -> list[str]:
+        """The columns that are named like the model's classes, where every class and every file has one."""
+        found = {plain(name): name for name in self._features[0]}
+        names = [found.get(plain(name)) for name in self._classes]
+        every = all(name in features for name in names for features in self._features)
+        return [name for name in names if name is not None] if every else []
 
     def _merged(self, own: dict[str, Any]) -> dict[str, Any]:
         """A file's features, with what a card knows better: which columns hold images, and which classes."""
@@ -523,6 +546,15 @@ class Columns:
 
     def _of(self, file: str) -> str:
         return f" in {shown(file)}" if len(self._names) > 1 else ""
+
+
+def _named_by_columns(names: Sequence[str], columns: Sequence[Sequence[Any]], where: str) -> list[list[str]]:
+    """For each row the names of the columns that say yes."""
+    for name, values in zip(names, columns, strict=True):
+        if odd := [(row, value) for row, value in enumerate(values) if value not in (0, 1)]:
+            what = f"expected true or false, or 1 or 0, found {shown(odd[0][1])} in row {odd[0][0]}"
+            raise SoupError(what, where=f"{where}, column {flat(name)}", hint="--label-column NAME")
+    return [[name for name, value in zip(names, row, strict=True) if value] for row in zip(*columns, strict=True)]
 
 
 def _may_hold_images(feature: Any) -> bool:

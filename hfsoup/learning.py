@@ -33,6 +33,7 @@ from hfsoup.world import World
 RATE, PLACES = 0.05, 6
 Tensors = dict[str, torch.Tensor]
 Found = dict[str, NDArray[Any]]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Learner:
@@ -48,6 +49,7 @@ class Learner:
         seed: of the order of the images.
         clock: counts the seconds that it takes.
         advance: told of images as they have been used.
+        loss: of logits and labels, that of the task.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class Learner:
         seed: int,
         clock: Clock,
         advance: Callable[[int], None] = lambda _: None,
+        loss: Loss = cross_entropy,
     ) -> None:
         self._averager, self._world, self._journal, self._split = averager, world, journal, split
         self._epochs, self._batch, self._seed, self._clock, self._advance = epochs, batch_size, seed, clock, advance
+        self._loss = loss
         self.images_forwarded = 0
 
     def __call__(self, members: tuple[int, ...], per_tensor: bool) -> Mix:
@@ -109,9 +113,9 @@ class Learner:
             optimizer = torch.optim.AdamW([a, beta], lr=RATE, weight_decay=0)
             for images, labels in self._batches():
                 logits = beta.float().to(device) * average(a.softmax(1), images.to(device))
-                loss = cross_entropy(logits, labels.to(device))
+                loss = self._loss(logits, labels.to(device))
                 if not torch.isfinite(loss):
-                    raise SoupError("the cross-entropy of an average is NaN or infinite", where=self._split.name)
+                    raise SoupError("the loss of an average is NaN or infinite", where=self._split.name)
                 a.grad, beta.grad = torch.autograd.grad(loss, [a, beta])
                 optimizer.step()
                 self._advance(len(labels))

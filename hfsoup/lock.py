@@ -47,6 +47,7 @@ from hfsoup.records import (
     test_record,
 )
 from hfsoup.registry import OWN
+from hfsoup.tasks import SINGLE_LABEL
 from hfsoup.timm_config import libraries
 from hfsoup.types import Mix
 
@@ -72,6 +73,9 @@ LIBRARIES = (
 class DatasetRecord(Strict):
     """The dataset that selected and reported; `backend` is the library that resized its images, with its version.
 
+    `task` says what it was scored as, and `threshold` from which probability on a class counts as predicted, where that
+    does not take the likeliest one.
+
     Coefficients were learned from the labelled images of `learning`, where they were; those are not among `selection`.
     `labels` is the rule by which the dataset's classes became the model's, and `mapping` the file of --labels.
     """
@@ -86,6 +90,8 @@ class DatasetRecord(Strict):
     learning: SplitRecord | None = None
     labels: Text | None = None
     mapping: dict[Text, str | int] | None = None
+    task: Text = SINGLE_LABEL.name
+    threshold: float | None = None
 
 
 class DecisionRecord(Strict):
@@ -247,13 +253,15 @@ def _dataset(soup: Soup) -> DatasetRecord | None:
         id=images.dataset,
         config=images.config,
         revision=images.revision,
-        metric=soup.options.metric,
+        metric=soup.metric,
         selection=split_record(images.selection),
         test=split_record(images.test),
         backend=images.backend,
         learning=split_record(images.learning) if images.learning else None,
         labels=images.test.labelled_by or None,
         mapping=dict(images.mapping) if images.mapping is not None else None,
+        task=soup.task.name,
+        threshold=soup.task.threshold,
     )
 
 

@@ -21,6 +21,7 @@ from hfsoup.recipes import RECIPES
 from hfsoup.scores import Comparison, Score
 from hfsoup.searching import Search
 from hfsoup.soup import Soup
+from hfsoup.tasks import task_of
 from hfsoup.types import Family, Mix, Truncated
 from hfsoup.watch import Stage, Watch
 from hfsoup.world import World
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from hfsoup.images import Images, Split
     from hfsoup.journal import Journal
     from hfsoup.learning import Learner
+    from hfsoup.tasks.task import Task
 
 
 def measured(
@@ -50,6 +52,8 @@ def measured(
     family = averager.family
     for note in images.notes if world.main else ():
         watch.note(note)
+    if world.main and (rule := task_of(family.config).rule):
+        watch.note(rule)
     recipe = RECIPES.get(options.chosen_recipe)
     with clock("evaluate"), watch.stage("Scoring", unit="images") as stage, ExitStack() as stack:
         journal = Journal(journal_path(), read=options.resume, notify=watch.note)
@@ -111,7 +115,7 @@ def scorer_of(
 
     return Scorer(
         averager,
-        metric(options.metric, trust_remote=options.trust_remote_metric),
+        metric(options.metric, task_of(averager.family.config), trust_remote=options.trust_remote_metric),
         world,
         journal,
         batch_size=options.batch_size,
@@ -135,6 +139,7 @@ def _learner(
     return Learner(
         averager, world, journal, images.learning, epochs=RECIPES.get(options.chosen_recipe).learns,
         batch_size=options.batch_size or USUAL, seed=options.seed, clock=clock, advance=course.beside,
+        loss=task_of(averager.family.config).loss,
     )  # fmt: skip
 
 
@@ -196,7 +201,8 @@ def prepared(family: Family, options: Options, watch: Watch, ahead: Ahead) -> Im
     processor = image_processor(family.processing.processor_folder)
     with watch.stage("Preparing images", unit="images") as stage:
         ahead.follow(stage)
-        images = loaded(options, processor, family.labels, family.has_batch_norm, stage, stage.expect)
+        task = task_of(family.config)
+        images = loaded(options, processor, family.labels, task, family.has_batch_norm, stage, stage.expect)
         selecting, testing = len(images.selection), len(images.test)
         teaching = f"{len(images.learning):,} to learn from, " if images.learning else ""
         stage.done(f"Prepared {teaching}{counted(selecting, 'image')} that select and {testing:,} that report")
@@ -207,6 +213,7 @@ def loaded(
     options: Options,
     processor: Any,
     labels: tuple[str, ...],
+    task: Task,
     batch_norm: bool,
     advance: Callable[[int], None],
     expect: Callable[[int], None],
@@ -217,7 +224,7 @@ def loaded(
 
     looks = options.align != "none" or (batch_norm and options.settles) or needs_images(options)
     return load_images(
-        options.request(), processor, labels, calibrate=IMAGES if looks else 0, advance=advance, expect=expect,
+        options.request(task), processor, labels, calibrate=IMAGES if looks else 0, advance=advance, expect=expect,
         learn=RECIPES.get(options.chosen_recipe).learns > 0,
     )  # fmt: skip
 

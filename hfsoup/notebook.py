@@ -20,7 +20,7 @@ def line(soup: Soup) -> str:
 
 def table(soup: Soup) -> str:
     """The soup as an HTML table of its ingredients below the same facts; every text from outside is escaped."""
-    metric = escape(flat(soup.options.metric))
+    metric = escape(flat(soup.metric))
     scored = any(score is not None for score in soup.scores)
     heads = ["ingredient", *([f"{metric} on selection"] if scored else []), "weight"]
     rows = []
@@ -39,7 +39,7 @@ def _facts(soup: Soup) -> Iterator[str]:
     yield f"{soup.options.chosen_recipe}, {used} of {known} ingredient{'s' if known != 1 else ''}"
     if soup.distilled:
         yield soup.distilled.said
-    metric, c = flat(soup.options.metric), soup.comparison
+    metric, c = flat(soup.metric), soup.comparison
     if c is not None:
         yield f"test {metric} {c.soup.value:.4f}, best ingredient {c.best.value:.4f}: {c.verdict}"
     elif soup.selection is not None:

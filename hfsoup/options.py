@@ -11,13 +11,16 @@ from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from os import PathLike, fspath
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from hfsoup.errors import UsageError
 from hfsoup.refusals import BN_MODES, FLOATS, refuse
 from hfsoup.request import Request, at_revision
 from hfsoup.searching import Rules
 from hfsoup.settings import Settings
+
+if TYPE_CHECKING:
+    from hfsoup.tasks.task import Task
 
 EVERYTHING = ("*/*",)
 """What a search of the Hub is limited to where no ingredients are named."""
@@ -134,8 +137,11 @@ class Options:
     allow_duplicates: bool = _option(
         False, "Data", "go on where more than 1 % of the test images are among those that select, and say so"
     )
-    metric: str = _option(
-        "accuracy", "Data", "accuracy, top5_accuracy, f1_macro, balanced_accuracy, or a name evaluate knows"
+    metric: str | None = _option(
+        None,
+        "Data",
+        "accuracy, top5_accuracy, f1_macro, balanced_accuracy, or a name evaluate knows [accuracy]; of multi-label "
+        "models average_precision (mAP), f1_micro, f1_macro [average_precision]",
     )
     trust_remote_metric: bool = _option(False, "Data", "run the script of a metric that is not ours")
     batch_size: int | None = _option(
@@ -245,7 +251,7 @@ class Options:
         """Whether batch norms get new statistics, where there are any; those of a fitted network fit already."""
         return self.bn != "average" and not self.fit
 
-    def request(self) -> Request:
+    def request(self, task: Task | None = None) -> Request:
         """What is asked of the dataset."""
         if self.dataset is None:
             raise UsageError("this needs a dataset", hint="--dataset ORG/NAME")
@@ -263,6 +269,7 @@ class Options:
             calibration_split=self.calibration_split,
             labels=self.labels,
             allow_duplicates=self.allow_duplicates,
+            task=task,
         )
 
     def others(self) -> dict[str, str]:
@@ -289,8 +296,9 @@ class Options:
 
     def changed(self) -> dict[str, Any]:
         """Those of them that differ from their defaults."""
-        defaults = {f.name: f.default for f in fields(self)}
-        return {name: value for name, value in self.recorded().items() if value != defaults[name]}
+        # Accuracy scores what it may score without being asked for, and older records name it.
+        defaults = {f.name: (f.default, *(("accuracy",) if f.name == "metric" else ())) for f in fields(self)}
+        return {name: value for name, value in self.recorded().items() if value not in defaults[name]}
 
     def command(self, ingredients: list[str]) -> str:
         """The shell command that bakes the same soup of `ingredients`."""

@@ -70,10 +70,19 @@ def outlined(source: Source) -> Outline:
             break
         if file.name.endswith(".safetensors"):
             specs = [*(specs or ()), *_tensors(source, file)]
-    path = posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json"
-    config = understood(_json(source, path), where=f"{source}, {path}")
+    config = peek_config(source)
     shape = image_shape(config) or _shape(source)
     return Outline(config, None if specs is None else tuple(specs), shape)
+
+
+def peek_config(source: Source) -> dict[str, Any]:
+    """The config.json of a source, which is not kept.
+
+    Raises:
+        SoupError: it cannot be read.
+    """
+    path = posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json"
+    return understood(_json(source, path), where=f"{source}, {path}")
 
 
 def _tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:

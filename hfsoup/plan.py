@@ -11,7 +11,16 @@ from hfsoup.distillation.made import forwarded, wanted
 from hfsoup.evidence import BETWEEN
 from hfsoup.finding import find_base, find_ingredients, require_several
 from hfsoup.further import count
-from hfsoup.gathering import CALIBRATION, asked, learners, look_at_dataset, needs_base, needs_images, own
+from hfsoup.gathering import (
+    CALIBRATION,
+    asked,
+    learners,
+    look_at_dataset,
+    needs_base,
+    needs_images,
+    own,
+    require_scorable,
+)
 from hfsoup.hub import cache, told
 from hfsoup.human import counted
 from hfsoup.options import Options
@@ -20,6 +29,7 @@ from hfsoup.pace import known
 from hfsoup.pull import with_bases
 from hfsoup.registry import Entry
 from hfsoup.room import Need, afford, held, needs
+from hfsoup.single import class_names
 from hfsoup.survey import Survey
 from hfsoup.types import Source
 from hfsoup.watch import Watch
@@ -147,6 +157,9 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
         with watch.stage("Reading headers") as stage:
             first = outlined(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
+        if options.dataset and not sources[0].base:
+            classes = len(class_names(first.config, where=str(sources[0])))
+            require_scorable(first.config, classes, options, where=str(sources[0]))
         found = look_at_dataset(options, sources[0], watch)
         work = _taught(_work(recipe, sources, options, found, first), sources, options, found) if found else None
         data = _data(found, options) if found else None

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.metrics import Labels, hits
-
 
 @dataclass(frozen=True)
 class Predictions:
-    """Classes, images × top, in the order of the split; or, `at_most`, those that were enough to give up.
+    """What a task predicts, in the order of the split; or, `at_most`, the predictions that were enough to give up.
 
     `confidence` is the probability of each image's likeliest class, in the same order; `seen` images decided, `wrong`
     of them were wrong.
     """
 
-    classes: Labels
+    values: NDArray[Any]
     confidence: NDArray[np.float32]
     seen: int
     wrong: int
@@ -32,15 +31,15 @@ class Predictions:
     @classmethod
     def of(
         cls,
-        predictions: Labels,
+        predictions: NDArray[Any],
         confidence: NDArray[np.float32],
+        right: NDArray[np.bool_],
         order: NDArray[np.int64],
-        labels: Labels,
         batch: int,
         allowed: int | None,
     ) -> Predictions:
         """From predictions in `order`, which may end before the last image; cut where `allowed` errors are exceeded."""
-        end = cut(predictions, labels[order], batch, allowed)
+        end = cut(right, len(order), batch, allowed)
         if end.at_most:
             return cls(predictions[: end.seen], confidence[: end.seen], end.seen, end.wrong, at_most=True)
         placed, sure = np.empty_like(predictions), np.empty_like(confidence)
@@ -61,19 +60,19 @@ class Cut:
     decided: bool
 
 
-def cut(predictions: Labels, labels: Labels, batch: int, allowed: int | None) -> Cut:
-    """The first end of a batch at which more than `allowed` answers are wrong, however many more there are.
+def cut(right: NDArray[np.bool_], total: int, batch: int, allowed: int | None) -> Cut:
+    """The first end of a batch at which more than `allowed` of `total` answers are wrong, however many more there are.
 
     So what is reported does not depend on how many images other processes or an earlier bake went on for.
     """
-    wrong = np.cumsum(~hits(predictions, labels[: len(predictions)]))
-    whole = len(predictions) == len(labels)
+    wrong = np.cumsum(~right)
+    whole = len(right) == total
     if allowed is not None:
         ends = np.append(np.arange(batch - 1, len(wrong), batch), len(wrong) - 1)
         over = ends[wrong[ends] > allowed]
-        if len(over) and over[0] + 1 < len(labels):
+        if len(over) and over[0] + 1 < total:
             return Cut(int(over[0]) + 1, int(wrong[over[0]]), at_most=True, decided=True)
-    return Cut(len(predictions), int(wrong[-1]), at_most=False, decided=whole)
+    return Cut(len(right), int(wrong[-1]), at_most=False, decided=whole)
 
 
 def hardest_first(sureness: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from hfsoup.names import flat
 from hfsoup.options import Options
 from hfsoup.records import ScoreRecord
 from hfsoup.scores import Score
+from hfsoup.tasks import task_of
 from hfsoup.types import Family, Mix
 from hfsoup.watch import Watch
 from hfsoup.world import World
@@ -31,7 +32,7 @@ def images_again(record: DatasetRecord, family: Family, options: Options, *, cal
     from hfsoup.models import image_processor
 
     processor = image_processor(family.processing.processor_folder)
-    request = replace(options.request(), revision=record.revision, mapping=record.mapping)
+    request = replace(options.request(task_of(family.config)), revision=record.revision, mapping=record.mapping)
     learn = record.learning is not None
     return load_images(request, processor, family.labels, calibrate=IMAGES if calibrate else 0, learn=learn)
 
@@ -54,7 +55,7 @@ def scores_again(
         images = images_again(record.dataset, family, options, calibrate=bn is not None)
         hold(place, _split_differences(record.dataset, images))
         with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
-            chosen = metric(options.metric, trust_remote=options.trust_remote_metric)
+            chosen = metric(options.metric, task_of(family.config), trust_remote=options.trust_remote_metric)
             mode = RECALIBRATE if bn and bn.statistics and not record.distillation else AVERAGE
             scorer = Scorer(
                 averager, chosen, world, None,

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hfsoup.tasks.task import Task
 
 NO_SPLIT = "none"
 """What `test_split` is where no split is to report, and the one that selects is halved."""
@@ -15,7 +19,8 @@ class Request:
     """What the user asked of a dataset.
 
     `revision` is a branch, tag or commit on the Hub, None for the head; `labels` is `by-name`, `by-number` or a file
-    that maps the dataset's classes to the model's, and `mapping` is what that file said at an earlier time.
+    that maps the dataset's classes to the model's, and `mapping` is what that file said at an earlier time; `task` is
+    what the labels are read for, None for one class an image.
     """
 
     dataset: str
@@ -31,6 +36,7 @@ class Request:
     labels: str | None = None
     mapping: Mapping[str, str | int] | None = None
     allow_duplicates: bool = False
+    task: Task | None = None
 
 
 def at_revision(dataset: str) -> tuple[str, str | None]:

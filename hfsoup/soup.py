@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hfsoup import __version__
 from hfsoup.errors import SoupError
 from hfsoup.scores import Attempt, Comparison, Decision, Score
+from hfsoup.tasks import task_of
 from hfsoup.types import Family, Ingredient, Mix, Truncated
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hfsoup.images import Images
     from hfsoup.options import Options
     from hfsoup.push import Pushed
+    from hfsoup.tasks.task import Task
 
 
 Statistics = dict[str, "NDArray[np.float32]"]
@@ -88,6 +90,16 @@ class Soup:
             places = tuple(sorted({*places, *self.distilled.start.members}))
         rooted = (base.ingredient,) if base and not self.mix.alone else ()
         return (*(self.family.ingredients[i] for i in places), *rooted)
+
+    @property
+    def task(self) -> Task:
+        """What the ingredients' outputs mean."""
+        return task_of(self.family.config)
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric: the one asked for, else the task's first."""
+        return self.options.metric or self.task.metrics[0]
 
     @property
     def score(self) -> float | None:
@@ -262,7 +274,8 @@ class Soup:
             "hfsoup": __version__,
             "recipe": self.options.chosen_recipe,
             "merge": self.options.merge,
-            "metric": self.options.metric,
+            "metric": self.metric,
+            **({"task": self.task.name, "threshold": t} if (t := self.task.threshold) is not None else {}),
             "ingredients": self._ingredients(),
             **self._base(),
             **self._learned(),

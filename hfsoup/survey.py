@@ -15,6 +15,7 @@ from hfsoup.request import Request
 from hfsoup.room import cached
 from hfsoup.shards import PICTURES
 from hfsoup.splits import calibration_name, split_names
+from hfsoup.tasks import SINGLE_LABEL
 
 TOLD = ("parquet", "imagefolder")
 """Kinds of datasets whose rows can be counted from outside."""
@@ -100,7 +101,7 @@ def _labelled(source: Source, name: str, request: Request, classes: Sequence[str
     facts = rows.facts()
     if not len(rows):
         raise UsageError("the split is empty", where=where, hint="another --split")
-    columns = Columns(source, name, rows.names(), facts, request, where)
+    columns = Columns(source, name, rows.names(), facts, request, classes or (), where)
     label = columns.label(columns.image(), missing=test)
     if label is None or classes is None:
         return label is not None
@@ -108,7 +109,8 @@ def _labelled(source: Source, name: str, request: Request, classes: Sequence[str
     bounds = [fact.bounds.get(label) for fact in facts]
     if test and all(bound == (UNLABELLED, UNLABELLED) for bound in bounds):
         return False
-    if all(bound and bound[0] >= 0 for bound in bounds) and len(set(lists)) == 1:
+    single = request.task in (None, SINGLE_LABEL)
+    if single and all(bound and bound[0] >= 0 for bound in bounds) and len(set(lists)) == 1:
         needed = range(max(bound[1] for bound in bounds if bound) + 1)
         count = len(classes) if lists[0] is None else len(lists[0])
         try:

@@ -23,8 +23,9 @@ from transformers import ViTImageProcessorPil
 from hfsoup.decoding import BadImageError, decode
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.images import Images, load_images
-from hfsoup.metrics import OURS, checked, metric
+from hfsoup.metrics import metric
 from hfsoup.request import Request
+from hfsoup.tasks.class_metrics import OURS, checked
 
 PROCESSOR = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
 RAW = Features({"image": Image(), "label": ClassLabel(names=list(NAMES))})

@@ -17,8 +17,9 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, t
 
 from hfsoup.human import probability
 from hfsoup.localhub import LocalHub
-from hfsoup.metrics import OURS, metric
+from hfsoup.metrics import metric
 from hfsoup.stats import bootstrap, mcnemar, percentiles, wilson
+from hfsoup.tasks.class_metrics import OURS
 
 CLASSES = 7
 

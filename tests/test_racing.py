@@ -21,9 +21,8 @@ ANSWERS = st.lists(st.booleans(), min_size=1, max_size=60)
 def test_a_mix_is_given_up_only_when_nothing_could_save_it(right: list[bool], batch: int, data: st.DataObject) -> None:
     """At the first batch that decides, from as many answers as are there; more answers never move the end."""
     allowed = data.draw(st.integers(0, len(right)))
-    labels = np.zeros(len(right), np.int64)
-    classes = np.array([[0 if answer else 1] for answer in right])
-    whole = cut(classes, labels, batch, allowed)
+    answers = np.array(right)
+    whole = cut(answers, len(right), batch, allowed)
     assert whole.decided
     assert whole.wrong == right[: whole.seen].count(False)
     assert whole.at_most == (whole.seen < len(right))
@@ -33,7 +32,7 @@ def test_a_mix_is_given_up_only_when_nothing_could_save_it(right: list[bool], ba
     else:
         assert right[: (len(right) - 1) // batch * batch].count(False) <= allowed
     for end in range(batch, len(right), batch):
-        part = cut(classes[:end], labels, batch, allowed)
+        part = cut(answers[:end], len(right), batch, allowed)
         assert part.decided == (whole.at_most and end >= whole.seen)
         assert not part.decided or part == whole
 

@@ -38,7 +38,7 @@ def ingredients(soup: Soup) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("ingredient", no_wrap=True, overflow="ellipsis")
     if soup.selection:
-        table.add_column(plain(soup.options.metric, 24), justify="right", no_wrap=True)
+        table.add_column(plain(soup.metric, 24), justify="right", no_wrap=True)
     table.add_column("weight", justify="right", no_wrap=True)
     rows = zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True)
     for n, (ingredient, score, weight) in enumerate(rows):
@@ -55,7 +55,7 @@ def closing(soup: Soup) -> Iterator[Row]:
     """What came of the bake, each with a word in front."""
     c = soup.comparison
     if c is not None and soup.best is not None:
-        metric = plain(soup.options.metric, 40)
+        metric = plain(soup.metric, 40)
         kind = "distilled model" if soup.distilled else "soup"
         yield kind, Text.assemble("test ", metric, f" {c.soup.value:.4f}", _interval(c, "soup"))
         best = plain(soup.family.ingredients[soup.best])

@@ -167,7 +167,8 @@ def evaluate(
     if main:
         screen.score(soup)
         found = soup.to_json()
-        kept = {key: found[key] for key in ("hfsoup", "metric", "images_forwarded", "seconds")}
+        names = ("hfsoup", "metric", "task", "threshold", "images_forwarded", "seconds")
+        kept = {key: found[key] for key in names if key in found}
         numbers = {key: found["soup"][key] for key in ("score", "test", "ci95")}
         _write_json(json_file, {**kept, "model": found["ingredients"][0]["id"], **numbers})
 

@@ -110,7 +110,7 @@ class Screen(Watch):
         c = soup.comparison
         interval = f" [{c.ci95.soup[0]:.4f}, {c.ci95.soup[1]:.4f}]" if c and c.ci95 else ""
         numbers = f": selection {soup.score:.4f}, test {soup.test:.4f}{interval}"
-        self.console.print(Text.assemble(plain(soup.options.metric), numbers))
+        self.console.print(Text.assemble(plain(soup.metric), numbers))
 
     def diagnosis(self, found: Diagnosis) -> None:
         """The ingredients with their cosines, the reasons, and the verdict last."""

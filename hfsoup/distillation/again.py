@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hfsoup.distillation.made import beside, wanted
 from hfsoup.errors import MismatchError
+from hfsoup.tasks import task_of
 from hfsoup.types import Family, Mix
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def trained_again(
     from hfsoup.models import image_processor
 
     family, found = averager.family, _possible(record, options, where)
-    data, request = record.dataset, options.request()
+    data, request = record.dataset, options.request(task_of(family.config))
     if data:
         request = replace(request, revision=data.revision, mapping=data.mapping)
     processor = image_processor(family.processing.processor_folder)

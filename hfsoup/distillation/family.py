@@ -27,6 +27,7 @@ from hfsoup.hashing import facts_hash, file_record
 from hfsoup.journal import mix_key
 from hfsoup.models import config_of, image_processor, own_names
 from hfsoup.names import listed
+from hfsoup.tasks import task_of
 from hfsoup.tensorfile import FLOATS, STORED, to_stored, write_tensors
 from hfsoup.timm_config import libraries
 from hfsoup.types import Family, Ingredient, Mix, Source
@@ -90,7 +91,15 @@ def trained(
 
             lessons = Lessons(np.load(split.pixels, mmap_mode="r"), epochs, seed)
             asked = [partial(ready, i) for i in members]
-            match(student.model, student.forward, asked, lessons, accelerator, advance=advance)
+            match(
+                student.model,
+                student.forward,
+                asked,
+                lessons,
+                accelerator,
+                task=task_of(family.config),
+                advance=advance,
+            )
         _write(averager, student, folder / MADE)
         accelerator.free_memory()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hfsoup.distillation.made import Distilled, forwarded, wanted
 from hfsoup.errors import SoupError
+from hfsoup.tasks import task_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,7 @@ def with_unlabelled(images: Images, family: Family, options: Options, watch: Wat
 
     most, notes = wanted(options), list(images.notes)
     with watch.stage("Preparing images to train on", unit="images") as stage:
-        request = replace(options.request(), revision=images.revision)
+        request = replace(options.request(task_of(family.config)), revision=images.revision)
         processor = image_processor(family.processing.processor_folder)
         split = unlabelled(request, processor, family.labels, most, note=notes.append, advance=stage)
         stage.done(f"Prepared {len(split):,} images to train on, without their labels")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn.functional import kl_div
 
 from hfsoup.distillation.lessons import Lessons
 from hfsoup.distillation.norms import Answer, normed, recentred
 from hfsoup.errors import SoupError
+from hfsoup.tasks import SINGLE_LABEL
+from hfsoup.tasks.task import Task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -36,6 +37,7 @@ def match(
     lessons: Lessons,
     accelerator: Accelerator,
     *,
+    task: Task = SINGLE_LABEL,
     advance: Advance = lambda _: None,
 ) -> None:
     """Train a network, in place, towards the mean of the members' logits on the very images that it sees itself.
@@ -51,6 +53,7 @@ def match(
         members: each makes a member ready and gives what computes its logits.
         lessons: the images.
         accelerator: places the network, and computes gradients.
+        task: says what probabilities logits mean.
         advance: told of images as they are forwarded, by members and student alike.
 
     Raises:
@@ -71,7 +74,8 @@ def match(
             for group in optimizer.param_groups:
                 group["lr"] = rate * pace(epoch * lessons.batches_per_epoch + n, steps)
             found = answer(images.to(accelerator.device))
-            loss = divergence(found, known[form][rows].to(found.device))
+            target = known[form][rows].to(found.device)
+            loss = TEMPERATURE**2 * task.divergence(found, target, TEMPERATURE)
             if not torch.isfinite(loss):
                 raise SoupError("the training gives numbers that are NaN or infinite", hint="without --distill")
             optimizer.zero_grad()
@@ -118,12 +122,6 @@ def _asked(
             raise SoupError("an ingredient gives logits that are NaN or infinite", hint="--dtype float32")
         advance(len(images))
         yield logits
-
-
-def divergence(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """T²·KL(target ‖ found) of probabilities at the temperature T, the mean over rows of logits, images × classes."""
-    soft, wanted = ((logits.float() / TEMPERATURE).log_softmax(1) for logits in (found, target))
-    return TEMPERATURE**2 * kl_div(soft, wanted, log_target=True, reduction="batchmean")
 
 
 def _settling(student: nn.Module, *, on: bool) -> None:

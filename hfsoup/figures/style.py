@@ -93,12 +93,12 @@ def as_metric(soup: Soup, axis: Any) -> None:
     """Numbers on an axis as the card writes them: per cent of hfsoup's own metrics, others as they are."""
     from matplotlib.ticker import PercentFormatter
 
-    from hfsoup.metrics import OURS
+    from hfsoup.tasks import METRICS
 
-    if soup.options.metric in OURS:
+    if soup.metric in METRICS:
         axis.set_major_formatter(PercentFormatter(1.0))
 
 
 def metric(soup: Soup, longest: int = 40) -> str:
     """The metric's name."""
-    return flat(soup.options.metric, longest)
+    return flat(soup.metric, longest)

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from hfsoup.errors import SoupError
 from hfsoup.names import flat
 from hfsoup.registry import Registry
+from hfsoup.tasks import SINGLE_LABEL
+from hfsoup.tasks.task import Task
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +35,13 @@ class Subject:
     """An ingredient as a model in evaluation mode.
 
     `names` takes the file's name of a tensor to the model's own, and `forward` gives the logits, images × classes, of
-    images × channels × height × width.
+    images × channels × height × width; `task` says what probabilities these mean.
     """
 
     model: Any
     names: Mapping[str, str]
     forward: Callable[[Pixels], torch.Tensor]
+    task: Task = SINGLE_LABEL
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """The trained tensors by their names in the file."""

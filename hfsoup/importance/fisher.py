@@ -22,10 +22,11 @@ def fisher(subject: Subject, images: Pixels, seed: int) -> Estimates:
     """The mean over images x of E[(∂ log p(y|x) / ∂θ)²] for y ~ p(y|x): the true Fisher, which takes no labels.
 
     The gradient of log p(y|x) by the logits has mean 0 and covariance diag(p) − ppᵀ, and so has v = √p ⊙ r − (√p·r)p
-    for random signs r. With the Jacobian J of the logits (Jᵀv)² is thus an estimate without bias, of one image or, its
-    signs being independent, of the sum over several. Its variance is at most twice its square however sure the model
-    is, while that of classes drawn by lot has no bound. Up to 512 images have a backward pass each, more of them share
-    as many. The seed draws the signs, alike for every ingredient.
+    for random signs r; where classes are independent it is diag(p(1 − p)), and v = √(p(1 − p)) ⊙ r. With the Jacobian J
+    of the logits (Jᵀv)² is thus an estimate without bias, of one image or, its signs being independent, of the sum over
+    several. Its variance is at most twice its square however sure the model is, while that of classes drawn by lot has
+    no bound. Up to 512 images have a backward pass each, more of them share as many. The seed draws the signs, alike
+    for every ingredient.
     """
     parameters = {name: tensor for name, tensor in subject.parameters().items() if tensor.requires_grad}
     sums = {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
@@ -34,10 +35,9 @@ def fisher(subject: Subject, images: Pixels, seed: int) -> Estimates:
     for begin in range(0, len(images), step):
         logits = subject.forward(images[begin : begin + step])
         drawn = np.asarray(lot.random_raw(logits.numel())) & np.uint64(1)
-        shares = double(logits.detach()).softmax(1)
-        signs = torch.from_numpy(2.0 * drawn - 1).reshape(logits.shape).to(shares.device)
-        rooted = shares.sqrt() * signs
-        pushed = (rooted - rooted.sum(1, keepdim=True) * shares).to(logits)
+        wide = double(logits.detach())
+        signs = torch.from_numpy(2.0 * drawn - 1).reshape(logits.shape).to(wide.device)
+        pushed = subject.task.rooted_fisher(wide, signs).to(logits)
         # A model may keep a piece of the graph for its next images, as levit does.
         gradients = torch.autograd.grad(logits, list(parameters.values()), pushed, retain_graph=True, allow_unused=True)
         for total, gradient in zip(sums.values(), gradients, strict=True):

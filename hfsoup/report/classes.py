@@ -1,4 +1,4 @@
-"""Accuracy class by class, and how two models differ, counted."""
+"""How often each class is found, and how two models differ, counted."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hfsoup.evaluated import classes_of
+
 if TYPE_CHECKING:
     from hfsoup.evaluated import Evaluated
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class: how many test images it has, and of how many soup and best ingredient name it first."""
+    """A class: how many test images have it, and of how many of them soup and best ingredient predict it."""
 
     name: str
     images: int
@@ -37,10 +39,11 @@ def by_class(seen: Evaluated) -> list[ClassRow]:
 
 def _rows(seen: Evaluated) -> Iterator[ClassRow]:
     images, soup, best = ([0] * len(seen.classes) for _ in range(3))
-    for label, first, second in zip(seen.labels, seen.soup, seen.best, strict=True):
-        images[label] += 1
-        soup[label] += first == label
-        best[label] += second == label
+    for true, first, second in zip(seen.labels, seen.soup, seen.best, strict=True):
+        for label in classes_of(true):
+            images[label] += 1
+            soup[label] += label in classes_of(first)
+            best[label] += label in classes_of(second)
     for n, name in enumerate(seen.classes):
         if images[n]:
             yield ClassRow(name, images[n], soup[n], best[n])

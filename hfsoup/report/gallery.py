@@ -72,7 +72,7 @@ def _tiles(seen: Evaluated, places: Sequence[int], request: Request, expected: s
         if seen.part not in source.parts:
             raise SoupError("the dataset has no such split any more")
         table = source.rows(seen.part)
-        rows, labels = np.asarray(seen.rows, np.int64), np.asarray(seen.labels, np.int64)
+        rows, labels = np.asarray(seen.rows, np.int64), seen.label_array()
         content = content_hash(source, seen.part, seen.column)
         if fingerprint(content, rows, labels) != expected or rows.max() >= len(table):
             raise SoupError("the dataset is not the one that was scored")

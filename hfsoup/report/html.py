@@ -12,6 +12,7 @@ from hfsoup import __version__
 from hfsoup.again import page
 from hfsoup.cardtext import weight
 from hfsoup.distillation.made import said
+from hfsoup.evaluated import classes_of
 from hfsoup.figures import FOLDER, NAMES
 from hfsoup.human import probability
 from hfsoup.names import flat
@@ -20,6 +21,7 @@ from hfsoup.report.gallery import Gallery, data_uri, differing
 from hfsoup.scores import ALPHA
 from hfsoup.shipped import shipped
 from hfsoup.splits import is_training, trained_on
+from hfsoup.tasks import METRICS, SINGLE_LABEL, TASKS
 from hfsoup.types import Source
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from hfsoup.records import ScoreRecord
     from hfsoup.report.reading import Reading
 
-FRACTIONS = ("accuracy", "top5_accuracy", "f1_macro", "balanced_accuracy")
 TITLES = {
     "scores": ("Selection score against test score", "Test scores were measured after the choice."),
     "search": ("The search step by step", "A triangle is an upper bound: the candidate was given up there."),
@@ -52,7 +53,8 @@ def html(found: Reading, gallery: Gallery) -> str:
 
 def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
     record, seen, mix = found.record, found.seen, found.record.mix()
-    metric = record.dataset.metric if record.dataset else record.options.get("metric", "accuracy")
+    metric = record.dataset.metric if record.dataset else record.options.get("metric") or "accuracy"
+    task = next((t for t in TASKS if record.dataset and t.name == record.dataset.task), SINGLE_LABEL)
     names = [_name(i) for i in record.ingredients]
     best = seen.best_ingredient if seen else None
     return {
@@ -73,6 +75,8 @@ def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
         "pictures": list(_pictures(found)),
         "classes": [_class(row) for row in by_class(seen)] if seen else [],
         "counts": counts(seen) if seen else None,
+        "multi": task is not SINGLE_LABEL,
+        "right_text": task.right_text,
         "differ": len(differing(seen)) if seen else 0,
         "tiles": [_tile(seen, tile) for tile in gallery.tiles] if seen else [],
         "missing": gallery.missing,
@@ -87,7 +91,7 @@ def number(score: ScoreRecord | None, metric: str) -> str:
 
 
 def _shown(value: float, metric: str) -> str:
-    return f"{100 * value:.2f} %" if metric in FRACTIONS else f"{value:.4f}"
+    return f"{100 * value:.2f} %" if metric in METRICS else f"{value:.4f}"
 
 
 def _name(ingredient: IngredientRecord) -> str:
@@ -193,13 +197,17 @@ def _class(row: Any) -> dict[str, Any]:
 
 
 def _tile(seen: Evaluated, tile: Any) -> dict[str, Any]:
-    label, soup, best = (group[tile.place] for group in (seen.labels, seen.soup, seen.best))
+    label, soup, best = (classes_of(group[tile.place]) for group in (seen.labels, seen.soup, seen.best))
     return {
         "picture": tile.picture,
         "pixels": tile.pixels,
         "row": seen.rows[tile.place],
-        "label": flat(seen.classes[label], 60),
-        "soup": flat(seen.classes[soup], 60),
-        "best": flat(seen.classes[best], 60),
+        "label": _names(seen, label),
+        "soup": _names(seen, soup),
+        "best": _names(seen, best),
         "who": "soup" if soup == label else "best" if best == label else "neither",
     }
+
+
+def _names(seen: Evaluated, classes: tuple[int, ...]) -> str:
+    return flat(", ".join(seen.classes[n] for n in classes), 60) or "none"

@@ -12,7 +12,7 @@ from hfsoup.errors import UsageError
 from hfsoup.gathering import free
 from hfsoup.names import shown
 from hfsoup.options import Options
-from hfsoup.report.html import FRACTIONS
+from hfsoup.tasks import METRICS
 
 # A repository or a glob of them, a subfolder of it, a revision: nothing that could be a path of this machine.
 NAME = re.compile(r"[\w-][\w.-]*/[\w*?\[\]-][\w.*?\[\]!-]*(/[\w*?\[\]-][\w.*?\[\]!-]*)*(@[\w.*?\[\]/!-]+)?", re.ASCII)
@@ -86,7 +86,7 @@ class Form:
         for name in filter(None, (options.dataset, options.base)):
             if not REPO.fullmatch(name) or ".." in name:
                 raise UsageError(f"expected the name of a repository on the Hub, found {shown(name)}", hint="ORG/NAME")
-        if options.push or options.metric not in FRACTIONS:
+        if options.push or options.metric not in METRICS:
             raise UsageError("this page neither pushes nor runs the metrics of others")
         return patterns, replace(options, output=str(scratch / "soup"))
 

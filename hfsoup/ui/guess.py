@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hfsoup.decoding import BYTES, BadImageError, decode
 from hfsoup.errors import SoupError
 from hfsoup.soup import Soup
+from hfsoup.tasks import task_of
 from hfsoup.types import Mix
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def _asked(soup: Soup, pixels: NDArray[np.float32]) -> Iterator[Guess]:
             if n == 0 and soup.statistics:
                 candidate.settle(soup.statistics)
             with torch.no_grad():
-                shares = model(torch.from_numpy(pixels).to(device)).logits[0].float().softmax(0)
+                logits = model(torch.from_numpy(pixels).to(device)).logits.float()
+            shares = task_of(family.config).probabilities(logits)[0]
             best = shares.topk(min(MOST, len(shares)))
             likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             yield Guess(who, tuple((family.labels[place], share) for place, share in likeliest))

@@ -13,7 +13,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
-from hfsoup.report.html import FRACTIONS
+from hfsoup.tasks import METRICS
 from hfsoup.ui.acts import Acts, Shown, command, summary
 from hfsoup.ui.form import Form
 from hfsoup.ui.style import COLOURS, CSS, FONTS, MONO
@@ -115,7 +115,7 @@ def _fields(*, strangers: bool) -> list[Any]:
         ]
     with gr.Row():
         found += [
-            gr.Dropdown(list(FRACTIONS), value="accuracy", label="Metric", min_width=140),
+            gr.Dropdown(list(METRICS), value="accuracy", label="Metric", min_width=140),
             gr.Textbox(label="Images of each split", placeholder="all", max_lines=1, min_width=140, elem_id="limit"),
         ]
     with gr.Accordion("More", open=False):

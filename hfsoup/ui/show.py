@@ -136,7 +136,7 @@ def ingredients(soup: Soup) -> str:
         shown = f"{weight:.3f}{share}" if weight else '<span class="soup-faint">left out</span>'
         name = link(ingredient, page(ingredient.source)) + best
         rows.append((name, *([number(soup, soup.scores[n])] if soup.selection else []), shown))
-    heads = ("ingredient", *([f"{text(soup.options.metric, 40)} on selection"] if soup.selection else []), "weight")
+    heads = ("ingredient", *([f"{text(soup.metric, 40)} on selection"] if soup.selection else []), "weight")
     return _table("soup-ingredients", heads, rows, range(1, len(heads)))
 
 
