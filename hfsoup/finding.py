@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from hfsoup.adapterfiles import CONFIG, AdapterConfig, adapter_weights, is_adapter, read_config
 from hfsoup.errors import AccessError, HubError, SoupError, UsageError
@@ -28,6 +29,8 @@ from hfsoup.types import Source
 
 REPO = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
 SKIP = "skip-ingredient"
+UNDERSTANDING = Lock()
+"""Held while a config is understood, which may import a library: two threads that import one find half of it."""
 
 
 def find_ingredients(
@@ -138,7 +141,7 @@ def _looked_at(source: Source, keep: bool) -> Source | Refused:
                 raise SoupError(what, where=str(source), hint="--weights-file and --state-dict-key: whole models alone")
             return replace(source, base=_base(source, keep))
         _require_files(source, names)
-        with _opened(source, "config.json", keep) as path:
+        with _opened(source, "config.json", keep) as path, UNDERSTANDING:
             read_classifier(path, where=f"{source}, config.json")
     except SoupError as error:
         if isinstance(error, HubError) and not isinstance(error, AccessError):
@@ -194,7 +197,7 @@ def _base(adapter: Source, keep: bool) -> Source:
         raise SoupError("not supported: an adapter whose base is an adapter", where=where)
     try:
         _require_files(base, names)
-        with _opened(base, "config.json", keep) as path:
+        with _opened(base, "config.json", keep) as path, UNDERSTANDING:
             _require_classifiable(path, config, where)
     except AccessError as error:
         raise AccessError(f"its base is not to be had: {error.what}", where=where, hint=error.hint) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -162,6 +164,14 @@ def test_an_adapter_lies_on_a_base_of_any_names(wrap: Callable[[str], str], vit:
     edit_json(adapters[1] / "adapter_config.json", base_model_name_or_path=str(alone / "named"))
     bake(*adapters, "--output", "soup")
     assert Path("soup/model.safetensors").read_bytes() == Path("plain/model.safetensors").read_bytes()
+
+
+def test_adapters_are_looked_at_side_by_side(vit: Family, alone: Path) -> None:
+    """In a process that has loaded no library yet, no matter how many adapters ask for one at once."""
+    adapters = [adapt(vit.folders[0], Path(f"lora-{n}"), n, **KINDS["linear"][1]) for n in range(6)]
+    words = [sys.executable, "-m", "hfsoup", "check", *(f"./{adapter}" for adapter in adapters)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_merge_looks_at_what_adapters_make_of_their_base(pair: list[Path], data: Path) -> None:
