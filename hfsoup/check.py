@@ -9,7 +9,7 @@ from typing import Any
 from hfsoup import models
 from hfsoup.differences import config_differences, one_kind, processor_differences
 from hfsoup.errors import MismatchError, SoupError
-from hfsoup.filling import describe_gap, fill, is_of_a_deeper_model
+from hfsoup.filling import describe_gap, fill, of_more_layers
 from hfsoup.models import Architecture, Shapes
 from hfsoup.names import align, flat, listed, shown
 from hfsoup.settle import FLOAT_NAMES, mixed, named, widened, widest
@@ -173,7 +173,7 @@ def refer(checkpoint: Checkpoint) -> Reference:
             raise SoupError(what, where=f"{where}, tensor {flat(filling.stored[name])}", hint=hint)
     if filling.missing:
         raise SoupError(describe_gap(filling, architecture), where=where, hint=GAP_HINT)
-    if deeper := [name for name in filling.spare if is_of_a_deeper_model(architecture, name)]:
+    if deeper := of_more_layers(architecture, filling.spare):
         what = f"config.json describes a smaller model: it has no {listed(deeper, 4)}"
         raise SoupError(what, where=where, hint=CONFIG_HINT)
     names = {
@@ -279,7 +279,7 @@ def _tensor_differences(reference: Reference, other: Checkpoint, kept: frozenset
         yield f"tensor {flat(name)} is missing"
     more = {name for name in found.keys() - expected.keys() if not reference.is_optional(name)}
     # What fills nothing may be what is lacking, under a name that the model does not know, or one more layer.
-    more |= {name for name in other.spare if lacking or is_of_a_deeper_model(reference.architecture, name)}
+    more |= set(other.spare if lacking else of_more_layers(reference.architecture, other.spare))
     for name in sorted(more):
         yield f"tensor {flat(name)} is not expected"
     for name in sorted(expected.keys() & found.keys()):

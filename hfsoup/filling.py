@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hfsoup.errors import SoupError
@@ -78,10 +78,10 @@ def fill(architecture: Architecture, names: Collection[str], *, where: str) -> F
     return best
 
 
-def is_of_a_deeper_model(architecture: Architecture, name: str) -> bool:
-    """Whether a tensor that fills nothing is one of a layer more than the model has."""
-    own = DIGITS.sub("", architecture.rename(name)[0][0])
-    return any(DIGITS.sub("", known) == own for known in architecture.shapes)
+def of_more_layers(architecture: Architecture, names: Iterable[str]) -> list[str]:
+    """Those of the tensors that fill nothing which would fill a model with more layers."""
+    numberless = {DIGITS.sub("", own) for own in architecture.shapes}
+    return [name for name in names if DIGITS.sub("", architecture.rename(name)[0][0]) in numberless]
 
 
 def describe_gap(filling: Filling, architecture: Architecture) -> str:
@@ -97,7 +97,8 @@ def _chosen(whole: Sequence[Filling], where: str) -> Filling:
     trained = [one for one in whole if not AVERAGED.search(one.wrapper)] or whole
     if len(trained) > 1:
         found = listed([one.wrapper for one in trained], 4)
-        raise SoupError(f"several models stand in this file, under {found}", where=where, hint=SAVE)
+        hint = f"--state-dict-key {flat(trained[0].wrapper.removesuffix('.'))} takes the first of them"
+        raise SoupError(f"several models stand in this file, under {found}", where=where, hint=hint)
     return trained[0]
 
 
