@@ -149,7 +149,7 @@ def test_a_gitignore_keeps_nothing_out(soup: Path, signed_in: LocalHub, target: 
     """A repository whose .gitignore would drop files of a push gets the whole soup."""
     api.upload_file(path_or_fileobj=b"*.json\n*.safetensors\n", path_in_repo=".gitignore", repo_id=target)
     assert run("push", soup, target).code == 0
-    assert complete(head(signed_in, target), soup)
+    assert complete(head(signed_in, target), soup, target)
 
 
 def test_a_card_that_the_hub_does_not_take(soup: Path, signed_in: LocalHub, target: str, alone: Path) -> None:

@@ -204,7 +204,7 @@ def test_a_push_goes_by_http_where_xet_fails(
     try:
         assert done.code == 0, done.err
         assert "by Xet; once more by HTTP" in done.err
-        assert complete(head(signed_in, "kit/by-http"), Path("soup"))
+        assert complete(head(signed_in, "kit/by-http"), Path("soup"), "kit/by-http")
         assert seconds < 30
     finally:
         api.delete_repo("kit/by-http")
