@@ -120,7 +120,11 @@ def timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
     size = usual["input_size"]
     found = {"in_chans": size[0], "img_size": list(size[1:]) if usual.get("fixed_input_size") else None}
     head = getattr(model, "head", None)
-    for pool in (getattr(head, "global_pool", None), getattr(head, "pool_type", None), model.global_pool):
+    for pool in (
+        getattr(head, "global_pool", None),
+        getattr(head, "pool_type", None),
+        getattr(model, "global_pool", None),
+    ):
         kind = getattr(pool, "pool_type", pool)
         if isinstance(kind, str):
             found["global_pool"] = kind

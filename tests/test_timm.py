@@ -147,6 +147,30 @@ def test_both_layouts_and_older_files_are_one_family(native: Family, wrapped: Fa
     assert torch.equal(weights(alone / "wrapped")["fc.weight"], weights(alone / "native")["fc.weight"])
 
 
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        *("test_byobnet", "test_coatnet", "test_convnext", "test_efficientnet", "test_mambaout", "test_maxvit"),
+        *("test_nfnet", "test_resnet", "test_vit", "test_vit3", "swin_tiny_patch4_window7_224", "regnetx_002"),
+        *("deit_tiny_distilled_patch16_224", "eva02_tiny_patch14_224", "mobilenetv3_small_050", "ghostnet_050"),
+    ],
+)
+def test_arguments_that_timm_takes_by_default_are_known(architecture: str, tmp_path: Path) -> None:
+    """What today's timm writes of a model that got no arguments is equal to the nothing that an older one wrote."""
+    import timm
+    from timm.models._hub import save_config_for_hf
+
+    from hfsoup.models import timm_arguments
+    from hfsoup.timm_config import read_model_config
+
+    with torch.device("meta"):
+        model = timm.create_model(architecture, num_classes=6)
+    save_config_for_hf(model, tmp_path / "config.json")
+    config = read_model_config(tmp_path / "config.json", where="here")
+    assert config["model_args"]
+    assert timm_arguments(config) == timm_arguments({"architecture": architecture})
+
+
 def test_another_architecture_or_argument_is_named(native: Family, alone: Path) -> None:
     """Models of timm that compute something else are refused with the argument that differs."""
     other = copy_model(native.folders[1], alone / "other")
