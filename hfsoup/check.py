@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hfsoup import models
+from hfsoup.classes import BY_NUMBER
 from hfsoup.differences import config_differences, one_kind, processor_differences
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.filling import describe_gap, fill, of_more_layers
 from hfsoup.models import Architecture, Shapes
-from hfsoup.names import align, flat, listed, shown
+from hfsoup.names import align, flat, listed, shown, unnamed
 from hfsoup.settle import FLOAT_NAMES, mixed, named, widened, widest
 from hfsoup.single import Checkpoint, inspect, renamed, require_floats
 from hfsoup.tensorfile import FLOATS
@@ -50,7 +51,11 @@ class Reference:
 
 
 def check(
-    ingredients: Sequence[Ingredient], *, on_mismatch: str = "error", processor_from: str | None = None
+    ingredients: Sequence[Ingredient],
+    *,
+    on_mismatch: str = "error",
+    processor_from: str | None = None,
+    labels: str | None = None,
 ) -> Family:
     """Look at every ingredient by itself, and compare it with the first one.
 
@@ -63,12 +68,15 @@ def check(
         on_mismatch: `error`; `skip-ingredient` leaves out all that do not fit the largest group that fits together, of
             several the one given first; `backbone-only` takes other classes, and every mix keeps the first one's head.
         processor_from: the ingredient whose image processor is the soup's; None if all must agree.
+        labels: `by-number` has classes without names, LABEL_0 and so on, be those of the others by their numbers.
 
     Raises:
         MismatchError: they differ in architecture, tensors, classes or image processing; every difference is listed.
         SoupError: one of them cannot be used at all.
     """
     found = [inspect(ingredient) for ingredient in ingredients]
+    if labels == BY_NUMBER:
+        found = [found[0], *(_by_number(found[0], other, found) for other in found[1:])]
     skipped: list[tuple[Ingredient, str]] = []
     by_processor = processor_from is None
     if on_mismatch == "skip-ingredient":
@@ -248,12 +256,23 @@ def _refuse(first: Checkpoint, compared: Sequence[tuple[Checkpoint, list[str]]],
     alike = [other for other, _ in compared if one_kind(first, other)]
     if any(other.converted != first.converted for other in alike):
         hints.append("AutoModelForImageClassification.from_pretrained(X).save_pretrained(X) brings X to the usual form")
+    if any(unnamed(first.labels) != unnamed(other.labels) for other in alike):
+        hints.append(f"--labels {BY_NUMBER} takes LABEL_0 for the first class of those that name theirs, and so on")
     if any(isinstance(_order(first, other), str) for other in alike):
         hints.append("--on-mismatch backbone-only averages all but the heads")
     if by_processor and any(any(processor_differences(first, other)) for other in alike):
         hints.append("--processor-from ORG/NAME|FOLDER takes the image processor of that ingredient")
     what = "\n  ".join([f"these cannot be averaged; compared with {first.ingredient}:", *texts])
     raise MismatchError(what, hint="; ".join(hints))
+
+
+def _by_number(first: Checkpoint, other: Checkpoint, found: Sequence[Checkpoint]) -> Checkpoint:
+    """A checkpoint with the first one's classes, if one of both names none and all that name some name the same."""
+    named_alike = len({one.labels for one in found if not unnamed(one.labels)}) == 1
+    one_unnamed = unnamed(first.labels) != unnamed(other.labels)
+    if not named_alike or not one_unnamed or len(first.labels) != len(other.labels):
+        return other
+    return replace(other, labels=first.labels)
 
 
 def _order(first: Checkpoint, other: Checkpoint) -> tuple[int, ...] | str | None:

@@ -124,6 +124,7 @@ def gather(
             ingredients,
             on_mismatch=options.on_mismatch,
             processor_from=options.processor_from,
+            labels=options.labels,
         )
         for remark in remarks(family):
             watch.note(remark)

@@ -6,6 +6,7 @@ import re
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from hfsoup.classes import BY_NUMBER
 from hfsoup.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def refuse_idle(options: Options) -> None:
     if options.dataset == "":
         raise UsageError("the dataset has no name", hint="--dataset ORG/NAME")
     given = {f.name: f.metadata["group"] for f in fields(options) if getattr(options, f.name) != f.default}
+    if options.labels == BY_NUMBER:
+        # It is also about ingredients without class names.
+        del given["labels"]
     if options.dataset is None and (idle := [name for name, group in given.items() if group == "Data"]):
         raise UsageError(f"expected a dataset with {flags(idle)}, found none", hint="--dataset ORG/NAME")
     if options.push is None and (idle := [name for name in PUSHED if name in given]):

@@ -87,7 +87,9 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
         ingredients, base = found[: len(record.ingredients)], found[len(record.ingredients) :]
         # What did not fit was left out of the record, so all that is in it must fit.
         on_mismatch = "backbone-only" if options.on_mismatch == "backbone-only" else "error"
-        family = check(ingredients, on_mismatch=on_mismatch, processor_from=options.processor_from)
+        family = check(
+            ingredients, on_mismatch=on_mismatch, processor_from=options.processor_from, labels=options.labels
+        )
         if base:
             family = with_roots(family, base[0])
     if record.alignment:

@@ -243,6 +243,18 @@ def test_labels_by_number_bake_and_are_repeated(vit: Family, images: Any, alone:
     assert run("verify", "soup", "--scores").code == 0
 
 
+def test_ingredients_without_class_names_join_by_number(vit: Family, images: Any, data: Path, alone: Path) -> None:
+    """LABEL_0 beside named classes is refused with the flag to type; with it the soup is that of the named ones."""
+    plain = copy_model(vit.folders[1], alone / "plain", id2label=dict(enumerate(UNNAMED)), label2id=None)
+    assert "--labels by-number" in refused("bake", vit.folders[0], plain, "--output", "s", code=1)
+    wanted = bake(*vit.words[:2], "--output", "named")["soup"]["sha256"]
+    words = (vit.folders[0], plain, "--labels", "by-number")
+    assert bake(*words, "--output", "soup")["soup"]["sha256"] == wanted
+    scored = bake(*words, "--dataset", data, "--recipe", "uniform", "--output", "scored")["soup"]
+    assert scored["test"] == pytest.approx(accuracy(Path("named"), images["test"]))
+    assert run("verify", "soup").code == 0
+
+
 FILES = {
     "map.json": lambda pairs: json.dumps(dict(pairs)),
     "map.yaml": lambda pairs: "".join(f"{name}: {value}\n" for name, value in pairs),
