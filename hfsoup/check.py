@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hfsoup import models
-from hfsoup.classes import BY_NUMBER
 from hfsoup.differences import config_differences, one_kind, processor_differences
 from hfsoup.errors import MismatchError, SoupError
 from hfsoup.filling import describe_gap, fill, of_more_layers
 from hfsoup.models import Architecture, Shapes
 from hfsoup.names import align, flat, listed, shown, unnamed
+from hfsoup.request import BY_NUMBER
 from hfsoup.settle import FLOAT_NAMES, mixed, named, widened, widest
 from hfsoup.single import Checkpoint, inspect, renamed, require_floats
 from hfsoup.tensorfile import FLOATS

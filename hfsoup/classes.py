@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from hfsoup.errors import MismatchError, SoupError, UsageError
 from hfsoup.names import listed, plain, shown, unnamed
+from hfsoup.request import BY_NAME, BY_NUMBER
 
 Note = Callable[[str], None]
-BY_NAME, BY_NUMBER = "by-name", "by-number"
 UNLABELLED = -1
 """What stands for a label where there is none."""
 ELSEWHERE = "another split, or rows that are labelled"

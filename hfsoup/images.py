@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.classes import (
-    BY_NAME,
-    BY_NUMBER,
     UNLABELLED,
     ClassList,
     Labels,
@@ -34,7 +32,7 @@ from hfsoup.labelfile import read_mapping
 from hfsoup.likeness import alike
 from hfsoup.names import flat, listed, plain, shown
 from hfsoup.pixels import Advance, Prepared, prepare
-from hfsoup.request import Request
+from hfsoup.request import BY_NAME, BY_NUMBER, Request
 from hfsoup.rows import Facts
 from hfsoup.splits import calibration_name, is_training, split_names, trained_on
 from hfsoup.tasks import SINGLE_LABEL

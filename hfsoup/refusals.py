@@ -6,8 +6,8 @@ import re
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from hfsoup.classes import BY_NUMBER
 from hfsoup.errors import UsageError
+from hfsoup.request import BY_NUMBER
 
 if TYPE_CHECKING:
     from hfsoup.options import Options

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hfsoup.tasks.task import Task
 
+BY_NAME, BY_NUMBER = "by-name", "by-number"
 NO_SPLIT = "none"
 """What `test_split` is where no split is to report, and the one that selects is halved."""
 
