@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.classes import BY_NAME, ELSEWHERE, UNLABELLED, Matched, class_numbers, rows_text
+from hfsoup.classes import ELSEWHERE, UNLABELLED, Matched, class_numbers, rows_text
 from hfsoup.classes import Labels as FileLabels
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.names import shown
+from hfsoup.request import BY_NAME
 from hfsoup.stats import calibration_error
 from hfsoup.tasks.task import Labels, Metric, Named, Predictions, Task
 
