@@ -11,11 +11,12 @@ from urllib.parse import quote
 
 from hfsoup.config import brief
 from hfsoup.hub import api
+from hfsoup.names import distinct
 
 if TYPE_CHECKING:
     from hfsoup.options import Options
     from hfsoup.soup import Soup
-    from hfsoup.types import Ingredient, Source
+    from hfsoup.types import Source
 
 REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
 Names = Sequence[tuple[str, str | None]]
@@ -42,14 +43,14 @@ def config(soup: Soup) -> str:
 def text(ingredients: Names, options: Options, *, local: bool, base: tuple[str, str | None] | None = None) -> str:
     """The same from ids with their commits and from options, `local` where their dataset is on this disk alone."""
     public = _public(ingredients, options, local=local, base=base)
-    return brief([_pinned(*names) for names in ingredients], public.changed())
+    return brief(_pinned(ingredients), public.changed())
 
 
 def command(soup: Soup) -> str:
     """The shell command that bakes this soup again."""
     names = _names(soup)
     public = _public(names, _settled(soup), local=_is_local(soup), base=_base(soup))
-    return public.command([_pinned(*each) for each in names])
+    return public.command(_pinned(names))
 
 
 def settled(options: Options, coefficients: Sequence[float], *, elsewhere: bool) -> Options:
@@ -78,9 +79,12 @@ def _is_local(soup: Soup) -> bool:
     return soup.images is not None and soup.images.revision is None
 
 
-def _pinned(name: str, revision: str | None) -> str:
-    """An ingredient at its commit, a local folder by its last name."""
-    return f"{name}@{revision}" if revision else Path(name).name
+def _pinned(names: Names) -> list[str]:
+    """Ingredients at their commits, local folders by as much of their paths as tells them apart."""
+    return [
+        f"{name}@{revision}" if revision else short
+        for (name, revision), short in zip(names, distinct(names), strict=True)
+    ]
 
 
 def _public(ingredients: Names, options: Options, *, local: bool, base: tuple[str, str | None] | None) -> Options:
@@ -88,7 +92,7 @@ def _public(ingredients: Names, options: Options, *, local: bool, base: tuple[st
     # Each ingredient is named, so nothing is left to look for.
     options = replace(options, exclude=None, fine_tunes_of=None)
     if base:
-        options = replace(options, base=_pinned(*base))
+        options = replace(options, base=_pinned([base])[0])
     if local and options.dataset:
         options = replace(options, dataset=Path(options.dataset).name)
     if options.labels and Path(options.labels).suffix:
@@ -97,18 +101,15 @@ def _public(ingredients: Names, options: Options, *, local: bool, base: tuple[st
         options = replace(options, eval=tuple(f"{n}={_shared(place)}" for n, place in options.others().items()))
     on_hub = {name for name, revision in ingredients if revision}
     if options.processor_from and options.processor_from.partition("@")[0] not in on_hub:
-        options = replace(options, processor_from=Path(options.processor_from).name)
+        shorts = dict(zip((Path(name) for name, _ in ingredients), distinct(ingredients), strict=True))
+        given = Path(options.processor_from)
+        options = replace(options, processor_from=shorts.get(given, given.name))
     return options
 
 
 def _shared(place: str) -> str:
     """A dataset of the Hub as it is, anything that can only be a path by its last name."""
     return place if REPO.fullmatch(place) else Path(place).name
-
-
-def folder(ingredient: Ingredient) -> str:
-    """A local folder by its last name only: the rest of the path is the user's own business."""
-    return Path(ingredient.id).name
 
 
 def page(source: Source) -> str | None:

@@ -121,7 +121,7 @@ def _metric(soup: Soup) -> str:
 def _values(soup: Soup) -> dict[str, Any]:
     """What the template is filled with; every text from outside is escaped here."""
     recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
-    names = [named(i) for i in soup.family.ingredients]
+    names = named(*soup.family.ingredients)
     images = soup.images
     return {
         "recipe": recipe,
@@ -249,7 +249,8 @@ def _splits(soup: Soup) -> dict[str, dict[str, str]]:
 def _licences(soup: Soup) -> dict[str, Any]:
     """What the used ingredients' cards say, and what the soup's does."""
     used = soup.used
-    said = [(named(ingredient), license_of(ingredient)) for ingredient in with_bases(used)]
+    every = list(with_bases(used))
+    said = list(zip(named(*every), map(license_of, every), strict=True))
     return {
         "chosen": markdown(soup.options.license) if soup.options.license else None,
         "agreed": markdown(agreed(used)) if agreed(used) else None,
@@ -287,7 +288,7 @@ def _base(ingredient: Ingredient) -> dict[str, str | None] | None:
     if ingredient.adapter is None:
         return None
     base = ingredient.adapter.base
-    return {"name": named(base), "link": page(base.source), "revision": (base.source.revision or "")[:12]}
+    return {"name": named(base)[0], "link": page(base.source), "revision": (base.source.revision or "")[:12]}
 
 
 def _dataset(soup: Soup) -> str:

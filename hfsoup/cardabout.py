@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hfsoup.again import folder
 from hfsoup.cardtext import markdown
 from hfsoup.importance import KINDS
-from hfsoup.names import listed
+from hfsoup.names import distinct, listed
 from hfsoup.settle import FLOAT_NAMES
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def about(soup: Soup, names: list[str]) -> Iterator[str]:
     if family.dtypes:
         yield f"The ingredients' weights are stored in {' and '.join(FLOAT_NAMES[dtype] for dtype in family.dtypes)}."
     if family.skipped:
-        yield f"Given, but unlike the others and left out: {', '.join(named(i) for i, _ in family.skipped)}."
+        yield f"Given, but unlike the others and left out: {', '.join(named(*(i for i, _ in family.skipped)))}."
 
 
 def _learned(soup: Soup) -> Iterator[str]:
@@ -57,7 +56,7 @@ def _learned(soup: Soup) -> Iterator[str]:
 def _rooted(soup: Soup, base: Base) -> Iterator[str]:
     """The base, and what of it is in the soup."""
     share = f" It weighs {soup.mix.base:g} beside the ingredients." if soup.mix.base else ""
-    revision, name = base.ingredient.source.revision, named(base.ingredient)
+    revision, (name,) = base.ingredient.source.revision, named(base.ingredient)
     commit = f" at commit `{revision}`" if revision else ", a local folder"
     yield f"Base, which the ingredients were fine-tuned from: {name}{commit}.{share}"
     if base.lacking:
@@ -89,6 +88,6 @@ def _looked(found: Alignment | Importance) -> str:
     return f"{len(found.images or ())} images of *{markdown(found.images and found.images.name)}*, without their labels"
 
 
-def named(ingredient: Ingredient) -> str:
-    """An ingredient as cards call it: on the Hub by its name, else by its folder's."""
-    return markdown(ingredient.id if ingredient.source.revision else folder(ingredient))
+def named(*ingredients: Ingredient) -> list[str]:
+    """Ingredients as cards call them, among each other: the rest of a folder's path is the user's own business."""
+    return list(map(markdown, distinct([(i.id, i.source.revision) for i in ingredients])))

@@ -16,6 +16,7 @@ from hfsoup.evidence import pictured, witnessed
 from hfsoup.further import count, shifts
 from hfsoup.gathering import needs_images
 from hfsoup.human import counted
+from hfsoup.names import distinct
 from hfsoup.options import Options
 from hfsoup.recipes import RECIPES
 from hfsoup.scores import Comparison, Score
@@ -275,7 +276,8 @@ def searched(
     learn: Callable[[tuple[int, ...], bool], Mix] | None = None,
 ) -> tuple[Search, Mix]:
     """The recipe's walk over a family, and the mix where it ends."""
-    names = tuple(map(str, family.ingredients))
+    shown = distinct([(i.id, i.source.revision) for i in family.ingredients])
+    names = tuple(str(i) if i.source.revision else name for i, name in zip(family.ingredients, shown, strict=True))
     search = Search(names, score, options.rules(), lambda decision: watch.decision(names, decision), ensemble, learn)
     mix = RECIPES.get(options.chosen_recipe).function(search)
     for i in search.left_out:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from os.path import normpath
+from pathlib import PurePath
 
 from hfsoup.errors import MismatchError
 
@@ -33,6 +35,26 @@ def shown(name: object) -> str:
 def listed(names: Sequence[object], most: int = 24) -> str:
     """Several names, each `shown`, and how many there are where they are too many."""
     return ", ".join(map(shown, names[:most])) + (f" … {len(names)} in all" if len(names) > most else "")
+
+
+def distinct(names: Sequence[tuple[str, str | None]]) -> list[str]:
+    """What to call ingredients, by id and commit: no two alike, and of folders no more of the path than that takes.
+
+    A repository is called by its id, with its commit where it stands there more than once; folders by the same number
+    of last parts, so that all are found from one place.
+    """
+    folders = {name: PurePath(normpath(name)).parts for name, revision in names if revision is None}
+    longest = max(map(len, folders.values()), default=1)
+    enough = (n for n in range(1, longest + 1) if len({parts[-n:] for parts in folders.values()}) == len(folders))
+    depth, ids = next(enough, longest), [name for name, _ in names]
+    return [
+        ("/".join(folders[name][-depth:]) or name)
+        if revision is None
+        else f"{name}@{revision[:7]}"
+        if ids.count(name) > 1
+        else name
+        for name, revision in names
+    ]
 
 
 def unnamed(labels: Sequence[str]) -> bool:

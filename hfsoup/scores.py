@@ -45,6 +45,18 @@ class Decision:
     images: int
     walk: str = ""
 
+    @property
+    def outcome(self) -> str:
+        """What became of the ingredient, in a word or two."""
+        return outcome(self.action, accepted=self.accepted)
+
+
+def outcome(action: str, *, accepted: bool) -> str:
+    """What became of an ingredient that a search tried to add or to drop."""
+    if action == "drop":
+        return "removed" if accepted else "stays"
+    return "added" if accepted else "not added"
+
 
 @dataclass(frozen=True)
 class Start:

@@ -58,8 +58,8 @@ def test_text_tells_ingredients_and_decisions(carded: tuple[dict[str, Any], Any,
         assert ingredient["revision"][:12] in text
         assert f"{100 * ingredient['score']:.2f} %" in text
     for decision in found["trace"]:
-        kept = "yes" if decision["accepted"] else "no"
-        assert f"| {100 * decision['score']:.2f} % | {kept} |" in text
+        became = "added" if decision["accepted"] else "not added"
+        assert f"| {100 * decision['score']:.2f} % | {became} |" in text
     assert "arxiv.org/abs/2203.05482" in text
     assert f"hfsoup {hfsoup.__version__}" in text
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -364,3 +366,38 @@ def test_a_recipe_that_mixes_in_the_base_takes_one_ingredient(vit: Family, data:
     assert len(found["ingredients"]) == 1
     assert "two ingredients or more" in refused("bake", vit.words[0], "--output", "other", code=2)
     assert bake(*only(vit.words[0], vit.words[1]), "--output", "third")["soup"]["sha256"]
+
+
+def test_checkpoints_of_one_name_are_told_apart(vit: Family, data: Path, alone: Path) -> None:
+    """Screen, card, pictures' names and report call them by their runs too, and the card's own line bakes them again."""
+    for n, run_name in enumerate(("a", "b", "b")):
+        shutil.copytree(vit.folders[n], alone / "deep" / "runs" / run_name / f"checkpoint-{100 * (1 + n // 2)}")
+    words = [f"deep/runs/{name}" for name in ("a/checkpoint-100", "b/checkpoint-100", "b/checkpoint-200")]
+    done = run("bake", *words, "--dataset", data, "--recipe", "pruned", "--output", "soup")
+    assert done.code == 0, done.err
+    card = Path("soup/README.md").read_text()
+    assert run("report", "soup", "-o", "page.html", "--no-images").code == 0
+    for text in (card, Path("page.html").read_text(), done.err):
+        for name in ("a/checkpoint-100", "b/checkpoint-100", "b/checkpoint-200"):
+            assert name in text
+    assert "deep/runs" not in card
+    (line,) = (line for line in card.splitlines() if line.startswith("hfsoup bake "))
+    shutil.copytree(data, alone / "deep" / "runs" / data.name)
+    os.chdir(alone / "deep" / "runs")
+    assert run(*shlex.split(line)[1:], "--output", "again").code == 0
+    again = Path("again/model.safetensors").read_bytes()
+    os.chdir(alone)
+    assert again == Path("soup/model.safetensors").read_bytes()
+
+
+def test_what_a_search_drops_is_removed_or_stays(vit: Family, data: Path, alone: Path) -> None:
+    """Words are of the ingredient that was tried, not of the mix."""
+    done = run("bake", *vit.words, "--dataset", data, "--recipe", "pruned", "--output", "soup", "--json", "-")
+    drops = [step for step in done.json["trace"] if step["action"] == "drop"]
+    lines = [line for line in done.err.splitlines() if " drop " in line]
+    assert len(drops) == len(lines) > 0
+    for step, line in zip(drops, lines, strict=True):
+        assert (" removed " in line, " stays " in line) == (step["accepted"], not step["accepted"])
+    card = Path("soup/README.md").read_text()
+    assert ("| removed |" in card) == any(step["accepted"] for step in drops)
+    assert ("| stays |" in card) == any(not step["accepted"] for step in drops)

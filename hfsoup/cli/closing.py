@@ -11,6 +11,7 @@ from rich.text import Text
 
 from hfsoup.again import page
 from hfsoup.human import probability, size
+from hfsoup.names import distinct
 from hfsoup.splits import trained_on
 
 if TYPE_CHECKING:
@@ -40,10 +41,11 @@ def ingredients(soup: Soup) -> Table:
     if soup.selection:
         table.add_column(plain(soup.metric, 24), justify="right", no_wrap=True)
     table.add_column("weight", justify="right", no_wrap=True)
+    shown = distinct([(i.id, i.source.revision) for i in soup.family.ingredients])
     rows = zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True)
     for n, (ingredient, score, weight) in enumerate(rows):
         style = "" if weight else "dim"
-        name = link(plain(ingredient), page(ingredient.source))
+        name = link(plain(ingredient if ingredient.source.revision else shown[n]), page(ingredient.source))
         best = Text(f"{score.value:.4f}" if score else "–", "bold" if n == soup.best else "")
         span = "" if (found := soup.mix.span(n)) is None else f" ({found[0]:.3f} to {found[1]:.3f})"
         cells = [name, *([best] if soup.selection else []), Text(f"{weight:.3f}{span}" if weight else "–")]

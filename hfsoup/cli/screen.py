@@ -40,7 +40,7 @@ class Screen(Watch):
 
     def decision(self, names: tuple[str, ...], decision: Decision) -> None:
         """Print a step of the search."""
-        mark = ("kept    ", "green") if decision.accepted else ("not kept", "dim")
+        mark = (f"{decision.outcome:<9}", "green" if decision.accepted else "dim")
         score = f"{'≤' if decision.score.at_most else ' '}{decision.score.value:.4f} "
         text = Text.assemble(f"  {decision.step:>3} {decision.action:<4} {score}", mark, "  ")
         text.append_text(plain(names[decision.ingredient]))

@@ -6,10 +6,9 @@ import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.names import flat
+from hfsoup.names import distinct, flat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,8 +83,7 @@ def _settings(theme: Theme) -> Any:
 
 def name(soup: Soup, i: int, longest: int = 28) -> str:
     """An ingredient's name, of a local folder the last part only; its end where it is long."""
-    source = soup.family.ingredients[i].source
-    text = flat(source.id if source.revision else Path(source.id).name)
+    text = flat(distinct([(each.id, each.source.revision) for each in soup.family.ingredients])[i])
     return text if len(text) <= longest else f"…{text[-longest + 1 :]}"
 
 

@@ -15,10 +15,10 @@ from hfsoup.distillation.made import said
 from hfsoup.evaluated import classes_of
 from hfsoup.figures import FOLDER, NAMES
 from hfsoup.human import probability
-from hfsoup.names import flat
+from hfsoup.names import distinct, flat
 from hfsoup.report.classes import by_class, counts
 from hfsoup.report.gallery import Gallery, data_uri, differing
-from hfsoup.scores import ALPHA
+from hfsoup.scores import ALPHA, outcome
 from hfsoup.shipped import shipped
 from hfsoup.splits import is_training, trained_on
 from hfsoup.tasks import METRICS, SINGLE_LABEL, TASKS
@@ -55,7 +55,7 @@ def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
     record, seen, mix = found.record, found.seen, found.record.mix()
     metric = record.dataset.metric if record.dataset else record.options.get("metric") or "accuracy"
     task = next((t for t in TASKS if record.dataset and t.name == record.dataset.task), SINGLE_LABEL)
-    names = [_name(i) for i in record.ingredients]
+    names = _names(record)
     best = seen.best_ingredient if seen else None
     return {
         "title": flat(found.place if not found.local else Path(found.place).resolve().name),
@@ -63,7 +63,9 @@ def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
         "recipe": flat(record.recipe),
         "merge": flat(record.merge),
         "metric": flat(metric, 60),
-        "ingredients": [_ingredient(i, n == best, str(metric), mix.span(n)) for n, i in enumerate(record.ingredients)],
+        "ingredients": [
+            _ingredient(i, names[n], n == best, str(metric), mix.span(n)) for n, i in enumerate(record.ingredients)
+        ],
         "used": sum(i.coefficient != 0 for i in record.ingredients),
         "scored": any(i.score is not None for i in record.ingredients),
         "distilled": _distilled(record),
@@ -94,17 +96,17 @@ def _shown(value: float, metric: str) -> str:
     return f"{100 * value:.2f} %" if metric in METRICS else f"{value:.4f}"
 
 
-def _name(ingredient: IngredientRecord) -> str:
-    """As the card names it: a local folder by its last part alone."""
-    return flat(ingredient.id if ingredient.revision else Path(ingredient.id).name)
+def _names(record: Lock) -> list[str]:
+    """As the card names the ingredients."""
+    return list(map(flat, distinct([(i.id, i.revision) for i in record.ingredients])))
 
 
 def _ingredient(
-    ingredient: IngredientRecord, best: bool, metric: str, span: tuple[float, float] | None
+    ingredient: IngredientRecord, name: str, best: bool, metric: str, span: tuple[float, float] | None
 ) -> dict[str, Any]:
     source = Source(ingredient.id, ingredient.id, ingredient.revision)
     return {
-        "name": _name(ingredient),
+        "name": name,
         "link": page(source),
         "revision": (ingredient.revision or "")[:12],
         "score": number(ingredient.score, metric),
@@ -122,14 +124,13 @@ def _distilled(record: Lock) -> str | None:
 
 def _step(record: Lock, n: int, metric: str) -> dict[str, Any]:
     step = record.trace[n]
-    revisions = {i.id: i.revision for i in record.ingredients}
-    local = revisions.get(step.ingredient) is None
+    names = dict(zip((i.id for i in record.ingredients), _names(record), strict=True))
     return {
         "step": step.step,
-        "tried": f"{flat(step.action, 20)} {flat(Path(step.ingredient).name if local else step.ingredient)}",
+        "tried": f"{flat(step.action, 20)} {names.get(step.ingredient, flat(step.ingredient))}",
         "score": f"{'at most ' if step.at_most else ''}{_shown(step.score, metric)}",
         "value": step.score,
-        "kept": step.accepted,
+        "outcome": outcome(step.action, accepted=step.accepted),
         "images": step.images,
     }
 

@@ -89,8 +89,9 @@ def steps(found: Sequence[Step]) -> str:
     for step in reversed(found):
         d = step.decision
         score = f"{'≤ ' if d.score.at_most else ''}{d.score.value:.4f}"
-        kept = '<b class="soup-good">kept</b>' if d.accepted else '<span class="soup-faint">not kept</span>'
-        rows.append((str(d.step), text(d.action, 20), text(step.name), score, kept))
+        tag, look = ("b", "soup-good") if d.accepted else ("span", "soup-faint")
+        became = f'<{tag} class="{look}">{d.outcome}</{tag}>'
+        rows.append((str(d.step), text(d.action, 20), text(step.name), score, became))
     return _table("soup-steps", ("step", "tried", "ingredient", "score", ""), rows, (0, 3), scroll=True)
 
 
