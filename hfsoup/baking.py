@@ -17,6 +17,7 @@ from hfsoup.distillation.stage import with_unlabelled
 from hfsoup.errors import UsageError
 from hfsoup.gathering import asked, gather, own
 from hfsoup.hub import told
+from hfsoup.live import listening
 from hfsoup.measuring import in_one_basis, measured, prepared, searched, settling, truncated, weighed
 from hfsoup.merges import MERGES
 from hfsoup.options import Options
@@ -43,9 +44,9 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
         raise UsageError(f"expected names or folders one after another, found a {odd[0]}", hint="bake(*names)")
     patterns = tuple(str(ingredient) for ingredient in ingredients)
     if is_config(patterns):
-        return run(*load(Path(patterns[0]).expanduser(), options), Watch())
+        return run(*load(Path(patterns[0]).expanduser(), options), listening())
     chosen = Options.of(options)
-    return run(chosen.patterns(patterns), chosen, Watch())
+    return run(chosen.patterns(patterns), chosen, listening())
 
 
 def run(patterns: tuple[str, ...], options: Options, watch: Watch, *, several: bool = True) -> Soup:

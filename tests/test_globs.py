@@ -369,7 +369,7 @@ def test_a_recipe_that_mixes_in_the_base_takes_one_ingredient(vit: Family, data:
 
 
 def test_checkpoints_of_one_name_are_told_apart(vit: Family, data: Path, alone: Path) -> None:
-    """Screen, card, pictures' names and report call them by their runs too, and the card's own line bakes them again."""
+    """Screen, card and report call them by their runs too, and the card's own line bakes them again."""
     for n, run_name in enumerate(("a", "b", "b")):
         shutil.copytree(vit.folders[n], alone / "deep" / "runs" / run_name / f"checkpoint-{100 * (1 + n // 2)}")
     words = [f"deep/runs/{name}" for name in ("a/checkpoint-100", "b/checkpoint-100", "b/checkpoint-200")]

@@ -1,0 +1,61 @@
+"""What `hfsoup.bake` shows while it runs: in a notebook, and in a program."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from family import Family
+from shell import bake
+
+import hfsoup
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A notebook's kernel, and all that its cell was given to show."""
+    shown: list[dict[str, Any]] = []
+    package, display = ModuleType("IPython"), ModuleType("IPython.display")
+    package.get_ipython = lambda: SimpleNamespace(kernel=object())  # type: ignore[attr-defined]
+    display.display = lambda content, **how: shown.append({**content, **how})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", package)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    return shown
+
+
+def test_a_notebook_follows_a_bake(cell: list[dict[str, Any]], vit: Family, data: Path, alone: Path) -> None:
+    """One output is replaced as stages, decisions and notes come; what they hold is escaped."""
+    for n in range(2):
+        shutil.copytree(vit.folders[n], alone / "<b>" / f"vit-{n}")
+    bake("<b>/vit-*", "--output", "<b>/vit-soup")
+    soup = hfsoup.bake("<b>/vit-*", dataset=str(data), recipe="greedy")
+    assert soup.test is not None
+    assert len(cell) > 5
+    assert [shown.get("update", False) for shown in cell] == [False] + [True] * (len(cell) - 1)
+    assert len({shown["display_id"] for shown in cell}) == 1
+    assert all(shown["raw"] for shown in cell)
+    last = cell[-1]["text/plain"].splitlines()
+    assert "note: <b>/vit-soup is a soup itself; left out (--include-soups takes it in)" in last
+    assert any(line.startswith("Checked: one vit") for line in last)
+    assert any(" add " in line and "<b>/vit-" not in line and "vit-" in line for line in last)
+    assert "<b>" not in cell[-1]["text/html"]
+
+
+def test_a_program_hears_notes_by_the_logger(
+    vit: Family, data: Path, alone: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Notes are warnings of the logger `hfsoup`; stages and decisions are there for who asks for its information."""
+    for n in range(2):
+        shutil.copytree(vit.folders[n], alone / f"vit-{n}")
+    bake("./vit-*", "--output", "vit-soup")
+    with caplog.at_level(logging.INFO, "hfsoup"):
+        hfsoup.bake("./vit-*", dataset=str(data), recipe="greedy")
+    said = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "hfsoup"]
+    assert ("WARNING", "vit-soup is a soup itself; left out (--include-soups takes it in)") in said
+    assert ("INFO", "Resolved 2 ingredients") in said
+    assert any(level == "INFO" and " add " in text for level, text in said)
