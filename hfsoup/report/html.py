@@ -55,7 +55,7 @@ def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
     record, seen, mix = found.record, found.seen, found.record.mix()
     metric = record.dataset.metric if record.dataset else record.options.get("metric") or "accuracy"
     task = next((t for t in TASKS if record.dataset and t.name == record.dataset.task), SINGLE_LABEL)
-    names = _names(record)
+    names = _ingredient_names(record)
     best = seen.best_ingredient if seen else None
     return {
         "title": flat(found.place if not found.local else Path(found.place).resolve().name),
@@ -96,7 +96,7 @@ def _shown(value: float, metric: str) -> str:
     return f"{100 * value:.2f} %" if metric in METRICS else f"{value:.4f}"
 
 
-def _names(record: Lock) -> list[str]:
+def _ingredient_names(record: Lock) -> list[str]:
     """As the card names the ingredients."""
     return list(map(flat, distinct([(i.id, i.revision) for i in record.ingredients])))
 
@@ -124,7 +124,7 @@ def _distilled(record: Lock) -> str | None:
 
 def _step(record: Lock, n: int, metric: str) -> dict[str, Any]:
     step = record.trace[n]
-    names = dict(zip((i.id for i in record.ingredients), _names(record), strict=True))
+    names = dict(zip((i.id for i in record.ingredients), _ingredient_names(record), strict=True))
     return {
         "step": step.step,
         "tried": f"{flat(step.action, 20)} {names.get(step.ingredient, flat(step.ingredient))}",
