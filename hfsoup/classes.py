@@ -335,12 +335,16 @@ def _synonyms(text: str) -> set[str]:
 
 
 def _by_place(names: Sequence[str], classes: Sequence[str], found: Mapping[int, int]) -> list[int]:
-    """Names that are left because one stands twice, in lists of one length where every other name has one place."""
+    """Names that are left because the model's stands twice, in lists of one length where all others have one place.
+
+    The name must hold the model's, as `crane2` holds `crane`: a place alone decides nothing.
+    """
     left = [n for n in range(len(names)) if n not in found]
     if len(names) != len(classes) or len(left) >= len(found) or any(n != place for n, place in found.items()):
         return []
-    doubled = _doubled(classes) | _doubled(names)
-    return left if all(plain(classes[n]) in doubled or plain(names[n]) in doubled for n in left) else []
+    doubled = _doubled(classes)
+    fits = all(plain(classes[n]) in doubled and plain(classes[n]) in plain(names[n]) for n in left)
+    return left if fits else []
 
 
 def _doubled(names: Iterable[str]) -> set[str]:
