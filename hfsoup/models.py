@@ -152,7 +152,7 @@ def model_class(config: PretrainedConfig) -> Any:
     chosen = next((c for c in several if c.__name__ in (config.architectures or ())), several[0])
     # Classes that do not say what they take have one word here, and it is the wrong one.
     if isinstance(chosen.input_modalities, tuple) and "text" in chosen.input_modalities:
-        what = "this model answers a text about the image and has no head with a row per class"
+        what = f"{config.model_type} answers a text about the image and has no head with a row per class"
         raise SoupError(what, where=config.model_type, hint="hfsoup is for image classifiers")
     return chosen
 
@@ -287,7 +287,7 @@ def _hollow(values: dict[str, Any], classes: int, stored: Shapes) -> nn.Module:
         with torch.device("meta"), _no_more_than(2 * len(stored) + SPARE_TENSORS, where):
             model = made(config)
     except REFUSALS as error:
-        what = f"transformers cannot build this model: {type(error).__name__}: {flat(error)}"
+        what = f"transformers cannot build this {config.model_type}: {type(error).__name__}: {flat(error)}"
         raise SoupError(what, where=where) from error
     held = sum(map(prod, stored.values()))
     if sum(t.numel() for t in (*model.parameters(), *model.buffers())) > 4 * held + SPARE_ELEMENTS:

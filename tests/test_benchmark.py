@@ -38,7 +38,7 @@ def test_a_section_prints_a_table_and_writes_its_figures(tmp_path: Path) -> None
 
 
 def test_a_local_uniform_bake_imports_no_heavy_library() -> None:
-    """What a bake without a dataset needs is numpy."""
+    """What a bake without a dataset needs is numpy, once it is known which tensors its architecture has."""
     done = benchmark("startup", "--quick")
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if "heavy libraries" in line)

@@ -185,7 +185,7 @@ def test_a_processor_that_takes_no_image_is_to_blame(resnet: Family, data: Path,
         size = {"height": SIDE, "width": SIDE}
         (folder / "preprocessor_config.json").write_text(json.dumps({"do_resize": True, "size": size}))
     block = refused("bake", *folders, "--dataset", data, "--output", "soup", code=1)
-    assert "image processor takes no image at all" in block
+    assert "takes no image" in block
     assert "split" not in block
 
 

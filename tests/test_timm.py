@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import USER
 from family import NAMES, Family, copy_model, edit_json, make_images, put_weights, weights
 from huggingface_hub import HfApi
 from PIL.Image import Image
@@ -23,6 +22,7 @@ from hfsoup.recipes import RECIPES
 
 pytestmark = pytest.mark.timm
 
+USER = "kit"
 KINDS = [pytest.param(kind, layout, id=f"{kind}-{layout}") for kind in ARCHITECTURES for layout in ("timm", "wrapper")]
 
 

@@ -48,7 +48,7 @@ class Form:
             patterns = tuple(shlex.split(self.ingredients))
         except ValueError as error:
             raise UsageError(f"the ingredients cannot be read: {error}", hint="one name or glob a line") from error
-        names = ("recipe", "base", "dataset", "dataset_config", "split", "test_split", "output", "push")
+        names = ("recipe", "base", "dataset", "dataset_config", "split", "test_split", "metric", "output", "push")
         texts = {name: str(getattr(self, name) or "").strip() or None for name in names}
         limit = self.limit.strip().replace(",", "") or None
         if limit and not limit.isdecimal():
@@ -58,7 +58,6 @@ class Form:
         options = Options(
             **texts,  # type: ignore[arg-type]
             merge=self.merge,
-            metric=self.metric,
             limit=int(limit) if limit else None,
             figures=bool(self.figures),
             private=bool(self.private),
@@ -86,7 +85,7 @@ class Form:
         for name in filter(None, (options.dataset, options.base)):
             if not REPO.fullmatch(name) or ".." in name:
                 raise UsageError(f"expected the name of a repository on the Hub, found {shown(name)}", hint="ORG/NAME")
-        if options.push or options.metric not in METRICS:
+        if options.push or options.metric not in (None, *METRICS):
             raise UsageError("this page neither pushes nor runs the metrics of others")
         return patterns, replace(options, output=str(scratch / "soup"))
 

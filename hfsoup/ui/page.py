@@ -90,7 +90,7 @@ def started(blocks: gr.Blocks, host: str, port: int, hosts: Sequence[str], ready
 
 def _defaults() -> dict[str, Any]:
     kinds = {"str": "", "bool": False}
-    return {f.name: kinds[str(f.type)] for f in dataclasses.fields(Form)} | {"merge": "mean", "metric": "accuracy"}
+    return {f.name: kinds[str(f.type)] for f in dataclasses.fields(Form)} | {"merge": "mean"}
 
 
 def _fields(*, strangers: bool) -> list[Any]:
@@ -114,8 +114,9 @@ def _fields(*, strangers: bool) -> list[Any]:
             gr.Textbox(label="Test split", placeholder="test", max_lines=1, min_width=90),
         ]
     with gr.Row():
+        metrics = [("automatic", ""), *((name, name) for name in METRICS)]
         found += [
-            gr.Dropdown(list(METRICS), value="accuracy", label="Metric", min_width=140),
+            gr.Dropdown(metrics, value="", label="Metric", min_width=140),
             gr.Textbox(label="Images of each split", placeholder="all", max_lines=1, min_width=140, elem_id="limit"),
         ]
     with gr.Accordion("More", open=False):
