@@ -14,16 +14,17 @@ from typing import Any
 import yaml
 
 from hfsoup.errors import HubError, SoupError
-from hfsoup.fetching import fetch
-from hfsoup.hashing import file_hash, stamp
+from hfsoup.fetching import fetch, not_listed
+from hfsoup.hashing import blob_hash, file_hash, stamp
 from hfsoup.headers import reader
 from hfsoup.hub import answers, api, side_by_side
 from hfsoup.names import shown
-from hfsoup.offline import cached_commit, is_offline
+from hfsoup.offline import cached_commit, is_offline, keep_listing
 from hfsoup.types import RemoteFile
 
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
-CARD_LIMIT = 8 << 20
+SMALL = 8 << 20
+"""Bytes of the largest card, and of the largest file that is read where nothing is to be kept."""
 # YAML in brackets takes time in the square of their depth.
 BRACKETS = 500
 # Images hardly shrink in an archive; one that grows beyond this is a bomb.
@@ -58,6 +59,8 @@ class Files:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
+        if kept and not is_offline():
+            keep_listing(repo, sha, found, kind="dataset")
         return cls(folder, repo, sha, listing, kept)
 
     def __contains__(self, name: str) -> bool:
@@ -76,7 +79,7 @@ class Files:
     def _take(self, name: str) -> str:
         path = self.folder / name
         if self.revision and not self.kept:
-            path.write_bytes(self._small(name))
+            self._write_small(path, name)
         elif self.revision:
             fetched = fetch(self.repo, self.listing[name], self.revision, kind="dataset")
             path.unlink()
@@ -88,13 +91,17 @@ class Files:
         self._stamps[name] = stamp(path)
         return file_hash(path)
 
-    def _small(self, name: str) -> bytes:
-        """The content of a small file on the Hub, which huggingface_hub's cache does not see."""
-        size, where = self.listing[name].size, f"{self.repo}, {shown(name)}"
-        if size > CARD_LIMIT:
-            raise SoupError(f"expected at most {CARD_LIMIT:,} bytes, found {size:,}", where=where)
+    def _write_small(self, path: Path, name: str) -> None:
+        """Write the content of a small file on the Hub, hashed, which huggingface_hub's cache does not see."""
+        file, where = self.listing[name], f"{self.repo}, {shown(name)}"
+        size = file.size
+        if size > SMALL:
+            raise SoupError(f"expected at most {SMALL:,} bytes, found {size:,}", where=where)
         with answers(where):
-            return reader(self.repo, self.revision or "", name, kind="dataset")(0, size) if size else b""
+            path.write_bytes(reader(self.repo, self.revision or "", name, kind="dataset")(0, size) if size else b"")
+        found = file_hash(path) if file.sha256 else blob_hash(path)
+        if found != (file.sha256 or file.blob):
+            raise not_listed(found, file, where)
 
     def digest(self, name: str) -> str:
         """The sha256 of a file: what the Hub lists, else of its bytes, for which it is taken."""
@@ -140,9 +147,9 @@ class Files:
         """Have the dataset's cards, whose YAML tells datasets what to load, and see that they point nowhere else."""
         cards = [name for name in CARDS if name in self]
         for name in cards:
-            if (size := self.size(name)) > CARD_LIMIT:
+            if (size := self.size(name)) > SMALL:
                 where = f"{self.repo or self.folder}, {name}"
-                raise SoupError(f"expected at most {CARD_LIMIT:,} bytes, found {size:,}", where=where)
+                raise SoupError(f"expected at most {SMALL:,} bytes, found {size:,}", where=where)
         self.take(cards)
         for name in cards:
             if not name.endswith(".json"):

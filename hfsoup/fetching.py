@@ -62,8 +62,14 @@ def fetch(repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Adv
     if not seen:
         hint = f"rm {shlex.quote(str(path.resolve()))}, then {AGAIN}"
         raise SoupError("the copy of this file in the cache is damaged and stays there", where=where, hint=hint)
-    what = f"the file that arrives is not the one the Hub lists (hash {found[:12]}, expected {listed[:12]})"
-    raise HubError(what, where=where, hint=f"later, {AGAIN}")
+    raise not_listed(found, file, where)
+
+
+def not_listed(found: str, file: RemoteFile, where: str) -> HubError:
+    """The error for a file of another hash than the Hub lists."""
+    expected = file.sha256 or file.blob
+    what = f"the file that arrives is not the one the Hub lists (hash {found[:12]}, expected {expected[:12]})"
+    return HubError(what, where=where, hint=f"later, {AGAIN}")
 
 
 @dataclass

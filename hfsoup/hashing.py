@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,23 @@ def blob_hash(path: Path) -> str:
 def facts_hash(*facts: Any) -> str:
     """The hexadecimal sha256 of what something depends on, as JSON; what JSON does not know counts as its text."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write_sealed(path: Path, text: str) -> None:
+    """Write a text below its sha256; it gets its name once it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".partial", encoding="utf-8", delete=False) as file:
+        file.write(hashlib.sha256(text.encode()).hexdigest() + "\n" + text)
+    Path(file.name).rename(path)
+
+
+def read_sealed(path: Path) -> str | None:
+    """The text of `write_sealed`; None where it is not there, or not as it was written."""
+    try:
+        digest, text = path.read_text("utf-8").split("\n", 1)
+    except (OSError, ValueError):
+        return None
+    return text if hashlib.sha256(text.encode()).hexdigest() == digest else None
 
 
 def file_record(path: Path) -> WeightFile:

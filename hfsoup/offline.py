@@ -1,12 +1,15 @@
-"""What huggingface_hub's cache holds of a repository, where the Hub may not be asked (`HF_HUB_OFFLINE=1`)."""
+"""What the caches hold of a repository, where the Hub may not be asked (`HF_HUB_OFFLINE=1`)."""
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import astuple
 from pathlib import Path
 
 from hfsoup.errors import HubError
-from hfsoup.hashing import blob_hash
+from hfsoup.hashing import blob_hash, read_sealed, write_sealed
+from hfsoup.hub import cache
 from hfsoup.types import RemoteFile
 
 _COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
@@ -20,10 +23,22 @@ def is_offline() -> bool:
     return is_offline_mode()
 
 
-def cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[str, tuple[RemoteFile, ...]]:
-    """A commit of a repository and those of its files that are in the cache.
+def keep_listing(repo: str, commit: str, files: tuple[RemoteFile, ...], *, kind: str) -> None:
+    """Keep what the Hub lists of a commit in hfsoup's cache: a bake may know files by name that it never pulls."""
+    path = _listings(repo, kind) / f"{commit}.json"
+    if _COMMIT.fullmatch(commit) and read_sealed(path) is None:
+        write_sealed(path, json.dumps([astuple(file) for file in files]))
 
-    The cache names each file by the hash that the Hub listed for it, so that what is read can be compared still.
+
+def _listings(repo: str, kind: str) -> Path:
+    return cache() / "listings" / f"{kind}s--{repo.replace('/', '--')}"
+
+
+def cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[str, tuple[RemoteFile, ...]]:
+    """A commit of a repository and its files: all of them where the listing was kept, else those in the cache.
+
+    huggingface_hub's cache names each file by the hash that the Hub listed for it, so that what is read can be compared
+    still.
 
     Args:
         repo: the repository.
@@ -38,7 +53,8 @@ def cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[str, t
 
     validate_repo_id(repo)
     folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
-    known = sorted(path.name for path in (folder / "snapshots").glob("*") if _COMMIT.fullmatch(path.name))
+    paths = [*(folder / "snapshots").glob("*"), *_listings(repo, kind).glob("*.json")]
+    known = sorted({path.stem for path in paths if _COMMIT.fullmatch(path.stem)})
     wanted = revision or constants.DEFAULT_REVISION
     branch = folder / "refs" / wanted
     if ".." not in wanted.split("/") and branch.is_file():
@@ -49,6 +65,8 @@ def cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[str, t
         where = f"{repo}@{revision}" if revision else repo
         hint = f"{repo}@{known[-1]}, which it holds, or {ONCE}" if known else f"{ONCE}, or a local folder as ./NAME"
         raise HubError("offline mode is on, and the cache does not hold this", where=where, hint=hint)
+    if (text := read_sealed(_listings(repo, kind) / f"{commit}.json")) is not None:
+        return commit, tuple(RemoteFile(*fields) for fields in json.loads(text))
     snapshot = folder / "snapshots" / commit
     paths = sorted(path for path in snapshot.rglob("*") if path.is_file())
     return commit, tuple(_listed(path, path.relative_to(snapshot).as_posix()) for path in paths)

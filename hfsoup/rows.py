@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from hfsoup.datafiles import Files
-from hfsoup.errors import SoupError
-from hfsoup.hashing import facts_hash
+from hfsoup.datafiles import SMALL, Files
+from hfsoup.errors import HubError, SoupError, UsageError
+from hfsoup.hashing import facts_hash, read_sealed, write_sealed
 from hfsoup.hub import AGAIN, cache, side_by_side
-from hfsoup.names import shown
+from hfsoup.names import flat, shown
 from hfsoup.shards import Reader, Shard
 
 FORMAT = 1
@@ -23,6 +21,7 @@ FOLDER = ":folder"
 """What stands behind a column of images for the names of the folders that they lie in."""
 
 END = object()
+T = TypeVar("T")
 
 
 @dataclass
@@ -130,21 +129,37 @@ class Rows:
     def _read(self, shard: Shard) -> Facts:
         found = self._cached(shard)
         if found is None:
-            reader: Reader = self._wrap(shard.read)
-            found = Facts(reader.count, reader.features, reader.bounds, self._hashed(shard))
+            count, features, bounds = self._look(shard, lambda reader: (reader.count, reader.features, reader.bounds))
+            found = Facts(count, features, bounds, self._hashed(shard))
             self._keep(shard, found)
         return found
 
     def _column(self, n: int, name: str) -> list[Any]:
         shard = self._shards[n]
-        reader: Reader = self._wrap(shard.read)
         if name.endswith(FOLDER):
-            every = range(reader.count)
-            cells = self._wrap(lambda: list(reader.cells(name.removesuffix(FOLDER), every)))
+            cells = self._look(shard, lambda reader: list(reader.cells(name.removesuffix(FOLDER), range(reader.count))))
             return [_folder(cell) for cell in cells]
-        found: list[Any] = self._wrap(lambda: reader.column(name))
-        if len(found) != reader.count:
-            raise SoupError(f"expected {reader.count} labels, found {len(found)}", where=shown(shard.name))
+        found, count = self._look(shard, lambda reader: (reader.column(name), reader.count))
+        if len(found) != count:
+            raise SoupError(f"expected {count} labels, found {len(found)}", where=shown(shard.name))
+        return found
+
+    def _look(self, shard: Shard, act: Callable[[Reader], T]) -> T:
+        """What a shard is read for; where ranges of a file on the Hub cannot be read, from all of it, hashed.
+
+        Then the file is to blame if it is the one that the Hub lists, and the Hub if it is not.
+        """
+        try:
+            found: T = self._wrap(lambda: act(shard.read()))
+        except UsageError as error:
+            if not self._files.revision or self._hashed(shard):
+                raise
+            if not self._files.kept and any(self._files.size(name) > SMALL for name in shard.needs):
+                what = f"what the Hub sends of this file cannot be read: {flat(error.__cause__, 300)}"
+                where = f"{self._files.repo}, {shown(shard.name)}"
+                raise HubError(what, where=where, hint=f"later, {AGAIN}") from error
+            self._files.take(shard.needs)
+            found = self._wrap(lambda: act(shard.read()))
         return found
 
     def _hashed(self, shard: Shard) -> bool:
@@ -155,9 +170,9 @@ class Rows:
         facts, shard = self.facts()[n], self._shards[n]
         if facts.hashed:
             return
-        reader: Reader = self._wrap(shard.read)
+        count, features = self._look(shard, lambda reader: (reader.count, reader.features))
         again = {name: self._column(n, name) for name in facts.columns}
-        if (reader.count, again) != (facts.count, facts.columns) or _plain(reader.features) != _plain(facts.features):
+        if (count, again) != (facts.count, facts.columns) or _plain(features) != _plain(facts.features):
             what = f"{shown(shard.name)} is not the file that was looked into before"
             raise SoupError(what, where=self._files.repo or str(self._files.folder), hint=AGAIN)
         facts.hashed = True
@@ -175,17 +190,15 @@ class Rows:
         from datasets import Features
 
         home = self._home(shard)
-        if home is None or not home.is_file():
+        text = read_sealed(home) if home else None
+        if text is None:
             return None
         try:
-            digest, text = home.read_text("utf-8").split("\n", 1)
-            if hashlib.sha256(text.encode()).hexdigest() != digest:
-                return None
             values = json.loads(text)
             bounds = {name: (least, most) for name, (least, most) in values["bounds"].items()}
             features = dict(Features.from_dict(values["features"]))
             return Facts(**{**values, "features": features, "bounds": bounds})
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return None
 
     def _keep(self, shard: Shard, facts: Facts) -> None:
@@ -196,12 +209,7 @@ class Rows:
             text = json.dumps({**vars(facts), "features": _plain(facts.features)})
         except (TypeError, ValueError):
             return
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=home.parent, suffix=".partial", encoding="utf-8", delete=False
-        ) as file:
-            file.write(hashlib.sha256(text.encode()).hexdigest() + "\n" + text)
-        Path(file.name).rename(home)
+        write_sealed(home, text)
 
 
 def _plain(features: dict[str, Any]) -> Any:

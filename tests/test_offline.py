@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,11 +46,32 @@ def test_a_bake_of_commits_and_a_dataset_that_are_cached(
 ) -> None:
     """The same soup, with the same scores, in a new cache of images and scores."""
     words = [*_pinned(offline), "--dataset", f"kit/shapes@{HfApi().dataset_info('kit/shapes').sha}"]
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "old"))
     first = bake(*words, "--output", "soup")
     _go(offline, monkeypatch)
     monkeypatch.setenv("HFSOUP_CACHE", str(alone / "new"))
     again = bake(*words, "--output", "again")
     assert (again["soup"]["sha256"], again["soup"]["test"]) == (first["soup"]["sha256"], first["soup"]["test"])
+    assert offline.requests == []
+
+
+def test_a_dataset_of_which_only_the_images_are_cached(
+    offline: LocalHub, monkeypatch: pytest.MonkeyPatch, alone: Path
+) -> None:
+    """A bake that needed none of a dataset's files needs none of them offline either; one that does names the file."""
+    words = [*_pinned(offline), "--dataset", f"kit/shapes@{HfApi().dataset_info('kit/shapes').sha}"]
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "old"))
+    first = bake(*words, "--output", "first")
+    shutil.rmtree(Path(constants.HF_HUB_CACHE, "datasets--kit--shapes"))
+    bake(*words, "--output", "second")
+    assert not list(Path(constants.HF_HUB_CACHE, "datasets--kit--shapes").rglob("*.parquet"))
+    _go(offline, monkeypatch)
+    third = bake(*words, "--output", "third")
+    assert (third["soup"]["sha256"], third["soup"]["test"]) == (first["soup"]["sha256"], first["soup"]["test"])
+    shutil.rmtree(alone / "old" / "images")
+    block = refused("bake", *words, "--output", "fourth", code=1)
+    assert "offline mode is on" in block
+    assert ".parquet" in block
     assert offline.requests == []
 
 
