@@ -76,7 +76,7 @@ def check(
     """
     found = [inspect(ingredient) for ingredient in ingredients]
     if labels == BY_NUMBER:
-        found = [found[0], *(_by_number(found[0], other, found) for other in found[1:])]
+        found = _by_number(found)
     skipped: list[tuple[Ingredient, str]] = []
     by_processor = processor_from is None
     if on_mismatch == "skip-ingredient":
@@ -266,13 +266,19 @@ def _refuse(first: Checkpoint, compared: Sequence[tuple[Checkpoint, list[str]]],
     raise MismatchError(what, hint="; ".join(hints))
 
 
-def _by_number(first: Checkpoint, other: Checkpoint, found: Sequence[Checkpoint]) -> Checkpoint:
-    """A checkpoint with the first one's classes, if one of both names none and all that name some name the same."""
-    named_alike = len({one.labels for one in found if not unnamed(one.labels)}) == 1
-    one_unnamed = unnamed(first.labels) != unnamed(other.labels)
-    if not named_alike or not one_unnamed or len(first.labels) != len(other.labels):
-        return other
-    return replace(other, labels=first.labels)
+def _by_number(found: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Checkpoints of which those without class names have the names of the others, if those agree on them."""
+    named_ones = [one for one in found if not unnamed(one.labels)]
+    if len({one.labels for one in named_ones}) != 1:
+        return list(found)
+    labels, config = named_ones[0].labels, named_ones[0].config
+    words = {key: config[key] for key in ("id2label", "label2id", "label_names") if key in config}
+    return [
+        replace(one, labels=labels, config={**one.config, **words})
+        if unnamed(one.labels) and len(one.labels) == len(labels)
+        else one
+        for one in found
+    ]
 
 
 def _order(first: Checkpoint, other: Checkpoint) -> tuple[int, ...] | str | None:

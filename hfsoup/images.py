@@ -308,7 +308,7 @@ class Part:
         )
         self.label, self.labels, self.lists, self.labelled_by = label, found.numbers, found.lists, found.rule
         if found.rule != DEFAULT_RULE or asked:
-            self._note(f"labels of the split {self.name!r} are matched {found.rule}")
+            self._note(f"labels of the split {self.name!r}: {found.rule}")
         check_classes(self.labels, self._classes, where=self.where, note=self._note)
         if self._source.by_folder and label != FOLDERS and self.labels.ndim == 1:
             check_folders(self.rows.folders(self.image), self.labels, self._classes, where)

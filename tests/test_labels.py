@@ -234,7 +234,7 @@ def test_labels_by_number_bake_and_are_repeated(vit: Family, images: Any, alone:
     assert "--labels by-number" in block
     done = run("bake", *vit.words[:2], "--dataset", "./d", "--labels", "by-number", "--output", "soup", "--json", "-")
     assert done.code == 0, done.err
-    assert "matched by number, as asked" in done.err
+    assert ": by number, as asked" in done.err
     assert done.json["soup"]["test"] == pytest.approx(accuracy(Path("soup"), images["test"]))
     record = json.loads(Path("soup/soup.json").read_text())
     assert record["options"]["labels"] == "by-number"
@@ -250,6 +250,9 @@ def test_ingredients_without_class_names_join_by_number(vit: Family, images: Any
     wanted = bake(*vit.words[:2], "--output", "named")["soup"]["sha256"]
     words = (vit.folders[0], plain, "--labels", "by-number")
     assert bake(*words, "--output", "soup")["soup"]["sha256"] == wanted
+    bake(plain, vit.folders[0], *words[2:], "--output", "turned")
+    names = json.loads(Path("turned/config.json").read_text())["id2label"]
+    assert [names[str(n)] for n in range(6)] == list(NAMES)
     scored = bake(*words, "--dataset", data, "--recipe", "uniform", "--output", "scored")["soup"]
     assert scored["test"] == pytest.approx(accuracy(Path("named"), images["test"]))
     assert run("verify", "soup").code == 0
