@@ -239,7 +239,7 @@ def test_labels_by_number_bake_and_are_repeated(vit: Family, images: Any, alone:
     record = json.loads(Path("soup/soup.json").read_text())
     assert record["options"]["labels"] == "by-number"
     assert record["dataset"]["labels"].startswith("by number, as asked")
-    assert "matched by number, as asked" in Path("soup/README.md").read_text()
+    assert ": by number, as asked" in Path("soup/README.md").read_text()
     assert run("verify", "soup", "--scores").code == 0
 
 
