@@ -244,6 +244,11 @@ def needs_base(options: Options) -> str | None:
     return whose
 
 
+def looks_at_more(options: Options, batch_norm: bool) -> bool:
+    """Whether a bake looks at images beyond those it scores: for batch norms, an alignment, or a merge that asks."""
+    return options.align != "none" or (batch_norm and options.settles) or needs_images(options) is not None
+
+
 def needs_images(options: Options) -> str | None:
     """The kind of importance that the merge asks of every ingredient, which is estimated on images.
 

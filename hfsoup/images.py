@@ -31,7 +31,7 @@ from hfsoup.inputs import backend
 from hfsoup.labelfile import read_mapping
 from hfsoup.likeness import alike
 from hfsoup.names import flat, listed, plain, shown
-from hfsoup.pixels import Advance, Prepared, prepare
+from hfsoup.pixels import Advance, Prepared, are_prepared, prepare
 from hfsoup.request import BY_NAME, BY_NUMBER, Request
 from hfsoup.rows import Facts
 from hfsoup.splits import calibration_name, is_training, split_names, trained_on
@@ -134,36 +134,57 @@ def load_images(
     notes: dict[str, None] = {}
     note: Note = notes.setdefault
     with opened(request) as source:
-        splits = list(source.parts)
-        parts, name, test_name = scored_parts(source, request, classes, note)
-        settles = calibration_name(splits, request, name, note) if calibrate else None
-        if settles is not None and settles not in parts:
-            parts[settles] = Part(source, settles, request, classes, note, scored=False, most=calibrate)
-        selecting, testing = cuts_of(parts, name, test_name)
-        if test_name is None:
-            cut = f", cut {request.task.strata}" if request.task not in (None, SINGLE_LABEL) else ""
-            note(f"only the split {name!r} was there: a stratified half of it selects, the other half reports{cut}")
-        for trained in sorted({part.name for part in (selecting[0], testing[0]) if is_training(part.name)}):
-            note(trained_on(trained).removesuffix("."))
-        cuts = [(*selecting, request.limit), (*testing, request.limit)]
-        if learn:
-            cuts = [*in_two(*cuts.pop(0), note=note), *cuts]
-        if settles is not None:
-            rows = selecting[2] if settles == name else np.arange(len(parts[settles].labels))
-            cuts.append((parts[settles], settles, rows, calibrate))
+        cuts, halved = _all_cuts(source, request, classes, calibrate, learn, note)
         expect(sum(len(rows) if most is None else min(len(rows), most) for *_, rows, most in cuts))
         done = [part.prepare(processor, title, rows, most, advance) for part, title, rows, most in cuts]
-        calibration = done.pop()[0] if settles is not None else None
+        calibration = done.pop()[0] if calibrate else None
         *learning, (selection, seen), (test, held) = done
         every = (seen, *(prepared for _, prepared in learning))
         for prepared in every:
             apart(prepared, held, request, note=note)
         source.files.unchanged()
-    halved = test_name is None
     return Images(
         request.dataset, request.config, source.revision, selection, test, halved, tuple(notes), backend(processor),
         calibration, learning[0][0] if learning else None, mapping=mapping_of(request), seen=every,
     )  # fmt: skip
+
+
+def prepared_splits(
+    request: Request, processor: Any, classes: Sequence[str], *, calibrate: int = 0, learn: bool = False
+) -> frozenset[str]:
+    """The splits of which `load_images` would find all that it takes in the cache, and pull no file.
+
+    The dataset is looked into only where an earlier bake kept what its files say of themselves.
+    """
+    with opened(request, kept=False) as source:
+        if not all(source.rows(name).are_known() for name in split_names(list(source.parts), request) if name):
+            return frozenset()
+        cuts, _ = _all_cuts(source, request, classes, calibrate, learn, lambda _: None)
+        lacking = {part.name for part, _, rows, most in cuts if not part.is_prepared(processor, rows, most)}
+        return frozenset(part.name for part, *_ in cuts) - lacking
+
+
+def _all_cuts(
+    source: Source, request: Request, classes: Sequence[str], calibrate: int, learn: bool, note: Note
+) -> tuple[list[tuple[Part, str, NDArray[np.int64], int | None]], bool]:
+    """What to prepare: images to learn from, to select, to report and to look at; whether one split is halved."""
+    parts, name, test_name = scored_parts(source, request, classes, note)
+    settles = calibration_name(list(source.parts), request, name, note) if calibrate else None
+    if settles is not None and settles not in parts:
+        parts[settles] = Part(source, settles, request, classes, note, scored=False, most=calibrate)
+    selecting, testing = cuts_of(parts, name, test_name)
+    if test_name is None:
+        cut = f", cut {request.task.strata}" if request.task not in (None, SINGLE_LABEL) else ""
+        note(f"only the split {name!r} was there: a stratified half of it selects, the other half reports{cut}")
+    for trained in sorted({part.name for part in (selecting[0], testing[0]) if is_training(part.name)}):
+        note(trained_on(trained).removesuffix("."))
+    cuts = [(*selecting, request.limit), (*testing, request.limit)]
+    if learn:
+        cuts = [*in_two(*cuts.pop(0), note=note), *cuts]
+    if settles is not None:
+        rows = selecting[2] if settles == name else np.arange(len(parts[settles].labels))
+        cuts.append((parts[settles], settles, rows, calibrate))
+    return cuts, test_name is None
 
 
 def scored_parts(
@@ -326,8 +347,7 @@ class Part:
     ) -> tuple[Split, Prepared]:
         """Decode and process the rows, or `limit` of them, once, into hfsoup's cache or `home`."""
         cut = limit is not None and limit < len(rows)
-        if limit is not None and cut:
-            rows = rows[limited(self.labels[rows], limit)]
+        rows = self._limited(rows, limit)
         more = [corruption.facts] if corruption else []
         content = content_hash(self._source, self.name, self.image, *more, files=self._files)
         where = f"{self.where}, column {flat(self.image)}"
@@ -345,6 +365,14 @@ class Part:
         rule = f"{len(kept)} of {len(self.labels)} rows of {self._extent()}"
         seal = fingerprint(content, kept, labels)
         return Split(title, rule, seal, found.path, labels, kept, self.name, self.image, self.labelled_by), found
+
+    def is_prepared(self, processor: Any, rows: NDArray[np.int64], limit: int | None) -> bool:
+        """Whether `prepare` would find these rows in hfsoup's cache."""
+        content = content_hash(self._source, self.name, self.image, files=self._files)
+        return are_prepared(self._limited(rows, limit).tolist(), processor, content=content, mode=self._mode)
+
+    def _limited(self, rows: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
+        return rows if limit is None or limit >= len(rows) else rows[limited(self.labels[rows], limit)]
 
     def _lost(self, found: Prepared) -> None:
         """Say how many images are not seen as their files have them, for neither are they by those who use the soup."""

@@ -14,7 +14,7 @@ from hfsoup.distillation.made import Distilled, beside
 from hfsoup.distillation.stage import distilled
 from hfsoup.evidence import pictured, witnessed
 from hfsoup.further import count, shifts
-from hfsoup.gathering import needs_images
+from hfsoup.gathering import looks_at_more, needs_images
 from hfsoup.human import counted
 from hfsoup.names import distinct
 from hfsoup.options import Options
@@ -223,9 +223,9 @@ def loaded(
     from hfsoup.calibrate import IMAGES
     from hfsoup.images import load_images
 
-    looks = options.align != "none" or (batch_norm and options.settles) or needs_images(options)
+    calibrate = IMAGES if looks_at_more(options, batch_norm) else 0
     return load_images(
-        options.request(task), processor, labels, calibrate=IMAGES if looks else 0, advance=advance, expect=expect,
+        options.request(task), processor, labels, calibrate=calibrate, advance=advance, expect=expect,
         learn=RECIPES.get(options.chosen_recipe).learns > 0,
     )  # fmt: skip
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import posixpath
+import tempfile
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from hfsoup.errors import SoupError
@@ -83,6 +85,21 @@ def peek_config(source: Source) -> dict[str, Any]:
     """
     path = posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json"
     return understood(_json(source, path), where=f"{source}, {path}")
+
+
+def peek_processor(source: Source) -> Any:
+    """The image processor of a source that is no adapter; no file of it is kept.
+
+    Raises:
+        SoupError: it has none that can be loaded.
+    """
+    from hfsoup.models import image_processor
+
+    config = posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json"
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (config, *_processors(source)):
+            (Path(folder) / posixpath.basename(path)).write_bytes(peek(source, path))
+        return image_processor(Path(folder))
 
 
 def _tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:

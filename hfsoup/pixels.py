@@ -119,7 +119,7 @@ def prepare(
     from filelock import FileLock
 
     job = _Job(rows, read, processor, where, change, mode)
-    path = (home or cache() / "images") / f"{_key(job, content)}.npy"
+    path = _path(rows, processor, content, mode, home)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         found = _sealed(path, note)
@@ -134,12 +134,18 @@ def prepare(
             raise SoupError(f"the images cannot be kept: {error.strerror}", where=str(path.parent)) from error
 
 
-def _key(job: _Job, content: str) -> str:
-    """A hash of everything that the pixels depend on."""
+def are_prepared(rows: Sequence[int], processor: Any, *, content: str, mode: str | None = None) -> bool:
+    """Whether `prepare` would find these images in the cache, if they are as they were written."""
+    path = _path(rows, processor, content, mode, None)
+    return path.is_file() and path.with_suffix(".json").is_file()
+
+
+def _path(rows: Sequence[int], processor: Any, content: str, mode: str | None, home: Path | None) -> Path:
+    """Where the file of pixels is: its name is a hash of everything that they depend on."""
     versions = [_version(name) for name in BACKENDS]
-    kind = f"{type(job.processor).__module__}.{type(job.processor).__qualname__}"
-    reading = [READING, job.mode]
-    return facts_hash(content, list(job.rows), kind, job.processor.to_dict(), versions, reading)[:32]
+    kind = f"{type(processor).__module__}.{type(processor).__qualname__}"
+    key = facts_hash(content, list(rows), kind, processor.to_dict(), versions, [READING, mode])
+    return (home or cache() / "images") / f"{key[:32]}.npy"
 
 
 def _version(name: str) -> str | None:

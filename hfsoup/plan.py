@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from hfsoup.distillation.made import forwarded, wanted
+from hfsoup.errors import SoupError
 from hfsoup.evidence import BETWEEN
 from hfsoup.finding import find_base, find_ingredients, require_several
 from hfsoup.further import count
@@ -16,6 +17,7 @@ from hfsoup.gathering import (
     asked,
     learners,
     look_at_dataset,
+    looks_at_more,
     needs_base,
     needs_images,
     own,
@@ -24,20 +26,25 @@ from hfsoup.gathering import (
 from hfsoup.hub import cache, told
 from hfsoup.human import counted
 from hfsoup.options import Options
-from hfsoup.outline import Outline, outlined
+from hfsoup.outline import Outline, outlined, peek_processor
 from hfsoup.pace import known
 from hfsoup.pull import with_bases
+from hfsoup.recipes import RECIPES
 from hfsoup.registry import Entry
 from hfsoup.room import Need, afford, held, needs
 from hfsoup.single import class_names
 from hfsoup.survey import Survey
+from hfsoup.tasks import task_of
 from hfsoup.types import Source
 from hfsoup.watch import Watch
 
 
 @dataclass(frozen=True)
 class Holding:
-    """A thing to be pulled: all bytes that are needed of it, and those on this disk already."""
+    """A thing to be pulled: all bytes that are needed of it, and those on this disk already.
+
+    What was made into prepared images by an earlier bake is not pulled for them again, and counts as here.
+    """
 
     id: str
     revision: str | None
@@ -162,7 +169,7 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
             require_scorable(first.config, classes, options, where=str(sources[0]))
         found = look_at_dataset(options, sources[0], watch)
         work = _taught(_work(recipe, sources, options, found, first), sources, options, found) if found else None
-        data = _data(found, options) if found else None
+        data = _data(found, options, sources[0], first) if found else None
         bases = tuple(source for source in with_bases((*sources, *given)) if source not in sources)
         disk = tuple(_disk((*sources, *given), options, first, data, work))
         afford(disk)
@@ -182,14 +189,37 @@ def _names(found: Survey, *, calibrate: bool) -> dict[str, str | None]:
     return {"selection": found.selection, "test": found.test, "calibration": found.calibration if calibrate else None}
 
 
-def _data(found: Survey, options: Options) -> Holding | None:
+def _data(found: Survey, options: Options, source: Source, first: Outline) -> Holding | None:
     """What of the dataset is pulled; None where that is not known beforehand."""
     if found.parts is None:
         return None
-    looks = options.bn != "average" or options.distill is not None or needs_images(options) is not None
+    looks = looks_at_more(options, first.has_batch_norm is not False) or options.distill is not None
     names = _names(found, calibrate=looks)
-    parts = [found.parts[n] for n in sorted({n for n in names.values() if n}) if n in found.parts]
-    return Holding(found.id, found.revision, sum(p.size for p in parts), sum(p.held for p in parts))
+    parts = {n: found.parts[n] for n in sorted({n for n in names.values() if n}) if n in found.parts}
+    size, held = (sum(p.size for p in parts.values()), sum(p.held for p in parts.values()))
+    if held < size:
+        ready = _prepared(options, source, first)
+        held = sum(p.size if name in ready else p.held for name, p in parts.items())
+    return Holding(found.id, found.revision, size, held)
+
+
+def _prepared(options: Options, source: Source, first: Outline) -> frozenset[str]:
+    """The splits whose images are prepared for these models already; none where that cannot be told beforehand.
+
+    A distillation and corruptions read the files again, and only a check settles on the processor of another model.
+    """
+    from hfsoup.images import prepared_splits
+
+    if source.base or options.processor_from or options.distill or options.shifts or not any(cache().glob("images/*")):
+        return frozenset()
+    try:
+        processor = peek_processor(source)
+        classes = class_names(first.config, where=str(source))
+    except SoupError:
+        return frozenset()
+    calibrate = CALIBRATION if looks_at_more(options, first.has_batch_norm is not False) else 0
+    learn = RECIPES.get(options.chosen_recipe).learns > 0
+    return prepared_splits(options.request(task_of(first.config)), processor, classes, calibrate=calibrate, learn=learn)
 
 
 def _work(recipe: Entry[Any], sources: Sequence[Source], options: Options, found: Survey, first: Outline) -> Work:

@@ -73,6 +73,10 @@ class Rows:
         known = [self._cached(shard) for shard in self._shards]
         self._take([shard for shard, facts in zip(self._shards, known, strict=True) if facts is None])
 
+    def are_known(self) -> bool:
+        """Whether an earlier bake kept what every shard says of itself."""
+        return all(self._cached(shard) is not None for shard in self._shards)
+
     def facts(self) -> list[Facts]:
         """What every shard says of itself."""
         if self._facts is None:

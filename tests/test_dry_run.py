@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from family import Family, copy_model
+from huggingface_hub import constants
 from shell import bake, refused, run
 
 from hfsoup.localhub import LocalHub
@@ -55,8 +56,11 @@ def test_it_pulls_writes_and_pushes_nothing(on_hub: LocalHub, signed_in: LocalHu
     }
 
 
-def test_what_is_here_is_not_pulled_again(on_hub: LocalHub, signed_in: LocalHub, alone: Path) -> None:
+def test_what_is_here_is_not_pulled_again(
+    on_hub: LocalHub, signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a bake everything is cached, and the time is told from the pace of that bake."""
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "cache"))
     first = dry("kit/vit-*", "--dataset", "kit/shapes")
     assert first["work"]["seconds"] is None
     assert "not scored here" in first["work"]["unknown"]
@@ -65,6 +69,29 @@ def test_what_is_here_is_not_pulled_again(on_hub: LocalHub, signed_in: LocalHub,
     assert found["to_pull"] == 0
     assert found["work"]["seconds"] > 0
     assert found["work"]["images"] >= baked["images_forwarded"]
+
+
+def test_images_that_are_prepared_are_not_pulled_for(
+    on_hub: LocalHub, signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the dataset's files, what a dry run says is pulled of them is what the bake then pulls of them."""
+    words = ("kit/vit-1", "kit/vit-2", "--dataset", "kit/shapes")
+    files = Path(constants.HF_HUB_CACHE, "datasets--kit--shapes")
+
+    def pulled() -> int:
+        found = {path.resolve() for path in files.glob("snapshots/*/**/*.parquet")}
+        return sum(path.stat().st_size for path in found)
+
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "cache"))
+    shutil.rmtree(files, ignore_errors=True)
+    told = dry(*words)["dataset"]
+    bake(*words)
+    assert (told["size"], told["cached"]) == (pulled(), 0)
+    for more in ([], ["--limit", "20"]):
+        shutil.rmtree(files)
+        told = dry(*words, *more)["dataset"]
+        bake(*words, *more)
+        assert told["size"] - told["cached"] == pulled() == (told["size"] if more else 0)
 
 
 @pytest.mark.parametrize(
