@@ -272,7 +272,7 @@ def _by_number(found: Sequence[Checkpoint]) -> list[Checkpoint]:
     if len({one.labels for one in named_ones}) != 1:
         return list(found)
     labels, config = named_ones[0].labels, named_ones[0].config
-    words = {key: config[key] for key in ("id2label", "label2id", "label_names") if key in config}
+    words: dict[str, Any] = {key: config[key] for key in ("id2label", "label2id", "label_names") if key in config}
     return [
         replace(one, labels=labels, config={**one.config, **words})
         if unnamed(one.labels) and len(one.labels) == len(labels)
