@@ -62,8 +62,8 @@ def with_base(family: Family, given: str | None, *, why: str, notify: Notify) ->
 def _require_start(family: Family, base: Base, notify: Notify) -> None:
     """See that the ingredients are fine-tunings of their base.
 
-    Told by the cosines between their matrices, over the first elements of each: networks from different starts are near
-    0, where fine-tunings are near 1.
+    Judged by the cosines between their matrices, over the first elements of each: networks from different starts are
+    near 0, where fine-tunings are near 1.
 
     Raises:
         MismatchError: most of them are not.
@@ -79,11 +79,11 @@ def _require_start(family: Family, base: Base, notify: Notify) -> None:
             cosines.append(float(start @ found / length) if length > 0 else 1.0)
     usual = float(np.median(cosines))
     if usual < BASIN:
-        told = f"the cosine between its weights and those of the ingredients is {usual:.2f}"
+        cosine = f"the cosine between its weights and those of the ingredients is {usual:.2f}"
         if usual < APART:
-            what = f"the ingredients did not start from this base: {told}, and of fine-tunings it is near 1"
+            what = f"the ingredients did not start from this base: {cosine}, and of fine-tunings it is near 1"
             raise MismatchError(what, where=str(base.ingredient), hint=HINT)
-        notify(f"the base {flat(base.ingredient)} is far from the ingredients: {told}; is it what they started from?")
+        notify(f"the base {flat(base.ingredient)} is far from the ingredients: {cosine}; is it what they started from?")
 
 
 def _sample(weights: Weights, name: str, spec: TensorSpec) -> NDArray[np.float64]:

@@ -19,9 +19,11 @@ from hfsoup.timm_config import is_timm
 SILENT = re.compile(
     r"architectures|dtype|torch_dtype|transformers_version|(finetuning_)?task.*|id2label|label2id|label_names|num_labels"
     r"|num_classes|name_or_path|problem_type|text_config|.*drop.*|initializer_.*|init_.*|layer_?scale_(init_)?value"
-    r"|use_cache|output_.*|return_dict|use_return_dict|torchscript|gradient_checkpointing|chunk_size_feed_forward"
+    r"|use_cache|output_(attentions|hidden_states)|return_dict|use_return_dict|torchscript|gradient_checkpointing|chunk_size_feed_forward"
     r"|batch_norm_momentum|.*implementation.*|tie_.*|use_bfloat16|is_encoder_decoder|out_features|out_indices|stage_names"
 )
+# Named like a dropout, and scales what the model computes in use as well.
+COUNTED = frozenset({("pp_lcnet", "hidden_dropout_prob")})
 SQUARES = ("image_size", "patch_size")
 # Odd sizes, both below and above what models take; random pixels, so that no two ways of resizing agree.
 PROBES = ((37, 53), (64, 41), (301, 223), (97, 640), (1021, 769))
@@ -57,7 +59,8 @@ def config_differences(first: Checkpoint, other: Checkpoint, code: frozenset[str
     problems = _problem(other), _problem(first)
     if problems[0] != problems[1]:
         yield f"config problem_type is {shown(problems[0])}, expected {shown(problems[1])}"
-    if _said(first.config) == _said(other.config):
+    kind = str(first.config.get("model_type"))
+    if _said(first.config, kind) == _said(other.config, kind):
         return
     from hfsoup.models import config_values, timm_arguments
 
@@ -73,8 +76,9 @@ def config_differences(first: Checkpoint, other: Checkpoint, code: frozenset[str
         yield error.what
         return
     for key in sorted(expected.keys() | found.keys()):
-        silent = any(SILENT.fullmatch(part) for part in key.split("."))
-        if not silent and not _same(key, expected.get(key), found.get(key)):
+        if not any(_is_silent(part, kind) for part in key.split(".")) and not _same(
+            key, expected.get(key), found.get(key)
+        ):
             yield f"config {flat(key)} is {_value(found, key)}, expected {_value(expected, key)}"
 
 
@@ -115,11 +119,16 @@ def _problem(checkpoint: Checkpoint) -> str:
     return said if said in ("regression", "multi_label_classification") else inferred
 
 
-def _said(values: Any) -> Any:
+def _said(values: Any, kind: str) -> Any:
     """A config as it is written, without what is silent at any depth."""
     if isinstance(values, dict):
-        return {key: _said(below) for key, below in values.items() if not SILENT.fullmatch(key)}
+        return {key: _said(below, kind) for key, below in values.items() if not _is_silent(key, kind)}
     return values
+
+
+def _is_silent(key: str, kind: str) -> bool:
+    """Whether a value of a config says nothing of what a model of this type computes."""
+    return SILENT.fullmatch(key) is not None and (kind, key) not in COUNTED
 
 
 def _same(key: str, expected: object, found: object) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,16 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from architectures import CONFIGS, EXCEPTIONS, REQUIRED, side
+from architectures import CONFIGS, EXCEPTIONS, REQUIRED, SERVED, side
 from family import NAMES, Family, copy_model, edit_json, put_weights, weights
+from huggingface_hub.errors import StrictDataclassError
 from PIL.Image import Image
 from shell import refused
 from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessorPil, pipeline
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
 
 import hfsoup
+from hfsoup.models import REFUSALS
 
 README = Path(__file__).parents[1] / "README.md"
 ORDER = [3, 0, 5, 1, 4, 2]
@@ -180,6 +184,57 @@ def test_a_soup_is_the_float64_average(kind: str, name: str, data: Path, images:
     again = hfsoup.bake(words[0], str(other), words[2], recipe="uniform", output=str(tmp_path / "again"))
     assert again.family.orders[1] is not None
     assert again.sha256 == uniform.sha256
+
+
+def other_values(value: Any) -> list[Any]:
+    """Values of the same kind that a config might have instead."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, 2 * value, max(value // 2, 1)]
+    if isinstance(value, float):
+        return [2 * value + 0.1]
+    active = isinstance(value, str) and value in transformers.activations.ACT2FN
+    return ["gelu" if value == "relu" else "relu"] if active else []
+
+
+def changed_configs(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Configs with another number, switch or activation in one place, and the name of the place."""
+    for key, value in values.items():
+        if key.startswith("_") or key in ("num_labels", "model_type", "dtype", "text_config"):
+            continue
+        if isinstance(value, dict):
+            yield from ((f"{key}.{name}", {**values, key: below}) for name, below in changed_configs(value))
+        elif isinstance(value, list):
+            # Of a list the last number alone: one of several stages.
+            yield from ((key, {**values, key: [*value[:-1], new]}) for old in value[-1:] for new in other_values(old))
+        else:
+            yield from ((key, {**values, key: new}) for new in other_values(value))
+
+
+@pytest.mark.parametrize("kind", SERVED)
+def test_what_changes_logits_is_a_difference(kind: str, images: Any, alone: Path) -> None:
+    """A value of a config with which the same weights give other logits cannot be baked with the value it had."""
+    name = MAPPING[kind] if isinstance(MAPPING[kind], str) else MAPPING[kind][0]
+    model, (folder, *_), (state, *_) = build(kind, name, alone)
+    given = processor(kind)(images=images["test"][:2]["image"], return_tensors="pt")
+    wanted = forward(filled(model, state), given)
+    values = {**json.loads(model.config.to_json_string(use_diff=False)), "architectures": [name]}
+    other, seen = copy_model(folder, alone / "other"), set[str]()
+    for place, config in changed_configs(values):
+        if place in seen:
+            continue
+        try:
+            again = type(model)(type(model.config).from_dict(copy.deepcopy(config))).eval()
+            found = forward(filled(again, state), given)
+        except (*REFUSALS, StrictDataclassError):
+            continue
+        if found.shape == wanted.shape and (found - wanted).abs().max() > 1e-6 * wanted.std():
+            (other / "config.json").write_text(json.dumps(config))
+            assert f"config {place} is" in refused("bake", folder, other, code=1), config
+            seen.add(place)
+    # Of these two, what can be changed and still takes the weights changes nothing.
+    assert seen or kind in ("levit", "pvt")
 
 
 def test_renamed_tensors_are_compared_too(vit: Family, data: Path, alone: Path) -> None:
