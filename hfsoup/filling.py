@@ -61,8 +61,6 @@ def fill(architecture: Architecture, names: Collection[str], *, where: str) -> F
     best = _filling(architecture, {name: name for name in names}, names)
     whole: list[Filling] = []
     for unwrapped in _unwrapped(names, len(architecture.shapes) // LEAST) if best.missing else ():
-        if 2 * len(unwrapped) < len(best.stored):
-            break
         found = _filling(architecture, unwrapped, names)
         if found.doubled:
             continue

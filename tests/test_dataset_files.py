@@ -21,6 +21,8 @@ from PIL import Image as Pictures
 from shell import bake, refused, run
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
+from hfsoup import datafiles
+from hfsoup.errors import SoupError
 from hfsoup.images import Images, load_images
 from hfsoup.localhub import LocalHub
 from hfsoup.request import Request
@@ -118,6 +120,22 @@ def test_a_limit_pulls_only_the_files_that_hold_its_rows(signed_in: LocalHub, im
     assert len({name for name in pulled(signed_in) if name.startswith("validation-")}) <= 6
     assert found.selection.labels.tolist() == [images["validation"]["label"][n] for n in found.selection.rows]
     assert found.selection.fingerprint == load(folder, limit=6).selection.fingerprint
+
+
+def test_what_a_file_says_in_ranges_is_compared_with_the_whole(
+    signed_in: LocalHub, images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other labels than those of the hashed file choose no rows."""
+    publish(signed_in, "two-faced", sharded(images, tmp_path / "d", 1))
+    labels = images["validation"]["label"][::-1]
+    rows = images["validation"].remove_columns("label").add_column("label", labels)
+    rows.cast(images["validation"].features).to_parquet(tmp_path / "other.parquet")
+    ranges, other = datafiles.Ranges, (tmp_path / "other.parquet").read_bytes()
+    monkeypatch.setattr(
+        datafiles, "Ranges", lambda where, *more: io.BytesIO(other) if "validation" in where else ranges(where, *more)
+    )
+    with pytest.raises(SoupError, match="is not the file that was looked into before"):
+        load("kit/two-faced", limit=6)
 
 
 def tars(images: Any, folder: Path, label: Any) -> Path:

@@ -14,6 +14,7 @@ from shell import bake, refused, run
 
 from hfsoup.classes import Labels, class_numbers, match_classes
 from hfsoup.errors import MismatchError, SoupError
+from hfsoup.labelfile import read_mapping
 
 CRANES = ("hen", "crane", "crowbar", "crane", "yurt")
 UNNAMED = [f"LABEL_{n}" for n in range(6)]
@@ -168,6 +169,7 @@ MATCHES = {
     "a doubled name that no image needs": (("yurt", "hen"), CRANES, range(2), [4, 0]),
     "a doubled name by elimination": (("hen", "crane bird", "crowbar", "crane", "yurt"), CRANES, range(5), range(5)),
     "case, underscores, hyphens": (("SOUR-cherry", "Green_Pear"), NAMES, range(2), [4, 1]),
+    "hyphens before synonyms": (("tabby-cat", "cat"), ("tabby cat", "cat, tabby cat"), range(2), [0, 1]),
     "letters before case": (("cardigan", "Cardigan"), ("Cardigan", "cardigan"), range(2), [1, 0]),
     "the first of several synonyms": (("tiger cat", "tabby"), ("tabby, tabby cat", "tiger cat"), range(2), [1, 0]),
     "another synonym": (("tabby cat", "x"), ("tabby, tabby cat", "y"), [0], [0]),
@@ -193,12 +195,23 @@ REFUSED = {
     "a doubled name that images need": (("crane", "hen"), CRANES, None, "ambiguous"),
     "ImageNet's ids": (("n02123045", "n02123159"), ("tabby", "tiger cat"), None, "missing: 'n02123045'"),
     "one synonym of two": (("cat", "x"), ("cat, tabby", "cat, tiger"), None, "missing: 'cat'"),
+    "one class for two names": (("tabby", "tabby cat"), ("tabby, tabby cat", "y"), None, "missing: 'tabby', 'tabby c"),
     "other names in the same places": (("hen", "lorry"), ("hen", "truck"), None, "missing: 'lorry'"),
+    "a name that holds the model's": (("hen", "big truck", "yurt"), ("hen", "truck", "yurt"), None, "missing: 'big"),
+    "another name in a doubled one's place": (("hen", "stork", "crowbar", "crane", "yurt"), CRANES, None, "'stork'"),
+    "a doubled name, others in other places": (
+        ("yurt", "crane bird", "crowbar", "crane", "hen"), CRANES, None, "missing: 'crane bird'",
+    ),
+    "doubled names with one beside them": (
+        ("crane a", "crane b", "hen"), ("crane", "crane", "hen"), None, "missing: 'crane a', 'crane b'",
+    ),
+    "as many classes, none of them named": (("a", "b"), UNNAMED[:2], "by-name", "missing: 'a', 'b'"),
+    "fewer classes than those that are not named": (("a", "b"), UNNAMED, None, "missing: 'a', 'b'"),
     "numbers in text order": (("0", "1", "10", "2"), [f"LABEL_{n}" for n in range(4)], None, "another order"),
     "by number, of fewer classes": (("a", "b"), NAMES, "by-number", "names 2 classes and the model has 6"),
     "by number, from one on": (("1", "2"), ("a", "b"), "by-number", "the dataset has '2'"),
     "by name, without names": (None, NAMES, "by-name", "no class names"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("names", "classes", "asked", "text"), REFUSED.values(), ids=REFUSED.keys())
@@ -207,6 +220,52 @@ def test_no_rule_is_a_guess(names: Any, classes: Any, asked: Any, text: str) -> 
     with pytest.raises(SoupError, match=text) as caught:
         match_classes(names, classes, range(2), where="d", asked=asked)
     assert "--labels" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (("class_1", "class_0"), [1, 0]),
+        (("cat 1", "dog 0"), [0, 1]),
+        (("class_1", "class_2"), [0, 1]),
+        (("1", "01"), [0, 1]),
+    ],
+    ids=["numbers after one word", "after two words", "from one on", "one twice"],
+)
+def test_by_number_a_name_counts_where_all_together_are_numbers(names: Any, wanted: list[int]) -> None:
+    """Otherwise the place in the dataset's list does."""
+    found = match_classes(names, ("a", "b"), range(2), where="d", asked="by-number")
+    assert [found.places[n] for n in range(2)] == wanted
+
+
+MAPPED: dict[str, tuple[Any, Any, dict[str, str | int], int, bool]] = {
+    "a name in any case": (("x",), ("Tabby", "vest"), {"X": "tabby"}, 0, False),
+    "letters before case": (("x",), ("Cardigan", "cardigan"), {"x": "cardigan"}, 1, False),
+    "a number as text": (("x",), CRANES, {"x": "3"}, 3, False),
+    "the dataset's number": (("x",), CRANES, {"0": "hen"}, 0, True),
+    "its name before its number": (("x",), CRANES, {"0": "hen", "x": "yurt"}, 4, False),
+    "a dataset without names": (None, CRANES, {"0": "yurt"}, 4, True),
+}
+
+
+@pytest.mark.parametrize(("names", "classes", "mapping", "place", "numbered"), MAPPED.values(), ids=MAPPED.keys())
+def test_a_mapping_takes_names_before_numbers(
+    names: Any, classes: Any, mapping: Any, place: int, numbered: bool
+) -> None:
+    """On both sides; where a number of the dataset decided, all files must number alike."""
+    found = match_classes(names, classes, [0], where="d", mapping=mapping)
+    assert (found.places, found.numbered) == ({0: place}, numbered)
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "hint"),
+    [("crane", "2 classes 'crane'", "1 or 3"), (-1, "names '-1', which is no class", "below"), (5, "'5'", "below")],
+)
+def test_a_mapping_to_no_class_or_two_is_refused(value: str | int, text: str, hint: str) -> None:
+    """What a doubled name means is told by its numbers."""
+    with pytest.raises(SoupError, match=text) as caught:
+        match_classes(("x",), CRANES, [0], where="d", mapping={"x": value})
+    assert hint in caught.value.hint
 
 
 def test_numbers_of_folders_are_taken_as_such_on_request() -> None:
@@ -279,11 +338,26 @@ def test_a_file_maps_the_datasets_classes(name: str, vit: Family, images: Any, a
     assert "no class for 'no-0'" in refused("eval", vit.folders[0], "--dataset", "./d", "--labels", name, code=2)
 
 
+def test_words_of_a_mapping_stay_words(alone: Path) -> None:
+    """What YAML takes for truth values and numbers are classes like all others; a text of a spreadsheet is one too."""
+    Path("map.yaml").write_text("no: yes\n1.0: 3\n")
+    assert read_mapping("map.yaml") == {"no": "yes", "1.0": "3"}
+    Path("map.csv").write_text("\ufeffno, yes\n")
+    assert read_mapping("map.csv") == {"no": "yes"}
+
+
 def test_a_file_that_is_no_mapping_is_wrong_usage(vit: Family, data: Path, alone: Path) -> None:
     """A word that is no rule, a missing file, a list, and a class that the model lacks."""
     Path("list.json").write_text("[1]")
     Path("wrong.json").write_text(json.dumps(dict.fromkeys(NAMES, "kiwi")))
+    Path("true.json").write_text(json.dumps(dict.fromkeys(NAMES, True)))
+    Path("three.csv").write_text("apple,0,1\n")
+    with Path("large.yaml").open("wb") as file:
+        file.truncate(9 << 20)
     for name, text in (
+        ("true.json", f"a class name or number for each class, found something else for '{NAMES[0]}'"),
+        ("three.csv", "cannot be parsed"),
+        ("large.yaml", "expected at most 8,388,608 bytes"),
         ("by-nmae", "expected by-name, by-number or a file"),
         ("gone.yaml", "cannot be read"),
         ("list.json", "cannot be parsed"),

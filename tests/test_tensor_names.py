@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from huggingface_hub import HfApi
 from shell import bake, refused, run
 from transformers import AutoConfig, AutoModelForImageClassification
 
+from hfsoup.filling import fill
 from hfsoup.localhub import LocalHub
 from hfsoup.models import architecture, model_class
 
@@ -197,6 +199,11 @@ def head_of_two(state: State) -> State:
     return {name.replace("classifier.", "classifier.1."): tensor for name, tensor in state.items()}
 
 
+def by_two_names(state: State) -> State:
+    """One tensor under the name that save_pretrained gives it and under the model's own."""
+    return {**state, "vit.layers.0.layernorm_before.weight": state[f"{LAYER}layernorm_before.weight"] + 1}
+
+
 LOST: dict[str, tuple[Callable[[State], State], dict[str, Any], str]] = {
     "a head in a Sequential": (head_of_two, {}, "'classifier.1."),
     "a head in a Sequential, wrapped": (lambda s: under("model.")(head_of_two(s)), {}, "'classifier.weight'"),
@@ -214,6 +221,12 @@ LOST: dict[str, tuple[Callable[[State], State], dict[str, Any], str]] = {
         lambda s: {n.replace("vit.", "vit.1."): t for n, t in s.items()}, {}, "38 of 40 tensors are missing",
     ),
     "all under a number": (under("model.1."), {}, "40 of 40 tensors are missing"),
+    "two models": (
+        lambda s: {**under("model.")(s), **under("net.")({n: t + 1 for n, t in s.items()})}, {},
+        "several models stand in this file, under 'model.', 'net.'",
+    ),
+    "a tensor by two names": (by_two_names, {}, "two tensors are the model's vit.layers.0.layernorm_before.weight"),
+    "a tensor by two names, wrapped": (lambda s: under("model.")(by_two_names(s)), {}, "40 of 40 tensors are missing"),
 }  # fmt: skip
 
 
@@ -228,6 +241,21 @@ def test_a_model_that_is_not_filled_is_refused(case: str, vit: Family, alone: Pa
     assert told in block, block
     assert block == refused("check", *folders, code=1)
     assert not Path("soup").exists()
+
+
+def test_names_of_nothing_are_looked_at_once(vit: Family) -> None:
+    """No part of a name is tried as a wrapper that too few tensors have: many names cost one look each."""
+    config = json.loads((vit.folders[0] / "config.json").read_text())
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights(vit.folders[0]).items()}
+    found, looked = architecture(config, len(NAMES), shapes), list[str]()
+
+    def rename(name: str) -> tuple[tuple[str, ...], bool]:
+        looked.append(name)
+        return found.rename(name)
+
+    names = [f"a{n}.b{n}.c{n}.d{n}.weight" for n in range(300)]
+    assert fill(replace(found, rename=rename), names, where="here").spare == tuple(names)
+    assert looked == names
 
 
 def test_headers_alone_tell_names_and_gaps(vit: Family, signed_in: LocalHub, alone: Path) -> None:
@@ -257,11 +285,12 @@ def test_a_checkpoint_that_is_not_filled_is_skipped_on_request(vit: Family, plai
 def test_counters_that_some_lack_do_not_count(resnet: Family, alone: Path) -> None:
     """Old files have no num_batches_tracked; nothing needs it, so it is no difference."""
     old = renamed(resnet.folders[1], alone / "old", lambda s: {n: t for n, t in s.items() if "tracked" not in n})
-    bake(resnet.words[0], old, "--output", "soup")
     bake(*resnet.words[:2], "--output", "plain")
-    found, expected = weights(Path("soup")), weights(Path("plain"))
-    assert found.keys() == {name for name in expected if "tracked" not in name}
-    assert all(tensor.equal(expected[name]) for name, tensor in found.items())
+    for name, order in (("soup", (resnet.words[0], old)), ("turned", (old, resnet.words[0]))):
+        bake(*order, "--output", name)
+        found, expected = weights(Path(name)), weights(Path("plain"))
+        assert found.keys() == {name for name in expected if "tracked" not in name}
+        assert all(tensor.equal(expected[name]) for name, tensor in found.items())
 
 
 def test_tensors_that_loading_splits_are_averaged_in_one_form_only(alone: Path) -> None:
