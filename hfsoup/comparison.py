@@ -41,9 +41,7 @@ def compare(metric: Metric, soup: Answers, best: Answers, references: Labels, ch
 def _counted(metric: Metric, soup: Answers, best: Answers, references: Labels) -> tuple[At | None, float | None]:
     """Wilson's intervals of counts of right answers, a bootstrap of their difference, and McNemar's p-value."""
     a, b = (metric.task.right(one.predictions, references) for one in (soup, best))
-    draws = bootstrap(
-        value=lambda p, _: float(p.mean()), first=a.astype(np.int64), second=b.astype(np.int64), references=references
-    )
+    draws = bootstrap(lambda rows: float(a[rows].mean()), lambda rows: float(b[rows].mean()), len(references))
 
     def at(alpha: float) -> Intervals:
         first, second = (wilson(correct=int(right.sum()), total=len(right), alpha=alpha) for right in (a, b))
@@ -54,7 +52,8 @@ def _counted(metric: Metric, soup: Answers, best: Answers, references: Labels) -
 
 def _drawn(metric: Metric, soup: Answers, best: Answers, references: Labels) -> tuple[At | None, float | None]:
     """Bootstrap intervals; none of a metric that is too slow to be drawn a thousand times."""
-    if metric.plain is None:
+    if metric.on_rows is None:
         return None, None
-    draws = bootstrap(value=metric.plain, first=soup.predictions, second=best.predictions, references=references)
+    first, second = (metric.on_rows(one.predictions, references) for one in (soup, best))
+    draws = bootstrap(first, second, len(references))
     return lambda alpha: Intervals(*percentiles(draws, alpha)), None

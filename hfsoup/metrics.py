@@ -44,7 +44,7 @@ def _remote(name: str, task: Task) -> Metric:
         raise UsageError(f"expected a Space with {script}, found none", where=space)
     paths = {file.name: fetch(space, file, info.sha, kind="space") for file in files if file.name.endswith(".py")}
     return Metric(
-        name, task, 1, counts=False, value=_compute(name, paths[script]), plain=None, source=f"{space}@{info.sha}"
+        name, task, 1, counts=False, value=_compute(name, paths[script]), on_rows=None, source=f"{space}@{info.sha}"
     )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import exp, lgamma, log, sqrt
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.scores import ALPHA, Bounds
 
+Rows = NDArray[np.int64]
 DRAWS = 1000
 BINS = 15
 
@@ -50,28 +50,21 @@ def calibration_error(*, confidence: NDArray[np.float32], right: NDArray[np.bool
     return float(np.abs(gaps).sum() / len(right))
 
 
-def bootstrap(
-    *,
-    value: Callable[[NDArray[Any], NDArray[Any]], float],
-    first: NDArray[Any],
-    second: NDArray[Any],
-    references: NDArray[Any],
-) -> NDArray[np.float64]:
+def bootstrap(first: Callable[[Rows], float], second: Callable[[Rows], float], images: int) -> NDArray[np.float64]:
     """Paired bootstrap draws of two models' values and of their difference, draws × 3.
 
     Both are drawn on the same images each time, from a fixed seed.
 
     Args:
-        value: the metric, of predictions and references.
-        first: the first model's predictions, the first axis over images.
-        second: the second model's predictions.
-        references: what is true of each image.
+        first: the first model's value on some of the images, an image as often as its row is given.
+        second: the second model's.
+        images: how many there are.
     """
     generator = np.random.Generator(np.random.PCG64(0))
     draws = np.empty((DRAWS, 3))
     for row in draws:
-        drawn = generator.integers(0, len(references), len(references))
-        a, b = value(first[drawn], references[drawn]), value(second[drawn], references[drawn])
+        drawn = generator.integers(0, images, images)
+        a, b = first(drawn), second(drawn)
         row[:] = a, b, a - b
     return draws
 

@@ -117,6 +117,20 @@ def test_a_metric_is_scikit_learns(images: int, classes: int, levels: int, seed:
     assert found["f1_micro"] == pytest.approx(f1_score(true.ravel(), shares.ravel() >= 0.5, zero_division=0))
 
 
+@given(st.integers(1, 30), st.integers(1, 5), st.sampled_from((2, 5, 1000)), st.integers(0, 2**31))
+def test_a_metric_of_drawn_images_is_that_of_their_predictions(
+    images: int, classes: int, levels: int, seed: int
+) -> None:
+    """Some images are drawn several times and others not at all, as a bootstrap does."""
+    random = np.random.default_rng(seed)
+    shares = random.integers(0, levels + 1, (images, classes)).astype(np.float32) / levels
+    true, rows = random.integers(0, 2, (images, classes)), random.integers(0, images, images)
+    for name in METRICS:
+        ours = metric(name, MULTI_LABEL)
+        assert ours.on_rows is not None
+        assert ours.on_rows(shares, true)(rows) == pytest.approx(ours.value(shares[rows], true[rows]), abs=1e-12)
+
+
 @pytest.mark.parametrize(
     "recipe", ["uniform", "greedy-random", "pruned", "auto", "weighted", "learned", "radin", "search"]
 )

@@ -13,8 +13,8 @@ from hfsoup.classes import Labels as FileLabels
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.names import shown
 from hfsoup.request import BY_NAME
-from hfsoup.stats import calibration_error
-from hfsoup.tasks.task import Labels, Metric, Named, Predictions, Task
+from hfsoup.stats import Rows, calibration_error
+from hfsoup.tasks.task import Labels, Metric, Named, OnRows, Predictions, Task, on_rows
 
 if TYPE_CHECKING:
     import torch
@@ -105,8 +105,8 @@ class MultiLabel(Task):
 
     def own_metric(self, name: str) -> Metric:
         """One of this file's."""
-        value = _METRICS[name]
-        return Metric(name, self, 0, counts=False, value=value, plain=value)
+        value, drawn = _METRICS[name]
+        return Metric(name, self, 0, counts=False, value=value, on_rows=drawn)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """A sigmoid for each class."""
@@ -195,17 +195,33 @@ def _require_numbers(rows: Sequence[Sequence[Any]], count: int, first: int, wher
 
 def average_precision(predictions: Predictions, labels: Labels) -> float:
     """The mean over classes of Σ (Rₙ − Rₙ₋₁)·Pₙ over the thresholds n; a class that no image has is left out."""
-    order = np.argsort(-predictions, axis=0, kind="stable")
-    ranked, true = np.take_along_axis(predictions, order, 0), np.take_along_axis(labels, order, 0)
-    count = np.arange(1, len(labels) + 1)[:, None]
-    precision = true.cumsum(axis=0) / count
+    return average_precision_on_rows(predictions, labels)(np.arange(len(labels)))
+
+
+def average_precision_on_rows(predictions: Predictions, labels: Labels) -> Callable[[Rows], float]:
+    """The same of any of the images, which are ranked only once."""
+    images, classes = labels.shape
+    order = np.argsort(-predictions.T, axis=1, kind="stable").astype(np.int32)
+    ranked = np.take_along_axis(predictions.T, order, 1)
+    whose, places = np.nonzero(np.take_along_axis(labels.T, order, 1))
     # Images of one probability are above the threshold together: each has the precision at the last of them.
     last = np.ones(ranked.shape, bool)
-    last[:-1] = ranked[:-1] != ranked[1:]
-    ends = np.minimum.accumulate(np.where(last, count - 1, len(labels))[::-1], axis=0)[::-1]
-    present = labels.sum(axis=0)
-    gained = (true * np.take_along_axis(precision, ends, 0)).sum(axis=0)
-    return float((gained[present > 0] / present[present > 0]).mean()) if present.any() else 0.0
+    last[:, :-1] = ranked[:, :-1] != ranked[:, 1:]
+    ends = np.minimum.accumulate(np.where(last, np.arange(images), images)[:, ::-1], axis=1)[:, ::-1][whose, places]
+    begins = np.searchsorted(whose, np.arange(classes))[whose]
+    upto = np.searchsorted(whose * images + places, whose * images + ends, side="right")
+
+    def value(rows: Rows) -> float:
+        often = np.bincount(rows, minlength=images).astype(np.int32)
+        true = often[order[whose, places]]
+        above = np.concatenate([[0], true.cumsum()])
+        named = often.take(order).cumsum(axis=1, dtype=np.int32)[whose, ends]
+        precision = (above[upto] - above[begins]) / np.maximum(named, 1)
+        present = np.bincount(whose, true, classes)
+        gained = np.bincount(whose, true * precision, classes)
+        return float((gained[present > 0] / present[present > 0]).mean()) if present.any() else 0.0
+
+    return value
 
 
 def f1_micro(predictions: Predictions, labels: Labels) -> float:
@@ -226,8 +242,8 @@ def _counted(predictions: Predictions, labels: Labels) -> tuple[NDArray[np.int64
     return (decided & (labels == 1)).sum(axis=0), decided.sum(axis=0) + labels.sum(axis=0)
 
 
-_METRICS: dict[str, Callable[[Predictions, Labels], float]] = {
-    "average_precision": average_precision,
-    "f1_micro": f1_micro,
-    "f1_macro": f1_macro,
+_METRICS: dict[str, tuple[Callable[[Predictions, Labels], float], OnRows]] = {
+    "average_precision": (average_precision, average_precision_on_rows),
+    "f1_micro": (f1_micro, on_rows(f1_micro)),
+    "f1_macro": (f1_macro, on_rows(f1_macro)),
 }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hfsoup.classes import Labels as FileLabels
 from hfsoup.classes import Matched, class_numbers, is_unlabelled
 from hfsoup.stats import calibration_error
-from hfsoup.tasks.task import Labels, Metric, Named, Predictions, Task
+from hfsoup.tasks.task import Labels, Metric, Named, Predictions, Task, on_rows
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ class SingleLabel(Task):
         from hfsoup.tasks.class_metrics import OURS, local_metric
 
         kind, top, counts = OURS[name]
-        return Metric(name, self, top, counts, local_metric(kind), kind.of)
+        return Metric(name, self, top, counts, local_metric(kind), on_rows(kind.of))
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """The softmax over classes."""

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from hfsoup.classes import Labels as FileLabels
 from hfsoup.classes import Matched
+from hfsoup.stats import Rows
 
 if TYPE_CHECKING:
     import torch
 
 Labels = NDArray[np.int64]
 Predictions = NDArray[Any]
+OnRows = Callable[[Predictions, Labels], Callable[[Rows], float]]
 Named = int | tuple[int, ...]
 """What is said of one image: a class, or several."""
 
@@ -26,8 +28,9 @@ Named = int | tuple[int, ...]
 class Metric:
     """How a split is scored.
 
-    `value` takes what the task predicts, the first axis over images, and the labels. `plain` is the same number for
-    the many draws of a bootstrap, without a detour through a library; None of a metric that is too slow to be drawn.
+    `value` takes what the task predicts, the first axis over images, and the labels. `on_rows` takes the same and gives
+    the function that has this number of any of the images, an image as often as its row is given, for the many draws of
+    a bootstrap; None of a metric that is too slow to be drawn.
     `top` is how many of the likeliest classes the task is to name of every image. `counts` says that the metric is the
     share of images of which `Task.right` holds. `source` is the Space and the commit that a metric of the Hub is from.
     """
@@ -37,8 +40,13 @@ class Metric:
     top: int
     counts: bool
     value: Callable[[Predictions, Labels], float]
-    plain: Callable[[Predictions, Labels], float] | None
+    on_rows: OnRows | None
     source: str | None = None
+
+
+def on_rows(value: Callable[[Predictions, Labels], float]) -> OnRows:
+    """A metric of predictions and labels as `Metric.on_rows` has it."""
+    return lambda predictions, labels: lambda rows: value(predictions[rows], labels[rows])
 
 
 class Task(ABC):
