@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future, wait
+from functools import partial
 from importlib import import_module
 from queue import SimpleQueue
 from types import TracebackType
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup.average import Averager
 from hfsoup.check import check
+from hfsoup.hub import start
 from hfsoup.options import Options
 from hfsoup.pull import fetch_configs, placed, pull
 from hfsoup.single import class_names, processor_values
@@ -38,8 +41,8 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
 class Ahead:
     """Prepares the images of a bake, then scores ingredients as they arrive, in a thread.
 
-    Images are found in the cache in their turn, scores in the journal. Whatever goes wrong here is not told: in its
-    turn it is tried again, and told then.
+    Images are found in the cache in their turn, scores in the journal. Nobody asks whether it went well: the caller
+    does all of it again in its turn, and then meets whatever is wrong.
 
     Two threads that import the same library at once may each find half of it: transformers replaces its modules while
     they are being loaded. So this thread loads all libraries before anything else, while the caller does no more than
@@ -52,7 +55,7 @@ class Ahead:
     def __init__(self, world: World) -> None:
         self._world = world
         self._stopped, self._pulled, self._imported = threading.Event(), threading.Event(), threading.Event()
-        self._thread: threading.Thread | None = None
+        self._done: Future[None] | None = None
         self._here: SimpleQueue[Source | None] = SimpleQueue()
         self._ready, self._total = 0, 0
         self.images_forwarded = 0
@@ -65,8 +68,8 @@ class Ahead:
     ) -> None:
         self._stopped.set()
         self._here.put(None)
-        if self._thread:
-            self._thread.join(1)
+        if self._done:
+            wait([self._done], timeout=1)
 
     def begin(self, first: Source, options: Options, missing: int) -> None:
         """Start, if `missing` bytes are enough to wait for and the first ingredient can tell how images are processed.
@@ -78,8 +81,7 @@ class Ahead:
         """
         if options.dataset is None or options.processor_from or missing < WORTH or first.folder or first.base:
             return
-        self._thread = threading.Thread(target=self._work, args=(first, options), daemon=True)
-        self._thread.start()
+        self._done = start(partial(self._work, first, options))
 
     def arrived(self, source: Source) -> None:
         """All files of an ingredient are here."""
@@ -88,24 +90,22 @@ class Ahead:
 
     def await_imports(self) -> None:
         """Wait until this thread imports nothing any more that the caller might import too."""
-        if self._thread:
+        if self._done:
             self._imported.wait()
 
     def follow(self, stage: Stage) -> None:
         """Wait until the images are ready, and what is being scored is; show how far they are."""
         self._pulled.set()
         self._here.put(None)
-        while self._thread and self._thread.is_alive():
+        while self._done and not self._done.done():
             stage.expect(self._total)
             stage.reach(self._ready, "")
-            self._thread.join(POLL)
+            wait([self._done], timeout=POLL)
         stage.reach(0, "")
 
     def _work(self, first: Source, options: Options) -> None:
         try:
             self._prepare_and_score(first, options)
-        except Exception:  # noqa: BLE001 - the caller does all of it again, and meets whatever is wrong itself
-            return
         finally:
             self._imported.set()
 

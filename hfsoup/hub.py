@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, as_completed, wait
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -123,6 +124,23 @@ def without_bars() -> Iterator[None]:
         enable_progress_bars()
 
 
+def start(work: Callable[[], Found]) -> Future[Found]:
+    """Run `work` in a thread that ends with the program, and neither an error nor Ctrl-C waits for.
+
+    A thread of an executor would be waited for when the program ends.
+    """
+    future: Future[Found] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - handed on to whoever asks for the result
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
 def unless_overdue(work: Callable[[], Found], overdue: Callable[[], bool]) -> Found:
     """What `work` gives, in a thread that is left to itself once it is overdue.
 
@@ -131,55 +149,34 @@ def unless_overdue(work: Callable[[], Found], overdue: Callable[[], bool]) -> Fo
     Raises:
         StalledError: it was overdue.
     """
-    ended: SimpleQueue[tuple[Found, None] | tuple[None, BaseException]] = SimpleQueue()
-
-    def run() -> None:
-        try:
-            ended.put((work(), None))
-        except BaseException as error:  # noqa: BLE001 - handed on to the caller's thread
-            ended.put((None, error))
-
-    threading.Thread(target=run, daemon=True).start()
-    while True:
-        try:
-            found, error = ended.get(timeout=POLL)
-        except Empty:
-            if overdue():
-                raise StalledError("nothing passes by Xet") from None
-            continue
-        if error is not None:
-            raise error
-        return found  # type: ignore[return-value]
+    future = start(work)
+    while not wait([future], timeout=POLL).done:
+        if overdue():
+            raise StalledError("nothing passes by Xet")
+    return future.result()
 
 
 def side_by_side(work: Callable[[Given], Found], items: Sequence[Given], *, threads: int = 8) -> list[Found]:
     """`work` of every item, in order, in threads that keep neither an error nor Ctrl-C waiting."""
     todo: SimpleQueue[int] = SimpleQueue()
-    done: SimpleQueue[tuple[int, Found | BaseException, bool]] = SimpleQueue()
     stopped = threading.Event()
     for n in range(len(items)):
         todo.put(n)
 
-    def loop() -> None:
+    def loop() -> dict[int, Found]:
+        found = {}
         while not stopped.is_set():
             try:
                 n = todo.get_nowait()
             except Empty:
-                return
-            try:
-                done.put((n, work(items[n]), True))
-            except BaseException as error:  # noqa: BLE001 - handed on to the caller's thread
-                done.put((n, error, False))
+                break
+            found[n] = work(items[n])
+        return found
 
-    for _ in range(min(threads, len(items))):
-        threading.Thread(target=loop, daemon=True).start()
     found: dict[int, Found] = {}
     try:
-        while len(found) < len(items):
-            n, value, fine = done.get()
-            if not fine:
-                raise value  # type: ignore[misc]
-            found[n] = value  # type: ignore[assignment]
+        for future in as_completed([start(loop) for _ in range(min(threads, len(items)))]):
+            found |= future.result()
     finally:
         stopped.set()
     return [found[n] for n in range(len(items))]
