@@ -22,14 +22,15 @@ Advance = Callable[[int], None]
 
 @dataclass
 class _Xet:
-    """Until when files are not asked for by Xet, in seconds of `time.monotonic`: it was silent a moment ago."""
+    """Until when files are not asked for by Xet, in seconds of `time.monotonic`: a moment ago the Hub gave no token for
+    it, or it was silent."""
 
     silent_until: float = 0.0
 
 
 XET = _Xet()
 PAUSE = 600.0
-"""Seconds without Xet after it was silent, so that not every file waits for it."""
+"""Seconds without Xet after that, so that not every file waits for it."""
 
 
 def fetch(repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Advance = lambda _: None) -> Path:
@@ -127,6 +128,7 @@ def _download(
     repo: str, file: RemoteFile, revision: str, kind: str, where: str, advance: Advance, *, plain: bool
 ) -> tuple[Path, int]:
     """A file in huggingface_hub's cache, and how many of its bytes had to come for it."""
+    from httpx2 import HTTPError
     from huggingface_hub import hf_hub_download
 
     def get(arrival: _Arrival) -> Path:
@@ -137,14 +139,16 @@ def _download(
             first = _Arrival(advance)
             try:
                 return unless_overdue(partial(get, first), lambda: first.overdue), first.seen
-            except (RuntimeError, OSError) as error:
-                if first.at is None or not is_of_xet(error):
+            except (HTTPError, RuntimeError, OSError, ValueError) as error:
+                begun = first.at is not None
+                if not is_of_xet(error, begun=begun):
                     raise
                 stalled = isinstance(error, StalledError)
                 tell(f"{where}: {'nothing arrives' if stalled else 'it does not arrive'} by Xet; once more by HTTP")
             first.end()
-            if stalled:
+            if stalled or not begun:
                 XET.silent_until = time.monotonic() + PAUSE
+            if stalled:
                 _unlock(repo, kind, file)
         last = _Arrival(advance)
         with without_xet():

@@ -32,6 +32,7 @@ FOLDER = "FOLDER"
 WORDS = 300
 """The most characters that are shown of what the Hub says."""
 POLL = 0.2
+XET_TOKEN = re.compile(r"/xet-(read|write)-token/")
 _transport = threading.Lock()
 _plain: list[bool] = []
 """While Xet is switched off: how the switch was before, then one for each block that wants it so."""
@@ -78,12 +79,27 @@ def told(notify: Callable[[str], None] | None) -> Iterator[None]:
         LISTENERS.remove(notify)
 
 
-def is_of_xet(error: Exception) -> bool:
-    """Whether hf-xet itself raised an error: those have no HTTP answer, no cause and no number of the system's."""
-    from httpx2 import HTTPError
+def is_of_xet(error: Exception, *, begun: bool = True) -> bool:
+    """Whether Xet failed: hf-xet itself, or the Hub where it was asked for a token of Xet's store.
 
-    known = isinstance(error, (RuntimeError, OSError)) and not isinstance(error, HTTPError)
-    return known and error.__cause__ is None and not getattr(error, "errno", None)
+    Args:
+        error: of hf-xet's own those that have no HTTP answer, no cause and no number of the system's.
+        begun: whether hf-xet was called at all.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from hfsoup.patience import GaveUpError
+
+    if isinstance(error, (HfHubHTTPError, GaveUpError)):
+        request = error.response.request if isinstance(error, HfHubHTTPError) else error.request
+        return XET_TOKEN.search(request.url.path) is not None
+    if isinstance(error, HTTPError):
+        return False
+    if isinstance(error, ValueError):
+        return str(error).startswith("Xet ")
+    own = isinstance(error, (RuntimeError, OSError)) and error.__cause__ is None and not getattr(error, "errno", None)
+    return begun and own
 
 
 @contextmanager

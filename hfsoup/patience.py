@@ -97,10 +97,10 @@ def _send(send: Send, request: httpx2.Request, *, stream: bool = False, **option
         slow = isinstance(failure, httpx2.TimeoutException) and request.method not in READING
         seconds = pause(failure, attempt, tries=LIMITS.tries // 2 if slow else None) if again else None
         if seconds is None:
-            _finish(failure)
+            _finish(failure, request)
         else:
             wait(seconds, f"{said(failure)} ({request.url.host}{request.url.path})")
-    raise GaveUpError("no try was made")
+    raise GaveUpError("no try was made", request=request)
 
 
 def _try(send: Send, request: httpx2.Request, stream: bool, options: dict[str, Any]) -> httpx2.Response | Exception:
@@ -180,7 +180,7 @@ def _limit(request: httpx2.Request) -> None:
     }
 
 
-def _finish(failure: httpx2.Response | Exception) -> None:
+def _finish(failure: httpx2.Response | Exception, request: httpx2.Request) -> None:
     """Raise the last failure, so that huggingface_hub does not begin again."""
     if isinstance(failure, httpx2.Response):
         try:
@@ -188,7 +188,7 @@ def _finish(failure: httpx2.Response | Exception) -> None:
         finally:
             failure.close()
     else:
-        raise GaveUpError(said(failure)) from failure
+        raise GaveUpError(said(failure), request=request) from failure
 
 
 def _plain(response: httpx2.Response) -> None:
@@ -197,7 +197,8 @@ def _plain(response: httpx2.Response) -> None:
         value = response.headers.get(name, "").removeprefix("W/").strip('"')
         if "/" in value or "\\" in value or value in (".", ".."):
             response.close()
-            raise GaveUpError(f"the header {name} of the Hub's answer leads out of the cache")
+            what = f"the header {name} of the Hub's answer leads out of the cache"
+            raise GaveUpError(what, request=response.request)
 
 
 class _Paced(httpx2.SyncByteStream):

@@ -208,3 +208,29 @@ def test_a_push_goes_by_http_where_xet_fails(
         assert seconds < 30
     finally:
         api.delete_repo("kit/by-http")
+
+
+@pytest.mark.parametrize("failure", [{"status": n} for n in (401, 403, 404, 500)] + [{"stall": 30.0}], ids=str)
+def test_a_hub_that_gives_no_token_for_the_store(
+    failure: dict[str, Any], signed_in: LocalHub, vit: Family, alone: Path
+) -> None:
+    """The file comes by HTTP, and a note says so."""
+    with fault(signed_in, "/xet-read-token/", **failure) as asked:
+        done = run("bake", *only(MODEL, OTHER), "--output", "soup")
+    assert (done.code, asked.hits > 0) == (0, True), done.err
+    assert "by Xet; once more by HTTP" in done.err
+    assert Path("soup", WEIGHTS).read_bytes() == (vit.folders[0] / WEIGHTS).read_bytes()
+
+
+def test_a_token_that_is_none(signed_in: LocalHub, vit: Family, alone: Path) -> None:
+    """An answer without the address of a store costs a note; files after the first are asked for by HTTP at once."""
+    forget(OTHER)
+    with fault(signed_in, "/xet-read-token/", status=200, body=b"{}") as asked:
+        first = run("bake", *only(MODEL, OTHER), "--output", "soup")
+        count = asked.hits
+        forget(MODEL)
+        again = run("bake", *only(MODEL, OTHER), "--output", "again")
+    assert (first.code, again.code) == (0, 0), first.err + again.err
+    assert "by Xet; once more by HTTP" in first.err
+    assert (count > 0, asked.hits) == (True, count)
+    assert Path("again", WEIGHTS).read_bytes() == (vit.folders[0] / WEIGHTS).read_bytes()
