@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from family import NAMES, Family, accuracy, copy_model, edit_json, weights
+from family import NAMES, Family, accuracy, copy_model, edit_json, put_weights, weights
 from PIL import Image
 from shell import bake, refused, run
 from transformers import pipeline
@@ -60,6 +60,7 @@ TAKEN: dict[str, Change] = {
     "dtype null": null("config.json", "dtype", "transformers_version"),
     "what nothing reads": config(wandb={"run": 7}, gradient_checkpointing=True, pooler_act="relu", encoder_stride=4),
     "sides": config(image_size=[16, 16], patch_size=[4, 4]),
+    "a float of 32 bits": config(layer_norm_eps=9.999999960041972e-13),
     "derived": config(pooler_output_size=None),
     "no type": processor(image_processor_type=None),
     "no type, one size": processor(image_processor_type=None, size=16),
@@ -152,9 +153,24 @@ def test_what_computes_something_else_is_a_difference(name: str, vit: Family, al
 
 
 def test_problems_that_transformers_infers_are_no_difference(vit: Family, alone: Path) -> None:
-    """A head of several classes that names no kind of labels is one for one label an image."""
+    """A head of several classes that names no kind of labels is one for one label an image, one of one output is of a
+    regression."""
     other = copy_model(vit.folders[1], alone / "other", problem_type="single_label_classification")
     bake(vit.words[0], other, "--output", "soup")
+    for n, problem in enumerate((None, "regression")):
+        folder = copy_model(vit.folders[n], alone / f"age-{n}", problem_type=problem)
+        edit_json(folder / "config.json", id2label={"0": "age"}, label2id={"age": 0})
+        state = weights(folder)
+        put_weights(folder, {name: t[:1] if name.startswith("classifier") else t for name, t in state.items()})
+    bake("age-0", "age-1", "--output", "ages")
+
+
+def test_image_processors_that_take_no_image_are_not_the_same(vit: Family, alone: Path) -> None:
+    """Two of which neither gives pixels are compared by what they say."""
+    pair = [copy_model(folder, alone / folder.name) for folder in vit.folders[:2]]
+    for folder, mean in zip(pair, (0.5, 0.4), strict=True):
+        processor(image_mean=[mean])(folder)
+    assert "image_mean is [0.4], expected [0.5]" in refused("bake", *pair, code=1)
 
 
 @pytest.mark.parametrize(

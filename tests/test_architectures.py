@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
@@ -21,7 +22,11 @@ from transformers import AutoConfig, AutoModelForImageClassification, ViTImagePr
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
 
 import hfsoup
+from hfsoup.differences import config_differences
 from hfsoup.models import REFUSALS
+
+if TYPE_CHECKING:
+    from hfsoup.single import Checkpoint
 
 README = Path(__file__).parents[1] / "README.md"
 ORDER = [3, 0, 5, 1, 4, 2]
@@ -235,6 +240,18 @@ def test_what_changes_logits_is_a_difference(kind: str, images: Any, alone: Path
             seen.add(place)
     # Of these two, what can be changed and still takes the weights changes nothing.
     assert seen or kind in ("levit", "pvt")
+
+
+@pytest.mark.parametrize("kind", SERVED)
+def test_a_config_that_was_saved_again_is_no_difference(kind: str, tmp_path: Path) -> None:
+    """Whatever transformers adds to it on the way."""
+    AutoConfig.for_model(kind, **CONFIGS[kind], num_labels=len(NAMES)).save_pretrained(tmp_path / "0")
+    for n in range(2):
+        AutoConfig.from_pretrained(tmp_path / str(n)).save_pretrained(tmp_path / str(n + 1))
+    saved = [json.loads((tmp_path / str(n) / "config.json").read_text()) for n in range(3)]
+    first, *others = (cast("Checkpoint", SimpleNamespace(config=config, labels=NAMES)) for config in saved)
+    for other in others:
+        assert list(config_differences(first, other)) == []
 
 
 def test_renamed_tensors_are_compared_too(vit: Family, data: Path, alone: Path) -> None:

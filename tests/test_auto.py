@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -15,7 +16,7 @@ from test_recipes import RULES, TOTAL, reference, scores_of
 
 from hfsoup.errors import SoupError
 from hfsoup.recipes import RECIPES
-from hfsoup.scores import Score
+from hfsoup.scores import Comparison, Intervals, Score
 from hfsoup.searching import Rules, Search
 from hfsoup.types import Mix
 
@@ -60,6 +61,7 @@ def test_the_interval_allows_for_three_finished_soups(vit: Family, data: Path, a
     alone_scores = {n: bake(*vit.words, "--recipe", n, "--dataset", data, "--output", n)["soup"] for n in WALKS}
     assert {a["name"]: a["score"] for a in found["attempts"]} == {n: s["score"] for n, s in alone_scores.items()}
     assert found["soup"]["sha256"] == alone_scores[max(WALKS, key=lambda n: alone_scores[n]["score"])]["sha256"]
+    assert not any("adjusted" in soup for soup in alone_scores.values())
     test, adjusted = found["comparison"], found["comparison"]["adjusted"]
     assert test["ci95"] == found["soup"]["ci95"] == pytest.approx(wilson(found["soup"]["test"], 72, 0.05))
     assert test["best_ci95"] == pytest.approx(wilson(found["best_ingredient"]["test"], 72, 0.05))
@@ -74,6 +76,17 @@ def test_the_interval_allows_for_three_finished_soups(vit: Family, data: Path, a
     assert "98.3 % interval" in text
     assert f"{100 * adjusted['soup'][0]:.2f} to {100 * adjusted['soup'][1]:.2f}" in text
     assert "the best of 3 that were finished" in text
+
+
+@pytest.mark.parametrize(
+    ("choices", "p", "verdict"), [(1, 0.03, "better"), (3, 0.03, "not distinguishable"), (3, 0.01, "better")]
+)
+def test_a_difference_counts_at_a_level_that_choices_share(choices: int, p: float, verdict: str) -> None:
+    """0.05 among the mixes of which the best is compared, by the p-value, or else by the interval at that level."""
+    soup, best, narrow = Score(0.9), Score(0.8), Intervals((0.8, 0.95), (0.7, 0.9), (0.01, 0.2))
+    assert Comparison(soup, best, None, None, p, choices).verdict == verdict
+    wide = replace(narrow, difference=(-0.01, 0.2)) if p > 0.05 / choices else narrow
+    assert Comparison(soup, best, narrow, wide if choices > 1 else None, None, choices).verdict == verdict
 
 
 def wilson(share: float, n: int, alpha: float) -> list[float]:

@@ -103,13 +103,14 @@ TURNED[0x0112] = 6
         (encoded(RED.convert("CMYK"), "TIFF"), (8, 6), (200, 40, 90)),
         (encoded(RED, "GIF", save_all=True, append_images=[GREY]), (8, 6), (200, 40, 90)),
         (encoded(RED, "PNG", save_all=True, append_images=[RED.rotate(180)]), (8, 6), (200, 40, 90)),
+        (encoded(RED, "JPEG", exif=TURNED), (6, 8), (200, 40, 90)),
         (encoded(RED, "TIFF", exif=TURNED), (6, 8), (200, 40, 90)),
         (encoded(Pictures.new("RGB", (1, 1), (200, 40, 90))), (1, 1), (200, 40, 90)),
         (encoded(Pictures.new("RGB", (100, 1), (200, 40, 90))), (100, 1), (200, 40, 90)),
     ],
     ids=[
         *("RGB", "RGBA", "P", "P with alpha", "L", "LA", "1", "16 bits", "16-bit TIFF", "CMYK", "animated GIF", "APNG"),
-        *("EXIF", "one pixel", "long"),
+        *("EXIF", "EXIF of TIFF", "one pixel", "long"),
     ],
 )
 def test_every_mode_becomes_rgb(data: bytes, size: tuple[int, int], colour: tuple[int, int, int]) -> None:
@@ -117,6 +118,16 @@ def test_every_mode_becomes_rgb(data: bytes, size: tuple[int, int], colour: tupl
     found = decode(data).picture
     assert (found.mode, found.size) == ("RGB", size)
     assert np.abs(np.asarray(found).astype(int) - colour).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("values", "lost"), [(0, 0), (0.5, 1), (1, 0), (255, 0), (300, 1)], ids=["black", "half", "one", "white", "above"]
+)
+def test_what_eight_bits_do_not_hold_is_lost(values: float, lost: float) -> None:
+    """Of floats, a fraction of 1 becomes black and what is above 255 white."""
+    cells = np.full((6, 8), values, np.float32)
+    cells[0] = 0
+    assert decode(encoded(Pictures.fromarray(cells), "TIFF")).lost == lost * 5 / 6
 
 
 HOLLOW = encoded(RED)[:45]

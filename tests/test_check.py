@@ -30,6 +30,12 @@ def _reshape(folder: Path) -> None:
     put_weights(folder, state)
 
 
+def _deeper(folder: Path) -> None:
+    state = weights(folder)
+    last = {name.replace("layer.1.", "layer.2."): t.clone() for name, t in state.items() if "layer.1." in name}
+    put_weights(folder, {**state, **last})
+
+
 def _integers(folder: Path) -> None:
     state = weights(folder)
     state["classifier.weight"] = state["classifier.weight"].long()
@@ -52,6 +58,7 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "epsilon": (lambda f: edit_json(f / "config.json", layer_norm_eps=1e-3), ["layer_norm_eps is 0.001"]),
     "name": (_rename, ["tensor classifier.bias is missing", "tensor other.bias is not expected"]),
     "shape": (_reshape, ["tensor vit.layernorm.bias has shape [31], expected [32]"]),
+    "a layer more": (_deeper, ["tensor vit.encoder.layer.2.attention.attention.key.bias is not expected"]),
     "integers": (_integers, ["tensor classifier.weight is I64, expected F32"]),
     "labels": (_labels, ["class names are missing", "'apple'", "'cat'"]),
     "image mean": (

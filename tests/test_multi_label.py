@@ -285,16 +285,19 @@ def test_regression_is_refused_for_scoring_before_anything_is_pulled(
         bake(alone / "r-0", alone / "r-1", "--output", "averaged")
 
 
-def test_a_report_shows_sets_of_classes(multi: Family, pictures: Path, alone: Path) -> None:
-    """Images on which the sets differ, and how often exactly the true set is predicted."""
+def test_a_report_shows_sets_of_classes(multi: Family, several: DatasetDict, pictures: Path, alone: Path) -> None:
+    """Images on which the sets differ, and how often exactly the true set is predicted: those of at least one half."""
     bake(*multi.words, "--recipe", "uniform", "--dataset", pictures, "--output", "soup")
     found = json.loads(Path("soup/evaluation.json").read_text())
+    predicted = [np.flatnonzero(row).tolist() for row in probabilities(Path("soup"), several["test"]) >= 0.5]
+    assert found["soup"] == predicted
+    right = sum(a == b == c for a, b, c in zip(found["soup"], found["best"], found["labels"], strict=True))
     differ = sum(a != b for a, b in zip(found["soup"], found["best"], strict=True))
     done = run("report", "soup", "-o", "page.html")
     assert done.code == 0, done.err
     page = Path("page.html").read_text()
     assert f"name different classes for {differ}" in page
-    assert "The set of classes that is predicted is exactly right for both on" in page
+    assert f"The set of classes that is predicted is exactly right for both on {right}" in page
     assert page.count('<figure class="tile"') == min(differ, 40)
 
 

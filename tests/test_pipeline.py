@@ -126,6 +126,9 @@ def test_a_declared_mode_is_honoured(vit: Family, images: Any, alone: Path) -> N
     assert labels != colours
     write(images, data, labels, alone / "grey", Image(mode="L"))
     assert run("eval", vit.words[0], "--dataset", "./grey", "--json", "-").json["test"] == 1.0
+    Dataset.from_parquet("grey/test-0.parquet").cast_column("image", Image()).to_parquet("grey/test-1.parquet")
+    block = refused("eval", vit.words[0], "--dataset", "./grey", code=2)
+    assert "expected one mode of all images, found L in 'test-0.parquet' and none in 'test-1.parquet'" in block
 
 
 def test_what_is_white_only_for_its_bits_is_no_double(vit: Family, images: Any, alone: Path) -> None:
