@@ -50,10 +50,8 @@ def read_mapping(file: str) -> dict[str, str | int]:
 
 def _parsed(suffix: str, text: str) -> dict[Any, Any]:
     if suffix == ".csv":
-        rows = [row for row in csv.reader(io.StringIO(text)) if row]
-        if any(len(row) != 2 for row in rows):
-            raise ValueError("expected two columns")
-        return {name.strip(): value.strip() for name, value in rows}
+        # A row of more or fewer than two is a ValueError.
+        return {name.strip(): value.strip() for name, value in filter(None, csv.reader(io.StringIO(text)))}
     # Every scalar stays a text, for YAML would make a truth value of a class called "no".
     found = json.loads(text) if suffix == ".json" else yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - is safe
     if not isinstance(found, dict):

@@ -138,6 +138,17 @@ def test_what_a_file_says_in_ranges_is_compared_with_the_whole(
         load("kit/two-faced", limit=6)
 
 
+def test_a_split_without_labels_is_not_pulled(signed_in: LocalHub, images: Any, tmp_path: Path) -> None:
+    """Its footer says so, which is all that is read of it."""
+    folder = sharded(images, tmp_path / "d", 1)
+    test = images["test"].remove_columns("label").add_column("label", [-1] * 72)
+    test.cast(images["test"].features).to_parquet(folder / "test-0.parquet")
+    publish(signed_in, "footers", folder)
+    signed_in.forget_requests()
+    assert load("kit/footers").halved
+    assert pulled(signed_in) & {"validation-0.parquet", "test-0.parquet"} == {"validation-0.parquet"}
+
+
 def tars(images: Any, folder: Path, label: Any) -> Path:
     """Both splits as tars: an image and a text a row."""
     folder.mkdir()

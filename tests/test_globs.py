@@ -15,6 +15,7 @@ from family import Family, edit_json
 from huggingface_hub import HfApi
 from hypothesis import given
 from hypothesis import strategies as st
+from misbehave import fault, forget, hurry
 from shell import bake, only, refused, run
 
 import hfsoup
@@ -138,6 +139,15 @@ def test_one_that_is_left_over_makes_no_soup(visitor: Any) -> None:
     assert not [r for r in visitor.requests if r.path.endswith(".safetensors") and r.status == 200]
 
 
+def test_a_hub_that_fails_leaves_none_out(visitor: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the Hub does not answer for says nothing of the ingredient: skip-ingredient does not skip it."""
+    hurry(monkeypatch)
+    forget("zoo/m-1")
+    with fault(visitor, "/zoo/m-1/resolve/.*/config.json", status=500):
+        words = ("zoo/m-*", "--on-mismatch", "skip-ingredient", "--output", "soup")
+        assert "the Hub answered 500" in refused("bake", *words, code=1)
+
+
 def test_a_single_name_is_refused_as_itself(visitor: Any) -> None:
     """One foreign repository that was named keeps its own error, where it is and what to do."""
     block = refused("bake", "zoo/m-onnx", "zoo/m-1", code=1)
@@ -181,6 +191,7 @@ def test_a_dry_run_reads_subfolders(seeds: HfApi, data: Path, alone: Path) -> No
     sizes = [{need["for"]: need["bytes"] for need in found["disk"]} for found in (plain, topped)]
     assert sizes[1]["prepared images"] == sizes[0]["prepared images"] * 24**2 // 16**2
     assert bake("kit/seeds/seed-*", "--output", "soup")["soup"]["sha256"]
+    assert "nothing is left" in refused("bake", "kit/seeds/seed-*", "--exclude", "kit/seeds", code=2)
     found = bake("kit/topped/seed-*", "--output", "other")
     assert ids(found) == ["kit/topped/seed-0", "kit/topped/seed-1"]
 
@@ -353,6 +364,7 @@ def test_a_tilde_is_the_users_folder(clutter: Path, vit: Family, data: Path, mon
     shutil.copytree(vit.folders[0], home / "run-0")
     shutil.copytree(vit.folders[1], home / "run-1")
     assert len(hfsoup.bake("~/run-*").family) == 2
+    assert len(hfsoup.bake("~/run-*", vit.words[2], exclude=["~/run-1"]).family) == 2
     assert {p.name for p in home.iterdir()} >= {"a", "a.json", "a.yaml", "b", "c", "d"}
     assert not Path("~").exists()
     assert run("verify", "~/a").code == 0
