@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,61 +87,20 @@ def gather(
 
     Where they are to be combined, `several` refuses one that is alone.
     """
-    from hfsoup.push import may_push
-
-    if options.push:
-        may_push(options.push, create_pr=options.create_pr)
     with clock("pull"):
-        with watch.stage("Resolving") as stage:
-            sources = find_ingredients(
-                patterns,
-                target=options.push,
-                exclude=options.exclude or (),
-                fine_tunes_of=options.fine_tunes_of,
-                include_soups=options.include_soups,
-                on_mismatch=options.on_mismatch,
-                weights_file=options.weights_file,
-                state_dict_key=options.state_dict_key,
-                notify=watch.note,
-            )
-            stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
-        mixes_base = RECIPES.get(options.chosen_recipe).needs_base
+        sources = resolve(patterns, options, watch)
         if several and not sources[0].folder:
             # Nothing is pulled for it; what is wrong with a folder is worth more than that it is alone.
-            require_several(sources, mixes_base)
-        if options.dataset and not sources[0].base:
-            config = peek_config(sources[0])
-            require_scorable(config, len(class_names(config, where=str(sources[0]))), options, where=str(sources[0]))
+            require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
         afford(needs(sources, options))
         if members := learners(options, len(sources)):
             hold(members, outlined(sources[0].base or sources[0]).elements)
-        if options.dataset:
-            look_at_dataset(options, sources[0], watch)
+        look_at_dataset(options, sources[0], watch)
         if ahead:
             ahead.begin(sources[0], options, missing(sources))
         ingredients = _pulled(sources, watch, ahead)
     with clock("check"), watch.stage("Checking") as stage:
-        family = check(
-            ingredients,
-            on_mismatch=options.on_mismatch,
-            processor_from=options.processor_from,
-            labels=options.labels,
-        )
-        for remark in remarks(family):
-            watch.note(remark)
-        if several:
-            require_several(sources, mixes_base)
-        if several and len(family) < 2 <= len(ingredients):
-            hint = "hfsoup check tells how they differ; --exclude GLOB names what to leave out"
-            raise MismatchError("no two of the ingredients fit together", hint=hint)
-        if options.dataset:
-            require_scorable(family.config, len(family.labels), options, where=str(family.reference))
-        if options.as_adapter:
-            from hfsoup.truncation import may_be_adapter
-
-            may_be_adapter(family, options.bn if options.dataset else "average")
-        if members := learners(options, len(family)):
-            hold(members, sum(prod(spec.shape) for spec in family.tensors if spec.dtype in FLOATS))
+        family = _checked(sources, ingredients, options, watch, several)
         stage.done(f"Checked: one {model_name(family.config)} with {counted(len(family.labels), 'class', 'es')}")
     if whose := needs_base(options):
         with clock("pull"), watch.stage("Pulling the base") as stage:
@@ -157,15 +117,73 @@ def gather(
     return family
 
 
+def resolve(patterns: tuple[str, ...], options: Options, watch: Watch, *, keep: bool = True) -> tuple[Source, ...]:
+    """The ingredients that are asked for, pinned, of a soup that may be pushed where it is to go.
+
+    Args:
+        patterns: as for `bake`.
+        options: what is to be baked.
+        watch: told of the stage.
+        keep: keep what is read of them in the cache.
+    """
+    from hfsoup.push import may_push
+
+    if options.push:
+        may_push(options.push, create_pr=options.create_pr)
+    with watch.stage("Resolving") as stage:
+        sources = find_ingredients(
+            patterns,
+            target=options.push,
+            exclude=options.exclude or (),
+            fine_tunes_of=options.fine_tunes_of,
+            include_soups=options.include_soups,
+            on_mismatch=options.on_mismatch,
+            weights_file=options.weights_file,
+            state_dict_key=options.state_dict_key,
+            keep=keep,
+            notify=watch.note,
+        )
+        stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
+    return sources
+
+
+def _checked(
+    sources: Sequence[Source], ingredients: tuple[Ingredient, ...], options: Options, watch: Watch, several: bool
+) -> Family:
+    """The ingredients as one family, of which these options can make a soup."""
+    family = check(
+        ingredients, on_mismatch=options.on_mismatch, processor_from=options.processor_from, labels=options.labels
+    )
+    for remark in remarks(family):
+        watch.note(remark)
+    if several:
+        require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
+    if several and len(family) < 2 <= len(ingredients):
+        hint = "hfsoup check tells how they differ; --exclude GLOB names what to leave out"
+        raise MismatchError("no two of the ingredients fit together", hint=hint)
+    if options.dataset:
+        task = require_classifier(family.config, len(family.labels), where=str(family.reference))
+        require_metric(options.metric, task, trust_remote=options.trust_remote_metric)
+    if options.as_adapter:
+        from hfsoup.truncation import may_be_adapter
+
+        may_be_adapter(family, options.bn if options.dataset else "average")
+    if members := learners(options, len(family)):
+        hold(members, sum(prod(spec.shape) for spec in family.tensors if spec.dtype in FLOATS))
+    return family
+
+
 def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | None:
     """See that these models can be scored on the dataset, by its listing and headers, before anything is pulled.
 
     Args:
         options: what is to be baked; without a dataset there is nothing to look at.
-        first: an ingredient, whose classes are compared with the dataset's.
+        first: an ingredient, whose classes are compared with the dataset's unless it may be left out; those of an
+            adapter show when it is pulled.
         watch: told of the stage.
 
     Raises:
+        SoupError: the models are of regression.
         UsageError: there is no such dataset, split, column or metric.
         MismatchError: its classes are not the model's.
     """
@@ -174,36 +192,18 @@ def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | N
     from hfsoup.metrics import metric
     from hfsoup.survey import survey
 
-    task = task_of(peek_config(first.base or first))
+    config, classes = peek_config(first.base or first), None
+    task = task_of(config)
+    if not first.base:
+        classes = class_names(config, where=f"{first}, config.json")
+        task = require_classifier(config, len(classes), where=str(first))
+    if options.on_mismatch == "skip-ingredient":
+        classes = None
     metric(options.metric, task, trust_remote=options.trust_remote_metric)
     with watch.stage("Looking at the dataset") as stage:
-        found = survey(options.request(task), _classes(first, options), most=max(CALIBRATION, wanted(options)))
+        found = survey(options.request(task), classes, most=max(CALIBRATION, wanted(options)))
         stage.done(f"Looked at {options.dataset}")
     return found
-
-
-def _classes(source: Source, options: Options) -> tuple[str, ...] | None:
-    """The classes that an ingredient names before it is pulled; None where it may be left out, or does not tell.
-
-    What is wrong with an ingredient is told when ingredients are checked.
-    """
-    if source.base or options.on_mismatch == "skip-ingredient":
-        return None
-    try:
-        return class_names(outlined(source).config, where=f"{source}, config.json")
-    except SoupError:
-        return None
-
-
-def require_scorable(config: dict[str, Any], classes: int, options: Options, *, where: str) -> None:
-    """See that models of this config are scored by something, and by the metric that is asked for.
-
-    Raises:
-        SoupError: they are of regression.
-        UsageError: the metric is not one of their task.
-    """
-    task = require_classifier(config, classes, where=where)
-    require_metric(options.metric, task, trust_remote=options.trust_remote_metric)
 
 
 def learners(options: Options, ingredients: int) -> int:

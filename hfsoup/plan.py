@@ -10,7 +10,7 @@ from typing import Any
 from hfsoup.distillation.made import forwarded, wanted
 from hfsoup.errors import SoupError
 from hfsoup.evidence import BETWEEN
-from hfsoup.finding import find_base, find_ingredients, require_several
+from hfsoup.finding import find_base, require_several
 from hfsoup.further import count
 from hfsoup.gathering import (
     CALIBRATION,
@@ -21,10 +21,9 @@ from hfsoup.gathering import (
     needs_base,
     needs_images,
     own,
-    require_scorable,
+    resolve,
 )
 from hfsoup.hub import cache, told
-from hfsoup.human import counted
 from hfsoup.options import Options
 from hfsoup.outline import Outline, outlined, peek_processor
 from hfsoup.pace import known
@@ -135,38 +134,18 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
     """
     from psutil import virtual_memory
 
-    from hfsoup.push import may_push
-
     watch = watch or Watch()
     recipe = asked(patterns, options)
     own(patterns, options)
     with told(watch.note):
-        if options.push:
-            may_push(options.push, create_pr=options.create_pr)
-        with watch.stage("Resolving") as stage:
-            sources = find_ingredients(
-                patterns,
-                target=options.push,
-                exclude=options.exclude or (),
-                fine_tunes_of=options.fine_tunes_of,
-                include_soups=options.include_soups,
-                on_mismatch=options.on_mismatch,
-                weights_file=options.weights_file,
-                state_dict_key=options.state_dict_key,
-                keep=False,
-                notify=watch.note,
-            )
-            given = (find_base(options.base, keep=False),) if options.base else ()
-            stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
+        sources = resolve(patterns, options, watch, keep=False)
+        given = (find_base(options.base, keep=False),) if options.base else ()
         require_several(sources, recipe.needs_base)
         if needs_base(options) and not given:
             watch.note("the base is the one that the ingredients' cards name; it is not counted here")
         with watch.stage("Reading headers") as stage:
             first = outlined(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
-        if options.dataset and not sources[0].base:
-            classes = len(class_names(first.config, where=str(sources[0])))
-            require_scorable(first.config, classes, options, where=str(sources[0]))
         found = look_at_dataset(options, sources[0], watch)
         work = _taught(_work(recipe, sources, options, found, first), sources, options, found) if found else None
         data = _data(found, options, sources[0], first) if found else None
