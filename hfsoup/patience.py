@@ -25,6 +25,7 @@ LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError
 # Asking these twice does no harm: they read, or what they do is done already the second time.
 HARMLESS = re.compile(r"/(preupload|branch|paths-info|verify)(/|$)|/(repos/create|validate-yaml|objects/batch)$")
 READING = ("GET", "HEAD")
+BLOCK = 64 << 20
 TRAVELLING = ("etag", "x-linked-etag", "x-repo-commit")
 
 
@@ -36,7 +37,8 @@ class Limits:
 
     `longest` is what a user is made to wait because the Hub asks for it: its own windows are of five minutes.
     `slowest` is in bytes a second, looked at every `window` seconds of an answer. A file of which no byte comes by Xet
-    for `silence` is asked for by HTTP, and so are files that go up by Xet at less than `slowest_upload`.
+    for `silence` is asked for by HTTP. How much went up by Xet nobody can ask, but hf-xet sends blocks of at most
+    `BLOCK` bytes and gives up on one after `block` seconds: files for which that was not enough are sent by HTTP.
     """
 
     connect: float = 10.0
@@ -47,7 +49,7 @@ class Limits:
     slowest: float = 1024.0
     window: float = 15.0
     silence: float = 30.0
-    slowest_upload: float = 65_536.0
+    block: float = 300.0
 
 
 LIMITS = Limits()

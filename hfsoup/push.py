@@ -295,14 +295,14 @@ class _Push:
 
     def _upload(self, additions: list[CommitOperationAdd]) -> None:
         """Send the large files, by HTTP where Xet does not take them; none is left out for a .gitignore there."""
-        from hfsoup.patience import LIMITS
+        from hfsoup.patience import BLOCK, LIMITS
 
         send = partial(
             self.hub.preupload_lfs_files, self.repo, additions, free_memory=False, revision=self.revision,
             create_pr=self.create_pr, gitignore_content="",
         )  # fmt: skip
         size = sum((self.folder / name).stat().st_size for name in self.names)
-        end = time.monotonic() + LIMITS.tries * LIMITS.read + size / LIMITS.slowest_upload
+        end = time.monotonic() + LIMITS.block * (1 + size / BLOCK)
         try:
             unless_overdue(send, lambda: time.monotonic() > end)
         except (RuntimeError, OSError) as error:

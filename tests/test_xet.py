@@ -194,7 +194,7 @@ def test_a_push_goes_by_http_where_xet_fails(
     """A store that takes nothing costs a note; the push is complete."""
     from hfsoup.patience import LIMITS
 
-    monkeypatch.setattr(LIMITS, "slowest_upload", 1e9)
+    monkeypatch.setattr(LIMITS, "block", 2.0)
     api = HfApi(token=signed_in.token)
     assert run("bake", *only(MODEL, OTHER), "--output", "soup").code == 0
     url = silent["headers"]["X-Xet-Cas-Url"] if failure == "silent" else "local:///dev/null/nowhere"
