@@ -59,7 +59,7 @@ class Files:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        if kept and not is_offline():
+        if kept:
             keep_listing(repo, sha, found, kind="dataset")
         return cls(folder, repo, sha, listing, kept)
 

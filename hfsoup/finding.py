@@ -17,10 +17,11 @@ from hfsoup.errors import AccessError, HubError, SoupError, UsageError
 from hfsoup.fetching import fetch
 from hfsoup.headers import peek
 from hfsoup.hub import side_by_side, told
-from hfsoup.kinds import found_instead, kind_of
+from hfsoup.kinds import kind_of
 from hfsoup.local import LAST, checkpoints_below, natural
 from hfsoup.names import flat, shown
-from hfsoup.pull import CHECKPOINT, weight_names
+from hfsoup.offline import keep_listing
+from hfsoup.pull import CHECKPOINT, file_missing, weight_names
 from hfsoup.resolve import Refused, file_names, match, pin
 from hfsoup.room import cached
 from hfsoup.single import read_classifier
@@ -154,8 +155,7 @@ def _require_files(source: Source, names: Sequence[str]) -> None:
     """Refuse what has no config or no weights, and say what it is."""
     if "config.json" not in names:
         kind = kind_of(names)
-        what = f"expected config.json, found {found_instead(names)}"
-        raise SoupError(what, where=str(source), hint=kind[1] if kind else "is this a transformers model?")
+        raise file_missing("config.json", names, source, kind[1] if kind else "is this a transformers model?")
     weight_names(names, source)
 
 
@@ -166,6 +166,8 @@ def _opened(source: Source, name: str, keep: bool) -> Iterator[Path]:
         yield source.folder / name
         return
     file = next(file for file in source.files if file.name == posixpath.join(source.subfolder, name))
+    if keep:
+        keep_listing(source.repo, source.revision or "", source.files, kind="model")
     if keep or cached(source.repo, file, source.revision):
         yield fetch(source.repo, file, source.revision or "", kind="model")
         return

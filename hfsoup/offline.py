@@ -10,7 +10,9 @@ from pathlib import Path
 from hfsoup.errors import HubError
 from hfsoup.hashing import blob_hash, read_sealed, write_sealed
 from hfsoup.hub import cache
+from hfsoup.names import listed
 from hfsoup.types import RemoteFile
+from hfsoup.waits import tell
 
 _COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 ONCE = "HF_HUB_OFFLINE=0 once, so that the cache holds it"
@@ -26,7 +28,7 @@ def is_offline() -> bool:
 def keep_listing(repo: str, commit: str, files: tuple[RemoteFile, ...], *, kind: str) -> None:
     """Keep what the Hub lists of a commit in hfsoup's cache: a bake may know files by name that it never pulls."""
     path = _listings(repo, kind) / f"{commit}.json"
-    if _COMMIT.fullmatch(commit) and read_sealed(path) is None:
+    if _COMMIT.fullmatch(commit) and not is_offline() and read_sealed(path) is None:
         write_sealed(path, json.dumps([astuple(file) for file in files]))
 
 
@@ -35,7 +37,7 @@ def _listings(repo: str, kind: str) -> Path:
 
 
 def cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[str, tuple[RemoteFile, ...]]:
-    """A commit of a repository and its files: all of them where the listing was kept, else those in the cache.
+    """A commit of a repository and its files: all that were listed, or what the cache holds of them, with a note.
 
     huggingface_hub's cache names each file by the hash that the Hub listed for it, so that what is read can be compared
     still.
@@ -68,8 +70,12 @@ def cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[str, t
     if (text := read_sealed(_listings(repo, kind) / f"{commit}.json")) is not None:
         return commit, tuple(RemoteFile(*fields) for fields in json.loads(text))
     snapshot = folder / "snapshots" / commit
-    paths = sorted(path for path in snapshot.rglob("*") if path.is_file())
-    return commit, tuple(_listed(path, path.relative_to(snapshot).as_posix()) for path in paths)
+    files = {p.relative_to(snapshot).as_posix(): p for p in sorted(snapshot.rglob("*")) if p.is_file()}
+    tell(
+        f"offline mode is on, and {repo}@{commit[:7]} was cached without its listing: what the cache holds "
+        f"({listed(list(files), 6)}) is taken for all of it"
+    )
+    return commit, tuple(_listed(path, name) for name, path in files.items())
 
 
 def _listed(path: Path, name: str) -> RemoteFile:

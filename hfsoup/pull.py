@@ -23,7 +23,7 @@ from hfsoup.hashing import file_hash, processors, stamp
 from hfsoup.hub import AGAIN, side_by_side, told
 from hfsoup.kinds import found_instead, kind_of
 from hfsoup.names import flat, listed
-from hfsoup.offline import is_offline
+from hfsoup.offline import ONCE, is_offline
 from hfsoup.pickles import convert
 from hfsoup.tensorfile import TensorFile
 from hfsoup.types import CARD, PROCESSORS, Ingredient, RemoteFile, Source, WeightFile
@@ -172,8 +172,15 @@ def weight_names(names: Iterable[str], source: Source) -> list[str]:
     hint = kind[1] if kind else ""
     if others and source.weights_file is None and "config.json" in known:
         hint = f"--weights-file {others[0]}"
-    place = " in the cache, and offline mode is on" if is_offline() and not source.folder else ""
-    raise SoupError(f"expected {expected}, found {found_instead(known)}{place}", where=str(source), hint=hint)
+    raise file_missing(expected, known, source, hint)
+
+
+def file_missing(expected: str, names: Iterable[str], source: Source, hint: str) -> SoupError:
+    """The error for a source without a file that it must have; offline, only the cache may be without it."""
+    place = ""
+    if is_offline() and not source.folder:
+        place, hint = " in the cache, and offline mode is on", ONCE
+    return SoupError(f"expected {expected}, found {found_instead(names)}{place}", where=str(source), hint=hint)
 
 
 def _layouts(source: Source) -> Sequence[tuple[str, str | None]]:

@@ -10,7 +10,7 @@ import pytest
 from family import Family
 from huggingface_hub import HfApi, constants, hf_hub_download
 from misbehave import blobs, forget
-from shell import bake, refused
+from shell import bake, refused, run
 
 from hfsoup.localhub import LocalHub
 
@@ -84,6 +84,7 @@ def test_branches_that_the_cache_knows(
             hf_hub_download(name, file, revision="main")
     sha = HfApi().model_info(MODELS[1]).sha or ""
     _go(offline, monkeypatch)
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "new"))
     found = bake(MODELS[0], f"{MODELS[1]}@{sha[:7]}", "--output", "soup")
     assert found["soup"]["sha256"] == bake(vit.words[0], vit.words[3], "--output", "here")["soup"]["sha256"]
     assert found["ingredients"][1]["revision"] == sha
@@ -107,6 +108,30 @@ def test_what_is_missing_is_named(offline: LocalHub, monkeypatch: pytest.MonkeyP
     assert "in:  kit/never" in block
     assert "offline mode is on" in refused("bake", "kit/vit-*", "--output", "soup", code=1)
     assert offline.requests == []
+
+
+def test_a_cache_that_holds_a_repository_in_part(
+    offline: LocalHub, monkeypatch: pytest.MonkeyPatch, alone: Path, vit: Family
+) -> None:
+    """Without the commit's listing a note says what is taken for all of it; with it the missing file is named."""
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "new"))
+    for name in MODELS:
+        for file in ("config.json", "model.safetensors", "preprocessor_config.json"):
+            hf_hub_download(name, file)
+    words = ["bake", *MODELS, "--output", "soup"]
+    shas = {name: HfApi().model_info(name).sha or "" for name in MODELS}
+    _go(offline, monkeypatch)
+    done = run(*words)
+    assert done.code == 0, done.err
+    for name in MODELS:
+        assert f"{name}@{shas[name][:7]} was cached without its listing" in done.err
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert run(*words, "--overwrite").code == 0
+    blobs(MODELS[0])["README.md"].unlink()
+    _go(offline, monkeypatch)
+    block = refused(*words, "--overwrite", code=1)
+    assert "'README.md'" in block
+    assert "was cached without" not in block
 
 
 def test_damage_is_caught_offline_too(offline: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
