@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from typing import TYPE_CHECKING, cast
+from collections.abc import Awaitable
+from typing import IO, cast
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -12,58 +13,38 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
-import hfsoup.localhub.routes_access as routes_access
-import hfsoup.localhub.routes_collections as routes_collections
-import hfsoup.localhub.routes_commits as routes_commits
-import hfsoup.localhub.routes_discussions as routes_discussions
-import hfsoup.localhub.routes_files as routes_files
-import hfsoup.localhub.routes_git as routes_git
-import hfsoup.localhub.routes_lfs as routes_lfs
-import hfsoup.localhub.routes_lists as routes_lists
-import hfsoup.localhub.routes_misc as routes_misc
-import hfsoup.localhub.routes_pages as routes_pages
-import hfsoup.localhub.routes_refs as routes_refs
-import hfsoup.localhub.routes_repos as routes_repos
-import hfsoup.localhub.routes_storage as routes_storage
-import hfsoup.localhub.routes_xet as routes_xet
 from hfsoup.errors import SoupError
-from hfsoup.localhub.call import Call, Parts, raw_path, reply
-from hfsoup.localhub.refusal import MovedError, RefusedError
-from hfsoup.localhub.routing import find
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
-    from typing import IO
+from hfsoup.localhub.errors import HttpError, MovedError
+from hfsoup.localhub.request import Hub, HubRequest, raw_path, reply
+from hfsoup.localhub.routes import (
+    access,
+    collections,
+    commits,
+    discussions,
+    files,
+    git,
+    lfs,
+    lists,
+    misc,
+    pages,
+    refs,
+    repos,
+    storage,
+    xet,
+)
+from hfsoup.localhub.routing import Route, find_route
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _IN_MEMORY = 4 << 20
-_ROWS = [
-    row
-    for module in (
-        routes_misc,
-        routes_lists,
-        routes_collections,
-        routes_access,
-        routes_storage,
-        routes_repos,
-        routes_refs,
-        routes_files,
-        routes_commits,
-        routes_discussions,
-        routes_lfs,
-        routes_xet,
-        routes_git,
-        routes_pages,
-    )
-    for row in module.routes.rows
-]
+_SUBJECTS = (misc, lists, collections, access, storage, repos, refs, files, commits, discussions, lfs, xet, git, pages)
+_ROUTES: list[Route] = [route for subject in _SUBJECTS for route in subject.routes.rows]
 
 
-def make_app(parts: Parts) -> Starlette:
-    """The Hub's application over its parts."""
+def make_app(hub: Hub) -> Starlette:
+    """The Hub's application over a Hub's stores and accounts."""
 
     async def endpoint(request: Request) -> Response:
-        response = await _answer(parts, request)
+        response = await _answer(hub, request)
         sent = request.headers
         response.headers["X-Request-Id"] = sent.get("x-request-id") or sent.get("x-amzn-trace-id") or uuid.uuid4().hex
         return response
@@ -72,12 +53,12 @@ def make_app(parts: Parts) -> Starlette:
     return Starlette(routes=[route])
 
 
-async def _answer(parts: Parts, request: Request) -> Response:
+async def _answer(hub: Hub, request: Request) -> Response:
     try:
-        return await _dispatch(parts, request)
+        return await _dispatch(hub, request)
     except MovedError as moved:
         return _redirect(request, moved)
-    except RefusedError as refusal:
+    except HttpError as refusal:
         return reply(refusal.body, status=refusal.status, headers=refusal.headers)
     except ClientDisconnect:
         return Response(status_code=400)
@@ -85,22 +66,22 @@ async def _answer(parts: Parts, request: Request) -> Response:
         return reply({"error": error.what}, status=500)
 
 
-async def _dispatch(parts: Parts, request: Request) -> Response:
-    found = find(_ROWS, request.method, raw_path(request))
+async def _dispatch(hub: Hub, request: Request) -> Response:
+    found = find_route(_ROUTES, request.method, raw_path(request))
     if found is None:
-        raise RefusedError(404, f"Sorry, there is no {request.method} {raw_path(request)} here.")
+        raise HttpError(404, f"Sorry, there is no {request.method} {raw_path(request)} here.")
     route, params = found
-    call = Call(parts, request, params)
+    asked = HubRequest(hub, request, params)
     if route.streams:
-        return await cast("Awaitable[Response]", route.handler(call))
+        return await cast("Awaitable[Response]", route.handler(asked))
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as body:
         async for chunk in request.stream():
             body.write(chunk)
-            if call.user is None and body.tell() > _IN_MEMORY:
-                raise RefusedError(413, "The body is too large for an anonymous request")
+            if asked.user is None and body.tell() > _IN_MEMORY:
+                raise HttpError(413, "The body is too large for an anonymous request")
         body.seek(0)
-        call.body = cast("IO[bytes]", body)
-        return cast("Response", await run_in_threadpool(route.handler, call))
+        asked.body = cast("IO[bytes]", body)
+        return cast("Response", await run_in_threadpool(route.handler, asked))
 
 
 def _redirect(request: Request, moved: MovedError) -> Response:

@@ -8,20 +8,18 @@ import hmac
 import json
 import secrets
 import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 
 from hfsoup.errors import SoupError
-from hfsoup.localhub.files import replace
+from hfsoup.localhub.errors import HttpError, bad_token
+from hfsoup.localhub.json_files import replace
 from hfsoup.localhub.names import RESERVED, valid_part
-from hfsoup.localhub.refusal import RefusedError, bad_token
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -132,7 +130,7 @@ class Accounts:
                 del members[name]
 
     def user(self, authorization: str | None) -> User | None:
-        """Who sent this `Authorization` header; None for nobody, RefusedError 401 for a token unknown here."""
+        """Who sent this `Authorization` header; None for nobody, HttpError 401 for a token unknown here."""
         sent = _token_of(authorization)
         if sent is None:
             return None
@@ -192,7 +190,7 @@ class Accounts:
 def need_user(user: User | None) -> User:
     """The caller, who must be somebody."""
     if user is None:
-        raise RefusedError(401, "Invalid username or password.", headers={"WWW-Authenticate": 'Basic realm="Hub"'})
+        raise HttpError(401, "Invalid username or password.", headers={"WWW-Authenticate": 'Basic realm="Hub"'})
     return user
 
 
@@ -200,9 +198,9 @@ def need_owner(user: User | None, namespace: str) -> User:
     """The caller, who must be allowed to write to the namespace."""
     somebody = need_user(user)
     if somebody.role != "write":
-        raise RefusedError(403, f"This token of {somebody.name} may only read: you need a token with write rights.")
+        raise HttpError(403, f"This token of {somebody.name} may only read: you need a token with write rights.")
     if not somebody.writes_to(namespace):
-        raise RefusedError(403, f"You don't have the rights to write under the namespace {namespace!r}.")
+        raise HttpError(403, f"You don't have the rights to write under the namespace {namespace!r}.")
     return somebody
 
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import pygit2
 from pygit2.enums import FileMode
 
-from hfsoup.localhub.attributes import with_lfs
+from hfsoup.localhub.contents import find_commit, find_entry, read_blob, read_text
+from hfsoup.localhub.errors import HttpError, no_entry, no_revision
+from hfsoup.localhub.gitattributes import with_lfs
 from hfsoup.localhub.lfs import LfsStore, checked_oid, make_pointer
 from hfsoup.localhub.names import file_path
-from hfsoup.localhub.reading import find_commit, find_entry, read_blob, read_text
-from hfsoup.localhub.refusal import RefusedError, no_entry, no_revision
 from hfsoup.localhub.store import Repo, signature
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 OUTDATED = "The branch was updated since you opened this page. Please refresh and try again."
 
@@ -59,26 +57,26 @@ def read_plan(repo: Repo, lfs: LfsStore, body: IO[bytes]) -> Plan:
         else:
             changes.append(_change(repo, lfs, key, value))
     if header is None or not isinstance(header.get("summary"), str) or not header["summary"]:
-        raise RefusedError(400, "Expected a first line with a header and its summary")
+        raise HttpError(400, "Expected a first line with a header and its summary")
     parent = header.get("parentCommit")
     return Plan(header["summary"], str(header.get("description") or ""), parent and str(parent), changes)
 
 
 def target_ref(git: pygit2.Repository, revision: str) -> str:
-    """The full ref a commit to this revision moves; RefusedError if it is not one that moves."""
+    """The full ref a commit to this revision moves; HttpError if it is not one that moves."""
     wanted = "main" if revision == "HEAD" else revision
     for ref in (f"refs/heads/{wanted}", wanted):
         if ref.startswith(("refs/heads/", "refs/pr/", "refs/convert/")) and ref in git.references:
             return ref
     find_commit(git, revision)
-    raise RefusedError(400, f"Cannot commit to {revision!r}: it is not a branch")
+    raise HttpError(400, f"Cannot commit to {revision!r}: it is not a branch")
 
 
 def apply(repo: Repo, plan: Plan, *, base: pygit2.Commit, author: str, ref: str | None) -> str:
     """Make the commit on top of `base` and move `ref` to it; hold the repo's lock. Returns the commit's id."""
     git = repo.git
     if plan.parent and not str(base.id).startswith(plan.parent):
-        raise RefusedError(412, OUTDATED)
+        raise HttpError(412, OUTDATED)
     index = pygit2.Index()
     index.read_tree(base.tree)
     for change in plan.changes:
@@ -89,7 +87,7 @@ def apply(repo: Repo, plan: Plan, *, base: pygit2.Commit, author: str, ref: str 
         made = git.create_commit(ref, person, person, plan.message, index.write_tree(git), [base.id])
     except pygit2.GitError as error:
         # A git push moves refs without our lock; git's own lock tells.
-        raise RefusedError(412, OUTDATED) from error
+        raise HttpError(412, OUTDATED) from error
     return str(made)
 
 
@@ -101,42 +99,42 @@ def _lines(body: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
             item = json.loads(line)
             key, value = item["key"], item["value"]
         except (ValueError, KeyError, TypeError) as error:
-            raise RefusedError(400, 'Expected lines of {"key": ..., "value": {...}}') from error
+            raise HttpError(400, 'Expected lines of {"key": ..., "value": {...}}') from error
         if not isinstance(key, str) or not isinstance(value, dict):
-            raise RefusedError(400, 'Expected lines of {"key": ..., "value": {...}}')
+            raise HttpError(400, 'Expected lines of {"key": ..., "value": {...}}')
         yield key, value
 
 
 def _change(repo: Repo, lfs: LfsStore, key: str, value: dict[str, Any]) -> Change:
     path = value.get("path")
     if not isinstance(path, str):
-        raise RefusedError(400, f"Expected a path in the {key!r} line")
+        raise HttpError(400, f"Expected a path in the {key!r} line")
     if key == "file":
         return Change(file_path(path), blob=str(repo.git.create_blob(read_content(path, value))))
     if key == "lfsFile":
         oid = checked_oid(value.get("oid"))
         if not lfs.holds(repo.path, oid) and not lfs.claim(oid, repo.path, repo.meta.identifier):
-            raise RefusedError(400, f"LFS pointer of {path!r} points to a file that was not uploaded: {oid}")
+            raise HttpError(400, f"LFS pointer of {path!r} points to a file that was not uploaded: {oid}")
         pointer = make_pointer(oid, lfs.size(oid))
         return Change(file_path(path), blob=str(repo.git.create_blob(pointer)), lfs=True)
     if key == "deletedFile":
         return Change(path)
     if key == "deletedFolder":
         return Change(path.strip("/"), folder=True)
-    raise RefusedError(400, f"Unknown line {key!r}, expected one of header, file, lfsFile, deletedFile, deletedFolder")
+    raise HttpError(400, f"Unknown line {key!r}, expected one of header, file, lfsFile, deletedFile, deletedFolder")
 
 
 def read_content(path: str, value: dict[str, Any]) -> bytes:
-    """The bytes that a client sends as text or base64; RefusedError 400 for anything else."""
+    """The bytes that a client sends as text or base64; HttpError 400 for anything else."""
     text, encoding = value.get("content"), value.get("encoding", "utf-8")
     if not isinstance(text, str) or encoding not in ("base64", "utf-8"):
-        raise RefusedError(400, f"Expected base64 or utf-8 content for {path!r}")
+        raise HttpError(400, f"Expected base64 or utf-8 content for {path!r}")
     if encoding == "utf-8":
         return text.encode()
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise RefusedError(400, f"Expected valid base64 for {path!r}") from error
+        raise HttpError(400, f"Expected valid base64 for {path!r}") from error
 
 
 def _apply(index: pygit2.Index, change: Change, base: str) -> None:
@@ -168,10 +166,10 @@ def attributes_at(git: pygit2.Repository, commit: pygit2.Commit) -> str:
 
 
 def branch_ref(name: str) -> str:
-    """The full ref of a branch, or of a conversion such as `refs/convert/parquet`; RefusedError 400 for a bad name."""
+    """The full ref of a branch, or of a conversion such as `refs/convert/parquet`; HttpError 400 for a bad name."""
     ref = name if name.startswith("refs/convert/") else f"refs/heads/{name}"
     if not pygit2.reference_is_valid_name(ref) or name == "HEAD":
-        raise RefusedError(400, f"Invalid branch name: {name!r}")
+        raise HttpError(400, f"Invalid branch name: {name!r}")
     return ref
 
 
@@ -182,7 +180,7 @@ def held_etag(git: pygit2.Repository, commit: pygit2.Commit, path: str) -> str |
 
 
 def remove_ref(git: pygit2.Repository, ref: str) -> None:
-    """Delete a branch or tag; RefusedError 404 if there is none."""
+    """Delete a branch or tag; HttpError 404 if there is none."""
     if not pygit2.reference_is_valid_name(ref) or ref not in git.references:
         raise no_revision(ref)
     git.references.delete(ref)

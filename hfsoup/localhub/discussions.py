@@ -7,7 +7,7 @@ from typing import Any
 
 import pygit2
 
-from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.errors import HttpError
 from hfsoup.localhub.store import Repo, signature, timestamp
 
 STATUSES = ("open", "closed", "draft", "merged")
@@ -41,11 +41,11 @@ def start(
 
 
 def find(repo: Repo, number: str) -> Discussion:
-    """The discussion of that number; RefusedError 404 if there is none."""
+    """The discussion of that number; HttpError 404 if there is none."""
     for item in repo.meta.discussions:
         if str(item["num"]) == number:
             return item
-    raise RefusedError(404, f"No discussion {number} in {repo.name.id}")
+    raise HttpError(404, f"No discussion {number} in {repo.name.id}")
 
 
 def comment(discussion: Discussion, author: str, text: str) -> dict[str, Any]:
@@ -62,21 +62,21 @@ def edit_comment(
     for event in events:
         if event["id"] == identifier and event["type"] == "comment":
             if event["author"]["name"] != author and not (owner and text is None):
-                raise RefusedError(403, "Only the author of a comment may change it")
+                raise HttpError(403, "Only the author of a comment may change it")
             if event["data"]["hidden"]:
-                raise RefusedError(400, "This comment is hidden")
+                raise HttpError(400, "This comment is hidden")
             event["data"] |= {"edited": True, "hidden": text is None, "hiddenBy": author if text is None else None}
             event["data"]["latest"] = {"raw": text or "This comment has been hidden", "updatedAt": timestamp()}
             return event
-    raise RefusedError(404, f"No comment {identifier}")
+    raise HttpError(404, f"No comment {identifier}")
 
 
 def change_status(discussion: Discussion, author: str, status: str) -> dict[str, Any]:
     """Open or close it."""
     if status not in STATUSES[:3]:
-        raise RefusedError(400, f"Unknown status {status!r}, expected one of open, closed, draft")
+        raise HttpError(400, f"Unknown status {status!r}, expected one of open, closed, draft")
     if discussion["status"] == "merged":
-        raise RefusedError(400, "A merged pull request keeps its status")
+        raise HttpError(400, "A merged pull request keeps its status")
     discussion["status"] = status
     return _event(discussion, author, "status-change", {"status": status})
 
@@ -95,12 +95,12 @@ def note_commit(discussion: Discussion, author: str, subject: str, oid: str) -> 
 def merge(repo: Repo, discussion: Discussion, author: str) -> str:
     """Merge a pull request into main with a merge commit; hold the repo's lock. Returns the commit's id."""
     if not discussion["isPullRequest"] or discussion["status"] not in ("open", "draft"):
-        raise RefusedError(400, f"Discussion {discussion['num']} is not an open pull request")
+        raise HttpError(400, f"Discussion {discussion['num']} is not an open pull request")
     git = repo.git
     ours, theirs = _tips(repo, discussion)
     index = git.merge_commits(ours, theirs)
     if index.conflicts is not None:
-        raise RefusedError(409, f"Conflicts in: {', '.join(_conflicting(index))}")
+        raise HttpError(409, f"Conflicts in: {', '.join(_conflicting(index))}")
     person = signature(author)
     message = f"{discussion['title']} (#{discussion['num']})"
     oid = str(
@@ -135,7 +135,7 @@ def _tips(repo: Repo, discussion: Discussion) -> tuple[pygit2.Commit, pygit2.Com
     ref = pr_ref(discussion["num"])
     for name in (ref, discussion["base"]):
         if name not in references:
-            raise RefusedError(409, f"The branch {name} of this pull request is gone")
+            raise HttpError(409, f"The branch {name} of this pull request is gone")
     return references[discussion["base"]].peel(pygit2.Commit), references[ref].peel(pygit2.Commit)
 
 

@@ -11,16 +11,14 @@ import re
 import secrets
 import shutil
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO
 
-from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.errors import HttpError
 from hfsoup.localhub.xet import XetStore
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 CHUNK = 1 << 20
 _OID = re.compile(r"[0-9a-f]{64}")
@@ -50,9 +48,9 @@ def read_pointer(content: bytes) -> Pointer | None:
 
 
 def checked_oid(oid: object) -> str:
-    """A sha256 in hex; RefusedError 400 for anything else."""
+    """A sha256 in hex; HttpError 400 for anything else."""
     if not isinstance(oid, str) or not _OID.fullmatch(oid):
-        raise RefusedError(400, f"Invalid LFS oid: {oid!r}, expected 64 hexadecimal digits of a sha256")
+        raise HttpError(400, f"Invalid LFS oid: {oid!r}, expected 64 hexadecimal digits of a sha256")
     return oid
 
 
@@ -79,7 +77,7 @@ class LfsStore:
     def part(self, upload: str, number: int) -> Path:
         """Where part `number` of a multipart upload is kept until all are there."""
         if not re.fullmatch(r"[0-9a-f]{32}", upload):
-            raise RefusedError(400, "Invalid upload id")
+            raise HttpError(400, "Invalid upload id")
         folder = self._temp / f"parts-{upload}"
         folder.mkdir(exist_ok=True)
         return folder / f"{number:05d}"
@@ -89,7 +87,7 @@ class LfsStore:
         parts = [self.part(upload, number) for number in range(1, count + 1)]
         missing = [part.name for part in parts if not part.exists()]
         if missing:
-            raise RefusedError(400, f"Upload incomplete: parts {', '.join(missing)} are missing")
+            raise HttpError(400, f"Upload incomplete: parts {', '.join(missing)} are missing")
         with self.writer(oid, size) as writer:
             for part in parts:
                 with part.open("rb") as file:
@@ -105,7 +103,7 @@ class LfsStore:
             self.xet.add(oid, received)
         with self._lock:
             if not repo.exists():
-                raise RefusedError(404, f"Repository not found: {repo.stem}", code="RepoNotFound")
+                raise HttpError(404, f"Repository not found: {repo.stem}", code="RepoNotFound")
             target.parent.mkdir(parents=True, exist_ok=True)
             received.replace(target)
             mark = _mark(repo, oid)
@@ -133,7 +131,7 @@ class LfsStore:
                     writer.write(chunk)
                 writer.finish(repo)
         except RuntimeError as error:
-            raise RefusedError(400, f"Expected content of sha256 {oid}, got what hf-xet cannot read") from error
+            raise HttpError(400, f"Expected content of sha256 {oid}, got what hf-xet cannot read") from error
         finally:
             temporary.unlink(missing_ok=True)
         if all(self.holds(repo, file.sha256) for file in files if file.folder == wanted.folder):
@@ -186,19 +184,19 @@ class ObjectWriter:
         self._path.unlink(missing_ok=True)
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes; RefusedError 400 once there are more than announced."""
+        """Take the next bytes; HttpError 400 once there are more than announced."""
         self._count += len(chunk)
         if self._count > self._size:
-            raise RefusedError(400, f"Expected {self._size} bytes for {self._oid}, got more")
+            raise HttpError(400, f"Expected {self._size} bytes for {self._oid}, got more")
         self._hash.update(chunk)
         self._file.write(chunk)
 
     def finish(self, repo: Path) -> None:
         """Check and keep the object."""
         if self._count != self._size:
-            raise RefusedError(400, f"Expected {self._size} bytes for {self._oid}, got {self._count}")
+            raise HttpError(400, f"Expected {self._size} bytes for {self._oid}, got {self._count}")
         if self._hash.hexdigest() != self._oid:
-            raise RefusedError(400, f"Expected content of sha256 {self._oid}, got {self._hash.hexdigest()}")
+            raise HttpError(400, f"Expected content of sha256 {self._oid}, got {self._hash.hexdigest()}")
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.errors import HttpError
 
 KINDS = ("models", "datasets", "spaces")
 RESERVED = frozenset(
@@ -63,24 +63,24 @@ def valid_part(part: str) -> bool:
 
 
 def repo_name(kind: str, repo_id: str) -> RepoName:
-    """A checked `ns/name`; RefusedError 400 says which rule it breaks."""
+    """A checked `ns/name`; HttpError 400 says which rule it breaks."""
     namespace, slash, name = repo_id.partition("/")
     if kind not in KINDS:
-        raise RefusedError(400, f"Invalid repo type: {kind!r}, expected one of model, dataset, space")
+        raise HttpError(400, f"Invalid repo type: {kind!r}, expected one of model, dataset, space")
     if not slash or not valid_part(namespace) or not valid_part(name) or len(repo_id) > 96:
         rules = (
             "letters, digits, '-', '_', '.'; no '--' or '..', no '-' or '.' at an end, no '.git', 96 characters at most"
         )
-        raise RefusedError(400, f"Invalid repo name: {repo_id!r}, expected namespace/name of {rules}")
+        raise HttpError(400, f"Invalid repo name: {repo_id!r}, expected namespace/name of {rules}")
     if namespace.lower() in RESERVED:
-        raise RefusedError(400, f"Invalid repo name: the namespace {namespace!r} is reserved")
+        raise HttpError(400, f"Invalid repo name: the namespace {namespace!r} is reserved")
     return RepoName(kind, repo_id)
 
 
 def file_path(path: str) -> str:
-    """A path inside a repo that is safe to check out; RefusedError 400 otherwise."""
+    """A path inside a repo that is safe to check out; HttpError 400 otherwise."""
     parts = path.split("/")
     bad = any(part in ("", ".", "..") or part.lower() == ".git" for part in parts)
     if bad or _CONTROL.search(path) or "\\" in path or len(path.encode()) > 4096:
-        raise RefusedError(422, f"Invalid file path: {path!r}")
+        raise HttpError(422, f"Invalid file path: {path!r}")
     return path

@@ -16,17 +16,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-if TYPE_CHECKING:
-    from starlette.responses import Response
-
-    from hfsoup.localhub.call import Call
+from starlette.responses import Response
 
 from hfsoup.localhub.names import KINDS
+from hfsoup.localhub.request import HubRequest
 
-Handler = Callable[["Call"], "Response | Awaitable[Response]"]
+Handler = Callable[[HubRequest], Response | Awaitable[Response]]
 Params = dict[str, str]
 
 
@@ -62,7 +59,7 @@ class Routes:
         return add
 
 
-def find(rows: list[Route], method: str, raw_path: str) -> tuple[Route, Params] | None:
+def find_route(rows: list[Route], method: str, raw_path: str) -> tuple[Route, Params] | None:
     """The first route that fits, with what its holes hold. HEAD is answered as GET is, without the body."""
     segments = tuple(unquote(part) for part in raw_path.strip("/").split("/"))
     for row in rows:

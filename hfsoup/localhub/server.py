@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any
 
 import uvicorn
 from filelock import FileLock, Timeout
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hfsoup.errors import SoupError
 from hfsoup.localhub.app import make_app
 from hfsoup.localhub.auth import Accounts
-from hfsoup.localhub.call import Options, Parts
+from hfsoup.localhub.errors import HttpError
 from hfsoup.localhub.faults import Fault, Faults, Seen
 from hfsoup.localhub.lfs import LfsStore
 from hfsoup.localhub.names import repo_name
-from hfsoup.localhub.refusal import RefusedError
-from hfsoup.localhub.routes_access import grant_access
-from hfsoup.localhub.signing import Signer
+from hfsoup.localhub.request import Hub, Options
+from hfsoup.localhub.routes.access import grant_access
+from hfsoup.localhub.signed_urls import Signer
 from hfsoup.localhub.store import Store
-
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Sequence
-    from types import TracebackType
-
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class LocalHub:
@@ -91,7 +88,7 @@ class LocalHub:
             sockets = [undo.enter_context(_listen(self._host, port)) for port in (self._port, 0)[: 1 + self._cdn]]
             ports = [item.getsockname()[1] for item in sockets]
             options = Options(self._page_size, self._part_size, ports[1] if self._cdn else None)
-            self._parts = Parts(Store(self.folder), LfsStore(self.folder), accounts, Signer(), options)
+            self._parts = Hub(Store(self.folder), LfsStore(self.folder), accounts, Signer(), options)
             self._faults = Faults(make_app(self._parts), self._log)
             undo.pop_all()
         shown = f"[{self._host}]" if ":" in self._host else self._host
@@ -160,7 +157,7 @@ class LocalHub:
     def _change(self, kind: str, repo_id: str, change: Callable[[Any], object]) -> None:
         try:
             name = repo_name(kind, repo_id)
-        except RefusedError as refusal:
+        except HttpError as refusal:
             raise SoupError(refusal.message, where=str(self.folder)) from refusal
         with self._parts.store.lock(name):
             repo = self._parts.store.open(name)

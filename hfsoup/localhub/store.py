@@ -6,21 +6,19 @@ import json
 import secrets
 import shutil
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pygit2
 from pygit2.enums import FileMode, RepositoryInitFlag
 
-from hfsoup.localhub.files import replace
+from hfsoup.localhub.errors import HttpError, MovedError
+from hfsoup.localhub.json_files import replace
 from hfsoup.localhub.names import KINDS, RepoName, repo_name
-from hfsoup.localhub.refusal import MovedError, RefusedError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 MAIN = "refs/heads/main"
 Collection = dict[str, Any]
@@ -155,7 +153,7 @@ class Store:
         with self.lock(first), self.lock(second), self._guard:
             place = self.path(new)
             if self.spelled(new) not in (None, old):
-                raise RefusedError(409, f"A {new.singular} repository called {new.id} already exists")
+                raise HttpError(409, f"A {new.singular} repository called {new.id} already exists")
             place.parent.mkdir(parents=True, exist_ok=True)
             self.path(old).rename(place)
             known = [(key, RepoName(key.partition("/")[0], to)) for key, to in self._moved().items()]
@@ -204,7 +202,7 @@ def checked_name(kind: str, repo_id: str) -> RepoName | None:
     """The name if it is one a repo here can have, else None."""
     try:
         return repo_name(kind, repo_id)
-    except RefusedError:
+    except HttpError:
         return None
 
 

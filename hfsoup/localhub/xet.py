@@ -16,13 +16,11 @@ import secrets
 import shutil
 import struct
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from pathlib import Path
+from typing import Any
 
 LIFETIME = 3600
 """Seconds that a client has a folder for."""

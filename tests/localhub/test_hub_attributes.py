@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hfsoup.localhub.attributes import default_attributes, is_ignored, is_lfs, with_lfs
+from hfsoup.localhub.gitattributes import default_attributes, is_ignored, is_lfs, with_lfs
 
 ATTRIBUTES = """
 # comment filter=lfs

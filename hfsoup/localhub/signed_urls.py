@@ -6,13 +6,10 @@ import hashlib
 import hmac
 import secrets
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from hfsoup.localhub.refusal import RefusedError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from hfsoup.localhub.errors import HttpError
 
 LIFETIME = 24 * 3600
 
@@ -30,11 +27,11 @@ class Signer:
         return f"{base}/lfs/{action}/{oid}?{urlencode(values)}"
 
     def check(self, action: str, oid: str, query: Mapping[str, str]) -> dict[str, str]:
-        """The fields of a signed address; RefusedError 403 if it was tampered with or is too old."""
+        """The fields of a signed address; HttpError 403 if it was tampered with or is too old."""
         values = {name: value for name, value in query.items() if name != "sig"}
         good = hmac.compare_digest(self._sign(action, oid, values).encode(), query.get("sig", "").encode())
         if not good or int(values["until"]) < time.time():
-            raise RefusedError(403, "This address is not, or no longer, valid.")
+            raise HttpError(403, "This address is not, or no longer, valid.")
         return values
 
     def _sign(self, action: str, oid: str, values: Mapping[str, str]) -> str:

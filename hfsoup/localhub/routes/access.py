@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hfsoup.localhub.call import Call, reply
-from hfsoup.localhub.refusal import RefusedError
+from starlette.responses import Response
+
+from hfsoup.localhub.errors import HttpError
+from hfsoup.localhub.request import HubRequest, reply
 from hfsoup.localhub.routing import Routes
-from hfsoup.localhub.store import timestamp
-
-if TYPE_CHECKING:
-    from starlette.responses import Response
-
-    from hfsoup.localhub.store import Meta
+from hfsoup.localhub.store import Meta, timestamp
 
 routes = Routes()
 _STATUSES = ("pending", "accepted", "rejected")
 
 
 def grant_access(meta: Meta, user: str) -> None:
-    """Let a user read the files of a gated repo; RefusedError 409 if they may already."""
+    """Let a user read the files of a gated repo; HttpError 409 if they may already."""
     held = [item for item in meta.access if item["user"] == user]
     if held and held[0]["status"] == "accepted":
-        raise RefusedError(409, f"{user} has access already")
+        raise HttpError(409, f"{user} has access already")
     if not held:
         held = [{"id": secrets.token_hex(12), "user": user, "timestamp": timestamp()}]
         meta.access += held
@@ -31,49 +28,49 @@ def grant_access(meta: Meta, user: str) -> None:
 
 
 @routes("GET", "/api/{kind}/{repo}/user-access-request/{status}")
-def list_requests(call: Call) -> Response:
+def list_requests(request: HubRequest) -> Response:
     """The requests for access that are pending, accepted or rejected."""
-    status = _status(call.params["status"])
-    page, headers = call.page([item for item in call.repo_to_write().meta.access if item["status"] == status])
+    status = _status(request.params["status"])
+    page, headers = request.page([item for item in request.repo_to_write().meta.access if item["status"] == status])
     return reply([_show(item) for item in page], headers=headers)
 
 
 @routes("POST", "/api/{kind}/{repo}/user-access-request/grant")
-def grant(call: Call) -> Response:
+def grant(request: HubRequest) -> Response:
     """Give a user access who did not ask."""
-    user = str(call.json().get("user"))
-    with call.changing() as repo:
+    user = str(request.json().get("user"))
+    with request.changing() as repo:
         _need_gate(repo.meta)
-        if not call.parts.accounts.is_user(user):
-            raise RefusedError(404, f"There is no user {user}")
+        if not request.hub.accounts.is_user(user):
+            raise HttpError(404, f"There is no user {user}")
         grant_access(repo.meta, user)
     return reply({})
 
 
 @routes("POST", "/api/{kind}/{repo}/user-access-request/handle")
-def handle(call: Call) -> Response:
+def handle(request: HubRequest) -> Response:
     """Accept, reject or set back a request, named by its user or its id."""
-    asked = call.json()
+    asked = request.json()
     status = _status(asked.get("status"))
-    with call.changing() as repo:
+    with request.changing() as repo:
         _need_gate(repo.meta)
         for item in repo.meta.access:
             if asked.get("user") == item["user"] or asked.get("requestId") == item["id"]:
                 if item["status"] == status:
-                    raise RefusedError(404, f"The request of {item['user']} is {status} already")
+                    raise HttpError(404, f"The request of {item['user']} is {status} already")
                 item["status"] = status
                 return reply({})
-    raise RefusedError(404, "There is no such request for access")
+    raise HttpError(404, "There is no such request for access")
 
 
 def _need_gate(meta: Meta) -> None:
     if not meta.gated:
-        raise RefusedError(400, "This repo is not gated")
+        raise HttpError(400, "This repo is not gated")
 
 
 def _status(value: Any) -> str:
     if value not in _STATUSES:
-        raise RefusedError(400, f"Unknown status {value!r}, expected one of {', '.join(_STATUSES)}")
+        raise HttpError(400, f"Unknown status {value!r}, expected one of {', '.join(_STATUSES)}")
     return str(value)
 
 

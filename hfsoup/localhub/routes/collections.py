@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 import secrets
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.responses import Response
 
 from hfsoup.localhub.auth import User, need_owner, need_user
-from hfsoup.localhub.call import Call, reply
+from hfsoup.localhub.errors import HttpError
 from hfsoup.localhub.names import KINDS
-from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.request import HubRequest, reply
 from hfsoup.localhub.routing import Routes
 from hfsoup.localhub.store import Collection, timestamp
-
-if TYPE_CHECKING:
-    from starlette.responses import Response
 
 routes = Routes()
 _SHOWN_IN_LIST = 4
@@ -25,32 +24,32 @@ _SORTS = ("lastModified", "trending", "upvotes")
 
 
 @routes("GET", "/api/collections")
-def list_all(call: Call) -> Response:
+def list_all(request: HubRequest) -> Response:
     """The collections that the caller may see, with their first items."""
-    query = call.request.query_params
-    call.allow_query("owner", "item", "q", "sort", "limit", "cursor")
+    query = request.http.query_params
+    request.allow_query("owner", "item", "q", "sort", "limit", "cursor")
     sort = query.get("sort") or "lastModified"
     if sort not in _SORTS:
-        raise RefusedError(400, f"Invalid sort: {sort!r}, expected one of {', '.join(_SORTS)}")
-    owners, items, text = call.values("owner"), call.values("item"), (query.get("q") or "").lower()
+        raise HttpError(400, f"Invalid sort: {sort!r}, expected one of {', '.join(_SORTS)}")
+    owners, items, text = request.values("owner"), request.values("item"), (query.get("q") or "").lower()
     found = [
         item
-        for item in call.parts.store.collections()
-        if _visible(call.user, item)
+        for item in request.hub.store.collections()
+        if _visible(request.user, item)
         and (not owners or item["owner"] in owners)
         and (not items or any(f"{entry['type']}s/{entry['id']}" in items for entry in item["items"]))
         and text in item["title"].lower()
     ]
-    page, headers = call.page(sorted(found, key=lambda item: str(item["lastUpdated"]), reverse=True))
-    shown = [_show(call, item) for item in page]
+    page, headers = request.page(sorted(found, key=lambda item: str(item["lastUpdated"]), reverse=True))
+    shown = [_show(request, item) for item in page]
     listed = [{**item, "items": item["items"][:_SHOWN_IN_LIST]} for item in shown]
     return reply([{key: item[key] for key in item if key != "position"} for item in listed], headers=headers)
 
 
 @routes("POST", "/api/collections")
-def create(call: Call) -> Response:
+def create(request: HubRequest) -> Response:
     """A new collection, of the caller or of an organisation; 409 with its slug if there is one of that title."""
-    asked, user = call.json(), need_user(call.user)
+    asked, user = request.json(), need_user(request.user)
     owner = str(asked.get("namespace") or user.name)
     need_owner(user, owner)
     made: Collection = {
@@ -63,34 +62,34 @@ def create(call: Call) -> Response:
         "lastUpdated": timestamp(),
         "items": [],
     }
-    with call.parts.store.change_collections() as known:
+    with request.hub.store.change_collections() as known:
         for other in known:
             if (other["owner"], other["title"]) == (owner, made["title"]):
-                raise RefusedError(409, "You already have a collection of this title", body={"slug": _slug(other)})
+                raise HttpError(409, "You already have a collection of this title", body={"slug": _slug(other)})
         first = asked.get("item")
         if isinstance(first, dict):
-            made["items"].append(_new_item(call, known, first, ""))
+            made["items"].append(_new_item(request, known, first, ""))
         known.append(made)
-    return reply(_show(call, made))
+    return reply(_show(request, made))
 
 
 @routes("GET", "/api/collections/{owner}/{slug}")
-def details(call: Call) -> Response:
+def details(request: HubRequest) -> Response:
     """One collection with all of its items."""
-    return reply(_show(call, find_collection(call, call.parts.store.collections())))
+    return reply(_show(request, find_collection(request, request.hub.store.collections())))
 
 
 @routes("PATCH", "/api/collections/{owner}/{slug}")
-def update(call: Call) -> Response:
+def update(request: HubRequest) -> Response:
     """Change its title, description, visibility, colour or place."""
-    asked = call.json()
-    with call.parts.store.change_collections() as known:
-        found = find_collection(call, known, writing=True)
+    asked = request.json()
+    with request.hub.store.change_collections() as known:
+        found = find_collection(request, known, writing=True)
         for key in ("title", "description"):
             if key in asked:
                 found[key] = _text(asked, key, needed=key == "title")
         if asked.get("theme", found["theme"]) not in _THEMES:
-            raise RefusedError(400, f"Invalid theme: {asked['theme']!r}, expected one of {', '.join(_THEMES)}")
+            raise HttpError(400, f"Invalid theme: {asked['theme']!r}, expected one of {', '.join(_THEMES)}")
         found["theme"] = asked.get("theme", found["theme"])
         found["private"] = asked.get("private", found["private"]) is True
         found["lastUpdated"] = timestamp()
@@ -98,38 +97,38 @@ def update(call: Call) -> Response:
             known.remove(found)
             others = [item for item in known if item["owner"] == found["owner"]][_place(asked) :]
             known.insert(known.index(others[0]) if others else len(known), found)
-    return reply({"success": True, "data": _show(call, found)})
+    return reply({"success": True, "data": _show(request, found)})
 
 
 @routes("DELETE", "/api/collections/{owner}/{slug}")
-def delete(call: Call) -> Response:
+def delete(request: HubRequest) -> Response:
     """Delete a collection, and nothing that is in it."""
-    with call.parts.store.change_collections() as known:
-        known.remove(find_collection(call, known, writing=True))
+    with request.hub.store.change_collections() as known:
+        known.remove(find_collection(request, known, writing=True))
     return reply({"success": True})
 
 
 @routes("POST", "/api/collections/{owner}/{slug}/items", "/api/collections/{owner}/{slug}/item")
-def add_item(call: Call) -> Response:
+def add_item(request: HubRequest) -> Response:
     """Add something at the end; 404 if there is no such thing, 409 if it is in the collection."""
-    asked = call.json()
-    with call.parts.store.change_collections() as known:
-        found = find_collection(call, known, writing=True)
-        item = _new_item(call, known, asked.get("item"), _text(asked, "note", needed=False))
+    asked = request.json()
+    with request.hub.store.change_collections() as known:
+        found = find_collection(request, known, writing=True)
+        item = _new_item(request, known, asked.get("item"), _text(asked, "note", needed=False))
         if any((other["type"], other["id"]) == (item["type"], item["id"]) for other in found["items"]):
-            raise RefusedError(409, f"{item['id']} is already in this collection")
+            raise HttpError(409, f"{item['id']} is already in this collection")
         found["items"].append(item)
         found["lastUpdated"] = timestamp()
-    return reply(_show(call, found))
+    return reply(_show(request, found))
 
 
 @routes("PATCH", "/api/collections/{owner}/{slug}/items/{item}")
-def update_item(call: Call) -> Response:
+def update_item(request: HubRequest) -> Response:
     """Change an item's note or place."""
-    asked = call.json()
-    with call.parts.store.change_collections() as known:
-        found = find_collection(call, known, writing=True)
-        item = _find_item(call, found)
+    asked = request.json()
+    with request.hub.store.change_collections() as known:
+        found = find_collection(request, known, writing=True)
+        item = _find_item(request, found)
         if "note" in asked:
             item["note"] = _text(asked, "note", needed=False)
         if "position" in asked:
@@ -140,63 +139,63 @@ def update_item(call: Call) -> Response:
 
 
 @routes("DELETE", "/api/collections/{owner}/{slug}/items/{item}")
-def delete_item(call: Call) -> Response:
+def delete_item(request: HubRequest) -> Response:
     """Take an item out."""
-    with call.parts.store.change_collections() as known:
-        found = find_collection(call, known, writing=True)
-        found["items"].remove(_find_item(call, found))
+    with request.hub.store.change_collections() as known:
+        found = find_collection(request, known, writing=True)
+        found["items"].remove(_find_item(request, found))
         found["lastUpdated"] = timestamp()
     return reply({"success": True})
 
 
-def find_collection(call: Call, known: list[Collection], *, writing: bool = False) -> Collection:
+def find_collection(request: HubRequest, known: list[Collection], *, writing: bool = False) -> Collection:
     """The collection of this request: the id at the end of the slug decides, the title before it may be an old one."""
-    identifier = call.params["slug"].rpartition("-")[2]
+    identifier = request.params["slug"].rpartition("-")[2]
     for item in known:
-        if item["id"] == identifier and item["owner"] == call.params["owner"] and _visible(call.user, item):
+        if item["id"] == identifier and item["owner"] == request.params["owner"] and _visible(request.user, item):
             if writing:
-                need_owner(call.user, item["owner"])
+                need_owner(request.user, item["owner"])
             return item
-    raise RefusedError(404, f"Collection not found: {call.params['owner']}/{call.params['slug']}")
+    raise HttpError(404, f"Collection not found: {request.params['owner']}/{request.params['slug']}")
 
 
-def _find_item(call: Call, found: Collection) -> dict[str, Any]:
+def _find_item(request: HubRequest, found: Collection) -> dict[str, Any]:
     items: list[dict[str, Any]] = found["items"]
     for item in items:
-        if item["_id"] == call.params["item"]:
+        if item["_id"] == request.params["item"]:
             return item
-    raise RefusedError(404, f"No item {call.params['item']} in this collection")
+    raise HttpError(404, f"No item {request.params['item']} in this collection")
 
 
-def _new_item(call: Call, known: list[Collection], asked: Any, note: str) -> dict[str, Any]:
+def _new_item(request: HubRequest, known: list[Collection], asked: Any, note: str) -> dict[str, Any]:
     """An item for what is asked, which must be there and visible to the caller."""
     kind, identifier = (asked.get("type"), str(asked.get("id"))) if isinstance(asked, dict) else (None, "")
     if kind == "collection":
-        ids = [item["id"] for item in known if _slug(item) == identifier and _visible(call.user, item)]
+        ids = [item["id"] for item in known if _slug(item) == identifier and _visible(request.user, item)]
         found = ids[0] if ids else None
     elif f"{kind}s" in KINDS:
-        repo = call.visible_repo(f"{kind}s", identifier)
+        repo = request.visible_repo(f"{kind}s", identifier)
         found = repo and repo.name.id
     else:
-        raise RefusedError(400, f"Invalid item type: {kind!r}, expected model, dataset, space or collection")
+        raise HttpError(400, f"Invalid item type: {kind!r}, expected model, dataset, space or collection")
     if found is None:
-        raise RefusedError(404, f"There is no {kind} {identifier}")
+        raise HttpError(404, f"There is no {kind} {identifier}")
     return {"_id": secrets.token_hex(12), "type": kind, "id": found, "note": note}
 
 
-def _show(call: Call, found: Collection) -> dict[str, Any]:
+def _show(request: HubRequest, found: Collection) -> dict[str, Any]:
     """A collection as the Hub describes it, without the items that are gone or hidden from the caller."""
-    known = call.parts.store.collections()
+    known = request.hub.store.collections()
     items: list[dict[str, Any]] = []
     for item in found["items"]:
         shown = {"_id": item["_id"], "position": len(items), "type": item["type"], "id": item["id"]}
         if item["note"]:
             shown["note"] = {"text": item["note"], "html": escape(item["note"])}
         if item["type"] == "collection":
-            others = [other for other in known if other["id"] == item["id"] and _visible(call.user, other)]
+            others = [other for other in known if other["id"] == item["id"] and _visible(request.user, other)]
             more = {"slug": _slug(others[0]), "title": others[0]["title"]} if others else None
         else:
-            repo = call.visible_repo(f"{item['type']}s", item["id"])
+            repo = request.visible_repo(f"{item['type']}s", item["id"])
             more = {"id": repo.name.id, "author": repo.name.namespace} if repo else None
         if more is not None:
             items.append(shown | more)
@@ -204,7 +203,7 @@ def _show(call: Call, found: Collection) -> dict[str, Any]:
         "slug": _slug(found),
         "title": found["title"],
         "description": found["description"] or None,
-        "owner": {"type": "user" if call.parts.accounts.is_user(found["owner"]) else "org", "name": found["owner"]},
+        "owner": {"type": "user" if request.hub.accounts.is_user(found["owner"]) else "org", "name": found["owner"]},
         "items": items,
         "lastUpdated": found["lastUpdated"],
         "position": [other["id"] for other in known if other["owner"] == found["owner"]].index(found["id"]),
@@ -212,7 +211,7 @@ def _show(call: Call, found: Collection) -> dict[str, Any]:
         "theme": found["theme"],
         "upvotes": 0,
         "gating": False,
-        "shareUrl": f"{call.base}/collections/{_slug(found)}",
+        "shareUrl": f"{request.base}/collections/{_slug(found)}",
     }
 
 
@@ -228,12 +227,12 @@ def _visible(user: User | None, found: Collection) -> bool:
 def _text(asked: dict[str, Any], key: str, *, needed: bool = True) -> str:
     value = asked.get(key) or ""
     if not isinstance(value, str) or len(value) > _LONGEST[key] or (needed and not value.strip()):
-        raise RefusedError(400, f"Expected a {key} of at most {_LONGEST[key]} characters")
+        raise HttpError(400, f"Expected a {key} of at most {_LONGEST[key]} characters")
     return value
 
 
 def _place(asked: dict[str, Any]) -> int:
     value = asked["position"]
     if not isinstance(value, int) or value < 0:
-        raise RefusedError(400, f"Invalid position: {value!r}, expected a number from 0 on")
+        raise HttpError(400, f"Invalid position: {value!r}, expected a number from 0 on")
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class RefusedError(Exception):
+class HttpError(Exception):
     """An HTTP error answer.
 
     Args:
@@ -48,22 +48,22 @@ class MovedError(Exception):
         self.new = new
 
 
-def no_repo(repo_id: str, *, anonymous: bool) -> RefusedError:
+def no_repo(repo_id: str, *, anonymous: bool) -> HttpError:
     """The repo is missing, or private and not the caller's: both look the same from outside."""
     status = 401 if anonymous else 404
-    return RefusedError(status, "Repository not found", code="RepoNotFound", body={"repo": repo_id})
+    return HttpError(status, "Repository not found", code="RepoNotFound", body={"repo": repo_id})
 
 
-def no_revision(revision: str) -> RefusedError:
+def no_revision(revision: str) -> HttpError:
     """No branch, tag or commit of that name."""
-    return RefusedError(404, f"Invalid rev id: {revision}", code="RevisionNotFound")
+    return HttpError(404, f"Invalid rev id: {revision}", code="RevisionNotFound")
 
 
-def no_entry(path: str, commit: str, *, what: str = "Entry not found") -> RefusedError:
+def no_entry(path: str, commit: str, *, what: str = "Entry not found") -> HttpError:
     """No such file or folder; the commit lets clients remember that it is absent there."""
-    return RefusedError(404, f"{what}: {path}", code="EntryNotFound", headers={"X-Repo-Commit": commit})
+    return HttpError(404, f"{what}: {path}", code="EntryNotFound", headers={"X-Repo-Commit": commit})
 
 
-def bad_token() -> RefusedError:
+def bad_token() -> HttpError:
     """The token sent is not one of this Hub's."""
-    return RefusedError(401, "Invalid credentials in Authorization header")
+    return HttpError(401, "Invalid credentials in Authorization header")

@@ -2,51 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pygit2
 from pygit2.enums import SortMode
+from starlette.responses import Response
 
-from hfsoup.localhub.call import Call, reply
+from hfsoup.localhub.contents import walk
+from hfsoup.localhub.errors import HttpError
 from hfsoup.localhub.lfs import checked_oid
-from hfsoup.localhub.reading import walk
-from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.request import HubRequest, reply
 from hfsoup.localhub.routing import Routes
 from hfsoup.localhub.store import MAIN, timestamp
-
-if TYPE_CHECKING:
-    from starlette.responses import Response
 
 routes = Routes()
 
 
 @routes("GET", "/api/{kind}/{repo}/lfs-files")
-def list_files(call: Call) -> Response:
+def list_files(request: HubRequest) -> Response:
     """Every large file of the repo, with a path and a branch that it was pushed to."""
-    repo = call.repo_to_write()
+    repo = request.repo_to_write()
     found = []
     for oid, (path, ref) in _places(repo.git).items():
-        if call.parts.lfs.holds(repo.path, oid):
-            stat = call.parts.lfs.path(oid).stat()
+        if request.hub.lfs.holds(repo.path, oid):
+            stat = request.hub.lfs.path(oid).stat()
             item = {"fileOid": oid, "oid": oid, "filename": path, "ref": ref.removeprefix("refs/heads/")}
             found.append({**item, "size": stat.st_size, "pushedAt": timestamp(stat.st_mtime)})
-    page, headers = call.page(found)
+    page, headers = request.page(found)
     return reply(page, headers=headers)
 
 
 @routes("POST", "/api/{kind}/{repo}/lfs-files/batch")
-def delete_files(call: Call) -> Response:
+def delete_files(request: HubRequest) -> Response:
     """Remove large files; unless `rewriteHistory` is false, their pointers leave every commit, which get new ids."""
-    asked = call.json().get("deletions")
+    asked = request.json().get("deletions")
     if not isinstance(asked, dict) or not isinstance(asked.get("sha"), list):
-        raise RefusedError(400, "Expected deletions with a list of sha")
+        raise HttpError(400, "Expected deletions with a list of sha")
     gone = {checked_oid(oid) for oid in asked["sha"]}
-    repo, store = call.repo_to_write(), call.parts.store
+    repo, store = request.repo_to_write(), request.hub.store
     with store.lock(repo.name):
         if asked.get("rewriteHistory", True):
             _Rewriter(repo.git, gone).rewrite()
     with store.still():
-        call.parts.lfs.drop(repo.path, (path for path in store.paths() if path != repo.path), only=gone)
+        request.hub.lfs.drop(repo.path, (path for path in store.paths() if path != repo.path), only=gone)
     return reply({"success": True})
 
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.responses import Response
 
 from hfsoup.localhub.auth import need_user
-from hfsoup.localhub.call import Call, is_true, reply, sees
-from hfsoup.localhub.facts import describe, summary
+from hfsoup.localhub.contents import find_commit
+from hfsoup.localhub.errors import HttpError, MovedError, bad_token
 from hfsoup.localhub.names import KINDS
-from hfsoup.localhub.reading import find_commit
-from hfsoup.localhub.refusal import MovedError, RefusedError, bad_token
+from hfsoup.localhub.repo_info import describe, summary
+from hfsoup.localhub.request import HubRequest, is_true, reply, sees
 from hfsoup.localhub.routing import Routes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from starlette.responses import Response
-
-    from hfsoup.localhub.store import Repo
+from hfsoup.localhub.store import Repo
 
 routes = Routes()
 _QUERY = (
@@ -44,14 +41,14 @@ _USUAL = (*_PLAIN, "trendingScore", "tags", "pipeline_tag", "library_name", "sdk
 
 
 @routes("GET", "/api/{kind}")
-def repos(call: Call) -> Response:
+def repos(request: HubRequest) -> Response:
     """The repos of a kind that the caller may see, filtered, sorted, in pages."""
-    query, kind = call.request.query_params, call.params["kind"]
-    call.allow_query(*_QUERY, *(_MODEL_QUERY if kind == "models" else ()))
-    expand = call.expand(kind)
-    found = [repo for repo in _visible(call, kind) if _fits_name(call, repo)]
-    items = [_describe(call, repo, full=is_true(query.get("full"))) for repo in found]
-    tags = [tag for name in ("filter", "tags") for value in call.values(name) for tag in value.split(",")]
+    query, kind = request.http.query_params, request.params["kind"]
+    request.allow_query(*_QUERY, *(_MODEL_QUERY if kind == "models" else ()))
+    expand = request.expand(kind)
+    found = [repo for repo in _visible(request, kind) if _fits_name(request, repo)]
+    items = [_describe(request, repo, full=is_true(query.get("full"))) for repo in found]
+    tags = [tag for name in ("filter", "tags") for value in request.values(name) for tag in value.split(",")]
     task, most, gated = query.get("pipeline_tag"), _parameters(query.get("num_parameters")), query.get("gated")
     items = [
         item
@@ -61,35 +58,35 @@ def repos(call: Call) -> Response:
         and (gated is None or is_true(gated) == bool(item["gated"]))
         and (most is None or most[0] <= item.get("safetensors", {}).get("total", -1) <= most[1])
     ]
-    page, headers = call.page(_sorted(items, query.get("sort"), query.get("direction")))
+    page, headers = request.page(_sorted(items, query.get("sort"), query.get("direction")))
     if not expand and is_true(query.get("full")):
         return reply(page, headers=headers)
-    fields = expand or (*_USUAL, *(name for name in ("cardData", "config") if call.flag(name)))
+    fields = expand or (*_USUAL, *(name for name in ("cardData", "config") if request.flag(name)))
     return reply([{key: value for key, value in item.items() if key in fields} for item in page], headers=headers)
 
 
 @routes("GET", "/api/settings/repositories")
-def own(call: Call) -> Response:
+def own(request: HubRequest) -> Response:
     """The caller's own repos of all kinds."""
-    return _settings(call, need_user(call.user).name)
+    return _settings(request, need_user(request.user).name)
 
 
 @routes("GET", "/api/organizations/{org}/settings/repositories")
-def of_organization(call: Call) -> Response:
+def of_organization(request: HubRequest) -> Response:
     """The repos of an organisation the caller belongs to."""
-    user = need_user(call.user)
-    org = call.params["org"]
+    user = need_user(request.user)
+    org = request.params["org"]
     if not user.member_of(org):
-        raise RefusedError(403, f"You are not a member of the organization {org}")
-    return _settings(call, org)
+        raise HttpError(403, f"You are not a member of the organization {org}")
+    return _settings(request, org)
 
 
 @routes("GET", "/api/whoami-v2")
-def whoami(call: Call) -> Response:
+def whoami(request: HubRequest) -> Response:
     """Who the caller is."""
-    if call.user is None:
+    if request.user is None:
         raise bad_token()
-    user = call.user
+    user = request.user
     orgs = [
         {
             "type": "org",
@@ -108,7 +105,7 @@ def whoami(call: Call) -> Response:
             "id": user.name,
             "name": user.name,
             "fullname": user.name,
-            "avatarUrl": f"{call.base}/avatars/{user.name}.svg",
+            "avatarUrl": f"{request.base}/avatars/{user.name}.svg",
             "email": f"{user.name}@localhub.invalid",
             "emailVerified": True,
             "isPro": False,
@@ -118,33 +115,33 @@ def whoami(call: Call) -> Response:
     )
 
 
-def _settings(call: Call, namespace: str) -> Response:
+def _settings(request: HubRequest, namespace: str) -> Response:
     items = []
     for kind in KINDS:
-        for repo in _visible(call, kind):
+        for repo in _visible(request, kind):
             if repo.name.namespace == namespace:
-                known = _describe(call, repo, full=False)
+                known = _describe(request, repo, full=False)
                 item = {"id": repo.name.id, "type": repo.name.singular, "updatedAt": known["lastModified"]}
                 items.append({**item, "visibility": repo.meta.visibility, "storage": known["usedStorage"]})
-    page, headers = call.page(items)
+    page, headers = request.page(items)
     return reply(page, headers=headers)
 
 
-def _visible(call: Call, kind: str) -> Iterator[Repo]:
-    store = call.parts.store
+def _visible(request: HubRequest, kind: str) -> Iterator[Repo]:
+    store = request.hub.store
     for name in store.names(kind):
         try:
             repo = store.open(name)
         except MovedError:
             continue
-        if repo is not None and sees(call.user, repo):
+        if repo is not None and sees(request.user, repo):
             yield repo
 
 
-def _fits_name(call: Call, repo: Repo) -> bool:
+def _fits_name(request: HubRequest, repo: Repo) -> bool:
     """Whether it belongs to one of the authors and holds all the words that are asked for, in any case."""
-    name, authors = repo.name.id.lower(), [author.lower() for author in call.values("author") if author]
-    words = [word.lower() for word in call.values("search")]
+    name, authors = repo.name.id.lower(), [author.lower() for author in request.values("author") if author]
+    words = [word.lower() for word in request.values("search")]
     return (not authors or repo.name.namespace.lower() in authors) and all(word in name for word in words)
 
 
@@ -156,19 +153,19 @@ def _parameters(asked: str | None) -> tuple[float, float] | None:
     for part in asked.split(","):
         found = re.fullmatch(r"(min|max):(\d+(?:\.\d+)?)([KMBT]?)", part.strip())
         if found is None:
-            raise RefusedError(400, f"Invalid num_parameters: {asked!r}, expected for example min:100M,max:7B")
+            raise HttpError(400, f"Invalid num_parameters: {asked!r}, expected for example min:100M,max:7B")
         bounds[found[1]] = float(found[2]) * 1000 ** "_KMBT".find(found[3] or "_")
     return bounds["min"], bounds["max"]
 
 
-def _describe(call: Call, repo: Repo, *, full: bool) -> dict[str, Any]:
+def _describe(request: HubRequest, repo: Repo, *, full: bool) -> dict[str, Any]:
     commit = find_commit(repo.git, "main")
-    tell = describe if full or "siblings" in call.values("expand") else summary
-    return tell(repo, commit, call.parts.lfs)
+    tell = describe if full or "siblings" in request.values("expand") else summary
+    return tell(repo, commit, request.hub.lfs)
 
 
 def _sorted(items: list[dict[str, Any]], field: str | None, direction: str | None) -> list[dict[str, Any]]:
     field = field or "trendingScore"
     if field not in _SORTS:
-        raise RefusedError(400, f"Invalid sort: {field!r}, expected one of {', '.join(_SORTS)}")
+        raise HttpError(400, f"Invalid sort: {field!r}, expected one of {', '.join(_SORTS)}")
     return sorted(items, key=lambda item: item[field], reverse=direction != "1")

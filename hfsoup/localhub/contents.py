@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pygit2
 from pygit2.enums import ObjectType, SortMode
 
+from hfsoup.localhub.errors import no_entry, no_revision
 from hfsoup.localhub.lfs import Pointer, read_pointer
-from hfsoup.localhub.refusal import no_entry, no_revision
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 _HEX = re.compile(r"[0-9a-f]{5,40}")
 _MAX_POINTER = 1024
@@ -61,7 +58,7 @@ def find_entry(git: pygit2.Repository, commit: pygit2.Commit, path: str) -> Entr
 
 
 def find_file(git: pygit2.Repository, commit: pygit2.Commit, path: str) -> Entry:
-    """The file at a path; RefusedError 404 if there is none."""
+    """The file at a path; HttpError 404 if there is none."""
     entry = find_entry(git, commit, path)
     if entry is None or not entry.is_file:
         raise no_entry(path, str(commit.id))

@@ -3,60 +3,58 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pygit2
 from pygit2.enums import ObjectType
+from starlette.responses import Response
 
 from hfsoup.localhub.auth import need_user
-from hfsoup.localhub.call import Call, reply
 from hfsoup.localhub.commits import branch_ref, remove_ref, target_ref
-from hfsoup.localhub.reading import find_commit, history
-from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.contents import find_commit, history
+from hfsoup.localhub.errors import HttpError
+from hfsoup.localhub.request import HubRequest, reply
 from hfsoup.localhub.routing import Routes
 from hfsoup.localhub.store import signature, timestamp
-
-if TYPE_CHECKING:
-    from starlette.responses import Response
 
 routes = Routes()
 _GROUPS = {"branches": "refs/heads/", "converts": "refs/convert/", "tags": "refs/tags/"}
 
 
 @routes("GET", "/api/{kind}/{repo}/refs")
-def refs(call: Call) -> Response:
+def refs(request: HubRequest) -> Response:
     """All branches and tags; pull requests if asked for."""
-    git = call.repo_to_read().git
-    groups = {**_GROUPS, **({"pullRequests": "refs/pr/"} if call.flag("include_prs") else {})}
+    git = request.repo_to_read().git
+    groups = {**_GROUPS, **({"pullRequests": "refs/pr/"} if request.flag("include_prs") else {})}
     return reply({group: _refs(git, prefix) for group, prefix in groups.items()})
 
 
 @routes("GET", "/api/{kind}/{repo}/commits/{rev}")
-def commits(call: Call) -> Response:
+def commits(request: HubRequest) -> Response:
     """History of a revision, newest first."""
-    git = call.repo_to_read().git
-    found = list(history(git, find_commit(git, call.params["rev"])))
-    page, headers = call.page(found)
-    formatted = "formatted" in call.values("expand")
+    git = request.repo_to_read().git
+    found = list(history(git, find_commit(git, request.params["rev"])))
+    page, headers = request.page(found)
+    formatted = "formatted" in request.values("expand")
     return reply(
         [_commit(item, formatted=formatted) for item in page], headers={**headers, "X-Total-Count": str(len(found))}
     )
 
 
 @routes("POST", "/api/{kind}/{repo}/branch/{name}")
-def create_branch(call: Call) -> Response:
+def create_branch(request: HubRequest) -> Response:
     """A branch at main, at the starting point asked for, or with one commit of no files."""
-    repo, asked = call.repo_to_write(), call.json()
+    repo, asked = request.repo_to_write(), request.json()
     start, empty, overwrite = (
         asked.get("startingPoint"),
         asked.get("emptyBranch") is True,
         asked.get("overwrite") is True,
     )
-    ref, author = branch_ref(call.params["name"]), signature(need_user(call.user).name)
-    with call.parts.store.lock(repo.name):
+    ref, author = branch_ref(request.params["name"]), signature(need_user(request.user).name)
+    with request.hub.store.lock(repo.name):
         git = repo.git
         if ref in git.references and not overwrite:
-            raise RefusedError(409, f"Reference {ref} already exists")
+            raise HttpError(409, f"Reference {ref} already exists")
         if empty:
             target = git.create_commit(None, author, author, "initial commit", git.TreeBuilder().write(), [])
         else:
@@ -67,30 +65,30 @@ def create_branch(call: Call) -> Response:
 
 
 @routes("DELETE", "/api/{kind}/{repo}/branch/{name}")
-def delete_branch(call: Call) -> Response:
+def delete_branch(request: HubRequest) -> Response:
     """Delete a branch, but not main."""
-    repo, name = call.repo_to_write(), call.params["name"]
+    repo, name = request.repo_to_write(), request.params["name"]
     if name == "main":
-        raise RefusedError(403, "Cannot delete refs/heads/main: it is the branch of this repo")
-    with call.parts.store.lock(repo.name):
+        raise HttpError(403, "Cannot delete refs/heads/main: it is the branch of this repo")
+    with request.hub.store.lock(repo.name):
         remove_ref(repo.git, branch_ref(name))
     return reply({})
 
 
 @routes("POST", "/api/{kind}/{repo}/tag/{rev}")
-def create_tag(call: Call) -> Response:
+def create_tag(request: HubRequest) -> Response:
     """A tag on a revision, annotated if it has a message."""
-    repo, asked = call.repo_to_write(), call.json()
+    repo, asked = request.repo_to_write(), request.json()
     name = str(asked.get("tag") or "")
     ref = f"refs/tags/{name}"
-    with call.parts.store.lock(repo.name):
-        commit = find_commit(repo.git, call.params["rev"])
+    with request.hub.store.lock(repo.name):
+        commit = find_commit(repo.git, request.params["rev"])
         if not pygit2.reference_is_valid_name(ref):
-            raise RefusedError(400, f"Invalid tag name: {name!r}")
+            raise HttpError(400, f"Invalid tag name: {name!r}")
         if ref in repo.git.references:
-            raise RefusedError(409, f"Reference {ref} already exists")
-        if asked.get("message") and call.user:
-            person = signature(call.user.name)
+            raise HttpError(409, f"Reference {ref} already exists")
+        if asked.get("message") and request.user:
+            person = signature(request.user.name)
             repo.git.create_tag(name, commit.id, ObjectType.COMMIT, person, str(asked["message"]))
         else:
             repo.git.references.create(ref, commit.id)
@@ -98,21 +96,21 @@ def create_tag(call: Call) -> Response:
 
 
 @routes("DELETE", "/api/{kind}/{repo}/tag/{name}")
-def delete_tag(call: Call) -> Response:
+def delete_tag(request: HubRequest) -> Response:
     """Delete a tag."""
-    repo, name = call.repo_to_write(), call.params["name"]
-    with call.parts.store.lock(repo.name):
+    repo, name = request.repo_to_write(), request.params["name"]
+    with request.hub.store.lock(repo.name):
         remove_ref(repo.git, f"refs/tags/{name}")
     return reply({})
 
 
 @routes("POST", "/api/{kind}/{repo}/super-squash/{rev}")
-def squash(call: Call) -> Response:
+def squash(request: HubRequest) -> Response:
     """Make the newest commit of a branch its only one."""
-    repo, message = call.repo_to_write(), str(call.json().get("message") or "Super-squash")
-    author = signature(need_user(call.user).name)
-    with call.parts.store.lock(repo.name):
-        ref = target_ref(repo.git, call.params["rev"])
+    repo, message = request.repo_to_write(), str(request.json().get("message") or "Super-squash")
+    author = signature(need_user(request.user).name)
+    with request.hub.store.lock(repo.name):
+        ref = target_ref(repo.git, request.params["rev"])
         tree = repo.git.references[ref].peel(pygit2.Commit).tree_id
         made = repo.git.create_commit(None, author, author, message, tree, [])
         repo.git.references[ref].set_target(made)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import pygit2
 from starlette.responses import Response, StreamingResponse
 
-from hfsoup.localhub.call import Call, reply
+from hfsoup.localhub.contents import Entry, find_commit, find_entry, find_file, last_commits, read_blob, walk
+from hfsoup.localhub.errors import HttpError, no_entry
 from hfsoup.localhub.lfs import read_range
-from hfsoup.localhub.reading import Entry, find_commit, find_entry, find_file, last_commits, read_blob, walk
-from hfsoup.localhub.refusal import RefusedError, no_entry
-from hfsoup.localhub.routes_xet import headers as xet_headers
+from hfsoup.localhub.request import HubRequest, reply
+from hfsoup.localhub.routes.xet import headers as xet_headers
 from hfsoup.localhub.routing import Routes
-from hfsoup.localhub.store import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    import pygit2
-
-    from hfsoup.localhub.store import Repo
+from hfsoup.localhub.store import Repo, timestamp
 
 routes = Routes()
 _PICTURES = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "gif": "gif", "webp": "webp", "svg": "svg+xml"}
@@ -30,67 +25,67 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 @routes("GET", "/api/{kind}/{repo}/tree/{rev}/{path}")
-def tree(call: Call) -> Response:
+def tree(request: HubRequest) -> Response:
     """What a folder holds."""
-    repo = call.repo_to_read()
-    commit = find_commit(repo.git, call.params["rev"])
-    folder = find_entry(repo.git, commit, call.params["path"])
+    repo = request.repo_to_read()
+    commit = find_commit(repo.git, request.params["rev"])
+    folder = find_entry(repo.git, commit, request.params["path"])
     if folder is None or folder.is_file:
-        raise no_entry(call.params["path"], str(commit.id))
-    found = list(walk(repo.git, folder.oid, folder.path, recursive=call.flag("recursive")))
-    page, headers = call.page(found)
-    items = _items(repo, commit, page, expand=call.flag("expand"))
+        raise no_entry(request.params["path"], str(commit.id))
+    found = list(walk(repo.git, folder.oid, folder.path, recursive=request.flag("recursive")))
+    page, headers = request.page(found)
+    items = _items(repo, commit, page, expand=request.flag("expand"))
     return reply(items, headers={**headers, "X-Repo-Commit": str(commit.id)})
 
 
 @routes("POST", "/api/{kind}/{repo}/paths-info/{rev}")
-def paths_info(call: Call) -> Response:
+def paths_info(request: HubRequest) -> Response:
     """What lies at the given paths; unknown ones are left out."""
-    repo = call.repo_to_read()
-    commit = find_commit(repo.git, call.params["rev"])
-    paths, expand = _asked_paths(call)
+    repo = request.repo_to_read()
+    commit = find_commit(repo.git, request.params["rev"])
+    paths, expand = _asked_paths(request)
     entries = [find_entry(repo.git, commit, path.strip("/")) for path in paths]
     found = [entry for entry in entries if entry is not None and entry.path]
     return reply(_items(repo, commit, found, expand=expand))
 
 
 @routes("GET", "/{web}/resolve/{rev}/{path}")
-def resolve(call: Call) -> Response:
+def resolve(request: HubRequest) -> Response:
     """The content of a file, or the part that Range asks for."""
-    repo = call.repo_to_read()
-    commit = find_commit(repo.git, call.params["rev"])
-    entry = find_file(repo.git, commit, call.params["path"])
+    repo = request.repo_to_read()
+    commit = find_commit(repo.git, request.params["rev"])
+    entry = find_file(repo.git, commit, request.params["path"])
     headers = {"X-Repo-Commit": str(commit.id), "ETag": f'"{entry.etag}"', **_disposition(entry.path)}
     if entry.lfs is None:
-        return _blob(call, read_blob(repo.git, entry.oid), headers)
-    if not call.parts.lfs.holds(repo.path, entry.lfs.oid):
+        return _blob(request, read_blob(repo.git, entry.oid), headers)
+    if not request.hub.lfs.holds(repo.path, entry.lfs.oid):
         raise no_entry(entry.path, str(commit.id), what="The large file behind this pointer was never uploaded")
     headers |= {"X-Linked-Etag": f'"{entry.lfs.oid}"', "X-Linked-Size": str(entry.size)}
-    headers |= xet_headers(call, repo, entry.lfs.oid)
-    port = call.parts.options.cdn_port
+    headers |= xet_headers(request, repo, entry.lfs.oid)
+    port = request.hub.options.cdn_port
     if port is not None:
-        origin = f"{call.request.url.scheme}://{call.request.url.hostname}:{port}"
-        headers["Location"] = call.parts.signer.href(origin, "get", entry.lfs.oid)
+        origin = f"{request.http.url.scheme}://{request.http.url.hostname}:{port}"
+        headers["Location"] = request.hub.signer.href(origin, "get", entry.lfs.oid)
         return Response(status_code=302, headers=headers)
-    return send_file(call, call.parts.lfs.path(entry.lfs.oid), entry.size, headers)
+    return send_file(request, request.hub.lfs.path(entry.lfs.oid), entry.size, headers)
 
 
 @routes("GET", "/{web}/raw/{rev}/{path}")
-def raw(call: Call) -> Response:
+def raw(request: HubRequest) -> Response:
     """What git keeps at a path: for a large file its pointer."""
-    repo = call.repo_to_read()
-    commit = find_commit(repo.git, call.params["rev"])
-    entry = find_file(repo.git, commit, call.params["path"])
+    repo = request.repo_to_read()
+    commit = find_commit(repo.git, request.params["rev"])
+    entry = find_file(repo.git, commit, request.params["path"])
     headers = {"X-Repo-Commit": str(commit.id), "ETag": f'"{entry.oid}"'}
-    return _blob(call, read_blob(repo.git, entry.oid), headers)
+    return _blob(request, read_blob(repo.git, entry.oid), headers)
 
 
-def send_file(call: Call, path: Path, size: int, headers: dict[str, str]) -> Response:
+def send_file(request: HubRequest, path: Path, size: int, headers: dict[str, str]) -> Response:
     """A file from disk, in pieces."""
-    start, stop, status, headers = _span(call, size, headers)
-    if status == 416 or call.request.method == "HEAD":
+    start, stop, status, headers = _span(request, size, headers)
+    if status == 416 or request.http.method == "HEAD":
         return _bare(status, headers)
-    kind = picture_type(call.params.get("path", "")) or "application/octet-stream"
+    kind = picture_type(request.params.get("path", "")) or "application/octet-stream"
     return StreamingResponse(_pieces(path, start, stop), status, headers, media_type=kind)
 
 
@@ -104,11 +99,11 @@ def _pieces(path: Path, start: int, stop: int) -> Iterator[bytes]:
     return read_range(path, start, stop)
 
 
-def _blob(call: Call, content: bytes, headers: dict[str, str]) -> Response:
-    start, stop, status, headers = _span(call, len(content), headers)
-    if status == 416 or call.request.method == "HEAD":
+def _blob(request: HubRequest, content: bytes, headers: dict[str, str]) -> Response:
+    start, stop, status, headers = _span(request, len(content), headers)
+    if status == 416 or request.http.method == "HEAD":
         return _bare(status, headers)
-    kind = picture_type(call.params["path"]) or "text/plain"
+    kind = picture_type(request.params["path"]) or "text/plain"
     return Response(content[start:stop], status, headers, media_type=kind)
 
 
@@ -116,12 +111,12 @@ def _bare(status: int, headers: dict[str, str]) -> Response:
     return Response(b"", status, headers)
 
 
-def _span(call: Call, size: int, headers: dict[str, str]) -> tuple[int, int, int, dict[str, str]]:
+def _span(request: HubRequest, size: int, headers: dict[str, str]) -> tuple[int, int, int, dict[str, str]]:
     """First byte, byte after the last, status and headers of the part that is asked for."""
     # A picture may be an SVG with a script in it, opened by itself.
     harmless = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
     headers = {**headers, **harmless, "Accept-Ranges": "bytes"}
-    asked = call.request.headers
+    asked = request.http.headers
     found = _RANGE.fullmatch(asked.get("range", "").strip())
     if found is None or not any(found.groups()) or asked.get("if-range", headers["ETag"]) != headers["ETag"]:
         return 0, size, 200, {**headers, "Content-Length": str(size)}
@@ -139,18 +134,18 @@ def _disposition(path: str) -> dict[str, str]:
     return {"Content-Disposition": f"inline; filename*=UTF-8''{name}"}
 
 
-def _asked_paths(call: Call) -> tuple[list[str], bool]:
+def _asked_paths(request: HubRequest) -> tuple[list[str], bool]:
     """Python sends a form, JavaScript sends JSON."""
-    if "json" in call.request.headers.get("content-type", ""):
-        asked = call.json()
+    if "json" in request.http.headers.get("content-type", ""):
+        asked = request.json()
         paths, expand = asked.get("paths", []), asked.get("expand") is True
     else:
-        form = call.form()
+        form = request.form()
         paths, expand = form.get("paths", []), form.get("expand", [""])[0].lower() == "true"
     if isinstance(paths, str):
         paths = [paths]
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise RefusedError(400, "Expected paths as a list of strings")
+        raise HttpError(400, "Expected paths as a list of strings")
     return paths, expand
 
 

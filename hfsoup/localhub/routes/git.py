@@ -5,70 +5,66 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from starlette.responses import Response, StreamingResponse
 
 from hfsoup.localhub.auth import need_owner, need_user
-from hfsoup.localhub.refusal import RefusedError
+from hfsoup.localhub.errors import HttpError
+from hfsoup.localhub.request import HubRequest
 from hfsoup.localhub.routing import Routes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hfsoup.localhub.call import Call
-    from hfsoup.localhub.store import Repo
+from hfsoup.localhub.store import Repo
 
 routes = Routes()
 _CHUNK = 1 << 16
 
 
 @routes("GET", "/{web}/info/refs")
-def advertise(call: Call) -> Response:
+def advertise(request: HubRequest) -> Response:
     """Tell git which refs there are."""
-    service = call.request.query_params.get("service")
+    service = request.http.query_params.get("service")
     if service not in ("git-upload-pack", "git-receive-pack"):
-        raise RefusedError(403, "Only git's smart protocol is spoken here")
-    return _answer(call, _repo(call, writing=service == "git-receive-pack"), "info/refs")
+        raise HttpError(403, "Only git's smart protocol is spoken here")
+    return _answer(request, _repo(request, writing=service == "git-receive-pack"), "info/refs")
 
 
 @routes("POST", "/{web}/git-upload-pack")
-def send(call: Call) -> Response:
+def send(request: HubRequest) -> Response:
     """Clone or fetch."""
-    return _answer(call, _repo(call, writing=False), "git-upload-pack")
+    return _answer(request, _repo(request, writing=False), "git-upload-pack")
 
 
 @routes("POST", "/{web}/git-receive-pack")
-def receive(call: Call) -> Response:
+def receive(request: HubRequest) -> Response:
     """Push."""
-    return _answer(call, _repo(call, writing=True), "git-receive-pack")
+    return _answer(request, _repo(request, writing=True), "git-receive-pack")
 
 
-def _repo(call: Call, *, writing: bool) -> Repo:
+def _repo(request: HubRequest, *, writing: bool) -> Repo:
     try:
-        repo = call.repo_to_read()
-    except RefusedError as refusal:
+        repo = request.repo_to_read()
+    except HttpError as refusal:
         # Without this header git does not ask its user for a token.
         if refusal.status == 401:
             refusal.headers["WWW-Authenticate"] = 'Basic realm="Hub"'
         raise
     if writing:
-        need_user(call.user)
-        need_owner(call.user, repo.name.namespace)
+        need_user(request.user)
+        need_owner(request.user, repo.name.namespace)
     return repo
 
 
-def _answer(call: Call, repo: Repo, service: str) -> Response:
+def _answer(request: HubRequest, repo: Repo, service: str) -> Response:
     git = shutil.which("git")
     if git is None:
-        raise RefusedError(501, "This Hub's machine has no git: use the Hub's own clients")
+        raise HttpError(501, "This Hub's machine has no git: use the Hub's own clients")
     # The request is read to its end by now: whoever answers before that lets go of what is still to come.
     process = subprocess.Popen(
         [git, "http-backend"],
-        stdin=call.body or subprocess.DEVNULL,
+        stdin=request.body or subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env=_environment(call, repo, service),
+        env=_environment(request, repo, service),
     )
     with ExitStack() as undo:
         undo.enter_context(process)
@@ -77,19 +73,19 @@ def _answer(call: Call, repo: Repo, service: str) -> Response:
     return StreamingResponse(_body(process), status, headers)
 
 
-def _environment(call: Call, repo: Repo, service: str) -> dict[str, str]:
-    headers = call.request.headers
+def _environment(request: HubRequest, repo: Repo, service: str) -> dict[str, str]:
+    headers = request.http.headers
     known = {
         "GIT_PROJECT_ROOT": str(repo.path),
         "GIT_HTTP_EXPORT_ALL": "1",
         "PATH_INFO": f"/{service}",
-        "REQUEST_METHOD": call.request.method,
-        "QUERY_STRING": call.request.url.query,
+        "REQUEST_METHOD": request.http.method,
+        "QUERY_STRING": request.http.url.query,
         "CONTENT_TYPE": headers.get("content-type", ""),
         "HTTP_CONTENT_ENCODING": headers.get("content-encoding", ""),
         "GIT_PROTOCOL": headers.get("git-protocol", ""),
-        "REMOTE_USER": call.user.name if call.user else "",
-        "REMOTE_ADDR": call.request.client.host if call.request.client else "",
+        "REMOTE_USER": request.user.name if request.user else "",
+        "REMOTE_ADDR": request.http.client.host if request.http.client else "",
     }
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return {**kept, **{name: value for name, value in known.items() if value}}
@@ -105,7 +101,7 @@ def _head(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
         else:
             headers[name.strip()] = value.strip()
     if len(headers) == 1:
-        raise RefusedError(500, "git http-backend gave no answer")
+        raise HttpError(500, "git http-backend gave no answer")
     return status, headers
 
 

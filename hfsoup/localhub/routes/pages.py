@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import pygit2
 from starlette.responses import Response
 
 import hfsoup.localhub.discussions as discussions
-from hfsoup.localhub.call import Call, reply, sees
 from hfsoup.localhub.cards import CardError, split_card
-from hfsoup.localhub.facts import summary
-from hfsoup.localhub.names import KINDS
-from hfsoup.localhub.pages import HEADERS, render_card, render_page
-from hfsoup.localhub.reading import (
+from hfsoup.localhub.contents import (
     find_commit,
     find_entry,
     find_file,
@@ -25,32 +22,31 @@ from hfsoup.localhub.reading import (
     read_text,
     walk,
 )
-from hfsoup.localhub.refusal import RefusedError, no_entry
-from hfsoup.localhub.routes_collections import find_collection
-from hfsoup.localhub.routes_files import picture_type
+from hfsoup.localhub.errors import HttpError, no_entry
+from hfsoup.localhub.html_pages import HEADERS, render_card, render_page
+from hfsoup.localhub.names import KINDS
+from hfsoup.localhub.repo_info import summary
+from hfsoup.localhub.request import HubRequest, reply, sees
+from hfsoup.localhub.routes.collections import find_collection
+from hfsoup.localhub.routes.files import picture_type
 from hfsoup.localhub.routing import Handler, Routes
-from hfsoup.localhub.store import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hfsoup.localhub.store import Repo
+from hfsoup.localhub.store import Repo, timestamp
 
 routes = Routes()
 _LONGEST = 1 << 19
 _COMMITS = 100
 
 
-def _page(*patterns: str) -> Callable[[Callable[[Call], str]], Handler]:
+def _page(*patterns: str) -> Callable[[Callable[[HubRequest], str]], Handler]:
     """A handler that answers with HTML, and with a page that says why where it refuses."""
 
-    def add(render: Callable[[Call], str]) -> Handler:
+    def add(render: Callable[[HubRequest], str]) -> Handler:
         @functools.wraps(render)
-        def handler(call: Call) -> Response:
+        def handler(request: HubRequest) -> Response:
             try:
-                return Response(render(call), headers=HEADERS, media_type="text/html")
-            except RefusedError as refusal:
-                if "text/html" not in call.request.headers.get("accept", ""):
+                return Response(render(request), headers=HEADERS, media_type="text/html")
+            except HttpError as refusal:
+                if "text/html" not in request.http.headers.get("accept", ""):
                     raise
                 headers = {**HEADERS, **refusal.headers}
                 if refusal.status == 401:
@@ -65,27 +61,27 @@ def _page(*patterns: str) -> Callable[[Callable[[Call], str]], Handler]:
 
 
 @routes("GET", "/")
-def home(call: Call) -> Response:
+def home(request: HubRequest) -> Response:
     """What there is to see; for programs, what this server is."""
-    if "text/html" not in call.request.headers.get("accept", ""):
-        return reply({"name": "a Hub in a folder", "endpoint": call.base})
-    text = render_page("list", title="The Hub in a folder", items=_listed(call, None))
+    if "text/html" not in request.http.headers.get("accept", ""):
+        return reply({"name": "a Hub in a folder", "endpoint": request.base})
+    text = render_page("list", title="The Hub in a folder", items=_listed(request, None))
     return Response(text, headers=HEADERS, media_type="text/html")
 
 
 @_page("/collections/{owner}/{slug}")
-def collection(call: Call) -> str:
+def collection(request: HubRequest) -> str:
     """What is in a collection."""
-    found = find_collection(call, call.parts.store.collections())
-    repos = [call.visible_repo(f"{item['type']}s", item["id"]) for item in found["items"]]
+    found = find_collection(request, request.hub.store.collections())
+    repos = [request.visible_repo(f"{item['type']}s", item["id"]) for item in found["items"]]
     items = [(repo.name.singular, repo.name.web, repo.name.id, "") for repo in repos if repo]
     return render_page("list", title=f"{found['owner']} / {found['title']}", items=items)
 
 
 @_page("/{web}/tree/{rev}/{path}")
-def tree(call: Call) -> str:
+def tree(request: HubRequest) -> str:
     """What a folder holds, with sizes."""
-    repo, revision, path = call.repo_to_read(), call.params["rev"], call.params["path"]
+    repo, revision, path = request.repo_to_read(), request.params["rev"], request.params["path"]
     commit = find_commit(repo.git, revision)
     folder = find_entry(repo.git, commit, path)
     if folder is None or folder.is_file:
@@ -105,13 +101,13 @@ def tree(call: Call) -> str:
     ]
     parts = path.split("/") if path else []
     crumbs = [(part, _address(repo, "tree", revision, "/".join(parts[: at + 1]))) for at, part in enumerate(parts)]
-    return _render("tree", call, repo, entries=entries, crumbs=crumbs)
+    return _render("tree", request, repo, entries=entries, crumbs=crumbs)
 
 
 @_page("/{web}/blob/{rev}/{path}")
-def blob(call: Call) -> str:
+def blob(request: HubRequest) -> str:
     """One file: its text or picture, and where to download it."""
-    repo, revision, path = call.repo_to_read(), call.params["rev"], call.params["path"]
+    repo, revision, path = request.repo_to_read(), request.params["rev"], request.params["path"]
     entry = find_file(repo.git, find_commit(repo.git, revision), path)
     text = None
     if entry.lfs is None and entry.size <= _LONGEST:
@@ -119,60 +115,60 @@ def blob(call: Call) -> str:
         text = content.decode(errors="replace") if b"\0" not in content else None
     known = {"size": entry.size, "oid": entry.lfs.oid if entry.lfs else None, "path": path, "text": text}
     download = _address(repo, "resolve", revision, path)
-    return _render("blob", call, repo, **known, download=download, picture=picture_type(path) is not None)
+    return _render("blob", request, repo, **known, download=download, picture=picture_type(path) is not None)
 
 
 @_page("/{web}/commits/{rev}")
-def commits(call: Call) -> str:
+def commits(request: HubRequest) -> str:
     """The newest commits of a revision."""
-    repo = call.repo_to_read()
-    found = history(repo.git, find_commit(repo.git, call.params["rev"]))
+    repo = request.repo_to_read()
+    found = history(repo.git, find_commit(repo.git, request.params["rev"]))
     newest = [_commit(commit) for commit, _ in zip(found, range(_COMMITS), strict=False)]
-    return _render("commits", call, repo, commits=newest)
+    return _render("commits", request, repo, commits=newest)
 
 
 @_page("/{web}/commit/{rev}")
-def commit(call: Call) -> str:
+def commit(request: HubRequest) -> str:
     """What one commit changed."""
-    repo = call.repo_to_read()
-    found = find_commit(repo.git, call.params["rev"])
+    repo = request.repo_to_read()
+    found = find_commit(repo.git, request.params["rev"])
     changed = repo.git.diff(found.parents[0], found) if found.parents else found.tree.diff_to_tree(swap=True)
-    return _render("commit", call, repo, commit=_commit(found), patch=(changed.patch or "")[:_LONGEST])
+    return _render("commit", request, repo, commit=_commit(found), patch=(changed.patch or "")[:_LONGEST])
 
 
 @_page("/{web}/discussions")
-def list_discussions(call: Call) -> str:
+def list_discussions(request: HubRequest) -> str:
     """The discussions and pull requests of a repo."""
-    repo = call.repo()
-    return _render("discussions", call, repo, discussions=list(reversed(repo.meta.discussions)))
+    repo = request.repo()
+    return _render("discussions", request, repo, discussions=list(reversed(repo.meta.discussions)))
 
 
 @_page("/{web}/discussions/{number}")
-def discussion(call: Call) -> str:
+def discussion(request: HubRequest) -> str:
     """One discussion with its comments, or a pull request with what it changes."""
-    repo = call.repo()
-    item = discussions.find(repo, call.params["number"])
+    repo = request.repo()
+    item = discussions.find(repo, request.params["number"])
     events = [_event(repo, event) for event in item["events"]]
-    patch = discussions.diff(repo, item) if item["isPullRequest"] and call.repo_to_read() else ""
-    return _render("discussion", call, repo, item=item, events=events, patch=patch[:_LONGEST])
+    patch = discussions.diff(repo, item) if item["isPullRequest"] and request.repo_to_read() else ""
+    return _render("discussion", request, repo, item=item, events=events, patch=patch[:_LONGEST])
 
 
 @_page("/{web}")
-def card(call: Call) -> str:
+def card(request: HubRequest) -> str:
     """The card of a repo; for a bare name, what that user or organisation has."""
-    if "/" not in call.params["repo"]:
-        items = _listed(call, call.params["repo"])
-        if not items and not call.parts.accounts.is_user(call.params["repo"]):
-            raise RefusedError(404, f"There is nothing at {call.raw_path}")
-        return render_page("list", title=call.params["repo"], items=items)
-    repo = call.repo()
-    return _render("card", call, repo, card=_card(repo, find_commit(repo.git, "main")))
+    if "/" not in request.params["repo"]:
+        items = _listed(request, request.params["repo"])
+        if not items and not request.hub.accounts.is_user(request.params["repo"]):
+            raise HttpError(404, f"There is nothing at {request.raw_path}")
+        return render_page("list", title=request.params["repo"], items=items)
+    repo = request.repo()
+    return _render("card", request, repo, card=_card(repo, find_commit(repo.git, "main")))
 
 
-def _render(view: str, call: Call, repo: Repo, **values: Any) -> str:
-    revision = call.params.get("rev", "main")
+def _render(view: str, request: HubRequest, repo: Repo, **values: Any) -> str:
+    revision = request.params.get("rev", "main")
     main = find_commit(repo.git, "main")
-    known = {"repo": repo.name, "facts": summary(repo, main, call.parts.lfs), "revision": revision}
+    known = {"repo": repo.name, "facts": summary(repo, main, request.hub.lfs), "revision": revision}
     return render_page(view, title=repo.name.id, rev=quote(revision, safe=""), **known, **values)
 
 
@@ -215,9 +211,9 @@ def _event(repo: Repo, event: dict[str, Any]) -> dict[str, Any]:
     return {**shown, "what": data.get("status") or data.get("subject") or f"renamed to {data.get('to')}"}
 
 
-def _listed(call: Call, namespace: str | None) -> list[tuple[str, str, str, str]]:
+def _listed(request: HubRequest, namespace: str | None) -> list[tuple[str, str, str, str]]:
     """Kind, path, name and visibility of the repos that the caller may see."""
-    store = call.parts.store
+    store = request.hub.store
     names = [name for kind in KINDS for name in store.names(kind) if namespace in (None, name.namespace)]
-    found = [repo for repo in map(store.open, names) if repo and sees(call.user, repo)]
+    found = [repo for repo in map(store.open, names) if repo and sees(request.user, repo)]
     return [(repo.name.singular, repo.name.web, repo.name.id, repo.meta.visibility) for repo in found]

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 from urllib.parse import parse_qs, quote, urlencode
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from hfsoup.localhub.auth import Accounts, User, need_owner, need_user
-from hfsoup.localhub.refusal import MovedError, RefusedError, no_repo
+from hfsoup.localhub.errors import HttpError, MovedError, no_repo
+from hfsoup.localhub.lfs import LfsStore
+from hfsoup.localhub.names import RepoName
+from hfsoup.localhub.signed_urls import Signer
 from hfsoup.localhub.store import Repo, Store, checked_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from starlette.requests import Request
-
-    from hfsoup.localhub.lfs import LfsStore
-    from hfsoup.localhub.names import RepoName
-    from hfsoup.localhub.signing import Signer
 
 _COMMON = (
     *("author", "cardData", "createdAt", "disabled", "gated", "lastModified", "likes", "private", "sha", "siblings"),
@@ -56,7 +52,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Hub:
     """The parts of one Hub."""
 
     store: Store
@@ -67,32 +63,32 @@ class Parts:
 
 
 @dataclass
-class Call:
+class HubRequest:
     """One request. `body` is there for handlers that do not stream."""
 
-    parts: Parts
-    request: Request
+    hub: Hub
+    http: Request
     params: dict[str, str]
     body: IO[bytes] | None = None
 
     @cached_property
     def user(self) -> User | None:
         """Who is calling; None for nobody."""
-        return self.parts.accounts.user(self.request.headers.get("authorization"))
+        return self.hub.accounts.user(self.http.headers.get("authorization"))
 
     @property
     def base(self) -> str:
         """This Hub's address as the client knows it."""
-        return f"{self.request.url.scheme}://{self.request.headers.get('host', 'localhost')}"
+        return f"{self.http.url.scheme}://{self.http.headers.get('host', 'localhost')}"
 
     def json(self) -> dict[str, Any]:
-        """The JSON object in the body; RefusedError 400 for anything else."""
+        """The JSON object in the body; HttpError 400 for anything else."""
         try:
             value = json.loads(self.read() or b"{}")
         except ValueError as error:
-            raise RefusedError(400, "Expected a JSON body") from error
+            raise HttpError(400, "Expected a JSON body") from error
         if not isinstance(value, dict):
-            raise RefusedError(400, "Expected a JSON object as body")
+            raise HttpError(400, "Expected a JSON object as body")
         return value
 
     def form(self) -> dict[str, list[str]]:
@@ -105,31 +101,31 @@ class Call:
 
     def flag(self, name: str) -> bool:
         """A boolean of the query."""
-        return is_true(self.request.query_params.get(name))
+        return is_true(self.http.query_params.get(name))
 
     def values(self, name: str) -> list[str]:
         """The values of a repeated query parameter, written `name` or `name[]`."""
-        return self.request.query_params.getlist(name) + self.request.query_params.getlist(f"{name}[]")
+        return self.http.query_params.getlist(name) + self.http.query_params.getlist(f"{name}[]")
 
     def allow_query(self, *names: str) -> None:
-        """RefusedError 400 for a query parameter of another name: better refused than silently ignored."""
-        for key in self.request.query_params:
+        """HttpError 400 for a query parameter of another name: better refused than silently ignored."""
+        for key in self.http.query_params:
             if key.removesuffix("[]") not in names:
-                raise RefusedError(400, f"Unknown parameter {key!r}: this Hub knows {', '.join(names)}")
+                raise HttpError(400, f"Unknown parameter {key!r}: this Hub knows {', '.join(names)}")
 
     def expand(self, kind: str) -> tuple[str, ...]:
-        """The fields that `expand` asks for, with the id; empty if it asks for none; RefusedError 400 if unknown."""
+        """The fields that `expand` asks for, with the id; empty if it asks for none; HttpError 400 if unknown."""
         asked = [field for value in self.values("expand") for field in value.split(",")]
         for field in asked:
             if field not in FIELDS[kind]:
                 known = ", ".join(FIELDS[kind])
-                raise RefusedError(400, f"Invalid expand: this Hub knows no {field!r} of {kind}, but {known}")
+                raise HttpError(400, f"Invalid expand: this Hub knows no {field!r} of {kind}, but {known}")
         return ("_id", "id", *asked) if asked else ()
 
     def page(self, items: list[Any]) -> tuple[list[Any], dict[str, str]]:
         """The part of a list that `cursor` and `limit` ask for, and a Link header to the next part."""
-        query = self.request.query_params
-        size = min(_number(query.get("limit"), self.parts.options.page_size), self.parts.options.page_size)
+        query = self.http.query_params
+        size = min(_number(query.get("limit"), self.hub.options.page_size), self.hub.options.page_size)
         start = _number(query.get("cursor"), 0)
         if start + size >= len(items) or size == 0:
             return items[start : start + size], {}
@@ -140,7 +136,7 @@ class Call:
     @property
     def raw_path(self) -> str:
         """The path as sent."""
-        return raw_path(self.request)
+        return raw_path(self.http)
 
     def web(self, name: RepoName, *rest: str) -> str:
         """Absolute web address of something of a repo."""
@@ -150,7 +146,7 @@ class Call:
         """The repo of that id, also by a former one, if the caller may see it."""
         name = checked_name(kind, repo_id)
         try:
-            found = self.parts.store.open(name) if name else None
+            found = self.hub.store.open(name) if name else None
         except MovedError as moved:
             return self.visible_repo(kind, moved.new)
         return found if found and sees(self.user, found) else None
@@ -163,7 +159,7 @@ class Call:
         if repo is None or not sees(user, repo):
             raise no_repo(repo_id, anonymous=user is None)
         if repo.meta.disabled:
-            raise RefusedError(403, DISABLED)
+            raise HttpError(403, DISABLED)
         return repo
 
     def repo_to_read(self) -> Repo:
@@ -176,9 +172,9 @@ class Call:
             visit = f"Visit {self.web(repo.name)} to ask for access."
             if self.user is None:
                 text += ". You must have access to it and be authenticated to access it. Please log in."
-                raise RefusedError(401, text, code="GatedRepo")
+                raise HttpError(401, text, code="GatedRepo")
             text += f" and you are not in the authorized list. {visit}"
-            raise RefusedError(403, text, code="GatedRepo")
+            raise HttpError(403, text, code="GatedRepo")
         return repo
 
     def repo_to_write(self) -> Repo:
@@ -196,21 +192,21 @@ class Call:
     def changing(self) -> Iterator[Repo]:
         """The repo of this request, of whose owner the caller is; its hub.json is written when the block ends."""
         name = self.repo_to_write().name
-        with self.parts.store.lock(name):
+        with self.hub.store.lock(name):
             repo = self.again(self.repo_to_write())
             yield repo
-            self.parts.store.save(repo)
+            self.hub.store.save(repo)
 
     def again(self, repo: Repo) -> Repo:
         """The repo as it is now; call with its lock held, before changing it."""
-        found = self.parts.store.open(repo.name)
+        found = self.hub.store.open(repo.name)
         if found is None:
             raise no_repo(repo.name.id, anonymous=False)
         return found
 
     def _open(self, name: RepoName, asked: str) -> Repo | None:
         try:
-            return self.parts.store.open(name)
+            return self.hub.store.open(name)
         except MovedError as moved:
             if self.visible_repo(name.kind, moved.new) is None:
                 return None
@@ -243,5 +239,5 @@ def _number(text: str | None, default: int) -> int:
     if text is None or text == "":
         return default
     if not text.isascii() or not text.isdigit() or len(text) > 12:
-        raise RefusedError(400, f"Expected a number, found {text!r}")
+        raise HttpError(400, f"Expected a number, found {text!r}")
     return int(text)

@@ -6,17 +6,14 @@ import json
 from collections import Counter, OrderedDict
 from math import prod
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pygit2
 
 from hfsoup.localhub.cards import RELATIONS, CardError, split_card
+from hfsoup.localhub.contents import Entry, find_entry, read_blob, read_text, walk
 from hfsoup.localhub.lfs import LfsStore, read_range
-from hfsoup.localhub.reading import Entry, find_entry, read_blob, read_text, walk
-from hfsoup.localhub.store import timestamp
-
-if TYPE_CHECKING:
-    import pygit2
-
-    from hfsoup.localhub.store import Repo
+from hfsoup.localhub.store import Repo, timestamp
 
 _MAX_HEADER = 25 << 20
 _TASKS = {

@@ -4,75 +4,72 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from hfsoup.localhub.auth import need_user
-from hfsoup.localhub.call import Call, reply
+from hfsoup.localhub.errors import HttpError
 from hfsoup.localhub.lfs import CHUNK, checked_oid
 from hfsoup.localhub.names import repo_name
-from hfsoup.localhub.refusal import RefusedError
-from hfsoup.localhub.routes_files import send_file
+from hfsoup.localhub.request import HubRequest, reply
+from hfsoup.localhub.routes.files import send_file
 from hfsoup.localhub.routing import Routes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from hfsoup.localhub.store import Repo
+from hfsoup.localhub.store import Repo
 
 routes = Routes()
 _JSON = "application/vnd.git-lfs+json"
 
 
 @routes("POST", "/{web}/info/lfs/objects/batch")
-def batch(call: Call) -> Response:
+def batch(request: HubRequest) -> Response:
     """Where to send or fetch objects. One the repo does not hold must be sent, even if another repo holds it."""
-    asked = call.json()
+    asked = request.json()
     if asked.get("hash_algo", "sha256") not in ("sha256", "sha_256"):
-        raise RefusedError(400, f"Unknown hash_algo {asked['hash_algo']!r}, expected sha256")
+        raise HttpError(400, f"Unknown hash_algo {asked['hash_algo']!r}, expected sha256")
     operation, objects = asked.get("operation"), asked.get("objects")
     if operation not in ("upload", "download") or not isinstance(objects, list):
-        raise RefusedError(400, "Expected an operation, upload or download, and a list of objects")
-    repo = call.repo_to_read()
+        raise HttpError(400, "Expected an operation, upload or download, and a list of objects")
+    repo = request.repo_to_read()
     if operation == "upload":
-        need_user(call.user)
+        need_user(request.user)
     in_parts = operation == "upload" and "multipart" in (asked.get("transfers") or [])
-    found = [_object(call, repo, item, operation=operation, in_parts=in_parts) for item in objects]
+    found = [_object(request, repo, item, operation=operation, in_parts=in_parts) for item in objects]
     large = in_parts and any("chunk_size" in _header(item) for item in found)
     transfer = "multipart" if large else "basic"
     return reply({"transfer": transfer, "objects": found, "hash_algo": "sha256"}, kind=_JSON)
 
 
 @routes("GET", "/lfs/get/{oid}")
-def get(call: Call) -> Response:
+def get(request: HubRequest) -> Response:
     """The object, to whoever holds the signed address."""
-    oid = checked_oid(call.params["oid"])
-    call.parts.signer.check("get", oid, call.request.query_params)
-    path = call.parts.lfs.path(oid)
+    oid = checked_oid(request.params["oid"])
+    request.hub.signer.check("get", oid, request.http.query_params)
+    path = request.hub.lfs.path(oid)
     if not path.exists():
-        raise RefusedError(404, f"No object {oid}")
-    return send_file(call, path, path.stat().st_size, {"ETag": f'"{oid}"'})
+        raise HttpError(404, f"No object {oid}")
+    return send_file(request, path, path.stat().st_size, {"ETag": f'"{oid}"'})
 
 
 @routes("PUT", "/lfs/put/{oid}")
-async def put(call: Call) -> Response:
+async def put(request: HubRequest) -> Response:
     """Receive an object."""
-    oid, fields, repo = _upload(call, "put")
-    with call.parts.lfs.writer(oid, int(fields["size"])) as writer:
-        await _receive(call, writer.write)
+    oid, fields, repo = _upload(request, "put")
+    with request.hub.lfs.writer(oid, int(fields["size"])) as writer:
+        await _receive(request, writer.write)
         await run_in_threadpool(writer.finish, repo)
     return Response(status_code=200)
 
 
 @routes("PUT", "/lfs/part/{oid}")
-async def put_part(call: Call) -> Response:
+async def put_part(request: HubRequest) -> Response:
     """Receive one part of an object."""
-    _, fields, _ = _upload(call, "part")
-    part = call.parts.lfs.part(fields["upload"], int(fields["number"]))
+    _, fields, _ = _upload(request, "part")
+    part = request.hub.lfs.part(fields["upload"], int(fields["number"]))
     incoming = part.with_suffix(f".{secrets.token_hex(4)}")
     digest, most, count = hashlib.sha256(), int(fields["most"]), 0
     with incoming.open("xb") as file:
@@ -81,61 +78,61 @@ async def put_part(call: Call) -> Response:
             nonlocal count
             count += len(chunk)
             if count > most:
-                raise RefusedError(400, f"Expected a part of at most {most} bytes, got more")
+                raise HttpError(400, f"Expected a part of at most {most} bytes, got more")
             digest.update(chunk)
             file.write(chunk)
 
-        await _receive(call, write)
+        await _receive(request, write)
     incoming.replace(part)
     return Response(status_code=200, headers={"ETag": f'"{digest.hexdigest()}"'})
 
 
 @routes("POST", "/lfs/join/{oid}")
-def join(call: Call) -> Response:
+def join(request: HubRequest) -> Response:
     """All parts are sent: put them together."""
-    oid, fields, repo = _upload(call, "join")
-    call.parts.lfs.join(fields["upload"], int(fields["count"]), oid, int(fields["size"]), repo)
+    oid, fields, repo = _upload(request, "join")
+    request.hub.lfs.join(fields["upload"], int(fields["count"]), oid, int(fields["size"]), repo)
     return reply({})
 
 
 @routes("POST", "/lfs/verify/{oid}")
-def verify(call: Call) -> Response:
+def verify(request: HubRequest) -> Response:
     """Whether an object arrived."""
-    oid, fields, repo = _upload(call, "verify")
-    if not call.parts.lfs.holds(repo, oid) or call.parts.lfs.size(oid) != int(fields["size"]):
-        raise RefusedError(404, f"No object {oid}")
+    oid, fields, repo = _upload(request, "verify")
+    if not request.hub.lfs.holds(repo, oid) or request.hub.lfs.size(oid) != int(fields["size"]):
+        raise HttpError(404, f"No object {oid}")
     return reply({}, kind=_JSON)
 
 
-def _object(call: Call, repo: Repo, item: Any, *, operation: str, in_parts: bool) -> dict[str, Any]:
+def _object(request: HubRequest, repo: Repo, item: Any, *, operation: str, in_parts: bool) -> dict[str, Any]:
     if not isinstance(item, dict) or not isinstance(item.get("size"), int) or item["size"] < 0:
-        raise RefusedError(400, "Expected objects, each with an oid and a size")
+        raise HttpError(400, "Expected objects, each with an oid and a size")
     oid, size = checked_oid(item.get("oid")), item["size"]
-    held = call.parts.lfs.holds(repo.path, oid)
+    held = request.hub.lfs.holds(repo.path, oid)
     answer: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
     if operation == "download":
         if not held:
             return {**answer, "error": {"code": 404, "message": f"No object {oid} in {repo.name.id}"}}
-        return {**answer, "actions": {"download": {"href": call.parts.signer.href(call.base, "get", oid)}}}
+        return {**answer, "actions": {"download": {"href": request.hub.signer.href(request.base, "get", oid)}}}
     if held:
         return answer
     fields = {"repo": repo.name.key, "size": size}
-    href = call.parts.signer.href
-    verify_at = {"href": href(call.base, "verify", oid, **fields)}
-    if in_parts and size > call.parts.options.part_size:
-        return {**answer, "actions": {"upload": _in_parts(call, oid, fields), "verify": verify_at}}
-    return {**answer, "actions": {"upload": {"href": href(call.base, "put", oid, **fields)}, "verify": verify_at}}
+    href = request.hub.signer.href
+    verify_at = {"href": href(request.base, "verify", oid, **fields)}
+    if in_parts and size > request.hub.options.part_size:
+        return {**answer, "actions": {"upload": _in_parts(request, oid, fields), "verify": verify_at}}
+    return {**answer, "actions": {"upload": {"href": href(request.base, "put", oid, **fields)}, "verify": verify_at}}
 
 
-def _in_parts(call: Call, oid: str, fields: dict[str, Any]) -> dict[str, Any]:
-    most = call.parts.options.part_size
+def _in_parts(request: HubRequest, oid: str, fields: dict[str, Any]) -> dict[str, Any]:
+    most = request.hub.options.part_size
     count = ceil(fields["size"] / most)
-    href = call.parts.signer.href
+    href = request.hub.signer.href
     fields = {**fields, "upload": secrets.token_hex(16)}
     header = {"chunk_size": str(most)}
     for number in range(1, count + 1):
-        header[f"{number:05d}"] = href(call.base, "part", oid, **fields, number=number, most=most)
-    return {"href": href(call.base, "join", oid, **fields, count=count), "header": header}
+        header[f"{number:05d}"] = href(request.base, "part", oid, **fields, number=number, most=most)
+    return {"href": href(request.base, "join", oid, **fields, count=count), "header": header}
 
 
 def _header(item: dict[str, Any]) -> dict[str, Any]:
@@ -143,22 +140,22 @@ def _header(item: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _upload(call: Call, action: str) -> tuple[str, dict[str, str], Path]:
+def _upload(request: HubRequest, action: str) -> tuple[str, dict[str, str], Path]:
     """Object, signed fields and place of the repo of a signed address."""
-    oid = checked_oid(call.params["oid"])
-    fields = call.parts.signer.check(action, oid, call.request.query_params)
+    oid = checked_oid(request.params["oid"])
+    fields = request.hub.signer.check(action, oid, request.http.query_params)
     kind, _, repo_id = fields["repo"].partition("/")
-    path = call.parts.store.path(repo_name(kind, repo_id))
+    path = request.hub.store.path(repo_name(kind, repo_id))
     if not path.exists():
-        raise RefusedError(404, f"Repository not found: {repo_id}", code="RepoNotFound")
+        raise HttpError(404, f"Repository not found: {repo_id}", code="RepoNotFound")
     return oid, fields, path
 
 
-async def _receive(call: Call, write: Callable[[bytes], None]) -> None:
+async def _receive(request: HubRequest, write: Callable[[bytes], None]) -> None:
     """Hand the body on in pieces large enough to be worth a thread."""
     pending: list[bytes] = []
     size = 0
-    async for chunk in call.request.stream():
+    async for chunk in request.http.stream():
         pending.append(chunk)
         size += len(chunk)
         if size >= CHUNK:
