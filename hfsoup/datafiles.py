@@ -51,7 +51,7 @@ class Files:
     @classmethod
     def of_repo(cls, repo: str, revision: str | None, folder: Path, *, kept: bool = True) -> Files:
         """The files of a dataset repository at the commit that `revision`, or the head, is now."""
-        with answers(repo):
+        with answers(repo, kind="dataset"):
             sha, found = cached_commit(repo, revision, kind="dataset") if is_offline() else _listed(repo, revision)
         listing = {file.name: file for file in found}
         for name in listing:

@@ -30,6 +30,8 @@ from hfsoup.types import Source
 
 REPO = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
 SKIP = "skip-ingredient"
+FEW = 2
+"""At most so many hints are given for matches that cannot be ingredients for different reasons."""
 UNDERSTANDING = Lock()
 """Held while a config is understood, which may import a library: two threads that import one find half of it."""
 
@@ -103,23 +105,30 @@ def require_several(sources: Sequence[Source], with_base: bool) -> None:
     """Refuse a bake of one ingredient, which would be a copy of it; one and the base that a recipe mixes in are two.
 
     Raises:
-        UsageError: there is one; what lies there, and what to type where it is one model of several.
+        UsageError: there is one.
     """
-    if len(sources) > 1 or with_base:
-        return
-    (one,) = sources
+    if len(sources) < 2 and not with_base:
+        raise too_few(sources[0], "bake")
+
+
+def too_few(one: Source, command: str) -> UsageError:
+    """The error for one ingredient alone: what lies there, and what to type where it is one model of several."""
     below = _checkpoints(one)
     place = posixpath.join(one.repo, one.subfolder).rstrip("/") if one.folder is None else one.id.rstrip("/")
-    what, where, hint = "a soup needs two ingredients or more, found one", str(one), "hfsoup bake A B, or a glob"
+    what, where, hint = "a soup needs two ingredients or more, found one", str(one), f"hfsoup {command} A B, or a glob"
     if below:
         what = f"{what}: the folder's own model"
         where = f"{one}, which also holds {', '.join(map(shown, below[:6]))}" + (" …" if len(below) > 6 else "")
-        hint = f'hfsoup bake "{place}/checkpoint-*"' if below != [LAST] else f"hfsoup bake {place} {place}/{LAST}"
+        hint = (
+            f'hfsoup {command} "{place}/checkpoint-*"'
+            if below != [LAST]
+            else f"hfsoup {command} {place} {place}/{LAST}"
+        )
     elif CHECKPOINT.fullmatch(posixpath.basename(place)) and posixpath.basename(place) != LAST:
-        hint = f'hfsoup bake "{posixpath.dirname(place)}/checkpoint-*"'
+        hint = f'hfsoup {command} "{posixpath.dirname(place)}/checkpoint-*"'
     elif one.base:
         hint = "two adapters or more; one alone is merged by peft: merge_and_unload().save_pretrained(FOLDER)"
-    raise UsageError(what, where=where, hint=hint)
+    return UsageError(what, where=where, hint=hint)
 
 
 def _checkpoints(source: Source) -> list[str]:
@@ -236,7 +245,8 @@ def _refusal(refused: Sequence[Refused], others: int) -> SoupError:
         return type(error)(error.what, where=error.where, hint="; ".join(filter(None, (error.hint, ways))))
     rows = "\n  ".join(f"{one.id}: {_reason(one)}" for one in refused)
     what = f"{len(refused)} of {len(refused) + others} matches cannot be ingredients:\n  {rows}"
-    hints = {one.error.hint for one in refused}
-    same = hints.pop() if len(hints) == 1 else None
-    alone = None if same else "hfsoup is for image classifiers of transformers"
+    hints = dict.fromkeys(one.error.hint for one in refused)
+    few = "; or ".join(hints) if len(hints) <= FEW and all(hints) else None
+    same = few if len(hints) == 1 else None
+    alone = None if same else few or "hfsoup is for image classifiers of transformers"
     return SoupError(what, hint="; ".join(filter(None, (same, ways if others else alone))))

@@ -16,7 +16,9 @@ from hfsoup.errors import MismatchError, SoupError, UsageError
 from hfsoup.figures import may_draw
 from hfsoup.finding import find_ingredients, require_several
 from hfsoup.human import counted, size
+from hfsoup.labelfile import read_mapping
 from hfsoup.licences import check_licences
+from hfsoup.local import require_data
 from hfsoup.merges import MERGES
 from hfsoup.options import Options
 from hfsoup.outline import outlined, peek_config
@@ -25,6 +27,7 @@ from hfsoup.pull import pull, with_bases
 from hfsoup.recipes import RECIPES, Recipe
 from hfsoup.refusals import flags, refuse_idle
 from hfsoup.registry import OWN, Entry, Registry
+from hfsoup.request import BY_NAME, BY_NUMBER, at_revision
 from hfsoup.room import afford, held, hold, missing, needs
 from hfsoup.single import class_names
 from hfsoup.tasks import require_classifier, require_metric, task_of
@@ -57,6 +60,10 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     recipe.require()
     needs_base(options)
     needs_images(options)
+    for dataset in filter(None, (options.dataset, *options.others().values())):
+        require_data(at_revision(dataset)[0])
+    if options.labels not in (None, BY_NAME, BY_NUMBER):
+        read_mapping(str(options.labels))
     if options.figures:
         may_draw()
     if not patterns:

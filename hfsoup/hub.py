@@ -32,6 +32,10 @@ FOLDER = "FOLDER"
 WORDS = 300
 """The most characters that are shown of what the Hub says."""
 POLL = 0.2
+KINDS = {"model": "model", "dataset": "dataset", "space": "Space"}
+"""The kinds of repositories that one name may stand for, each as it is written."""
+SOON = 10
+"""Seconds to wait for an answer that only makes an error clearer."""
 XET_TOKEN = re.compile(r"/xet-(read|write)-token/")
 _transport = threading.Lock()
 _plain: list[bool] = []
@@ -199,10 +203,10 @@ def side_by_side(work: Callable[[Given], Found], items: Sequence[Given], *, thre
 
 
 @contextmanager
-def answers(where: str, *, access: str = "read", listed: bool = False) -> Iterator[None]:
+def answers(where: str, *, access: str = "read", listed: bool = False, kind: str | None = None) -> Iterator[None]:
     """As `hub_errors`, around calls that do nothing but ask: what they cannot read is no answer of a Hub."""
     try:
-        with hub_errors(where, access=access, listed=listed):
+        with hub_errors(where, access=access, listed=listed, kind=kind):
             yield
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -211,13 +215,14 @@ def answers(where: str, *, access: str = "read", listed: bool = False) -> Iterat
 
 
 @contextmanager
-def hub_errors(where: str, *, access: str = "read", listed: bool = False) -> Iterator[None]:
+def hub_errors(where: str, *, access: str = "read", listed: bool = False, kind: str | None = None) -> Iterator[None]:
     """Have patience with the Hub, and turn what its client raises about the repository `where` into a HubError.
 
     Args:
         where: the repository, perhaps with `@revision` and a file.
         access: what was tried, in a word.
         listed: the Hub named it a moment ago, so that what is missing now was deleted meanwhile.
+        kind: what the user named, `model` or `dataset`: where there is none, the Hub is asked for others of that name.
     """
     from httpx2 import HTTPError
     from huggingface_hub import errors
@@ -232,9 +237,32 @@ def hub_errors(where: str, *, access: str = "read", listed: bool = False) -> Ite
         raise HubError(f"{what}: {where!r}", hint="ORG/NAME, or a folder as ./NAME") from error
     except (HTTPError, OSError, RuntimeError) as error:
         root = cause(error)
+        if kind and not listed and isinstance(root, errors.RepositoryNotFoundError) and (other := _named(where, kind)):
+            raise other from error
         if (ours := _ours(root, where, access, listed)) is root:
             raise
         raise ours from error
+
+
+def _named(where: str, kind: str) -> AccessError | None:
+    """The error for a name that is another kind's than the one that was expected; None where it is nobody's."""
+    from httpx2 import HTTPError
+
+    repo = where.split("@")[0]
+    repo = "/".join(repo.split("/")[:2])
+    for other in (each for each in KINDS if each != kind):
+        try:
+            api().repo_info(repo, repo_type=other, timeout=SOON)
+        except (HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+            # Whatever this says, that the repository is not there is the answer to what was asked.
+            continue
+        owner, _, name = repo.rpartition("/")
+        hint = f"hf {kind}s list " + (f"--author {owner}" if owner else f"--search {name}")
+        if kind == "model" and other == "dataset":
+            hint = f"--dataset {repo}; models: {hint}"
+        what = f"expected a {kind}, found a {KINDS[other]} of that name, and no {kind}"
+        return AccessError(what, where=repo, hint=hint)
+    return None
 
 
 def cause(error: Exception) -> Exception:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import yaml
 
 from hfsoup.errors import UsageError
 from hfsoup.names import shown
+from hfsoup.request import BY_NAME, BY_NUMBER
 
 LIMIT = 8 << 20
 SUFFIXES = (".json", ".yaml", ".yml", ".csv")
@@ -32,13 +35,16 @@ def read_mapping(file: str) -> dict[str, str | int]:
     path = Path(file).expanduser()
     if path.suffix.lower() not in SUFFIXES:
         what = f"expected by-name, by-number or a file ending in {', '.join(SUFFIXES)}, found {shown(file)}"
-        raise UsageError(what, hint="--labels by-number")
+        close = get_close_matches(file, (BY_NAME, BY_NUMBER), 1) or [BY_NUMBER]
+        raise UsageError(what, hint=f"--labels {close[0]}")
     try:
         if path.stat().st_size > LIMIT:
             raise UsageError(f"expected at most {LIMIT:,} bytes", where=file)
         found = _parsed(path.suffix.lower(), path.read_text("utf-8-sig"))
     except OSError as error:
-        raise UsageError(f"the file of --labels cannot be read: {error.strerror}", where=file) from error
+        raise UsageError(
+            f"the file of --labels cannot be read: {error.strerror}", where=file, hint=_near(path)
+        ) from error
     except (ValueError, yaml.YAMLError, csv.Error, RecursionError) as error:
         raise UsageError("the file of --labels cannot be parsed", where=file, hint=EXAMPLE) from error
     odd = [key for key, value in found.items() if not isinstance(value, (str, int)) or isinstance(value, bool)]
@@ -46,6 +52,13 @@ def read_mapping(file: str) -> dict[str, str | int]:
         text = f"found something else for {shown(odd[0])}" if odd else "found none"
         raise UsageError(f"expected a class name or number for each class, {text}", where=file, hint=EXAMPLE)
     return {str(key): value for key, value in found.items()}
+
+
+def _near(path: Path) -> str:
+    """What to type where a file is not there: the one beside it that is nearly called so, or a look around."""
+    beside = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in SUFFIXES)
+    close = get_close_matches(path.name, beside, 1, 0.7)
+    return f"--labels {shlex.quote(str(path.parent / close[0]))}" if close else f"ls {shlex.quote(str(path.parent))}"
 
 
 def _parsed(suffix: str, text: str) -> dict[Any, Any]:

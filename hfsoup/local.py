@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from hfsoup.adapterfiles import CONFIG, FULL, WEIGHTS
-from hfsoup.errors import UsageError
+from hfsoup.errors import SoupError, UsageError
 from hfsoup.kinds import SAVE, TRAINING, found_instead, kind_of
 from hfsoup.names import listed, shown
 
@@ -21,6 +21,8 @@ CHECKPOINTS, LAST = "checkpoint-*", "last-checkpoint"
 CONFIGS = ("config.json", CONFIG)
 YAML = (".yaml", ".yml")
 MOST = 8
+DATA = re.compile(r"(dataset_dict|state)\.json|.*\.(parquet|arrow|tar)|data|train|validation|test")
+"""What a folder of data has beside whatever else lies in it."""
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
@@ -53,6 +55,27 @@ def local_models(pattern: str) -> list[Path] | None:
     if _only_local(text):
         raise _nothing(pattern, text)
     return None
+
+
+def require_data(dataset: str) -> None:
+    """See that a dataset that can only lie on this disk does, and that it is no model's folder.
+
+    Raises:
+        SoupError: there is no such folder.
+        UsageError: it holds a model.
+    """
+    path = Path(dataset).expanduser()
+    if not os.path.lexists(path):
+        if dataset.startswith((".", "/", "~")):
+            close = _close(path)
+            hint = f"--dataset {shlex.quote(str(path.parent / close[0]))}" if close else "--dataset ORG/NAME|FOLDER"
+            raise SoupError(f"there is no such folder: {dataset!r}", hint=hint)
+        return
+    names = _names(path)
+    weights = [n for n in names if n in WEIGHTS or n.endswith(".safetensors") or FULL.fullmatch(n)]
+    if weights and any(name in names for name in CONFIGS) and not any(map(DATA.fullmatch, names)):
+        what = f"expected a dataset, found a model: {listed(sorted(names), MOST)}"
+        raise UsageError(what, where=dataset, hint="--dataset ORG/NAME|FOLDER; a model is named without a flag")
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:

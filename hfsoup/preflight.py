@@ -14,7 +14,7 @@ import numpy as np
 from hfsoup.check import check, class_axes, remarks
 from hfsoup.closeness import APART, BASIN, Closeness, Matrix, closeness
 from hfsoup.errors import MismatchError, UsageError
-from hfsoup.finding import find_ingredients
+from hfsoup.finding import find_ingredients, too_few
 from hfsoup.hashing import file_hash
 from hfsoup.headers import outline
 from hfsoup.licences import license_of
@@ -31,6 +31,7 @@ from hfsoup.weights import Weights
 OUTLIER = 2.5
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th")
 ALONE = "this is one ingredient, and there is none to compare it with"
+FEW = "no soup: it needs two ingredients or more, found one"
 VERDICTS = {
     "soup": "soup: these may be averaged as they are",
     "recalibrate": "soup with --bn recalibrate (or auto): averaged batch norms need new statistics",
@@ -51,7 +52,9 @@ class Diagnosis:
     @property
     def summary(self) -> str:
         """The verdict in one line, with what it stands on where the weights were not looked at."""
-        unseen = self.cosine is None and self.verdict != "no" and len(self.ingredients) > 1
+        if len(self.ingredients) == 1:
+            return FEW
+        unseen = self.cosine is None and self.verdict != "no"
         return f"{'by configs and headers alone, ' if unseen else ''}{VERDICTS[self.verdict]}"
 
     def to_json(self) -> dict[str, Any]:
@@ -92,7 +95,7 @@ def diagnose(
     watch = watch or Watch()
     files = [Path(p) for p in patterns if p.endswith(WEIGHTS) and Path(p).is_file()]
     if files:
-        if len(files) < len(patterns) or not weights:
+        if len(files) < 2 or len(files) < len(patterns) or not weights:
             raise UsageError("plain weight files are compared among themselves", hint="hfsoup check --weights FILE...")
         return _of_files(files, watch)
     with watch.stage("Resolving"):
@@ -151,12 +154,21 @@ def _of_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, watch: W
         return Diagnosis("no", (error.what, *reasons), facts, None)
     reasons += [*remarks(family), *_batch_norm(family)]
     verdict = "recalibrate" if family.has_batch_norm else "soup"
-    if not weights or len(ingredients) < 2:
-        reasons.append("the weights were not compared: --weights does" if len(ingredients) > 1 else ALONE)
+    if len(ingredients) < 2:
+        return Diagnosis("no", (*reasons, _alone(ingredients[0].source)), facts, None)
+    if not weights:
+        reasons.append("the weights were not compared: --weights does")
         return Diagnosis(verdict, tuple(reasons), facts, None)
     with watch.stage("Comparing weights"):
         close = compared(family)
     return _judged(verdict, [str(i) for i in ingredients], close, reasons, facts)
+
+
+def _alone(one: Source) -> str:
+    """That there is one ingredient, with what to type for more."""
+    error = too_few(one, "check")
+    below = f"{error.where}; " if error.where != str(one) else ""
+    return f"{ALONE}: {below}{error.hint}"
 
 
 def _of_files(files: Sequence[Path], watch: Watch) -> Diagnosis:

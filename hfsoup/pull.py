@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -57,6 +58,7 @@ UNFINISHED = (
     ),
 )
 STATES = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|adapter_model).*")
+Layouts = Sequence[tuple[str, str | None]]
 Advance = Callable[[int], None]
 Notify = Callable[[str], None]
 
@@ -158,10 +160,8 @@ def weight_names(names: Iterable[str], source: Source) -> list[str]:
         SoupError: there is none; what lies there instead may become one.
     """
     known = sorted(names)
-    for pattern, index in _layouts(source):
-        found = [name for name in known if re.fullmatch(pattern, name)]
-        if found and (index is None or index in known):
-            return [*found, index] if index else found
+    if found := _weights_in(known, _layouts(source)):
+        return found
     expected = source.weights_file or "model.safetensors or pytorch_model.bin"
     for state, maker, way_out in UNFINISHED:
         if file := next((name for name in known if state.fullmatch(name)), None):
@@ -170,9 +170,28 @@ def weight_names(names: Iterable[str], source: Source) -> list[str]:
     others = [name for name in known if "/" not in name and name.endswith(WEIGHTS) and not STATES.fullmatch(name)]
     kind = kind_of(known)
     hint = kind[1] if kind else ""
-    if others and source.weights_file is None and "config.json" in known:
-        hint = f"--weights-file {others[0]}"
+    if "config.json" in known and others:
+        hint = _other_file(source.weights_file, others, _weights_in(known, LAYOUTS))
     raise file_missing(expected, known, source, hint)
+
+
+def _weights_in(known: Sequence[str], layouts: Layouts) -> list[str]:
+    """The weight files, and their index, of the first layout that sorted names hold; nothing where they hold none."""
+    for pattern, index in layouts:
+        found = [name for name in known if re.fullmatch(pattern, name)]
+        if found and (index is None or index in known):
+            return [*found, index] if index else found
+    return []
+
+
+def _other_file(asked: str | None, others: Sequence[str], usual: Sequence[str]) -> str:
+    """What to type to read weights that are there, where those asked for are not, or the usual ones."""
+    if asked is None:
+        return f"--weights-file {others[0]}"
+    close = get_close_matches(asked, [name for name in others if name not in usual], 1, 0.8)
+    if len(usual) > 1 and not close:
+        return "leave out --weights-file"
+    return f"--weights-file {(close or usual or others)[0]}" + (", or leave it out" if usual else "")
 
 
 def file_missing(expected: str, names: Iterable[str], source: Source, hint: str) -> SoupError:
@@ -183,7 +202,7 @@ def file_missing(expected: str, names: Iterable[str], source: Source, hint: str)
     return SoupError(f"expected {expected}, found {found_instead(names)}{place}", where=str(source), hint=hint)
 
 
-def _layouts(source: Source) -> Sequence[tuple[str, str | None]]:
+def _layouts(source: Source) -> Layouts:
     """The layouts of weight files that a source may have."""
     if source.weights_file is None:
         return LAYOUTS

@@ -159,7 +159,11 @@ def _nothing(pattern: str, base: str | None) -> UsageError:
         what = f"no model on the Hub says that it was fine-tuned from {base}"
         what += "" if pattern == "*/*" else f" and matches {pattern!r}"
         return UsageError(what, hint=f"hf models list --filter base_model:finetune:{base}")
-    return UsageError(what, hint="hf models list --author ORG, or a folder as ./NAME")
+    owner, _, rest = pattern.partition("/")
+    if COLLECTION.fullmatch(pattern):
+        return UsageError(what, hint=f"hf collections list --owner {rest.partition('/')[0]}")
+    author = owner if rest and _REPO.fullmatch(owner) else "ORG"
+    return UsageError(what, hint=f"hf models list --author {author}, or a folder as ./NAME")
 
 
 def _expand(pattern: str, base: str | None, notify: Notify) -> list[Candidate]:
@@ -227,7 +231,7 @@ def _collected(slug: str, notify: Notify) -> list[Candidate]:
 
 def _revisions(candidate: Candidate, pattern: str) -> list[Candidate]:
     """The branches and tags of a repository that match a glob."""
-    with answers(candidate.id):
+    with answers(candidate.id, kind="model"):
         refs = api().list_repo_refs(candidate.id)
     names = [ref.name for ref in (*refs.branches, *refs.tags) if fnmatchcase(ref.name, pattern)]
     return [replace(candidate, revision=name) for name in sorted(names, key=natural)]
@@ -294,7 +298,7 @@ def _pinned(candidate: Candidate, asked: str) -> tuple[Source, bool]:
             commit, files = cached_commit(repo, candidate.revision, kind="model")
         tame = tuple(file for file in files if _TAME.fullmatch(file.name))
         return Source(candidate.id, asked, commit, None, tame), False
-    with answers(where):
+    with answers(where, kind=None if candidate.listed else "model"):
         info = _info(api(), candidate)
         files = tuple(_remote(s) for s in info.siblings or () if _TAME.fullmatch(s.rfilename))
         if not _SHA1.fullmatch(info.sha or "") or not _REPO.fullmatch(info.id):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from family import Family, copy_model, edit_json
+from misbehave import fault
 from shell import bake, refused, run
 
 import hfsoup
@@ -309,3 +310,97 @@ def test_what_cannot_be_is_told_before_the_hub_is_asked(
     on_hub.forget_requests()
     refused("bake", "kit/vit-*", *words, code=2)
     assert on_hub.requests == []
+
+
+@pytest.fixture(scope="module")
+def kinds(on_hub: LocalHub) -> LocalHub:
+    """The Hub with a Space kit/show beside models and datasets."""
+    from huggingface_hub import HfApi
+
+    HfApi(token=on_hub.token).create_repo("kit/show", repo_type="space", space_sdk="gradio")
+    return on_hub
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (
+            ["bake", "kit/shapes", "kit/vit-1"],
+            "no model\n  in:  kit/shapes\n  try: --dataset kit/shapes; models: hf models list --author kit\n",
+        ),
+        (["bake", "kit/show", "kit/vit-1"], "expected a model, found a Space"),
+        (["bake", "kit/shapes@step-*", "kit/vit-1"], "expected a model, found a dataset"),
+        (["bake", "kit/shapes@main", "kit/vit-1"], "expected a model, found a dataset"),
+        (["bake", "kit/shapes/checkpoint-*"], "expected a model, found a dataset"),
+        (["check", "kit/shapes"], "expected a model, found a dataset"),
+        (
+            ["eval", "kit/vit-1", "--dataset", "kit/vit-2"],
+            "a model of that name, and no dataset\n  in:  kit/vit-2\n  try: hf datasets list --author kit\n",
+        ),
+        (["bake", "kit/vit-*", "--dataset", "kit/show", "--dry-run"], "expected a dataset, found a Space"),
+        (["bake", "kit/vit-*", "--dataset", "kit/vit-1@main"], "expected a dataset, found a model"),
+        (["bake", "kit/nothing", "kit/vit-1"], "there is no such repository, or it is private"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_name_of_another_kind(words: list[str], text: str, kinds: LocalHub, signed_in: LocalHub, alone: Path) -> None:
+    """Where the Hub has the name as a dataset, model or Space, that is what was found, with what to type for it."""
+    assert text in refused(*words, code=1)
+
+
+def test_a_hub_that_cannot_say_what_a_name_is(kinds: LocalHub, signed_in: LocalHub, alone: Path) -> None:
+    """The question after other kinds changes nothing where it fails, and is not repeated."""
+    kinds.forget_requests()
+    with fault(kinds, "/api/(datasets|spaces)/kit/shapes", status=500):
+        assert "there is no such repository" in refused("bake", "kit/shapes", "kit/vit-1", code=1)
+    asked = [r.path for r in kinds.requests if "kit/shapes" in r.path]
+    assert len(asked) == 3, asked
+
+
+def test_a_good_name_is_asked_after_as_one_kind(kinds: LocalHub, signed_in: LocalHub, alone: Path) -> None:
+    """Other kinds cost a request only where a name is wrong."""
+    kinds.forget_requests()
+    bake("kit/vit-1", "kit/vit-2", "--output", "soup")
+    assert not [r.path for r in kinds.requests if r.path.startswith(("/api/datasets", "/api/spaces"))]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (
+            ["--labels", "absent.json"],
+            2,
+            "No such file or directory\n  in:  absent.json\n  try: ls .\n",
+        ),
+        (["--labels", "clases.json"], 2, "try: --labels classes.json\n"),
+        (["--labels", "classes.json"], 2, "expected a class name or number for each class, found none"),
+        (["--labels", "by-nam"], 2, "found 'by-nam'\n  try: --labels by-name\n"),
+        (["--labels", "by-nmber"], 2, "try: --labels by-number\n"),
+        (["--dataset", "./model"], 2, "expected a dataset, found a model: 'README.md', 'config.json'"),
+        (["--eval", "other=./model"], 2, "expected a dataset, found a model"),
+        (["--eval", "./model"], 2, "expected NAME=DATASET"),
+        (["--dataset", "./picturs"], 1, "there is no such folder: './picturs'\n  try: --dataset pictures\n"),
+        (["--eval", "other=/no/where"], 1, "there is no such folder: '/no/where'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_data_on_this_disk_is_looked_at_before_the_hub(
+    words: list[str], code: int, text: str, kinds: LocalHub, signed_in: LocalHub, vit: Family, alone: Path
+) -> None:
+    """A file of labels or a folder that is not there, or is none, costs no request."""
+    Path("classes.json").write_text("{}")
+    Path("pictures").mkdir()
+    copy_model(vit.folders[0], alone / "model")
+    kinds.forget_requests()
+    given = [] if "--dataset" in words else ["--dataset", "kit/shapes"]
+    assert text in refused("bake", "kit/vit-*", *given, *words, "--output", "soup", code=code)
+    assert kinds.requests == []
+
+
+def test_data_beside_a_model_is_data(vit: Family, data: Path, alone: Path) -> None:
+    """A folder of parquet files that holds a model too is a dataset where one is expected."""
+    import shutil
+
+    shutil.copytree(data, "both")
+    shutil.copytree(vit.folders[0], "both", dirs_exist_ok=True)
+    bake(*vit.words, "--dataset", "./both", "--output", "soup")

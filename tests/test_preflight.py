@@ -78,12 +78,30 @@ def test_headers_come_by_range_and_no_weight_file_is_pulled(on_hub: LocalHub, si
     assert len(found["ingredients"]) == 4
 
 
-def test_one_ingredient_has_nothing_to_be_compared_with(vit: Family) -> None:
-    """Nobody is sent to --weights for it; of several the verdict says that it stands on their headers."""
-    one, several = run("check", vit.words[0]).err, run("check", *vit.words).err
-    assert "there is none to compare it with" in one
-    assert "--weights" not in one
-    assert "by configs and headers alone, soup: " in several
+@pytest.mark.parametrize("words", [[], ["--weights"]], ids=["headers", "weights"])
+def test_one_ingredient_is_a_no_that_says_what_is_missing(words: list[str], vit: Family, resnet: Family) -> None:
+    """A soup needs two: nobody is sent to --weights or told that one may be averaged."""
+    for family in (vit, resnet):
+        done = run("check", family.words[0], *words)
+        assert done.code == 0
+        assert "there is none to compare it with: hfsoup check A B, or a glob" in done.err
+        assert done.err.splitlines()[-1] == "no soup: it needs two ingredients or more, found one"
+        assert "--weights" not in done.err
+        assert verdict(family.words[0], *words)["verdict"] == "no"
+
+
+def test_one_of_several_checkpoints_is_told_of_the_others(vit: Family, alone: Path) -> None:
+    """A run's folder with a model of its own and checkpoints below: the pattern that takes those is what to type."""
+    shutil.copytree(vit.folders[0], "run")
+    for n in (1, 2):
+        shutil.copytree(vit.folders[n], f"run/checkpoint-{n}")
+    assert 'hfsoup check "run/checkpoint-*"' in run("check", "./run").err
+    assert verdict("./run/checkpoint-*")["verdict"] == "soup"
+
+
+def test_the_verdict_on_headers_says_so(vit: Family) -> None:
+    """Of several ingredients the verdict tells that it stands on their headers alone."""
+    assert "by configs and headers alone, soup: " in run("check", *vit.words).err
 
 
 def test_doubles_and_soups_are_named(vit: Family, alone: Path) -> None:
@@ -103,6 +121,7 @@ def test_plain_weight_files_are_compared(vit: Family, alone: Path) -> None:
     found = verdict("0.th", "1.th", "2.safetensors", "--weights")
     assert found["verdict"] == "soup"
     assert "--weights" in refused("check", "0.th", "1.th", code=2)
+    assert "--weights" in refused("check", "0.th", "--weights", code=2)
 
 
 def test_a_bake_names_a_far_ingredient_before_it_scores(vit: Family, data: Path, alone: Path) -> None:

@@ -172,3 +172,41 @@ def test_what_is_no_model_yet_is_told_how_to_become_one(case: str, vit: Family, 
     change(folder)
     block = refused("bake", folder, code=1)
     assert all(text in block for text in told), block
+
+
+OFFERED = {
+    "usual": ("model.safetensors", "model.fp16.safetensors", "--weights-file model.safetensors, or leave it out"),
+    "nearest": ("model.fp16.safetensors", "model.fp61.safetensors", "--weights-file model.fp16.safetensors"),
+    "pickle": ("pytorch_model.bin", "model_ema.bin", "--weights-file pytorch_model.bin, or leave it out"),
+}
+
+
+@pytest.mark.parametrize("case", OFFERED)
+def test_a_file_that_no_ingredient_has(case: str, vit: Family, alone: Path) -> None:
+    """The weights that are there are what to type, for one ingredient and for all of a glob."""
+    there, asked, offer = OFFERED[case]
+    for n in range(2):
+        copy_model(vit.folders[n], alone / f"m-{n}")
+        (alone / f"m-{n}/model.safetensors").rename(alone / f"m-{n}/{there}")
+    for words in (["./m-*"], ["./m-0", vit.words[0]]):
+        block = refused("bake", *words, "--weights-file", asked, "--output", "soup", code=1)
+        assert f"expected {asked}, found" in block
+        if len(words) == 1:
+            assert block.splitlines()[-1] == f"  try: {offer}"
+    if case == "usual":
+        bake("./m-*", *offer.split(",")[0].split(), "--output", "soup")
+
+
+def test_shards_are_read_without_naming_a_file(vit: Family, alone: Path) -> None:
+    """Where the weights stand in shards, no single one of them is offered."""
+
+    from transformers import AutoModelForImageClassification
+
+    for n in range(2):
+        copy_model(vit.folders[n], alone / f"m-{n}")
+        (alone / f"m-{n}/model.safetensors").unlink()
+        model = AutoModelForImageClassification.from_pretrained(vit.folders[n], dtype=torch.float32)
+        model.save_pretrained(alone / f"m-{n}", max_shard_size="20KB")
+    words = ("bake", "./m-*", "--output", "soup")
+    assert refused(*words, "--weights-file", "model.bin", code=1).endswith("try: leave out --weights-file\n")
+    bake(*words[1:])
