@@ -91,8 +91,10 @@ def test_branches_that_the_cache_knows(
     assert offline.requests == []
 
 
-def test_what_is_missing_is_named(offline: LocalHub, monkeypatch: pytest.MonkeyPatch, vit: Family) -> None:
+def test_what_is_missing_is_named(offline: LocalHub, monkeypatch: pytest.MonkeyPatch, vit: Family, alone: Path) -> None:
     """A repository, a branch, a file and a dataset that the cache does not hold, each with what to type."""
+    # Another bake may have kept the listings of these repositories.
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "new"))
     sha = HfApi().model_info(MODELS[0]).sha or ""
     hf_hub_download(MODELS[0], "config.json", revision=sha)
     _go(offline, monkeypatch)
