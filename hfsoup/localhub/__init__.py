@@ -6,7 +6,8 @@ from importlib.util import find_spec
 
 from hfsoup.errors import SoupError
 
-_MISSING = [name for name in ("pygit2", "starlette", "uvicorn") if find_spec(name) is None]
+_NEEDED = ("markdown_it", "nh3", "pathspec", "pygit2", "starlette", "uvicorn")
+_MISSING = [name for name in _NEEDED if find_spec(name) is None]
 if _MISSING:
     raise SoupError(
         f"the Hub in a folder needs {', '.join(_MISSING)}, which is not installed", hint="pip install 'hfsoup[hub]'"

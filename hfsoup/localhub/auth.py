@@ -1,11 +1,10 @@
-"""Users, organisations and tokens, kept in `DIR/hub.json`; and who may do what."""
+"""Users, organisations and tokens (`DIR/hub.json`), and who may do what."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hmac
-import json
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from filelock import FileLock
 
 from hfsoup.errors import SoupError
 from hfsoup.localhub.errors import HttpError, bad_token
-from hfsoup.localhub.json_files import replace
+from hfsoup.localhub.json_files import read_json, write_json
 from hfsoup.localhub.names import RESERVED, valid_part
 
 T = TypeVar("T")
@@ -79,7 +78,7 @@ class Accounts:
             return {name: dict(members) for name, members in self._orgs.items()}
 
     def first(self) -> tuple[str, str]:
-        """Name and token of the first user that holds a token."""
+        """Name and token of the first user with a token."""
         for name, tokens in self.users().items():
             for token in tokens:
                 return name, token
@@ -169,7 +168,7 @@ class Accounts:
         if now == self._seen:
             return
         try:
-            known = json.loads(self._path.read_text())
+            known = read_json(self._path, {})
             self._users, self._orgs = (_texts(known[part]) for part in ("users", "orgs"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             form = '{"users": {NAME: {TOKEN: "write"}}, "orgs": {ORG: {NAME: "write"}}}'
@@ -183,20 +182,19 @@ class Accounts:
             self._refresh()
             self._seen = None
             yield
-            text = json.dumps({"users": self._users, "orgs": self._orgs}, indent=2)
-            replace(self._path, text.encode(), mode=0o600)
+            write_json(self._path, {"users": self._users, "orgs": self._orgs}, mode=0o600)
 
 
-def need_user(user: User | None) -> User:
+def require_user(user: User | None) -> User:
     """The caller, who must be somebody."""
     if user is None:
         raise HttpError(401, "Invalid username or password.", headers={"WWW-Authenticate": 'Basic realm="Hub"'})
     return user
 
 
-def need_owner(user: User | None, namespace: str) -> User:
+def require_owner(user: User | None, namespace: str) -> User:
     """The caller, who must be allowed to write to the namespace."""
-    somebody = need_user(user)
+    somebody = require_user(user)
     if somebody.role != "write":
         raise HttpError(403, f"This token of {somebody.name} may only read: you need a token with write rights.")
     if not somebody.writes_to(namespace):

@@ -22,7 +22,7 @@ _NAMES = (
     "unlicense zlib pddl lgpl-lr deepfloyd-if-license fair-noncommercial-research-license llama2 llama3 llama3.1 "
     "llama3.2 llama3.3 llama4 grok2-community gemma unknown other"
 )
-LICENSES = frozenset(_NAMES.split())
+LICENSES = tuple(_NAMES.split())
 
 
 class CardError(ValueError):

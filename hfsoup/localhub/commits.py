@@ -14,8 +14,8 @@ from pygit2.enums import FileMode
 
 from hfsoup.localhub.contents import find_commit, find_entry, read_blob, read_text
 from hfsoup.localhub.errors import HttpError, no_entry, no_revision
-from hfsoup.localhub.gitattributes import with_lfs
-from hfsoup.localhub.lfs import LfsStore, checked_oid, make_pointer
+from hfsoup.localhub.gitattributes import add_lfs_lines
+from hfsoup.localhub.lfs import LfsStore, make_pointer, parse_oid
 from hfsoup.localhub.names import file_path
 from hfsoup.localhub.store import Repo, signature
 
@@ -24,7 +24,7 @@ OUTDATED = "The branch was updated since you opened this page. Please refresh an
 
 @dataclass(frozen=True)
 class Change:
-    """One change: the blob to put at a path, or a path to take away."""
+    """One change: the blob to put at a path, or a path to remove."""
 
     path: str
     blob: str | None = None
@@ -51,11 +51,11 @@ def read_plan(repo: Repo, lfs: LfsStore, body: IO[bytes]) -> Plan:
     """Parse the lines of a commit request; contents are stored as blobs on the way, one at a time."""
     header: dict[str, Any] | None = None
     changes: list[Change] = []
-    for key, value in _lines(body):
+    for key, value in _read_lines(body):
         if key == "header":
             header = value
         else:
-            changes.append(_change(repo, lfs, key, value))
+            changes.append(_read_change(repo, lfs, key, value))
     if header is None or not isinstance(header.get("summary"), str) or not header["summary"]:
         raise HttpError(400, "Expected a first line with a header and its summary")
     parent = header.get("parentCommit")
@@ -72,7 +72,7 @@ def target_ref(git: pygit2.Repository, revision: str) -> str:
     raise HttpError(400, f"Cannot commit to {revision!r}: it is not a branch")
 
 
-def apply(repo: Repo, plan: Plan, *, base: pygit2.Commit, author: str, ref: str | None) -> str:
+def apply_plan(repo: Repo, plan: Plan, *, base: pygit2.Commit, author: str, ref: str | None) -> str:
     """Make the commit on top of `base` and move `ref` to it; hold the repo's lock. Returns the commit's id."""
     git = repo.git
     if plan.parent and not str(base.id).startswith(plan.parent):
@@ -80,18 +80,18 @@ def apply(repo: Repo, plan: Plan, *, base: pygit2.Commit, author: str, ref: str 
     index = pygit2.Index()
     index.read_tree(base.tree)
     for change in plan.changes:
-        _apply(index, change, str(base.id))
-    _cover(git, index, [change.path for change in plan.changes if change.lfs])
+        _change_index(index, change, str(base.id))
+    _cover_large_files(git, index, [change.path for change in plan.changes if change.lfs])
     person = signature(author)
     try:
         made = git.create_commit(ref, person, person, plan.message, index.write_tree(git), [base.id])
     except pygit2.GitError as error:
-        # A git push moves refs without our lock; git's own lock tells.
+        # A git push moves refs without our lock: git's own lock failed.
         raise HttpError(412, OUTDATED) from error
     return str(made)
 
 
-def _lines(body: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_lines(body: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
     for line in body:
         if not line.strip():
             continue
@@ -105,14 +105,14 @@ def _lines(body: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield key, value
 
 
-def _change(repo: Repo, lfs: LfsStore, key: str, value: dict[str, Any]) -> Change:
+def _read_change(repo: Repo, lfs: LfsStore, key: str, value: dict[str, Any]) -> Change:
     path = value.get("path")
     if not isinstance(path, str):
         raise HttpError(400, f"Expected a path in the {key!r} line")
     if key == "file":
         return Change(file_path(path), blob=str(repo.git.create_blob(read_content(path, value))))
     if key == "lfsFile":
-        oid = checked_oid(value.get("oid"))
+        oid = parse_oid(value.get("oid"))
         if not lfs.holds(repo.path, oid) and not lfs.claim(oid, repo.path, repo.meta.identifier):
             raise HttpError(400, f"LFS pointer of {path!r} points to a file that was not uploaded: {oid}")
         pointer = make_pointer(oid, lfs.size(oid))
@@ -137,7 +137,7 @@ def read_content(path: str, value: dict[str, Any]) -> bytes:
         raise HttpError(400, f"Expected valid base64 for {path!r}") from error
 
 
-def _apply(index: pygit2.Index, change: Change, base: str) -> None:
+def _change_index(index: pygit2.Index, change: Change, base: str) -> None:
     if change.blob is not None:
         index.add(pygit2.IndexEntry(change.path, pygit2.Oid(hex=change.blob), FileMode.BLOB))
         return
@@ -150,12 +150,12 @@ def _apply(index: pygit2.Index, change: Change, base: str) -> None:
         index.remove(path)
 
 
-def _cover(git: pygit2.Repository, index: pygit2.Index, paths: list[str]) -> None:
+def _cover_large_files(git: pygit2.Repository, index: pygit2.Index, paths: list[str]) -> None:
     """Name in .gitattributes the large files it does not cover, or git would check out their pointers."""
     name = ".gitattributes"
     paths = [path for path in paths if path in index]
     old = read_blob(git, str(index[name].id)).decode(errors="replace") if name in index else ""
-    new = with_lfs(old, paths)
+    new = add_lfs_lines(old, paths)
     if new != old:
         index.add(pygit2.IndexEntry(name, git.create_blob(new.encode()), FileMode.BLOB))
 
@@ -173,7 +173,7 @@ def branch_ref(name: str) -> str:
     return ref
 
 
-def held_etag(git: pygit2.Repository, commit: pygit2.Commit, path: str) -> str | None:
+def find_etag(git: pygit2.Repository, commit: pygit2.Commit, path: str) -> str | None:
     """What names the file now at a path, None if there is none."""
     entry = find_entry(git, commit, path)
     return entry.etag if entry and entry.is_file else None

@@ -19,7 +19,7 @@ def pr_ref(number: int) -> str:
     return f"refs/pr/{number}"
 
 
-def start(
+def open_discussion(
     repo: Repo, *, title: str, description: str, author: str, status: str = "open", base: str | None = None
 ) -> Discussion:
     """Add a discussion, or a pull request to the branch `base`; the caller saves the repo and makes the new ref."""
@@ -35,12 +35,12 @@ def start(
     }
     if base:
         found["base"] = base
-    comment(found, author, description)
+    add_comment(found, author, description)
     repo.meta.discussions.append(found)
     return found
 
 
-def find(repo: Repo, number: str) -> Discussion:
+def find_discussion(repo: Repo, number: str) -> Discussion:
     """The discussion of that number; HttpError 404 if there is none."""
     for item in repo.meta.discussions:
         if str(item["num"]) == number:
@@ -48,10 +48,10 @@ def find(repo: Repo, number: str) -> Discussion:
     raise HttpError(404, f"No discussion {number} in {repo.name.id}")
 
 
-def comment(discussion: Discussion, author: str, text: str) -> dict[str, Any]:
+def add_comment(discussion: Discussion, author: str, text: str) -> dict[str, Any]:
     """Add a comment."""
     content = {"edited": False, "hidden": False, "latest": {"raw": text, "updatedAt": timestamp()}}
-    return _event(discussion, author, "comment", content)
+    return _add_event(discussion, author, "comment", content)
 
 
 def edit_comment(
@@ -78,29 +78,29 @@ def change_status(discussion: Discussion, author: str, status: str) -> dict[str,
     if discussion["status"] == "merged":
         raise HttpError(400, "A merged pull request keeps its status")
     discussion["status"] = status
-    return _event(discussion, author, "status-change", {"status": status})
+    return _add_event(discussion, author, "status-change", {"status": status})
 
 
-def rename(discussion: Discussion, author: str, title: str) -> dict[str, Any]:
+def change_title(discussion: Discussion, author: str, title: str) -> dict[str, Any]:
     """Give it another title."""
     old, discussion["title"] = discussion["title"], title
-    return _event(discussion, author, "title-change", {"from": old, "to": title})
+    return _add_event(discussion, author, "title-change", {"from": old, "to": title})
 
 
-def note_commit(discussion: Discussion, author: str, subject: str, oid: str) -> None:
+def add_commit(discussion: Discussion, author: str, subject: str, oid: str) -> None:
     """Record a commit made to the pull request."""
-    _event(discussion, author, "commit", {"subject": subject, "oid": oid})
+    _add_event(discussion, author, "commit", {"subject": subject, "oid": oid})
 
 
-def merge(repo: Repo, discussion: Discussion, author: str) -> str:
+def merge_pull_request(repo: Repo, discussion: Discussion, author: str) -> str:
     """Merge a pull request into main with a merge commit; hold the repo's lock. Returns the commit's id."""
     if not discussion["isPullRequest"] or discussion["status"] not in ("open", "draft"):
         raise HttpError(400, f"Discussion {discussion['num']} is not an open pull request")
     git = repo.git
-    ours, theirs = _tips(repo, discussion)
+    ours, theirs = _find_tips(repo, discussion)
     index = git.merge_commits(ours, theirs)
     if index.conflicts is not None:
-        raise HttpError(409, f"Conflicts in: {', '.join(_conflicting(index))}")
+        raise HttpError(409, f"Conflicts in: {', '.join(_list_conflicts(index))}")
     person = signature(author)
     message = f"{discussion['title']} (#{discussion['num']})"
     oid = str(
@@ -108,21 +108,21 @@ def merge(repo: Repo, discussion: Discussion, author: str) -> str:
     )
     discussion["status"] = "merged"
     discussion["mergeCommitId"] = oid
-    _event(discussion, author, "status-change", {"status": "merged"})
+    _add_event(discussion, author, "status-change", {"status": "merged"})
     return oid
 
 
-def conflicts(repo: Repo, discussion: Discussion) -> list[str]:
-    """Paths that keep an open pull request from being merged."""
+def find_conflicts(repo: Repo, discussion: Discussion) -> list[str]:
+    """Paths for which an open pull request cannot be merged."""
     if discussion["status"] not in ("open", "draft"):
         return []
-    return _conflicting(repo.git.merge_commits(*_tips(repo, discussion)))
+    return _list_conflicts(repo.git.merge_commits(*_find_tips(repo, discussion)))
 
 
-def diff(repo: Repo, discussion: Discussion) -> str:
+def diff_pull_request(repo: Repo, discussion: Discussion) -> str:
     """What a pull request changes, as a patch."""
     git = repo.git
-    ours, theirs = _tips(repo, discussion)
+    ours, theirs = _find_tips(repo, discussion)
     if "mergeCommitId" in discussion:
         ours = git[discussion["mergeCommitId"]].peel(pygit2.Commit).parents[0]
     # A branch whose history was squashed has no commit in common with main.
@@ -130,7 +130,7 @@ def diff(repo: Repo, discussion: Discussion) -> str:
     return git.diff(git[base].peel(pygit2.Commit) if base else ours, theirs).patch or ""
 
 
-def _tips(repo: Repo, discussion: Discussion) -> tuple[pygit2.Commit, pygit2.Commit]:
+def _find_tips(repo: Repo, discussion: Discussion) -> tuple[pygit2.Commit, pygit2.Commit]:
     references = repo.git.references
     ref = pr_ref(discussion["num"])
     for name in (ref, discussion["base"]):
@@ -139,18 +139,13 @@ def _tips(repo: Repo, discussion: Discussion) -> tuple[pygit2.Commit, pygit2.Com
     return references[discussion["base"]].peel(pygit2.Commit), references[ref].peel(pygit2.Commit)
 
 
-def _conflicting(index: pygit2.Index) -> list[str]:
+def _list_conflicts(index: pygit2.Index) -> list[str]:
     sides = [next(side for side in conflict if side is not None) for conflict in index.conflicts or ()]
     return sorted({side.path for side in sides})
 
 
-def _event(discussion: Discussion, author: str, kind: str, data: dict[str, Any]) -> dict[str, Any]:
-    event = {
-        "id": secrets.token_hex(12),
-        "type": kind,
-        "createdAt": timestamp(),
-        "author": {"name": author},
-        "data": data,
-    }
+def _add_event(discussion: Discussion, author: str, kind: str, data: dict[str, Any]) -> dict[str, Any]:
+    event: dict[str, Any] = {"id": secrets.token_hex(12), "type": kind, "createdAt": timestamp()}
+    event |= {"author": {"name": author}, "data": data}
     discussion["events"].append(event)
     return event

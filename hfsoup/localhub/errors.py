@@ -1,6 +1,9 @@
-"""The answers a Hub gives when it will not do what was asked, as exceptions."""
+"""HTTP errors as exceptions, with the headers by which clients choose theirs."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 
 class HttpError(Exception):
@@ -46,6 +49,13 @@ class MovedError(Exception):
         super().__init__(f"{old} is now {new}")
         self.old = old
         self.new = new
+
+
+def require_one_of(field: str, value: Any, allowed: Sequence[Any]) -> Any:
+    """The value, which must be one of those allowed."""
+    if value not in allowed:
+        raise HttpError(400, f"Invalid {field}: {value!r}, expected one of {', '.join(map(str, allowed))}")
+    return value
 
 
 def no_repo(repo_id: str, *, anonymous: bool) -> HttpError:

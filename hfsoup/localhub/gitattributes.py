@@ -1,9 +1,13 @@
-"""Which files git keeps as LFS, and which it ignores: the pattern language of .gitattributes and .gitignore."""
+"""Which files git stores as LFS (.gitattributes), and which it ignores (.gitignore)."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+
+from pathspec import GitIgnoreSpec
+from pathspec.patterns.gitignore import GitIgnorePatternError
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from hfsoup.localhub.names import KINDS
 
@@ -21,13 +25,13 @@ _FIELD = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')
 
 
 def default_attributes(kind: str) -> str:
-    """The .gitattributes a new repo starts with: weights and archives, and pictures and sound for datasets."""
+    """The .gitattributes of a new repo: weights and archives are LFS, in datasets pictures and sound too."""
     patterns = _WEIGHTS + (_MEDIA if kind == KINDS[1] else "")
     return "".join(f"{pattern} {_LFS}\n" for pattern in patterns.split())
 
 
 def is_lfs(attributes: str, path: str) -> bool:
-    """Whether .gitattributes sends this path to LFS; the last line that matches and speaks of `filter` decides."""
+    """Whether .gitattributes sends this path to LFS; the last line that matches and sets `filter` decides."""
     lfs = False
     for line in attributes.splitlines():
         fields = [_unquote(field) for field in _FIELD.findall(line)]
@@ -39,7 +43,7 @@ def is_lfs(attributes: str, path: str) -> bool:
     return lfs
 
 
-def with_lfs(attributes: str, paths: list[str]) -> str:
+def add_lfs_lines(attributes: str, paths: list[str]) -> str:
     """The .gitattributes text with a line for every path that it does not yet send to LFS."""
     for path in paths:
         if not is_lfs(attributes, path):
@@ -50,57 +54,22 @@ def with_lfs(attributes: str, paths: list[str]) -> str:
 
 def is_ignored(ignore: str, path: str) -> bool:
     """Whether .gitignore leaves out this path or a folder above it."""
-    parts = path.split("/")
-    return any(_ignores(ignore, "/".join(parts[:depth]), depth < len(parts)) for depth in range(1, len(parts) + 1))
-
-
-def _ignores(ignore: str, path: str, is_folder: bool) -> bool:
-    ignored = False
-    for line in ignore.splitlines():
-        pattern = line.rstrip()
-        if not pattern or pattern.startswith("#"):
-            continue
-        negated = pattern.startswith("!")
-        pattern = pattern[1:] if negated else pattern
-        if (is_folder or not pattern.endswith("/")) and _matches(pattern.rstrip("/"), path):
-            ignored = not negated
-    return ignored
+    return GitIgnoreSpec.from_lines(line for line in ignore.splitlines() if _compile(line)).match_file(path)
 
 
 def _matches(pattern: str, path: str) -> bool:
-    if "/" not in pattern:
-        path = path.rpartition("/")[2]
-    return bool(_compiled(pattern.lstrip("/")).fullmatch(path))
+    """Unlike a pattern of .gitignore, one of .gitattributes does not match what is in a folder of that name."""
+    compiled = _compile(pattern)
+    return bool(compiled and (compiled.match(path) if pattern.endswith("/**") else compiled.fullmatch(path)))
 
 
 @lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    """A git wildcard pattern as a regular expression."""
-    translated, at = "", 0
-    while at < len(pattern):
-        token = _TOKEN.match(pattern, at)
-        text = token.group() if token else pattern[at]
-        translated += _translate(text)
-        at += len(text)
+def _compile(pattern: str) -> re.Pattern[str] | None:
+    """A git pattern as a regular expression; None of a comment, an empty line or an invalid pattern."""
     try:
-        return re.compile(translated, re.DOTALL)
-    except re.error:
-        return re.compile(re.escape(pattern))
-
-
-_TOKEN = re.compile(r"/\*\*/|\*\*/|/\*\*$|\*+|\?|\[[!^]?\]?[^\]]*\]|\\.")
-
-
-def _translate(token: str) -> str:
-    known = {"/**/": "/(?:.*/)?", "**/": "(?:.*/)?", "/**": "/.*", "?": "[^/]"}
-    if token in known:
-        return known[token]
-    if token.startswith("*"):
-        return "[^/]*"
-    if token.startswith("[") and len(token) > 1:
-        inside = token[1:-1]
-        return f"[^{inside[1:]}]" if inside[0] in "!^" else f"[{inside}]"
-    return re.escape(token[1:] if token.startswith("\\") and len(token) > 1 else token)
+        return GitIgnoreSpecPattern(pattern).regex
+    except GitIgnorePatternError:
+        return None
 
 
 def _quote(path: str) -> str:

@@ -1,19 +1,29 @@
-"""Writing files so that a reader sees the old content or the new, never a part."""
+"""JSON files that a reader sees old or new, never in part."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
-def replace(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def read_json(path: Path, default: Any) -> Any:
+    """The value in a file, `default` where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return default
+
+
+def write_json(path: Path, value: object, *, mode: int = 0o644) -> None:
     """Write to a temporary neighbour, flush it to disk, rename it over `path`."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "w") as file:
             Path(name).chmod(mode)
-            file.write(content)
+            json.dump(value, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)

@@ -47,7 +47,7 @@ def read_pointer(content: bytes) -> Pointer | None:
     return Pointer(found[1].decode(), int(found[2]), len(content)) if found else None
 
 
-def checked_oid(oid: object) -> str:
+def parse_oid(oid: object) -> str:
     """A sha256 in hex; HttpError 400 for anything else."""
     if not isinstance(oid, str) or not _OID.fullmatch(oid):
         raise HttpError(400, f"Invalid LFS oid: {oid!r}, expected 64 hexadecimal digits of a sha256")

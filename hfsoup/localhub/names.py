@@ -8,22 +8,8 @@ from dataclasses import dataclass
 from hfsoup.localhub.errors import HttpError
 
 KINDS = ("models", "datasets", "spaces")
-RESERVED = frozenset(
-    {
-        *KINDS,
-        "api",
-        "lfs",
-        "resolve-cache",
-        "settings",
-        "join",
-        "login",
-        "docs",
-        "new",
-        "organizations",
-        "collections",
-        "avatars",
-    }
-)
+_PLACES = {"api", "lfs", "resolve-cache", "settings", "join", "login", "docs", "new", "collections", "avatars"}
+RESERVED = frozenset({*KINDS, *_PLACES, "organizations"})
 
 _PART = re.compile(r"\b[\w\-.]{1,96}\b", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -58,12 +44,12 @@ class RepoName:
 
 
 def valid_part(part: str) -> bool:
-    """Whether a namespace or a repo name keeps the Hub's rules (those of `huggingface_hub.utils.validate_repo_id`)."""
+    """Whether a namespace or a repo name follows the rules of `huggingface_hub.utils.validate_repo_id`."""
     return bool(_PART.fullmatch(part)) and "--" not in part and ".." not in part and not part.endswith(".git")
 
 
 def repo_name(kind: str, repo_id: str) -> RepoName:
-    """A checked `ns/name`; HttpError 400 says which rule it breaks."""
+    """A checked `ns/name`; HttpError 400 if it is not allowed."""
     namespace, slash, name = repo_id.partition("/")
     if kind not in KINDS:
         raise HttpError(400, f"Invalid repo type: {kind!r}, expected one of model, dataset, space")

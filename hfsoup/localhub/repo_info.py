@@ -1,4 +1,4 @@
-"""What a Hub reads out of a repo's files: the card's metadata, tags, task, library, size of the weights."""
+"""What a Hub reads from a repo's files: the card's metadata, tags, task, library, size of the weights."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _CACHE_SIZE = 1000
 _LOCK = Lock()
 
 
-def describe(repo: Repo, commit: pygit2.Commit, lfs: LfsStore, *, blobs: bool = False) -> dict[str, Any]:
-    """All that a repo's info page tells."""
-    return {**summary(repo, commit, lfs), "siblings": _siblings(repo, commit, blobs=blobs), "spaces": []}
+def describe_repo(repo: Repo, commit: pygit2.Commit, lfs: LfsStore, *, blobs: bool = False) -> dict[str, Any]:
+    """All fields of a repo's info, with its list of files."""
+    return {**summarize_repo(repo, commit, lfs), "siblings": _siblings(repo, commit, blobs=blobs), "spaces": []}
 
 
-def summary(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
-    """The same without the list of files."""
+def summarize_repo(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
+    """The fields of a repo's info, without the list of files."""
     meta, name = repo.meta, repo.name
     known: dict[str, Any] = {
         "_id": meta.identifier,
@@ -100,8 +100,7 @@ def _read_facts(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, A
         config = _json(read_text(repo.git, commit, "config.json"))
         architectures = config.get("architectures") or []
         if config:
-            kept = {key: config[key] for key in ("architectures", "model_type", "auto_map") if key in config}
-            found["config"] = kept
+            found["config"] = {key: config[key] for key in ("architectures", "model_type", "auto_map") if key in config}
             library = library or ("transformers" if "model_type" in config else None)
         task = task or next((tag for end, tag in _TASKS.items() if str(architectures[:1]).endswith(f"{end}']")), None)
         bases = _list(card.get("base_model"))
@@ -131,9 +130,9 @@ def _tags(card: dict[str, Any], found: dict[str, Any], task: Any, library: Any) 
 
 def _relation(card: dict[str, Any], bases: list[Any], library: Any) -> str:
     """How a model comes from its base models: what the card says, else what the Hub would guess."""
-    said, tags = str(card.get("base_model_relation") or ""), {str(tag) for tag in _list(card.get("tags"))}
-    if said in RELATIONS:
-        return said
+    relation, tags = str(card.get("base_model_relation") or ""), {str(tag) for tag in _list(card.get("tags"))}
+    if relation in RELATIONS:
+        return relation
     if library == "peft" or "lora" in tags or "adapter" in tags:
         return "adapter"
     if len(bases) > 1 or "merge" in tags:

@@ -1,4 +1,4 @@
-"""What a handler is given: the parts of one Hub and one request, and the questions every handler asks of them."""
+"""One request to a Hub: who sends it, what it contains, which repo it is about, and what the caller may do there."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from functools import cached_property
 from typing import IO, Any
 from urllib.parse import parse_qs, quote, urlencode
 
+import pygit2
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hfsoup.localhub.auth import Accounts, User, need_owner, need_user
+from hfsoup.localhub.auth import Accounts, User, require_owner, require_user
+from hfsoup.localhub.contents import find_commit
 from hfsoup.localhub.errors import HttpError, MovedError, no_repo
 from hfsoup.localhub.lfs import LfsStore
 from hfsoup.localhub.names import RepoName
 from hfsoup.localhub.signed_urls import Signer
-from hfsoup.localhub.store import Repo, Store, checked_name
+from hfsoup.localhub.store import Repo, Store, parse_name
 
 _COMMON = (
     *("author", "cardData", "createdAt", "disabled", "gated", "lastModified", "likes", "private", "sha", "siblings"),
@@ -53,7 +55,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Hub:
-    """The parts of one Hub."""
+    """Stores, accounts and options of one Hub."""
 
     store: Store
     lfs: LfsStore
@@ -138,25 +140,25 @@ class HubRequest:
         """The path as sent."""
         return raw_path(self.http)
 
-    def web(self, name: RepoName, *rest: str) -> str:
+    def web_url(self, name: RepoName, *rest: str) -> str:
         """Absolute web address of something of a repo."""
         return "/".join([self.base, quote(name.web), *(quote(part) for part in rest)])
 
     def visible_repo(self, kind: str, repo_id: str) -> Repo | None:
         """The repo of that id, also by a former one, if the caller may see it."""
-        name = checked_name(kind, repo_id)
+        name = parse_name(kind, repo_id)
         try:
             found = self.hub.store.open(name) if name else None
         except MovedError as moved:
             return self.visible_repo(kind, moved.new)
-        return found if found and sees(self.user, found) else None
+        return found if found and can_see(self.user, found) else None
 
     def repo(self) -> Repo:
         """The repo of this request, which the caller may at least see."""
         user, kind, repo_id = self.user, self.params["kind"], self.params["repo"]
-        name = checked_name(kind, repo_id)
+        name = parse_name(kind, repo_id)
         repo = self._open(name, repo_id) if name else None
-        if repo is None or not sees(user, repo):
+        if repo is None or not can_see(user, repo):
             raise no_repo(repo_id, anonymous=user is None)
         if repo.meta.disabled:
             raise HttpError(403, DISABLED)
@@ -169,7 +171,7 @@ class HubRequest:
         allowed = self.user and (self.user.member_of(repo.name.namespace) or self.user.name in granted)
         if repo.meta.gated and not allowed:
             text = f"Access to {repo.name.singular} {repo.name.id} is restricted"
-            visit = f"Visit {self.web(repo.name)} to ask for access."
+            visit = f"Visit {self.web_url(repo.name)} to ask for access."
             if self.user is None:
                 text += ". You must have access to it and be authenticated to access it. Please log in."
                 raise HttpError(401, text, code="GatedRepo")
@@ -180,25 +182,29 @@ class HubRequest:
     def repo_to_write(self) -> Repo:
         """The repo of this request, to which the caller may write."""
         repo = self.repo()
-        need_owner(self.user, repo.name.namespace)
+        require_owner(self.user, repo.name.namespace)
         return repo
 
     def repo_to_discuss(self) -> Repo:
         """The repo of this request, which the caller, who is somebody, may read."""
-        need_user(self.user)
+        require_user(self.user)
         return self.repo_to_read()
 
-    @contextmanager
-    def changing(self) -> Iterator[Repo]:
-        """The repo of this request, of whose owner the caller is; its hub.json is written when the block ends."""
-        name = self.repo_to_write().name
-        with self.hub.store.lock(name):
-            repo = self.again(self.repo_to_write())
-            yield repo
-            self.hub.store.save(repo)
+    def commit_to_read(self) -> tuple[Repo, pygit2.Commit]:
+        """The repo of this request, whose files the caller may read, and the commit at its revision or main."""
+        repo = self.repo_to_read()
+        return repo, find_commit(repo.git, self.params.get("rev", "main"))
 
-    def again(self, repo: Repo) -> Repo:
-        """The repo as it is now; call with its lock held, before changing it."""
+    @contextmanager
+    def change(self, repo: Repo) -> Iterator[Repo]:
+        """The repo as it is now, under its lock; its hub.json is written when the block ends without an error."""
+        with self.hub.store.lock(repo.name):
+            now = self.reopen(repo)
+            yield now
+            self.hub.store.save(now)
+
+    def reopen(self, repo: Repo) -> Repo:
+        """The repo as it is now, read under its lock before a change."""
         found = self.hub.store.open(repo.name)
         if found is None:
             raise no_repo(repo.name.id, anonymous=False)
@@ -213,7 +219,7 @@ class HubRequest:
             raise MovedError(asked, moved.new) from None
 
 
-def sees(user: User | None, repo: Repo) -> bool:
+def can_see(user: User | None, repo: Repo) -> bool:
     """Whether the repo exists as far as this caller is concerned."""
     return repo.meta.visibility != "private" or (user is not None and user.member_of(repo.name.namespace))
 

@@ -1,8 +1,7 @@
-"""What one Hub keeps: bare git repositories `DIR/repos/<kind>/<ns>/<name>.git`, each with a hub.json; collections."""
+"""The repos of one Hub, bare git repositories `DIR/repos/<kind>/<ns>/<name>.git` with a hub.json each; collections."""
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 import threading
@@ -17,7 +16,7 @@ import pygit2
 from pygit2.enums import FileMode, RepositoryInitFlag
 
 from hfsoup.localhub.errors import HttpError, MovedError
-from hfsoup.localhub.json_files import replace
+from hfsoup.localhub.json_files import read_json, write_json
 from hfsoup.localhub.names import KINDS, RepoName, repo_name
 
 MAIN = "refs/heads/main"
@@ -60,52 +59,43 @@ class Store:
         self._temp.mkdir(parents=True)
         self._root.mkdir(exist_ok=True)
         self._locks: dict[str, threading.RLock] = {}
-        self._guard = threading.Lock()
-
-    @property
-    def root(self) -> Path:
-        """The folder that holds `<kind>/<ns>/<name>.git`."""
-        return self._root
+        self.move_lock = threading.Lock()
+        """Held, it keeps every repo in its place."""
 
     def path(self, name: RepoName) -> Path:
         """Where a repo lies or would lie."""
         return self._root / name.kind / f"{name.id}.git"
 
     def lock(self, name: RepoName) -> threading.RLock:
-        """What to hold while refs or hub.json of this repo change."""
-        with self._guard:
+        """The lock under which refs and hub.json of this repo change."""
+        with self.move_lock:
             return self._locks.setdefault(name.key, threading.RLock())
 
     def open(self, name: RepoName) -> Repo | None:
         """The repo, whatever the case of its name; None if there is none; MovedError if it was renamed."""
         path = self.path(name)
-        try:
-            known = json.loads((path / "hub.json").read_text())
-        except (FileNotFoundError, NotADirectoryError):
+        known = read_json(path / "hub.json", None)
+        if known is None:
             new = self._moved().get(name.key)
             if new is not None:
-                raise MovedError(name.id, new) from None
-            spelled = self.spelled(name)
+                raise MovedError(name.id, new)
+            spelled = self.find_spelling(name)
             return self.open(spelled) if spelled and spelled != name else None
         meta = Meta(**{key: known[key] for key in known if key in Meta.__dataclass_fields__})
         return Repo(name, path, meta, pygit2.Repository(str(path)))
 
-    def spelled(self, name: RepoName) -> RepoName | None:
+    def find_spelling(self, name: RepoName) -> RepoName | None:
         """The name of a repo here that differs from this one in case at most."""
         return next((known for known in self.names(name.kind) if known.id.lower() == name.id.lower()), None)
 
     def save(self, repo: Repo) -> None:
         """Write a repo's hub.json; hold its lock from before it was opened."""
-        replace(repo.path / "hub.json", json.dumps(asdict(repo.meta), indent=1).encode())
+        write_json(repo.path / "hub.json", asdict(repo.meta))
 
     def names(self, kind: str) -> Iterator[RepoName]:
         """All repos of a kind, in order of their names."""
         for path in sorted(self._root.glob(f"{kind}/*/*.git")):
             yield RepoName(kind, f"{path.parent.name}/{path.name.removesuffix('.git')}")
-
-    def still(self) -> threading.Lock:
-        """What to hold so that no repo is moved."""
-        return self._guard
 
     def paths(self) -> Iterator[Path]:
         """Where the repos of all kinds lie."""
@@ -119,7 +109,7 @@ class Store:
         return self._place(name, meta, fresh)
 
     def duplicate(self, repo: Repo, name: RepoName, meta: Meta) -> bool:
-        """Make a repo with all that another holds, but for its pull requests; False if the name is taken."""
+        """Make a copy of a repo, without its pull requests; False if the name is taken."""
         fresh = self._temp / secrets.token_hex(8)
         with self.lock(repo.name):
             shutil.copytree(repo.path, fresh)
@@ -130,10 +120,10 @@ class Store:
 
     def _place(self, name: RepoName, meta: Meta, fresh: Path) -> bool:
         """Give a repo that was made aside its place."""
-        replace(fresh / "hub.json", json.dumps(asdict(meta), indent=1).encode())
+        write_json(fresh / "hub.json", asdict(meta))
         path = self.path(name)
-        with self.lock(name), self._guard:
-            if self.spelled(name):
+        with self.lock(name), self.move_lock:
+            if self.find_spelling(name):
                 shutil.rmtree(fresh)
                 return False
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,17 +132,17 @@ class Store:
 
     def delete(self, name: RepoName) -> Path:
         """Take a repo away at once; returns where it lies now, to be removed by the caller."""
-        grave = self._temp / secrets.token_hex(8)
+        removed = self._temp / secrets.token_hex(8)
         with self.lock(name):
-            self.path(name).rename(grave)
-        return grave
+            self.path(name).rename(removed)
+        return removed
 
     def move(self, old: RepoName, new: RepoName) -> None:
         """Give a repo another name; the old one leads to it from then on."""
         first, second = sorted((old, new), key=lambda name: name.key)
-        with self.lock(first), self.lock(second), self._guard:
+        with self.lock(first), self.lock(second), self.move_lock:
             place = self.path(new)
-            if self.spelled(new) not in (None, old):
+            if self.find_spelling(new) not in (None, old):
                 raise HttpError(409, f"A {new.singular} repository called {new.id} already exists")
             place.parent.mkdir(parents=True, exist_ok=True)
             self.path(old).rename(place)
@@ -160,29 +150,23 @@ class Store:
             moved = {key: new.id if target == old else target.id for key, target in known}
             moved[old.key] = new.id
             moved.pop(new.key, None)
-            replace(self._moves, json.dumps(moved, indent=1).encode())
+            write_json(self._moves, moved)
 
     def collections(self) -> list[Collection]:
         """All collections, of each owner in their order."""
-        try:
-            found: list[Collection] = json.loads(self._collections.read_text())
-        except FileNotFoundError:
-            return []
+        found: list[Collection] = read_json(self._collections, [])
         return found
 
     @contextmanager
     def change_collections(self) -> Iterator[list[Collection]]:
         """The list of collections to change; it is written when the block ends without an error."""
-        with self._guard:
+        with self.move_lock:
             found = self.collections()
             yield found
-            replace(self._collections, json.dumps(found, indent=1).encode())
+            write_json(self._collections, found)
 
     def _moved(self) -> dict[str, str]:
-        try:
-            known: dict[str, str] = json.loads(self._moves.read_text())
-        except FileNotFoundError:
-            return {}
+        known: dict[str, str] = read_json(self._moves, {})
         return known
 
 
@@ -198,7 +182,7 @@ def timestamp(seconds: float | None = None) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
-def checked_name(kind: str, repo_id: str) -> RepoName | None:
+def parse_name(kind: str, repo_id: str) -> RepoName | None:
     """The name if it is one a repo here can have, else None."""
     try:
         return repo_name(kind, repo_id)

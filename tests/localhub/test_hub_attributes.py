@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hfsoup.localhub.gitattributes import default_attributes, is_ignored, is_lfs, with_lfs
+from hfsoup.localhub.gitattributes import add_lfs_lines, default_attributes, is_ignored, is_lfs
 
 ATTRIBUTES = """
 # comment filter=lfs
@@ -58,12 +58,12 @@ def test_added_lines_cover_their_path_alone(tmp_path: Path) -> None:
     """A line added for a path with odd characters makes git treat that path, and not its neighbour, as large."""
     paths = ["a b.txt", "star*.txt", "q?.txt", "[1].txt", "d/e f/[x].txt", 'quo"te', "back'tick", "é.txt"]
     _git(tmp_path, "init", "-q")
-    text = with_lfs("*.bin filter=lfs", paths)
+    text = add_lfs_lines("*.bin filter=lfs", paths)
     (tmp_path / ".gitattributes").write_text(text)
     others = ["starX.txt", "qx.txt", "1.txt", "d/a b.txt"]
     told = _git(tmp_path, "check-attr", "-z", "--stdin", "filter", text="\0".join(paths + others)).split("\0")
     assert {path for path, value in zip(told[::3], told[2::3], strict=False) if value == "lfs"} == set(paths)
-    assert with_lfs(text, paths) == text
+    assert add_lfs_lines(text, paths) == text
 
 
 @needs_git

@@ -1,4 +1,4 @@
-"""Gated repos: who asked for access, and who has it."""
+"""Gated repos: requests for access, and who has it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _STATUSES = ("pending", "accepted", "rejected")
 
 def grant_access(meta: Meta, user: str) -> None:
     """Let a user read the files of a gated repo; HttpError 409 if they may already."""
-    held = [item for item in meta.access if item["user"] == user]
-    if held and held[0]["status"] == "accepted":
+    found = next((item for item in meta.access if item["user"] == user), None)
+    if found is None:
+        found = {"id": secrets.token_hex(12), "user": user, "timestamp": timestamp()}
+        meta.access.append(found)
+    elif found["status"] == "accepted":
         raise HttpError(409, f"{user} has access already")
-    if not held:
-        held = [{"id": secrets.token_hex(12), "user": user, "timestamp": timestamp()}]
-        meta.access += held
-    held[0]["status"] = "accepted"
+    found["status"] = "accepted"
 
 
 @routes("GET", "/api/{kind}/{repo}/user-access-request/{status}")
@@ -36,11 +36,11 @@ def list_requests(request: HubRequest) -> Response:
 
 
 @routes("POST", "/api/{kind}/{repo}/user-access-request/grant")
-def grant(request: HubRequest) -> Response:
-    """Give a user access who did not ask."""
+def grant_request(request: HubRequest) -> Response:
+    """Give access to a user who has not requested it."""
     user = str(request.json().get("user"))
-    with request.changing() as repo:
-        _need_gate(repo.meta)
+    with request.change(request.repo_to_write()) as repo:
+        _require_gate(repo.meta)
         if not request.hub.accounts.is_user(user):
             raise HttpError(404, f"There is no user {user}")
         grant_access(repo.meta, user)
@@ -48,12 +48,12 @@ def grant(request: HubRequest) -> Response:
 
 
 @routes("POST", "/api/{kind}/{repo}/user-access-request/handle")
-def handle(request: HubRequest) -> Response:
+def handle_request(request: HubRequest) -> Response:
     """Accept, reject or set back a request, named by its user or its id."""
     asked = request.json()
     status = _status(asked.get("status"))
-    with request.changing() as repo:
-        _need_gate(repo.meta)
+    with request.change(request.repo_to_write()) as repo:
+        _require_gate(repo.meta)
         for item in repo.meta.access:
             if asked.get("user") == item["user"] or asked.get("requestId") == item["id"]:
                 if item["status"] == status:
@@ -63,7 +63,7 @@ def handle(request: HubRequest) -> Response:
     raise HttpError(404, "There is no such request for access")
 
 
-def _need_gate(meta: Meta) -> None:
+def _require_gate(meta: Meta) -> None:
     if not meta.gated:
         raise HttpError(400, "This repo is not gated")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from hfsoup.localhub.auth import User, need_owner, need_user
+from hfsoup.localhub.auth import User, require_owner, require_user
 from hfsoup.localhub.errors import HttpError
 from hfsoup.localhub.names import KINDS
 from hfsoup.localhub.request import HubRequest, reply
@@ -49,9 +49,9 @@ def list_all(request: HubRequest) -> Response:
 @routes("POST", "/api/collections")
 def create(request: HubRequest) -> Response:
     """A new collection, of the caller or of an organisation; 409 with its slug if there is one of that title."""
-    asked, user = request.json(), need_user(request.user)
+    asked, user = request.json(), require_user(request.user)
     owner = str(asked.get("namespace") or user.name)
-    need_owner(user, owner)
+    require_owner(user, owner)
     made: Collection = {
         "id": secrets.token_hex(12),
         "title": _text(asked, "title"),
@@ -154,7 +154,7 @@ def find_collection(request: HubRequest, known: list[Collection], *, writing: bo
     for item in known:
         if item["id"] == identifier and item["owner"] == request.params["owner"] and _visible(request.user, item):
             if writing:
-                need_owner(request.user, item["owner"])
+                require_owner(request.user, item["owner"])
             return item
     raise HttpError(404, f"Collection not found: {request.params['owner']}/{request.params['slug']}")
 

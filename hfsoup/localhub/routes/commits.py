@@ -9,8 +9,8 @@ import pygit2
 from starlette.responses import Response
 
 import hfsoup.localhub.discussions as discussions
-from hfsoup.localhub.auth import User, need_owner, need_user
-from hfsoup.localhub.commits import Plan, apply, attributes_at, held_etag, read_plan, target_ref
+from hfsoup.localhub.auth import User, require_owner, require_user
+from hfsoup.localhub.commits import Plan, apply_plan, attributes_at, find_etag, read_plan, target_ref
 from hfsoup.localhub.contents import find_commit, read_text
 from hfsoup.localhub.errors import HttpError, no_revision
 from hfsoup.localhub.gitattributes import is_ignored, is_lfs
@@ -23,11 +23,11 @@ LARGE = 10 * 1024 * 1024
 
 
 @routes("POST", "/api/{kind}/{repo}/preupload/{rev}")
-def preupload(request: HubRequest) -> Response:
-    """For every file: in the commit (`regular`) or ahead of it (`lfs`), whether to leave it out, what is there now."""
+def choose_upload_modes(request: HubRequest) -> Response:
+    """For every file: in the commit (`regular`) or ahead of it (`lfs`), whether it is ignored, what is there now."""
     repo = request.repo_to_discuss()
     if not request.flag("create_pr"):
-        need_right(request, repo, request.params["rev"])
+        require_right(request, repo, request.params["rev"])
     commit = find_commit(repo.git, request.params["rev"])
     asked = request.json()
     attributes = _text(asked, "gitAttributes", attributes_at(repo.git, commit))
@@ -42,65 +42,70 @@ def preupload(request: HubRequest) -> Response:
         path = file["path"]
         large = is_lfs(attributes, path) or (isinstance(file.get("size"), int) and file["size"] > LARGE)
         answer = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": is_ignored(ignore, path)}
-        held = held_etag(repo.git, commit, path)
+        held = find_etag(repo.git, commit, path)
         answers.append({**answer, "oid": held} if held else answer)
     return reply({"files": answers, "commitOid": str(commit.id)})
 
 
 @routes("POST", "/api/{kind}/{repo}/commit/{rev}")
-def commit(request: HubRequest) -> Response:
+def create_commit(request: HubRequest) -> Response:
     """Commit to a branch, or to a new pull request from it."""
     repo = request.repo_to_discuss()
-    user = need_user(request.user)
+    user = require_user(request.user)
     revision = request.params["rev"]
     create_pr = request.flag("create_pr")
     if not create_pr:
-        need_right(request, repo, revision)
+        require_right(request, repo, revision)
     plan = read_plan(repo, request.hub.lfs, request.body or io.BytesIO())
     with request.hub.store.lock(repo.name):
-        repo = request.again(repo)
+        repo = request.reopen(repo)
         if create_pr:
-            return reply(_propose(request, repo, plan, user))
+            return reply(_open_pull_request(request, repo, plan, user))
         ref = target_ref(repo.git, revision)
         base = repo.git.references[ref].peel(pygit2.Commit)
-        oid = apply(repo, plan, base=base, author=user.name, ref=ref)
-        _note(request, repo, ref, plan, user, oid)
-    return reply(_made(request, repo, oid))
+        oid = apply_plan(repo, plan, base=base, author=user.name, ref=ref)
+        _add_to_pull_request(request, repo, ref, plan, user, oid)
+    return reply(_describe_commit(request, repo, oid))
 
 
-def _propose(request: HubRequest, repo: Repo, plan: Plan, user: User) -> dict[str, Any]:
+def _open_pull_request(request: HubRequest, repo: Repo, plan: Plan, user: User) -> dict[str, Any]:
     ref = (
         f"refs/heads/{'main' if request.params['rev'] == 'HEAD' else request.params['rev'].removeprefix('refs/heads/')}"
     )
     if ref not in repo.git.references:
         raise no_revision(request.params["rev"])
     base = repo.git.references[ref].peel(pygit2.Commit)
-    oid = apply(repo, plan, base=base, author=user.name, ref=None)
-    opened = discussions.start(repo, title=plan.summary, description=plan.description, author=user.name, base=ref)
-    discussions.note_commit(opened, user.name, plan.summary, oid)
+    oid = apply_plan(repo, plan, base=base, author=user.name, ref=None)
+    opened = discussions.open_discussion(
+        repo, title=plan.summary, description=plan.description, author=user.name, base=ref
+    )
+    discussions.add_commit(opened, user.name, plan.summary, oid)
     repo.git.references.create(discussions.pr_ref(opened["num"]), pygit2.Oid(hex=oid))
     request.hub.store.save(repo)
-    return {**_made(request, repo, oid), "pullRequestUrl": request.web(repo.name, "discussions", str(opened["num"]))}
+    return {
+        **_describe_commit(request, repo, oid),
+        "pullRequestUrl": request.web_url(repo.name, "discussions", str(opened["num"])),
+    }
 
 
-def _made(request: HubRequest, repo: Repo, oid: str) -> dict[str, Any]:
-    return {"success": True, "commitOid": oid, "commitUrl": request.web(repo.name, "commit", oid), "hookOutput": ""}
+def _describe_commit(request: HubRequest, repo: Repo, oid: str) -> dict[str, Any]:
+    return {"success": True, "commitOid": oid, "commitUrl": request.web_url(repo.name, "commit", oid), "hookOutput": ""}
 
 
-def _note(request: HubRequest, repo: Repo, ref: str, plan: Plan, user: User, oid: str) -> None:
+def _add_to_pull_request(request: HubRequest, repo: Repo, ref: str, plan: Plan, user: User, oid: str) -> None:
     for item in repo.meta.discussions:
         if item["isPullRequest"] and discussions.pr_ref(item["num"]) == ref:
-            discussions.note_commit(item, user.name, plan.summary, oid)
+            discussions.add_commit(item, user.name, plan.summary, oid)
             request.hub.store.save(repo)
 
 
-def need_right(request: HubRequest, repo: Repo, revision: str) -> None:
+def require_right(request: HubRequest, repo: Repo, revision: str) -> None:
     """Owners write anywhere; who opened a pull request writes to it."""
-    user = need_user(request.user)
+    user = require_user(request.user)
     for item in repo.meta.discussions:
         if discussions.pr_ref(item["num"]) == revision and item["isPullRequest"] and item["author"] == user.name:
             return
-    need_owner(user, repo.name.namespace)
+    require_owner(user, repo.name.namespace)
 
 
 def _text(asked: dict[str, Any], key: str, default: str) -> str:

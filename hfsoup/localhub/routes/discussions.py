@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 import hfsoup.localhub.discussions as discussions
-from hfsoup.localhub.auth import User, need_owner, need_user
+from hfsoup.localhub.auth import User, require_owner, require_user
 from hfsoup.localhub.contents import find_commit
 from hfsoup.localhub.discussions import Discussion
 from hfsoup.localhub.errors import HttpError
@@ -21,14 +21,12 @@ _PAGE = 50
 
 
 @routes("POST", "/api/{kind}/{repo}/discussions")
-def create(request: HubRequest) -> Response:
+def create_discussion(request: HubRequest) -> Response:
     """Open a discussion, or a draft pull request that starts at main."""
-    user, asked = need_user(request.user), request.json()
-    repo = request.repo_to_discuss()
+    user, asked = require_user(request.user), request.json()
     is_pr = asked.get("pullRequest") is True
-    with request.hub.store.lock(repo.name):
-        repo = request.again(repo)
-        opened = discussions.start(
+    with request.change(request.repo_to_discuss()) as repo:
+        opened = discussions.open_discussion(
             repo,
             title=_text(asked, "title"),
             description=str(asked.get("description") or ""),
@@ -38,13 +36,12 @@ def create(request: HubRequest) -> Response:
         )
         if is_pr:
             repo.git.references.create(discussions.pr_ref(opened["num"]), find_commit(repo.git, "main").id)
-        request.hub.store.save(repo)
     number = str(opened["num"])
-    return reply({"num": opened["num"], "pullRequest": is_pr, "url": request.web(repo.name, "discussions", number)})
+    return reply({"num": opened["num"], "pullRequest": is_pr, "url": request.web_url(repo.name, "discussions", number)})
 
 
 @routes("GET", "/api/{kind}/{repo}/discussions")
-def list_all(request: HubRequest) -> Response:
+def list_discussions(request: HubRequest) -> Response:
     """The discussions of a repo, newest first, fifty to a page."""
     repo = request.repo()
     query = request.http.query_params
@@ -59,43 +56,45 @@ def list_all(request: HubRequest) -> Response:
     ]
     page = query.get("p", "0")
     start = _PAGE * (int(page) if page.isdecimal() and len(page) < 9 else 0)
-    items = [_head(repo, item) for item in found[start : start + _PAGE]]
+    items = [_summarize(repo, item) for item in found[start : start + _PAGE]]
     return reply({"discussions": items, "count": len(found), "start": start, "numClosedDiscussions": 0})
 
 
 @routes("GET", "/api/{kind}/{repo}/discussions/{number}")
-def details(request: HubRequest) -> Response:
+def show_discussion(request: HubRequest) -> Response:
     """One discussion with all that happened in it."""
     repo = request.repo_to_read()
-    found = discussions.find(repo, request.params["number"])
-    answer = {**_head(repo, found), "events": found["events"]}
+    found = discussions.find_discussion(repo, request.params["number"])
+    answer = {**_summarize(repo, found), "events": found["events"]}
     if found["isPullRequest"]:
         changes = {"base": found["base"]}
         if "mergeCommitId" in found:
             changes["mergeCommitId"] = found["mergeCommitId"]
-        answer |= {"changes": changes, "filesWithConflicts": discussions.conflicts(repo, found)}
+        answer |= {"changes": changes, "filesWithConflicts": discussions.find_conflicts(repo, found)}
         if request.flag("diff"):
-            answer["diff"] = discussions.diff(repo, found)
+            answer["diff"] = discussions.diff_pull_request(repo, found)
     return reply(answer)
 
 
 @routes("POST", "/api/{kind}/{repo}/discussions/{number}/comment")
-def comment(request: HubRequest) -> Response:
+def add_comment(request: HubRequest) -> Response:
     """Add a comment."""
     text = _text(request.json(), "comment")
-    return _change(request, "newMessage", lambda item, user: discussions.comment(item, user.name, text), anyone=True)
+    return _change_discussion(
+        request, "newMessage", lambda item, user: discussions.add_comment(item, user.name, text), anyone=True
+    )
 
 
 @routes("POST", "/api/{kind}/{repo}/discussions/{number}/comment/{comment}/edit")
 def edit_comment(request: HubRequest) -> Response:
     """Change the text of one's own comment."""
-    return _edit(request, _text(request.json(), "content"))
+    return _edit_comment(request, _text(request.json(), "content"))
 
 
 @routes("POST", "/api/{kind}/{repo}/discussions/{number}/comment/{comment}/hide")
 def hide_comment(request: HubRequest) -> Response:
     """Take the text of one's own comment away for good."""
-    return _edit(request, None)
+    return _edit_comment(request, None)
 
 
 @routes("POST", "/api/{kind}/{repo}/discussions/{number}/status")
@@ -105,61 +104,55 @@ def change_status(request: HubRequest) -> Response:
 
     def change(item: Discussion, user: User) -> dict[str, Any]:
         if asked.get("comment"):
-            discussions.comment(item, user.name, str(asked["comment"]))
+            discussions.add_comment(item, user.name, str(asked["comment"]))
         return discussions.change_status(item, user.name, str(asked.get("status")))
 
-    return _change(request, "newStatus", change)
+    return _change_discussion(request, "newStatus", change)
 
 
 @routes("POST", "/api/{kind}/{repo}/discussions/{number}/title")
-def rename(request: HubRequest) -> Response:
+def change_title(request: HubRequest) -> Response:
     """Give it another title."""
     title = _text(request.json(), "title")
-    return _change(request, "newTitle", lambda item, user: discussions.rename(item, user.name, title))
+    return _change_discussion(request, "newTitle", lambda item, user: discussions.change_title(item, user.name, title))
 
 
 @routes("POST", "/api/{kind}/{repo}/discussions/{number}/merge")
-def merge(request: HubRequest) -> Response:
+def merge_pull_request(request: HubRequest) -> Response:
     """Merge a pull request into main."""
-    repo = request.repo_to_write()
-    user, asked = need_user(request.user), request.json()
-    with request.hub.store.lock(repo.name):
-        repo = request.again(repo)
-        found = discussions.find(repo, request.params["number"])
-        oid = discussions.merge(repo, found, user.name)
+    user, asked = require_user(request.user), request.json()
+    with request.change(request.repo_to_write()) as repo:
+        found = discussions.find_discussion(repo, request.params["number"])
+        oid = discussions.merge_pull_request(repo, found, user.name)
         if asked.get("comment"):
-            discussions.comment(found, user.name, str(asked["comment"]))
-        request.hub.store.save(repo)
+            discussions.add_comment(found, user.name, str(asked["comment"]))
     return reply({"mergeCommitId": oid})
 
 
-def _change(
+def _change_discussion(
     request: HubRequest, answer: str, change: Callable[[Discussion, User], dict[str, Any]], *, anyone: bool = False
 ) -> Response:
     """Change a discussion of one's own, or of a repo one may write to."""
-    repo = request.repo_to_discuss()
-    user = need_user(request.user)
-    with request.hub.store.lock(repo.name):
-        repo = request.again(repo)
-        found = discussions.find(repo, request.params["number"])
+    user = require_user(request.user)
+    with request.change(request.repo_to_discuss()) as repo:
+        found = discussions.find_discussion(repo, request.params["number"])
         if not anyone and found["author"] != user.name:
-            need_owner(user, repo.name.namespace)
+            require_owner(user, repo.name.namespace)
         event = change(found, user)
-        request.hub.store.save(repo)
     return reply({answer: event})
 
 
-def _edit(request: HubRequest, text: str | None) -> Response:
+def _edit_comment(request: HubRequest, text: str | None) -> Response:
     def change(item: Discussion, user: User) -> dict[str, Any]:
         owner = user.writes_to(request.repo().name.namespace)
         return discussions.edit_comment(item, request.params["comment"], user.name, text, owner=owner)
 
-    return _change(request, "updatedComment", change, anyone=True)
+    return _change_discussion(request, "updatedComment", change, anyone=True)
 
 
-def _head(repo: Repo, item: Discussion) -> dict[str, Any]:
-    kept = {key: item[key] for key in ("num", "title", "status", "isPullRequest", "createdAt")}
-    return {**kept, "author": {"name": item["author"]}, "repo": {"name": repo.name.id, "type": repo.name.singular}}
+def _summarize(repo: Repo, item: Discussion) -> dict[str, Any]:
+    known = {key: item[key] for key in ("num", "title", "status", "isPullRequest", "createdAt")}
+    return {**known, "author": {"name": item["author"]}, "repo": {"name": repo.name.id, "type": repo.name.singular}}
 
 
 def _text(asked: dict[str, Any], key: str) -> str:

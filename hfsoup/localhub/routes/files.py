@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +10,7 @@ from urllib.parse import quote
 import pygit2
 from starlette.responses import Response, StreamingResponse
 
-from hfsoup.localhub.contents import Entry, find_commit, find_entry, find_file, last_commits, read_blob, walk
+from hfsoup.localhub.contents import Entry, find_entry, find_file, last_commits, read_blob, walk
 from hfsoup.localhub.errors import HttpError, no_entry
 from hfsoup.localhub.lfs import read_range
 from hfsoup.localhub.request import HubRequest, reply
@@ -25,39 +24,38 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 @routes("GET", "/api/{kind}/{repo}/tree/{rev}/{path}")
-def tree(request: HubRequest) -> Response:
-    """What a folder holds."""
-    repo = request.repo_to_read()
-    commit = find_commit(repo.git, request.params["rev"])
+def list_tree(request: HubRequest) -> Response:
+    """What is in a folder."""
+    repo, commit = request.commit_to_read()
     folder = find_entry(repo.git, commit, request.params["path"])
     if folder is None or folder.is_file:
         raise no_entry(request.params["path"], str(commit.id))
     found = list(walk(repo.git, folder.oid, folder.path, recursive=request.flag("recursive")))
     page, headers = request.page(found)
-    items = _items(repo, commit, page, expand=request.flag("expand"))
+    items = _describe_entries(repo, commit, page, expand=request.flag("expand"))
     return reply(items, headers={**headers, "X-Repo-Commit": str(commit.id)})
 
 
 @routes("POST", "/api/{kind}/{repo}/paths-info/{rev}")
-def paths_info(request: HubRequest) -> Response:
+def describe_paths(request: HubRequest) -> Response:
     """What lies at the given paths; unknown ones are left out."""
-    repo = request.repo_to_read()
-    commit = find_commit(repo.git, request.params["rev"])
-    paths, expand = _asked_paths(request)
+    repo, commit = request.commit_to_read()
+    paths, expand = _read_paths(request)
     entries = [find_entry(repo.git, commit, path.strip("/")) for path in paths]
     found = [entry for entry in entries if entry is not None and entry.path]
-    return reply(_items(repo, commit, found, expand=expand))
+    return reply(_describe_entries(repo, commit, found, expand=expand))
 
 
 @routes("GET", "/{web}/resolve/{rev}/{path}")
-def resolve(request: HubRequest) -> Response:
-    """The content of a file, or the part that Range asks for."""
-    repo = request.repo_to_read()
-    commit = find_commit(repo.git, request.params["rev"])
+def download(request: HubRequest) -> Response:
+    """The content of a file, or the part in its Range header."""
+    repo, commit = request.commit_to_read()
     entry = find_file(repo.git, commit, request.params["path"])
-    headers = {"X-Repo-Commit": str(commit.id), "ETag": f'"{entry.etag}"', **_disposition(entry.path)}
+    name = quote(entry.path.rpartition("/")[2])
+    headers = {"X-Repo-Commit": str(commit.id), "ETag": f'"{entry.etag}"'}
+    headers["Content-Disposition"] = f"inline; filename*=UTF-8''{name}"
     if entry.lfs is None:
-        return _blob(request, read_blob(repo.git, entry.oid), headers)
+        return _send_blob(request, read_blob(repo.git, entry.oid), headers)
     if not request.hub.lfs.holds(repo.path, entry.lfs.oid):
         raise no_entry(entry.path, str(commit.id), what="The large file behind this pointer was never uploaded")
     headers |= {"X-Linked-Etag": f'"{entry.lfs.oid}"', "X-Linked-Size": str(entry.size)}
@@ -71,22 +69,21 @@ def resolve(request: HubRequest) -> Response:
 
 
 @routes("GET", "/{web}/raw/{rev}/{path}")
-def raw(request: HubRequest) -> Response:
-    """What git keeps at a path: for a large file its pointer."""
-    repo = request.repo_to_read()
-    commit = find_commit(repo.git, request.params["rev"])
+def download_raw(request: HubRequest) -> Response:
+    """What git stores at a path: for a large file its pointer."""
+    repo, commit = request.commit_to_read()
     entry = find_file(repo.git, commit, request.params["path"])
     headers = {"X-Repo-Commit": str(commit.id), "ETag": f'"{entry.oid}"'}
-    return _blob(request, read_blob(repo.git, entry.oid), headers)
+    return _send_blob(request, read_blob(repo.git, entry.oid), headers)
 
 
 def send_file(request: HubRequest, path: Path, size: int, headers: dict[str, str]) -> Response:
     """A file from disk, in pieces."""
-    start, stop, status, headers = _span(request, size, headers)
+    start, stop, status, headers = _find_span(request, size, headers)
     if status == 416 or request.http.method == "HEAD":
-        return _bare(status, headers)
+        return Response(b"", status, headers)
     kind = picture_type(request.params.get("path", "")) or "application/octet-stream"
-    return StreamingResponse(_pieces(path, start, stop), status, headers, media_type=kind)
+    return StreamingResponse(read_range(path, start, stop), status, headers, media_type=kind)
 
 
 def picture_type(path: str) -> str | None:
@@ -95,27 +92,19 @@ def picture_type(path: str) -> str | None:
     return f"image/{kind}" if kind else None
 
 
-def _pieces(path: Path, start: int, stop: int) -> Iterator[bytes]:
-    return read_range(path, start, stop)
-
-
-def _blob(request: HubRequest, content: bytes, headers: dict[str, str]) -> Response:
-    start, stop, status, headers = _span(request, len(content), headers)
+def _send_blob(request: HubRequest, content: bytes, headers: dict[str, str]) -> Response:
+    start, stop, status, headers = _find_span(request, len(content), headers)
     if status == 416 or request.http.method == "HEAD":
-        return _bare(status, headers)
+        return Response(b"", status, headers)
     kind = picture_type(request.params["path"]) or "text/plain"
     return Response(content[start:stop], status, headers, media_type=kind)
 
 
-def _bare(status: int, headers: dict[str, str]) -> Response:
-    return Response(b"", status, headers)
-
-
-def _span(request: HubRequest, size: int, headers: dict[str, str]) -> tuple[int, int, int, dict[str, str]]:
-    """First byte, byte after the last, status and headers of the part that is asked for."""
+def _find_span(request: HubRequest, size: int, headers: dict[str, str]) -> tuple[int, int, int, dict[str, str]]:
+    """First byte, byte after the last, status and headers of the part in the Range header."""
     # A picture may be an SVG with a script in it, opened by itself.
-    harmless = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
-    headers = {**headers, **harmless, "Accept-Ranges": "bytes"}
+    safe = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+    headers = {**headers, **safe, "Accept-Ranges": "bytes"}
     asked = request.http.headers
     found = _RANGE.fullmatch(asked.get("range", "").strip())
     if found is None or not any(found.groups()) or asked.get("if-range", headers["ETag"]) != headers["ETag"]:
@@ -129,12 +118,7 @@ def _span(request: HubRequest, size: int, headers: dict[str, str]) -> tuple[int,
     return start, stop, 206, {**headers, **part}
 
 
-def _disposition(path: str) -> dict[str, str]:
-    name = quote(path.rpartition("/")[2])
-    return {"Content-Disposition": f"inline; filename*=UTF-8''{name}"}
-
-
-def _asked_paths(request: HubRequest) -> tuple[list[str], bool]:
+def _read_paths(request: HubRequest) -> tuple[list[str], bool]:
     """Python sends a form, JavaScript sends JSON."""
     if "json" in request.http.headers.get("content-type", ""):
         asked = request.json()
@@ -149,12 +133,12 @@ def _asked_paths(request: HubRequest) -> tuple[list[str], bool]:
     return paths, expand
 
 
-def _items(repo: Repo, commit: pygit2.Commit, entries: list[Entry], *, expand: bool) -> list[dict[str, Any]]:
+def _describe_entries(repo: Repo, commit: pygit2.Commit, entries: list[Entry], *, expand: bool) -> list[dict[str, Any]]:
     commits = last_commits(repo.git, commit, [entry.path for entry in entries]) if expand else {}
-    return [_item(entry, commits.get(entry.path)) for entry in entries]
+    return [_describe_entry(entry, commits.get(entry.path)) for entry in entries]
 
 
-def _item(entry: Entry, last: pygit2.Commit | None) -> dict[str, Any]:
+def _describe_entry(entry: Entry, last: pygit2.Commit | None) -> dict[str, Any]:
     item: dict[str, Any] = {
         "type": "file" if entry.is_file else "directory",
         "oid": entry.oid,

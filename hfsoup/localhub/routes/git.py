@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from starlette.responses import Response, StreamingResponse
 
-from hfsoup.localhub.auth import need_owner, need_user
+from hfsoup.localhub.auth import require_owner, require_user
 from hfsoup.localhub.errors import HttpError
 from hfsoup.localhub.request import HubRequest
 from hfsoup.localhub.routing import Routes
@@ -50,8 +50,8 @@ def _repo(request: HubRequest, *, writing: bool) -> Repo:
             refusal.headers["WWW-Authenticate"] = 'Basic realm="Hub"'
         raise
     if writing:
-        need_user(request.user)
-        need_owner(request.user, repo.name.namespace)
+        require_user(request.user)
+        require_owner(request.user, repo.name.namespace)
     return repo
 
 

@@ -12,9 +12,9 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from hfsoup.localhub.auth import need_user
+from hfsoup.localhub.auth import require_user
 from hfsoup.localhub.errors import HttpError
-from hfsoup.localhub.lfs import CHUNK, checked_oid
+from hfsoup.localhub.lfs import CHUNK, parse_oid
 from hfsoup.localhub.names import repo_name
 from hfsoup.localhub.request import HubRequest, reply
 from hfsoup.localhub.routes.files import send_file
@@ -36,7 +36,7 @@ def batch(request: HubRequest) -> Response:
         raise HttpError(400, "Expected an operation, upload or download, and a list of objects")
     repo = request.repo_to_read()
     if operation == "upload":
-        need_user(request.user)
+        require_user(request.user)
     in_parts = operation == "upload" and "multipart" in (asked.get("transfers") or [])
     found = [_object(request, repo, item, operation=operation, in_parts=in_parts) for item in objects]
     large = in_parts and any("chunk_size" in _header(item) for item in found)
@@ -47,7 +47,7 @@ def batch(request: HubRequest) -> Response:
 @routes("GET", "/lfs/get/{oid}")
 def get(request: HubRequest) -> Response:
     """The object, to whoever holds the signed address."""
-    oid = checked_oid(request.params["oid"])
+    oid = parse_oid(request.params["oid"])
     request.hub.signer.check("get", oid, request.http.query_params)
     path = request.hub.lfs.path(oid)
     if not path.exists():
@@ -107,7 +107,7 @@ def verify(request: HubRequest) -> Response:
 def _object(request: HubRequest, repo: Repo, item: Any, *, operation: str, in_parts: bool) -> dict[str, Any]:
     if not isinstance(item, dict) or not isinstance(item.get("size"), int) or item["size"] < 0:
         raise HttpError(400, "Expected objects, each with an oid and a size")
-    oid, size = checked_oid(item.get("oid")), item["size"]
+    oid, size = parse_oid(item.get("oid")), item["size"]
     held = request.hub.lfs.holds(repo.path, oid)
     answer: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
     if operation == "download":
@@ -142,7 +142,7 @@ def _header(item: dict[str, Any]) -> dict[str, Any]:
 
 def _upload(request: HubRequest, action: str) -> tuple[str, dict[str, str], Path]:
     """Object, signed fields and place of the repo of a signed address."""
-    oid = checked_oid(request.params["oid"])
+    oid = parse_oid(request.params["oid"])
     fields = request.hub.signer.check(action, oid, request.http.query_params)
     kind, _, repo_id = fields["repo"].partition("/")
     path = request.hub.store.path(repo_name(kind, repo_id))

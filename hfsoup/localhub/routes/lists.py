@@ -8,12 +8,12 @@ from typing import Any
 
 from starlette.responses import Response
 
-from hfsoup.localhub.auth import need_user
+from hfsoup.localhub.auth import require_user
 from hfsoup.localhub.contents import find_commit
-from hfsoup.localhub.errors import HttpError, MovedError, bad_token
+from hfsoup.localhub.errors import HttpError, MovedError, bad_token, require_one_of
 from hfsoup.localhub.names import KINDS
-from hfsoup.localhub.repo_info import describe, summary
-from hfsoup.localhub.request import HubRequest, is_true, reply, sees
+from hfsoup.localhub.repo_info import describe_repo, summarize_repo
+from hfsoup.localhub.request import HubRequest, can_see, is_true, reply
 from hfsoup.localhub.routing import Routes
 from hfsoup.localhub.store import Repo
 
@@ -24,24 +24,14 @@ _QUERY = (
 )
 _MODEL_QUERY = ("pipeline_tag", "num_parameters")
 _SORTS = ("lastModified", "createdAt", "downloads", "likes", "trendingScore", "id")
-_PLAIN = (
-    "_id",
-    "id",
-    "modelId",
-    "author",
-    "private",
-    "gated",
-    "disabled",
-    "likes",
-    "downloads",
-    "lastModified",
-    "createdAt",
+_USUAL = (
+    *("_id", "id", "modelId", "author", "private", "gated", "disabled", "likes", "downloads", "lastModified"),
+    *("createdAt", "trendingScore", "tags", "pipeline_tag", "library_name", "sdk"),
 )
-_USUAL = (*_PLAIN, "trendingScore", "tags", "pipeline_tag", "library_name", "sdk")
 
 
 @routes("GET", "/api/{kind}")
-def repos(request: HubRequest) -> Response:
+def list_repos(request: HubRequest) -> Response:
     """The repos of a kind that the caller may see, filtered, sorted, in pages."""
     query, kind = request.http.query_params, request.params["kind"]
     request.allow_query(*_QUERY, *(_MODEL_QUERY if kind == "models" else ()))
@@ -66,15 +56,15 @@ def repos(request: HubRequest) -> Response:
 
 
 @routes("GET", "/api/settings/repositories")
-def own(request: HubRequest) -> Response:
+def list_own(request: HubRequest) -> Response:
     """The caller's own repos of all kinds."""
-    return _settings(request, need_user(request.user).name)
+    return _settings(request, require_user(request.user).name)
 
 
 @routes("GET", "/api/organizations/{org}/settings/repositories")
-def of_organization(request: HubRequest) -> Response:
+def list_of_organization(request: HubRequest) -> Response:
     """The repos of an organisation the caller belongs to."""
-    user = need_user(request.user)
+    user = require_user(request.user)
     org = request.params["org"]
     if not user.member_of(org):
         raise HttpError(403, f"You are not a member of the organization {org}")
@@ -82,21 +72,14 @@ def of_organization(request: HubRequest) -> Response:
 
 
 @routes("GET", "/api/whoami-v2")
-def whoami(request: HubRequest) -> Response:
+def describe_caller(request: HubRequest) -> Response:
     """Who the caller is."""
     if request.user is None:
         raise bad_token()
     user = request.user
+    more = {"email": None, "isEnterprise": False}
     orgs = [
-        {
-            "type": "org",
-            "id": org,
-            "name": org,
-            "fullname": org,
-            "email": None,
-            "roleInOrg": role,
-            "isEnterprise": False,
-        }
+        {"type": "org", "id": org, "name": org, "fullname": org, "roleInOrg": role, **more}
         for org, role in user.orgs.items()
     ]
     return reply(
@@ -134,12 +117,12 @@ def _visible(request: HubRequest, kind: str) -> Iterator[Repo]:
             repo = store.open(name)
         except MovedError:
             continue
-        if repo is not None and sees(request.user, repo):
+        if repo is not None and can_see(request.user, repo):
             yield repo
 
 
 def _fits_name(request: HubRequest, repo: Repo) -> bool:
-    """Whether it belongs to one of the authors and holds all the words that are asked for, in any case."""
+    """Whether it belongs to one of the authors and contains all the search words, in any case."""
     name, authors = repo.name.id.lower(), [author.lower() for author in request.values("author") if author]
     words = [word.lower() for word in request.values("search")]
     return (not authors or repo.name.namespace.lower() in authors) and all(word in name for word in words)
@@ -160,12 +143,11 @@ def _parameters(asked: str | None) -> tuple[float, float] | None:
 
 def _describe(request: HubRequest, repo: Repo, *, full: bool) -> dict[str, Any]:
     commit = find_commit(repo.git, "main")
-    tell = describe if full or "siblings" in request.values("expand") else summary
-    return tell(repo, commit, request.hub.lfs)
+    details = describe_repo if full or "siblings" in request.values("expand") else summarize_repo
+    return details(repo, commit, request.hub.lfs)
 
 
 def _sorted(items: list[dict[str, Any]], field: str | None, direction: str | None) -> list[dict[str, Any]]:
     field = field or "trendingScore"
-    if field not in _SORTS:
-        raise HttpError(400, f"Invalid sort: {field!r}, expected one of {', '.join(_SORTS)}")
+    require_one_of("sort", field, _SORTS)
     return sorted(items, key=lambda item: item[field], reverse=direction != "1")

@@ -1,4 +1,4 @@
-"""Small things clients ask for."""
+"""Small answers that clients need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ routes = Routes()
 
 @routes("POST", "/api/validate-yaml")
 def validate_yaml(request: HubRequest) -> Response:
-    """What is wrong with the metadata at the top of a README, as JSON, or as text for who wants that."""
+    """What is wrong with the metadata at the top of a README, as JSON, or as text for clients that accept only that."""
     asked = request.json()
     errors, warnings = check_card(str(asked.get("content") or ""), str(asked.get("repoType") or "model"))
     status = 400 if errors else 200
@@ -38,7 +38,7 @@ def avatar(request: HubRequest) -> Response:
 
 @routes("DELETE", "/api/{kind}/{repo}/like")
 def unlike(request: HubRequest) -> Response:
-    """Nobody likes anything here, so there is nothing to take back."""
+    """Nobody likes anything here, so there is nothing to remove."""
     request.repo_to_discuss()
     return reply({"success": True})
 
@@ -60,7 +60,7 @@ def likes(request: HubRequest) -> Response:
 
 @routes("GET", "/api/agent-harnesses")
 def agent_harnesses(request: HubRequest) -> Response:  # noqa: ARG001 (every handler takes a request)
-    """Clients ask at every start; there is nothing to tell."""
+    """Clients read this at every start; there are none."""
     return reply({"standardEnvVars": [], "harnesses": {}})
 
 

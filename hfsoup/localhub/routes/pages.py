@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -25,8 +26,8 @@ from hfsoup.localhub.contents import (
 from hfsoup.localhub.errors import HttpError, no_entry
 from hfsoup.localhub.html_pages import HEADERS, render_card, render_page
 from hfsoup.localhub.names import KINDS
-from hfsoup.localhub.repo_info import summary
-from hfsoup.localhub.request import HubRequest, reply, sees
+from hfsoup.localhub.repo_info import summarize_repo
+from hfsoup.localhub.request import HubRequest, can_see, reply
 from hfsoup.localhub.routes.collections import find_collection
 from hfsoup.localhub.routes.files import picture_type
 from hfsoup.localhub.routing import Handler, Routes
@@ -38,7 +39,7 @@ _COMMITS = 100
 
 
 def _page(*patterns: str) -> Callable[[Callable[[HubRequest], str]], Handler]:
-    """A handler that answers with HTML, and with a page that says why where it refuses."""
+    """A handler that answers with HTML, errors too where a browser sends the request."""
 
     def add(render: Callable[[HubRequest], str]) -> Handler:
         @functools.wraps(render)
@@ -50,7 +51,7 @@ def _page(*patterns: str) -> Callable[[Callable[[HubRequest], str]], Handler]:
                     raise
                 headers = {**HEADERS, **refusal.headers}
                 if refusal.status == 401:
-                    # A browser then asks for a user and a token, as git does.
+                    # A browser then opens its dialog for a user name and a token, as git does.
                     headers["WWW-Authenticate"] = 'Basic realm="Hub"'
                 text = render_page("error", title=str(refusal.status), message=refusal.message)
                 return Response(text, refusal.status, headers, media_type="text/html")
@@ -61,16 +62,16 @@ def _page(*patterns: str) -> Callable[[Callable[[HubRequest], str]], Handler]:
 
 
 @routes("GET", "/")
-def home(request: HubRequest) -> Response:
-    """What there is to see; for programs, what this server is."""
+def show_home(request: HubRequest) -> Response:
+    """All repos that the caller may see; for programs, what this server is."""
     if "text/html" not in request.http.headers.get("accept", ""):
         return reply({"name": "a Hub in a folder", "endpoint": request.base})
-    text = render_page("list", title="The Hub in a folder", items=_listed(request, None))
+    text = render_page("list", title="The Hub in a folder", items=_list_repos(request, None))
     return Response(text, headers=HEADERS, media_type="text/html")
 
 
 @_page("/collections/{owner}/{slug}")
-def collection(request: HubRequest) -> str:
+def show_collection(request: HubRequest) -> str:
     """What is in a collection."""
     found = find_collection(request, request.hub.store.collections())
     repos = [request.visible_repo(f"{item['type']}s", item["id"]) for item in found["items"]]
@@ -79,10 +80,10 @@ def collection(request: HubRequest) -> str:
 
 
 @_page("/{web}/tree/{rev}/{path}")
-def tree(request: HubRequest) -> str:
-    """What a folder holds, with sizes."""
-    repo, revision, path = request.repo_to_read(), request.params["rev"], request.params["path"]
-    commit = find_commit(repo.git, revision)
+def show_tree(request: HubRequest) -> str:
+    """What is in a folder, with sizes."""
+    repo, commit = request.commit_to_read()
+    revision, path = request.params["rev"], request.params["path"]
     folder = find_entry(repo.git, commit, path)
     if folder is None or folder.is_file:
         raise no_entry(path, str(commit.id))
@@ -95,7 +96,7 @@ def tree(request: HubRequest) -> str:
             "size": entry.size,
             "address": _address(repo, "blob" if entry.is_file else "tree", revision, entry.path),
             "download": _address(repo, "resolve", revision, entry.path),
-            "last": _title(commits[entry.path]) if entry.path in commits else "",
+            "last": commits[entry.path].message.partition("\n")[0] if entry.path in commits else "",
         }
         for entry in found
     ]
@@ -105,10 +106,11 @@ def tree(request: HubRequest) -> str:
 
 
 @_page("/{web}/blob/{rev}/{path}")
-def blob(request: HubRequest) -> str:
+def show_file(request: HubRequest) -> str:
     """One file: its text or picture, and where to download it."""
-    repo, revision, path = request.repo_to_read(), request.params["rev"], request.params["path"]
-    entry = find_file(repo.git, find_commit(repo.git, revision), path)
+    repo, commit = request.commit_to_read()
+    revision, path = request.params["rev"], request.params["path"]
+    entry = find_file(repo.git, commit, path)
     text = None
     if entry.lfs is None and entry.size <= _LONGEST:
         content = read_blob(repo.git, entry.oid)
@@ -119,45 +121,43 @@ def blob(request: HubRequest) -> str:
 
 
 @_page("/{web}/commits/{rev}")
-def commits(request: HubRequest) -> str:
+def show_commits(request: HubRequest) -> str:
     """The newest commits of a revision."""
-    repo = request.repo_to_read()
-    found = history(repo.git, find_commit(repo.git, request.params["rev"]))
-    newest = [_commit(commit) for commit, _ in zip(found, range(_COMMITS), strict=False)]
+    repo, commit = request.commit_to_read()
+    newest = [_describe_commit(found) for found in islice(history(repo.git, commit), _COMMITS)]
     return _render("commits", request, repo, commits=newest)
 
 
 @_page("/{web}/commit/{rev}")
-def commit(request: HubRequest) -> str:
+def show_commit(request: HubRequest) -> str:
     """What one commit changed."""
-    repo = request.repo_to_read()
-    found = find_commit(repo.git, request.params["rev"])
+    repo, found = request.commit_to_read()
     changed = repo.git.diff(found.parents[0], found) if found.parents else found.tree.diff_to_tree(swap=True)
-    return _render("commit", request, repo, commit=_commit(found), patch=(changed.patch or "")[:_LONGEST])
+    return _render("commit", request, repo, commit=_describe_commit(found), patch=(changed.patch or "")[:_LONGEST])
 
 
 @_page("/{web}/discussions")
-def list_discussions(request: HubRequest) -> str:
+def show_discussions(request: HubRequest) -> str:
     """The discussions and pull requests of a repo."""
     repo = request.repo()
     return _render("discussions", request, repo, discussions=list(reversed(repo.meta.discussions)))
 
 
 @_page("/{web}/discussions/{number}")
-def discussion(request: HubRequest) -> str:
+def show_discussion(request: HubRequest) -> str:
     """One discussion with its comments, or a pull request with what it changes."""
     repo = request.repo()
-    item = discussions.find(repo, request.params["number"])
-    events = [_event(repo, event) for event in item["events"]]
-    patch = discussions.diff(repo, item) if item["isPullRequest"] and request.repo_to_read() else ""
+    item = discussions.find_discussion(repo, request.params["number"])
+    events = [_describe_event(repo, event) for event in item["events"]]
+    patch = discussions.diff_pull_request(repo, item) if item["isPullRequest"] and request.repo_to_read() else ""
     return _render("discussion", request, repo, item=item, events=events, patch=patch[:_LONGEST])
 
 
 @_page("/{web}")
-def card(request: HubRequest) -> str:
+def show_card(request: HubRequest) -> str:
     """The card of a repo; for a bare name, what that user or organisation has."""
     if "/" not in request.params["repo"]:
-        items = _listed(request, request.params["repo"])
+        items = _list_repos(request, request.params["repo"])
         if not items and not request.hub.accounts.is_user(request.params["repo"]):
             raise HttpError(404, f"There is nothing at {request.raw_path}")
         return render_page("list", title=request.params["repo"], items=items)
@@ -168,7 +168,7 @@ def card(request: HubRequest) -> str:
 def _render(view: str, request: HubRequest, repo: Repo, **values: Any) -> str:
     revision = request.params.get("rev", "main")
     main = find_commit(repo.git, "main")
-    known = {"repo": repo.name, "facts": summary(repo, main, request.hub.lfs), "revision": revision}
+    known = {"repo": repo.name, "facts": summarize_repo(repo, main, request.hub.lfs), "revision": revision}
     return render_page(view, title=repo.name.id, rev=quote(revision, safe=""), **known, **values)
 
 
@@ -193,17 +193,13 @@ def _address(repo: Repo, what: str, revision: str, path: str) -> str:
     return f"/{quote(repo.name.web)}/{what}/{quote(revision, safe='')}/{quote(path)}"
 
 
-def _commit(found: pygit2.Commit) -> dict[str, str]:
+def _describe_commit(found: pygit2.Commit) -> dict[str, str]:
     title, _, message = found.message.partition("\n")
     date = timestamp(found.commit_time)[:16].replace("T", " ")
     return {"id": str(found.id), "title": title, "message": message, "author": found.author.name, "date": date}
 
 
-def _title(found: pygit2.Commit) -> str:
-    return str(found.message.partition("\n")[0])
-
-
-def _event(repo: Repo, event: dict[str, Any]) -> dict[str, Any]:
+def _describe_event(repo: Repo, event: dict[str, Any]) -> dict[str, Any]:
     shown = {"author": event["author"]["name"], "date": event["createdAt"][:16].replace("T", " ")}
     if event["type"] == "comment":
         return {**shown, "text": _markdown(repo, event["data"]["latest"]["raw"])}
@@ -211,9 +207,9 @@ def _event(repo: Repo, event: dict[str, Any]) -> dict[str, Any]:
     return {**shown, "what": data.get("status") or data.get("subject") or f"renamed to {data.get('to')}"}
 
 
-def _listed(request: HubRequest, namespace: str | None) -> list[tuple[str, str, str, str]]:
+def _list_repos(request: HubRequest, namespace: str | None) -> list[tuple[str, str, str, str]]:
     """Kind, path, name and visibility of the repos that the caller may see."""
     store = request.hub.store
     names = [name for kind in KINDS for name in store.names(kind) if namespace in (None, name.namespace)]
-    found = [repo for repo in map(store.open, names) if repo and sees(request.user, repo)]
+    found = [repo for repo in map(store.open, names) if repo and can_see(request.user, repo)]
     return [(repo.name.singular, repo.name.web, repo.name.id, repo.meta.visibility) for repo in found]

@@ -9,7 +9,7 @@ import pygit2
 from pygit2.enums import ObjectType
 from starlette.responses import Response
 
-from hfsoup.localhub.auth import need_user
+from hfsoup.localhub.auth import require_user
 from hfsoup.localhub.commits import branch_ref, remove_ref, target_ref
 from hfsoup.localhub.contents import find_commit, history
 from hfsoup.localhub.errors import HttpError
@@ -22,35 +22,36 @@ _GROUPS = {"branches": "refs/heads/", "converts": "refs/convert/", "tags": "refs
 
 
 @routes("GET", "/api/{kind}/{repo}/refs")
-def refs(request: HubRequest) -> Response:
-    """All branches and tags; pull requests if asked for."""
+def list_refs(request: HubRequest) -> Response:
+    """All branches and tags; on request pull requests."""
     git = request.repo_to_read().git
     groups = {**_GROUPS, **({"pullRequests": "refs/pr/"} if request.flag("include_prs") else {})}
-    return reply({group: _refs(git, prefix) for group, prefix in groups.items()})
+    return reply({group: _find_refs(git, prefix) for group, prefix in groups.items()})
 
 
 @routes("GET", "/api/{kind}/{repo}/commits/{rev}")
-def commits(request: HubRequest) -> Response:
+def list_commits(request: HubRequest) -> Response:
     """History of a revision, newest first."""
-    git = request.repo_to_read().git
-    found = list(history(git, find_commit(git, request.params["rev"])))
+    repo, commit = request.commit_to_read()
+    found = list(history(repo.git, commit))
     page, headers = request.page(found)
     formatted = "formatted" in request.values("expand")
     return reply(
-        [_commit(item, formatted=formatted) for item in page], headers={**headers, "X-Total-Count": str(len(found))}
+        [_describe_commit(item, formatted=formatted) for item in page],
+        headers={**headers, "X-Total-Count": str(len(found))},
     )
 
 
 @routes("POST", "/api/{kind}/{repo}/branch/{name}")
 def create_branch(request: HubRequest) -> Response:
-    """A branch at main, at the starting point asked for, or with one commit of no files."""
+    """A branch at main, at a starting point, or with one commit of no files."""
     repo, asked = request.repo_to_write(), request.json()
     start, empty, overwrite = (
         asked.get("startingPoint"),
         asked.get("emptyBranch") is True,
         asked.get("overwrite") is True,
     )
-    ref, author = branch_ref(request.params["name"]), signature(need_user(request.user).name)
+    ref, author = branch_ref(request.params["name"]), signature(require_user(request.user).name)
     with request.hub.store.lock(repo.name):
         git = repo.git
         if ref in git.references and not overwrite:
@@ -60,7 +61,7 @@ def create_branch(request: HubRequest) -> Response:
         else:
             target = find_commit(git, str(start or "main")).id
         if empty or start or ref not in git.references:
-            git.references.create(ref, target, force=True)
+            _create_ref(git, ref, target, force=overwrite)
     return reply({})
 
 
@@ -91,7 +92,7 @@ def create_tag(request: HubRequest) -> Response:
             person = signature(request.user.name)
             repo.git.create_tag(name, commit.id, ObjectType.COMMIT, person, str(asked["message"]))
         else:
-            repo.git.references.create(ref, commit.id)
+            _create_ref(repo.git, ref, commit.id)
     return reply({})
 
 
@@ -105,10 +106,10 @@ def delete_tag(request: HubRequest) -> Response:
 
 
 @routes("POST", "/api/{kind}/{repo}/super-squash/{rev}")
-def squash(request: HubRequest) -> Response:
+def squash_branch(request: HubRequest) -> Response:
     """Make the newest commit of a branch its only one."""
     repo, message = request.repo_to_write(), str(request.json().get("message") or "Super-squash")
-    author = signature(need_user(request.user).name)
+    author = signature(require_user(request.user).name)
     with request.hub.store.lock(repo.name):
         ref = target_ref(repo.git, request.params["rev"])
         tree = repo.git.references[ref].peel(pygit2.Commit).tree_id
@@ -117,7 +118,14 @@ def squash(request: HubRequest) -> Response:
     return reply({"success": True, "commitOid": str(made)})
 
 
-def _refs(git: pygit2.Repository, prefix: str) -> list[dict[str, Any]]:
+def _create_ref(git: pygit2.Repository, ref: str, target: pygit2.Oid, *, force: bool = False) -> None:
+    try:
+        git.references.create(ref, target, force=force)
+    except (OSError, pygit2.GitError) as error:
+        raise HttpError(409, f"Cannot create {ref}: another reference is in its way") from error
+
+
+def _find_refs(git: pygit2.Repository, prefix: str) -> list[dict[str, Any]]:
     found = []
     for ref in sorted(git.references):
         if ref.startswith(prefix):
@@ -126,7 +134,7 @@ def _refs(git: pygit2.Repository, prefix: str) -> list[dict[str, Any]]:
     return found
 
 
-def _commit(commit: pygit2.Commit, *, formatted: bool) -> dict[str, Any]:
+def _describe_commit(commit: pygit2.Commit, *, formatted: bool) -> dict[str, Any]:
     title, _, message = commit.message.partition("\n")
     item: dict[str, Any] = {
         "id": str(commit.id),

@@ -8,16 +8,16 @@ from typing import Any
 
 from starlette.responses import Response
 
-from hfsoup.localhub.auth import User, need_owner, need_user
+from hfsoup.localhub.auth import User, require_owner, require_user
 from hfsoup.localhub.cards import LICENSES, SDKS
 from hfsoup.localhub.commits import read_content
 from hfsoup.localhub.contents import find_commit
-from hfsoup.localhub.errors import HttpError, MovedError, no_repo
+from hfsoup.localhub.errors import HttpError, MovedError, no_repo, require_one_of
 from hfsoup.localhub.gitattributes import default_attributes, is_lfs
 from hfsoup.localhub.lfs import make_pointer
 from hfsoup.localhub.names import RepoName, file_path, repo_name
-from hfsoup.localhub.repo_info import describe
-from hfsoup.localhub.request import HubRequest, reply, sees
+from hfsoup.localhub.repo_info import describe_repo
+from hfsoup.localhub.request import HubRequest, can_see, reply
 from hfsoup.localhub.routing import Routes
 from hfsoup.localhub.store import Meta, Repo, timestamp
 
@@ -34,22 +34,22 @@ pinned: false
 
 
 @routes("POST", "/api/repos/create")
-def create(request: HubRequest) -> Response:
+def create_repo(request: HubRequest) -> Response:
     """A new repo; 409 with its address if there is one of that name."""
     asked = request.json()
-    user = need_user(request.user)
+    user = require_user(request.user)
     name = _named(asked, user)
-    need_owner(user, name.namespace)
+    require_owner(user, name.namespace)
     files = {".gitattributes": default_attributes(name.kind).encode()}
     if name.kind == "spaces":
-        sdk = _one_of("sdk", asked.get("sdk"), SDKS)
+        sdk = require_one_of("sdk", asked.get("sdk"), SDKS)
         files["README.md"] = _SPACE_CARD.format(title=name.id.rpartition("/")[2], sdk=sdk).encode()
     files |= _files(asked.get("files") or [])
     large = {path: files[path] for path in files if is_lfs(files[".gitattributes"].decode(), path)}
     objects = {hashlib.sha256(content).hexdigest(): content for content in large.values()}
     files |= {path: make_pointer(hashlib.sha256(content).hexdigest(), len(content)) for path, content in large.items()}
     if "license" in asked:
-        licence = _one_of("license", asked["license"], tuple(LICENSES))
+        licence = require_one_of("license", asked["license"], LICENSES)
         files.setdefault("README.md", f"---\nlicense: {licence}\n---\n".encode())
     meta = Meta(timestamp(), visibility=_visibility(asked), sdk=asked.get("sdk"))
     made = request.hub.store.create(name, meta, user.name, files)
@@ -61,76 +61,76 @@ def create(request: HubRequest) -> Response:
 
 
 @routes("POST", "/api/{kind}/{repo}/duplicate")
-def duplicate(request: HubRequest) -> Response:
+def duplicate_repo(request: HubRequest) -> Response:
     """A new repo with all that this one holds."""
-    source, user, asked = request.repo_to_discuss(), need_user(request.user), request.json()
+    source, user, asked = request.repo_to_discuss(), require_user(request.user), request.json()
     name = repo_name(source.name.kind, str(asked.get("repository")))
-    need_owner(user, name.namespace)
+    require_owner(user, name.namespace)
     meta = Meta(timestamp(), visibility=_visibility(asked, source.meta.visibility), sdk=source.meta.sdk)
     return _answer(request, name, made=request.hub.store.duplicate(source, name, meta))
 
 
 @routes("DELETE", "/api/repos/delete")
-def delete(request: HubRequest) -> Response:
+def delete_repo(request: HubRequest) -> Response:
     """Delete a repo and the large files no other repo holds."""
-    user = need_user(request.user)
+    user = require_user(request.user)
     repo = _owned(request, user, _named(request.json(), user))
     store = request.hub.store
-    grave = store.delete(repo.name)
-    with store.still():
-        request.hub.lfs.drop(grave, store.paths())
-    shutil.rmtree(grave, ignore_errors=True)
+    removed = store.delete(repo.name)
+    with store.move_lock:
+        request.hub.lfs.drop(removed, store.paths())
+    shutil.rmtree(removed, ignore_errors=True)
     return reply({})
 
 
 @routes("POST", "/api/repos/move")
-def move(request: HubRequest) -> Response:
+def move_repo(request: HubRequest) -> Response:
     """Rename a repo; the caller must own both names."""
     asked = request.json()
-    user = need_user(request.user)
+    user = require_user(request.user)
     kind = _kind(asked)
     old, new = repo_name(kind, str(asked.get("fromRepo"))), repo_name(kind, str(asked.get("toRepo")))
     repo = _owned(request, user, old)
-    need_owner(user, new.namespace)
+    require_owner(user, new.namespace)
     request.hub.store.move(repo.name, new)
-    return reply({"url": request.web(new)})
+    return reply({"url": request.web_url(new)})
 
 
 @routes("PUT", "/api/{kind}/{repo}/settings")
-def settings(request: HubRequest) -> Response:
+def change_settings(request: HubRequest) -> Response:
     """Change who may see or read a repo."""
     asked = request.json()
-    with request.changing() as repo:
+    with request.change(request.repo_to_write()) as repo:
         repo.meta.visibility = _visibility(asked, repo.meta.visibility)
         if "gated" in asked:
-            repo.meta.gated = _one_of("gated", asked["gated"], ("auto", "manual", False))
+            repo.meta.gated = require_one_of("gated", asked["gated"], ("auto", "manual", False))
     return reply(
         {"visibility": repo.meta.visibility, "private": repo.meta.visibility == "private", "gated": repo.meta.gated}
     )
 
 
 @routes("GET", "/api/{kind}/{repo}", "/api/{kind}/{repo}/revision/{rev}")
-def info(request: HubRequest) -> Response:
+def show_repo(request: HubRequest) -> Response:
     """What there is to know about a repo at a revision."""
     repo = request.repo()
     commit = find_commit(repo.git, request.params.get("rev", "main"))
     request.allow_query("expand", "blobs", "securityStatus", "cardData", "config", "full")
     fields = request.expand(repo.name.kind)
-    known = describe(repo, commit, request.hub.lfs, blobs=request.flag("blobs"))
+    known = describe_repo(repo, commit, request.hub.lfs, blobs=request.flag("blobs"))
     if fields:
         known = {key: value for key, value in known.items() if key in fields}
     return reply(known)
 
 
 @routes("GET", "/api/{kind}/{repo}/auth-check")
-def may_read(request: HubRequest) -> Response:
+def check_read_access(request: HubRequest) -> Response:
     """Whether the caller may read the files."""
     request.repo_to_read()
     return reply({})
 
 
 @routes("GET", "/api/{kind}/{repo}/auth-check/write")
-def may_write(request: HubRequest) -> Response:
+def check_write_access(request: HubRequest) -> Response:
     """Whether the caller may write."""
     request.repo_to_write()
     return reply({})
@@ -143,7 +143,7 @@ def _kind(asked: dict[str, Any]) -> str:
 def _visibility(asked: dict[str, Any], default: str = "public") -> str:
     if "private" in asked:
         default = "private" if asked["private"] else "public"
-    return str(_one_of("visibility", asked.get("visibility") or default, ("public", "private")))
+    return str(require_one_of("visibility", asked.get("visibility") or default, ("public", "private")))
 
 
 def _files(asked: Any) -> dict[str, bytes]:
@@ -154,7 +154,7 @@ def _files(asked: Any) -> dict[str, bytes]:
 
 
 def _answer(request: HubRequest, name: RepoName, *, made: bool) -> Response:
-    answer: dict[str, object] = {"url": request.web(name), "name": name.id, "id": name.id}
+    answer: dict[str, object] = {"url": request.web_url(name), "name": name.id, "id": name.id}
     if not made:
         raise HttpError(409, f"You already created this {name.singular} repo: {name.id}", body=answer)
     return reply(answer)
@@ -172,13 +172,7 @@ def _owned(request: HubRequest, user: User, name: RepoName) -> Repo:
         repo = request.hub.store.open(name)
     except MovedError:
         repo = None
-    if repo is None or not sees(user, repo):
+    if repo is None or not can_see(user, repo):
         raise no_repo(name.id, anonymous=False)
-    need_owner(user, repo.name.namespace)
+    require_owner(user, repo.name.namespace)
     return repo
-
-
-def _one_of(field: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    if value not in allowed:
-        raise HttpError(400, f"Invalid {field}: {value!r}, expected one of {', '.join(map(str, allowed))}")
-    return value

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from hfsoup.localhub.contents import walk
 from hfsoup.localhub.errors import HttpError
-from hfsoup.localhub.lfs import checked_oid
+from hfsoup.localhub.lfs import parse_oid
 from hfsoup.localhub.request import HubRequest, reply
 from hfsoup.localhub.routing import Routes
 from hfsoup.localhub.store import MAIN, timestamp
@@ -36,12 +36,12 @@ def delete_files(request: HubRequest) -> Response:
     asked = request.json().get("deletions")
     if not isinstance(asked, dict) or not isinstance(asked.get("sha"), list):
         raise HttpError(400, "Expected deletions with a list of sha")
-    gone = {checked_oid(oid) for oid in asked["sha"]}
+    gone = {parse_oid(oid) for oid in asked["sha"]}
     repo, store = request.repo_to_write(), request.hub.store
     with store.lock(repo.name):
         if asked.get("rewriteHistory", True):
             _Rewriter(repo.git, gone).rewrite()
-    with store.still():
+    with store.move_lock:
         request.hub.lfs.drop(repo.path, (path for path in store.paths() if path != repo.path), only=gone)
     return reply({"success": True})
 

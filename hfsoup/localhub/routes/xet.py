@@ -10,9 +10,9 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from hfsoup.localhub.errors import HttpError
-from hfsoup.localhub.lfs import checked_oid
+from hfsoup.localhub.lfs import parse_oid
 from hfsoup.localhub.request import HubRequest, reply
-from hfsoup.localhub.routes.commits import need_right
+from hfsoup.localhub.routes.commits import require_right
 from hfsoup.localhub.routing import Routes
 from hfsoup.localhub.store import Repo
 from hfsoup.localhub.xet import LIFETIME, XetStore, cas_url
@@ -25,7 +25,7 @@ ELSEWHERE = "Xet reaches this Hub from its own machine only: uninstall hf_xet on
 def read_token(request: HubRequest) -> Response:
     """A folder to download the large file from whose sha256 the query names."""
     repo, store = request.repo_to_read(), _store(request)
-    oid = checked_oid(request.http.query_params.get("oid"))
+    oid = parse_oid(request.http.query_params.get("oid"))
     if not request.hub.lfs.holds(repo.path, oid) or store.hash(oid) is None:
         raise HttpError(404, f"No object {oid} in {repo.name.id}")
     # A token that is over at once, so that whoever asks again, after a fork perhaps, is given another folder.
@@ -37,7 +37,7 @@ def write_token(request: HubRequest) -> Response:
     """A folder to upload large files to, before they are committed."""
     repo = request.repo_to_discuss()
     if not request.flag("create_pr"):
-        need_right(request, repo, request.params["rev"])
+        require_right(request, repo, request.params["rev"])
     return _token(_store(request).expect(repo.meta.identifier), LIFETIME)
 
 
