@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -20,6 +21,7 @@ from hfsoup.labelfile import read_mapping
 from hfsoup.licences import check_licences
 from hfsoup.local import require_data
 from hfsoup.merges import MERGES
+from hfsoup.names import listed
 from hfsoup.options import Options
 from hfsoup.outline import outlined, peek_config
 from hfsoup.preflight import concerns
@@ -92,11 +94,13 @@ def gather(
 ) -> Family:
     """Everything before the first score: which ingredients there are, on this disk and fit to be averaged.
 
-    Where they are to be combined, `several` refuses one that is alone.
+    Where they are to be combined, `several` refuses one that is alone; otherwise there must be one.
     """
     with clock("pull"):
         sources = resolve(patterns, options, watch)
-        if several and not sources[0].folder:
+        if not several:
+            _require_one(sources)
+        elif not sources[0].folder:
             # Nothing is pulled for it; what is wrong with a folder is worth more than that it is alone.
             require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
         afford(needs(sources, options))
@@ -122,6 +126,18 @@ def gather(
                 watch.note(concern)
             stage.done("Compared the weights")
     return family
+
+
+def _require_one(sources: Sequence[Source]) -> None:
+    """Refuse several models where the score of one is asked for.
+
+    Raises:
+        UsageError: there are several.
+    """
+    if len(sources) > 1:
+        names = listed([str(source) for source in sources], 4)
+        hint = f"hfsoup eval {shlex.quote(sources[0].id)} --dataset …, one by one; or hfsoup bake, which scores each"
+        raise UsageError(f"expected one model, found {len(sources)}", where=names, hint=hint)
 
 
 def resolve(patterns: tuple[str, ...], options: Options, watch: Watch, *, keep: bool = True) -> tuple[Source, ...]:

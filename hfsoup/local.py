@@ -15,6 +15,7 @@ from hfsoup.adapterfiles import CONFIG, FULL, WEIGHTS
 from hfsoup.errors import SoupError, UsageError
 from hfsoup.kinds import SAVE, TRAINING, found_instead, kind_of
 from hfsoup.names import listed, shown
+from hfsoup.pasted import dataset_of
 
 WILD = re.compile(r"[*?\[]")
 CHECKPOINTS, LAST = "checkpoint-*", "last-checkpoint"
@@ -70,6 +71,8 @@ def require_data(dataset: str) -> None:
             close = _close(path)
             hint = f"--dataset {shlex.quote(str(path.parent / close[0]))}" if close else "--dataset ORG/NAME|FOLDER"
             raise SoupError(f"there is no such folder: {dataset!r}", hint=hint)
+        if name := dataset_of(dataset):
+            raise UsageError("expected ORG/NAME, found an address", where=shown(dataset), hint=f"--dataset {name}")
         return
     names = _names(path)
     weights = [n for n in names if n in WEIGHTS or n.endswith(".safetensors") or FULL.fullmatch(n)]
@@ -143,12 +146,13 @@ def _none_in(path: Path) -> list[Path]:
         raise _no_folder(path)
     names = sorted(_names(path), key=natural)
     inner = [n for n in names if (path / n).is_dir() and _holds_model(path / n)]
-    kind = kind_of(names)
+    kind = kind_of(names) or kind_of(file.name for file in path.glob("*/*"))
     where = f"{path}, which holds {found_instead(names)}"
     if inner:
         hint = shlex.quote(f"{path}/*") if len(inner) > 1 else shlex.quote(str(path / inner[0]))
     else:
         hint = kind[1] if kind else SAVE
+        hint = f"--dataset {shlex.quote(str(path))}" if hint == "--dataset" else hint
     raise UsageError("expected a model folder, found no config.json", where=where, hint=hint)
 
 

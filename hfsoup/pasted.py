@@ -30,6 +30,8 @@ def name_of(text: str) -> str:
     hint = "https://huggingface.co/ORG/NAME, or ORG/NAME"
     if parts and parts[0] == "models":
         parts = parts[1:]
+    if parts and parts[0] == "datasets" and len(parts) > 2:
+        hint = f"--dataset {'/'.join(parts[1:3])}"
     if parts and parts[0] in OTHERS:
         raise UsageError(f"expected a model, found the address of a {OTHERS[parts[0]]}", where=shown(text), hint=hint)
     if parts and parts[0] == "collections":
@@ -51,6 +53,12 @@ def name_of(text: str) -> str:
     else:
         below = []
     return "/".join([owner, name, *below]) + (f"@{revision}" if revision else "")
+
+
+def dataset_of(text: str) -> str | None:
+    """ORG/NAME of the dataset whose address this is, or is like; None for any other text."""
+    parts = text.split("/") if text.startswith("datasets/") else _parts(text)
+    return "/".join(parts[1:3]) if parts and parts[0] == "datasets" and len(parts) > 2 else None
 
 
 def _parts(text: str) -> list[str] | None:

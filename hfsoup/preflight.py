@@ -18,6 +18,7 @@ from hfsoup.finding import find_ingredients, too_few
 from hfsoup.hashing import file_hash
 from hfsoup.headers import outline
 from hfsoup.licences import license_of
+from hfsoup.local import WILD
 from hfsoup.names import flat
 from hfsoup.pickles import convert
 from hfsoup.pull import pull
@@ -98,6 +99,8 @@ def diagnose(
         if len(files) < 2 or len(files) < len(patterns) or not weights:
             raise UsageError("plain weight files are compared among themselves", hint="hfsoup check --weights FILE...")
         return _of_files(files, watch)
+    if absent := [p for p in patterns if p.endswith(WEIGHTS) and "/" not in p and not WILD.search(p)]:
+        raise UsageError("there is no such file", where=absent[0], hint="ls, or ORG/NAME on the Hub")
     with watch.stage("Resolving"):
         sources = find_ingredients(
             patterns,

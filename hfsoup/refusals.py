@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from hfsoup.errors import UsageError
@@ -64,7 +65,8 @@ def flags(names: list[str]) -> str:
 
 def _unknown(options: Options) -> None:
     if options.dtype is not None and options.dtype not in FLOATS:
-        raise UsageError(f"there is no dtype {options.dtype!r}; known: {', '.join(FLOATS)}")
+        near = get_close_matches(options.dtype, FLOATS, 1, 0.0)[0]
+        raise UsageError(f"there is no dtype {options.dtype!r}; known: {', '.join(FLOATS)}", hint=f"--dtype {near}")
     if options.on_mismatch not in ON_MISMATCH:
         raise UsageError(f"expected on-mismatch to be one of {', '.join(ON_MISMATCH)}, found {options.on_mismatch!r}")
     if options.bn not in BN_MODES:

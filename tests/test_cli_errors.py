@@ -404,3 +404,51 @@ def test_data_beside_a_model_is_data(vit: Family, data: Path, alone: Path) -> No
     shutil.copytree(data, "both")
     shutil.copytree(vit.folders[0], "both", dirs_exist_ok=True)
     bake(*vit.words, "--dataset", "./both", "--output", "soup")
+
+
+@pytest.mark.parametrize("name", ["kit/vit-*", "./run"])
+def test_eval_scores_one_model(name: str, kinds: LocalHub, signed_in: LocalHub, vit: Family, alone: Path) -> None:
+    """A glob or a run of several has no one score: refused before anything is pulled."""
+    Path("run").mkdir()
+    for n in (0, 1):
+        copy_model(vit.folders[n], alone / f"run/checkpoint-{n}")
+    block = refused("eval", name, "--dataset", "kit/shapes", code=2)
+    assert "error: expected one model, found " in block
+    assert "try: hfsoup eval " in block
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["kit/vit-*", "--dataset", "hf.co/datasets/kit/shapes"], "found an address\n"),
+        (["kit/vit-*", "--dataset", "https://huggingface.co/datasets/kit/shapes/tree/main"], "found an address\n"),
+        (["kit/vit-*", "--dataset", "datasets/kit/shapes"], "found an address\n"),
+        (["hf.co/datasets/kit/shapes", "kit/vit-1"], "expected a model, found the address of a dataset\n"),
+        (
+            ["kit/vit-1", "https://hf.co/datasets/kit/shapes/viewer"],
+            "expected a model, found the address of a dataset\n",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_address_of_a_dataset(words: list[str], text: str, kinds: LocalHub, alone: Path) -> None:
+    """The name that it leads to is what to type."""
+    block = refused("bake", *words, "--output", "soup", code=2)
+    assert text in block
+    assert block.endswith("  try: --dataset kit/shapes\n")
+
+
+def test_a_folder_of_data_where_a_model_belongs(vit: Family, data: Path, alone: Path) -> None:
+    """Files of data in a folder, or one folder further down, are offered as the dataset that they are."""
+    import shutil
+
+    shutil.copytree(data, "flat")
+    shutil.copytree(data, "deep/data")
+    for name in ("flat", "deep"):
+        block = refused("bake", f"./{name}", vit.words[0], "--output", "soup", code=2)
+        assert block.endswith(f"  try: --dataset {name}\n")
+
+
+def test_a_weight_file_that_is_not_there(alone: Path) -> None:
+    """A file's name is not looked for on the Hub."""
+    assert "there is no such file\n  in:  a.safetensors" in refused("check", "a.safetensors", "--weights", code=2)
