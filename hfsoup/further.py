@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from hfsoup.corruptions import ALL
-from hfsoup.request import at_revision
 from hfsoup.scores import Comparison
 from hfsoup.tasks import task_of
 
@@ -67,10 +66,7 @@ def _others(options: Options, family: Family, images: Images) -> Iterator[tuple[
 
     if not images.seen:
         raise SoupError("the images that select are not known")
-    for name, dataset in options.others().items():
-        place, revision = at_revision(dataset)
-        asked = options.request(task_of(family.config))
-        request = replace(asked, dataset=place, revision=revision, config=None, split=None, test_split=None)
+    for name, request in options.other_requests(task_of(family.config)).items():
         processor = image_processor(family.processing.processor_folder)
         yield name, load_other(request, processor, family.labels, images.seen)
 

@@ -213,6 +213,7 @@ def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | N
     if options.dataset is None:
         return None
     from hfsoup.metrics import metric
+    from hfsoup.shifts import look_at_other
     from hfsoup.survey import survey
 
     config, classes = peek_config(first.base or first), None
@@ -225,6 +226,8 @@ def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | N
     metric(options.metric, task, trust_remote=options.trust_remote_metric)
     with watch.stage("Looking at the dataset") as stage:
         found = survey(options.request(task), classes, most=max(CALIBRATION, wanted(options)))
+        for request in options.other_requests(task).values():
+            look_at_other(request)
         stage.done(f"Looked at {options.dataset}")
     return found
 

@@ -50,7 +50,7 @@ def api() -> HfApi:
     """A client of the Hub that the environment names (`HF_ENDPOINT`), with the user's own token.
 
     Raises:
-        HubError: the address of the Hub holds a name or password, which would end up in every message and log.
+        HubError: the address of the Hub is none, or holds a name or password, which would end up in every message.
     """
     from huggingface_hub import HfApi, constants
 
@@ -60,6 +60,9 @@ def api() -> HfApi:
     if "@" in parts.netloc:
         where = f"{parts.scheme}://…@{parts.hostname}"
         raise HubError("HF_ENDPOINT holds a name or password", where=where, hint="leave it out, then: hf auth login")
+    if parts.scheme not in ("http", "https"):
+        what = f"expected HF_ENDPOINT to begin with http:// or https://, found {constants.ENDPOINT!r}"
+        raise HubError(what, hint=f"export HF_ENDPOINT=https://{constants.ENDPOINT.rpartition('/')[2]}")
     return HfApi(library_name="hfsoup", library_version=__version__)
 
 
@@ -305,6 +308,9 @@ def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
             return HubError("a file that the listing named is not there", where=where, hint=AGAIN)
         case errors.LocalTokenNotFoundError():
             return HubError("no token for the Hub", where=where, hint="hf auth login")
+        case errors.OfflineModeIsEnabled() if access == "push":
+            hint = "HF_HUB_OFFLINE=0, or without --push: hfsoup push FOLDER ORG/NAME does it later"
+            return HubError("offline mode is on, and nothing can be pushed", where=where, hint=hint)
         case errors.OfflineModeIsEnabled():
             what = "offline mode is on, and the cache does not hold this"
             return HubError(what, where=where, hint="HF_HUB_OFFLINE=0, or a local folder as ./NAME")

@@ -7,7 +7,7 @@ import re
 import reprlib
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from os import PathLike, fspath
 from types import NoneType
@@ -271,6 +271,16 @@ class Options:
             allow_duplicates=self.allow_duplicates,
             task=task,
         )
+
+    def other_requests(self, task: Task | None = None) -> dict[str, Request]:
+        """What is asked of the further datasets, by their names: the same as of the first, but for its splits."""
+        places = {name: at_revision(dataset) for name, dataset in self.others().items()}
+        return {
+            name: replace(
+                self.request(task), dataset=place, revision=revision, config=None, split=None, test_split=None
+            )
+            for name, (place, revision) in places.items()
+        }
 
     def others(self) -> dict[str, str]:
         """The further datasets to score on, by the names that the user gave them.

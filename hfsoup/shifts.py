@@ -32,6 +32,26 @@ def corrupted(
             rmtree(home)
 
 
+def look_at_other(request: Request) -> None:
+    """See that another dataset is there and has a split to report on; nothing of it is kept.
+
+    Raises:
+        UsageError: datasets cannot load it, or it has no such split.
+        HubError: the Hub refuses or cannot be reached.
+    """
+    with opened(request, kept=False) as source:
+        _reporting(list(source.parts), request)
+
+
+def _reporting(names: Sequence[str], request: Request) -> str:
+    """The split of another dataset that reports: its test split, else the usual or only one."""
+    usual = [name for name in ("test", "validation", "valid", "val", "dev") if name in names]
+    if not usual and len(names) != 1:
+        what = f"expected a split called test, or a single one, found {flat(', '.join(names))}"
+        raise UsageError(what, where=request.dataset, hint="a dataset with a test split")
+    return [*usual, *names][0]
+
+
 def load_other(request: Request, processor: Any, classes: Sequence[str], seen: Sequence[Prepared]) -> Images:
     """Another dataset of the same classes to report on, as both splits: its test split, else the usual or only one.
 
@@ -42,12 +62,7 @@ def load_other(request: Request, processor: Any, classes: Sequence[str], seen: S
     """
     notes: dict[str, None] = {}
     with opened(request) as source:
-        names = list(source.parts)
-        usual = [name for name in ("test", "validation", "valid", "val", "dev") if name in names]
-        if not usual and len(names) != 1:
-            what = f"expected a split called test, or a single one, found {flat(', '.join(names))}"
-            raise UsageError(what, where=request.dataset, hint="a dataset with a test split")
-        name = [*usual, *names][0]
+        name = _reporting(list(source.parts), request)
         if is_training(name):
             notes.setdefault(trained_on(f"{request.dataset}, split {name}").removesuffix("."))
         part = Part(source, name, request, classes, notes.setdefault)

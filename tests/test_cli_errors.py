@@ -452,3 +452,36 @@ def test_a_folder_of_data_where_a_model_belongs(vit: Family, data: Path, alone: 
 def test_a_weight_file_that_is_not_there(alone: Path) -> None:
     """A file's name is not looked for on the Hub."""
     assert "there is no such file\n  in:  a.safetensors" in refused("check", "a.safetensors", "--weights", code=2)
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "text"),
+    [
+        ("kit/absent", 1, "there is no such repository"),
+        ("kit/vit-1", 1, "expected a dataset, found a model"),
+        ("./odd", 2, "expected a split called test, or a single one, found"),
+    ],
+)
+def test_a_further_dataset_is_looked_at_before_anything_is_pulled(
+    place: str, code: int, text: str, kinds: LocalHub, signed_in: LocalHub, data: Path, alone: Path
+) -> None:
+    """What --eval names is told to be wrong in time, by a dry run too, not once everything is scored."""
+    import shutil
+
+    Path("odd/data").mkdir(parents=True)
+    for split in ("red", "blue"):
+        shutil.copyfile(next(data.rglob("test*.parquet")), f"odd/data/{split}-00000-of-00001.parquet")
+    for more in ([], ["--dry-run"]):
+        kinds.forget_requests()
+        words = ("kit/vit-*", "--dataset", data, "--eval", f"other={place}", "--output", "soup", *more)
+        assert text in refused("bake", *words, code=code)
+        assert not [r.path for r in kinds.requests if r.path.endswith(".safetensors") and r.status == 200]
+
+
+def test_an_endpoint_without_its_scheme(alone: Path, monkeypatch: Any) -> None:
+    """The address that was meant is what to type."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "hub.example:8080")
+    block = refused("bake", "kit/vit-1", "kit/vit-2", "--output", "soup", code=1)
+    assert "expected HF_ENDPOINT to begin with http:// or https://, found 'hub.example:8080'" in block
