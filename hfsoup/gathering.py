@@ -120,7 +120,7 @@ def gather(
     if options.push:
         base = (family.base.ingredient,) if family.base else ()
         check_licences((*family.ingredients, *base), options.license)
-    if options.dataset and options.align == "none":
+    if options.dataset and options.align == "none" and len(family) > 1:
         with clock("check"), watch.stage("Comparing weights") as stage:
             for concern in concerns(family):
                 watch.note(concern)

@@ -198,7 +198,8 @@ def _matching(name: str, base: str | None) -> list[Candidate]:
     author, _, rest = name.partition("/")
     fixed = bool(rest) and not WILD.search(author)
     if not fixed and not base:
-        raise UsageError(f"a glob needs a fixed owner, as in org/model-*; found {name!r}")
+        hint = f"'ORG/{rest or author}', or a folder as './{name}'"
+        raise UsageError(f"a glob needs a fixed owner, as in org/model-*; found {name!r}", hint=hint)
     with answers(author if fixed else str(base)):
         listing = api().list_models(
             author=author if fixed else None, filter=f"base_model:finetune:{base}" if base else None

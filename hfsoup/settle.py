@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,8 @@ def named(found: Sequence[Checkpoint], given: str) -> int:
                 raise SoupError(what, where=str(source), hint="--processor-from an ingredient of the same layout")
             return i
     known = listed([str(one.ingredient) for one in found], 8)
-    raise UsageError(f"expected --processor-from to name one of the ingredients, {known}; found {shown(given)}")
+    what = f"expected --processor-from to name one of the ingredients, {known}; found {shown(given)}"
+    raise UsageError(what, hint=f"--processor-from {shlex.quote(found[0].ingredient.id)}")
 
 
 def widest(dtypes: set[str]) -> str:

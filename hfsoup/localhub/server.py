@@ -216,7 +216,8 @@ def _claim(folder: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise SoupError("this folder is already served by another Hub", where=str(folder)) from None
+        hint = "stop that one, or another folder"
+        raise SoupError("this folder is already served by another Hub", where=str(folder), hint=hint) from None
     return lock
 
 
