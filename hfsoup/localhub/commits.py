@@ -113,7 +113,7 @@ def _read_change(repo: Repo, lfs: LfsStore, key: str, value: dict[str, Any]) -> 
         return Change(file_path(path), blob=str(repo.git.create_blob(read_content(path, value))))
     if key == "lfsFile":
         oid = parse_oid(value.get("oid"))
-        if not lfs.holds(repo.path, oid) and not lfs.claim(oid, repo.path, repo.meta.identifier):
+        if not lfs.has(repo.path, oid) and not lfs.claim(oid, repo.path, repo.meta.identifier):
             raise HttpError(400, f"LFS pointer of {path!r} points to a file that was not uploaded: {oid}")
         pointer = make_pointer(oid, lfs.size(oid))
         return Change(file_path(path), blob=str(repo.git.create_blob(pointer)), lfs=True)

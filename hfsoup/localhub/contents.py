@@ -95,6 +95,11 @@ def history(git: pygit2.Repository, commit: pygit2.Commit) -> Iterator[pygit2.Co
     return iter(git.walk(commit.id, SortMode.TOPOLOGICAL | SortMode.TIME))
 
 
+def find_title(commit: pygit2.Commit) -> str:
+    """The first line of a commit's message."""
+    return str(commit.message.partition("\n")[0])
+
+
 def last_commits(git: pygit2.Repository, commit: pygit2.Commit, paths: Iterable[str]) -> dict[str, pygit2.Commit]:
     """For every path the newest commit that changed it."""
     left = set(paths)

@@ -1,6 +1,6 @@
-"""Large files by their sha256: `DIR/lfs/aa/bb/<sha256>`, and in every repo a mark for each object it holds.
+"""Large files by their sha256: `DIR/lfs/aa/bb/<sha256>`, and in every repo a mark for each object that it has.
 
-The store is shared, the marks are not: knowing a sha256 gives nobody a file of a repo they may not read.
+The store is shared, the marks are not: who knows a sha256 cannot read a file of a repo that is closed to them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _POINTER = re.compile(
 
 @dataclass(frozen=True)
 class Pointer:
-    """What a pointer file says: sha256, size in bytes, and the size of the pointer file itself."""
+    """The fields of a pointer file: sha256, size in bytes, and the size of the pointer file itself."""
 
     oid: str
     size: int
@@ -37,7 +37,7 @@ class Pointer:
 
 
 def make_pointer(oid: str, size: int) -> bytes:
-    """The pointer file git keeps in place of a large one."""
+    """The pointer file that git stores in place of a large one."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n".encode()
 
 
@@ -55,7 +55,7 @@ def parse_oid(oid: object) -> str:
 
 
 class LfsStore:
-    """The large files of one Hub; `xet` holds them as hf-xet does, None where that is not installed."""
+    """The large files of one Hub; `xet` stores them as hf-xet does, None where that is not installed."""
 
     def __init__(self, folder: Path) -> None:
         self._root = folder / "lfs"
@@ -75,7 +75,7 @@ class LfsStore:
         return ObjectWriter(self, self._temp / secrets.token_hex(16), oid, size)
 
     def part(self, upload: str, number: int) -> Path:
-        """Where part `number` of a multipart upload is kept until all are there."""
+        """Where part `number` of a multipart upload waits for the others."""
         if not re.fullmatch(r"[0-9a-f]{32}", upload):
             raise HttpError(400, "Invalid upload id")
         folder = self._temp / f"parts-{upload}"
@@ -96,64 +96,69 @@ class LfsStore:
             writer.finish(repo)
         shutil.rmtree(parts[0].parent, ignore_errors=True)
 
-    def adopt(self, received: Path, oid: str, repo: Path) -> None:
-        """Move a checked file to its place and mark it as the repo's."""
+    def add(self, oid: str, repo: Path, received: Path | None = None) -> None:
+        """Give a repo an object: a checked file, which is moved to its place, or one that another repo has."""
         target = self.path(oid)
-        if self.xet:
-            self.xet.add(oid, received)
         with self._lock:
             if not repo.exists():
                 raise HttpError(404, f"Repository not found: {repo.stem}", code="RepoNotFound")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            received.replace(target)
+            if received:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                received.replace(target)
             mark = _mark(repo, oid)
             mark.parent.mkdir(exist_ok=True)
             mark.touch()
+        if self.xet:
+            self.xet.add(repo, oid, target)
 
     def claim(self, oid: str, repo: Path, identifier: str) -> bool:
-        """Take an object out of what was uploaded to the repo by Xet; False if it is not among that."""
+        """Take an object from the uploads to the repo by Xet; False if it is not among them."""
         if self.xet is None:
             return False
-        # One at a time: what one commit has claimed goes, and another may be about to.
+        # One commit at a time: a folder is deleted once its files are claimed, and another commit may read it.
         with self._claiming:
-            return self.holds(repo, oid) or self._claim(self.xet, oid, repo, identifier)
+            return self.has(repo, oid) or self._claim(self.xet, oid, repo, identifier)
 
     def _claim(self, xet: XetStore, oid: str, repo: Path, identifier: str) -> bool:
-        files = xet.received(identifier)
-        wanted = next((file for file in files if file.sha256 == oid), None)
-        if wanted is None:
-            return False
-        temporary = self._temp / secrets.token_hex(16)
-        try:
-            xet.restore(wanted, temporary)
-            with self.writer(oid, wanted.size) as writer:
-                for chunk in read_range(temporary, 0, wanted.size):
-                    writer.write(chunk)
-                writer.finish(repo)
-        except RuntimeError as error:
-            raise HttpError(400, f"Expected content of sha256 {oid}, got what hf-xet cannot read") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        if all(self.holds(repo, file.sha256) for file in files if file.folder == wanted.folder):
-            shutil.rmtree(wanted.folder, ignore_errors=True)
-        return True
+        files = xet.list_uploads(identifier)
+        failure: RuntimeError | None = None
+        for wanted in (file for file in files if file.sha256 == oid):
+            temporary = self._temp / secrets.token_hex(16)
+            try:
+                xet.restore(wanted, temporary)
+                with self.writer(oid, wanted.size) as writer:
+                    for chunk in read_range(temporary, 0, wanted.size):
+                        writer.write(chunk)
+                    writer.finish(repo)
+            except RuntimeError as error:
+                # Another client may be writing the same file to this folder.
+                failure = error
+                continue
+            finally:
+                temporary.unlink(missing_ok=True)
+            if all(self.has(repo, file.sha256) for file in files if file.folder == wanted.folder):
+                shutil.rmtree(wanted.folder, ignore_errors=True)
+            return True
+        if failure:
+            raise HttpError(400, f"Expected content of sha256 {oid}, got what hf-xet cannot read") from failure
+        return False
 
-    def holds(self, repo: Path, oid: str) -> bool:
-        """Whether the repo at this place was given the object, and it is still there."""
+    def has(self, repo: Path, oid: str) -> bool:
+        """Whether the repo at this place has the object, and it is still there."""
         return _mark(repo, oid).exists() and self.path(oid).exists()
 
     def size(self, oid: str) -> int:
-        """Bytes of an object that is held."""
+        """Bytes of an object."""
         return self.path(oid).stat().st_size
 
     def used(self, repo: Path) -> int:
-        """Bytes of the objects a repo holds."""
+        """Bytes of the objects of a repo."""
         marks = repo / "hub-lfs"
         places = [self.path(mark.name) for mark in marks.iterdir()] if marks.is_dir() else []
         return sum(place.stat().st_size for place in places if place.exists())
 
     def drop(self, repo: Path, others: Iterable[Path], *, only: set[str] | None = None) -> None:
-        """Take its objects (`only` these, if given) from a repo, and delete those that none of the others holds."""
+        """Take its objects (`only` these, if given) from a repo, and delete those that no other repo has."""
         marks = repo / "hub-lfs"
         with self._lock:
             places = list(others)
@@ -163,8 +168,11 @@ class LfsStore:
                 mark.unlink()
                 if not any(_mark(place, mark.name).exists() for place in places):
                     self.path(mark.name).unlink(missing_ok=True)
-                    if self.xet:
-                        self.xet.drop(mark.name)
+        if self.xet:
+            # Files share chunks, so those that stay are stored anew.
+            self.xet.delete(repo)
+            for mark in marks.iterdir() if marks.is_dir() else ():
+                self.xet.add(repo, mark.name, self.path(mark.name))
 
 
 class ObjectWriter:
@@ -192,7 +200,7 @@ class ObjectWriter:
         self._file.write(chunk)
 
     def finish(self, repo: Path) -> None:
-        """Check and keep the object."""
+        """Check the object and put it in its place."""
         if self._count != self._size:
             raise HttpError(400, f"Expected {self._size} bytes for {self._oid}, got {self._count}")
         if self._hash.hexdigest() != self._oid:
@@ -200,7 +208,7 @@ class ObjectWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        self._store.adopt(self._path, self._oid, repo)
+        self._store.add(self._oid, repo, self._path)
 
 
 def read_range(path: Path, start: int, stop: int) -> Iterator[bytes]:

@@ -197,6 +197,6 @@ def _count(repo: Repo, entry: Entry, lfs: LfsStore) -> dict[str, int]:
 def _bytes(repo: Repo, entry: Entry, lfs: LfsStore, start: int, stop: int) -> bytes:
     if entry.lfs is None:
         return read_blob(repo.git, entry.oid)[start:stop]
-    if not lfs.holds(repo.path, entry.lfs.oid):
+    if not lfs.has(repo.path, entry.lfs.oid):
         return b""
     return b"".join(read_range(lfs.path(entry.lfs.oid), start, stop))

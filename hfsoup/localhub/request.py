@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from starlette.responses import Response
 
 from hfsoup.localhub.auth import Accounts, User, require_owner, require_user
 from hfsoup.localhub.contents import find_commit
+from hfsoup.localhub.discussions import pr_ref
 from hfsoup.localhub.errors import HttpError, MovedError, no_repo
 from hfsoup.localhub.lfs import LfsStore
 from hfsoup.localhub.names import RepoName
@@ -194,6 +196,30 @@ class HubRequest:
         """The repo of this request, whose files the caller may read, and the commit at its revision or main."""
         repo = self.repo_to_read()
         return repo, find_commit(repo.git, self.params.get("rev", "main"))
+
+    def repo_to_commit(self) -> Repo:
+        """The repo of this request, to whose revision the caller may commit, or to which they may propose a commit.
+
+        Owners commit anywhere; whoever opened a pull request commits to it.
+        """
+        repo, user = self.repo_to_discuss(), require_user(self.user)
+        revision = self.params["rev"]
+        opened = [item for item in repo.meta.discussions if item["isPullRequest"] and item["author"] == user.name]
+        if not self.flag("create_pr") and revision not in (pr_ref(item["num"]) for item in opened):
+            require_owner(user, repo.name.namespace)
+        return repo
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the client is on this machine, where it can open the folders of Xet."""
+        client = self.http.client
+        return client is not None and ipaddress.ip_address(client.host).is_loopback
+
+    def xet_hash(self, repo: Repo, oid: str) -> str | None:
+        """The Xet hash of a large file, for clients that can download it by Xet."""
+        store = self.hub.lfs.xet
+        able = self.is_local and "hf_hub/" in self.http.headers.get("user-agent", "")
+        return store.hash(repo.path, oid) if store and able else None
 
     @contextmanager
     def change(self, repo: Repo) -> Iterator[Repo]:

@@ -26,7 +26,6 @@ from hfsoup.localhub.faults import Fault, Faults, Seen
 from hfsoup.localhub.lfs import LfsStore
 from hfsoup.localhub.names import repo_name
 from hfsoup.localhub.request import Hub, Options
-from hfsoup.localhub.routes.access import grant_access
 from hfsoup.localhub.signed_urls import Signer
 from hfsoup.localhub.store import Store
 
@@ -131,7 +130,7 @@ class LocalHub:
 
     def grant(self, repo_id: str, user: str, *, kind: str = "models") -> None:
         """Let a user read the files of a gated repo."""
-        self._change(kind, repo_id, lambda meta: grant_access(meta, user))
+        self._change(kind, repo_id, lambda meta: meta.grant_access(user))
 
     def disable(self, repo_id: str, *, kind: str = "models") -> None:
         """Refuse all access to a repo, as the Hub does after a complaint."""

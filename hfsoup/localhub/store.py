@@ -36,6 +36,16 @@ class Meta:
     sdk: str | None = None
     discussions: list[dict[str, Any]] = field(default_factory=list)
 
+    def grant_access(self, user: str) -> None:
+        """Let a user read the files of a gated repo; HttpError 409 if they may already."""
+        found = next((item for item in self.access if item["user"] == user), None)
+        if found is None:
+            found = {"id": secrets.token_hex(12), "user": user, "timestamp": timestamp()}
+            self.access.append(found)
+        elif found["status"] == "accepted":
+            raise HttpError(409, f"{user} has access already")
+        found["status"] = "accepted"
+
 
 @dataclass(frozen=True)
 class Repo:

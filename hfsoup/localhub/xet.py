@@ -1,12 +1,13 @@
-"""Large files as hf-xet stores them, in folders that a client's own hf-xet opens (`local://FOLDER`).
+"""Large files as hf-xet stores them, in folders that the hf-xet of a client opens (`local://FOLDER`).
 
-hf-xet cuts a file into chunks, keeps these in xorbs, and lists them in shards; it reads and writes a folder of these as
-it does the storage behind the Hub. Its index (`*.redb`) is locked by the process that opens it, so every client is
-given a folder of its own: the same xorbs and shards by hard links, and a copy of the index.
+hf-xet cuts a file into chunks, stores these in xorbs, and lists them in shards; it reads and writes such a folder as it
+does the storage behind the Hub. Its index (`*.redb`) is locked by the process that opens it, so every client gets
+a folder for itself: the same xorbs and shards by hard links, and a copy of the index.
 
-    DIR/xet/objects/aa/bb/<sha256>/   every large file; `hash` holds its Xet hash
-    DIR/xet/lent/<random>/            what a client downloads from
-    DIR/xet/received/<repo>/<random>/ what a client uploads to, until it commits
+    DIR/repos/…/NAME.git/hub-xet/store     the large files of a repo
+    DIR/repos/…/NAME.git/hub-xet/<sha256>  the Xet hash of one of them
+    DIR/xet/downloads/<random>             what a client downloads from
+    DIR/xet/uploads/<repo>/<random>        what a client uploads to, until it commits
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import secrets
 import shutil
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,15 +25,14 @@ from pathlib import Path
 from typing import Any
 
 LIFETIME = 3600
-"""Seconds that a client has a folder for."""
-_HASH, _STORE = "hash", "store"
+"""Seconds for which a client may use a folder."""
 _ROW = 48
 _VERIFIED, _DESCRIBED = 1 << 31, 1 << 30
 _LARGEST_SHARD = 64 << 20
 
 
 @dataclass(frozen=True)
-class Received:
+class UploadedFile:
     """A file in a folder that a client uploaded to."""
 
     folder: Path
@@ -41,73 +42,72 @@ class Received:
 
 
 class XetStore:
-    """The large files of one Hub, as hf-xet stores them."""
+    """The large files of every repo of one Hub, as hf-xet stores them."""
 
     def __init__(self, folder: Path) -> None:
         from hf_xet import XetSession
 
-        self._objects, self._lent, self._received = (folder / "xet" / name for name in ("objects", "lent", "received"))
-        # No client that an earlier run lent a folder to goes on with it.
-        for passing in (self._lent, self._received):
+        self._downloads, self._uploads = (folder / "xet" / name for name in ("downloads", "uploads"))
+        # No client continues with a folder of an earlier run.
+        for passing in (self._downloads, self._uploads):
             shutil.rmtree(passing, ignore_errors=True)
             passing.mkdir(parents=True)
         self._session = XetSession()
+        self._lock = threading.Lock()
 
-    def add(self, oid: str, content: Path) -> None:
-        """Store a large file, if it is not there."""
+    def add(self, repo: Path, oid: str, content: Path) -> None:
+        """Store a large file for a repo, if it is not there."""
         from hf_xet import SKIP_SHA256
 
-        if self.hash(oid):
+        if self.hash(repo, oid):
             return
-        place = self._place(oid)
-        temporary = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
-        (temporary / _STORE).mkdir(parents=True)
-        try:
-            with self._session.new_upload_commit(**_access(temporary / _STORE)) as commit:
+        store = _store(repo)
+        store.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            with self._session.new_upload_commit(**_access(store)) as commit:
                 upload = commit.start_upload_file(str(content), sha256=SKIP_SHA256)
-            (temporary / _HASH).write_text(upload.result().xet_info.hash)
-            # Where another upload of the same file was faster, its folder is as good.
-            with suppress(OSError):
-                temporary.rename(place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _hash_file(repo, oid).write_text(upload.result().xet_info.hash)
 
-    def hash(self, oid: str) -> str | None:
-        """The Xet hash of a large file; None of one that is not stored here."""
+    def hash(self, repo: Path, oid: str) -> str | None:
+        """The Xet hash of a large file of a repo; None of one that is not stored so."""
         try:
-            return (self._place(oid) / _HASH).read_text()
+            return _hash_file(repo, oid).read_text()
         except FileNotFoundError:
             return None
 
-    def drop(self, oid: str) -> None:
-        """Delete a large file."""
-        shutil.rmtree(self._place(oid), ignore_errors=True)
+    def delete(self, repo: Path) -> None:
+        """Delete all large files of a repo."""
+        with self._lock:
+            shutil.rmtree(_store(repo).parent, ignore_errors=True)
 
-    def lend(self, oid: str) -> Path:
-        """A folder that one client may download a large file from."""
-        _clear(self._lent)
-        return _copy(self._place(oid) / _STORE, self._lent / secrets.token_hex(16))
+    def lend(self, repo: Path) -> Path | None:
+        """A folder from which one client may download the large files of a repo; None if it has none."""
+        _delete_old(self._downloads)
+        if not _store(repo).exists():
+            return None
+        with self._lock:
+            return _copy(_store(repo), self._downloads / secrets.token_hex(16))
 
-    def expect(self, repo: str) -> Path:
+    def receive(self, repo: str) -> Path:
         """An empty folder that a client may upload to."""
-        _clear(self._received / repo)
-        folder = self._received / repo / secrets.token_hex(16)
+        _delete_old(self._uploads / repo)
+        folder = self._uploads / repo / secrets.token_hex(16)
         folder.mkdir(parents=True)
         return folder
 
-    def received(self, repo: str) -> list[Received]:
+    def list_uploads(self, repo: str) -> list[UploadedFile]:
         """What clients uploaded for commits to a repo, newest first."""
-        folders = [path for path in (self._received / repo).glob("*") if path.is_dir()]
+        folders = [path for path in (self._uploads / repo).glob("*") if path.is_dir()]
         folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         return [
-            Received(folder, *found)
+            UploadedFile(folder, *found)
             for folder in folders
             for shard in folder.glob("xet/xorbs/shards/*.mdb")
             if shard.stat().st_size <= _LARGEST_SHARD
-            for found in _files(shard.read_bytes())
+            for found in _read_shard(shard.read_bytes())
         ]
 
-    def restore(self, file: Received, target: Path) -> None:
+    def restore(self, file: UploadedFile, target: Path) -> None:
         """Write an uploaded file to `target`.
 
         Raises:
@@ -116,15 +116,20 @@ class XetStore:
         from hf_xet import XetFileInfo
 
         # The client may have its folder open still.
-        folder = _copy(file.folder, self._lent / secrets.token_hex(16))
+        folder = _copy(file.folder, self._downloads / secrets.token_hex(16))
         try:
             with self._session.new_file_download_group(**_access(folder)) as group:
                 group.start_download_file(XetFileInfo(file.hash, file.size), str(target))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _place(self, oid: str) -> Path:
-        return self._objects / oid[:2] / oid[2:4] / oid
+
+def _store(repo: Path) -> Path:
+    return repo / "hub-xet" / "store"
+
+
+def _hash_file(repo: Path, oid: str) -> Path:
+    return repo / "hub-xet" / oid
 
 
 def cas_url(folder: Path) -> str:
@@ -144,15 +149,15 @@ def _copy(source: Path, target: Path) -> Path:
     return target
 
 
-def _clear(folder: Path) -> None:
-    """Delete what was lent so long ago that nobody uses it any more."""
+def _delete_old(folder: Path) -> None:
+    """Delete folders that are too old to be in use."""
     for path in folder.glob("*"):
         with suppress(FileNotFoundError):
             if path.stat().st_mtime < time.time() - LIFETIME:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _files(shard: bytes) -> Iterator[tuple[str, str, int]]:
+def _read_shard(shard: bytes) -> Iterator[tuple[str, str, int]]:
     """Sha256, Xet hash and size of every file that a shard lists with its sha256.
 
     A shard is a header, then for each file a row of hash, flags and number of segments, a row for each segment, a

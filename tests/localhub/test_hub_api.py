@@ -273,6 +273,18 @@ def test_large_files_are_listed_and_removed_for_good(api: HfApi, repo: str, site
     assert [path for path in site.folder.rglob(found["b.bin"].file_oid) if path.stat().st_size] == []
 
 
+def test_a_reference_in_the_way_of_another(web: httpx2.Client, repo: str) -> None:
+    """Git has no branch or tag `x/y` beside `x`: 409, and the first stays."""
+    for kind, rest in (("branch/{}", {}), ("tag/main", {"tag": "{}"})):
+        answers = [
+            web.post(f"/api/models/{repo}/{kind.format(name.replace('/', '%2F'))}", json=dict.fromkeys(rest, name))
+            for name in ("x", "x/y")
+        ]
+        assert [answer.status_code for answer in answers] == [200, 409]
+    refs = web.get(f"/api/models/{repo}/refs").json()
+    assert [[ref["name"] for ref in refs[group]] for group in ("branches", "tags")] == [["main", "x"], ["x"]]
+
+
 def test_a_repo_is_duplicated(api: HfApi, bob: HfApi, repo: str) -> None:
     """A copy holds the files and branches and belongs to who asked for it; pull requests stay behind."""
     content = os.urandom(500)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import HfApi, HfFileSystem
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from hfsoup.localhub import LocalHub
 
@@ -33,10 +33,10 @@ def test_a_folder_goes_up_and_comes_down_by_xet(site: LocalHub, api: HfApi, repo
         (tmp_path / "up" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "up" / name).write_bytes(content)
     site.forget_requests()
-    before = set((site.folder / "xet" / "received").glob("*/*/xet"))
+    before = set((site.folder / "xet" / "uploads").glob("*/*/xet"))
     api.upload_folder(repo_id=repo, folder_path=tmp_path / "up")
     assert _transfers(site) == [f"GET /api/models/{repo}/xet-write-token/main"]
-    assert set((site.folder / "xet" / "received").glob("*/*/xet")) == before
+    assert set((site.folder / "xet" / "uploads").glob("*/*/xet")) == before
     site.forget_requests()
     got = Path(api.snapshot_download(repo, cache_dir=tmp_path / "cache"))
     assert {name: (got / name).read_bytes() for name in made} == made
@@ -115,7 +115,7 @@ def test_folders_are_lent_for_a_while(site: LocalHub, api: HfApi, repo: str, tmp
     """The next client clears away what was lent more than an hour ago."""
     api.upload_file(path_or_fileobj=b"weights", path_in_repo="w.bin", repo_id=repo)
     api.hf_hub_download(repo, "w.bin", cache_dir=tmp_path / "one")
-    lent = list((site.folder / "xet" / "lent").iterdir())
+    lent = list((site.folder / "xet" / "downloads").iterdir())
     assert lent
     for folder in lent:
         os.utime(folder, (0, time.time() - 4000))
@@ -128,3 +128,52 @@ def test_a_token_that_may_only_read_uploads_nothing(site: LocalHub, repo: str) -
     reader = HfApi(endpoint=site.url, token=site.add_user("ann", role="read"))
     with pytest.raises(HfHubHTTPError, match="may only read"):
         reader.upload_file(path_or_fileobj=b"weights", path_in_repo="w.bin", repo_id=repo)
+
+
+def test_a_listing_is_enough_to_download_by_xet(
+    site: LocalHub, api: HfApi, web: httpx2.Client, repo: str, tmp_path: Path
+) -> None:
+    """A large file is listed with its Xet hash and needs no request of its own; other clients see no hash."""
+    made = {f"{n}.bin": os.urandom(50_000) for n in range(3)}
+    for name, content in made.items():
+        api.upload_file(path_or_fileobj=content, path_in_repo=name, repo_id=repo)
+    site.forget_requests()
+    got = Path(api.snapshot_download(repo, cache_dir=tmp_path / "cache"))
+    assert {name: (got / name).read_bytes() for name in made} == made
+    assert [seen.path for seen in site.requests if "resolve" in seen.path and ".bin" in seen.path] == []
+    files = HfFileSystem(endpoint=site.url, token=site.token)
+    files.get_file(f"{repo}/1.bin", str(tmp_path / "1.bin"))
+    assert (tmp_path / "1.bin").read_bytes() == made["1.bin"]
+    assert [seen.path for seen in site.requests if seen.method == "GET" and "/resolve/main/1.bin" in seen.path] == []
+    listed = web.get(f"/api/models/{repo}/tree/main").json()
+    assert len(listed) == 4
+    assert not any("xetHash" in item for item in listed)
+
+
+def test_large_files_are_copied_between_repos(api: HfApi, bob: HfApi, repo: str) -> None:
+    """A copy in another repo, of another kind, outlives its source; nobody copies what they may not read."""
+    content = os.urandom(50_000)
+    api.upload_file(path_or_fileobj=content, path_in_repo="d/w.bin", repo_id=repo)
+    api.upload_file(path_or_fileobj=b"text", path_in_repo="d/a.txt", repo_id=repo)
+    target = api.create_repo(f"{repo}-copy", repo_type="dataset").repo_id
+    api.copy_files(f"hf://{repo}/d/", f"hf://datasets/{target}/e/")
+    api.update_repo_settings(repo, visibility="private")
+    theirs = bob.create_repo("bob/copies", exist_ok=True).repo_id
+    with pytest.raises(RepositoryNotFoundError):
+        bob.copy_files(f"hf://{repo}/d/", f"hf://{theirs}/e/")
+    api.delete_repo(repo)
+    for name, expected in (("e/w.bin", content), ("e/a.txt", b"text")):
+        assert Path(api.hf_hub_download(target, name, repo_type="dataset")).read_bytes() == expected
+
+
+def test_what_is_deleted_for_good_leaves_the_others(site: LocalHub, api: HfApi, repo: str, tmp_path: Path) -> None:
+    """A large file that is deleted from the history is in no folder of Xet; the others come that way still."""
+    contents = {name: os.urandom(50_000) for name in ("a.bin", "b.bin")}
+    for name, content in contents.items():
+        api.upload_file(path_or_fileobj=content, path_in_repo=name, repo_id=repo)
+    api.permanently_delete_lfs_files(repo, [item for item in api.list_lfs_files(repo) if item.filename == "a.bin"])
+    site.forget_requests()
+    assert Path(api.hf_hub_download(repo, "b.bin", cache_dir=tmp_path)).read_bytes() == contents["b.bin"]
+    assert len(_transfers(site)) == 1
+    stored = site.folder.joinpath("repos", "models", f"{repo}.git", "hub-xet").rglob("*")
+    assert not any(contents["a.bin"][:1000] in path.read_bytes() for path in stored if path.is_file())

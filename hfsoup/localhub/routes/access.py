@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 from starlette.responses import Response
@@ -10,21 +9,10 @@ from starlette.responses import Response
 from hfsoup.localhub.errors import HttpError
 from hfsoup.localhub.request import HubRequest, reply
 from hfsoup.localhub.routing import Routes
-from hfsoup.localhub.store import Meta, timestamp
+from hfsoup.localhub.store import Meta
 
 routes = Routes()
 _STATUSES = ("pending", "accepted", "rejected")
-
-
-def grant_access(meta: Meta, user: str) -> None:
-    """Let a user read the files of a gated repo; HttpError 409 if they may already."""
-    found = next((item for item in meta.access if item["user"] == user), None)
-    if found is None:
-        found = {"id": secrets.token_hex(12), "user": user, "timestamp": timestamp()}
-        meta.access.append(found)
-    elif found["status"] == "accepted":
-        raise HttpError(409, f"{user} has access already")
-    found["status"] = "accepted"
 
 
 @routes("GET", "/api/{kind}/{repo}/user-access-request/{status}")
@@ -43,7 +31,7 @@ def grant_request(request: HubRequest) -> Response:
         _require_gate(repo.meta)
         if not request.hub.accounts.is_user(user):
             raise HttpError(404, f"There is no user {user}")
-        grant_access(repo.meta, user)
+        repo.meta.grant_access(user)
     return reply({})
 
 

@@ -9,7 +9,7 @@ import pygit2
 from starlette.responses import Response
 
 import hfsoup.localhub.discussions as discussions
-from hfsoup.localhub.auth import User, require_owner, require_user
+from hfsoup.localhub.auth import User, require_user
 from hfsoup.localhub.commits import Plan, apply_plan, attributes_at, find_etag, read_plan, target_ref
 from hfsoup.localhub.contents import find_commit, read_text
 from hfsoup.localhub.errors import HttpError, no_revision
@@ -25,9 +25,7 @@ LARGE = 10 * 1024 * 1024
 @routes("POST", "/api/{kind}/{repo}/preupload/{rev}")
 def choose_upload_modes(request: HubRequest) -> Response:
     """For every file: in the commit (`regular`) or ahead of it (`lfs`), whether it is ignored, what is there now."""
-    repo = request.repo_to_discuss()
-    if not request.flag("create_pr"):
-        require_right(request, repo, request.params["rev"])
+    repo = request.repo_to_commit()
     commit = find_commit(repo.git, request.params["rev"])
     asked = request.json()
     attributes = _text(asked, "gitAttributes", attributes_at(repo.git, commit))
@@ -50,18 +48,13 @@ def choose_upload_modes(request: HubRequest) -> Response:
 @routes("POST", "/api/{kind}/{repo}/commit/{rev}")
 def create_commit(request: HubRequest) -> Response:
     """Commit to a branch, or to a new pull request from it."""
-    repo = request.repo_to_discuss()
-    user = require_user(request.user)
-    revision = request.params["rev"]
-    create_pr = request.flag("create_pr")
-    if not create_pr:
-        require_right(request, repo, revision)
+    repo, user = request.repo_to_commit(), require_user(request.user)
     plan = read_plan(repo, request.hub.lfs, request.body or io.BytesIO())
     with request.hub.store.lock(repo.name):
         repo = request.reopen(repo)
-        if create_pr:
+        if request.flag("create_pr"):
             return reply(_open_pull_request(request, repo, plan, user))
-        ref = target_ref(repo.git, revision)
+        ref = target_ref(repo.git, request.params["rev"])
         base = repo.git.references[ref].peel(pygit2.Commit)
         oid = apply_plan(repo, plan, base=base, author=user.name, ref=ref)
         _add_to_pull_request(request, repo, ref, plan, user, oid)
@@ -97,15 +90,6 @@ def _add_to_pull_request(request: HubRequest, repo: Repo, ref: str, plan: Plan, 
         if item["isPullRequest"] and discussions.pr_ref(item["num"]) == ref:
             discussions.add_commit(item, user.name, plan.summary, oid)
             request.hub.store.save(repo)
-
-
-def require_right(request: HubRequest, repo: Repo, revision: str) -> None:
-    """Owners write anywhere; who opened a pull request writes to it."""
-    user = require_user(request.user)
-    for item in repo.meta.discussions:
-        if discussions.pr_ref(item["num"]) == revision and item["isPullRequest"] and item["author"] == user.name:
-            return
-    require_owner(user, repo.name.namespace)
 
 
 def _text(asked: dict[str, Any], key: str, default: str) -> str:

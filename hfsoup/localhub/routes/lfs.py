@@ -14,10 +14,10 @@ from starlette.responses import Response
 
 from hfsoup.localhub.auth import require_user
 from hfsoup.localhub.errors import HttpError
+from hfsoup.localhub.file_responses import send_file
 from hfsoup.localhub.lfs import CHUNK, parse_oid
 from hfsoup.localhub.names import repo_name
 from hfsoup.localhub.request import HubRequest, reply
-from hfsoup.localhub.routes.files import send_file
 from hfsoup.localhub.routing import Routes
 from hfsoup.localhub.store import Repo
 
@@ -99,7 +99,7 @@ def join(request: HubRequest) -> Response:
 def verify(request: HubRequest) -> Response:
     """Whether an object arrived."""
     oid, fields, repo = _upload(request, "verify")
-    if not request.hub.lfs.holds(repo, oid) or request.hub.lfs.size(oid) != int(fields["size"]):
+    if not request.hub.lfs.has(repo, oid) or request.hub.lfs.size(oid) != int(fields["size"]):
         raise HttpError(404, f"No object {oid}")
     return reply({}, kind=_JSON)
 
@@ -108,7 +108,7 @@ def _object(request: HubRequest, repo: Repo, item: Any, *, operation: str, in_pa
     if not isinstance(item, dict) or not isinstance(item.get("size"), int) or item["size"] < 0:
         raise HttpError(400, "Expected objects, each with an oid and a size")
     oid, size = parse_oid(item.get("oid")), item["size"]
-    held = request.hub.lfs.holds(repo.path, oid)
+    held = request.hub.lfs.has(repo.path, oid)
     answer: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
     if operation == "download":
         if not held:

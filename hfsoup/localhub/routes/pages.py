@@ -17,6 +17,7 @@ from hfsoup.localhub.contents import (
     find_commit,
     find_entry,
     find_file,
+    find_title,
     history,
     last_commits,
     read_blob,
@@ -24,12 +25,12 @@ from hfsoup.localhub.contents import (
     walk,
 )
 from hfsoup.localhub.errors import HttpError, no_entry
+from hfsoup.localhub.file_responses import picture_type
 from hfsoup.localhub.html_pages import HEADERS, render_card, render_page
 from hfsoup.localhub.names import KINDS
 from hfsoup.localhub.repo_info import summarize_repo
 from hfsoup.localhub.request import HubRequest, can_see, reply
 from hfsoup.localhub.routes.collections import find_collection
-from hfsoup.localhub.routes.files import picture_type
 from hfsoup.localhub.routing import Handler, Routes
 from hfsoup.localhub.store import Repo, timestamp
 
@@ -96,7 +97,7 @@ def show_tree(request: HubRequest) -> str:
             "size": entry.size,
             "address": _address(repo, "blob" if entry.is_file else "tree", revision, entry.path),
             "download": _address(repo, "resolve", revision, entry.path),
-            "last": commits[entry.path].message.partition("\n")[0] if entry.path in commits else "",
+            "last": find_title(commits[entry.path]) if entry.path in commits else "",
         }
         for entry in found
     ]

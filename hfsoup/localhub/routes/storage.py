@@ -1,4 +1,4 @@
-"""The large files that a repo holds in any of its commits, and their removal for good."""
+"""The large files in all commits of a repo: listing them, copying them, removing them for good."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pygit2.enums import SortMode
 from starlette.responses import Response
 
 from hfsoup.localhub.contents import walk
-from hfsoup.localhub.errors import HttpError
+from hfsoup.localhub.errors import HttpError, no_repo
 from hfsoup.localhub.lfs import parse_oid
 from hfsoup.localhub.request import HubRequest, reply
 from hfsoup.localhub.routing import Routes
@@ -17,12 +17,12 @@ routes = Routes()
 
 
 @routes("GET", "/api/{kind}/{repo}/lfs-files")
-def list_files(request: HubRequest) -> Response:
+def list_large_files(request: HubRequest) -> Response:
     """Every large file of the repo, with a path and a branch that it was pushed to."""
     repo = request.repo_to_write()
     found = []
-    for oid, (path, ref) in _places(repo.git).items():
-        if request.hub.lfs.holds(repo.path, oid):
+    for oid, (path, ref) in _find_places(repo.git).items():
+        if request.hub.lfs.has(repo.path, oid):
             stat = request.hub.lfs.path(oid).stat()
             item = {"fileOid": oid, "oid": oid, "filename": path, "ref": ref.removeprefix("refs/heads/")}
             found.append({**item, "size": stat.st_size, "pushedAt": timestamp(stat.st_mtime)})
@@ -31,7 +31,7 @@ def list_files(request: HubRequest) -> Response:
 
 
 @routes("POST", "/api/{kind}/{repo}/lfs-files/batch")
-def delete_files(request: HubRequest) -> Response:
+def delete_large_files(request: HubRequest) -> Response:
     """Remove large files; unless `rewriteHistory` is false, their pointers leave every commit, which get new ids."""
     asked = request.json().get("deletions")
     if not isinstance(asked, dict) or not isinstance(asked.get("sha"), list):
@@ -46,7 +46,26 @@ def delete_files(request: HubRequest) -> Response:
     return reply({"success": True})
 
 
-def _places(git: pygit2.Repository) -> dict[str, tuple[str, str]]:
+@routes("POST", "/api/{kind}/{repo}/lfs-files/duplicate")
+def copy_large_files(request: HubRequest) -> Response:
+    """Give large files of this repo to another one, where a commit may then name them."""
+    source, asked = request.repo_to_discuss(), request.json()
+    target, files = asked.get("target"), asked.get("files")
+    if not isinstance(target, dict) or not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
+        raise HttpError(400, "Expected a target with type and name, and a list of files")
+    found = request.visible_repo(f"{target.get('type')}s", str(target.get("name")))
+    if found is None:
+        raise no_repo(str(target.get("name")), anonymous=False)
+    failed = []
+    for oid in (parse_oid(file.get("sha256")) for file in files):
+        if request.hub.lfs.has(source.path, oid):
+            request.hub.lfs.add(oid, found.path)
+        else:
+            failed.append({"sha256": oid, "error": f"No object {oid} in {source.name.id}"})
+    return reply({"success": not failed, "failed": failed})
+
+
+def _find_places(git: pygit2.Repository) -> dict[str, tuple[str, str]]:
     """For every large file of any commit a path and a ref, those of main first."""
     found: dict[str, tuple[str, str]] = {}
     trees: set[str] = set()
@@ -93,10 +112,10 @@ class _Rewriter:
             for item in tree:
                 name, entry = str(item.name), entries.get(str(item.name))
                 if entry and not entry.is_file:
-                    kept = self._tree(item.id)
+                    rest = self._tree(item.id)
                     builder.remove(name)
-                    if kept:
-                        builder.insert(name, kept, item.filemode)
+                    if rest:
+                        builder.insert(name, rest, item.filemode)
                 elif entry and entry.lfs and entry.lfs.oid in self._gone:
                     builder.remove(name)
             self._trees[oid] = builder.write() if len(builder) else None
