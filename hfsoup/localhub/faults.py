@@ -8,16 +8,17 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import parse_qsl, urlencode
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _TICK = 0.02
-_KEPT = 10_000
+_LONGEST_LOG = 10_000
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seen:
-    """One request as the log keeps it: never a token, and no signature of an address; status 0 if there was none."""
+    """One request in the log, without its token and the signature of its address; status 0 if it has no answer."""
 
     method: str
     path: str
@@ -85,7 +86,7 @@ class Faults:
     def __init__(self, app: ASGIApp, log: Path | None) -> None:
         self._app = app
         self._rules: list[Fault] = []
-        self._seen: deque[Seen] = deque(maxlen=_KEPT)
+        self._seen: deque[Seen] = deque(maxlen=_LONGEST_LOG)
         self._lock = threading.Lock()
         self._log: IO[str] | None = log.open("a", encoding="utf-8") if log else None
 
@@ -96,7 +97,7 @@ class Faults:
         return fault
 
     def clear(self) -> None:
-        """Drop all rules and let stalled requests go on."""
+        """Remove all rules and let stalled requests go on."""
         with self._lock:
             for rule in self._rules:
                 rule.over = True
@@ -114,7 +115,7 @@ class Faults:
             self._seen.clear()
 
     def close(self) -> None:
-        """Let everything go."""
+        """Remove all rules and close the log."""
         self.clear()
         if self._log:
             self._log.close()
@@ -124,20 +125,19 @@ class Faults:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        target = scope["raw_path"].decode("latin-1")
-        query = scope["query_string"].decode("latin-1")
+        path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+        target = f"{path}?{query}" if query else path
         with self._lock:
-            rule = next(
-                (r for r in self._rules if r.meets(scope["method"], f"{target}?{query}" if query else target)), None
-            )
+            rule = next((rule for rule in self._rules if rule.meets(scope["method"], target)), Fault(""))
         authorized = any(name == b"authorization" for name, _ in scope["headers"])
+        unsigned = urlencode([pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] != "sig"])
 
-        def note(status: int) -> None:
-            self._note(Seen(scope["method"], target, _unsigned(query), status, authorized))
+        def log(status: int) -> None:
+            self._add(Seen(scope["method"], path, unsigned, status, authorized))
 
-        await _Wire(scope, receive, send, rule, note).run(self._app)
+        await _Exchange(scope, receive, send, rule, log).run(self._app)
 
-    def _note(self, seen: Seen) -> None:
+    def _add(self, seen: Seen) -> None:
         with self._lock:
             self._seen.append(seen)
             if self._log and not self._log.closed:
@@ -149,104 +149,79 @@ class _BrokenError(Exception):
     """The connection was broken on purpose."""
 
 
-class _Wire:
-    """One request between client and application, with a rule that may act on it."""
+class _Exchange:
+    """One request and its answer, with a rule that may change it."""
 
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, rule: Fault | None, note: Callable[[int], None]
-    ) -> None:
-        self._scope, self._receive, self._send, self._rule, self._note = scope, receive, send, rule, note
+    def __init__(self, scope: Scope, receive: Receive, send: Send, rule: Fault, log: Callable[[int], None]) -> None:
+        self._scope, self._receive, self._send, self._rule, self._log = scope, receive, send, rule, log
         self._sent = 0
-        self._noted = False
+        self._logged = False
 
     async def run(self, app: ASGIApp) -> None:
-        """Handle the request, or answer in its stead."""
+        """Handle the request, or answer in place of the application."""
         rule = self._rule
         try:
-            if rule is None:
-                await app(self._scope, self._receive, self.send)
-                return
             await self._wait(rule.stall)
             if rule.status is not None:
-                await self._answer(rule, rule.status)
-            else:
-                await app(self._scope, self._receive, self.send)
+                while (await self._receive()).get("more_body"):
+                    pass
+                content = b'{"error":"ordered fault"}' if rule.body is None else rule.body
+                app = Response(content, rule.status, media_type="application/json")
+            await app(self._scope, self._receive, self.send)
         except _BrokenError:
             return
         finally:
-            self._log(0)
+            self._log_once(0)
 
     async def send(self, message: Message) -> None:
-        """Pass on a message of the answer, harmed as the rule says."""
+        """Pass on a message of the answer, changed as the rule says."""
         rule = self._rule
-        if rule is None:
-            if message["type"] == "http.response.start":
-                self._log(message["status"])
-            await self._send(message)
-            return
         if rule.drop:
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 await self._break()
-            return
-        if message["type"] == "http.response.start":
-            self._log(message["status"])
-            await self._send(_with_headers(message, rule))
+        elif message["type"] == "http.response.start":
+            self._log_once(message["status"])
+            await self._send(_change_headers(message, rule))
         else:
-            await self._send_body(rule, message)
+            await self._send_body(rule, message.get("body", b""), more=message.get("more_body", False))
 
-    async def _answer(self, rule: Fault, status: int) -> None:
-        content = rule.body if rule.body is not None else b'{"error":"ordered fault"}'
-        headers = [(b"content-length", str(len(content)).encode()), (b"content-type", b"application/json")]
-        while (await self._receive()).get("more_body"):
-            pass
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": content})
-
-    async def _send_body(self, rule: Fault, message: Message) -> None:
-        content: bytes = message.get("body", b"")
+    async def _send_body(self, rule: Fault, content: bytes, *, more: bool) -> None:
         if rule.body is not None and rule.status is None:
-            content = rule.body if not message.get("more_body") else b""
-        room = len(content) if rule.cut is None else max(rule.cut - self._sent, 0)
-        for piece in _pieces(content[:room], 1024 if rule.drip else max(room, 1)):
+            content = b"" if more else rule.body
+        stop = len(content) if rule.cut is None else max(rule.cut - self._sent, 0)
+        size = 1024 if rule.drip else max(stop, 1)
+        for start in range(0, min(stop, len(content)), size):
+            piece = content[start : min(start + size, stop)]
             await self._wait(rule.drip)
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
             self._sent += len(piece)
-        if rule.cut is not None and len(content) > room:
+        if len(content) > stop:
             await self._break()
-        await self._send({"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)})
+        await self._send({"type": "http.response.body", "body": b"", "more_body": more})
 
     async def _wait(self, seconds: float) -> None:
-        """Wait, unless the rule is dropped meanwhile."""
+        """Wait, unless the rule is removed meanwhile."""
         until = time.monotonic() + seconds
-        while self._rule and not self._rule.over and (left := until - time.monotonic()) > 0:
+        while not self._rule.over and (left := until - time.monotonic()) > 0:
             await asyncio.sleep(min(left, _TICK))
 
-    def _log(self, status: int) -> None:
-        """Note the request, once, and before its client can know the answer."""
-        if not self._noted:
-            self._noted = True
-            self._note(status)
+    def _log_once(self, status: int) -> None:
+        """Log the request before its client can know the answer."""
+        if not self._logged:
+            self._logged = True
+            self._log(status)
 
     async def _break(self) -> None:
-        self._log(0)
+        self._log_once(0)
         self._scope["hfsoup.transport"].close()
         while (await self._receive())["type"] != "http.disconnect":
             pass
         raise _BrokenError
 
 
-def _with_headers(message: Message, rule: Fault) -> Message:
+def _change_headers(message: Message, rule: Fault) -> Message:
     extra = {name.lower().encode(): value.encode() for name, value in rule.headers.items()}
     if rule.body is not None and rule.status is None:
         extra[b"content-length"] = str(len(rule.body)).encode()
-    kept: list[Any] = [(name, value) for name, value in message["headers"] if name.lower() not in extra]
-    return {**message, "headers": [*kept, *extra.items()]}
-
-
-def _pieces(content: bytes, size: int) -> Iterator[bytes]:
-    for start in range(0, len(content), size):
-        yield content[start : start + size]
-
-
-def _unsigned(query: str) -> str:
-    return urlencode([(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name != "sig"])
+    headers = [(name, value) for name, value in message["headers"] if name.lower() not in extra]
+    return {**message, "headers": [*headers, *extra.items()]}

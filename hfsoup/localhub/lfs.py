@@ -121,7 +121,7 @@ class LfsStore:
 
     def _claim(self, xet: XetStore, oid: str, repo: Path, identifier: str) -> bool:
         files = xet.list_uploads(identifier)
-        failure: RuntimeError | None = None
+        failure: RuntimeError | OSError | None = None
         for wanted in (file for file in files if file.sha256 == oid):
             temporary = self._temp / secrets.token_hex(16)
             try:
@@ -130,7 +130,7 @@ class LfsStore:
                     for chunk in read_range(temporary, 0, wanted.size):
                         writer.write(chunk)
                     writer.finish(repo)
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
                 # Another client may be writing the same file to this folder.
                 failure = error
                 continue

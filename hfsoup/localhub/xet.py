@@ -111,7 +111,7 @@ class XetStore:
         """Write an uploaded file to `target`.
 
         Raises:
-            RuntimeError: hf-xet cannot read what was uploaded.
+            RuntimeError, OSError: hf-xet cannot read what was uploaded.
         """
         from hf_xet import XetFileInfo
 
