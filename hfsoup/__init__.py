@@ -5,31 +5,31 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hfsoup.alignment.states import align as align
-    from hfsoup.alignment.states import fit as fit
-    from hfsoup.baking import bake as bake
-    from hfsoup.callback import SoupCallback as SoupCallback
-    from hfsoup.distillation.states import distill as distill
-    from hfsoup.errors import SoupError as SoupError
-    from hfsoup.importance.states import estimate as estimate
-    from hfsoup.soup import Soup as Soup
-    from hfsoup.statedicts import Found as Found
-    from hfsoup.statedicts import search as search
+from hfsoup.utils.version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from hfsoup.baking.pipeline import bake as bake
+    from hfsoup.baking.soup import Soup as Soup
+    from hfsoup.baking.trainer_callback import SoupCallback as SoupCallback
+    from hfsoup.state_dicts.align import align as align
+    from hfsoup.state_dicts.align import fit as fit
+    from hfsoup.state_dicts.distill import distill as distill
+    from hfsoup.state_dicts.estimate import estimate as estimate
+    from hfsoup.state_dicts.search import Found as Found
+    from hfsoup.state_dicts.search import search as search
+    from hfsoup.utils.errors import SoupError as SoupError
 
 _HOMES = {
-    "align": "hfsoup.alignment.states",
-    "bake": "hfsoup.baking",
-    "distill": "hfsoup.distillation.states",
-    "estimate": "hfsoup.importance.states",
-    "fit": "hfsoup.alignment.states",
-    "search": "hfsoup.statedicts",
-    "Found": "hfsoup.statedicts",
-    "Soup": "hfsoup.soup",
-    "SoupCallback": "hfsoup.callback",
-    "SoupError": "hfsoup.errors",
+    "align": "hfsoup.state_dicts.align",
+    "bake": "hfsoup.baking.pipeline",
+    "distill": "hfsoup.state_dicts.distill",
+    "estimate": "hfsoup.state_dicts.estimate",
+    "fit": "hfsoup.state_dicts.align",
+    "search": "hfsoup.state_dicts.search",
+    "Found": "hfsoup.state_dicts.search",
+    "Soup": "hfsoup.baking.soup",
+    "SoupCallback": "hfsoup.baking.trainer_callback",
+    "SoupError": "hfsoup.utils.errors",
 }
 __all__ = [
     *("Found", "Soup", "SoupCallback", "SoupError", "__version__"),

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hfsoup
-from hfsoup.errors import SoupError, UsageError
-from hfsoup.preflight import diagnose
+from hfsoup.ingredients.diagnose import diagnose
+from hfsoup.utils.errors import SoupError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.errors import HubError, SoupError, UsageError
+from hfsoup.utils.errors import HubError, SoupError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

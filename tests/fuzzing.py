@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
-from hfsoup.errors import SoupError
-from hfsoup.pull import _shards
-from hfsoup.single import class_names, largest_number, processor_values, refuse_foreign
-from hfsoup.tensorfile import STORED, TensorFile
-from hfsoup.types import Ingredient, Source
-from hfsoup.untrusted import read_json
+from hfsoup.checkpoints.inspection import class_names, largest_number, processor_values, refuse_foreign
+from hfsoup.checkpoints.safetensors_io import STORED, TensorFile
+from hfsoup.checkpoints.types import Ingredient, Source
+from hfsoup.ingredients.pull import _shards
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.safe_json import read_json
 
 FOLDER = Path(tempfile.mkdtemp(prefix="hfsoup-fuzz-"))
 

@@ -96,10 +96,9 @@ def _serve() -> None:
     import transformers.models.vit.image_processing_pil_vit
     import transformers.models.vit.modeling_vit  # noqa: F401
 
-    import hfsoup.baking
-    import hfsoup.card
-    import hfsoup.evaluation
-    import hfsoup.lock  # noqa: F401
+    import hfsoup.baking.pipeline
+    import hfsoup.evaluation.scorer
+    import hfsoup.provenance.manifest  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:

@@ -24,7 +24,7 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 from shell import Result, run
 
-from hfsoup import patience
+from hfsoup.hub import retry as patience
 from hfsoup.localhub import LocalHub
 
 STATUSES = (401, 403, 404, 409, 412, 413, 429, 500, 504)
@@ -98,7 +98,7 @@ def head(hub: LocalHub, repo: str) -> Head:
 
 def complete(found: Head, folder: Path, repo: str) -> bool:
     """Whether a repository holds every file of a folder, byte for byte, its own name in the card."""
-    from hfsoup.hashing import blob_hash, file_hash
+    from hfsoup.utils.hashing import blob_hash, file_hash
 
     files = found.files or {}
     card = (folder / "README.md").read_bytes()

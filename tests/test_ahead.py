@@ -20,7 +20,7 @@ WORDS = ("kit/vit-1", "kit/vit-10", "--dataset", "kit/shapes", "--output", "soup
 @pytest.fixture
 def slow(plain_http: None, on_hub: LocalHub, signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A Hub that makes the last ingredient wait, and a bake for which any pull is long enough."""
-    monkeypatch.setattr("hfsoup.ahead.WORTH", 0)
+    monkeypatch.setattr("hfsoup.baking.prefetch.WORTH", 0)
     monkeypatch.setenv("HFSOUP_CACHE", str(alone / "cache"))
     forget("kit/vit-1", "kit/vit-10")
     with fault(on_hub, "vit-10/resolve/.*model.safetensors", method="GET", stall=3, times=1):
@@ -93,5 +93,5 @@ def test_a_first_bake_in_a_new_process_with_an_empty_cache(large: str, on_hub: L
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_no_one_foresaw_ahead_is_no_concern_of_the_bake(slow: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in the thread that works ahead neither ends the bake nor is printed: all is done in its turn."""
-    monkeypatch.setattr("hfsoup.ahead.class_names", lambda *_, **__: {}[0])
+    monkeypatch.setattr("hfsoup.baking.prefetch.class_names", lambda *_, **__: {}[0])
     assert bake(*WORDS)["soup"]["score"] > 0

@@ -16,8 +16,8 @@ from shell import bake, refused, run
 from transformers import AutoConfig, AutoModelForImageClassification
 
 import hfsoup
-from hfsoup.alignment.groups import Group, Member, permuted
-from hfsoup.alignment.tables import groups_of
+from hfsoup.networks.alignment.groups import Group, Member, permuted
+from hfsoup.networks.alignment.tables import groups_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "examples"))
 from align_resnet20 import ResNet
@@ -156,7 +156,7 @@ def test_an_architecture_without_a_table(vit: Family, data: Path, alone: Path) -
         hfsoup.SoupError, match="groups of 'swin' are not known; known: resnet, efficientnet, vit"
     ) as error:
         hfsoup.align([{"a": torch.ones(2, 2)}] * 2, "swin", method="weights")
-    assert "TABLES of hfsoup/alignment/tables.py" in str(error.value.hint)
+    assert "TABLES of hfsoup/networks/alignment/tables.py" in str(error.value.hint)
     said = refused("bake", *vit.words, "--dataset", data, "--align", "weights", "--fit", "--output", "soup", code=1)
     assert "fitting layer by layer is not known for vit; known for resnet" in said
 

@@ -22,11 +22,11 @@ from transformers import AutoConfig, AutoModelForImageClassification, ViTImagePr
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
 
 import hfsoup
-from hfsoup.differences import config_differences
-from hfsoup.models import REFUSALS
+from hfsoup.ingredients.differences import config_differences
+from hfsoup.utils.errors import REFUSALS
 
 if TYPE_CHECKING:
-    from hfsoup.single import Checkpoint
+    from hfsoup.checkpoints.inspection import Checkpoint
 
 README = Path(__file__).parents[1] / "README.md"
 ORDER = [3, 0, 5, 1, 4, 2]

@@ -101,7 +101,7 @@ def test_an_ingredient_that_changes_while_it_is_read_is_named(
 ) -> None:
     """A weight file rewritten in place after it was hashed ends the bake with its name, and no output."""
     shutil.copytree(vit.folders[0], "model")
-    from hfsoup import gathering
+    from hfsoup.baking import gather as gathering
 
     real = gathering.check
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from shell import bake, run
 from test_recipes import RULES, TOTAL, reference, scores_of
 
-from hfsoup.errors import SoupError
+from hfsoup.averaging.mix import Mix
+from hfsoup.evaluation.scores import Comparison, Intervals, Score
 from hfsoup.recipes import RECIPES
-from hfsoup.scores import Comparison, Intervals, Score
-from hfsoup.searching import Rules, Search
-from hfsoup.types import Mix
+from hfsoup.recipes._search import Rules, Search
+from hfsoup.utils.errors import SoupError
 
 WALKS = ("uniform", "greedy", "pruned")
 

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from shell import bake, only, refused
 from transformers import AutoModelForImageClassification
 
-from hfsoup.average import combine
+from hfsoup.averaging.averager import combine
 from hfsoup.merges import MERGES, PLAIN
 
 

@@ -20,12 +20,12 @@ from PIL import ImageFile
 from shell import bake, refused, run
 from transformers import ViTImageProcessorPil
 
-from hfsoup.decoding import BadImageError, decode
-from hfsoup.errors import MismatchError, SoupError
-from hfsoup.images import Images, load_images
-from hfsoup.metrics import metric
-from hfsoup.request import Request
-from hfsoup.tasks.class_metrics import OURS, checked
+from hfsoup.data.decoding import BadImageError, decode
+from hfsoup.data.images import Images, load_images
+from hfsoup.data.request import Request
+from hfsoup.data.tasks.class_metrics import OURS, checked
+from hfsoup.evaluation.metrics import metric
+from hfsoup.utils.errors import MismatchError, SoupError
 
 PROCESSOR = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
 RAW = Features({"image": Image(), "label": ClassLabel(names=list(NAMES))})

@@ -12,14 +12,14 @@ from family import Family, weights
 from shell import bake, only, refused, run
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from hfsoup.average import Averager
-from hfsoup.check import check
-from hfsoup.errors import SoupError
-from hfsoup.halving import limited
-from hfsoup.pull import pull
-from hfsoup.resolve import resolve
-from hfsoup.types import Mix
-from hfsoup.write import write_weights
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
+from hfsoup.averaging.writer import write_weights
+from hfsoup.data.splits import limited
+from hfsoup.ingredients.compatibility import check
+from hfsoup.ingredients.pull import pull
+from hfsoup.ingredients.resolve import resolve
+from hfsoup.utils.errors import SoupError
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_variances_are_pooled_over_the_batches(
     resnet: Family, with_train: Path, images: object, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What reaches the first batch norm, over all batches together, has the shipped mean and unbiased variance."""
-    monkeypatch.setattr("hfsoup.calibrate.BATCH", 40)
+    monkeypatch.setattr("hfsoup.evaluation.batch_norm.BATCH", 40)
     words = ["--recipe", "uniform", "--dataset", with_train, "--bn", "recalibrate", "--output", "soup"]
     bake(*resnet.words, *words)
     model = AutoModelForImageClassification.from_pretrained("soup")

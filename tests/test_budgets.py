@@ -16,9 +16,9 @@ from shell import bake, refused, run
 from test_recipes import TOTAL, scores_of
 
 import hfsoup
+from hfsoup.evaluation.scores import Score
 from hfsoup.recipes import RECIPES
-from hfsoup.scores import Score
-from hfsoup.searching import Rules, Search
+from hfsoup.recipes._search import Rules, Search
 
 
 @given(size=st.integers(1, 6), salt=st.integers(0, 10**6), budget=st.integers(1, 8), cap=st.none() | st.integers(1, 4))
@@ -108,7 +108,7 @@ def test_search_bakes_and_its_card_warns(resnet: Family, data: Path, alone: Path
 
 def test_a_missing_package_is_named_before_anything_is_pulled(data: Path, alone: Path) -> None:
     """With the line that installs it; and radin without logits says what it needs."""
-    with mock.patch("hfsoup.registry.find_spec", return_value=None):
+    with mock.patch("hfsoup.utils.registry.find_spec", return_value=None):
         block = refused("bake", "org/not-there", "--recipe", "search", "--dataset", data, code=2)
     assert "needs the package cmaes" in block
     assert "pip install 'hfsoup[search]'" in block

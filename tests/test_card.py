@@ -17,8 +17,8 @@ from markdown_it import MarkdownIt
 from shell import bake, run
 
 import hfsoup
-from hfsoup.card import markdown
 from hfsoup.localhub import LocalHub
+from hfsoup.reports.card.render import markdown
 
 
 @pytest.fixture
@@ -103,8 +103,8 @@ def test_the_verdict_is_said_plainly(verdict: str, text: str, vit: Family, data:
     """The card's sentence follows the paired test, whichever way it goes."""
     from dataclasses import replace
 
-    from hfsoup.card import card
-    from hfsoup.scores import Comparison, Intervals, Score
+    from hfsoup.evaluation.scores import Comparison, Intervals, Score
+    from hfsoup.reports.card.render import card
 
     soup = hfsoup.bake(*vit.words, recipe="uniform", dataset=str(data))
     soup_right, best_right, p_value = {"better": (60, 40, 0.001), "worse": (40, 60, 0.001)}.get(verdict, (50, 49, 0.9))

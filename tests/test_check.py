@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shell import bake, refused
 
-from hfsoup.errors import MismatchError
-from hfsoup.names import align
+from hfsoup.data.labels import align
+from hfsoup.utils.errors import MismatchError
 
 
 def _rename(folder: Path) -> None:

@@ -183,7 +183,7 @@ def test_the_hub_cannot_be_reached(alone: Path, monkeypatch: Any) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        for place in ("resolve", "hub"):
+        for place in ("ingredients.resolve", "hub.client"):
             monkeypatch.setattr(f"hfsoup.{place}.api", lambda: HfApi(endpoint=url))
         assert f"nothing listens at {url}" in refused("bake", "kit/vit-1", code=1)
 
@@ -216,7 +216,7 @@ def test_an_interrupt_ends_with_130(vit: Family, alone: Path, monkeypatch: Any) 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hfsoup.gathering.check", interrupted)
+    monkeypatch.setattr("hfsoup.baking.gather.check", interrupted)
     done = run("bake", *vit.words, "--output", "soup")
     assert (done.code, done.out) == (130, "")
     assert "what was pulled and scored is kept" in done.err
@@ -291,7 +291,7 @@ def test_errors_survive_the_way_between_processes() -> None:
     """An error keeps kind, words and exit code when it is pickled."""
     import pickle
 
-    from hfsoup.errors import HubError, MismatchError, SoupError, UsageError
+    from hfsoup.utils.errors import HubError, MismatchError, SoupError, UsageError
 
     for kind in (SoupError, UsageError, MismatchError, HubError):
         error = kind("what", where="where", hint="hint")

@@ -13,7 +13,7 @@ from family import Family
 from shell import bake, refused, run
 
 import hfsoup
-from hfsoup.options import Options
+from hfsoup.options.options import Options
 
 
 def write(text: str) -> str:

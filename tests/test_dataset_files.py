@@ -21,11 +21,11 @@ from PIL import Image as Pictures
 from shell import bake, refused, run
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from hfsoup import datafiles
-from hfsoup.errors import SoupError
-from hfsoup.images import Images, load_images
+from hfsoup.data import files as datafiles
+from hfsoup.data.images import Images, load_images
+from hfsoup.data.request import Request
 from hfsoup.localhub import LocalHub
-from hfsoup.request import Request
+from hfsoup.utils.errors import SoupError
 
 PROCESSOR = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
 

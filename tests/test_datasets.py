@@ -18,12 +18,12 @@ from huggingface_hub import HfApi, constants
 from shell import bake, run
 from transformers import ViTImageProcessorPil
 
-from hfsoup import datasource
-from hfsoup.errors import HubError, SoupError, UsageError
-from hfsoup.images import Images, load_images
+from hfsoup.data import source as datasource
+from hfsoup.data.images import Images, load_images
+from hfsoup.data.request import Request
+from hfsoup.evaluation.metrics import metric
 from hfsoup.localhub import LocalHub
-from hfsoup.metrics import metric
-from hfsoup.request import Request
+from hfsoup.utils.errors import HubError, SoupError, UsageError
 
 PROCESSOR = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
 
@@ -329,7 +329,7 @@ def test_an_interrupted_preparation_leaves_nothing_behind(
     images: Any, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pixels without a seal, as a kill between the two renames leaves them, and partial files count for nothing."""
-    from hfsoup import pixels as module
+    from hfsoup.data import preprocessing as module
 
     where = parquet(images, tmp_path / "d")
     first = pixels(load(where))
@@ -368,7 +368,7 @@ def test_two_bakes_that_prepare_at_once_agree(images: Any, tmp_path: Path) -> No
 
 def test_the_second_bake_decodes_nothing(images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prepared pixels are used as long as data, rows and processor are the same, and only then."""
-    from hfsoup import pixels as module
+    from hfsoup.data import preprocessing as module
 
     where = parquet(images, tmp_path / "d")
     first = load(where)

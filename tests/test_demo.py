@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hfsoup import demo
+from hfsoup.cli import demo
 
 
 @pytest.mark.parametrize(

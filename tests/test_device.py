@@ -14,9 +14,10 @@ import torch
 from family import Family
 from shell import bake, refused
 
-from hfsoup import candidate, sums
-from hfsoup.types import TensorSpec
-from hfsoup.world import World
+from hfsoup.averaging import accumulators as sums
+from hfsoup.checkpoints.types import TensorSpec
+from hfsoup.evaluation import candidate
+from hfsoup.utils.distributed import World
 
 
 @pytest.fixture

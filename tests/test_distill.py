@@ -69,7 +69,7 @@ def test_more_images_train_where_more_are_asked_for(
     resnet: Family, data: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A training has a most of its own, and --limit says otherwise in both directions."""
-    monkeypatch.setattr("hfsoup.distillation.made.MOST", 40)
+    monkeypatch.setattr("hfsoup.networks.distillation.result.MOST", 40)
     words = (*resnet.words, "--dataset", data, "--distill", 1, "--dry-run")
     for given, seen in (((), 40), (("--limit", 50), 50), (("--limit", 30), 30)):
         assert bake(*words, *given)["work"]["unlabelled"] == seen
@@ -230,7 +230,7 @@ def test_a_model_that_cannot_learn_is_an_error() -> None:
 
 def test_batch_norms_are_made_ready_without_a_change_of_the_network() -> None:
     """In evaluation mode it computes what it did; in training mode nearly the same, from whatever statistics it had."""
-    from hfsoup.distillation.norms import recentred
+    from hfsoup.networks.distillation.batch_norm import recentred
 
     torch.manual_seed(0)
     norms = [torch.nn.BatchNorm2d(8), torch.nn.BatchNorm2d(4)]

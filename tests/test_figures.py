@@ -19,9 +19,9 @@ from PIL import Image
 from shell import bake, refused, run
 
 import hfsoup
-from hfsoup.figures import search
-from hfsoup.figures.style import LIGHT
 from hfsoup.localhub import LocalHub
+from hfsoup.reports.figures import search
+from hfsoup.reports.figures.style import LIGHT
 
 ALL = {f"figures/{name}{end}.png" for name in ("scores", "search", "closeness", "line") for end in ("", "-dark")}
 
@@ -112,7 +112,9 @@ def test_without_matplotlib_nothing_is_pulled(on_hub: LocalHub, alone: Path, mon
     """The error names the command that installs it, before the first request."""
     spec = importlib.util.find_spec
     monkeypatch.setattr(
-        "hfsoup.figures.find_spec", lambda name: None if name.startswith("matplotlib") else spec(name), raising=True
+        "hfsoup.reports.figures.find_spec",
+        lambda name: None if name.startswith("matplotlib") else spec(name),
+        raising=True,
     )
     on_hub.forget_requests()
     block = refused("bake", "kit/vit-*", "--figures", "--output", "soup", code=2)
@@ -130,7 +132,7 @@ def test_verify_holds_pictures_as_files_without_matplotlib(
     drawn: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An untouched soup holds where matplotlib is missing; one changed byte of a picture is named."""
-    monkeypatch.setattr("hfsoup.figures.find_spec", lambda _: None)
+    monkeypatch.setattr("hfsoup.reports.figures.find_spec", lambda _: None)
     assert run("verify", "soup").code == 0
     path = Path("soup/figures/search.png")
     path.write_bytes(path.read_bytes()[:-1] + b"\0")

@@ -19,9 +19,9 @@ from misbehave import fault, forget, hurry
 from shell import bake, only, refused, run
 
 import hfsoup
-from hfsoup.errors import UsageError
+from hfsoup.hub.addresses import name_of
 from hfsoup.localhub import LocalHub
-from hfsoup.pasted import name_of
+from hfsoup.utils.errors import UsageError
 
 LORA = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
 FOREIGN = {

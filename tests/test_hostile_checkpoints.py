@@ -28,10 +28,10 @@ from hostile import (
 )
 from shell import bake, refused
 
-from hfsoup.check import check
-from hfsoup.errors import SoupError
-from hfsoup.pull import pull
-from hfsoup.resolve import resolve
+from hfsoup.ingredients.compatibility import check
+from hfsoup.ingredients.pull import pull
+from hfsoup.ingredients.resolve import resolve
+from hfsoup.utils.errors import SoupError
 
 FIRST, INDEX = "model-00001-of-00002.safetensors", "model.safetensors.index.json"
 TWO = {**ONE, "v": {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}}

@@ -30,10 +30,10 @@ from hostile import spent
 from safetensors.torch import load_file
 from shell import bake, refused
 
-from hfsoup.errors import SoupError
-from hfsoup.hashing import file_hash
-from hfsoup.hub import cache
-from hfsoup.pickles import convert, load_pickle
+from hfsoup.checkpoints.pickles import convert, load_pickle
+from hfsoup.utils.cache import cache
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.hashing import file_hash
 
 MARK = "open('marker', 'w').close()"
 SHELL = "touch marker"
@@ -220,8 +220,8 @@ def test_a_bad_pickle_is_refused(name: str, vit: Family, alone: Path) -> None:
 READ = """
 import sys
 from pathlib import Path
-from hfsoup.errors import SoupError
-from hfsoup.pickles import load_pickle
+from hfsoup.utils.errors import SoupError
+from hfsoup.checkpoints.pickles import load_pickle
 for path in sys.argv[1:]:
     try:
         load_pickle(Path(path), where=path)

@@ -23,11 +23,11 @@ from rich.console import Console
 from shell import bake, refused, run
 
 import hfsoup
-from hfsoup.card import card, shell
+from hfsoup.baking.soup import Soup
 from hfsoup.cli.screen import Screen
-from hfsoup.licences import agreed, license_of
+from hfsoup.ingredients.licences import agreed, license_of
 from hfsoup.localhub import LocalHub
-from hfsoup.soup import Soup
+from hfsoup.reports.card.render import card, shell
 
 BAD = [
     "<script>alert(1)</script>",
@@ -140,7 +140,7 @@ def test_a_command_is_one_line_and_means_what_it_says(words: list[str]) -> None:
 @given(TEXT, TEXT)
 def test_the_screen_shows_text_as_text(name: str, note: str) -> None:
     """No control or direction character reaches the console, markup and emoji codes stay as they were typed."""
-    from hfsoup.scores import Decision, Score
+    from hfsoup.evaluation.scores import Decision, Score
 
     screen, out = Screen(quiet=False), io.StringIO()
     screen.console = Console(file=out, force_terminal=True, color_system=None, width=10_000, highlight=False)
@@ -257,8 +257,8 @@ def test_a_chosen_licence_is_an_identifier(licence: str, vit: Family, alone: Pat
 @given(TEXT)
 def test_errors_quote_names(name: str) -> None:
     """Class names in an error are escaped and shortened, so that they cannot pass for lines of ours."""
-    from hfsoup.errors import MismatchError
-    from hfsoup.names import align
+    from hfsoup.data.labels import align
+    from hfsoup.utils.errors import MismatchError
 
     wanted = [name, *NAMES]
     with pytest.raises(MismatchError) as caught:

@@ -23,10 +23,10 @@ from misbehave import (
 )
 from shell import only, refused, run
 
-from hfsoup.baking import run as bake_one
+from hfsoup.baking.pipeline import run as bake_one
 from hfsoup.localhub import LocalHub
-from hfsoup.options import Options
-from hfsoup.watch import Watch
+from hfsoup.options.options import Options
+from hfsoup.utils.progress import Watch
 
 MODEL = "kit/vit-1"
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md")

@@ -136,11 +136,11 @@ def test_a_download_that_fails_once_goes_on(name: str, signed_in: LocalHub, vit:
 
 def test_five_minutes_are_waited_for(signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A window of the Hub's own is slept through, which is shown, and not taken for the end."""
-    from hfsoup import patience
+    from hfsoup.hub import retry as patience
 
     slept: list[float] = []
     monkeypatch.setattr(patience.LIMITS, "longest", patience.Limits().longest)
-    monkeypatch.setattr("hfsoup.patience.time.sleep", slept.append)
+    monkeypatch.setattr("hfsoup.hub.retry.time.sleep", slept.append)
     asked = {"status": 429, "headers": {"RateLimit": '"api";r=0;t=300'}}
     with fault(signed_in, f"/api/models/{MODEL}", times=1, **asked):
         done = run("bake", *only(MODEL, "kit/vit-10"), "--output", "soup")
@@ -259,8 +259,8 @@ def test_offline(signed_in: LocalHub, alone: Path, monkeypatch: Any) -> None:
 
 def test_real_time_outs_add_up_to_less_than_two_minutes() -> None:
     """The tries of one request, and the waits between, end within 120 s; so do those of a commit."""
-    from hfsoup.patience import Limits
-    from hfsoup.push import TRIES
+    from hfsoup.hub.push import TRIES
+    from hfsoup.hub.retry import Limits
 
     usual = Limits()
     waits = sum(usual.first * 2**n for n in range(usual.tries - 1))

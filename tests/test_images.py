@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shell import bake, refused, run
 from transformers import ViTForImageClassification
 
-from hfsoup.halving import halves, limited
+from hfsoup.data.splits import halves, limited
 from hfsoup.localhub import LocalHub
 
 
@@ -244,7 +244,7 @@ def test_images_are_decoded_once(vit: Family, data: Path, alone: Path, monkeypat
     """A second bake on the same images decodes none of them, and scores the same."""
     monkeypatch.setenv("HFSOUP_CACHE", str(alone / "cache"))
     first = bake(*vit.words[:2], "--dataset", data, "--output", "one")
-    monkeypatch.setattr("hfsoup.pixels.decode", None)
+    monkeypatch.setattr("hfsoup.data.preprocessing.decode", None)
     second = bake(*vit.words[:2], "--dataset", data, "--output", "two")
     assert second["soup"]["test"] == first["soup"]["test"]
 
@@ -276,7 +276,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, int], Counter[int
         return forward(self, pixel_values=pixel_values, **rest)
 
     monkeypatch.setattr(ViTForImageClassification, "forward", tight)
-    monkeypatch.setattr("hfsoup.batching.MOST", {"cpu": 64})
+    monkeypatch.setattr("hfsoup.evaluation.batches.MOST", {"cpu": 64})
     return room, tried
 
 

@@ -12,9 +12,9 @@ from family import NAMES, Family, accuracy, copy_model
 from huggingface_hub import ModelCard
 from shell import bake, refused, run
 
-from hfsoup.classes import Labels, class_numbers, match_classes
-from hfsoup.errors import MismatchError, SoupError
-from hfsoup.labelfile import read_mapping
+from hfsoup.data.label_mapping import read_mapping
+from hfsoup.data.labels import Labels, class_numbers, match_classes
+from hfsoup.utils.errors import MismatchError, SoupError
 
 CRANES = ("hen", "crane", "crowbar", "crane", "yurt")
 UNNAMED = [f"LABEL_{n}" for n in range(6)]

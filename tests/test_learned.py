@@ -21,13 +21,13 @@ from test_adapters import KINDS, adapt, own
 from transformers import AutoModelForImageClassification
 
 import hfsoup
-from hfsoup.alignment.states import one_thread
-from hfsoup.average import Averager
-from hfsoup.check import check
-from hfsoup.halving import halves
-from hfsoup.learning import Average, rounded
-from hfsoup.pull import pull
-from hfsoup.resolve import resolve
+from hfsoup.averaging.averager import Averager
+from hfsoup.data.splits import halves
+from hfsoup.ingredients.compatibility import check
+from hfsoup.ingredients.pull import pull
+from hfsoup.ingredients.resolve import resolve
+from hfsoup.networks.learned import Average, rounded
+from hfsoup.utils.threads import one_thread
 
 LEARNED = ("--recipe", "learned", "--bn", "average")
 Memory = namedtuple("Memory", ("available",))

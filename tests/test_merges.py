@@ -290,7 +290,7 @@ def test_the_bytes_do_not_depend_on_blocks_or_threads(
         found = set()
         for threads, block in ((1, 1 << 16), (16, 64)):
             monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
-            monkeypatch.setattr("hfsoup.average.BLOCK", block)
+            monkeypatch.setattr("hfsoup.averaging.averager.BLOCK", block)
             words = (*rooted[0], "--merge", merge, "--base", rooted[1], "--output", f"{merge}-{threads}")
             found.add(bake(*words)["soup"]["sha256"])
         assert len(found) == 1, merge

@@ -15,11 +15,11 @@ from scipy.stats import binomtest
 from shell import bake, refused
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
-from hfsoup.human import probability
+from hfsoup.data.tasks.class_metrics import OURS
+from hfsoup.evaluation.intervals import bootstrap, mcnemar, percentiles, wilson
+from hfsoup.evaluation.metrics import metric
 from hfsoup.localhub import LocalHub
-from hfsoup.metrics import metric
-from hfsoup.stats import bootstrap, mcnemar, percentiles, wilson
-from hfsoup.tasks.class_metrics import OURS
+from hfsoup.utils.text import probability
 
 CLASSES = 7
 

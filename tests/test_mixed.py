@@ -14,7 +14,7 @@ from family import Family, accuracy, cast, copy_model, edit_json, put_weights, w
 from huggingface_hub import save_torch_state_dict
 from shell import bake, refused, run
 
-from hfsoup.models import config_of, model_class
+from hfsoup.checkpoints.architecture import config_of, model_class
 
 State = dict[str, torch.Tensor]
 HEAD = ("classifier.weight", "classifier.bias")

@@ -19,10 +19,10 @@ from shell import bake, refused, run
 from sklearn.metrics import average_precision_score, f1_score
 from transformers import pipeline
 
-from hfsoup.halving import halves, limited
+from hfsoup.data.splits import halves, limited
+from hfsoup.data.tasks import MULTI_LABEL
+from hfsoup.evaluation.metrics import metric
 from hfsoup.localhub import LocalHub
-from hfsoup.metrics import metric
-from hfsoup.tasks import MULTI_LABEL
 
 METRICS = MULTI_LABEL.metrics
 

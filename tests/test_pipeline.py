@@ -18,8 +18,8 @@ from PIL import Image as Pictures
 from shell import bake, refused, run
 from transformers import ConvNextImageProcessorPil, EfficientNetImageProcessorPil, ViTImageProcessorPil, pipeline
 
-from hfsoup.batching import Batches
-from hfsoup.decoding import FORMATS
+from hfsoup.data.decoding import FORMATS
+from hfsoup.evaluation.batches import Batches
 
 ODD = odd_images()
 PROCESSORS = {

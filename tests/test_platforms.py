@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from hfsoup import sums
-from hfsoup.world import World
+from hfsoup.averaging import accumulators as sums
+from hfsoup.utils.distributed import World
 
 DEVICE = torch.device("cpu:0")
 

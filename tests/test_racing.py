@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shell import bake
 
-from hfsoup.racing import cut
+from hfsoup.evaluation.racing import cut
 
 ANSWERS = st.lists(st.booleans(), min_size=1, max_size=60)
 

@@ -80,7 +80,8 @@ def commands() -> dict[str, Any]:
     """Every command of the program by the words that call it."""
     from typer.main import get_command
 
-    from hfsoup.cli import app, commands
+    from hfsoup.cli import commands
+    from hfsoup.cli.app import app
 
     assert commands.bake
 
@@ -106,7 +107,7 @@ def test_help_shows_every_option_with_its_words_and_default() -> None:
     """In the group that options.py names."""
     from dataclasses import fields
 
-    from hfsoup.options import Options
+    from hfsoup.options.options import Options
 
     done = run("bake", "--help")
     text = " ".join(done.out.split())

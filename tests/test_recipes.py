@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shell import bake, refused, run
 
-from hfsoup.errors import SoupError
+from hfsoup.averaging.mix import Mix
+from hfsoup.evaluation.scores import Score
 from hfsoup.recipes import RECIPES
-from hfsoup.scores import Score
-from hfsoup.searching import Rules, Search, accepts
-from hfsoup.types import Mix
+from hfsoup.recipes._search import Rules, Search, accepts
+from hfsoup.utils.errors import SoupError
 
 Set = frozenset[int]
 Scores = Callable[[Set], int]

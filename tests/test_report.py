@@ -16,8 +16,8 @@ from browser import CHROMIUM, needs_chromium
 from family import NAMES, Family, copy_model, edit_json
 from shell import bake, refused, run
 
-from hfsoup.hashing import file_hash
 from hfsoup.localhub import LocalHub
+from hfsoup.utils.hashing import file_hash
 
 HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=document.title='owned'>"
 

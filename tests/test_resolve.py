@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shell import bake, only, refused, run
 
-from hfsoup.local import natural
+from hfsoup.ingredients.local_folders import natural
 from hfsoup.localhub import LocalHub
 
 
@@ -134,7 +134,7 @@ def test_a_branch_moved_after_the_listing_changes_nothing(
     on_hub: LocalHub, vit: Family, alone: Path, monkeypatch: Any
 ) -> None:
     """The commit that was resolved is the one that is pulled, whatever is pushed meanwhile."""
-    from hfsoup import gathering
+    from hfsoup.baking import gather as gathering
 
     api = HfApi(token=on_hub.token)
     api.create_repo("kit/moving")

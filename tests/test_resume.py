@@ -16,8 +16,8 @@ from huggingface_hub import HfApi, constants
 from killing import Killer
 from shell import bake, only, run
 
-from hfsoup.hashing import file_hash
 from hfsoup.localhub import LocalHub
+from hfsoup.utils.hashing import file_hash
 
 FEW, MANY = 10, 200
 IMAGES = 60
@@ -163,7 +163,7 @@ def test_a_second_bake_into_the_same_folder_is_refused_with_the_first_ones_proce
     """Whoever holds the output folder is named."""
     import os
 
-    from hfsoup.write import claimed
+    from hfsoup.averaging.writer import claimed
 
     with claimed(Path("soup")):
         done = run("bake", *vit.words, "--output", "soup")

@@ -14,14 +14,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from hfsoup.average import Averager
-from hfsoup.errors import SoupError
-from hfsoup.hashing import stamp
-from hfsoup.running import Running
-from hfsoup.sums import Host, OnDevice, Sums
-from hfsoup.tensorfile import TensorFile
-from hfsoup.types import Family as Records
-from hfsoup.types import Ingredient, Mix, Source, TensorSpec, WeightFile
+from hfsoup.averaging.accumulators import Host, OnDevice, Sums
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
+from hfsoup.averaging.running_sum import Running
+from hfsoup.checkpoints.safetensors_io import TensorFile
+from hfsoup.checkpoints.types import Ingredient, Source, TensorSpec, WeightFile
+from hfsoup.ingredients.family import Family as Records
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.hashing import stamp
 
 WIDE = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**100), max_value=2.0**100)
 NEAR = st.integers(-64, 64).map(lambda n: n / 64)
@@ -77,7 +78,7 @@ def test_a_running_sum_gives_the_bytes_of_the_average(
     import tempfile
 
     stacks, sets = walk
-    small = mock.patch("hfsoup.running.PART", part)
+    small = mock.patch("hfsoup.averaging.running_sum.PART", part)
     with tempfile.TemporaryDirectory() as folder, Averager(records(Path(folder), stacks)) as averager, small:
         held = Running(averager, place)
         for members in sets:
@@ -98,9 +99,9 @@ def test_what_is_not_finite_is_refused(tmp_path: Path, odd: float) -> None:
 
 def test_a_step_of_a_search_reads_one_file(vit: Family, monkeypatch: Any, alone: Path) -> None:
     """A mix that differs from the one before in one ingredient is formed from that one's file."""
-    from hfsoup.check import check
-    from hfsoup.pull import pull
-    from hfsoup.resolve import resolve
+    from hfsoup.ingredients.compatibility import check
+    from hfsoup.ingredients.pull import pull
+    from hfsoup.ingredients.resolve import resolve
 
     seen: list[int] = []
     family = check(pull(resolve(tuple(map(str, vit.folders)))))

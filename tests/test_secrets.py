@@ -10,10 +10,10 @@ from huggingface_hub import HfApi, constants
 from misbehave import fault, forget, process
 from shell import refused
 
-from hfsoup.errors import HubError
-from hfsoup.hub import api as our_api
+from hfsoup.hub.client import api as our_api
 from hfsoup.localhub import LocalHub
-from hfsoup.redact import redact
+from hfsoup.utils.errors import HubError
+from hfsoup.utils.redact import redact
 
 LOUD = {"HF_DEBUG": "1", "HF_HUB_VERBOSITY": "debug", "TRANSFORMERS_VERBOSITY": "debug", "DATASETS_VERBOSITY": "debug"}
 

@@ -19,7 +19,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from hfsoup.demo.digits import digits
+from hfsoup.cli.demo.digits import digits
 
 ROOT = Path(__file__).parents[1]
 STILL = {"learning_rate": 0.0, "num_train_epochs": 1}

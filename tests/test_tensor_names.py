@@ -19,9 +19,9 @@ from huggingface_hub import HfApi
 from shell import bake, refused, run
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from hfsoup.filling import fill
+from hfsoup.checkpoints.architecture import architecture, model_class
+from hfsoup.checkpoints.tensor_matching import fill
 from hfsoup.localhub import LocalHub
-from hfsoup.models import architecture, model_class
 
 State = dict[str, torch.Tensor]
 MERGES = ("task-arithmetic", "ties", "dare", "breadcrumbs", "model-stock")
@@ -320,7 +320,7 @@ def test_a_model_is_built_once(vit: Family, alone: Path, monkeypatch: pytest.Mon
     says the same, also where what was kept was damaged."""
     monkeypatch.setenv("HFSOUP_CACHE", str(alone / "cache"))
     script = """import sys
-from hfsoup.preflight import diagnose
+from hfsoup.ingredients.diagnose import diagnose
 found = diagnose(tuple(sys.argv[1:]))
 print(found.verdict, *found.reasons, sep="|")
 print("torch" in sys.modules or "transformers" in sys.modules)"""

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file, save
 
-from hfsoup.errors import SoupError
-from hfsoup.tensorfile import TensorFile, nbytes, parse_header, to_float, to_stored, write_header
+from hfsoup.checkpoints.safetensors_io import TensorFile, nbytes, parse_header, to_float, to_stored, write_header
+from hfsoup.utils.errors import SoupError
 
 
 def written(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:

@@ -160,8 +160,8 @@ def test_arguments_that_timm_takes_by_default_are_known(architecture: str, tmp_p
     import timm
     from timm.models._hub import save_config_for_hf
 
-    from hfsoup.models import timm_arguments
-    from hfsoup.timm_config import read_model_config
+    from hfsoup.checkpoints.architecture import timm_arguments
+    from hfsoup.checkpoints.timm_config import read_model_config
 
     with torch.device("meta"):
         model = timm.create_model(architecture, num_classes=6)
@@ -287,8 +287,8 @@ def test_classes_without_names_are_those_of_imagenet(alone: Path) -> None:
     """Where timm names no classes and there are as many as ImageNet has, they are named as the pipeline names them."""
     import timm
 
-    from hfsoup.single import class_names
-    from hfsoup.timm_config import read_model_config
+    from hfsoup.checkpoints.inspection import class_names
+    from hfsoup.checkpoints.timm_config import read_model_config
 
     model = timm.create_model("test_efficientnet")
     timm.models.save_for_hf(model, alone / "model", safe_serialization=True)

@@ -46,7 +46,7 @@ def flip(folder: Path) -> None:
 
 
 def flip_and_record(folder: Path) -> None:
-    from hfsoup.hashing import file_hash
+    from hfsoup.utils.hashing import file_hash
 
     flip(folder)
     record = json.loads((folder / "soup.json").read_text())

@@ -77,8 +77,8 @@ def test_an_interrupted_write_leaves_nothing(step: str, vit: Family, alone: Path
         raise KeyboardInterrupt
 
     target = {
-        "write_configs": "hfsoup.write.write_configs",
-        "card": "hfsoup.card.card",
+        "write_configs": "hfsoup.averaging.writer.write_configs",
+        "card": "hfsoup.reports.card.render.card",
         "rename": "pathlib.Path.rename",
     }
     with monkeypatch.context() as patch:

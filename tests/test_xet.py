@@ -19,7 +19,7 @@ from huggingface_hub import HfApi, constants
 from misbehave import blobs, complete, environment, fault, flip, forget, head, hurry, timed
 from shell import only, refused, run
 
-from hfsoup import fetching
+from hfsoup.hub import download as fetching
 from hfsoup.localhub import LocalHub
 
 MODEL = "kit/vit-1"
@@ -71,8 +71,8 @@ def test_weights_come_by_xet_and_nothing_else_is_printed(signed_in: LocalHub, al
 
 def test_progress_is_what_arrives(signed_in: LocalHub) -> None:
     """Whoever is told of bytes is told of all of them, once, when they come by Xet, and when they are here already."""
-    from hfsoup.pull import pull
-    from hfsoup.resolve import resolve
+    from hfsoup.ingredients.pull import pull
+    from hfsoup.ingredients.resolve import resolve
 
     sources = resolve((MODEL,))
     for _ in range(2):
@@ -191,7 +191,7 @@ def test_a_push_goes_by_http_where_xet_fails(
     failure: str, signed_in: LocalHub, silent: dict[str, Any], vit: Family, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that takes nothing costs a note; the push is complete."""
-    from hfsoup.patience import LIMITS
+    from hfsoup.hub.retry import LIMITS
 
     monkeypatch.setattr(LIMITS, "block", 2.0)
     api = HfApi(token=signed_in.token)

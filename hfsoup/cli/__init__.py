@@ -7,40 +7,13 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Annotated
 
-import typer
-
-from hfsoup.errors import SoupError
-from hfsoup.redact import excepthook, redact
+from hfsoup.cli.app import app, fail
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.redact import excepthook
+from hfsoup.utils.redact import redact as redact
 
 INTERRUPTED, GRACE = 130, 4.0
-
-app = typer.Typer(
-    name="hfsoup",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Model soups of image classifiers on the Hugging Face Hub: average, measure, push.",
-)
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        from hfsoup import __version__
-
-        print(f"hfsoup {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
-) -> None:
-    """What stands before every command."""
 
 
 def main() -> None:
@@ -59,7 +32,7 @@ def main() -> None:
 def _run() -> None:
     """A problem is one short block on standard error and an exit code, a traceback with `--debug`."""
     _quieten()
-    from hfsoup.cli import commands  # noqa: F401 - registers them
+    from hfsoup.cli import commands, hub, ui  # noqa: F401 - registers them
     from hfsoup.cli.launch import relaunch
 
     relaunch()
@@ -91,14 +64,6 @@ def _home(word: str) -> str:
     """A word with its `~` expanded, which a shell leaves behind an equals sign and in quotes as it is."""
     flag, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
     return flag + sign + os.path.expanduser(value)  # noqa: PTH111 - most words are no paths
-
-
-def fail(error: SoupError) -> None:
-    """Print the block, once whatever the number of processes, and leave."""
-    if os.environ.get("RANK", "0") == "0":
-        text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in redact(str(error)))
-        print(f"error: {text}", file=sys.stderr)
-    sys.exit(error.exit_code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

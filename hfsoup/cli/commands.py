@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hfsoup.cli import app, fail
+from hfsoup.cli.app import app, fail
 from hfsoup.cli.flags import flags
-from hfsoup.errors import SoupError, UsageError
-from hfsoup.options import Options
+from hfsoup.options.options import Options
+from hfsoup.utils.errors import SoupError, UsageError
 
 if TYPE_CHECKING:
     from hfsoup.cli.screen import Screen
@@ -54,10 +54,10 @@ def bake(
     **options: Any,
 ) -> None:
     """Average fine-tuned checkpoints into one model, measure it, write it, push it."""
-    from hfsoup.baking import run
+    from hfsoup.baking.pipeline import run
+    from hfsoup.baking.requirements import free
     from hfsoup.cli.screen import Screen
-    from hfsoup.config import commented, put
-    from hfsoup.gathering import free
+    from hfsoup.options.config_file import commented, put
 
     main = os.environ.get("RANK", "0") == "0"
     screen = Screen(quiet=quiet or not main)
@@ -76,7 +76,7 @@ def bake(
 
 
 def _plan(patterns: tuple[str, ...], options: Options, screen: Screen, json_file: str | None) -> None:
-    from hfsoup.plan import plan
+    from hfsoup.baking.plan import plan
 
     found = plan(patterns, options, screen)
     screen.plan(found)
@@ -85,7 +85,7 @@ def _plan(patterns: tuple[str, ...], options: Options, screen: Screen, json_file
 
 def _asked(ctx: typer.Context, words: list[str], options: dict[str, Any]) -> tuple[tuple[str, ...], Options]:
     """Ingredients and options, from the command line or from the file that it names; its flags win."""
-    from hfsoup.config import is_config, load
+    from hfsoup.options.config_file import is_config, load
 
     if not is_config(words):
         chosen = Options.of(options)
@@ -105,7 +105,7 @@ def init(
     output: Annotated[Path, typer.Option("--output", "-o", help="the file to write")] = Path("soup.yaml"),
 ) -> None:
     """Write a config file for these ingredients, with every option explained, for `hfsoup bake FILE`."""
-    from hfsoup.config import commented, put
+    from hfsoup.options.config_file import commented, put
 
     put(output, commented(ingredients, Options(), str(output)))
     typer.echo(f"wrote {output}; bake it with: hfsoup bake {output}", err=True)
@@ -126,7 +126,7 @@ def check(
 ) -> None:
     """Tell beforehand whether a soup would help; nothing is evaluated."""
     from hfsoup.cli.screen import Screen
-    from hfsoup.preflight import diagnose
+    from hfsoup.ingredients.diagnose import diagnose
 
     screen = Screen(quiet=quiet)
     chosen = Options.of(options)
@@ -156,7 +156,7 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Score one model on the same splits, in the same way, as a bake does."""
-    from hfsoup.baking import run
+    from hfsoup.baking.pipeline import run
     from hfsoup.cli.screen import Screen
 
     main = os.environ.get("RANK", "0") == "0"
@@ -182,8 +182,8 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Bake a soup again from its soup.json and compare every byte."""
+    from hfsoup.baking.verify import verify as verify_place
     from hfsoup.cli.screen import Screen
-    from hfsoup.verify import verify as verify_place
 
     screen = Screen(quiet=quiet)
     found = verify_place(place, scores=scores, public_key=public_key, watch=screen)
@@ -206,8 +206,8 @@ def report(
 ) -> None:
     """Write one HTML page of a soup: tables, pictures, classes, and the images on which it differs from the best."""
     from hfsoup.cli.screen import Screen
-    from hfsoup.report import report as report_place
-    from hfsoup.report import writable, write_report
+    from hfsoup.reports.html import report as report_place
+    from hfsoup.reports.html import writable, write_report
 
     screen = Screen(quiet=quiet)
     writable(output, overwrite=overwrite)
@@ -221,10 +221,10 @@ def recipes() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hfsoup.cli.closing import plain
     from hfsoup.cli.screen import Screen
     from hfsoup.merges import MERGES
     from hfsoup.recipes import RECIPES
+    from hfsoup.reports.summary import plain
 
     for registry in (RECIPES, MERGES):
         table = Table(box=None, pad_edge=False)
@@ -247,8 +247,8 @@ def push(
     json_file: Json = None,
 ) -> None:
     """Push a baked folder to the Hub in one commit."""
+    from hfsoup.baking.push import push_folder
     from hfsoup.cli.screen import Screen
-    from hfsoup.push import push as push_folder
 
     note = Screen(quiet=False).note
     pushed = push_folder(folder, repo, private=private, create_pr=create_pr, revision=revision, notify=note)
@@ -262,7 +262,7 @@ def demo(
     folder: Annotated[Path | None, typer.Option(help="where to work \\[a temporary folder]")] = None,
 ) -> None:
     """Show the whole story on this machine: a Hub, a sweep, a bake, a push, a pipeline. No network, no token."""
-    from hfsoup.demo import run
+    from hfsoup.cli.demo import run
 
     run(family, folder)
 
@@ -273,7 +273,7 @@ def sign(
     key: Annotated[Path, typer.Option(help="an elliptic-curve private key, PEM")],
 ) -> None:
     """Sign a baked folder with OpenSSF model-signing, for `hfsoup verify --public-key`."""
-    from hfsoup.sign import sign as sign_folder
+    from hfsoup.provenance.signing import sign as sign_folder
 
     typer.echo(f"signed: {sign_folder(folder, key)}", err=True)
 
@@ -289,6 +289,3 @@ def _write_json(file: str | None, value: dict[str, Any]) -> None:
         Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
         fail(SoupError(f"the JSON could not be written: {error.strerror}", where=file))
-
-
-from hfsoup.cli import hub, ui  # noqa: E402, F401 - registers them

@@ -8,8 +8,8 @@ from dataclasses import fields
 
 import typer
 
-from hfsoup.options import Options, hints
-from hfsoup.refusals import BN_MODES, FLOATS
+from hfsoup.checkpoints.dtypes import FLOAT_DTYPES
+from hfsoup.options.options import BN_MODES, Options, hints
 
 
 def _recipes() -> list[str]:
@@ -27,7 +27,7 @@ def _merges() -> list[str]:
 def flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for every field of Options in `groups`."""
 
-    choices = {"recipe": _recipes, "merge": _merges, "bn": lambda: list(BN_MODES), "dtype": lambda: list(FLOATS)}
+    choices = {"recipe": _recipes, "merge": _merges, "bn": lambda: list(BN_MODES), "dtype": lambda: list(FLOAT_DTYPES)}
 
     def give(command: Callable[..., None]) -> Callable[..., None]:
         types = hints()

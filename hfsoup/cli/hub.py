@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from hfsoup.cli import app
-from hfsoup.errors import SoupError, UsageError
+from hfsoup.cli.app import app
+from hfsoup.utils.errors import SoupError, UsageError
 
 Folder = Annotated[Path, typer.Option("--dir", metavar="DIR", help="the folder of the Hub")]
 TokenRole = Annotated[str, typer.Option(help="what the token may do: read or write")]

@@ -11,16 +11,16 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from hfsoup.cli.bars import Bar, Line
-from hfsoup.cli.closing import closing, ingredients, plain, usage
-from hfsoup.cli.costs import costs, planned
-from hfsoup.watch import Stage, Watch
+from hfsoup.baking.plan import costs
+from hfsoup.cli.progress_bars import Bar, Line
+from hfsoup.cli.tables import ingredients, planned
+from hfsoup.reports.summary import closing, plain, usage
+from hfsoup.utils.progress import SearchStep, Stage, Watch
 
 if TYPE_CHECKING:
-    from hfsoup.plan import Plan
-    from hfsoup.preflight import Diagnosis
-    from hfsoup.scores import Decision
-    from hfsoup.soup import Soup
+    from hfsoup.baking.plan import Plan
+    from hfsoup.baking.soup import Soup
+    from hfsoup.ingredients.diagnose import Diagnosis
 
 # Where nobody looks at a terminal, lines are as long as they are.
 UNBOUNDED = 1000
@@ -38,12 +38,12 @@ class Screen(Watch):
         """Print a note."""
         self._line(Text("note", "yellow"), plain(text, 600))
 
-    def decision(self, names: tuple[str, ...], decision: Decision) -> None:
+    def decision(self, step: SearchStep) -> None:
         """Print a step of the search."""
-        mark = (f"{decision.outcome:<9}", "green" if decision.accepted else "dim")
-        score = f"{'≤' if decision.score.at_most else ' '}{decision.score.value:.4f} "
-        text = Text.assemble(f"  {decision.step:>3} {decision.action:<4} {score}", mark, "  ")
-        text.append_text(plain(names[decision.ingredient]))
+        mark = (f"{step.outcome:<9}", "green" if step.accepted else "dim")
+        score = f"{'≤' if step.at_most else ' '}{step.score:.4f} "
+        text = Text.assemble(f"  {step.number:>3} {step.action:<4} {score}", mark, "  ")
+        text.append_text(plain(step.ingredient))
         self.console.print(text, no_wrap=True, overflow="ellipsis")
 
     @contextmanager

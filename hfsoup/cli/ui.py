@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hfsoup.cli import app
+from hfsoup.cli.app import app
 
 
 @app.command(epilog="Example: hfsoup ui --port 7861")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from hfsoup.errors import SoupError
+from hfsoup.utils.errors import SoupError
 
 _NEEDED = ("markdown_it", "nh3", "pathspec", "pygit2", "starlette", "uvicorn")
 _MISSING = [name for name in _NEEDED if find_spec(name) is None]

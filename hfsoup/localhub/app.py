@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
-from hfsoup.errors import SoupError
 from hfsoup.localhub.errors import HttpError, MovedError
 from hfsoup.localhub.request import Hub, HubRequest, raw_path, reply
 from hfsoup.localhub.routes import (
@@ -33,6 +32,7 @@ from hfsoup.localhub.routes import (
     xet,
 )
 from hfsoup.localhub.routing import Route, find_route
+from hfsoup.utils.errors import SoupError
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _IN_MEMORY = 4 << 20

@@ -15,10 +15,10 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from hfsoup.errors import SoupError
 from hfsoup.localhub.errors import HttpError, bad_token
 from hfsoup.localhub.json_files import read_json, write_json
 from hfsoup.localhub.names import RESERVED, valid_part
+from hfsoup.utils.errors import SoupError
 
 T = TypeVar("T")
 

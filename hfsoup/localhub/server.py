@@ -18,7 +18,6 @@ from filelock import FileLock, Timeout
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from hfsoup.errors import SoupError
 from hfsoup.localhub.app import make_app
 from hfsoup.localhub.auth import Accounts
 from hfsoup.localhub.errors import HttpError
@@ -28,6 +27,7 @@ from hfsoup.localhub.names import repo_name
 from hfsoup.localhub.request import Hub, Options
 from hfsoup.localhub.signed_urls import Signer
 from hfsoup.localhub.store import Store
+from hfsoup.utils.errors import SoupError
 
 
 class LocalHub:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.registry import Registry
+from hfsoup.utils.registry import Registry
 
 Array = NDArray[np.float64]
 EMPTY: NDArray[Any] = np.empty(0)
@@ -34,7 +34,7 @@ class Context:
         seed: for what is drawn by lot.
         cut: for the place of an ingredient, the smallest magnitude, in float32, in its task vector's `density` share of
             largest ones, over all tensors that it has in common with the base.
-        importance: for merges that are registered with a kind of `hfsoup.importance`, what that says of the values, for
+        importance: for merges that are registered with a kind of importance, what that says of the values, for
             each ingredient of the mix in turn: of the block where the merge is elementwise, else of the whole tensor,
             in a shape of its own. Where it says nothing the tensor is averaged, and no merge is asked.
     """

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hfsoup.registry import Registry
-from hfsoup.searching import Search
-from hfsoup.types import Mix
+from hfsoup.averaging.mix import Mix
+from hfsoup.recipes._search import Search
+from hfsoup.utils.registry import Registry
 
 Recipe = Callable[[Search], Mix]
 RECIPES: Registry[Recipe] = Registry("recipe", "hfsoup.recipes")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from hfsoup.averaging.mix import Mix
 from hfsoup.recipes import greedy, pruned, recipe
+from hfsoup.recipes._search import Search
 from hfsoup.recipes.uniform import uniform
-from hfsoup.searching import Search
-from hfsoup.types import Mix
 
 WALKS = {"uniform": uniform, "greedy": greedy.greedy, "pruned": pruned.pruned}
 

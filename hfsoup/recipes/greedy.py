@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from hfsoup.averaging.mix import Mix
 from hfsoup.recipes import recipe
-from hfsoup.searching import Rules, Search
-from hfsoup.types import Mix
+from hfsoup.recipes._search import Rules, Search
 
 
 def at_most(k: int, rules: Rules) -> int:

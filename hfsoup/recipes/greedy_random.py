@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from random import Random
 
+from hfsoup.averaging.mix import Mix
 from hfsoup.recipes import recipe
+from hfsoup.recipes._search import Search
 from hfsoup.recipes.greedy import at_most, grow
-from hfsoup.searching import Search
-from hfsoup.types import Mix
 
 
 @recipe(

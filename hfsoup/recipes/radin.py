@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from hfsoup.averaging.mix import Mix
+from hfsoup.evaluation.scores import Score
 from hfsoup.recipes import recipe
-from hfsoup.scores import Score
-from hfsoup.searching import Rules, Search
-from hfsoup.types import Mix
+from hfsoup.recipes._search import Rules, Search
 
 BUDGET = 5
 Members = tuple[int, ...]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from hfsoup.averaging.mix import Mix
 from hfsoup.recipes import recipe
-from hfsoup.searching import Search
-from hfsoup.types import Mix
+from hfsoup.recipes._search import Search
 
 
 @recipe(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from math import exp
 
-from hfsoup.errors import UsageError
+from hfsoup.averaging.mix import Mix
 from hfsoup.recipes import recipe
-from hfsoup.searching import Search
-from hfsoup.types import Mix
+from hfsoup.recipes._search import Search
+from hfsoup.utils.errors import UsageError
 
 
 @recipe(

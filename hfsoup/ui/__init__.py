@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from hfsoup.errors import UsageError
-from hfsoup.redact import VARIABLES, excepthook
+from hfsoup.utils.errors import UsageError
+from hfsoup.utils.redact import VARIABLES, excepthook
 
 LOOPBACK = ("127.0.0.1", "localhost")
 SPACE = "SPACE_ID"

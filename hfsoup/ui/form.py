@@ -7,12 +7,12 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfsoup.again import REPO
-from hfsoup.errors import UsageError
-from hfsoup.gathering import free
-from hfsoup.names import shown
-from hfsoup.options import Options
-from hfsoup.tasks import METRICS
+from hfsoup.baking.requirements import free
+from hfsoup.data.tasks import METRICS
+from hfsoup.options.options import Options
+from hfsoup.provenance.reproduce import REPO
+from hfsoup.utils.errors import UsageError
+from hfsoup.utils.text import shown
 
 # A repository or a glob of them, a subfolder of it, a revision: nothing that could be a path of this machine.
 NAME = re.compile(r"[\w-][\w.-]*/[\w*?\[\]-][\w.*?\[\]!-]*(/[\w*?\[\]-][\w.*?\[\]!-]*)*(@[\w.*?\[\]/!-]+)?", re.ASCII)

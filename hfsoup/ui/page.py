@@ -11,10 +11,10 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from hfsoup.data.tasks import METRICS
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
-from hfsoup.tasks import METRICS
-from hfsoup.ui.acts import Acts, Shown, command, summary
+from hfsoup.ui.actions import Acts, Shown, command, summary
 from hfsoup.ui.form import Form
 from hfsoup.ui.style import COLOURS, CSS, FONTS, MONO
 

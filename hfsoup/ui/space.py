@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import hfsoup
-from hfsoup.errors import SoupError
-from hfsoup.shipped import shipped
-from hfsoup.write import staged
+from hfsoup.averaging.writer import staged
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.resources import shipped
 
 README = """\
 ---

@@ -102,7 +102,7 @@ def _line(*cells: str) -> str:
 
 
 def _machine() -> dict[str, object]:
-    from hfsoup.hashing import processors
+    from hfsoup.utils.threads import processors
 
     names = ("torch", "transformers", "numpy", "safetensors")
     return {

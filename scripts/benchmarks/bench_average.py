@@ -13,9 +13,10 @@ from peers import Command, bare_average, load_file_average, safe_open_average
 from setting import Setting, average_into, everyone
 from timing import Row, here, medians, missing, peak_anonymous, process, row
 
-from hfsoup.average import Averager
-from hfsoup.hashing import file_hash, processors
-from hfsoup.types import Family
+from hfsoup.averaging.averager import Averager
+from hfsoup.ingredients.family import Family
+from hfsoup.utils.hashing import file_hash
+from hfsoup.utils.threads import processors
 
 SECTION = "average"
 COUNT = 8

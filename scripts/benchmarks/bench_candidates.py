@@ -13,10 +13,10 @@ from peers import bare_read, seed_step
 from setting import Setting
 from timing import Row, Time, Way, here, medians, row
 
-from hfsoup.average import Averager
-from hfsoup.candidate import Memory
-from hfsoup.running import Running
-from hfsoup.types import Mix
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
+from hfsoup.averaging.running_sum import Running
+from hfsoup.evaluation.candidate import Memory
 
 SECTION = "candidates"
 COUNT, HELD = 5, 3

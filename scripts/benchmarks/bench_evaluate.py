@@ -12,8 +12,8 @@ from checkpoints import CLASSES, checked, remove, small
 from setting import Setting
 from timing import Row, Way, here, medians
 
-from hfsoup.average import Averager
-from hfsoup.types import Mix
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
 
 SECTION = "evaluate"
 BATCH, SIDE = 64, 64
@@ -55,10 +55,10 @@ def run(setting: Setting) -> Iterator[Row]:
 
 def scoring(averager: Averager, home: Path, pixels: np.ndarray[Any, np.dtype[np.float32]]) -> Way:
     """Each time the score of the next ingredient; the model is there from the second time on."""
-    from hfsoup.evaluation import Scorer
-    from hfsoup.images import Split
-    from hfsoup.metrics import metric
-    from hfsoup.world import World
+    from hfsoup.data.images import Split
+    from hfsoup.evaluation.metrics import metric
+    from hfsoup.evaluation.scorer import Scorer
+    from hfsoup.utils.distributed import World
 
     path, count = home / f"pixels-{len(pixels)}.npy", len(averager.family)
     np.save(path, pixels)

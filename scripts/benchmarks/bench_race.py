@@ -38,7 +38,7 @@ def models(home: Path) -> list[Path]:
     """A family with the scores of real fine-tunings: all good, some better, one of them bad."""
     from transformers import AutoModelForImageClassification
 
-    from hfsoup.demo.digits import SIZE, pretrain
+    from hfsoup.cli.demo.digits import SIZE, pretrain
 
     pretrain("vit", home / "start")
     model = AutoModelForImageClassification.from_pretrained(home / "start")
@@ -50,7 +50,7 @@ def dataset(folder: Path) -> Path:
     """The digits as they are and as negatives, under the twenty classes that the model knows."""
     from datasets import ClassLabel, concatenate_datasets
 
-    from hfsoup.demo.digits import NAMES, digits
+    from hfsoup.cli.demo.digits import NAMES, digits
 
     folder.mkdir()
     classes = ClassLabel(names=[*NAMES, *(f"{name}-swapped" for name in NAMES)])

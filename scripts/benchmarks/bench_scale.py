@@ -12,7 +12,7 @@ from checkpoints import checked, family, remove, small
 from setting import Setting, average_into, everyone
 from timing import Row, Time, Way, here, medians, straightness
 
-from hfsoup.average import Averager
+from hfsoup.averaging.averager import Averager
 
 SECTION = "scale"
 INGREDIENTS = (2, 4, 8, 16, 32, 64)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.check import check
-from hfsoup.pull import pull
-from hfsoup.resolve import resolve
-from hfsoup.tensorfile import TensorFile, write_header
-from hfsoup.types import Family
+from hfsoup.checkpoints.safetensors_io import TensorFile, write_header
+from hfsoup.ingredients.compatibility import check
+from hfsoup.ingredients.family import Family
+from hfsoup.ingredients.pull import pull
+from hfsoup.ingredients.resolve import resolve
 
 CLASSES = 10
 PROCESSOR = {

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hfsoup.hashing import processors
+from hfsoup.utils.threads import processors
 
 BLOCK = 1 << 16
 """Elements that a bare loop takes at a time, few enough to stay in a processor's cache."""

@@ -13,9 +13,10 @@ from checkpoints import MANY, VIT_B, VIT_TI, Vit
 from numpy.typing import NDArray
 from peers import Peers
 
-from hfsoup.average import Averager
-from hfsoup.tensorfile import write_header
-from hfsoup.types import Mix, TensorSpec
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
+from hfsoup.checkpoints.safetensors_io import write_header
+from hfsoup.checkpoints.types import TensorSpec
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from align_resnet20 import ResNet, State, images, shaped_like
 from datasets import load_dataset
 
 import hfsoup
-from hfsoup.distillation.made import forwarded
-from hfsoup.statedicts import load
-from hfsoup.stats import mcnemar
+from hfsoup.evaluation.intervals import mcnemar
+from hfsoup.networks.distillation.result import forwarded
+from hfsoup.state_dicts.search import load
 
 
 @torch.no_grad()

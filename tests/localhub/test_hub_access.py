@@ -20,9 +20,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from hfsoup.errors import SoupError
 from hfsoup.localhub import LocalHub
 from hfsoup.localhub.names import valid_part
+from hfsoup.utils.errors import SoupError
 
 
 def test_private_repos_do_not_exist_for_others(api: HfApi, bob: HfApi, nobody: HfApi, repo: str) -> None:

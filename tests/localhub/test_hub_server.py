@@ -12,8 +12,8 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from hfsoup.errors import SoupError
 from hfsoup.localhub import LocalHub, serve
+from hfsoup.utils.errors import SoupError
 
 
 def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:

@@ -1,0 +1,266 @@
+"""A mix and a merge become tensors, block by block, straight from the ingredients' files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from hfsoup.averaging.combine import NO_BASE, STATISTICS, Root, combine
+from hfsoup.averaging.mix import Mix
+from hfsoup.averaging.settings import Settings
+from hfsoup.averaging.trimming import Cuts
+from hfsoup.checkpoints.reader import Weights
+from hfsoup.checkpoints.safetensors_io import FLOATS, finite, to_float, to_stored
+from hfsoup.checkpoints.types import TensorSpec
+from hfsoup.ingredients.family import Family
+from hfsoup.merges import MERGES, Array, Context
+from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.text import flat
+from hfsoup.utils.threads import processors
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+BLOCK = 1 << 18
+DEFAULTS = Settings()
+BASE_HINT = "--base ORG/NAME|FOLDER"
+IMAGES_HINT = "--dataset ORG/NAME"
+Emit = Callable[[TensorSpec, int, NDArray[Any]], None]
+Done = Callable[["Job"], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One block of tensors that lie side by side in every file and are combined as if they were one.
+
+    Elements `begin` to `begin + count` are counted from the start of the first tensor; `plain` ones are combined one by
+    one, by the merge alone.
+    """
+
+    specs: tuple[TensorSpec, ...]
+    begin: int
+    count: int
+    plain: bool
+
+    @property
+    def first(self) -> TensorSpec:
+        """The tensor from whose start elements are counted."""
+        return self.specs[0]
+
+    def at(self, element: int) -> TensorSpec:
+        """The tensor that an element belongs to."""
+        for spec in self.specs:
+            element -= prod(spec.shape)
+            if element < 0:
+                break
+        return spec
+
+
+class Averager:
+    """The ingredients' files, held open so that mix after mix can be formed from them.
+
+    Args:
+        family: what may be averaged.
+        merge: the name of the merge.
+        dtype: the safetensors name of the float type to write; None keeps the reference's.
+        settings: what the merge is told.
+
+    Raises:
+        UsageError: the merge needs a base and the family has none.
+    """
+
+    def __init__(
+        self, family: Family, merge: str = "mean", dtype: str | None = None, settings: Settings = DEFAULTS
+    ) -> None:
+        self.family, self.merge, self.dtype, self.settings = family, MERGES.get(merge), dtype, settings
+        if self.merge.needs_base and family.base is None:
+            raise UsageError(f"the merge {merge} needs the model that the ingredients started from", hint=BASE_HINT)
+        known = family.importance if self.merge.importance else None
+        every = (*family.ingredients, *((family.fitted,) if family.fitted else ()))
+        self._weights = [Weights(ingredient) for ingredient in every]
+        self._importance = [Weights(i) for i in known.told(family.ingredients)] if known else []
+        self._base = Weights(family.base.ingredient) if family.base else None
+        self._cuts = Cuts(self._task_vector, self.density)
+
+    def __enter__(self) -> Averager:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for weights in (*self._weights, *self._importance, *([self._base] if self._base else [])):
+            weights.close()
+
+    @property
+    def density(self) -> float:
+        """The share of a task vector that the merge keeps."""
+        return self.settings.density or self.merge.density
+
+    def stored_as(self, spec: TensorSpec) -> str:
+        """The dtype that a tensor is written in."""
+        return self.dtype if self.dtype and spec.dtype in FLOATS else spec.dtype
+
+    def average(
+        self, mix: Mix, emit: Emit, specs: Sequence[TensorSpec] | None = None, done: Done = lambda _: None
+    ) -> None:
+        """Form the tensors `specs` of `mix`, or all; `emit(spec, begin, block)` gets each block, from several threads.
+
+        `block` holds the elements from `begin` on, one-dimensional, as they are stored in a file (bfloat16 as uint16).
+        It may reach beyond `spec` into the tensors that follow it in `specs`, where those are stored in the same type.
+        `done(job)` is called in this thread, in order, once a job's block and all before it are out.
+        """
+        with ThreadPoolExecutor(processors()) as pool, self._one_thread():
+            jobs = list(self.jobs(specs, mix))
+            for job, _ in zip(jobs, pool.map(lambda job: self.form(mix, emit, job), jobs), strict=True):
+                done(job)
+        self.unchanged(self._sources(mix).members)
+
+    def _one_thread(self) -> AbstractContextManager[object]:
+        """For merges of whole tensors: numpy's libraries multiply and solve as their number of threads has it."""
+        return nullcontext() if self.merge.elementwise else threadpool_limits(1, user_api="blas")
+
+    def unchanged(self, members: Iterable[int]) -> None:
+        """Fail if a file of these ingredients is not the one that was hashed any more."""
+        for i in {*members, *((0,) if self.family.kept else ())}:
+            self._weights[i].unchanged()
+        for importance in self._importance:
+            importance.unchanged()
+        if self._base:
+            self._base.unchanged()
+
+    def jobs(self, specs: Sequence[TensorSpec] | None = None, mix: Mix | None = None) -> Iterator[Job]:
+        """The blocks that `specs`, or all tensors, are formed in: those of `mix`, or of mixes without own `tensors`."""
+        for run in self._runs(specs or self.family.tensors, mix):
+            size, plain = sum(prod(spec.shape) for spec in run), self._plain(run[0])
+            step = BLOCK if plain else max(size, 1)
+            for begin in range(0, size, step) or (0,):
+                yield Job(run, begin, min(step, size - begin), plain)
+
+    def _runs(self, specs: Sequence[TensorSpec], mix: Mix | None) -> Iterator[tuple[TensorSpec, ...]]:
+        """Tensors that are formed together: neighbours in every file where they are plain and alike, else one alone."""
+        run: list[TensorSpec] = []
+        for spec in specs:
+            alike = not run or mix is None or mix.at(spec.name) == mix.at(run[-1].name)
+            if run and not (alike and self._plain(spec) and self._plain(run[-1]) and self._joined(run[-1], spec)):
+                yield tuple(run)
+                run = []
+            run.append(spec)
+        if run:
+            yield tuple(run)
+
+    def _plain(self, spec: TensorSpec) -> bool:
+        special = spec.name in self.family.heads or spec.name in self.family.kept
+        special = special or spec.name.endswith(STATISTICS)
+        special = special or not all(spec.name in importance for importance in self._importance)
+        special = special or (self.family.base is not None and spec.name not in self.family.base.names)
+        return self.merge.elementwise and spec.dtype in FLOATS and not special
+
+    def _joined(self, spec: TensorSpec, following: TensorSpec) -> bool:
+        names, base = (spec.name, following.name), self.family.base
+        joined = spec.dtype == following.dtype and all(w.joined(*names) for w in (*self._weights, *self._importance))
+        if self._base is None or base is None:
+            return joined
+        return joined and self._base.joined(*(base.names[name] for name in names))
+
+    def form(self, mix: Mix, emit: Emit, job: Job) -> None:
+        """Form one block from the files of all members."""
+        mix = self._sources(mix).at(job.first.name)
+        weights = [mix.coefficients[i] for i in mix.members]
+
+        def read(name: str) -> Iterator[NDArray[Any]]:
+            return (self.read(i, job, name) for i in mix.members)
+
+        name, floats = job.first.name, job.first.dtype in FLOATS
+        merge, root = self.merge.name, Root(lambda name: self._read_base(job, name), mix.base)
+        if name in self.family.kept:
+            merge, root = "mean", NO_BASE
+        told = self.settings
+        context = Context(
+            name, mix.members, scale=told.scale, density=self.density, outliers=told.outliers, seed=told.seed,
+            cut=self._cuts, importance=self._important(mix, job),
+        )  # fmt: skip
+        block = combine(name, read, weights, merge, floats=floats, root=root, context=context)
+        emit(job.first, job.begin, self.stored(mix, block, job) if floats else block)
+
+    def stored(self, mix: Mix, block: Array, job: Job) -> NDArray[Any]:
+        """A block in the type it is written in, after a look for NaN and infinities."""
+        dtype = self.stored_as(job.first)
+        stored = to_stored(block, dtype)
+        if finite(stored, dtype):
+            return stored
+        at = job.begin + int(np.isfinite(to_float(stored, dtype)).argmin())
+        spec = job.at(at)
+        for i in mix.members:
+            source = self._source(i, spec.name)
+            if not np.isfinite(self.read(i, job, job.first.name)).all():
+                where = f"{source.ingredient}, {source.home(spec.name)}, tensor {flat(spec.name)}"
+                what = "expected finite weights, found NaN or infinity"
+                raise SoupError(what, where=where, hint="leave this one out")
+        base = self._read_base(job, job.first.name)
+        if self._base and base is not None and not np.isfinite(base).all():
+            where = f"{self._base.ingredient}, tensor {flat(spec.name)}"
+            raise SoupError("expected finite weights of the base, found NaN or infinity", where=where)
+        where = f"tensor {flat(spec.name)}"
+        if np.isfinite(block).all():
+            raise SoupError(f"the average does not fit into {dtype}", where=where, hint="--dtype float32")
+        raise SoupError("the merge gave NaN or infinity", where=where, hint="--merge mean")
+
+    def read(self, i: int, job: Job, name: str) -> NDArray[Any]:
+        """The block of one ingredient, of the job's tensors or of another of the same shape."""
+        order = self.family.orders[i] if i < len(self.family) else None
+        return self._ordered(self._source(i, name).read(name, job.begin, job.count), job, order)
+
+    def _important(self, mix: Mix, job: Job) -> Iterator[NDArray[Any]] | None:
+        """The importance of a block for each member, of a whole tensor as it is stored; None where there is none."""
+        name, elementwise = job.first.name, self.merge.elementwise
+        if not self.merge.importance or len(mix.members) == 1:
+            return None
+        if not self._importance:
+            what = f"the merge {self.merge.name} needs images that tell what each weight does"
+            raise UsageError(what, hint=IMAGES_HINT)
+        found = [self._importance[i] for i in mix.members]
+        if not all(name in importance for importance in found):
+            return None
+        return (i.read(name, job.begin, job.count) if elementwise else i.stored(name)[1] for i in found)
+
+    def _read_base(self, job: Job, name: str) -> NDArray[Any] | None:
+        """The same block of the base, None where it has no tensor that fits."""
+        base = self.family.base
+        if self._base is None or base is None or name not in base.names:
+            return None
+        return self._ordered(self._base.read(base.names[name], job.begin, job.count), job, base.order)
+
+    def _ordered(self, block: NDArray[Any], job: Job, order: tuple[int, ...] | None) -> NDArray[Any]:
+        """A block with the classes in the reference's order."""
+        axis = self.family.heads.get(job.first.name)
+        if axis is None or order is None:
+            return block
+        return block.reshape(job.first.shape).take(order, axis=axis).ravel()
+
+    def _task_vector(self, i: int) -> Iterator[Array]:
+        """Everything that an ingredient's fine-tuning changed, block by block; statistics of activations left out."""
+        for job in self.jobs():
+            name = job.first.name
+            if name in self.family.kept or job.first.dtype not in FLOATS or name.endswith(STATISTICS):
+                continue
+            base = self._read_base(job, name)
+            if base is not None:
+                yield np.subtract(self.read(i, job, name), base, dtype=np.float64)
+
+    def _sources(self, mix: Mix) -> Mix:
+        """What a mix is formed of: the fitted network, which comes last, where one takes the place of averages."""
+        if self.family.fitted is None or len(mix.members) == 1:
+            return mix
+        return Mix((*(0.0 for _ in mix.coefficients), 1.0))
+
+    def _source(self, i: int, name: str) -> Weights:
+        """The files that ingredient i's share of a tensor comes from: the reference's for what a family keeps."""
+        return self._weights[0 if name in self.family.kept else i]

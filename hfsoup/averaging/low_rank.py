@@ -1,0 +1,238 @@
+"""The average of adapters as one adapter: ΔW of every layer by its largest singular values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
+from hfsoup.averaging.writer import write_configs
+from hfsoup.checkpoints.lora.config import CONFIG, PREFIX, WEIGHTS
+from hfsoup.checkpoints.lora.merge import Array, delta, merged, opened
+from hfsoup.checkpoints.lora.plan import Plan
+from hfsoup.checkpoints.safetensors_io import TensorFile, write_header
+from hfsoup.checkpoints.types import Adapted, Ingredient, Source, TensorSpec, Truncated, file_record
+from hfsoup.ingredients.compatibility import check
+from hfsoup.ingredients.family import Family
+from hfsoup.utils.cache import kept
+from hfsoup.utils.errors import MismatchError, SoupError, UsageError
+from hfsoup.utils.hashing import facts_hash
+from hfsoup.utils.text import flat
+from hfsoup.utils.version import __version__
+
+NAME = "the soup as an adapter"
+ERRORS = "truncation.json"
+Tensors = dict[str, tuple[str, tuple[int, ...], NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """B·A in place of a layer's ΔW, as float32, with the squared norms of ΔW and of what is lost."""
+
+    a: NDArray[np.float32]
+    b: NDArray[np.float32]
+    norm: float
+    lost: float
+
+    @property
+    def error(self) -> float:
+        """What is lost, relative to ΔW."""
+        return _rounded(sqrt(self.lost / self.norm)) if self.norm else 0.0
+
+
+def may_be_adapter(family: Family, bn: str) -> None:
+    """See that a soup of these can be an adapter.
+
+    Raises:
+        MismatchError: an ingredient is no adapter, or two have different bases.
+        UsageError: batch-norm statistics may be re-estimated, which an adapter cannot hold.
+    """
+    first = _adapter(family.reference)
+    for ingredient in family.ingredients[1:]:
+        if _known(_adapter(ingredient)) != _known(first):
+            what = f"expected adapters on one base, {first.base}, found one on {_adapter(ingredient).base}"
+            raise MismatchError(what, where=str(ingredient), hint="without --as-adapter the soup is a whole model")
+    if family.has_batch_norm and bn != "average":
+        raise UsageError("an adapter cannot hold batch-norm statistics of its own", hint="--bn average")
+
+
+def truncate(averager: Averager, mix: Mix, rank: int) -> Truncated:
+    """The mix as an adapter of that rank on the ingredients' base, and the model that it gives.
+
+    Singular values of the average ΔW = Σ wᵢ·scalingᵢ·BᵢAᵢ in float64, computed by one thread so that its bytes do not
+    depend on how many there are (Eckart and Young 1936, https://doi.org/10.1007/BF02288367).
+
+    Args:
+        averager: the ingredients, all of which `may_be_adapter` let pass.
+        mix: their coefficients.
+        rank: the most singular values that a layer keeps.
+
+    Raises:
+        SoupError: a layer was trained whole in one ingredient and not in another, or biases were trained.
+    """
+    family, base = averager.family, _adapter(averager.family.reference).base
+    members = [family.ingredients[i] for i in mix.members]
+    sums = [i.content + [f.sha256 for f in i.files] for i in family.ingredients]
+    shares = [mix.coefficients, mix.tensors]
+    key = facts_hash(__version__, rank, shares, sums, family.orders, family.config, base.id)
+
+    def build(folder: Path) -> None:
+        with ExitStack() as stack, threadpool_limits(1):
+            found = [
+                stack.enter_context(opened(i.source, _adapter(i), _adapter(i).config.path.parent)) for i in members
+            ]
+            _build(averager, mix, rank, [(plan, file) for plan, file, _ in found], folder)
+
+    home = kept("truncated", key, build)
+    errors = json.loads((home / ERRORS).read_text(encoding="utf-8"))
+    source = Source(NAME, NAME, None, home, base=base.source)
+    ingredient = merged(source, home, file_record(home / WEIGHTS[0]), base)
+    return Truncated(home, ingredient, rank, **errors)
+
+
+def beside(family: Family, adapter: Truncated) -> tuple[Family, Mix]:
+    """The family with the truncated soup as one ingredient more, and the mix that is this one alone."""
+    whole = check((*family.ingredients, adapter.ingredient))
+    return whole, Mix.of((len(family),), len(whole))
+
+
+def _build(averager: Averager, mix: Mix, rank: int, found: list[tuple[Plan, TensorFile]], folder: Path) -> None:
+    """Fill a folder with the adapter, its config, labels and image processor, and the errors."""
+    family, plan, owns = averager.family, found[0][0], {k: v for p, _ in found for k, v in p.owns.items()}
+    changed = sorted({name for p, _ in found for name in p.deltas})
+    trained = sorted({name for p, _ in found for name in p.whole})
+    modules = sorted({module for p, _ in found for module in p.adapter.kept})
+    _separable(family, changed, trained, [owns[name] for name in trained], modules)
+    tensors: Tensors = {}
+    ranks, norms, worst, lost = {}, 0.0, (-1.0, ""), 0.0
+    for name in changed:
+        layer = owns[name].removesuffix(".weight")
+        kind, shape = next((p.deltas[name].kind, p.deltas[name].shape) for p, _ in found if name in p.deltas)
+        coefficients = [mix.at(name).coefficients[i] for i in mix.members]
+        pairs = [
+            (c, file, p.deltas[name]) for c, (p, file) in zip(coefficients, found, strict=True) if name in p.deltas
+        ]
+        total = np.zeros(shape)
+        for coefficient, file, change in pairs:
+            total += coefficient * delta(file, change)
+        factors = _factored(total.T if kind == "transposed" else total.reshape(shape[0], -1), rank, layer)
+        ranks[layer] = len(factors.a)
+        for half, matrix in zip("AB", _shaped(factors, kind, shape), strict=True):
+            tensors[f"{PREFIX}{layer}.lora_{half}.weight"] = "F32", matrix.shape, matrix
+        norms, lost = norms + factors.norm, lost + factors.lost
+        worst = max(worst, (factors.error, layer), key=lambda pair: pair[0])
+    for spec, block in _averaged(averager, mix, trained):
+        tensors[PREFIX + owns[spec.name]] = averager.stored_as(spec), spec.shape, block
+    _save(tensors, folder / WEIGHTS[0])
+    config = _config(_adapter(family.reference).base, rank, ranks, modules if trained else [])
+    config["fan_in_fan_out"] = any(d.kind == "transposed" for d in plan.deltas.values())
+    write_configs(family, folder, None)
+    _json(folder / CONFIG, config)
+    error = _rounded(sqrt(lost / norms)) if norms else 0.0
+    _json(folder / ERRORS, {"error": error, "worst": max(worst[0], 0.0), "layer": worst[1]})
+
+
+def _separable(family: Family, changed: list[str], trained: list[str], owned: list[str], modules: list[str]) -> None:
+    """Refuse what no adapter of peft can hold."""
+    if both := sorted(set(changed) & set(trained)):
+        what = "not supported with --as-adapter: a layer that one ingredient trained whole and another by LoRA"
+        raise MismatchError(what, where=f"tensor {flat(both[0])}", hint="without it the soup is a whole model")
+    for name in owned:
+        if not any(name.rpartition(".")[0].endswith(m) or f"{m}." in name for m in modules):
+            what = "not supported with --as-adapter: biases that were trained"
+            raise SoupError(what, where=f"tensor {flat(name)}", hint="without it the soup is a whole model")
+    if any(name in family.heads for name in changed):
+        what = "not supported with --as-adapter: LoRA on a head whose classes stand in different orders"
+        raise MismatchError(what, hint="without it the soup is a whole model")
+
+
+def _factored(matrix: Array, rank: int, layer: str) -> Factors:
+    """The best approximation of `matrix` (rows × columns) of that rank, its two factors equally large."""
+    if not np.isfinite(matrix).all():
+        raise SoupError("expected finite weights, found NaN or infinity", where=f"layer {flat(layer)}")
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    size = min(rank, len(values))
+    left, right, roots = left[:, :size], right[:size], np.sqrt(values[:size])
+    signs = np.where(left[np.abs(left).argmax(axis=0), np.arange(size)] < 0, -1.0, 1.0)
+    b, a = (left * (signs * roots)).astype(np.float32), (right * (signs * roots)[:, None]).astype(np.float32)
+    gap = matrix - b.astype(np.float64) @ a.astype(np.float64)
+    return Factors(a, b, float(np.square(matrix).sum()), float(np.square(gap).sum()))
+
+
+def _shaped(factors: Factors, kind: str, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A and B in the shapes that peft gives them."""
+    if kind != "convolution":
+        return factors.a, factors.b
+    return factors.a.reshape(-1, *shape[1:]), factors.b[:, :, None, None]
+
+
+def _averaged(averager: Averager, mix: Mix, names: list[str]) -> Iterator[tuple[TensorSpec, NDArray[Any]]]:
+    """Tensors that were trained whole, averaged as in any soup, flat as stored."""
+    for spec in (spec for spec in averager.family.tensors if spec.name in names):
+        blocks: list[tuple[int, NDArray[Any]]] = []
+        averager.average(mix, partial(_collect, blocks), [spec])
+        yield spec, np.concatenate([block for _, block in sorted(blocks, key=lambda part: part[0])])
+
+
+def _collect(blocks: list[tuple[int, NDArray[Any]]], _: TensorSpec, begin: int, block: NDArray[Any]) -> None:
+    blocks.append((begin, block))
+
+
+def _config(base: Ingredient, rank: int, ranks: Mapping[str, int], modules: list[str]) -> dict[str, Any]:
+    """An adapter_config.json under which every layer's scaling is 1."""
+    lower = {layer: size for layer, size in ranks.items() if size < rank}
+    return {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base.id,
+        "revision": base.source.revision,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "use_rslora": False,
+        "bias": "none",
+        "rank_pattern": lower,
+        "alpha_pattern": lower,
+        "target_modules": sorted(ranks),
+        "modules_to_save": modules or None,
+    }
+
+
+def _save(tensors: Tensors, path: Path) -> None:
+    starts = write_header(path, [(name, dtype, shape) for name, (dtype, shape, _) in sorted(tensors.items())])
+    with path.open("r+b") as file:
+        for name, start in starts.items():
+            file.seek(start)
+            file.write(tensors[name][2].tobytes())
+
+
+def _json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _adapter(ingredient: Ingredient) -> Adapted:
+    if ingredient.adapter is None:
+        what = "expected an adapter, found a whole model"
+        raise MismatchError(what, where=str(ingredient), hint="without --as-adapter they may be mixed")
+    return ingredient.adapter
+
+
+def _known(adapter: Adapted) -> list[str]:
+    return sorted(w.sha256 for w in adapter.base.weights)
+
+
+def _rounded(value: float) -> float:
+    """Six digits: what comes after them depends on the machine."""
+    return float(f"{value:.6g}")

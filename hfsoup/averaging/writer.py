@@ -1,0 +1,214 @@
+"""A complete model folder, or none: everything is written beside the target, synced, and renamed last."""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.averaging.averager import Averager, Job
+from hfsoup.averaging.mix import Mix
+from hfsoup.checkpoints.architecture import config_of, model_class
+from hfsoup.checkpoints.safetensors_io import finite, nbytes, to_stored, write_header
+from hfsoup.checkpoints.timm_config import image_settings, is_native, read_model_config, written
+from hfsoup.checkpoints.types import PROCESSORS, TensorSpec, Truncated
+from hfsoup.ingredients.family import Family
+from hfsoup.utils.cache import cache, sync
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.hashing import GrowingHash, file_hash
+from hfsoup.utils.positioned_io import write_at
+from hfsoup.utils.safe_json import read_json
+from hfsoup.utils.text import flat
+
+STAGE = ".hfsoup-"
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@contextmanager
+def claimed(target: Path) -> Iterator[None]:
+    """Hold an output folder against every other process; who holds it already is named.
+
+    The lock is the system's and ends with its holder, so a killed bake leaves nothing to clear but its temporary
+    folders, which are removed here.
+    """
+    from filelock import FileLock, Timeout
+
+    path = cache() / "locks" / f"{hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:32]}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
+    try:
+        with lock:
+            holder = path.with_suffix(".pid")
+            holder.write_text(str(os.getpid()), encoding="utf-8")
+            for orphan in target.parent.glob(f".{glob.escape(target.name)}{STAGE}*"):
+                shutil.rmtree(orphan, ignore_errors=True)
+            yield
+    except Timeout as error:
+        pid = path.with_suffix(".pid").read_text(encoding="utf-8")
+        what = f"another bake (process {pid}) writes to this folder"
+        raise SoupError(what, where=str(target), hint="another --output, or wait for it") from error
+
+
+@contextmanager
+def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `target` that becomes `target` if the block ends well and vanishes if it does not."""
+    if os.path.lexists(target) and not overwrite:
+        raise SoupError(
+            "the output folder is already there", where=str(target), hint="--overwrite, or another --output"
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGE}", dir=target.parent))
+    except OSError as error:
+        raise SoupError(f"the output folder cannot be made: {error.strerror}", where=str(target)) from error
+    try:
+        yield stage
+        stage.chmod(0o755)
+        for path in [*stage.rglob("*"), stage]:
+            sync(path)
+        replaced = os.path.lexists(target)
+        _replace(stage, target)
+        try:
+            sync(target.parent)
+        except OSError:
+            # Not known to last, so not done: what was there comes back.
+            _replace(stage, target) if replaced else target.rename(stage)
+            raise
+    except OSError as error:
+        raise SoupError(f"the soup could not be written: {error.strerror}", where=str(target)) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _replace(stage: Path, target: Path) -> None:
+    """Put `stage` where `target` is; what was there is then in `stage`, and was never gone in between."""
+    if not os.path.lexists(target):
+        stage.rename(target)
+        return
+    swap = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if swap is not None and swap(AT_FDCWD, bytes(stage), AT_FDCWD, bytes(target), RENAME_EXCHANGE) == 0:
+        return
+    # Where the system cannot exchange two names at once, what was there moves aside first.
+    aside = stage.with_name(f"{stage.name}.old")
+    target.rename(aside)
+    stage.rename(target)
+    shutil.rmtree(aside)
+
+
+def write_weights(
+    averager: Averager, mix: Mix, folder: Path, statistics: Mapping[str, NDArray[np.float32]]
+) -> dict[str, str]:
+    """Average straight into safetensors files, sharded as the reference is; file name to sha256.
+
+    Args:
+        averager: forms the tensors.
+        mix: their coefficients.
+        folder: where the files go.
+        statistics: batch-norm tensors by name that take the place of the averaged ones.
+    """
+    shards = averager.family.shards
+    hashes: dict[str, str] = {}
+    names = [f"model-{n:05}-of-{len(shards):05}.safetensors" for n in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        names = ["model.safetensors"]
+    else:
+        _write_index(averager, names, folder)
+    for name, specs in zip(names, shards, strict=True):
+        hashes[name] = _write_shard(averager, mix, folder / name, specs, statistics)
+    return hashes
+
+
+def _write_shard(
+    averager: Averager, mix: Mix, path: Path, specs: Sequence[TensorSpec], statistics: Mapping[str, NDArray[np.float32]]
+) -> str:
+    """Average some tensors into a file that is hashed beside; its sha256."""
+    starts = write_header(path, [(s.name, averager.stored_as(s), s.shape) for s in specs])
+    with path.open("r+b") as file:
+        digest = GrowingHash(file.fileno())
+
+        def put(spec: TensorSpec, begin: int, block: NDArray[Any]) -> None:
+            if spec.name in statistics:
+                dtype = averager.stored_as(spec)
+                block = to_stored(statistics[spec.name].astype(np.float64), dtype)
+                if not finite(block, dtype):
+                    what = f"the re-estimated statistics do not fit into {dtype}"
+                    raise SoupError(what, where=f"tensor {flat(spec.name)}", hint="--dtype float32")
+            _write(file.fileno(), starts[spec.name] + begin * block.itemsize, block)
+
+        def done(job: Job) -> None:
+            size = nbytes(averager.stored_as(job.first), (job.begin + job.count,))
+            digest.reach(starts[job.first.name] + size)
+
+        averager.average(mix, put, specs, done)
+        return digest.reach(file.seek(0, os.SEEK_END))
+
+
+def write_adapter(adapter: Truncated, folder: Path) -> dict[str, str]:
+    """Copy a soup that is an adapter out of hfsoup's cache; the name of its weight file to sha256."""
+    source = adapter.ingredient.adapter
+    if source is None:
+        raise SoupError("this soup is no adapter", where=str(folder))
+    for file in (source.config, source.weights):
+        shutil.copyfile(file.path, folder / file.name)
+        if file_hash(folder / file.name) != file.sha256:
+            raise SoupError("the file in hfsoup's cache changed", where=str(file.path), hint="the same command again")
+    return {source.weights.name: source.weights.sha256}
+
+
+def write_configs(family: Family, folder: Path, dtype: str | None) -> None:
+    """The reference's config, with the soup's dtype and class, and the family's image processor.
+
+    Both are as they are but for code of their own that they name, which no soup has.
+    """
+    silent = ("_name_or_path", "torch_dtype", "auto_map")
+    config = {k: v for k, v in written(family.config).items() if k not in silent}
+    if not is_native(family.config):
+        if config.get("num_labels", 0) is None:
+            del config["num_labels"]
+        config["architectures"] = [model_class(config_of(config)).__name__]
+        floats = Counter(spec.dtype for spec in family.tensors if spec.dtype in DTYPES)
+        config["dtype"] = DTYPES[dtype or floats.most_common(1)[0][0]]
+    if image_settings(family.config):
+        path = family.processing.folder / "config.json"
+        own = image_settings(read_model_config(path, where=f"{family.processing}, config.json"))
+        config["pretrained_cfg"] = {**config["pretrained_cfg"], **(own or {})}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for name in () if image_settings(family.config) else PROCESSORS:
+        path = family.processing.processor_folder / name
+        if not path.is_file():
+            continue
+        values = read_json(path, where=f"{family.processing}, {name}")
+        if values.pop("auto_map", None):
+            (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        else:
+            shutil.copyfile(path, folder / name)
+
+
+def _write(handle: int, at: int, block: NDArray[Any]) -> None:
+    view = memoryview(block.view(np.uint8))  # type: ignore[arg-type]
+    while view:
+        done = write_at(handle, view, at)
+        view, at = view[done:], at + done
+
+
+def _write_index(averager: Averager, names: list[str], folder: Path) -> None:
+    """The index that tells in which file each tensor is."""
+    shards = averager.family.shards
+    size = sum(nbytes(averager.stored_as(s), s.shape) for s in averager.family.tensors)
+    homes = {s.name: name for name, specs in zip(names, shards, strict=True) for s in specs}
+    index = {"metadata": {"total_size": size}, "weight_map": homes}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

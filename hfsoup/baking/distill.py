@@ -1,0 +1,98 @@
+"""The part of a bake that trains a network, once the recipe has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hfsoup.data.tasks import task_of
+from hfsoup.networks.distillation.result import MOST, Distilled, forwarded
+from hfsoup.utils.errors import SoupError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hfsoup.averaging.averager import Averager
+    from hfsoup.averaging.mix import Mix
+    from hfsoup.data.images import Images
+    from hfsoup.evaluation.scorer import Scorer
+    from hfsoup.ingredients.family import Family
+    from hfsoup.options.options import Options
+    from hfsoup.recipes._search import Search
+    from hfsoup.utils.distributed import World
+    from hfsoup.utils.progress import Watch
+
+Statistics = dict[str, "NDArray[np.float32]"]
+
+
+def with_unlabelled(images: Images, family: Family, options: Options, watch: Watch) -> Images:
+    """The images with those that a network is trained on, where one is asked for."""
+    if options.distill is None:
+        return images
+    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.data.unlabelled import unlabelled
+
+    most, notes = wanted(options), list(images.notes)
+    with watch.stage("Preparing images to train on", unit="images") as stage:
+        request = replace(options.request(task_of(family.config)), revision=images.revision)
+        processor = image_processor(family.processing.processor_folder)
+        split = unlabelled(request, processor, family.labels, most, note=notes.append, advance=stage)
+        stage.done(f"Prepared {len(split):,} images to train on, without their labels")
+    return replace(images, unlabelled=split, notes=tuple(dict.fromkeys(notes)))
+
+
+def distilled(
+    averager: Averager,
+    scorer: Scorer,
+    search: Search,
+    mix: Mix,
+    images: Images,
+    options: Options,
+    world: World,
+    watch: Watch,
+    tell: Callable[[str], None],
+) -> tuple[Distilled | None, Statistics]:
+    """A network that was trained to match the members of `mix`, with the batch-norm statistics that it began with.
+
+    It begins with the mix or with the best ingredient, whichever scores higher on the selection split. The main process
+    trains alone, so that nothing depends on how many there are. None where nothing is asked for, or the recipe kept one
+    ingredient.
+    """
+    from hfsoup.evaluation.scorer import RECALIBRATE
+
+    if options.distill is None:
+        return None, {}
+    if len(mix.members) < 2:
+        watch.note("the recipe kept one ingredient, which no network can be trained to surpass; nothing is distilled")
+        return None, {}
+    split = images.unlabelled
+    if split is None:
+        raise SoupError("there are no images to train on")
+    start = max((mix, search.mix(search.ranked[:1])), key=lambda one: search.score(one).key)
+    before = search.score(start)
+    statistics = scorer.statistics(start) if before.bn == RECALIBRATE else {}
+    epochs, done = options.distill, 0
+    every = forwarded(len(split), epochs, len(mix.members))
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        tell(f"training, {done:,} of {every:,} images")
+
+    def train() -> Distilled:
+        from hfsoup.networks.distillation.train import trained
+
+        made = trained(
+            averager, mix.members, start, statistics, split, world.accelerator,
+            epochs=epochs, seed=options.seed, advance=advance,
+        )  # fmt: skip
+        return Distilled(made, mix.members, start, before, split, epochs, options.seed)
+
+    return world.on_main(train), statistics
+
+
+def wanted(options: Options) -> int:
+    """How many images are to be prepared for a training, at most."""
+    return (options.limit or MOST) if options.distill else 0

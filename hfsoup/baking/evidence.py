@@ -1,0 +1,86 @@
+"""What the test split shows of soup and best ingredient beyond a number: predictions, and points for plots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hfsoup.averaging.mix import Mix
+from hfsoup.evaluation.measurements import CANDIDATE, INGREDIENT, UNIFORM, Evidence, Knot, Line, Point
+from hfsoup.evaluation.scores import Decision, Score, Start
+from hfsoup.provenance.predictions import NAME, evaluated
+
+if TYPE_CHECKING:
+    from hfsoup.data.images import Images, Split
+    from hfsoup.evaluation.scorer import Scorer
+    from hfsoup.options.options import Options
+    from hfsoup.provenance.result import BakeResult
+    from hfsoup.recipes._search import Search
+
+
+BETWEEN = 9
+
+
+def witnessed(scorer: Scorer, soup: Mix, best: Mix, bn: str, test: Split, starts: tuple[Start, ...]) -> Evidence:
+    """What soup and best ingredient said of each test image when they were compared; nothing is forwarded."""
+    return Evidence(scorer.classes(soup, bn, test), scorer.classes(best, "average", test), starts)
+
+
+def pictured(seen: Evidence, scorer: Scorer, search: Search, soup: Mix, images: Images, options: Options) -> Evidence:
+    """The evidence, with the scores that the pictures need where these are asked for."""
+    if options.figures:
+        seen = replace(seen, points=points(scorer, search, soup, images))
+    return replace(seen, line=line(scorer, search, images)) if options.figure_line else seen
+
+
+def points(scorer: Scorer, search: Search, soup: Mix, images: Images) -> tuple[Point, ...]:
+    """Ingredients, candidates that were scored on all images, and the mean of all, on the test split too.
+
+    The choice was made before, on the selection split alone. The soup itself is left out: it was compared already.
+    """
+    return tuple(_points(scorer, search, soup, images))
+
+
+def _points(scorer: Scorer, search: Search, soup: Mix, images: Images) -> Iterator[Point]:
+    size = len(search.names)
+    uniform = search.mix(tuple(range(size)))
+    for i in range(size):
+        found = search.scores[search.mix((i,))]
+        yield Point(INGREDIENT, i, found, scorer.report(search.mix((i,)), found.bn, images.test))
+    for mix, found in tuple(search.scores.items()):
+        steps = [decision for decision in search.trace if decision.score is found]
+        if steps and not found.at_most and mix not in (soup, uniform) and len(mix.members) > 1:
+            yield _candidate(found, steps, scorer.report(mix, found.bn, images.test))
+    if size > 1 and uniform != soup:
+        found = scorer.score(uniform, images.selection)
+        yield Point(UNIFORM, 0, found, scorer.report(uniform, found.bn, images.test))
+
+
+def _candidate(found: Score, steps: list[Decision], test: Score) -> Point:
+    return Point(CANDIDATE, steps[0].step, found, test, any(step.accepted for step in steps))
+
+
+def line(scorer: Scorer, search: Search, images: Images) -> Line | None:
+    """Both splits along the line between the two best ingredients; None where there is only one."""
+    if len(search.ranked) < 2:
+        return None
+    first, second = search.ranked[:2]
+    knots = []
+    for n in range(BETWEEN + 2):
+        share = n / (BETWEEN + 1)
+        mix = search.weighted({first: 1 - share, second: share})
+        found = scorer.score(mix, images.selection)
+        knots.append(Knot(share, found, scorer.report(mix, found.bn, images.test)))
+    return Line(first, second, tuple(knots))
+
+
+def write_evidence(soup: BakeResult, folder: Path) -> None:
+    """Write what was seen, and draw it where that was asked for."""
+    from hfsoup.reports.figures import draw
+
+    if (found := evaluated(soup)) is not None:
+        (folder / NAME).write_text(found.text(), encoding="utf-8")
+    if soup.options.figures:
+        draw(soup, folder)

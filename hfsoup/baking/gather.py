@@ -1,0 +1,197 @@
+"""Everything before the first score: what is asked for, and the ingredients on this disk."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+from hfsoup.baking.distill import wanted
+from hfsoup.baking.requirements import CALIBRATION, learners, needs_base
+from hfsoup.baking.resources import afford, hold, needs
+from hfsoup.checkpoints.inspection import class_names
+from hfsoup.checkpoints.safetensors_io import FLOATS
+from hfsoup.checkpoints.timm_config import model_name
+from hfsoup.checkpoints.types import Ingredient, Source
+from hfsoup.data.tasks import require_classifier, require_metric, task_of
+from hfsoup.ingredients.base_model import with_base
+from hfsoup.ingredients.compatibility import check, remarks
+from hfsoup.ingredients.diagnose import concerns
+from hfsoup.ingredients.family import Family
+from hfsoup.ingredients.find import find_ingredients, require_several
+from hfsoup.ingredients.headers import outlined, peek_config
+from hfsoup.ingredients.licences import check_licences
+from hfsoup.ingredients.pull import held, missing, pull, with_bases
+from hfsoup.options.options import Options
+from hfsoup.recipes import RECIPES
+from hfsoup.utils.errors import MismatchError, UsageError
+from hfsoup.utils.progress import Clock, Watch
+from hfsoup.utils.text import counted, listed, size
+
+if TYPE_CHECKING:
+    from hfsoup.baking.prefetch import Ahead
+    from hfsoup.data.survey import Survey
+
+
+def gather(
+    patterns: tuple[str, ...],
+    options: Options,
+    watch: Watch,
+    clock: Clock,
+    ahead: Ahead | None = None,
+    *,
+    several: bool = True,
+) -> Family:
+    """Everything before the first score: which ingredients there are, on this disk and fit to be averaged.
+
+    Where they are to be combined, `several` refuses one that is alone; otherwise there must be one.
+    """
+    with clock("pull"):
+        sources = resolve(patterns, options, watch)
+        if not several:
+            _require_one(sources)
+        elif not sources[0].folder:
+            # Nothing is pulled for it; what is wrong with a folder is worth more than that it is alone.
+            require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
+        afford(needs(sources, options))
+        if members := learners(options, len(sources)):
+            hold(members, outlined(sources[0].base or sources[0]).elements)
+        look_at_dataset(options, sources[0], watch)
+        if ahead:
+            ahead.begin(sources[0], options, missing(sources))
+        ingredients = _pulled(sources, watch, ahead)
+    with clock("check"), watch.stage("Checking") as stage:
+        family = _checked(sources, ingredients, options, watch, several)
+        stage.done(f"Checked: one {model_name(family.config)} with {counted(len(family.labels), 'class', 'es')}")
+    if whose := needs_base(options):
+        with clock("pull"), watch.stage("Pulling the base") as stage:
+            family = with_base(family, options.base, why=whose, notify=watch.note)
+            stage.done(f"Pulled the base of {whose}")
+    if options.push:
+        base = (family.base.ingredient,) if family.base else ()
+        check_licences((*family.ingredients, *base), options.license)
+    if options.dataset and options.align == "none" and len(family) > 1:
+        with clock("check"), watch.stage("Comparing weights") as stage:
+            for concern in concerns(family):
+                watch.note(concern)
+            stage.done("Compared the weights")
+    return family
+
+
+def _require_one(sources: Sequence[Source]) -> None:
+    """Refuse several models where the score of one is asked for.
+
+    Raises:
+        UsageError: there are several.
+    """
+    if len(sources) > 1:
+        names = listed([str(source) for source in sources], 4)
+        hint = f"hfsoup eval {shlex.quote(sources[0].id)} --dataset …, one by one; or hfsoup bake, which scores each"
+        raise UsageError(f"expected one model, found {len(sources)}", where=names, hint=hint)
+
+
+def resolve(patterns: tuple[str, ...], options: Options, watch: Watch, *, keep: bool = True) -> tuple[Source, ...]:
+    """The ingredients that are asked for, pinned, of a soup that may be pushed where it is to go.
+
+    Args:
+        patterns: as for `bake`.
+        options: what is to be baked.
+        watch: told of the stage.
+        keep: keep what is read of them in the cache.
+    """
+    from hfsoup.hub.push import may_push
+
+    if options.push:
+        may_push(options.push, create_pr=options.create_pr)
+    with watch.stage("Resolving") as stage:
+        sources = find_ingredients(
+            patterns,
+            target=options.push,
+            exclude=options.exclude or (),
+            fine_tunes_of=options.fine_tunes_of,
+            include_soups=options.include_soups,
+            on_mismatch=options.on_mismatch,
+            weights_file=options.weights_file,
+            state_dict_key=options.state_dict_key,
+            keep=keep,
+            notify=watch.note,
+        )
+        stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
+    return sources
+
+
+def _checked(
+    sources: Sequence[Source], ingredients: tuple[Ingredient, ...], options: Options, watch: Watch, several: bool
+) -> Family:
+    """The ingredients as one family, of which these options can make a soup."""
+    family = check(
+        ingredients, on_mismatch=options.on_mismatch, processor_from=options.processor_from, labels=options.labels
+    )
+    for remark in remarks(family):
+        watch.note(remark)
+    if several:
+        require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
+    if several and len(family) < 2 <= len(ingredients):
+        hint = "hfsoup check tells how they differ; --exclude GLOB names what to leave out"
+        raise MismatchError("no two of the ingredients fit together", hint=hint)
+    if options.dataset:
+        task = require_classifier(family.config, len(family.labels), where=str(family.reference))
+        require_metric(options.metric, task, trust_remote=options.trust_remote_metric)
+    if options.as_adapter:
+        from hfsoup.averaging.low_rank import may_be_adapter
+
+        may_be_adapter(family, options.bn if options.dataset else "average")
+    if members := learners(options, len(family)):
+        hold(members, sum(prod(spec.shape) for spec in family.tensors if spec.dtype in FLOATS))
+    return family
+
+
+def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | None:
+    """See that these models can be scored on the dataset, by its listing and headers, before anything is pulled.
+
+    Args:
+        options: what is to be baked; without a dataset there is nothing to look at.
+        first: an ingredient, whose classes are compared with the dataset's unless it may be left out; those of an
+            adapter show when it is pulled.
+        watch: told of the stage.
+
+    Raises:
+        SoupError: the models are of regression.
+        UsageError: there is no such dataset, split, column or metric.
+        MismatchError: its classes are not the model's.
+    """
+    if options.dataset is None:
+        return None
+    from hfsoup.data.shifts import look_at_other
+    from hfsoup.data.survey import survey
+    from hfsoup.evaluation.metrics import metric
+
+    config, classes = peek_config(first.base or first), None
+    task = task_of(config)
+    if not first.base:
+        classes = class_names(config, where=f"{first}, config.json")
+        task = require_classifier(config, len(classes), where=str(first))
+    if options.on_mismatch == "skip-ingredient":
+        classes = None
+    metric(options.metric, task, trust_remote=options.trust_remote_metric)
+    with watch.stage("Looking at the dataset") as stage:
+        found = survey(options.request(task), classes, most=max(CALIBRATION, wanted(options)))
+        for request in options.other_requests(task).values():
+            look_at_other(request)
+        stage.done(f"Looked at {options.dataset}")
+    return found
+
+
+def _pulled(sources: tuple[Source, ...], watch: Watch, ahead: Ahead | None) -> tuple[Ingredient, ...]:
+    """The sources on this disk, with a line that says what of them was here."""
+    every = with_bases(sources)
+    holdings = [held(source) for source in every if not source.folder]
+    total, there = sum(size for size, _ in holdings), sum(size == cached for size, cached in holdings)
+    with watch.stage("Pulling", total, "B" if total else "") as stage:
+        ingredients = pull(sources, advance=stage, notify=watch.note, follower=ahead)
+        known = f" ({there} cached)" if there else ""
+        text = f"Pulled {counted(len(holdings), 'checkpoint')}, {size(total)}{known}" if holdings else "Opened"
+        local = counted(len(every) - len(holdings), "local checkpoint")
+        stage.done(text if len(holdings) == len(every) else f"{text}{', and' if holdings else ''} {local}")
+    return ingredients

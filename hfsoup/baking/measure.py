@@ -1,0 +1,243 @@
+"""From a family to a mix that is measured: images, alignment, the search, and the test split at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
+from hfsoup.baking.distill import distilled
+from hfsoup.baking.evidence import pictured, witnessed
+from hfsoup.baking.requirements import needs_images
+from hfsoup.baking.search_progress import Course
+from hfsoup.baking.setup import loaded, scorer_of
+from hfsoup.baking.shifts import count, shifts
+from hfsoup.baking.soup import Soup
+from hfsoup.checkpoints.types import Truncated
+from hfsoup.data.tasks import task_of
+from hfsoup.evaluation.scores import Comparison, Decision, Score
+from hfsoup.ingredients.family import Family
+from hfsoup.networks.distillation.result import Distilled, beside
+from hfsoup.options.options import Options
+from hfsoup.recipes import RECIPES
+from hfsoup.recipes._search import Search
+from hfsoup.utils.distributed import World
+from hfsoup.utils.progress import Clock, SearchStep, Stage, Watch
+from hfsoup.utils.text import counted, distinct
+
+if TYPE_CHECKING:
+    from hfsoup.baking.prefetch import Ahead
+    from hfsoup.data.images import Images, Split
+    from hfsoup.evaluation.journal import Journal
+    from hfsoup.evaluation.scorer import Scorer
+    from hfsoup.networks.learned import Learner
+
+
+def measured(
+    patterns: tuple[str, ...],
+    options: Options,
+    watch: Watch,
+    clock: Clock,
+    world: World,
+    averager: Averager,
+    images: Images,
+) -> Soup:
+    """Search with the selection split, then score soup and best ingredient once on the test split."""
+    from hfsoup.evaluation.journal import Journal, journal_path, keep_pace
+    from hfsoup.evaluation.scorer import RECALIBRATE
+
+    family = averager.family
+    for note in images.notes if world.main else ():
+        watch.note(note)
+    if world.main and (rule := task_of(family.config).rule):
+        watch.note(rule)
+    recipe = RECIPES.get(options.chosen_recipe)
+    with clock("evaluate"), watch.stage("Scoring", unit="images") as stage, ExitStack() as stack:
+        journal = Journal(journal_path(), read=options.resume, notify=watch.note)
+        scorer = scorer_of(averager, options, world, journal, images, stage)
+        course = _course(stage, scorer, family, options, images)
+        learner = _learner(averager, options, world, journal, images, course, clock)
+        search, mix = searched(
+            family, options, watch, course, lambda members: scorer.ensemble(members, images.selection).score, learner
+        )
+        course.end()
+        best = search.ranked[0]
+        adapter = world.on_main(lambda: truncated(averager, mix, options, watch))
+        with clock("distill"):
+            network, begun = distilled(averager, scorer, search, mix, images, options, world, watch, course.tell)
+        given, shipped, alone = _as_shipped(scorer, search, mix, adapter, network, options, stack)
+        selection = search.score(mix) if given is scorer else given.score(shipped, images.selection)
+
+        def judge(split: Split) -> Comparison:
+            return given.compare(shipped, selection.bn, alone, split, recipe.choices)
+
+        comparison, ensemble = judge(images.test), None
+        if options.ensemble:
+            together = scorer.ensemble(mix.members, images.test)
+            answers = given.answers(shipped, selection.bn, images.test)
+            ensemble = given.judged(answers, together, images.test, recipe.choices)
+        shifted = shifts(options, family, images, world, judge)
+        statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else begun
+        modes = scorer.scores(mix, images.selection)
+        evidence = witnessed(given, shipped, alone, selection.bn, images.test, search.starts)
+        evidence = pictured(evidence, scorer, search, mix, images, options)
+        total = scorer.images_forwarded + (learner.images_forwarded if learner else 0)
+        forwarded = counted(total, "image") if total else "no image"
+        stage.done(f"Scored {counted(course.scored, 'candidate')} and the test split: {forwarded} forwarded")
+    clock.seconds["evaluate"] -= clock.seconds["distill"]
+    if world.main:
+        scoring = clock.seconds["evaluate"] - clock.seconds.get("learn", 0.0)
+        keep_pace(journal, family.config, options.pace_settings, images=scorer.images_forwarded, seconds=scoring)
+    scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
+    return Soup(
+        family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
+        total + (0 if given is scorer else given.images_forwarded), scorer.images_spared,
+        (*images.notes, *(note for shift in shifted for note in shift.notes)),
+        modes, statistics, clock.seconds, adapter=adapter, evidence=evidence, attempts=tuple(search.attempts),
+        ensemble=ensemble, shifts=shifted, distilled=network,
+    )  # fmt: skip
+
+
+def _learner(
+    averager: Averager, options: Options, world: World, journal: Journal, images: Images, course: Course, clock: Clock
+) -> Learner | None:
+    """What learns coefficients, where there are images to learn from."""
+    if images.learning is None:
+        return None
+    from hfsoup.evaluation.batches import USUAL
+    from hfsoup.networks.learned import Learner
+
+    return Learner(
+        averager, world, journal, images.learning, epochs=RECIPES.get(options.chosen_recipe).learns,
+        batch_size=options.batch_size or USUAL, seed=options.seed, clock=clock, advance=course.beside,
+        loss=task_of(averager.family.config).loss,
+    )  # fmt: skip
+
+
+def _as_shipped(
+    scorer: Scorer,
+    search: Search,
+    mix: Mix,
+    adapter: Truncated | None,
+    network: Distilled | None,
+    options: Options,
+    stack: ExitStack,
+) -> tuple[Scorer, Mix, Mix]:
+    """What scores the soup and its best ingredient, and their mixes.
+
+    What is no average, an adapter or a network that was trained, joins the family as one more member.
+    """
+    best = search.ranked[0]
+    if network:
+        whole, shipped = beside(scorer.family, network.ingredient)
+    elif adapter:
+        from hfsoup.averaging.low_rank import beside as with_adapter
+
+        whole, shipped = with_adapter(scorer.family, adapter)
+    else:
+        return scorer, mix, search.mix((best,))
+    averager = stack.enter_context(Averager(whole, options.merge, options.stored_dtype, options.settings()))
+    return scorer.over(averager), shipped, Mix.of((best,), len(whole))
+
+
+def truncated(averager: Averager, mix: Mix, options: Options, watch: Watch) -> Truncated | None:
+    """The soup as an adapter, where it is asked for."""
+    if options.as_adapter is None:
+        return None
+    from hfsoup.averaging.low_rank import truncate
+
+    found = truncate(averager, mix, options.as_adapter)
+    watch.note(
+        f"rank {found.rank} loses {100 * found.error:.3g} % of the average change of weights (Frobenius norm),"
+        f" {100 * found.worst:.3g} % in the worst layer, {found.layer}"
+    )
+    return found
+
+
+def _course(stage: Stage, scorer: Scorer, family: Family, options: Options, images: Images) -> Course:
+    recipe = RECIPES.get(options.chosen_recipe)
+    most = recipe.evaluations(len(family), options.rules()) if recipe.evaluations else None
+    learning = recipe.learns * len(images.learning or ())
+    return Course(
+        stage, lambda mix, least: scorer.score(mix, images.selection, least), size=len(family), most=most,
+        images=len(images.selection), modes=2 if images.calibration and options.bn == "auto" else 1,
+        after=learning + count(options, len(images.test), len(family)),
+    )  # fmt: skip
+
+
+def prepared(family: Family, options: Options, watch: Watch, ahead: Ahead) -> Images:
+    """The images that select, report, and settle batch norms, ready for the family."""
+    from hfsoup.checkpoints.processor import image_processor
+
+    processor = image_processor(family.processing.processor_folder)
+    with watch.stage("Preparing images", unit="images") as stage:
+        ahead.follow(stage)
+        task = task_of(family.config)
+        images = loaded(options, processor, family.labels, task, family.has_batch_norm, stage, stage.expect)
+        selecting, testing = len(images.selection), len(images.test)
+        teaching = f"{len(images.learning):,} to learn from, " if images.learning else ""
+        stage.done(f"Prepared {teaching}{counted(selecting, 'image')} that select and {testing:,} that report")
+        return images
+
+
+def settling(images: Images, family: Family, options: Options) -> Images:
+    """The images without those that were looked at for an alignment or a merge alone."""
+    return images if family.has_batch_norm and options.settles else replace(images, calibration=None)
+
+
+def in_one_basis(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
+    """The family with its ingredients put into the first one's basis."""
+    from hfsoup.networks.alignment.apply import aligned
+
+    with watch.stage("Aligning") as stage:
+        return aligned(
+            family,
+            method=options.align,
+            seed=options.seed,
+            images=images.calibration if images else None,
+            fitted=options.fit,
+            device=world.device if images else None,
+            advance=stage,
+        )
+
+
+def weighed(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
+    """The family with what the merge asks of its ingredients beyond their weights."""
+    kind = needs_images(options)
+    if kind is None or images is None or images.calibration is None:
+        return family
+    from hfsoup.networks.importance.estimate import weighed as estimated
+
+    total = len(family) * len(images.calibration)
+    with watch.stage("Estimating", total, "images") as stage:
+        found = estimated(
+            family, kind, seed=options.seed, images=images.calibration, device=world.device, advance=stage
+        )
+        stage.done(f"Estimated what {options.merge} needs on {counted(len(images.calibration), 'image')}")
+    return found
+
+
+def searched(
+    family: Family,
+    options: Options,
+    watch: Watch,
+    score: Callable[[Mix, float | None], Score] | None,
+    ensemble: Callable[[tuple[int, ...]], Score] | None = None,
+    learn: Callable[[tuple[int, ...], bool], Mix] | None = None,
+) -> tuple[Search, Mix]:
+    """The recipe's walk over a family, and the mix where it ends."""
+    shown = distinct([(i.id, i.source.revision) for i in family.ingredients])
+    names = tuple(str(i) if i.source.revision else name for i, name in zip(family.ingredients, shown, strict=True))
+    search = Search(names, score, options.rules(), lambda taken: watch.decision(_step(taken, names)), ensemble, learn)
+    mix = RECIPES.get(options.chosen_recipe).function(search)
+    for i in search.left_out:
+        watch.note(f"{names[i]} is below --min-score {options.min_score}; left out")
+    return search, mix
+
+
+def _step(taken: Decision, names: tuple[str, ...]) -> SearchStep:
+    score, name = taken.score, names[taken.ingredient]
+    return SearchStep(taken.step, taken.action, name, score.value, score.at_most, taken.accepted, taken.outcome)

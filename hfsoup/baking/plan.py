@@ -1,0 +1,353 @@
+"""A bake before it costs anything: what would be pulled, scored, written and pushed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from typing import Any
+
+from rich.text import Text
+
+from hfsoup.baking.distill import wanted
+from hfsoup.baking.evidence import BETWEEN
+from hfsoup.baking.gather import look_at_dataset, resolve
+from hfsoup.baking.requirements import CALIBRATION, asked, learners, looks_at_more, needs_base, needs_images, own
+from hfsoup.baking.resources import Need, afford, memory, needs
+from hfsoup.baking.shifts import count
+from hfsoup.checkpoints.inspection import class_names
+from hfsoup.checkpoints.types import Source
+from hfsoup.data.survey import Survey
+from hfsoup.data.tasks import task_of
+from hfsoup.evaluation.journal import known_pace
+from hfsoup.hub.notices import told
+from hfsoup.ingredients.find import find_base, require_several
+from hfsoup.ingredients.headers import Outline, outlined, peek_processor
+from hfsoup.ingredients.pull import held, with_bases
+from hfsoup.networks.distillation.result import forwarded
+from hfsoup.options.options import Options
+from hfsoup.recipes import RECIPES
+from hfsoup.reports.summary import Row, plain
+from hfsoup.utils.cache import cache
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.progress import Watch
+from hfsoup.utils.registry import Entry
+from hfsoup.utils.text import counted, duration, size
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A thing to be pulled: all bytes that are needed of it, and those on this disk already.
+
+    What was made into prepared images by an earlier bake is not pulled for them again, and counts as here.
+    """
+
+    id: str
+    revision: str | None
+    size: int
+    cached: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What scoring takes at most. `images` are those to forward; `seconds` stands on an earlier bake's pace.
+
+    Where a merge asks for it every ingredient is `shown` images before that, which are `estimated` all together.
+    `learning` images are gone over `epochs` times, forward and back, which is in `images` and not in `seconds`.
+    `unlabelled` are those that a network is trained on, and `training` how many its training forwards, by ingredients
+    and network; None where nothing is distilled or that cannot be told.
+    """
+
+    selection: int | None
+    test: int | None
+    calibration: int | None
+    evaluations: int | None
+    images: int | None
+    seconds: float | None
+    unknown: str
+    shown: int | None = None
+    estimated: int | None = None
+    learning: int | None = None
+    epochs: int = 0
+    unlabelled: int | None = None
+    training: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a bake would do.
+
+    `bases` are those of adapters, and the one that is given; `memory` is the least that it takes, in bytes, None where
+    no header tells.
+    """
+
+    recipe: str
+    merge: str
+    ingredients: tuple[Holding, ...]
+    bases: tuple[Holding, ...]
+    dataset: Holding | None
+    work: Work | None
+    memory: int | None
+    memory_free: int
+    disk: tuple[Need, ...]
+    output: str | None
+    push: dict[str, Any] | None
+
+    @property
+    def to_pull(self) -> int:
+        """Bytes that are not here yet."""
+        pulled = (*self.ingredients, *self.bases, *([self.dataset] if self.dataset else []))
+        return sum(h.size - h.cached for h in pulled)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `hfsoup bake --dry-run --json` writes."""
+        disk = [{"for": n.purpose, "folder": str(n.folder), "bytes": n.size, "free": n.free} for n in self.disk]
+        return {
+            "dry_run": True,
+            "recipe": self.recipe,
+            "merge": self.merge,
+            "ingredients": [asdict(h) for h in self.ingredients],
+            "bases": [asdict(h) for h in self.bases],
+            "dataset": self.dataset and asdict(self.dataset),
+            "to_pull": self.to_pull,
+            "work": self.work and asdict(self.work),
+            "memory": {"bytes": self.memory, "free": self.memory_free},
+            "disk": disk,
+            "output": self.output,
+            "push": self.push,
+        }
+
+
+def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None) -> Plan:
+    """Look at everything a bake would use, and use none of it: nothing is kept, written or pushed.
+
+    Args:
+        patterns: as for `bake`.
+        options: as for `bake`.
+        watch: told of the stages.
+
+    Raises:
+        SoupError: what a bake would refuse before its first download, a disk that is too small included.
+    """
+    from psutil import virtual_memory
+
+    watch = watch or Watch()
+    recipe = asked(patterns, options)
+    own(patterns, options)
+    with told(watch.note):
+        sources = resolve(patterns, options, watch, keep=False)
+        given = (find_base(options.base, keep=False),) if options.base else ()
+        require_several(sources, recipe.needs_base)
+        if needs_base(options) and not given:
+            watch.note("the base is the one that the ingredients' cards name; it is not counted here")
+        with watch.stage("Reading headers") as stage:
+            first = outlined(sources[0])
+            stage.done(f"Read config and headers of {sources[0]}")
+        found = look_at_dataset(options, sources[0], watch)
+        work = _taught(_work(recipe, sources, options, found, first), sources, options, found) if found else None
+        data = _data(found, options, sources[0], first) if found else None
+        bases = tuple(source for source in with_bases((*sources, *given)) if source not in sources)
+        disk = tuple(_disk((*sources, *given), options, first, data, work))
+        afford(disk)
+        return Plan(
+            recipe.name, options.merge, _holdings(sources), _holdings(bases), data, work,
+            memory(first, options, learners(options, len(sources))), virtual_memory().available, disk, options.output,
+            _push(options),
+        )  # fmt: skip
+
+
+def _holdings(sources: Sequence[Source]) -> tuple[Holding, ...]:
+    return tuple(Holding(source.id, source.revision, *held(source)) for source in sources)
+
+
+def _names(found: Survey, *, calibrate: bool) -> dict[str, str | None]:
+    """The splits that select, report and settle batch norms."""
+    return {"selection": found.selection, "test": found.test, "calibration": found.calibration if calibrate else None}
+
+
+def _data(found: Survey, options: Options, source: Source, first: Outline) -> Holding | None:
+    """What of the dataset is pulled; None where that is not known beforehand."""
+    if found.parts is None:
+        return None
+    looks = looks_at_more(options, first.has_batch_norm is not False) or options.distill is not None
+    names = _names(found, calibrate=looks)
+    parts = {n: found.parts[n] for n in sorted({n for n in names.values() if n}) if n in found.parts}
+    size, held = (sum(p.size for p in parts.values()), sum(p.held for p in parts.values()))
+    if held < size:
+        ready = _prepared(options, source, first)
+        held = sum(p.size if name in ready else p.held for name, p in parts.items())
+    return Holding(found.id, found.revision, size, held)
+
+
+def _prepared(options: Options, source: Source, first: Outline) -> frozenset[str]:
+    """The splits whose images are prepared for these models already; none where that cannot be told beforehand.
+
+    A distillation and corruptions read the files again, and only a check settles on the processor of another model.
+    """
+    from hfsoup.data.images import prepared_splits
+
+    if source.base or options.processor_from or options.distill or options.shifts or not any(cache().glob("images/*")):
+        return frozenset()
+    try:
+        processor = peek_processor(source)
+        classes = class_names(first.config, where=str(source))
+    except SoupError:
+        return frozenset()
+    calibrate = CALIBRATION if looks_at_more(options, first.has_batch_norm is not False) else 0
+    learn = RECIPES.get(options.chosen_recipe).learns > 0
+    return prepared_splits(options.request(task_of(first.config)), processor, classes, calibrate=calibrate, learn=learn)
+
+
+def _work(recipe: Entry[Any], sources: Sequence[Source], options: Options, found: Survey, first: Outline) -> Work:
+    """Evaluations and images at most: every mix that the recipe may ask for, then soup and best on the test split."""
+    shown = _counts(found, options, calibrate=True)[2] if needs_images(options) else None
+    work = _scoring(recipe, len(sources), options, found, first)
+    return work if shown is None else replace(work, shown=shown, estimated=len(sources) * shown)
+
+
+def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first: Outline) -> Work:
+    """The same without what a merge is told."""
+    most = None
+    if recipe.evaluations is not None:
+        most = recipe.evaluations(k, options.rules())
+    norms = first.has_batch_norm is not False and options.bn != "average"
+    selection, test, calibration = _counts(found, options, calibrate=norms)
+    taught: dict[str, Any] = {}
+    if recipe.learns and selection is not None:
+        taught = {"learning": selection - selection // 2, "epochs": recipe.learns}
+        selection //= 2
+    if selection is None or test is None or most is None:
+        known_by = "how many images there are" if most is not None else f"how far {recipe.name} searches"
+        return Work(selection, test, calibration, most, None, None, f"{known_by} cannot be told beforehand", **taught)
+    passes = 2 if norms and options.bn == "auto" else 1
+    images = selection * (min(k, most) + passes * max(most - k, 0)) + count(options, test, k)
+    if options.figures:
+        # Every ingredient and candidate on the test split, and the plain mean of all on both.
+        images += test * max(k, most) + passes * selection
+    if options.figure_line:
+        images += BETWEEN * (passes * selection + test)
+    if options.eval:
+        unknown = "the datasets of --eval are not looked at beforehand"
+        return Work(selection, test, calibration, most, None, None, unknown, **taught)
+    pace = known_pace(first.config, options.pace_settings)
+    seconds = None if pace is None else images / pace
+    unknown = "this architecture was not scored here before" if pace is None else ""
+    images += recipe.learns * taught.get("learning", 0)
+    return Work(selection, test, calibration, most, images, seconds, unknown, **taught)
+
+
+def _taught(work: Work, sources: Sequence[Source], options: Options, found: Survey) -> Work:
+    """The work, with what a distillation adds: images are shown to the ingredients and to the network."""
+    if options.distill is None or found.parts is None:
+        return work
+    names = _names(found, calibrate=True)
+    count = (
+        work.selection if names["calibration"] == names["selection"] else found.parts[str(names["calibration"])].images
+    )
+    if count is None:
+        return work
+    seen = min(count, wanted(options))
+    return replace(work, unlabelled=seen, training=forwarded(seen, options.distill, len(sources)))
+
+
+def _counts(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | None, int | None, int | None]:
+    """Images that select, report and settle; None where they cannot be told."""
+    if found.parts is None:
+        return None, None, None
+    names = _names(found, calibrate=calibrate)
+    counts = {n: found.parts[n].images for n in names.values() if n in found.parts}
+    first = counts.get(str(names["selection"]))
+    second = counts.get(str(names["test"])) if names["test"] else first
+    if names["test"] is None and first is not None:
+        first, second = first - first // 2, first // 2
+    limits = [n if options.limit is None or n is None else min(n, options.limit) for n in (first, second)]
+    third = counts.get(str(names["calibration"])) if calibrate else None
+    return limits[0], limits[1], third if third is None else min(third, CALIBRATION)
+
+
+def _disk(
+    sources: Sequence[Source], options: Options, first: Outline, data: Holding | None, work: Work | None
+) -> list[Need]:
+    """As a bake demands at least, with what is known of the dataset and of prepared images."""
+    found = needs(sources, options)
+    if data:
+        found.append(Need("the dataset", found[0].folder, data.size - data.cached))
+    if work and first.shape:
+        kinds = (work.selection, work.test, work.calibration or work.shown, work.learning, work.unlabelled)
+        images = sum(n or 0 for n in kinds)
+        images += (work.test or 0) if options.shifts else 0
+        found.append(Need("prepared images", cache() / "images", images * 4 * prod(first.shape)))
+    return found
+
+
+def _push(options: Options) -> dict[str, Any] | None:
+    """Where the soup would go, and whether that is there already."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    from hfsoup.hub.client import answers, api
+
+    if options.push is None:
+        return None
+    with answers(options.push):
+        try:
+            exists = bool(api().model_info(options.push).id)
+        except RepositoryNotFoundError:
+            exists = False
+    how = {"private": options.private, "create_pr": options.create_pr, "revision": options.revision}
+    return {"repo": options.push, "exists": exists, **how}
+
+
+def costs(plan: Plan) -> Iterator[Row]:
+    """What the bake would take, each with a word in front."""
+    yield "recipe", plain(f"{plan.recipe}, merge {plan.merge}")
+    unknown = ", and the dataset, whose size is not known before" if plan.work and not plan.dataset else ""
+    yield "pull", Text(f"{size(plan.to_pull)}{unknown}")
+    for need in filter(lambda need: need.size, plan.disk):
+        text = f"{size(need.size)} for {need.purpose}, {size(need.free)} free in "
+        yield "disk", Text.assemble(text, plain(need.folder))
+    if plan.memory is None:
+        yield "memory", Text("not known before the weights are here: pickles have no header")
+    elif plan.memory:
+        held = "all ingredients at once" if plan.work and plan.work.learning else "weights"
+        activations = f"{held} and one batch; activations come on top; {size(plan.memory_free)} free"
+        yield "memory", Text(f"at least {size(plan.memory)}: {activations}")
+    else:
+        yield "memory", Text(f"a few blocks of tensors at a time; {size(plan.memory_free)} free")
+    yield from _work_lines(plan.work) if plan.work else [("score", Text("nothing: there is no dataset"))]
+    if plan.output:
+        yield "write", plain(plan.output)
+    yield "push", _push_lines(plan)
+    dataset = "; the dataset's images and labels" if plan.dataset else ""
+    yield "not seen", Text(f"whether the ingredients fit together, for that: hfsoup check{dataset}")
+    yield "done", Text("nothing was pulled, written or pushed")
+
+
+def _work_lines(work: Work) -> Iterator[Row]:
+    if work.estimated is not None:
+        yield "estimate", Text(f"{counted(work.estimated, 'image')} shown to ingredients for the merge, no labels")
+    if work.evaluations is not None:
+        passes = f", at most {counted(work.images, 'image')} forwarded" if work.images is not None else ""
+        yield "score", Text(f"at most {counted(work.evaluations, 'candidate')}{passes}")
+    if work.selection is not None and work.test is not None:
+        settle = f", {counted(work.calibration, 'image')} settle batch norms" if work.calibration else ""
+        yield "images", Text(f"{work.selection:,} select, {work.test:,} report{settle}")
+    if work.learning:
+        yield "learn", Text(f"{work.epochs} times over {work.learning:,} more images, forward and back, on one thread")
+    if work.training is not None and work.unlabelled is not None:
+        shown = (
+            f"{counted(work.training, 'image')} forwarded by ingredients and network; its time is not in what follows"
+        )
+        yield "train", Text(f"on {counted(work.unlabelled, 'image')} without labels, at most {shown}")
+    if work.seconds is not None:
+        yield "time", Text(f"at most about {duration(work.seconds)} to score, at the pace of an earlier bake here")
+    else:
+        yield "time", Text(f"not known: {work.unknown}")
+
+
+def _push_lines(plan: Plan) -> Text:
+    push = plan.push
+    if push is None:
+        return Text("nowhere")
+    how = "a pull request to " if push["create_pr"] else "" if push["exists"] else "a new repository, "
+    branch = f", branch {push['revision']}" if push["revision"] else ""
+    return Text.assemble(how, plain(push["repo"]), plain(branch), ", private" if push["private"] else "")

@@ -1,0 +1,176 @@
+"""What is done while ingredients are still being pulled: images prepared, and those that are here scored."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, wait
+from functools import partial
+from importlib import import_module
+from queue import SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
+from hfsoup.checkpoints.inspection import class_names, processor_values
+from hfsoup.checkpoints.types import Ingredient, Source
+from hfsoup.data.tasks import task_of
+from hfsoup.ingredients.compatibility import check
+from hfsoup.ingredients.pull import fetch_configs, placed, pull
+from hfsoup.options.options import Options
+from hfsoup.utils.distributed import World
+from hfsoup.utils.progress import Stage
+from hfsoup.utils.threads import start
+
+if TYPE_CHECKING:
+    from hfsoup.data.images import Images
+
+WORTH = 32 << 20
+"""From so many bytes on that are to be pulled, something is done meanwhile."""
+POLL = 0.1
+LIBRARIES = (
+    *("datasets", "transformers.conversion_mapping", "transformers.core_model_loading"),
+    *(
+        "hfsoup.evaluation.scorer",
+        "hfsoup.data.images",
+        "hfsoup.evaluation.journal",
+        "hfsoup.baking.measure",
+        "hfsoup.evaluation.journal",
+    ),
+)
+"""Imported before the caller goes on, with all that they import themselves."""
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """Nobody waits for what is being done any more."""
+
+
+class Ahead:
+    """Prepares the images of a bake, then scores ingredients as they arrive, in a thread.
+
+    Images are found in the cache in their turn, scores in the journal. Nobody asks whether it went well: the caller
+    does all of it again in its turn, and then meets whatever is wrong.
+
+    Two threads that import the same library at once may each find half of it: transformers replaces its modules while
+    they are being loaded. So this thread loads all libraries before anything else, while the caller does no more than
+    wait for files, and `await_imports` holds the caller until that is done.
+
+    Args:
+        world: the processes that score; where there are several, one does not score alone.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._stopped, self._pulled, self._imported = threading.Event(), threading.Event(), threading.Event()
+        self._done: Future[None] | None = None
+        self._here: SimpleQueue[Source | None] = SimpleQueue()
+        self._ready, self._total = 0, 0
+        self.images_forwarded = 0
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._here.put(None)
+        if self._done:
+            wait([self._done], timeout=1)
+
+    def begin(self, first: Source, options: Options, missing: int) -> None:
+        """Start, if `missing` bytes are enough to wait for and the first ingredient can tell how images are processed.
+
+        Args:
+            first: the first ingredient.
+            options: what is to be baked; without a dataset there is nothing to prepare.
+            missing: bytes of all ingredients that have to be pulled.
+        """
+        if options.dataset is None or options.processor_from or missing < WORTH or first.folder or first.base:
+            return
+        self._done = start(partial(self._work, first, options))
+
+    def arrived(self, source: Source) -> None:
+        """All files of an ingredient are here."""
+        if not source.base:
+            self._here.put(source)
+
+    def await_imports(self) -> None:
+        """Wait until this thread imports nothing any more that the caller might import too."""
+        if self._done:
+            self._imported.wait()
+
+    def follow(self, stage: Stage) -> None:
+        """Wait until the images are ready, and what is being scored is; show how far they are."""
+        self._pulled.set()
+        self._here.put(None)
+        while self._done and not self._done.done():
+            stage.expect(self._total)
+            stage.reach(self._ready, "")
+            wait([self._done], timeout=POLL)
+        stage.reach(0, "")
+
+    def _work(self, first: Source, options: Options) -> None:
+        try:
+            self._prepare_and_score(first, options)
+        finally:
+            self._imported.set()
+
+    def _prepare_and_score(self, first: Source, options: Options) -> None:
+        labels, images = self._prepared(first, options)
+        if self._world.count > 1 or not options.resume or options.align != "none":
+            return
+        # Once nothing is pulled any more, the rest is scored in its turn.
+        while (source := self._here.get()) is not None and not self._pulled.is_set():
+            self._score(source, labels, options, images)
+
+    def _prepared(self, first: Source, options: Options) -> tuple[tuple[str, ...], Images]:
+        from hfsoup.baking.setup import loaded
+        from hfsoup.ingredients.headers import outlined
+
+        known = outlined(first)
+        described = placed(first, fetch_configs(first), ())
+        processor = _import_libraries(known.config, described)
+        self._imported.set()
+        labels = class_names(known.config, where=str(first))
+        norms = bool(known.has_batch_norm)
+        return labels, loaded(options, processor, labels, task_of(known.config), norms, self._advance, self._expect)
+
+    def _score(self, source: Source, labels: tuple[str, ...], options: Options, images: Images) -> None:
+        from hfsoup.baking.setup import scorer_of
+        from hfsoup.evaluation.journal import Journal, journal_path
+
+        family = check(pull([source]))
+        if family.labels != labels:
+            return
+        with Averager(family, options.merge, options.stored_dtype, options.settings()) as averager:
+            alone = scorer_of(averager, options, self._world, Journal(journal_path()), images, self._seen)
+            alone.score(Mix.of((0,), 1), images.selection)
+            self.images_forwarded += alone.images_forwarded
+
+    def _seen(self, _: int) -> None:
+        if self._stopped.is_set():
+            raise Stopped
+
+    def _advance(self, count: int) -> None:
+        self._ready += count
+        self._seen(count)
+
+    def _expect(self, total: int) -> None:
+        self._total = total
+
+
+def _import_libraries(config: dict[str, Any], first: Ingredient) -> Any:
+    """Import what both threads use from here on, the code of the first ingredient's model too; its image processor.
+
+    Raises:
+        SoupError: transformers does not take the ingredient.
+    """
+    for name in LIBRARIES:
+        import_module(name)
+    from hfsoup.checkpoints.architecture import config_of, model_class
+    from hfsoup.checkpoints.processor import image_processor
+
+    processor_values(first)
+    model_class(config_of(config))
+    return image_processor(first.processor_folder)

@@ -1,0 +1,22 @@
+"""A baked folder goes to the Hub, with a word about what its record tells others of this disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfsoup.hub.notices import told
+
+if TYPE_CHECKING:
+    from hfsoup.hub.push import Pushed
+
+
+def push_folder(folder: Path, repo: str, *, notify: Callable[[str], None] | None = None, **options: Any) -> Pushed:
+    """Push every file of a model folder in one commit; arguments and errors are those of `hfsoup.hub.push.push`."""
+    from hfsoup.hub.push import push
+    from hfsoup.provenance.manifest import note_local_paths
+
+    with told(notify):
+        note_local_paths(folder)
+        return push(folder, repo, notify=notify, **options)

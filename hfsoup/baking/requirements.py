@@ -1,0 +1,122 @@
+"""What a bake is asked for, checked before anything is read, and what its recipe and merge need."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hfsoup.data.label_mapping import BY_NAME, BY_NUMBER, read_mapping
+from hfsoup.data.request import at_revision
+from hfsoup.ingredients.local_folders import require_data
+from hfsoup.merges import MERGES
+from hfsoup.options.options import Options, flags, refuse_idle
+from hfsoup.recipes import RECIPES, Recipe
+from hfsoup.reports.figures import may_draw
+from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.registry import OWN, Entry, Registry
+
+CALIBRATION = 2048
+"""At most so many images are looked at for batch norms, alignments and merges."""
+
+
+def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
+    """The recipe that is asked for, where all is there that it needs.
+
+    Raises:
+        UsageError: there is no such recipe or merge, it lacks data or a package, an option has no effect, or there are
+            no ingredients.
+    """
+    recipe = RECIPES.get(options.chosen_recipe)
+    refuse_idle(options)
+    for registry, name in ((RECIPES, recipe.name), (MERGES, options.merge)):
+        _refuse_unread(registry, name, options)
+    if recipe.needs_data and not options.dataset:
+        raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
+    recipe.require()
+    needs_base(options)
+    needs_images(options)
+    for dataset in filter(None, (options.dataset, *options.others().values())):
+        require_data(at_revision(dataset)[0])
+    if options.labels not in (None, BY_NAME, BY_NUMBER):
+        read_mapping(str(options.labels))
+    if options.figures:
+        may_draw()
+    if not patterns:
+        raise UsageError("no ingredients", hint='hfsoup bake "org/model-*"')
+    return recipe
+
+
+def _refuse_unread(registry: Registry[Any], name: str, options: Options) -> None:
+    """Refuse what others of hfsoup's own look at, and this one does not; nobody knows what a plug-in looks at."""
+    readers = {option: each.name for each in registry.own() for option in each.reads}
+    chosen, asked = registry.get(name), options.changed()
+    idle = [option for option in asked if option in readers and option not in chosen.reads]
+    if idle and chosen.origin == OWN:
+        what = f"the {registry.kind} {name} does not look at {flags(idle)}"
+        raise UsageError(what, hint=f"--{registry.kind} {readers[idle[0]]}")
+
+
+def learners(options: Options, ingredients: int) -> int:
+    """How many ingredients a recipe holds at once to learn from; 0 of one that does not learn."""
+    return min(ingredients, options.max_ingredients or ingredients) if RECIPES.get(options.chosen_recipe).learns else 0
+
+
+def needs_base(options: Options) -> str | None:
+    """What of the options needs the model that the ingredients started from, in words.
+
+    Raises:
+        UsageError: a base is given that nothing needs.
+    """
+    chosen: dict[str, Entry[Any]] = {
+        "the recipe": RECIPES.get(options.chosen_recipe),
+        "the merge": MERGES.get(options.merge),
+    }
+    whose = next((f"{kind} {entry.name}" for kind, entry in chosen.items() if entry.needs_base), None)
+    if options.base and whose is None:
+        names = ", ".join(entry.name for entry in (*RECIPES, *MERGES) if entry.needs_base)
+        raise UsageError("neither recipe nor merge use a base", hint=f"one that does: {names}")
+    if whose and options.align != "none":
+        raise UsageError(f"{whose} needs a base, which is not in the basis that ingredients are aligned to")
+    return whose
+
+
+def looks_at_more(options: Options, batch_norm: bool) -> bool:
+    """Whether a bake looks at images beyond those it scores: for batch norms, an alignment, or a merge that asks."""
+    return options.align != "none" or (batch_norm and options.settles) or needs_images(options) is not None
+
+
+def needs_images(options: Options) -> str | None:
+    """The kind of importance that the merge asks of every ingredient, which is estimated on images.
+
+    Raises:
+        UsageError: there are no images, or nothing is merged.
+    """
+    merge = MERGES.get(options.merge)
+    if merge.importance and not options.dataset:
+        what = f"the merge {merge.name} looks at what each weight does on images, without labels"
+        raise UsageError(what, hint="--dataset ORG/NAME")
+    if merge.importance and options.fit:
+        raise UsageError(f"a fit leaves {merge.name} nothing to merge", hint="--merge mean")
+    return merge.importance or None
+
+
+def own(patterns: tuple[str, ...], options: Options) -> None:
+    """Refuse an output folder that holds something else than this bake's own work, unless it may go."""
+    from hfsoup.provenance.manifest import begun_by
+
+    if options.output is None:
+        return
+    target = Path(options.output)
+    if os.path.lexists(target) and not options.overwrite and not begun_by(target, patterns, options):
+        raise SoupError(
+            "the output folder is already there", where=options.output, hint="--overwrite, or another --output"
+        )
+
+
+def free(folder: Path) -> Path:
+    """`folder`, or the first of `folder-2`, `folder-3` … that is not there yet."""
+    n, found = 2, folder
+    while found.exists():
+        n, found = n + 1, folder.with_name(f"{folder.name}-{n}")
+    return found

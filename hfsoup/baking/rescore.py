@@ -1,0 +1,99 @@
+"""A record's numbers, measured again on the same splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
+from hfsoup.data.tasks import task_of
+from hfsoup.evaluation.scores import Score
+from hfsoup.ingredients.family import Family
+from hfsoup.options.options import Options
+from hfsoup.provenance.manifest import DatasetRecord, Lock
+from hfsoup.provenance.records import ScoreRecord
+from hfsoup.utils.distributed import World
+from hfsoup.utils.errors import MismatchError, SoupError
+from hfsoup.utils.progress import Watch
+from hfsoup.utils.text import flat
+
+if TYPE_CHECKING:
+    from hfsoup.data.images import Images
+
+
+SHOWN = 12
+
+
+def images_again(record: DatasetRecord, family: Family, options: Options, *, calibrate: bool) -> Images:
+    """The recorded splits, loaded at the recorded commit."""
+    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.data.images import load_images
+    from hfsoup.evaluation.batch_norm import IMAGES
+
+    processor = image_processor(family.processing.processor_folder)
+    request = replace(options.request(task_of(family.config)), revision=record.revision, mapping=record.mapping)
+    learn = record.learning is not None
+    return load_images(request, processor, family.labels, calibrate=IMAGES if calibrate else 0, learn=learn)
+
+
+def scores_again(
+    place: str, family: Family, mix: Mix, record: Lock, options: Options, watch: Watch
+) -> dict[str, float]:
+    """Evaluate on the recorded splits and compare with the recorded scores."""
+    if record.dataset is None or record.test is None:
+        raise SoupError("this soup was baked without a dataset, so there are no scores", where=place)
+    from hfsoup.evaluation.metrics import metric
+    from hfsoup.evaluation.scorer import AVERAGE, RECALIBRATE, Scorer
+
+    world, best = (
+        World(options.device),
+        max(range(len(record.ingredients)), key=lambda i: _value(record.ingredients[i].score)),
+    )
+    with watch.stage("Scoring again", unit="images") as advance:
+        bn = record.batch_norm
+        images = images_again(record.dataset, family, options, calibrate=bn is not None)
+        hold(place, _split_differences(record.dataset, images))
+        with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
+            chosen = metric(options.metric, task_of(family.config), trust_remote=options.trust_remote_metric)
+            mode = RECALIBRATE if bn and bn.statistics and not record.distillation else AVERAGE
+            scorer = Scorer(
+                averager, chosen, world, None,
+                batch_size=options.batch_size, bn=mode, calibration=images.calibration, advance=advance,
+            )  # fmt: skip
+            selection = scorer.score(mix, images.selection)
+            comparison = scorer.compare(mix, mode, Mix.of((best,), len(family)), images.test)
+    found = {"selection": selection, "test": comparison.soup, "best ingredient, test": comparison.best}
+    recorded = {"selection": record.score, "test": record.test.soup, "best ingredient, test": record.test.best}
+    differing = list(_score_differences(recorded, found))
+    if differing and record.dataset.backend not in (None, images.backend):
+        differing.append(f"images: prepared with {images.backend} now, {flat(record.dataset.backend)} recorded")
+    hold(place, differing)
+    return {name: score.value for name, score in found.items()}
+
+
+def _value(score: ScoreRecord | None) -> float:
+    return float("-inf") if score is None else score.value
+
+
+def _split_differences(record: DatasetRecord, images: Images) -> Iterator[str]:
+    for name, old, new in (("selection", record.selection, images.selection), ("test", record.test, images.test)):
+        if (old.fingerprint, old.images) != (new.fingerprint, len(new)):
+            yield f"the {name} split is not the one that was scored"
+
+
+def _score_differences(recorded: Mapping[str, ScoreRecord | None], found: Mapping[str, Score]) -> Iterator[str]:
+    for name, old in recorded.items():
+        new = found[name]
+        if old is None or (old.value, old.correct, old.total) != (new.value, new.correct, new.total):
+            yield f"{name}: {new.value} now, {old and old.value} recorded"
+
+
+def hold(place: str, differences: Iterable[str]) -> None:
+    """Fail if there is any difference, and name them all."""
+    found = list(differences)
+    if found:
+        what = "\n  ".join(["this is not what its record says:", *found[:SHOWN]])
+        more = f"\n  and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise MismatchError(what + more, where=place, hint="do not use it; bake it again")

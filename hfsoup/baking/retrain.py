@@ -1,0 +1,77 @@
+"""A network that is trained once more from its record, to see that it is the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hfsoup.averaging.mix import Mix
+from hfsoup.baking.distill import wanted
+from hfsoup.data.tasks import task_of
+from hfsoup.ingredients.family import Family
+from hfsoup.networks.distillation.result import beside
+from hfsoup.utils.errors import MismatchError
+
+if TYPE_CHECKING:
+    from hfsoup.averaging.averager import Averager
+    from hfsoup.options.options import Options
+    from hfsoup.provenance.manifest import Lock
+    from hfsoup.provenance.records import DistillationRecord
+    from hfsoup.utils.distributed import World
+
+
+def trained_again(
+    averager: Averager,
+    record: Lock,
+    options: Options,
+    world: World,
+    where: str,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[Family, Mix]:
+    """The family with the network that is trained anew beside its ingredients, and the mix that is it alone.
+
+    Raises:
+        MismatchError: the images are others now, or another network comes of it than was recorded.
+    """
+    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.data.unlabelled import unlabelled
+    from hfsoup.networks.distillation.train import trained
+
+    family, found = averager.family, _possible(record, options, where)
+    data, request = record.dataset, options.request(task_of(family.config))
+    if data:
+        request = replace(request, revision=data.revision, mapping=data.mapping)
+    processor = image_processor(family.processing.processor_folder)
+    split = unlabelled(request, processor, family.labels, wanted(options))
+    if split.fingerprint != found.images.fingerprint:
+        raise _mismatch("the images of the training are others now", where)
+    made = trained(
+        averager, tuple(found.members), _start(record, found),
+        record.batch_norm.arrays() if record.batch_norm else {}, split, world.accelerator,
+        epochs=found.epochs, seed=found.seed, fresh=True, advance=advance,
+    )  # fmt: skip
+    if made.weights[0].sha256 != found.weights:
+        raise _mismatch("the network that was trained again is not the one that was baked", where)
+    return beside(family, made)
+
+
+def _start(record: Lock, found: DistillationRecord) -> Mix:
+    """The mix that the training began with: the recipe's, with its tensors' own coefficients, or one ingredient."""
+    mix, plain = record.mix(), Mix(tuple(found.start), found.base)
+    return mix if (mix.coefficients, mix.base) == (plain.coefficients, plain.base) else plain
+
+
+def _possible(record: Lock, options: Options, where: str) -> DistillationRecord:
+    """The record of a training that its options and ingredients allow."""
+    found, count = record.distillation, len(record.ingredients)
+    if found is None or options.distill is None:
+        raise _mismatch("the record tells of no training", where)
+    asked = (options.distill, options.seed) == (found.epochs, found.seed)
+    if not asked or len(found.start) != count or not all(0 <= i < count for i in found.members):
+        raise _mismatch("the training is not one of these ingredients and options", where)
+    return found
+
+
+def _mismatch(what: str, where: str) -> MismatchError:
+    return MismatchError(f"this is not what its record says: {what}", where=where, hint="do not use it; bake it again")

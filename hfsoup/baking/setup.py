@@ -1,0 +1,65 @@
+"""The images and the scorer of a bake, as its options have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hfsoup.averaging.averager import Averager
+from hfsoup.baking.requirements import looks_at_more
+from hfsoup.data.tasks import task_of
+from hfsoup.options.options import Options
+from hfsoup.recipes import RECIPES
+from hfsoup.utils.distributed import World
+
+if TYPE_CHECKING:
+    from hfsoup.data.images import Images
+    from hfsoup.data.tasks.task import Task
+    from hfsoup.evaluation.journal import Journal
+    from hfsoup.evaluation.scorer import Scorer
+
+
+def scorer_of(
+    averager: Averager,
+    options: Options,
+    world: World,
+    journal: Journal,
+    images: Images,
+    advance: Callable[[int], None],
+) -> Scorer:
+    """What scores mixes as these options have it."""
+    from hfsoup.evaluation.metrics import metric
+    from hfsoup.evaluation.scorer import Scorer
+
+    return Scorer(
+        averager,
+        metric(options.metric, task_of(averager.family.config), trust_remote=options.trust_remote_metric),
+        world,
+        journal,
+        batch_size=options.batch_size,
+        bn=options.bn,
+        calibration=images.calibration,
+        race=options.race,
+        keep=[images.selection] if RECIPES.get(options.chosen_recipe).logits else [],
+        advance=advance,
+    )
+
+
+def loaded(
+    options: Options,
+    processor: Any,
+    labels: tuple[str, ...],
+    task: Task,
+    batch_norm: bool,
+    advance: Callable[[int], None],
+    expect: Callable[[int], None],
+) -> Images:
+    """All images that these options look at, for ingredients with or without batch norms."""
+    from hfsoup.data.images import load_images
+    from hfsoup.evaluation.batch_norm import IMAGES
+
+    calibrate = IMAGES if looks_at_more(options, batch_norm) else 0
+    return load_images(
+        options.request(task), processor, labels, calibrate=calibrate, advance=advance, expect=expect,
+        learn=RECIPES.get(options.chosen_recipe).learns > 0,
+    )  # fmt: skip

@@ -1,0 +1,109 @@
+"""A baked soup and what can be done with it: save, push, try."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hfsoup.provenance.result import BakeResult
+from hfsoup.utils.errors import SoupError
+
+
+@dataclass(frozen=True, repr=False)
+class Soup(BakeResult):
+    """The result of a bake, with what can be done with it."""
+
+    def __repr__(self) -> str:
+        from hfsoup.reports.notebook import line
+
+        return line(self)
+
+    def _repr_html_(self) -> str:
+        from hfsoup.reports.notebook import table
+
+        return table(self)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Soup:
+        """Write the complete model folder; the soup with its path and hashes.
+
+        A folder that holds this very soup, byte for byte, is taken as it is.
+
+        Args:
+            folder: where to; it must not exist yet, unless `overwrite`.
+            overwrite: replace what is there, by a rename.
+        """
+        from hfsoup.averaging.averager import Averager
+        from hfsoup.averaging.writer import staged, write_adapter, write_configs, write_weights
+        from hfsoup.baking.evidence import write_evidence
+        from hfsoup.networks.distillation.result import beside
+        from hfsoup.provenance.manifest import NAME, lock
+        from hfsoup.reports.card.render import card
+        from hfsoup.utils.hashing import file_hash
+
+        target, dtype = Path(folder).expanduser(), self.options.stored_dtype
+        if (hashes := self._there(target)) is not None:
+            return replace(self, path=target, hashes=hashes)
+        family, mix, statistics = self.family, self.mix, self.statistics
+        if self.distilled:
+            family, mix, statistics = *beside(family, self.distilled.ingredient), {}
+        averaged = Averager(family, self.options.merge, dtype, self.options.settings())
+        with staged(target, overwrite=overwrite) as stage, averaged as averager:
+            if self.adapter:
+                hashes = write_adapter(self.adapter, stage)
+            else:
+                hashes = write_weights(averager, mix, stage, statistics)
+            write_configs(self.family, stage, dtype)
+            write_evidence(self, stage)
+            (stage / "README.md").write_text(card(self), encoding="utf-8")
+            paths = {path.relative_to(stage).as_posix(): path for path in sorted(stage.rglob("*")) if path.is_file()}
+            files = {name: hashes.get(name) or file_hash(path) for name, path in paths.items()}
+            (stage / NAME).write_text(lock(self, files).text(), encoding="utf-8")
+        return replace(self, path=target, hashes=hashes)
+
+    def _there(self, folder: Path) -> dict[str, str] | None:
+        """The hashes of the weight files in `folder` if it holds this very soup already."""
+        from hfsoup.provenance.manifest import NAME, lock, read
+        from hfsoup.utils.hashing import file_hash
+
+        if not (folder / NAME).is_file():
+            return None
+        try:
+            files = read(folder, where=str(folder)).files
+        except SoupError:
+            return None
+        same = (folder / NAME).read_text(encoding="utf-8") == lock(self, files).text()
+        if not same or any(not (folder / n).is_file() or file_hash(folder / n) != h for n, h in files.items()):
+            return None
+        return {name: sha for name, sha in files.items() if name.endswith(".safetensors")}
+
+    def push_to_hub(
+        self, repo: str, *, private: bool = False, create_pr: bool = False, revision: str | None = None
+    ) -> Soup:
+        """Push to the Hub in one commit; the soup with where it went."""
+        from hfsoup.baking.push import push_folder
+
+        if self.path is None:
+            # Kept where the push fails: the error names the command that continues from it.
+            folder = Path(tempfile.mkdtemp(prefix="hfsoup-"))
+            saved = self.save(folder / "soup")
+            there = saved.push_to_hub(repo, private=private, create_pr=create_pr, revision=revision)
+            shutil.rmtree(folder)
+            return replace(there, path=None)
+        return replace(
+            self, pushed=push_folder(self.path, repo, private=private, create_pr=create_pr, revision=revision)
+        )
+
+    def pipeline(self, **options: Any) -> Any:
+        """A transformers image-classification pipeline on this soup; `options` go to `transformers.pipeline`."""
+        from transformers import pipeline
+
+        if self.adapter is not None:
+            return pipeline("image-classification", model=str(self.adapter.ingredient.folder), **options)
+        if self.path is not None:
+            return pipeline("image-classification", model=str(self.path), **options)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(Path(folder) / "soup")
+            return pipeline("image-classification", model=str(Path(folder) / "soup"), **options)

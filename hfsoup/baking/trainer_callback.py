@@ -1,0 +1,189 @@
+"""A callback for `transformers.Trainer`: when training ends, the checkpoints of the run become a soup."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+from transformers.utils.logging import set_tqdm_hook
+
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
+from hfsoup.averaging.writer import write_configs, write_weights
+from hfsoup.baking.gather import gather
+from hfsoup.baking.measure import searched
+from hfsoup.baking.pipeline import deliver, run
+from hfsoup.baking.requirements import needs_images
+from hfsoup.baking.soup import Soup
+from hfsoup.evaluation.scores import Score
+from hfsoup.options.options import Options
+from hfsoup.recipes import RECIPES
+from hfsoup.reports.figures import may_draw
+from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.progress import Clock, Watch
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+
+
+class SoupCallback(TrainerCallback):
+    """Bake a soup of one run's checkpoints at its end; the Trainer and its model are left as they were.
+
+    Training is never lost: what is wrong is an error before the first step if it can be known by then, and a warning
+    after the last one.
+
+    Args:
+        recipe: `latest`, or any other; one that searches needs `trainer`.
+        trainer: whose evaluation set and metric score the candidates. The metric is that of
+            `metric_for_best_model`, else the loss. The numbers select, so they do not report.
+        output: the folder to write; `soup` in the Trainer's output folder by default.
+        options: further ones of `hfsoup.bake`, such as `last`, `decay`, `push`, `private`, `license`, `overwrite`.
+
+    Attributes:
+        soup: the soup, once training has ended; None in all processes but the main one.
+    """
+
+    def __init__(
+        self,
+        recipe: str = "latest",
+        *,
+        trainer: Trainer | None = None,
+        output: str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        self.soup: Soup | None = None
+        self._options = Options.of({**options, "recipe": recipe, "output": None if output is None else str(output)})
+        self._trainer, self._steps = trainer, set[int]()
+        if self._options.dataset:
+            raise UsageError("the callback scores on the Trainer's evaluation set alone", hint=_afterwards(recipe))
+        if RECIPES.get(recipe).learns:
+            what = f"the recipe {recipe} learns from images, and the Trainer's evaluation set only scores"
+            raise UsageError(what, hint=_afterwards(recipe))
+        needs_images(self._options)
+        if trainer is not None:
+            _can_score(trainer)
+        elif RECIPES.get(recipe).needs_data:
+            hint = f'trainer.add_callback(SoupCallback("{recipe}", trainer=trainer))'
+            raise UsageError(f"the recipe {recipe} needs data to search with", hint=hint)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
+        """See that there will be checkpoints, and that the soup may be written and pushed."""
+        from hfsoup.hub.push import may_push
+
+        if args.save_strategy == "no":
+            raise UsageError("no checkpoints are saved, so there is nothing to soup", hint='save_strategy="epoch"')
+        target = self._target(args)
+        if os.path.lexists(target) and not self._options.overwrite:
+            raise SoupError("the soup's folder is already there", where=str(target), hint="overwrite=True, or output=…")
+        if self._options.figures:
+            may_draw()
+        if self._options.push and state.is_world_process_zero:
+            may_push(self._options.push, create_pr=self._options.create_pr)
+        # A run that goes on from a checkpoint has those before it too; others in the folder are of another run.
+        self._steps = {step for step in _steps(args) if step <= state.global_step}
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
+        """Remember which checkpoints are this run's."""
+        self._steps.add(state.global_step)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
+        """Bake, write, push."""
+        patterns = tuple(_folder(args, step) for step in sorted(self._steps & _steps(args)))
+        options = replace(self._options, output=str(self._target(args)))
+        try:
+            if self._trainer is not None:
+                self.soup = _scored(patterns, options, self._trainer)
+            elif state.is_world_process_zero:
+                self.soup = run(patterns, options, Watch())
+        except SoupError as error:
+            warnings.warn(f"training has ended well, but there is no soup\n{error}", stacklevel=2)
+
+    def _target(self, args: TrainingArguments) -> Path:
+        return Path(self._options.output or Path(str(args.output_dir), "soup"))
+
+
+def _afterwards(recipe: str) -> str:
+    return f"hfsoup bake OUTPUT_DIR/checkpoint-* --recipe {recipe} --dataset …, after training"
+
+
+def _folder(args: TrainingArguments, step: int) -> str:
+    return str(Path(str(args.output_dir), f"checkpoint-{step}").absolute())
+
+
+def _steps(args: TrainingArguments) -> set[int]:
+    """The steps of which a checkpoint is there."""
+    names = [path.name.removeprefix("checkpoint-") for path in Path(str(args.output_dir)).glob("checkpoint-*")]
+    return {int(name) for name in names if name.isdecimal()}
+
+
+def _can_score(trainer: Trainer) -> None:
+    if trainer.eval_dataset is None or isinstance(trainer.eval_dataset, dict):
+        raise UsageError("the Trainer needs one evaluation set to score on", hint="Trainer(…, eval_dataset=…)")
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise UsageError("a model in pieces cannot take other weights to be scored", hint='SoupCallback("latest")')
+
+
+def _scored(patterns: Sequence[str], options: Options, trainer: Trainer) -> Soup | None:
+    """Search with the Trainer's own evaluation; every process takes part, the main one writes."""
+    clock, watch, model = Clock(), Watch(), trainer.accelerator.unwrap_model(trainer.model)
+    options = replace(options, metric=" ".join(_metric(trainer)).strip())
+    family = gather(tuple(patterns), options, watch, clock)
+    kept, training = {name: t.detach().clone() for name, t in model.state_dict().items()}, model.training
+    try:
+        averaged = Averager(family, options.merge, options.stored_dtype, options.settings())
+        with clock("evaluate"), averaged as averager:
+            search, mix = searched(family, options, watch, lambda mix, _: _score(trainer, model, averager, mix))
+            selection, best = search.score(mix), search.ranked[0]
+    finally:
+        model.load_state_dict(kept)
+        model.train(training)
+    soup = Soup(
+        family, mix, options, tuple(patterns),
+        tuple(search.scores.get(search.mix((i,))) for i in range(len(family))), tuple(search.trace), selection,
+        best=best, images_forwarded=sum(score.total for score in search.scores.values()), seconds=clock.seconds,
+    )  # fmt: skip
+    return deliver(soup, watch, clock) if trainer.is_world_process_zero() else None
+
+
+def _metric(trainer: Trainer) -> tuple[str, str]:
+    """`negative` where less of the Trainer's metric is better, and its name among what the Trainer reports."""
+    name = (trainer.args.metric_for_best_model or "loss").removeprefix("eval_")
+    more = trainer.args.greater_is_better
+    return "" if (not name.endswith("loss") if more is None else more) else "negative", f"eval_{name}"
+
+
+def _score(trainer: Trainer, model: Any, averager: Averager, mix: Mix) -> Score:
+    """What the Trainer reports of a mix on its evaluation set."""
+    with tempfile.TemporaryDirectory() as scratch:
+        write_weights(averager, mix, Path(scratch), {})
+        write_configs(averager.family, Path(scratch), averager.dtype)
+        with _no_bars():
+            # transformers may name tensors in a file otherwise than in the model, and knows how.
+            fresh = type(model).from_pretrained(scratch, local_files_only=True, dtype="auto")
+    model.load_state_dict(fresh.state_dict())
+    images: Any = trainer.eval_dataset
+    found, (sign, name) = trainer.predict(images, metric_key_prefix="eval"), _metric(trainer)
+    value = (found.metrics or {}).get(name)
+    if not isinstance(value, (int, float)) or not isfinite(value):
+        known = ", ".join(sorted(found.metrics or ()))
+        what = f"expected the Trainer to report a number as {name}, found {value}; it reports {known}"
+        raise SoupError(what, hint="metric_for_best_model=…")
+    return Score(-float(value) if sign else float(value), 0 if found.label_ids is None else len(found.label_ids))
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Load without a progress bar for each of many candidates."""
+    before = set_tqdm_hook(lambda factory, given, named: factory(*given, **{**named, "disable": True}))
+    try:
+        yield
+    finally:
+        set_tqdm_hook(before)

@@ -1,0 +1,266 @@
+"""Bake again from soup.json and compare: the folder, byte for byte, and the scores where asked."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.low_rank import beside, may_be_adapter, truncate
+from hfsoup.averaging.writer import write_adapter, write_weights
+from hfsoup.baking.rescore import hold, images_again, scores_again
+from hfsoup.baking.retrain import trained_again
+from hfsoup.checkpoints.lora.config import CONFIG
+from hfsoup.checkpoints.safetensors_io import TensorFile
+from hfsoup.checkpoints.types import Ingredient, Source, Truncated, WeightFile
+from hfsoup.hub.notices import told
+from hfsoup.ingredients.base_model import with_roots
+from hfsoup.ingredients.compatibility import check
+from hfsoup.ingredients.family import Family
+from hfsoup.ingredients.pull import pull, pull_all
+from hfsoup.ingredients.resolve import pin, resolve
+from hfsoup.options.options import Options
+from hfsoup.provenance.manifest import NAME, Lock, read
+from hfsoup.provenance.records import (
+    AlignmentRecord,
+    FileRecord,
+    ImportanceRecord,
+    IngredientRecord,
+    PinnedRecord,
+    PlaceRecord,
+    adapter_record,
+)
+from hfsoup.provenance.reproduce import settled, text
+from hfsoup.provenance.signing import verify_signature
+from hfsoup.utils.distributed import World
+from hfsoup.utils.errors import MismatchError, SoupError
+from hfsoup.utils.hashing import file_hash
+from hfsoup.utils.progress import Watch
+
+Advance = Callable[[int], None]
+# What a Hub adds to a repository by itself, and a signature over the rest.
+ALLOWED = {".gitattributes", NAME, "model.sig"}
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What held: the weight files with their sha256, and the scores measured again, if they were."""
+
+    folder: Path
+    files: dict[str, str]
+    scores: dict[str, float]
+
+
+def verify(place: str, *, scores: bool = False, public_key: Path | None = None, watch: Watch | None = None) -> Verified:
+    """Bake the soup in `place` again and compare.
+
+    Args:
+        place: a baked folder, or `ORG/NAME` on the Hub, with `@REVISION`.
+        scores: evaluate again too, on the same splits.
+        public_key: also verify the signature over the folder with this key.
+        watch: told of the stages.
+
+    Raises:
+        MismatchError: a file was tampered with, is missing or too many, or the rebuilt weights or scores differ; every
+            difference is named, down to the tensor.
+        SoupError: there is no record, or an ingredient is not to be had any more.
+    """
+    watch = watch or Watch()
+    with told(watch.note):
+        return _verified(place, scores, public_key, watch)
+
+
+def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -> Verified:
+    with watch.stage("Reading the record"):
+        local = Path(place).is_dir()
+        folder = Path(place) if local else pull_all(resolve((place,))[0])
+        record = read(folder, where=place)
+        hold(place, _folder_differences(folder, record, links=not local))
+        hold(place, _config_differences(record))
+        if public_key:
+            verify_signature(folder, public_key)
+    with watch.stage("Pulling the ingredients"):
+        options = Options.of(dict(record.options))
+        pinned = [*record.ingredients, *([record.base] if record.base else [])]
+        file, key = options.weights_file, options.state_dict_key
+        sources = [replace(_source(i), weights_file=file, state_dict_key=key) for i in record.ingredients]
+        found = pull([*sources, *([_source(record.base)] if record.base else [])])
+        hold(place, _ingredient_differences(pinned, found))
+        ingredients, base = found[: len(record.ingredients)], found[len(record.ingredients) :]
+        # What did not fit was left out of the record, so all that is in it must fit.
+        on_mismatch = "backbone-only" if options.on_mismatch == "backbone-only" else "error"
+        family = check(
+            ingredients, on_mismatch=on_mismatch, processor_from=options.processor_from, labels=options.labels
+        )
+        if base:
+            family = with_roots(family, base[0])
+    if record.alignment:
+        with watch.stage("Aligning again") as advance:
+            family = _aligned_again(place, family, record, record.alignment, options, advance)
+    if record.importance:
+        with watch.stage("Estimating again", unit="images") as advance:
+            family = _weighed_again(place, family, record, record.importance, options, advance)
+    mix = record.mix()
+    with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:
+        with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
+            statistics = record.batch_norm.arrays() if record.batch_norm else {}
+            if options.as_adapter:
+                may_be_adapter(family, "average")
+                adapter = truncate(averager, mix, options.as_adapter)
+                hashes = write_adapter(adapter, Path(scratch))
+                hold(place, _adapter_differences(Path(scratch), adapter, record))
+                family, mix = beside(family, adapter)
+            elif record.distillation or (options.distill and len(mix.members) > 1):
+                family, mix = trained_again(averager, record, options, World(options.device), place)
+                with Averager(family, record.merge, options.stored_dtype, options.settings()) as whole:
+                    hashes = write_weights(whole, mix, Path(scratch), {})
+            else:
+                hashes = write_weights(averager, mix, Path(scratch), statistics)
+        hold(place, _weight_differences(folder, Path(scratch), hashes, record))
+    return Verified(folder, hashes, scores_again(place, family, mix, record, options, watch) if scores else {})
+
+
+def _aligned_again(
+    place: str,
+    family: Family,
+    record: Lock,
+    alignment: AlignmentRecord,
+    options: Options,
+    advance: Advance,
+) -> Family:
+    """The family in one basis, made anew, if that gives the same copies and the same fitted network."""
+    from hfsoup.networks.alignment.apply import aligned
+
+    images = None
+    if alignment.images and record.dataset:
+        images = images_again(record.dataset, family, options, calibrate=True).calibration
+        found = images and images.fingerprint
+        hold(place, ["the images of the alignment are others now"] if found != alignment.images.fingerprint else [])
+    family = aligned(
+        family, method=alignment.method, seed=alignment.seed, images=images, fitted=alignment.fitted is not None,
+        device=World(options.device).device if images else None, fresh=True, advance=advance,
+    )  # fmt: skip
+    hold(place, _alignment_differences(alignment, family))
+    return family
+
+
+def _alignment_differences(record: AlignmentRecord, family: Family) -> Iterator[str]:
+    for ingredient, expected in zip(family.ingredients[1:], record.copies, strict=True):
+        if ingredient.weights[0].sha256 != expected:
+            yield f"ingredient {ingredient.id}: aligned again it is not what was baked"
+    if family.fitted and family.fitted.weights[0].sha256 != record.fitted:
+        yield "the network that was fitted again is not the one that was baked"
+
+
+def _weighed_again(
+    place: str, family: Family, record: Lock, importance: ImportanceRecord, options: Options, advance: Advance
+) -> Family:
+    """The family with what its merge asks of the ingredients made anew, if that gives the same."""
+    from hfsoup.networks.importance.estimate import differences, weighed
+
+    images = images_again(record.dataset, family, options, calibrate=True).calibration if record.dataset else None
+    if images is None or images.fingerprint != importance.images.fingerprint:
+        what = "the images that the merge looked at are others now"
+        raise MismatchError(what, where=place, hint="do not use it; bake it again")
+    device = World(options.device).device
+    family = weighed(
+        family, importance.kind, seed=importance.seed, images=images, device=device, fresh=True, advance=advance
+    )
+    hold(place, differences(family, importance.files))
+    return family
+
+
+def _source(record: PinnedRecord) -> Source:
+    """Where an ingredient was when it was baked, and an adapter's base."""
+    under = record.base if isinstance(record, IngredientRecord) else None
+    if under is None:
+        return _place(record)
+    if record.revision and not under.revision:
+        raise SoupError("an adapter on the Hub has no base in a local folder", where=record.id)
+    return replace(_place(record), base=_place(under))
+
+
+def _place(record: PlaceRecord) -> Source:
+    """A repository at its commit, or a local folder."""
+    if record.revision:
+        return pin(record.id, record.revision)
+    folder = Path(record.id).expanduser()
+    if not folder.is_dir():
+        raise SoupError("this ingredient was a local folder that is not here", where=record.id)
+    return pin(record.id, folder=folder)
+
+
+def _folder_differences(folder: Path, record: Lock, *, links: bool) -> Iterator[str]:
+    """Files too many, missing, linked or other than recorded; the Hub's cache consists of `links`."""
+    present = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    for name in sorted(present.keys() - record.files.keys() - ALLOWED):
+        yield f"{name}: not part of the soup"
+    for name, expected in record.files.items():
+        path = present.get(name)
+        if path is None:
+            yield f"{name}: missing"
+        elif path.is_symlink() and not links:
+            yield f"{name}: a symbolic link"
+        elif (found := file_hash(path)) != expected:
+            yield f"{name}: sha256 {found[:12]}, expected {expected[:12]}"
+
+
+def _config_differences(record: Lock) -> Iterator[str]:
+    """A config that would bake something else than the record says."""
+    local = record.dataset is not None and record.dataset.revision is None
+    names = [(ingredient.id, ingredient.revision) for ingredient in record.ingredients]
+    base = (record.base.id, record.base.revision) if record.base else None
+    elsewhere = record.dataset is None and record.score is not None
+    coefficients = [ingredient.coefficient for ingredient in record.ingredients]
+    options = settled(Options.of(dict(record.options)), coefficients, elsewhere=elsewhere)
+    if record.config not in (None, text(names, options, local=local, base=base)):
+        yield f"{NAME}: its config is not the one of its ingredients and options"
+
+
+def _ingredient_differences(pinned: Sequence[PinnedRecord], ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
+    for expected, found in zip(pinned, ingredients, strict=True):
+        if _known(expected.files) != _known(found.files):
+            yield f"ingredient {expected.id}: its weight files are not those that were baked"
+        under = expected.base if isinstance(expected, IngredientRecord) else None
+        if under and found.adapter and _known(under.files) != _known(found.adapter.base.weights):
+            yield f"base {under.id} of {expected.id}: its weight files are not those that were baked"
+
+
+def _known(files: Iterable[FileRecord | WeightFile]) -> dict[str, str]:
+    return {file.name: file.sha256 for file in files}
+
+
+def _adapter_differences(again: Path, adapter: Truncated, record: Lock) -> Iterator[str]:
+    if record.files.get(CONFIG) != file_hash(again / CONFIG):
+        yield f"{CONFIG}: not the one that is baked again"
+    if adapter_record(adapter) != record.adapter:
+        yield "the errors of the truncation are not those recorded"
+
+
+def _weight_differences(folder: Path, again: Path, hashes: dict[str, str], record: Lock) -> Iterator[str]:
+    rounded = any(ingredient.base and ingredient.merged is None for ingredient in record.ingredients)
+    if rounded and any(record.files.get(name) != found for name, found in hashes.items()):
+        yield "its adapters were rounded to their base's type before they were averaged, which is not done any more"
+    for name, found in hashes.items():
+        if record.files.get(name) == found:
+            continue
+        if name not in record.files:
+            yield f"{name}: not in the record"
+            continue
+        old, new = TensorFile(folder / name, name), TensorFile(again / name, name)
+        differing = [n for n, spec in new.tensors.items() if not _same_tensor(old, new, n)] or ["the header"]
+        old.close()
+        new.close()
+        yield f"{name}: {len(differing)} tensors differ from those baked again, the first is {differing[0]}"
+
+
+def _same_tensor(old: TensorFile, new: TensorFile, name: str) -> bool:
+    a, b = old.tensors.get(name), new.tensors[name]
+    if a is None or (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    count = 1
+    for side in b.shape:
+        count *= side
+    return old.read(a, 0, count).tobytes() == new.read(b, 0, count).tobytes()

@@ -1,0 +1,346 @@
+"""The boundary to transformers: models and image processors from local folders only, and never remote code."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from inspect import isfunction, unwrap
+from math import prod
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from hfsoup.checkpoints.timm_config import libraries
+from hfsoup.utils.cache import kept
+from hfsoup.utils.errors import REFUSALS, SoupError
+from hfsoup.utils.hashing import facts_hash
+from hfsoup.utils.text import flat, shown
+from hfsoup.utils.version import __version__
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+Rename = Callable[[str], tuple[tuple[str, ...], bool]]
+# A model may hold buffers and renamed tensors that its file does not, but not many times what is in the file.
+SPARE_TENSORS, SPARE_ELEMENTS = 256, 1 << 26
+MOST_MODULES = 1 << 15
+# What a config says of its classes, but for how many they are, builds nothing.
+LABELS = ("id2label", "label2id", "num_labels", "transformers_version")
+FACTS = "architecture.json"
+
+
+def config_of(values: dict[str, Any]) -> PretrainedConfig:
+    """The transformers config object of a config.json, without what would choose a dtype or code for it."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING
+
+    kind = values.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        what = f"the installed transformers knows no model type {shown(kind)}"
+        raise SoupError(what, hint="pip install -U transformers")
+    made = CONFIG_MAPPING[kind]
+    if hidden := sorted(key for key in values if key.startswith("__") or callable(getattr(made, key, None))):
+        raise SoupError(f"config.json may not say {shown(hidden[0])}", where=kind)
+    try:
+        return made.from_dict(_plain(values))
+    except (*REFUSALS, StrictDataclassError) as error:
+        raise SoupError(f"transformers refuses this config.json: {flat(error)}", where=kind) from error
+
+
+def config_values(values: dict[str, Any], code: frozenset[str] | None) -> dict[str, Any]:
+    """What a config says once transformers has loaded it, of the names that code uses, nested ones joined by dots.
+
+    Args:
+        values: a config.json.
+        code: the names that the code of a model uses, as `Architecture` has them; None for everything.
+
+    Raises:
+        SoupError: transformers refuses it.
+    """
+    return dict(_attributes(config_of(values), code, ""))
+
+
+def _attributes(config: PretrainedConfig, code: frozenset[str] | None, path: str) -> Iterator[tuple[str, Any]]:
+    from transformers import PretrainedConfig
+
+    mapped = {own for name, own in config.attribute_map.items() if code and name in code}
+    for key, value in vars(config).items():
+        if key.startswith("_") or (code is not None and key not in code and key not in mapped):
+            continue
+        if isinstance(value, PretrainedConfig):
+            yield from _attributes(value, code, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", list(value) if isinstance(value, tuple) else value
+
+
+def classifies_images(kind: str) -> bool:
+    """Whether transformers has an image classifier of a model type."""
+    from transformers import CONFIG_MAPPING, AutoModelForImageClassification
+
+    return kind in CONFIG_MAPPING and CONFIG_MAPPING[kind] in AutoModelForImageClassification._model_mapping
+
+
+def timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
+    """What timm makes the model of a config from: its architecture, and all arguments that the config names or that the
+    model took by default and a file of another version of timm may name."""
+    import timm
+    import torch
+
+    name, arguments = str(values["architecture"]), values.get("model_args", {})
+    try:
+        with torch.device("meta"), _no_more_than(MOST_MODULES, name):
+            model = timm.create_model(name, **arguments)
+    except REFUSALS as error:
+        what = f"timm cannot build this model: {type(error).__name__}: {flat(error)}"
+        raise SoupError(what, where=name) from error
+    usual = model.pretrained_cfg
+    size = usual["input_size"]
+    found = {"in_chans": size[0], "img_size": list(size[1:]) if usual.get("fixed_input_size") else None}
+    head = getattr(model, "head", None)
+    for pool in (
+        getattr(head, "global_pool", None),
+        getattr(head, "pool_type", None),
+        getattr(model, "global_pool", None),
+    ):
+        kind = getattr(pool, "pool_type", pool)
+        if isinstance(kind, str):
+            found["global_pool"] = kind
+            break
+    return {"architecture": name, **found, **arguments}
+
+
+def model_class(config: PretrainedConfig) -> Any:
+    """The image classifier of an architecture."""
+    from transformers import AutoModelForImageClassification
+
+    mapping = AutoModelForImageClassification._model_mapping
+    if type(config) not in mapping:
+        raise SoupError(
+            f"{config.model_type} has no image classifier in transformers", hint="hfsoup is for image classifiers"
+        )
+    try:
+        found: Any = mapping[type(config)]
+    except REFUSALS as error:
+        what = f"transformers cannot load this model's code: {flat(error)}"
+        hint = f"python -c 'import {type(config).__module__.replace('configuration', 'modeling')}' tells why"
+        raise SoupError(what, where=config.model_type, hint=hint) from error
+    several = found if isinstance(found, tuple) else (found,)
+    # As AutoModelForImageClassification chooses: files of another framework or class are of the first one.
+    chosen = next((c for c in several if c.__name__ in (config.architectures or ())), several[0])
+    # Classes that do not say what they take have one word here, and it is the wrong one.
+    if isinstance(chosen.input_modalities, tuple) and "text" in chosen.input_modalities:
+        what = f"{config.model_type} answers a text about the image and has no head with a row per class"
+        raise SoupError(what, where=config.model_type, hint="hfsoup is for image classifiers")
+    return chosen
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The model that a config.json names, as it is built without memory: everything that its files must fit.
+
+    All names are the model's own, those that weights are loaded under. `optional` are tensors that loading makes where
+    a file lacks them; `kinds` says of a layer's weight `linear`, `transposed` or `convolution`; `prefix` is that of the
+    body. `rename` takes a name from a file to the model's own, or to one that the model does not have, and says whether
+    the tensor is joined with others or split on the way: then it may have several. `code` are all names that the code
+    of its layers uses.
+    """
+
+    kind: str
+    shapes: Shapes
+    optional: frozenset[str]
+    kinds: Mapping[str, str]
+    prefix: str
+    rename: Rename
+    code: frozenset[str]
+
+    def own_names(self, names: Iterable[str]) -> dict[str, str]:
+        """The model's own name of every tensor of a file that is used as it is."""
+        found = {name: self.rename(name) for name in names}
+        return {name: own for name, ((own, *_), converted) in found.items() if own in self.shapes and not converted}
+
+
+def architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Architecture:
+    """The architecture of a checkpoint, with that many classes instead of its own.
+
+    The model is built once: what was learned of it stays in hfsoup's cache, by the config, the names and shapes in the
+    files, and the versions of the libraries, so that the next look at such checkpoints loads no library.
+
+    Args:
+        values: a config.json.
+        classes: how many classes it gets.
+        stored: the shapes of the tensors in its files, which bound what is built.
+
+    Raises:
+        SoupError: it cannot be built, or is much larger than its files.
+    """
+    versions = [version(name) for name in ("torch", "transformers", *libraries(values))]
+    config = {key: value for key, value in _plain(values).items() if key not in LABELS}
+    key = facts_hash(config, classes, sorted(stored.items()), versions, __version__)
+
+    def build(folder: Path) -> None:
+        (folder / FACTS).write_text(json.dumps(_facts(_hollow(values, classes, stored), stored)), encoding="utf-8")
+
+    facts = json.loads((kept("models", key, build) / FACTS).read_text(encoding="utf-8"))
+    names = {name: (tuple(owns), converted) for name, (owns, converted) in facts["names"].items()}
+
+    @cache
+    def rename() -> Rename:
+        return _rename(_hollow(values, classes, stored))
+
+    return Architecture(
+        kind=str(values.get("model_type")),
+        shapes={name: tuple(shape) for name, shape in facts["shapes"].items()},
+        optional=frozenset(facts["optional"]),
+        kinds=facts["kinds"],
+        prefix=facts["prefix"],
+        rename=lambda name: names[name] if name in names else rename()(name),
+        code=frozenset(facts["code"]),
+    )
+
+
+def _facts(model: Any, stored: Shapes) -> dict[str, Any]:
+    """What is to be known of a model, as JSON, and what it calls the tensors of its files."""
+    tensors, rename = model.state_dict(), _rename(model)
+    ignored = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_missing", None) or ()]
+    made = set(getattr(model, "all_tied_weights_keys", None) or ())
+    made |= {name for name, tensor in tensors.items() if not tensor.is_floating_point()}
+    made |= {name for name in tensors if any(pattern.search(name) for pattern in ignored)}
+    return {
+        "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
+        "optional": sorted(made),
+        "kinds": dict(_kinds(model)),
+        "prefix": str(getattr(model, "base_model_prefix", "")),
+        "code": sorted(set(_code(model))),
+        "names": {name: rename(name) for name in stored},
+    }
+
+
+def class_axes(values: dict[str, Any], classes: int, stored: Shapes) -> dict[str, int]:
+    """The tensors whose shape follows the number of classes, by the model's own names, with the axis that does.
+
+    Found by building the model twice, with one class more the second time, and comparing shapes; so it holds for every
+    head that transformers has. Arguments and errors are those of `architecture`.
+    """
+    fewer, more = (architecture(values, n, stored).shapes for n in (classes, classes + 1))
+    sides = {name: zip(shape, more[name], strict=True) for name, shape in fewer.items()}
+    return {name: axis for name, pairs in sides.items() for axis, (a, b) in reversed([*enumerate(pairs)]) if a != b}
+
+
+def _kinds(model: Any) -> Iterator[tuple[str, str]]:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    for path, module in model.named_modules():
+        kind = {torch.nn.Linear: "linear", Conv1D: "transposed", torch.nn.Conv2d: "convolution"}.get(type(module))
+        if kind:
+            yield f"{path}.weight", kind
+
+
+def _code(model: nn.Module) -> Iterator[str]:
+    """Every name that the code of a model's layers uses, which are those that it can read of its config."""
+    bases = {base for module in model.modules() for base in type(module).__mro__}
+    members: list[object] = []
+    for base in (b for b in bases if b.__module__.startswith("transformers.models.")):
+        beside = (
+            f for f in vars(sys.modules[base.__module__]).values() if getattr(f, "__module__", "") == base.__module__
+        )
+        members += [getattr(m, "fget", getattr(m, "__func__", m)) for m in (*vars(base).values(), *beside)]
+    codes = {unwrap(member).__code__ for member in members if isfunction(member)}
+    while codes:
+        code = codes.pop()
+        yield from code.co_names
+        yield from (constant for constant in code.co_consts if isinstance(constant, str))
+        codes |= {constant for constant in code.co_consts if isinstance(constant, CodeType)}
+
+
+def _hollow(values: dict[str, Any], classes: int, stored: Shapes) -> nn.Module:
+    """The model of a config with that many classes, without memory, if it is not much larger than its files."""
+    import torch
+
+    config = config_of(values)
+    config.num_labels = classes
+    made, where = model_class(config), str(config.model_type)
+    try:
+        with torch.device("meta"), _no_more_than(2 * len(stored) + SPARE_TENSORS, where):
+            model = made(config)
+    except REFUSALS as error:
+        what = f"transformers cannot build this {config.model_type}: {type(error).__name__}: {flat(error)}"
+        raise SoupError(what, where=where) from error
+    held = sum(map(prod, stored.values()))
+    if sum(t.numel() for t in (*model.parameters(), *model.buffers())) > 4 * held + SPARE_ELEMENTS:
+        raise SoupError("config.json describes a model much larger than its files", where=where)
+    built: nn.Module = model
+    return built
+
+
+def own_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
+    """The model's own name of every tensor in its files that is used as it is."""
+    rename = _rename(model)
+    found = {name: rename(name) for name in stored}
+    return {name: own for name, ((own, *_), converted) in found.items() if not converted}
+
+
+def _rename(model: Any) -> Rename:
+    """How transformers takes a name in a file to the model's own, and whether it joins or splits the tensor."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    changes = get_model_conversion_mapping(model)
+    renamings = [change for change in changes if isinstance(change, WeightRenaming)]
+    converters = [change for change in changes if isinstance(change, WeightConverter)]
+    known, prefix = model.state_dict(), model.base_model_prefix
+
+    by_source = {source: converter for converter in converters for source in converter.source_patterns}
+
+    @cache
+    def rename(name: str) -> tuple[tuple[str, ...], bool]:
+        own, converted = rename_source_key(name, renamings, converters, prefix, known)
+        if own not in known and name in known:
+            own, converted = rename_source_key(name, [], [], prefix, known)
+        if converted is None:
+            return (own,), False
+        first, *others = by_source[converted].target_patterns
+        return (own, *(own.replace(first, other) for other in others)), True
+
+    return rename
+
+
+def _plain(value: Any) -> Any:
+    """A config without private keys, dtypes and implementations, at any depth."""
+    if isinstance(value, dict):
+        dropped = ("_", "dtype", "torch_dtype", "auto_map")
+        kept = {k: v for k, v in value.items() if not k.startswith(dropped) and "implementation" not in k}
+        return {key: _plain(below) for key, below in kept.items()}
+    return [_plain(below) for below in value] if isinstance(value, list) else value
+
+
+@contextmanager
+def _no_more_than(most: int, where: str) -> Iterator[None]:
+    """Stop a model that is being built once it has more than `most` parameters and modules."""
+    from torch.nn.modules import module
+
+    count = 0
+
+    def seen(_: nn.Module, __: str, ___: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise SoupError("config.json describes a model much larger than its files", where=where)
+
+    hooks = [
+        module.register_module_parameter_registration_hook(seen),
+        module.register_module_module_registration_hook(seen),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

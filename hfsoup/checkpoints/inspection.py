@@ -1,0 +1,274 @@
+"""What a checkpoint must be by itself, told from its config and headers before transformers sees either."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile
+from hfsoup.checkpoints.tensor_matching import Filling
+from hfsoup.checkpoints.timm_config import class_list, image_settings, is_timm, read_model_config
+from hfsoup.checkpoints.types import PROCESSORS, Ingredient, TensorSpec
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.safe_json import MAX_SIDE, read_json, walk
+from hfsoup.utils.text import flat, listed, shown
+
+MAX_CLASSES = 1 << 17
+MAX_LABEL = 512
+MAX_NUMBER = 1 << 14
+MAX_TENSORS = 1 << 15
+# Settings that make transformers run, load or fetch something that is not in the weights.
+FOREIGN = frozenset(
+    ("auto_map", "custom_pipelines", "quantization_config", "use_pretrained_backbone", "checkpoint_path", "use_kernels")
+)
+ELSEWHERE = "this model needs code or files from elsewhere ({}), which is never run"
+NATIVE = "a checkpoint of an architecture that transformers has"
+# Numbers below these keys build nothing in an image classifier.
+IDLE = frozenset(("id2label", "label2id", "label_names", "num_labels", "text_config", "vocab_size"))
+DEQUANTIZE = "AutoModelForImageClassification.from_pretrained(X).dequantize().save_pretrained(FOLDER) first"
+CLASS = re.compile(r"[0-9]{1,9}")
+COUNTERS = re.compile(r"(num_batches_tracked|ids|idxs?|index|indices|mask|counter|steps?)$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What an ingredient says of itself.
+
+    Once it is compared with others, its tensors have the names that the first one's have, and those that fill nothing
+    of the model are `spare`; `converted` are those that loading joins or splits, and `wrapper` is what was taken off
+    their names.
+    """
+
+    ingredient: Ingredient
+    config: dict[str, Any]
+    labels: tuple[str, ...]
+    shards: tuple[tuple[TensorSpec, ...], ...]
+    tensors: dict[str, TensorSpec]
+    processor: dict[str, Any] | None
+    spare: tuple[str, ...] = ()
+    converted: frozenset[str] = frozenset()
+    wrapper: str = ""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor by its name."""
+        return {name: spec.shape for name, spec in self.tensors.items()}
+
+    @property
+    def custom(self) -> bool:
+        """Whether its files name code of their own, which is never run."""
+        return bool(self.config.get("auto_map") or (self.processor or {}).get("auto_map"))
+
+
+def inspect(ingredient: Ingredient) -> Checkpoint:
+    """Read config, headers and processor of one ingredient.
+
+    Raises:
+        SoupError: it needs foreign code, asks for more than any image classifier does, or contradicts itself.
+    """
+    where = f"{ingredient}, config.json"
+    config, labels = read_classifier(ingredient.folder / "config.json", where=where)
+    dtypes = ingredient.adapter.dtypes if ingredient.adapter else {}
+    shards = tuple(
+        tuple(replace(s, dtype=dtypes.get(s.name, s.dtype)) for s in tensor_specs(w.path, f"{ingredient}, {w.name}"))
+        for w in ingredient.weights
+    )
+    if key := ingredient.source.state_dict_key:
+        shards = tuple(tuple(spec for spec in shard if spec.name.startswith(f"{key}.")) for shard in shards)
+        if not any(shards):
+            what = f"expected tensors whose names begin with {shown(f'{key}.')}, found none"
+            raise SoupError(what, where=str(ingredient), hint="another --state-dict-key")
+    tensors = _flat(shards, ingredient)
+    largest = max(len(tensors), *(side for spec in tensors.values() for side in (0, *spec.shape)))
+    largest_number(config, where=where, most=max(MAX_NUMBER, largest))
+    images = image_settings(config) or processor_values(ingredient)
+    return Checkpoint(ingredient, config, labels, shards, tensors, images)
+
+
+def read_classifier(path: Path, *, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The config.json of an image classifier, and its classes in the order of the head's rows.
+
+    Raises:
+        SoupError: it is damaged, needs foreign code, or is of something else.
+    """
+    config = read_model_config(path, where=where)
+    refuse_foreign(config, where=where)
+    _classifier(config, where)
+    return config, class_names(config, where=where)
+
+
+def renamed(checkpoint: Checkpoint, filling: Filling, names: Mapping[str, str]) -> Checkpoint:
+    """A checkpoint whose tensors have the names of a family, without those that fill nothing.
+
+    Args:
+        checkpoint: as its files have it.
+        filling: what its tensors fill.
+        names: the family's name of every tensor by the model's own.
+    """
+    family = {
+        in_file: name if name in filling.converted else names.get(filling.owns[name], name)
+        for name, in_file in filling.stored.items()
+    }
+    shards = tuple(
+        tuple(replace(spec, name=family[spec.name]) for spec in shard if spec.name in family)
+        for shard in checkpoint.shards
+    )
+    stored = {name: in_file for in_file, name in family.items()}
+    plain = len(stored) == len(checkpoint.tensors) and all(name == in_file for name, in_file in stored.items())
+    return replace(
+        checkpoint,
+        ingredient=replace(checkpoint.ingredient, names={} if plain else stored),
+        shards=shards,
+        tensors={spec.name: spec for shard in shards for spec in shard},
+        spare=filling.spare,
+        wrapper=filling.wrapper,
+        converted=frozenset(family[filling.stored[name]] for name in filling.converted),
+    )
+
+
+def require_floats(checkpoint: Checkpoint) -> None:
+    """Refuse weights that are integers; those may count and index.
+
+    Raises:
+        SoupError: a tensor of the model is neither.
+    """
+    for file, shard in zip(checkpoint.ingredient.weights, checkpoint.shards, strict=True):
+        for spec in shard:
+            if spec.dtype not in FLOATS and not COUNTERS.search(spec.name):
+                where = f"{checkpoint.ingredient}, {file.name}, tensor {flat(spec.name)}"
+                hint = f"save it again as float32, float16 or bfloat16; if it is quantized: {DEQUANTIZE}"
+                raise SoupError(f"expected floats, found {spec.dtype}", where=where, hint=hint)
+
+
+def refuse_foreign(values: dict[str, Any], *, where: str) -> None:
+    """Refuse a config that would have code run, or a file fetched, that is not part of the checkpoint.
+
+    Code of its own that a config names at its top is no reason: where transformers has the classes, its own are used.
+    """
+    if isinstance(quantized := values.get("quantization_config"), dict) and quantized:
+        method = shown(quantized.get("quant_method"))
+        what = f"this checkpoint is quantized ({method}): its codes cannot be averaged, and their code is never run"
+        raise SoupError(what, where=where, hint=DEQUANTIZE)
+    for key, value in walk(values, skip=frozenset(("id2label", "label2id"))):
+        if isinstance(value, dict):
+            for name in FOREIGN & value.keys():
+                if value[name] and not (name == "auto_map" and value is values):
+                    raise SoupError(ELSEWHERE.format(name), where=where, hint=NATIVE)
+        elif "implementation" in key and value not in (None, True, False, "eager", "sdpa"):
+            what = f"expected {key} to be eager or sdpa, found {shown(value)}, which is never fetched or run"
+            raise SoupError(what, where=where, hint=f"take {key} out of config.json")
+        elif key in ("backbone", "architecture") and isinstance(value, str) and re.search(r"[/:]", value):
+            raise SoupError(f"{key} names another repository, {shown(value)}, which is not fetched", where=where)
+
+
+def class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
+    """The classes that a config names, in the order of the head's rows; a number stands for itself."""
+    names, count = config.get("id2label"), config.get("num_labels")
+    if names is None and is_timm(config):
+        rows, count = class_list(config), config.get("num_classes")
+        names = rows and {str(i): name for i, name in enumerate(rows)}
+    if not isinstance(names, (dict, type(None))):
+        raise SoupError("expected id2label to map numbers to names", where=where)
+    if count is None:
+        count = 2 if names is None else len(names)
+    if type(count) is not int or not 1 <= count <= MAX_CLASSES:
+        raise SoupError(f"expected 1 to {MAX_CLASSES} classes, found {flat(count, 24)}", where=where)
+    if names is None:
+        return tuple(f"LABEL_{i}" for i in range(count))
+    numbered = {int(key): name for key, name in names.items() if CLASS.fullmatch(key)}
+    if len(names) != count or numbered.keys() != set(range(count)):
+        raise SoupError(f"expected id2label to name the classes 0 to {count - 1}, each once", where=where)
+    labels = [str(numbered[i]) if isinstance(numbered[i], (int, float)) else numbered[i] for i in range(count)]
+    for i, label in enumerate(labels):
+        if not isinstance(label, str) or not label.strip() or len(label) > MAX_LABEL:
+            what = f"expected a name of up to {MAX_LABEL} characters for class {i}, found {shown(label)}"
+            raise SoupError(what, where=where)
+    return tuple(labels)
+
+
+def largest_number(values: dict[str, Any], *, where: str, most: int) -> int:
+    """The largest whole number in a config; lists of them count with a quarter of their sum, for they have stages.
+
+    Raises:
+        SoupError: it is over `most`, and would have transformers allocate without bound.
+    """
+    largest = 0
+    for key, value in walk(values, skip=IDLE):
+        many = isinstance(value, list)
+        size = sum(abs(number) for number in (value if many else [value]) if type(number) is int) // (4 if many else 1)
+        if size > most or (many and len(value) > most):
+            raise SoupError(f"{flat(key)} is {flat(value, 40)}, over the limit of {most}", where=where)
+        largest = max(largest, size)
+    return largest
+
+
+def processor_values(ingredient: Ingredient) -> dict[str, Any] | None:
+    """What an ingredient's files say of its images, as transformers finds it, or None where they say nothing."""
+    found = None
+    for name in PROCESSORS:
+        path, where = ingredient.processor_folder / name, f"{ingredient}, {name}"
+        if not path.exists():
+            continue
+        values = read_json(path, where=where)
+        refuse_foreign(values, where=where)
+        largest_number(values, where=where, most=MAX_SIDE)
+        if name.startswith("preprocessor"):
+            found = values
+        elif "image_processor" in values:
+            found = values["image_processor"]
+        if not isinstance(found, (dict, type(None))):
+            raise SoupError("expected image_processor to be an object, found something else", where=where)
+        if values.get("auto_map"):
+            _native_processor(ingredient, where)
+    return found
+
+
+def _native_processor(ingredient: Ingredient, where: str) -> None:
+    """See that transformers has an image processor for files that name code of their own."""
+    from hfsoup.checkpoints.processor import image_processor
+
+    try:
+        image_processor(ingredient.processor_folder)
+    except SoupError as error:
+        what = "this image processor needs code from elsewhere (auto_map), which is never run"
+        raise SoupError(what, where=where, hint=error.hint) from error
+
+
+def tensor_specs(path: Path, where: str) -> tuple[TensorSpec, ...]:
+    """The tensors of a safetensors file."""
+    file = TensorFile(path, where)
+    file.close()
+    return tuple(file.tensors.values())
+
+
+def _classifier(config: dict[str, Any], where: str) -> None:
+    """See that transformers has an image classifier for a config, whatever class it was saved from."""
+    kind, classes = config.get("model_type"), config.get("architectures")
+    if not isinstance(kind, str) or not kind:
+        raise SoupError("expected a model_type, found none", where=where, hint="is this a transformers model?")
+    classes = [classes] if isinstance(classes, str) else classes
+    if not isinstance(classes, (list, type(None))) or not all(isinstance(name, str) for name in classes or ()):
+        raise SoupError("expected architectures to be a list of names, found something else", where=where)
+    named = classes is None or any("ForImageClassification" in name for name in classes)
+    if named and not config.get("auto_map"):
+        return
+    from hfsoup.checkpoints.architecture import classifies_images
+
+    if not classifies_images(kind):
+        what = f"expected an image classifier, found {listed(classes or [kind], 4)}"
+        raise SoupError(ELSEWHERE.format("auto_map") if config.get("auto_map") else what, where=where, hint=NATIVE)
+
+
+def _flat(shards: Iterable[Iterable[TensorSpec]], ingredient: Ingredient) -> dict[str, TensorSpec]:
+    found: dict[str, TensorSpec] = {}
+    for spec in (spec for shard in shards for spec in shard):
+        if spec.name in found:
+            raise SoupError("the tensor stands in two shards", where=f"{ingredient}, tensor {flat(spec.name)}")
+        found[spec.name] = spec
+    if not 0 < len(found) <= MAX_TENSORS:
+        what = f"expected tensors, at most {MAX_TENSORS}, found {len(found) or 'none'}"
+        raise SoupError(what, where=str(ingredient))
+    return found

@@ -1,0 +1,212 @@
+"""What a PEFT adapter says of itself: which base, which layers, how strongly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from pathlib import Path
+from typing import Any
+
+from hfsoup.checkpoints.inspection import COUNTERS
+from hfsoup.checkpoints.lora import MAX_RANK
+from hfsoup.checkpoints.safetensors_io import FLOATS
+from hfsoup.checkpoints.types import TensorSpec
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.safe_json import read_json
+from hfsoup.utils.text import flat, shown
+
+CONFIG = "adapter_config.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+FULL = re.compile(r"(pytorch_)?model(-\d+-of-\d+)?\.(safetensors|bin)")
+PREFIX = "base_model.model."
+MAX_PATTERNS, MAX_TEXT = 1 << 10, 512
+# A layer's name, or the end of one: an expression with repetition could take for ever to match.
+PATTERN = re.compile(r"\^?[\w.\\-]+")
+REVISION = re.compile(r"[\w][\w./-]*")
+# What these say changes no weight once the adapter is trained, or is honoured here.
+UNDERSTOOD = {
+    *("peft_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "rank_pattern", "alpha_pattern"),
+    *("use_rslora", "bias", "modules_to_save", "auto_mapping", "fan_in_fan_out", "init_lora_weights"),
+    *("task_type", "inference_mode", "peft_version", "lora_dropout", "target_modules", "exclude_modules"),
+    *("layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "eva_config", "runtime_config"),
+    *("library_name", "ensure_weight_tying", "enable_lora", "merge_weights"),
+}
+# The others of peft change the base before they train, so that ΔW is not added to the base that the Hub has.
+STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+SUPPORTED = "LoRA on linear and Conv2d layers, with modules_to_save and biases"
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """An adapter_config.json that is understood in full; `kept` are the modules that were trained as they are."""
+
+    base: str
+    revision: str | None
+    rank: int
+    alpha: float
+    ranks: tuple[tuple[re.Pattern[str], float], ...]
+    alphas: tuple[tuple[re.Pattern[str], float], ...]
+    rslora: bool
+    bias: bool
+    kept: tuple[str, ...]
+    architecture: str | None
+
+    def rank_of(self, module: str) -> int:
+        """The rank that a layer is said to have."""
+        return int(_first(self.ranks, module, self.rank))
+
+    def scaling(self, module: str) -> float:
+        """What B·A is multiplied with: alpha / r, or alpha / √r (https://arxiv.org/abs/2312.03732)."""
+        rank = self.rank_of(module)
+        return _first(self.alphas, module, self.alpha) / (sqrt(rank) if self.rslora else rank)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The tensors of an adapter: A and B by layer, and whole tensors by name, all without peft's prefix."""
+
+    layers: Mapping[str, tuple[TensorSpec, TensorSpec]]
+    whole: Mapping[str, TensorSpec]
+
+
+def is_adapter(names: Iterable[str]) -> bool:
+    """Whether the files of a repository are an adapter and no model of their own."""
+    known = set(names)
+    return CONFIG in known and not any(FULL.fullmatch(name) for name in known)
+
+
+def adapter_weights(names: Iterable[str], *, where: str) -> str:
+    """The name of the weight file of an adapter."""
+    known = set(names)
+    for name in WEIGHTS:
+        if name in known:
+            return name
+    raise SoupError(f"expected {WEIGHTS[0]} beside {CONFIG}, found none", where=where)
+
+
+def read_config(path: Path, *, where: str) -> AdapterConfig:
+    """An adapter_config.json.
+
+    Raises:
+        SoupError: it is damaged, or of a kind that is not supported.
+    """
+    values = read_json(path, where=where)
+    if values.get("peft_type") != "LORA":
+        raise _unsupported(f"adapters of type {shown(values.get('peft_type'))}", where)
+    if others := sorted(key for key, value in values.items() if key not in UNDERSTOOD and value):
+        raise _unsupported(f"{shown(others[0])} in an adapter", where)
+    start = values.get("init_lora_weights")
+    if not any(start is known or (isinstance(known, str) and start == known) for known in STARTS):
+        raise _unsupported(f"init_lora_weights {shown(start)}, after which the base is another one", where)
+    bias, kept, rslora = values.get("bias", "none"), values.get("modules_to_save") or [], values.get("use_rslora")
+    if bias not in ("none", "all", "lora_only"):
+        raise _unsupported(f"bias {shown(bias)}", where)
+    if rslora not in (None, True, False) or not _texts(kept):
+        raise SoupError("expected use_rslora to be true or false and modules_to_save to be names", where=where)
+    base, revision = values.get("base_model_name_or_path"), values.get("revision")
+    if not isinstance(base, str) or not 0 < len(base) <= MAX_TEXT or not base.isprintable():
+        hint = f"write the base's name on the Hub into base_model_name_or_path of {CONFIG}"
+        raise SoupError("expected base_model_name_or_path to name the base, found no name", where=where, hint=hint)
+    if revision and not (isinstance(revision, str) and len(revision) <= MAX_TEXT and REVISION.fullmatch(revision)):
+        raise SoupError(f"expected the base's revision to be one, found {shown(revision)}", where=where)
+    mapping = values.get("auto_mapping")
+    named = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    return AdapterConfig(
+        base=base,
+        revision=revision or None,
+        rank=int(_number(values.get("r"), "r", where)),
+        alpha=_number(values.get("lora_alpha"), "lora_alpha", where),
+        ranks=_patterns(values.get("rank_pattern"), "rank_pattern", where),
+        alphas=_patterns(values.get("alpha_pattern"), "alpha_pattern", where),
+        rslora=bool(rslora),
+        bias=bias != "none",
+        kept=tuple(kept),
+        architecture=named if isinstance(named, str) and "ForImageClassification" in named else None,
+    )
+
+
+def parts(specs: Mapping[str, TensorSpec], config: AdapterConfig, *, where: str) -> Parts:
+    """Sort the tensors of an adapter.
+
+    Raises:
+        SoupError: one has a name that LoRA does not give, or A and B do not belong together.
+    """
+    halves: dict[str, dict[str, TensorSpec]] = {}
+    whole: dict[str, TensorSpec] = {}
+    for name, spec in specs.items():
+        at = f"{where}, tensor {flat(name)}"
+        if not name.startswith(PREFIX) or not (spec.dtype in FLOATS or COUNTERS.search(name)):
+            raise SoupError(f"expected a float tensor whose name begins with {PREFIX}", where=at)
+        inner = name.removeprefix(PREFIX)
+        if half := re.fullmatch(r"(.+)\.lora_([AB])\.weight", inner):
+            halves.setdefault(half[1], {})[half[2]] = spec
+        elif "lora_" in inner:
+            raise _unsupported("this tensor of an adapter", at)
+        elif plain := _whole(inner, specs, config, at):
+            whole[plain] = spec
+    layers = {}
+    for module, found in halves.items():
+        if found.keys() != {"A", "B"}:
+            raise SoupError("expected lora_A and lora_B, found one of them", where=f"{where}, layer {flat(module)}")
+        layers[module] = found["A"], found["B"]
+    if not layers and not whole:
+        raise SoupError("expected tensors of an adapter, found none", where=where)
+    return Parts(layers, whole)
+
+
+def _whole(name: str, specs: Mapping[str, TensorSpec], config: AdapterConfig, where: str) -> str | None:
+    """The model's name of a tensor that was trained as it is; None for one that is there a second time, or untrained.
+
+    With biases peft also writes those of the wrappers around layers: what was trained, and what it was before.
+    """
+    plain = name.replace(".modules_to_save.", ".")
+    if ".original_module." in name or (plain != name and PREFIX + plain in specs):
+        return None
+    plain = plain.replace(".base_layer.", ".")
+    parents = [plain[: at.start()] for at in re.finditer(r"\.", plain)]
+    if any(parent.endswith(kept) for parent in parents for kept in config.kept):
+        return plain
+    if config.bias and plain.endswith(".bias"):
+        return plain
+    raise _unsupported("a tensor of no module in modules_to_save", where)
+
+
+def _unsupported(what: str, where: str) -> SoupError:
+    hint = f"supported is {SUPPORTED}; merge it with peft: merge_and_unload().save_pretrained(FOLDER)"
+    return SoupError(f"not supported: {what}", where=where, hint=hint)
+
+
+def _first(patterns: Iterable[tuple[re.Pattern[str], float]], module: str, default: float) -> float:
+    return next((value for pattern, value in patterns if pattern.match(module)), default)
+
+
+def _patterns(found: Any, key: str, where: str) -> tuple[tuple[re.Pattern[str], float], ...]:
+    """Values by the ends of layers' names, as peft matches them."""
+    if not isinstance(found, (dict, type(None))) or len(found or ()) > MAX_PATTERNS:
+        raise SoupError(f"expected {key} to hold up to {MAX_PATTERNS} numbers by layer", where=where)
+    compiled = []
+    for text, value in (found or {}).items():
+        if len(text) > MAX_TEXT or not PATTERN.fullmatch(text):
+            raise _unsupported(f"the expression {shown(text)} in {key}", where)
+        try:
+            pattern = re.compile(rf"(.*\.)?({text})$")
+        except re.error as error:
+            raise SoupError(f"expected a layer's name in {key}, found {shown(text)}", where=where) from error
+        compiled.append((pattern, _number(value, key, where)))
+    return tuple(compiled)
+
+
+def _number(value: Any, key: str, where: str) -> float:
+    """A finite number; ranks are whole and in bounds."""
+    rank = key in ("r", "rank_pattern")
+    if type(value) not in ((int,) if rank else (int, float)) or abs(value) > 1e9 or not isfinite(value):
+        raise SoupError(f"expected {key} to be a number, found {shown(value)}", where=where)
+    if rank and not 1 <= value <= MAX_RANK:
+        raise SoupError(f"expected a rank from 1 to {MAX_RANK}, found {flat(value, 24)}", where=where)
+    return float(value)
+
+
+def _texts(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(t, str) and 0 < len(t) <= MAX_TEXT for t in found)

@@ -1,0 +1,151 @@
+"""A LoRA adapter and its base become an ordinary checkpoint: W + scaling·B·A in float64.
+
+It is rounded to the base's type as any average is, once, when a soup is written.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.checkpoints.lora.config import CONFIG
+from hfsoup.checkpoints.lora.plan import Delta, Plan, make_plan
+from hfsoup.checkpoints.safetensors_io import TensorFile, to_float, write_header
+from hfsoup.checkpoints.types import Adapted, Ingredient, Source, TensorSpec, WeightFile, file_record
+from hfsoup.hub.client import AGAIN
+from hfsoup.utils.cache import kept
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.hashing import facts_hash, file_hash, stamp
+from hfsoup.utils.version import __version__
+
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+BLOCK = 1 << 20
+Array = NDArray[np.float64]
+
+
+def merged(source: Source, folder: Path, weights: WeightFile, base: Ingredient) -> Ingredient:
+    """An adapter on its base as an ordinary ingredient, merged into hfsoup's cache.
+
+    Args:
+        source: where the adapter is.
+        folder: its files on this disk.
+        weights: its weight file.
+        base: what it is put on.
+
+    Raises:
+        SoupError: the adapter is of a kind that is not supported, does not fit its base, or does not name its classes.
+    """
+    adapted = Adapted(file_record(folder / CONFIG), weights, base)
+    with opened(source, adapted, folder) as (plan, adapter, files):
+        configs = _configs(folder, base.folder)
+        home = kept("merged", _key(plan, adapted, configs), lambda made: _build(plan, adapter, files, configs, made))
+    for file in (adapted.config, adapted.weights, *base.weights):
+        if stamp(file.path) != file.stamp:
+            raise SoupError("the file changed while it was read", where=f"{source}, {file.name}", hint=AGAIN)
+    adapted = replace(adapted, dtypes=plan.dtypes)
+    return Ingredient(source, home, (file_record(home / "model.safetensors"),), adapter=adapted)
+
+
+def sketched(source: Source, folder: Path, weights: WeightFile, base: Ingredient, scratch: Path) -> Ingredient:
+    """The same from headers alone, in the folder `scratch`: its weight file has a header and a hole."""
+    adapted = Adapted(file_record(folder / CONFIG), weights, base)
+    with opened(source, adapted, folder) as (plan, _, _):
+        configs = _configs(folder, base.folder)
+        scratch.mkdir()
+        write_header(scratch / "model.safetensors", plan.tensors)
+        _write_configs(plan, configs, scratch)
+    path, key = scratch / "model.safetensors", _key(plan, adapted, configs)
+    adapted = replace(adapted, dtypes=plan.dtypes)
+    return Ingredient(source, scratch, (WeightFile(path.name, path, path.stat().st_size, key, ()),), adapter=adapted)
+
+
+@contextmanager
+def opened(source: Source, adapted: Adapted, folder: Path) -> Iterator[tuple[Plan, TensorFile, dict[str, TensorFile]]]:
+    """The plan, the adapter's file, and the base's file of every tensor, while the block lasts."""
+    with ExitStack() as stack:
+
+        def file(weights: WeightFile, owner: object) -> TensorFile:
+            found = TensorFile(weights.path, f"{owner}, {weights.name}")
+            stack.callback(found.close)
+            return found
+
+        adapter = file(adapted.weights, source)
+        files = {name: f for f in (file(w, adapted.base) for w in adapted.base.weights) for name in f.tensors}
+        stored = {name: f.tensors[name] for name, f in files.items()}
+        yield make_plan(source, adapted, adapter, stored, folder), adapter, files
+
+
+def delta(file: TensorFile, change: Delta) -> Array:
+    """scaling·B·A in the shape of the weight.
+
+    Products are added rank by rank, so that the bytes do not depend on threads or on the library that multiplies.
+    """
+    a, b = (_matrix(file, spec) for spec in (change.a, change.b))
+    found, step = np.zeros((len(b), a.shape[1])), max(BLOCK // a.shape[1], 1)
+    for begin in range(0, len(b), step):
+        rows = found[begin : begin + step]
+        for k in range(len(a)):
+            rows += b[begin : begin + step, k, None] * a[k]
+    found *= change.scaling
+    return (found.T if change.kind == "transposed" else found).reshape(change.shape)
+
+
+def _matrix(file: TensorFile, spec: TensorSpec) -> Array:
+    """A or B as rows × columns."""
+    block = to_float(file.read(spec, 0, prod(spec.shape)), spec.dtype)
+    return block.astype(np.float64).reshape(spec.shape[0], -1)
+
+
+def _build(plan: Plan, adapter: TensorFile, files: Mapping[str, TensorFile], configs: list[Path], folder: Path) -> None:
+    """Write the merged checkpoint, one tensor at a time."""
+    path = folder / "model.safetensors"
+    starts = write_header(path, plan.tensors)
+    with path.open("r+b") as out:
+        for name, _, _ in plan.tensors:
+            out.seek(starts[name])
+            out.write(_tensor(plan, adapter, files, name).tobytes())
+    _write_configs(plan, configs, folder)
+
+
+def _tensor(plan: Plan, adapter: TensorFile, files: Mapping[str, TensorFile], name: str) -> NDArray[Any]:
+    """One tensor of the merged checkpoint, flat, as it is stored."""
+    if name in plan.whole:
+        spec = plan.whole[name]
+        return adapter.read(spec, 0, prod(spec.shape))
+    spec = plan.stored[name]
+    block = files[spec.name].read(spec, 0, prod(spec.shape))
+    if name not in plan.deltas:
+        return block
+    summed = to_float(block, spec.dtype).astype(np.float64)
+    summed += delta(adapter, plan.deltas[name]).ravel()
+    return summed
+
+
+def _configs(adapter: Path, base: Path) -> list[Path]:
+    """The adapter's image processor, or else its base's, and the adapter's card."""
+    own = [adapter / name for name in PROCESSORS if (adapter / name).is_file()]
+    found = own or [base / name for name in PROCESSORS if (base / name).is_file()]
+    return [*found, *(path for path in [adapter / "README.md"] if path.is_file())]
+
+
+def _write_configs(plan: Plan, configs: list[Path], folder: Path) -> None:
+    text = json.dumps(plan.config, indent=2, sort_keys=True) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    for path in configs:
+        shutil.copyfile(path, folder / path.name)
+
+
+def _key(plan: Plan, adapted: Adapted, configs: list[Path]) -> str:
+    """The hash of everything that a merged checkpoint depends on."""
+    weights = [adapted.config.sha256, adapted.weights.sha256, *(w.sha256 for w in adapted.base.weights)]
+    copied = [[path.name, file_hash(path)] for path in configs]
+    return facts_hash(__version__, weights, plan.config, copied, plan.tensors)

@@ -1,0 +1,195 @@
+"""What merging an adapter into its base would give, told from configs and headers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from hfsoup.checkpoints.architecture import architecture
+from hfsoup.checkpoints.inspection import MAX_NUMBER, class_names, largest_number, refuse_foreign
+from hfsoup.checkpoints.lora.config import CONFIG, AdapterConfig, Parts, parts, read_config
+from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile
+from hfsoup.checkpoints.tensor_matching import Filling, fill
+from hfsoup.checkpoints.timm_config import is_native, read_model_config
+from hfsoup.checkpoints.types import Adapted, Ingredient, Source, TensorSpec
+from hfsoup.utils.errors import MismatchError, SoupError
+from hfsoup.utils.text import flat
+
+LABELS = ("id2label", "label2id", "num_labels", "label_names", "num_classes")
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What is added to one weight: scaling·B·A, in the weight's shape; `kind` is as in `Architecture`."""
+
+    a: TensorSpec
+    b: TensorSpec
+    scaling: float
+    kind: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The merged checkpoint before any weight is read.
+
+    `tensors` are (name, dtype, shape) in the order of the file, where nothing is rounded: what is added to is float64,
+    what was trained whole is as it was trained, and `dtypes` are the types of the model itself. `deltas`, `whole` and
+    `stored` tell by that name what is added, what the adapter has in place of the base's, and where the base's is;
+    `owns` takes it to the model's own.
+    """
+
+    config: dict[str, Any]
+    adapter: AdapterConfig
+    tensors: tuple[tuple[str, str, tuple[int, ...]], ...]
+    deltas: Mapping[str, Delta]
+    whole: Mapping[str, TensorSpec]
+    stored: Mapping[str, TensorSpec]
+    owns: Mapping[str, str]
+    dtypes: Mapping[str, str]
+
+
+def make_plan(
+    source: Source, adapted: Adapted, file: TensorFile, stored: Mapping[str, TensorSpec], folder: Path
+) -> Plan:
+    """See what becomes of every tensor of an adapter and its base.
+
+    Args:
+        source: where the adapter is.
+        adapted: its files and its base.
+        file: its weights.
+        stored: the base's tensors.
+        folder: the adapter's folder, where a config.json may name its classes.
+
+    Raises:
+        SoupError: the adapter is of a kind that is not supported, does not fit its base, or does not name its classes.
+    """
+    adapter = read_config(adapted.config.path, where=f"{source}, {CONFIG}")
+    found = parts(file.tensors, adapter, where=file.name)
+    config, headless = _config(source, folder, adapted.base, adapter, stored)
+    classes = len(class_names(config, where=str(source)))
+    shapes = {name: spec.shape for name, spec in stored.items()}
+    given = (*(f"{module}.weight" for module in found.layers), *found.whole)
+    model = architecture(config, classes, shapes)
+    filling = fill(model, stored, where=str(adapted.base))
+    owns = {filling.stored[name]: own for name, own in filling.owns.items() if name not in filling.converted}
+    names = _names(filling, model.prefix, headless)
+    homes = {owns[old]: new for old, new in names.items() if old in owns}
+    owns |= model.own_names(given)
+    whole = {}
+    for name, spec in found.whole.items():
+        own = _own(name, owns, source)
+        _fits(spec, model.shapes[own], classes, source)
+        whole[homes.get(own, own)] = spec
+    here = {new: stored[old] for old, new in names.items() if new not in whole}
+    deltas = dict(_deltas(found, adapter, owns, model.kinds, homes, here, source))
+    floats = Counter(spec.dtype for spec in stored.values() if spec.dtype in FLOATS)
+    usual = floats.most_common(1)[0][0] if floats else "F32"
+    before = {new: stored[old].dtype for old, new in names.items()}
+    rows = [(new, "F64" if new in deltas else spec.dtype, spec.shape) for new, spec in here.items()]
+    rows += [(name, spec.dtype, spec.shape) for name, spec in whole.items()]
+    dtypes = {name: here[name].dtype for name in deltas}
+    dtypes |= {n: before.get(n, usual) if spec.dtype in FLOATS else spec.dtype for n, spec in whole.items()}
+    ends = {new: owns[old] for old, new in names.items() if old in owns}
+    ends |= {homes.get(own, own): own for own in (_own(name, owns, source) for name in found.whole)}
+    return Plan(config, adapter, tuple(sorted(rows)), deltas, whole, here, ends, dtypes)
+
+
+def _config(
+    source: Source, folder: Path, base: Ingredient, adapter: AdapterConfig, stored: Mapping[str, TensorSpec]
+) -> tuple[dict[str, Any], bool]:
+    """The base's config as the classifier's, with the classes that the adapter names; whether the base has no head."""
+    where = f"{base}, config.json"
+    config = read_model_config(base.folder / "config.json", where=where)
+    refuse_foreign(config, where=where)
+    largest = max(len(stored), *(side for spec in stored.values() for side in (0, *spec.shape)))
+    largest_number(config, where=where, most=max(MAX_NUMBER, largest))
+    if (folder / "config.json").is_file():
+        own = read_model_config(folder / "config.json", where=f"{source}, config.json")
+        if "id2label" in own or "label_names" in own:
+            config = {key: value for key, value in config.items() if key not in LABELS}
+            config |= {key: own[key] for key in LABELS if key in own}
+    said = config.get("architectures")
+    classifies = isinstance(said, list) and any("ForImageClassification" in str(name) for name in said)
+    headless = not classifies and not is_native(config)
+    if headless:
+        config = {key: value for key, value in config.items() if key != "architectures"}
+        if adapter.architecture:
+            config["architectures"] = [adapter.architecture]
+    return config, headless
+
+
+def _names(filling: Filling, prefix: str, headless: bool) -> dict[str, str]:
+    """The base's tensors by the names that a classifier's file gives them; without a head the body has no prefix."""
+    start, names = f"{prefix}.", {}
+    for name, in_file in filling.stored.items():
+        bare = headless and filling.owns[name].startswith(start) and not name.startswith(start)
+        names[in_file] = f"{start}{name}" if bare else name
+    return names
+
+
+def _deltas(
+    found: Parts,
+    adapter: AdapterConfig,
+    owns: Mapping[str, str],
+    kinds: Mapping[str, str],
+    homes: Mapping[str, str],
+    here: Mapping[str, TensorSpec],
+    source: Source,
+) -> Iterator[tuple[str, Delta]]:
+    """What the adapter adds, by the name in the merged file."""
+    seen: set[str] = set()
+    for module, (a, b) in found.layers.items():
+        own, where = _own(f"{module}.weight", owns, source), f"{source}, layer {flat(module)}"
+        name, kind = homes.get(own, own), kinds.get(own)
+        if kind is None:
+            raise SoupError("not supported: LoRA on a layer that is neither linear nor Conv2d", where=where)
+        if name in seen or name not in here:
+            raise SoupError("expected a layer that the base has and that is changed once", where=where)
+        seen.add(name)
+        shape = here[name].shape
+        rank = adapter.rank_of(module)
+        wanted = _factors(shape, kind, rank)
+        if (a.shape, b.shape) != wanted:
+            what = f"expected lora_A and lora_B of shapes {_shown(wanted)}, found {_shown((a.shape, b.shape))}"
+            raise SoupError(what, where=where, hint="is this adapter's base another one?")
+        if here[name].dtype not in FLOATS or rank > max(prod(shape[1:]), shape[0]):
+            raise SoupError(f"rank {rank} is larger than the layer", where=where)
+        yield name, Delta(a, b, adapter.scaling(module), kind, shape)
+
+
+def _factors(shape: tuple[int, ...], kind: str, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of A and B for a weight; those of a convolution in groups are others, and match nothing here."""
+    if kind == "convolution":
+        return (rank, *shape[1:]), (shape[0], rank, 1, 1)
+    rows, columns = shape[::-1] if kind == "transposed" else shape
+    return (rank, columns), (rows, rank)
+
+
+def _shown(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
+    return " and ".join(flat(list(shape)) for shape in shapes)
+
+
+def _own(name: str, owns: Mapping[str, str], source: Source) -> str:
+    if name not in owns:
+        what = "the model has no such tensor, or makes it of several"
+        raise SoupError(what, where=f"{source}, tensor {flat(name)}", hint="is this adapter's base another one?")
+    return owns[name]
+
+
+def _fits(spec: TensorSpec, shape: tuple[int, ...], classes: int, source: Source) -> None:
+    """Refuse a trained module of another shape; where only the classes differ, say what is missing."""
+    if spec.shape == shape:
+        return
+    where = f"{source}, tensor {flat(spec.name)}"
+    if classes in shape and spec.shape[1:] == shape[1:]:
+        what = (
+            f"this adapter's head has {spec.shape[0]} classes and its config names {classes}: which they are is unknown"
+        )
+        hint = "save the labels beside the adapter: model.get_base_model().config.save_pretrained(ADAPTER)"
+        raise MismatchError(what, where=where, hint=hint)
+    raise SoupError(f"expected shape {flat(list(shape))}, found {flat(list(spec.shape))}", where=where)

@@ -1,0 +1,182 @@
+"""Pickled checkpoints, looked at before they are read with `weights_only` and never otherwise, become safetensors."""
+
+from __future__ import annotations
+
+import os
+import pickletools
+import re
+import struct
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, BinaryIO
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
+
+from hfsoup.checkpoints.safetensors_io import write_header
+from hfsoup.utils.cache import kept
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.hashing import facts_hash
+from hfsoup.utils.safe_json import open_regular
+from hfsoup.utils.text import flat, listed, shown
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_DIRECTORY = 8 << 20
+MAX_PICKLE = 4 << 20
+MAX_STEPS = 400_000
+CALLS = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch(\.cuda)? \w+Storage"
+    r"|torch\.storage (Untyped|Typed)Storage"
+)
+INDIRECT = {"STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX"}
+DTYPES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+DAMAGES = (
+    ArithmeticError, AssertionError, AttributeError, BadZipFile, EOFError, ImportError, LookupError, MemoryError,
+    OSError, RuntimeError, TypeError, UnpicklingError, ValueError, struct.error,
+)  # fmt: skip
+FOREIGN = "this pickle holds more than tensors, or is damaged; it was not run"
+HINT = "ask its author for safetensors"
+CONVERTED = "model.safetensors"
+
+
+def convert(path: Path, sha: str, *, where: str, unwrap: bool = False, key: str | None = None) -> Path:
+    """A pickled checkpoint as safetensors in hfsoup's cache; `unwrap` and `key` are as for `load_pickle`."""
+    name = f"inner-{sha}" if unwrap else sha if key is None else f"{facts_hash(key)[:16]}-{sha}"
+
+    def build(folder: Path) -> None:
+        _write(load_pickle(path, where=where, unwrap=unwrap, key=key), folder / CONVERTED)
+
+    return kept("converted", name, build) / CONVERTED
+
+
+def load_pickle(path: Path, *, where: str, unwrap: bool = False, key: str | None = None) -> dict[str, Any]:
+    """The tensors of a `.bin`, `.pt` or `.th` file by name.
+
+    Args:
+        path: the file.
+        where: its name, for errors.
+        unwrap: follow a lone `state_dict` key.
+        key: give only the tensors that stand under this key, with the key before their names.
+
+    Raises:
+        SoupError: it is no archive of plain tensors as `torch.save` writes it, or says more than it holds.
+    """
+    size = _look(path, where)
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except DAMAGES as error:
+        raise SoupError(FOREIGN, where=where, hint=HINT) from error
+    if key is not None:
+        found = _under(found, key, where)
+    wrapped = isinstance(found, dict) and isinstance(found.get("state_dict"), dict)
+    if unwrap and wrapped:
+        found = found["state_dict"]
+    if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found):
+        raise SoupError("expected tensors by name, found something else", where=where)
+    for name, tensor in found.items():
+        if not isinstance(tensor, torch.Tensor):
+            inner = [str(n) for n, value in found.items() if _holds_tensors(value)]
+            hint = f"--state-dict-key {inner[0]}" if inner and inner[0].isprintable() else HINT
+            what = f"expected tensors by name, found {type(tensor).__name__} among them"
+            raise SoupError(what, where=f"{where}, {flat(name)}", hint=hint)
+        _plain(tensor, f"{where}, tensor {flat(name)}")
+    if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > 2 * size:
+        raise SoupError("the tensors are together larger than the file that holds them", where=where)
+    return dict(found)
+
+
+def _under(found: Any, key: str, where: str) -> dict[str, Any]:
+    """What stands under a key, which may also be the beginning of names, with that key before its names."""
+    if isinstance(found, dict) and isinstance(found.get(key), dict):
+        return {f"{key}.{name}": tensor for name, tensor in found[key].items()}
+    names = [str(name) for name in found] if isinstance(found, dict) else []
+    if inner := {name: found[name] for name in names if name.startswith(f"{key}.")}:
+        return inner
+    keys = list(dict.fromkeys(name.partition(".")[0] for name in names))
+    raise SoupError(f"expected tensors under the key {shown(key)}, found {listed(keys, 8) or 'no keys'}", where=where)
+
+
+def _holds_tensors(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, dict) and bool(value) and all(isinstance(one, torch.Tensor) for one in value.values())
+
+
+def _look(path: Path, where: str) -> int:
+    """The size of an archive whose directory, entries and pickled program are what `torch.save` writes."""
+    with os.fdopen(open_regular(path, where=where), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(4) != b"PK\3\4":
+            what = "expected an archive as torch.save writes it, found something else"
+            raise SoupError(what, where=where, hint="load it where it is trusted and save it as safetensors")
+        try:
+            if _directory_size(file, size) > MAX_DIRECTORY:
+                raise SoupError(f"the directory of this archive is over {MAX_DIRECTORY} bytes", where=where)
+            with ZipFile(file) as archive:
+                _program(archive, size, where)
+        except DAMAGES as error:
+            raise SoupError(f"this archive is damaged: {flat(error)}", where=where, hint="download it again") from error
+    return size
+
+
+def _directory_size(file: BinaryIO, size: int) -> int:
+    """Bytes of the archive's list of entries, told before it is read.
+
+    The end record must be the last thing in the file, so that every reader finds the same one.
+    Source: APPNOTE.TXT 4.3.14 to 4.3.16, https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+    """
+    file.seek(max(size - 98, 0))
+    tail = file.read(98).rjust(98)
+    mark, *_, length, _, comment = struct.unpack("<4s4H2LH", tail[76:])
+    if mark != b"PK\5\6" or comment:
+        raise BadZipFile("its end record is not at its end")
+    if tail[56:60] != b"PK\6\7":
+        return int(length)
+    if tail[:4] != b"PK\6\6":
+        raise BadZipFile("its long end record is not before its end")
+    return int(struct.unpack("<Q", tail[40:48])[0])
+
+
+def _program(archive: ZipFile, size: int, where: str) -> None:
+    """Refuse compressed and doubled entries, and a pickle that calls anything but the makers of plain tensors."""
+    entries = archive.infolist()
+    if any(e.compress_type != ZIP_STORED or e.file_size != e.compress_size for e in entries):
+        raise SoupError("expected entries as they are, found compressed ones", where=where, hint=HINT)
+    names = [entry.filename.lower() for entry in entries]
+    programs = [entry for entry in entries if entry.filename.lower().endswith("data.pkl")]
+    if sum(entry.file_size for entry in entries) > size or len(set(names)) < len(names) or len(programs) != 1:
+        raise SoupError("the entries of this archive contradict each other", where=where, hint=HINT)
+    if programs[0].file_size > MAX_PICKLE:
+        raise SoupError(f"the pickle in this archive is over {MAX_PICKLE} bytes", where=where, hint=HINT)
+    for step, (operation, argument, _) in enumerate(pickletools.genops(archive.read(programs[0]))):
+        called = operation.name == "GLOBAL" and not CALLS.fullmatch(str(argument))
+        if called or operation.name in INDIRECT or step > MAX_STEPS:
+            name = shown(str(argument).replace(" ", ".")) if called else operation.name
+            what = f"this pickle holds more than tensors ({name}); it was not run"
+            raise SoupError(what, where=where, hint=HINT)
+
+
+def _plain(tensor: torch.Tensor, where: str) -> None:
+    """Refuse what a plain tensor in memory is not: sparse, quantized, elsewhere, or larger than its storage."""
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind not in DTYPES or str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu" or tensor.is_neg():
+        raise SoupError(f"expected a plain tensor, found {kind} {tensor.layout} on {tensor.device}", where=where)
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise SoupError(f"the shape {flat(list(tensor.shape))} is larger than what is stored", where=where)
+
+
+def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file tensor by tensor."""
+    import torch
+
+    specs = [(n, DTYPES[str(t.dtype).removeprefix("torch.")], tuple(t.shape)) for n, t in tensors.items()]
+    starts = write_header(path, specs)
+    with path.open("r+b") as file:
+        for name, tensor in tensors.items():
+            file.seek(starts[name])
+            file.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -1,0 +1,60 @@
+"""The tensors of one ingredient, wherever in its files they are."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile, to_float
+from hfsoup.checkpoints.types import Ingredient
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.hashing import stamp
+
+
+class Weights:
+    """The tensors of one ingredient, over its files, by the names that its family gives them."""
+
+    def __init__(self, ingredient: Ingredient) -> None:
+        self.ingredient = ingredient
+        self._files = [TensorFile(w.path, f"{ingredient}, {w.name}") for w in ingredient.weights]
+        homes = {name: (file, spec) for file in self._files for name, spec in file.tensors.items()}
+        names = ingredient.names or dict(zip(homes, homes, strict=True))
+        self.homes = {name: homes[in_file] for name, in_file in names.items()}
+
+    def read(self, name: str, begin: int, count: int) -> NDArray[Any]:
+        """A block of a tensor, or of a run that it begins: floats as numbers and everything else as stored."""
+        file, spec = self.homes[name]
+        block = file.read(spec, begin, count)
+        return to_float(block, spec.dtype) if spec.dtype in FLOATS else block
+
+    def stored(self, name: str) -> tuple[str, NDArray[Any]]:
+        """A whole tensor in its shape, as it is stored (bfloat16 as its uint16 bits), and its dtype."""
+        file, spec = self.homes[name]
+        return spec.dtype, file.read(spec, 0, prod(spec.shape)).reshape(spec.shape)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.homes
+
+    def joined(self, name: str, following: str) -> bool:
+        """Whether one tensor begins where another ends, in the same type."""
+        (file, spec), (home, other) = self.homes[name], self.homes[following]
+        return file is home and spec.stop == other.start and spec.dtype == other.dtype
+
+    def home(self, name: str) -> str:
+        """The name of the file that a tensor is in."""
+        file = self.homes[name][0]
+        return next(w.name for w, f in zip(self.ingredient.weights, self._files, strict=True) if f is file)
+
+    def unchanged(self) -> None:
+        """Fail if a file is not the one that was hashed any more."""
+        for file, weights in zip(self._files, self.ingredient.weights, strict=True):
+            if not file.stamp == stamp(weights.path) == weights.stamp:
+                what = "the file changed while it was in use, so nothing read from it counts"
+                raise SoupError(what, where=file.name, hint="the same command again, once nobody writes to it")
+
+    def close(self) -> None:
+        """Release the files."""
+        for file in self._files:
+            file.close()

@@ -1,0 +1,220 @@
+"""Safetensors files read and written block by block, with headers believed only after a check.
+
+The format: eight bytes of header length, a JSON header, then the tensors' bytes
+(https://github.com/huggingface/safetensors#format).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.checkpoints.types import TensorSpec
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.hashing import stamp
+from hfsoup.utils.positioned_io import read_at, read_into
+from hfsoup.utils.safe_json import open_regular, parse_json, walk
+from hfsoup.utils.text import flat, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+MAX_HEADER = 8 << 20
+MAX_NAME = 512
+MAX_ELEMENTS = 1 << 48
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+INTEGERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.uint8}
+EXPONENTS = {"F16": np.uint16(0x7C00), "BF16": np.uint16(0x7F80)}
+STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, **INTEGERS}
+
+
+class TensorFile:
+    """One safetensors file, open for reading; blocks are read into private memory, never mapped."""
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        self.path, self.name = path, name or str(path)
+        self._handle = open_regular(path, where=self.name)
+        try:
+            size = os.fstat(self._handle).st_size
+            self.tensors = {spec.name: spec for spec in parse_header(*self._header(size), size, where=self.name)}
+        except SoupError:
+            self.close()
+            raise
+
+    def read(self, spec: TensorSpec, begin: int, count: int) -> NDArray[Any]:
+        """`count` elements of a tensor from element `begin` on, flat, as stored (bfloat16 as its uint16 bits)."""
+        stored = np.dtype(STORED[spec.dtype])
+        block = np.empty(count, stored)
+        view = memoryview(block.view(np.uint8))  # type: ignore[arg-type]
+        at, done = spec.start + begin * stored.itemsize, 0
+        while done < len(view):
+            got = read_into(self._handle, view[done:], at + done)
+            if got == 0:
+                raise SoupError(
+                    "the file became shorter while it was read", where=f"{self.name}, tensor {flat(spec.name)}"
+                )
+            done += got
+        return block
+
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """The open file's stamp, to be compared with the one taken before it was hashed."""
+        return stamp(self._handle)
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._handle)
+
+    def _header(self, size: int) -> tuple[bytes, int]:
+        """The JSON header and where the tensors' bytes begin."""
+        head = read_at(self._handle, 8, 0)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
+        if length < 2 or length > size - 8:
+            kind = "a git-LFS pointer" if head == b"version " else "not a whole safetensors file"
+            raise SoupError(f"this is {kind} ({size} bytes)", where=self.name, hint="download or save it again")
+        if length > MAX_HEADER:
+            raise SoupError(f"the header of {length} bytes is over the limit of {MAX_HEADER}", where=self.name)
+        return read_at(self._handle, length, 8), 8 + length
+
+
+def parse_header(header: bytes, base: int, size: int, *, where: str) -> list[TensorSpec]:
+    """The tensors of a safetensors header, in the order of their bytes.
+
+    Args:
+        header: the JSON text.
+        base: where in the file the tensors' bytes begin.
+        size: the file's length; the tensors must fill it without a gap.
+        where: the file, for errors.
+    """
+    try:
+        entries = parse_json(header)
+    except ValueError as error:
+        raise SoupError(f"the safetensors header cannot be read: {flat(error)}", where=where) from error
+    if not isinstance(entries, dict) or header[:1] != b"{":
+        raise SoupError("the safetensors header is not an object", where=where)
+    _metadata(entries.get("__metadata__"), where)
+    specs = [_spec(name, entry, base, where) for name, entry in entries.items() if name != "__metadata__"]
+    specs.sort(key=lambda s: (s.start, s.stop))
+    end = base
+    for spec in specs:
+        if spec.start != end:
+            at = f"{where}, tensor {flat(spec.name)}"
+            raise SoupError(f"expected bytes from {end} on, found {flat(spec.start)}", where=at)
+        end = spec.stop
+    if end != size:
+        raise SoupError(f"the tensors end at byte {end} but the file has {size}", where=where, hint="download it again")
+    return specs
+
+
+def write_header(path: Path, specs: Iterable[tuple[str, str, tuple[int, ...]]]) -> dict[str, int]:
+    """Create a safetensors file with room for `specs` (name, dtype, shape); where each tensor's bytes begin."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset, starts = 0, {}
+    for name, dtype, shape in specs:
+        stop = offset + nbytes(dtype, shape)
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, stop]}
+        starts[name], offset = offset, stop
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + offset)
+    return {name: 8 + len(text) + start for name, start in starts.items()}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, tuple[str, NDArray[Any]]]) -> None:
+    """Create a safetensors file that holds `tensors`: dtype and array as it is stored, by name, in their order."""
+    starts = write_header(path, [(name, dtype, array.shape) for name, (dtype, array) in tensors.items()])
+    with path.open("r+b") as file:
+        for name, (_, array) in tensors.items():
+            file.seek(starts[name])
+            file.write(np.ascontiguousarray(array).tobytes())
+
+
+def nbytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes that a tensor takes."""
+    count = 1
+    for side in shape:
+        count *= side
+    return count * np.dtype(STORED[dtype]).itemsize
+
+
+def to_float(block: NDArray[Any], dtype: str) -> NDArray[np.floating]:
+    """Stored floats as numbers: bfloat16 bits widen to float32, the rest is as it is."""
+    if dtype == "BF16":
+        return (block.astype(np.uint32) << 16).view(np.float32)
+    return block
+
+
+def finite(block: NDArray[Any], dtype: str) -> bool:
+    """Whether there is neither NaN nor infinity among stored floats."""
+    exponent = EXPONENTS.get(dtype)
+    if exponent is None:
+        return bool(np.isfinite(block).all())
+    # NumPy looks at float16 one by one, and does not know bfloat16.
+    return bool(((block.view(np.uint16) & exponent) != exponent).all())
+
+
+def to_stored(block: NDArray[np.float64], dtype: str) -> NDArray[Any]:
+    """Float64 values rounded to nearest, ties to even, in `dtype`."""
+    if dtype != "BF16":
+        with np.errstate(over="ignore"):  # infinity is what the caller looks for
+            return block.astype(STORED[dtype])
+    shape, block = block.shape, block.ravel()
+    single = block.astype(np.float32)
+    bits = single.view(np.uint32)
+    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+    # Rounding twice, to float32 and then to bfloat16, must not turn a near tie into a tie.
+    ties = np.flatnonzero((bits & 0xFFFF) == 0x8000)
+    if len(ties):
+        away = np.sign(np.abs(block[ties]) - np.abs(single[ties]))
+        cut = (bits[ties] >> 16).astype(np.uint16)
+        rounded[ties] = np.where(away > 0, cut + 1, np.where(away < 0, cut, rounded[ties]))
+    odd = np.flatnonzero((bits & 0x7F800000) == 0x7F800000)
+    rounded[odd] = (bits[odd] >> 16).astype(np.uint16)
+    return rounded.reshape(shape)
+
+
+def _metadata(found: Any, where: str) -> None:
+    """Refuse metadata that is not text by text, as safetensors does."""
+    try:
+        plain = found is None or (isinstance(found, dict) and all(isinstance(v, str) for v in found.values()))
+        for _ in walk(found) if plain else ():
+            pass
+    except ValueError:
+        plain = False
+    if not plain:
+        raise SoupError("expected the metadata to be texts by name, found something else", where=where)
+
+
+def _spec(name: str, entry: Any, base: int, where: str) -> TensorSpec:
+    """One checked entry of a header."""
+    at = f"{where}, tensor {flat(name)}"
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise SoupError(f"the tensor name {shown(name)} is no Unicode", where=where) from error
+    if len(name) > MAX_NAME:
+        raise SoupError(f"a tensor name is longer than {MAX_NAME} characters", where=at)
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, stop]} if len(entry) == 3:
+            pass
+        case _:
+            raise SoupError("expected dtype, shape and data_offsets, found something else", where=at)
+    if dtype not in STORED:
+        raise SoupError(f"expected one of {', '.join(STORED)}, found {shown(dtype)}", where=at)
+    if not all(type(number) is int for number in (*shape, start, stop)):
+        raise SoupError("expected whole numbers for shape and data_offsets, found something else", where=at)
+    if len(shape) > 16 or min(shape, default=0) < 0 or prod(max(side, 1) for side in shape) > MAX_ELEMENTS:
+        raise SoupError(f"the shape {flat(shape)} is no shape", where=at)
+    if not 0 <= start <= stop < 1 << 63 or stop - start != nbytes(dtype, tuple(shape)):
+        what = f"the bytes from {flat(start, 24)} to {flat(stop, 24)} do not hold {dtype} of shape {flat(shape)}"
+        raise SoupError(what, where=at)
+    return TensorSpec(name, dtype, tuple(shape), base + start, base + stop)

@@ -1,0 +1,270 @@
+"""The config.json of timm's models as transformers' config of the same model, checked before either library sees it.
+
+Two layouts are read. `timm.models.save_for_hf` writes `architecture`, `num_classes`, `label_names`, `pretrained_cfg`
+and `model_args`; transformers writes its `timm_wrapper` with the same keys and its own. A config that was read is of
+the model type `timm_wrapper` in both cases; `written` gives back the layout. Of timm only its registry is asked here:
+no weights, files or addresses that a config names are ever followed.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.safe_json import MAX_SIDE, read_json
+from hfsoup.utils.text import flat, shown
+
+TIMM = "timm_wrapper"
+NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
+WORD = re.compile(r"[A-Za-z0-9_]{1,64}")
+IMAGES = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+# What pretrained_cfg may say of images, classes and the model; all else there says where weights come from.
+PLAIN = frozenset(
+    (
+        *("architecture", "tag", "num_classes", "label_names", "label_descriptions", "first_conv", "classifier"),
+        *("fixed_input_size", "test_input_size", "min_input_size", "test_crop_pct", "pool_size", "test_pool_size"),
+        *("license", "description", "origin_url", "paper_name", "paper_ids", "notes"),
+        *IMAGES,
+    )
+)
+# Arguments of timm.create_model that load something, or make something else than a classifier.
+FOREIGN = frozenset(
+    (
+        *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "pretrained_strict"),
+        *("checkpoint_path", "cache_dir", "model_name", "features_only", "out_indices", "feature_cls", "model_cfg"),
+        *("device", "dtype", "scriptable", "exportable", "no_jit"),
+    )
+)
+
+
+def read_model_config(path: Path, *, where: str) -> dict[str, Any]:
+    """A config.json, as transformers' config where it is timm's.
+
+    Raises:
+        SoupError: it cannot be read, or is timm's and says more than what the model is.
+    """
+    return understood(read_json(path, where=where), where=where)
+
+
+def understood(values: dict[str, Any], *, where: str) -> dict[str, Any]:
+    """The values of a config.json as those of transformers' config where they are timm's, otherwise as they are.
+
+    Raises:
+        SoupError: timm is not installed, or does not know the architecture, or a value is none that timm takes.
+    """
+    if not _is_timms(values):
+        return values
+    _require_timm(where)
+    found = _split(values)
+    architecture = _architecture(found.get("architecture"), where)
+    if found.get("pretrained_cfg") is not None:
+        found["pretrained_cfg"] = _described(found["pretrained_cfg"], where)
+    below = found.get("pretrained_cfg") or {}
+    classes = found.get("num_classes", below.get("num_classes", found.get("num_labels")))
+    names = _listed(found.get("label_names", below.get("label_names")), where)
+    arguments = _arguments(found.get("model_args"), classes, where)
+    arguments = {**_derived(architecture, below, arguments), **arguments}
+    found |= {"model_type": TIMM, "num_classes": classes, "label_names": names, "model_args": arguments}
+    return {key: value for key, value in found.items() if value not in (None, [], {})}
+
+
+def is_timm(config: dict[str, Any]) -> bool:
+    """Whether a config that was read is of a model of timm."""
+    return config.get("model_type") == TIMM
+
+
+def is_native(config: dict[str, Any]) -> bool:
+    """Whether a config that was read is in timm's own layout, not in that of transformers' wrapper."""
+    return is_timm(config) and "pretrained_cfg" in config and "architectures" not in config
+
+
+def written(config: dict[str, Any]) -> dict[str, Any]:
+    """A config that was read, in the layout that it had; both libraries load it.
+
+    timm repeats `num_classes` in `model_args`, with which transformers cannot build the model, and transformers saves
+    `model_args` as null, which timm cannot read: neither is there any more.
+    """
+    return {key: value for key, value in config.items() if key != "model_type"} if is_native(config) else config
+
+
+def repeats_classes(folder: Path) -> bool:
+    """Whether a checkpoint's `model_args` repeat the number of classes, so that transformers cannot build its model."""
+    values = read_json(folder / "config.json", where=str(folder))
+    return is_native(understood(values, where=str(folder))) and "num_classes" in (values.get("model_args") or {})
+
+
+def model_name(config: dict[str, Any]) -> str:
+    """What kind of model a config describes, in a word or two."""
+    return f"{flat(config.get('architecture'))} (timm)" if is_timm(config) else flat(config.get("model_type"))
+
+
+def saved_name(config: dict[str, Any], name: str) -> str:
+    """The name that a tensor of a model has in its files, without the prefix under which transformers wraps timm's."""
+    return name.removeprefix("timm_model.") if is_timm(config) else name
+
+
+def libraries(config: dict[str, Any]) -> tuple[str, ...]:
+    """The libraries beside transformers that a model's outputs depend on."""
+    return ("timm",) if is_timm(config) else ()
+
+
+def class_list(config: dict[str, Any]) -> list[Any] | None:
+    """The classes of a config of timm, row by row, as transformers names them: where it names none, ImageNet's."""
+    if "label_names" in config:
+        return list(config["label_names"])
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset({"num_classes": config.get("num_classes")})
+    if subset is None:
+        return None
+    known = ImageNetInfo(subset)
+    texts = known.label_descriptions(as_dict=True)
+    return [texts[name] for name in known.label_names()]
+
+
+def image_settings(config: dict[str, Any]) -> dict[str, Any] | None:
+    """What a config of timm says of images; None where that stands elsewhere."""
+    found = config.get("pretrained_cfg") if is_timm(config) else None
+    return {key: found[key] for key in IMAGES if key in found} if found else None
+
+
+def image_shape(config: dict[str, Any]) -> tuple[int, int, int] | None:
+    """Channels, height and width of the images that a config of timm asks for, where it says so."""
+    size = (image_settings(config) or {}).get("input_size")
+    return (size[0], size[1], size[2]) if size else None
+
+
+def timm_processor(config: dict[str, Any]) -> Any:
+    """transformers' image processor for what a config of timm says of images: timm's own transforms."""
+    from transformers import TimmWrapperImageProcessor
+
+    found: Any = TimmWrapperImageProcessor(config["pretrained_cfg"], config["architecture"])
+    if found.data_config["crop_mode"] == "center":
+        # As other processors say what an image becomes before it is cropped.
+        found.size = {"shortest_edge": int(max(found.data_config["input_size"][1:]) / found.data_config["crop_pct"])}
+    return found
+
+
+def _is_timms(values: dict[str, Any]) -> bool:
+    """timm's own configs have no model type, and the oldest of them no `pretrained_cfg` either."""
+    kind = values.get("model_type")
+    return kind == TIMM or (kind is None and ("pretrained_cfg" in values or _is_old(values)))
+
+
+def _is_old(values: dict[str, Any]) -> bool:
+    return isinstance(values.get("architecture"), str) and "input_size" in values and "pretrained_cfg" not in values
+
+
+def _split(values: dict[str, Any]) -> dict[str, Any]:
+    """A config as timm writes it today; an old one has on one level what is now in `pretrained_cfg`."""
+    if "model_type" in values or not _is_old(values):
+        return dict(values)
+    above = ("architecture", "num_classes", "num_features")
+    found = {key: values[key] for key in above if key in values}
+    found["label_names"] = values.get("label_names", values.get("labels"))
+    return {**found, "pretrained_cfg": {key: value for key, value in values.items() if key not in found}}
+
+
+def _require_timm(where: str) -> None:
+    if find_spec("timm") is None:
+        what = "this checkpoint needs the package timm, which is not installed"
+        raise SoupError(what, where=where, hint="pip install 'hfsoup[timm]'")
+    try:
+        import timm  # noqa: F401
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+        # A torchvision that was built for another torch ends this way.
+        what = f"this checkpoint needs timm, which cannot be imported: {flat(error)}"
+        hint = "python -c 'import timm' tells why; torch and torchvision must be of one release"
+        raise SoupError(what, where=where, hint=hint) from error
+
+
+def _architecture(name: Any, where: str) -> str:
+    import timm
+
+    if not isinstance(name, str) or not NAME.fullmatch(name) or not timm.is_model(name):
+        what = f"timm {timm.__version__} has no architecture {shown(name)}"
+        raise SoupError(what, where=where, hint="pip install -U timm")
+    return name
+
+
+def _described(values: Any, where: str) -> dict[str, Any]:
+    """What `pretrained_cfg` says of images and head, without where its weights once came from."""
+    if not isinstance(values, dict):
+        raise SoupError(f"expected pretrained_cfg to be an object, found {shown(values)}", where=where)
+    if values.get("label_offset"):
+        what = "the head has rows in front that belong to no class (label_offset), which only timm leaves out"
+        hint = "load it with timm, then timm.models.save_for_hf(model, FOLDER)"
+        raise SoupError(what, where=where, hint=hint)
+    found = {key: value for key, value in values.items() if key in PLAIN}
+    sizes = [_size(found[key], key, where) for key in ("input_size", "test_input_size") if found.get(key) is not None]
+    least = max((max(size[1:]) for size in sizes), default=224) / (2 * MAX_SIDE)
+    for key in ("crop_pct", "test_crop_pct"):
+        share = found.get(key)
+        if share is not None and (type(share) not in (int, float) or not least <= share <= 16):
+            raise SoupError(f"expected {key} to be a share of the image, found {shown(share)}", where=where)
+    for key in ("mean", "std"):
+        numbers = found.get(key)
+        plain = isinstance(numbers, list) and all(type(n) in (int, float) for n in numbers) and 0 < len(numbers) < 99
+        if numbers is not None and not plain:
+            raise SoupError(f"expected {key} to be a number for each channel, found {shown(numbers)}", where=where)
+    return found
+
+
+def _size(size: Any, key: str, where: str) -> list[int]:
+    if not isinstance(size, list) or len(size) != 3 or not all(type(n) is int and 0 < n <= MAX_SIDE for n in size):
+        what = f"expected {key} to be channels, height and width of up to {MAX_SIDE}, found {shown(size)}"
+        raise SoupError(what, where=where)
+    return size
+
+
+def _listed(names: Any, where: str) -> list[Any] | None:
+    """The names of the classes in the order of the head's rows; timm allows a mapping from row to name too."""
+    if isinstance(names, dict) and names.keys() == {str(row) for row in range(len(names))}:
+        return [names[str(row)] for row in range(len(names))]
+    if names is not None and not isinstance(names, list):
+        what = f"expected label_names to name every row of the head, found {shown(names)}"
+        raise SoupError(what, where=where, hint="a list of names, one a class")
+    return names
+
+
+def _arguments(values: Any, classes: Any, where: str) -> dict[str, Any]:
+    """What timm is given to build the model, beside its architecture and the number of classes: plain values."""
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SoupError(f"expected model_args to be an object, found {shown(values)}", where=where)
+    if values.get("num_classes", classes) != classes:
+        what = f"num_classes is {shown(classes)}, but {shown(values['num_classes'])} in model_args"
+        raise SoupError(what, where=where, hint="save it again with timm.models.save_for_hf")
+    for key, value in values.items():
+        if key in FOREIGN and value:
+            what = f"model_args may not say {shown(key)}: that loads something, or makes no classifier"
+            raise SoupError(what, where=where, hint=f"take {flat(key)} out of config.json")
+        if not WORD.fullmatch(key) or not _is_plain(value):
+            what = f"expected numbers, words and lists of them in model_args, found {shown(key)}: {shown(value)}"
+            raise SoupError(what, where=where)
+    return {key: value for key, value in values.items() if key != "num_classes" and key not in FOREIGN}
+
+
+def _is_plain(value: Any, depth: int = 2) -> bool:
+    if isinstance(value, list):
+        return depth > 0 and len(value) <= 64 and all(_is_plain(inner, depth - 1) for inner in value)
+    if isinstance(value, str):
+        return bool(WORD.fullmatch(value))
+    return value is None or isinstance(value, (bool, int, float))
+
+
+def _derived(architecture: str, described: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that timm takes from `pretrained_cfg`, where transformers would build another model without them."""
+    from timm.models import get_pretrained_cfg
+
+    size, usual = described.get("input_size"), get_pretrained_cfg(architecture)
+    if size is None or usual is None:
+        return {}
+    found: dict[str, Any] = {} if size[0] == usual.input_size[0] else {"in_chans": size[0]}
+    free = arguments.get("dynamic_img_size") or arguments.get("use_naflex") or arguments.get("strict_img_size") is False
+    same = usual.fixed_input_size and size[1:] == list(usual.input_size[1:])
+    return found if free or same or not described.get("fixed_input_size") else {**found, "img_size": size[1:]}

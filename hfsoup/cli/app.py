@@ -1,0 +1,46 @@
+"""The command line's application, and how an error leaves it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.redact import redact
+
+app = typer.Typer(
+    name="hfsoup",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Model soups of image classifiers on the Hugging Face Hub: average, measure, push.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from hfsoup.utils.version import __version__
+
+        print(f"hfsoup {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """What stands before every command."""
+
+
+def fail(error: SoupError) -> None:
+    """Print the block, once whatever the number of processes, and leave."""
+    if os.environ.get("RANK", "0") == "0":
+        text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in redact(str(error)))
+        print(f"error: {text}", file=sys.stderr)
+    sys.exit(error.exit_code)

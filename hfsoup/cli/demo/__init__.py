@@ -1,0 +1,119 @@
+"""The whole story on one machine: a Hub, a sweep of fine-tunings, a bake, a push, a pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.resources import shipped
+
+ORG = "kitchen"
+FAMILIES = ("vit", "resnet", "efficientnet")
+console = Console(highlight=False, soft_wrap=True)
+
+
+def run(family: str, folder: Path | None) -> None:
+    """Play the demo for one family, in `folder` or a temporary one.
+
+    Raises:
+        UsageError: no such family.
+        SoupError: one of the commands failed.
+    """
+    if family not in FAMILIES:
+        raise UsageError(
+            f"there is no family {family!r}; known: {', '.join(FAMILIES)}", hint="hfsoup demo --family vit"
+        )
+    with ExitStack() as stack:
+        home = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hfsoup-demo-")))
+        from hfsoup.localhub import LocalHub
+
+        hub = stack.enter_context(LocalHub(home / "hub", user=ORG))
+        _say("A Hub in a folder, so that no network and no account are needed")
+        _show(f"hfsoup hub serve {home / 'hub'} --user {ORG}")
+        # Read by huggingface_hub when it is first imported, which is below.
+        settings = {
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": hub.token,
+            "HF_HOME": str(home / "cache"),
+        }
+        os.environ.update(settings)
+        _play(family, home)
+
+
+def _play(family: str, home: Path) -> None:
+    from hfsoup.cli.demo.digits import BATCH, digits, grid, pretrain
+
+    _say("Real images: scikit-learn's handwritten digits, pushed as a dataset")
+    _show(f'digits().push_to_hub("{ORG}/digits")', prompt=">>>")
+    images = digits()
+    images.push_to_hub(f"{ORG}/digits")
+
+    _say(f"A pre-trained start: a small {family}, taught a related task on the training images alone")
+    _show(f'pretrain("{family}", "{home / "start"}")', prompt=">>>")
+    pretrain(family, home / "start")
+
+    _say("A sweep: the same start, fine-tuned with different hyper-parameters, each run pushed")
+    runs = home / "grid.json"
+    runs.write_text(json.dumps(grid(family), indent=1), encoding="utf-8")
+    sweep = ["--start", str(home / "start"), "--dataset", f"{ORG}/digits", "--push", f"{ORG}/{family}-{{n}}"]
+    sweep += ["--validation-split", "validation", "--grid", str(runs), "--batch-size", str(BATCH[family])]
+    _command("python", str(shipped("scripts/sweep.py")), *sweep)
+
+    _say("The soup")
+    soup = f"{ORG}/{family}-soup"
+    bake = ["bake", f"{ORG}/{family}-*", "--recipe", "greedy", "--dataset", f"{ORG}/digits", "--push", soup]
+    _command("hfsoup", *bake, "--output", str(home / "soup"), "--json", str(home / "soup.json"))
+
+    _say("Anyone can use it now")
+    _show(f'pipeline("image-classification", "{soup}")(image)', prompt=">>>")
+    _classify(soup, images["test"])
+    conclude(home / "soup.json")
+
+
+def _classify(repo: str, images: object) -> None:
+    """Pull the soup back and show it the first test image."""
+    from transformers import pipeline
+
+    row = images[0]  # type: ignore[index]
+    found = pipeline("image-classification", repo)(row["image"], top_k=3)
+    for guess in found:
+        console.print(f"    {guess['label']:<8} {guess['score']:.3f}")
+    console.print(f"    (it is {images.features['label'].int2str(row['label'])})")  # type: ignore[attr-defined]
+
+
+def conclude(result: Path) -> None:
+    """Say in one line what the test split showed."""
+    found = json.loads(result.read_text(encoding="utf-8"))
+    soup, best = found["soup"]["test"], found["best_ingredient"]["test"]
+    verdict = found["comparison"]["verdict"]
+    words = {"better": "better than", "worse": "worse than"}.get(verdict, "not distinguishable from")
+    if sum(ingredient["used"] for ingredient in found["ingredients"]) == 1:
+        words = "the same model as"
+    _say(f"On the test split the soup is {words} its best ingredient: {soup:.4f} against {best:.4f}")
+
+
+def _command(*words: str) -> None:
+    """Show a command as a user would type it, and run it with this Python."""
+    _show(shlex.join(words))
+    mine = {"hfsoup": [sys.executable, "-m", "hfsoup"], "python": [sys.executable]}
+    done = subprocess.run([*mine[words[0]], *words[1:]], check=False)
+    if done.returncode:
+        raise SoupError(f"this command ended with exit code {done.returncode}", where=shlex.join(words))
+
+
+def _say(text: str) -> None:
+    console.print(f"\n[bold]{escape(text)}[/]")
+
+
+def _show(command: str, prompt: str = "$") -> None:
+    console.print(f"[cyan]{prompt} {escape(command)}[/]")

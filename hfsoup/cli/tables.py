@@ -1,0 +1,52 @@
+"""The end of a bake on the screen: ingredients, the soup against the best of them, and what to type next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from hfsoup.checkpoints.types import Source
+from hfsoup.provenance.reproduce import page
+from hfsoup.reports.summary import link, plain
+from hfsoup.utils.text import distinct, size
+
+if TYPE_CHECKING:
+    from hfsoup.baking.plan import Plan
+    from hfsoup.baking.soup import Soup
+
+
+def ingredients(soup: Soup) -> Table:
+    """Every ingredient with its own score and its weight in the soup."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("ingredient", no_wrap=True, overflow="ellipsis")
+    if soup.selection:
+        table.add_column(plain(soup.metric, 24), justify="right", no_wrap=True)
+    table.add_column("weight", justify="right", no_wrap=True)
+    shown = distinct([(i.id, i.source.revision) for i in soup.family.ingredients])
+    rows = zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True)
+    for n, (ingredient, score, weight) in enumerate(rows):
+        style = "" if weight else "dim"
+        name = link(plain(ingredient if ingredient.source.revision else shown[n]), page(ingredient.source))
+        best = Text(f"{score.value:.4f}" if score else "–", "bold" if n == soup.best else "")
+        span = "" if (found := soup.mix.span(n)) is None else f" ({found[0]:.3f} to {found[1]:.3f})"
+        cells = [name, *([best] if soup.selection else []), Text(f"{weight:.3f}{span}" if weight else "–")]
+        table.add_row(*cells, style=style)
+    return table
+
+
+def planned(plan: Plan) -> Table:
+    """Everything that would be pulled, with what is here already."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("would use", no_wrap=True, overflow="ellipsis")
+    for title in ("size", "here already"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for holding in (*plan.ingredients, *plan.bases):
+        source = Source(holding.id, holding.id, holding.revision)
+        name = link(plain(source), page(source))
+        table.add_row(name, size(holding.size), "all" if holding.cached == holding.size else size(holding.cached))
+    if plan.dataset:
+        data = plan.dataset
+        table.add_row(plain(data.id), size(data.size), "all" if data.cached == data.size else size(data.cached))
+    return table

@@ -1,0 +1,251 @@
+"""The files of a dataset on this disk: from one commit of the Hub or from a folder, each hashed before it is used."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from hfsoup.hub.cards import _mapping, front_matter
+from hfsoup.hub.client import answers, api
+from hfsoup.hub.download import RemoteFile, fetch, not_listed
+from hfsoup.hub.offline import cached_commit, is_offline, keep_listing
+from hfsoup.hub.ranges import reader
+from hfsoup.utils.errors import HubError, SoupError
+from hfsoup.utils.hashing import blob_hash, file_hash, stamp
+from hfsoup.utils.text import shown
+from hfsoup.utils.threads import side_by_side
+
+CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
+SMALL = 8 << 20
+"""Bytes of the largest card, and of the largest file that is read where nothing is to be kept."""
+# Images hardly shrink in an archive; one that grows beyond this is a bomb.
+ZIP_GROWTH, ZIP_FLOOR = 50, 64 << 20
+
+
+@dataclass
+class Files:
+    """The files of a dataset below `folder`; `taken` maps the names of those in use to their sha256.
+
+    For the Hub, `folder` holds an empty stand-in for every file of the commit, so that datasets can see the names; a
+    file gets its content, compared with the commit's listing, when it is taken. Where nothing is to be `kept`, small
+    files are written into their stand-ins alone, and large ones are not taken at all.
+    """
+
+    folder: Path
+    repo: str = ""
+    revision: str | None = None
+    listing: dict[str, RemoteFile] = field(default_factory=dict)
+    kept: bool = True
+    taken: dict[str, str] = field(default_factory=dict)
+    _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of_repo(cls, repo: str, revision: str | None, folder: Path, *, kept: bool = True) -> Files:
+        """The files of a dataset repository at the commit that `revision`, or the head, is now."""
+        with answers(repo, kind="dataset"):
+            sha, found = cached_commit(repo, revision, kind="dataset") if is_offline() else _listed(repo, revision)
+        listing = {file.name: file for file in found}
+        for name in listing:
+            _plain(name, repo)
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        if kept:
+            keep_listing(repo, sha, found, kind="dataset")
+        return cls(folder, repo, sha, listing, kept)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.listing if self.revision else (self.folder / name).is_file()
+
+    def take(self, names: Iterable[str]) -> None:
+        """Have the content of some files, hashed, eight at a time."""
+        wanted = [name for name in dict.fromkeys(names) if name not in self.taken]
+        for name in wanted:
+            _plain(name, self.repo or str(self.folder))
+        self.taken.update(zip(wanted, side_by_side(self._take, wanted), strict=True))
+        for name in wanted:
+            if name.endswith(".zip"):
+                _no_bomb(self.folder / name, f"{self.repo or self.folder}, {shown(name)}")
+
+    def _take(self, name: str) -> str:
+        path = self.folder / name
+        if self.revision and not self.kept:
+            self._write_small(path, name)
+        elif self.revision:
+            fetched = fetch(self.repo, self.listing[name], self.revision, kind="dataset")
+            path.unlink()
+            try:
+                path.symlink_to(fetched.resolve())
+            except OSError:
+                # Windows lets only some users make links.
+                shutil.copyfile(fetched, path)
+        self._stamps[name] = stamp(path)
+        return file_hash(path)
+
+    def _write_small(self, path: Path, name: str) -> None:
+        """Write the content of a small file on the Hub, hashed, which huggingface_hub's cache does not see."""
+        file, where = self.listing[name], f"{self.repo}, {shown(name)}"
+        size = file.size
+        if size > SMALL:
+            raise SoupError(f"expected at most {SMALL:,} bytes, found {size:,}", where=where)
+        with answers(where):
+            path.write_bytes(reader(self.repo, self.revision or "", name, kind="dataset")(0, size) if size else b"")
+        found = file_hash(path) if file.sha256 else blob_hash(path)
+        if found != (file.sha256 or file.blob):
+            raise not_listed(found, file, where)
+
+    def digest(self, name: str) -> str:
+        """The sha256 of a file: what the Hub lists, else of its bytes, for which it is taken."""
+        listed = self.listing[name].sha256 if self.revision else None
+        if name not in self.taken and listed is None:
+            self.take([name])
+        return self.taken.get(name) or str(listed)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return self.listing[name].size if self.revision else (self.folder / name).stat().st_size
+
+    def look_into(self, name: str) -> Any:
+        """What pyarrow opens to see a file's footer and a column: its path, or ranges of bytes on the Hub.
+
+        Bytes of a file that was not taken are not hashed: they may choose rows and files, and never be scored.
+        """
+        if not self.revision or name in self.taken:
+            return str(self.folder / name)
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.repo, name, revision=self.revision, repo_type="dataset")
+        if isinstance(found, str):
+            return found
+        read = reader(self.repo, self.revision, name, kind="dataset")
+        return Ranges(f"{self.repo}, {shown(name)}", read, self.size(name))
+
+    def name_of(self, path: str | Path) -> str:
+        """The name of a file that datasets found, which must lie in the folder."""
+        name = Path(os.path.relpath(path, self.folder)).as_posix()
+        _plain(name, self.repo or str(self.folder))
+        return name
+
+    def unchanged(self) -> None:
+        """See that no file was written to since it was hashed."""
+        for name, before in self._stamps.items():
+            if stamp(self.folder / name) != before:
+                raise SoupError(
+                    f"{shown(name)} changed while it was read", where=str(self.folder), hint="the same command again"
+                )
+
+    def take_cards(self) -> None:
+        """Have the dataset's cards, whose YAML tells datasets what to load, and see that they point nowhere else."""
+        cards = [name for name in CARDS if name in self]
+        for name in cards:
+            if (size := self.size(name)) > SMALL:
+                where = f"{self.repo or self.folder}, {name}"
+                raise SoupError(f"expected at most {SMALL:,} bytes, found {size:,}", where=where)
+        self.take(cards)
+        for name in cards:
+            if not name.endswith(".json"):
+                points_inside(self.folder / name, f"{self.repo or self.folder}, {name}")
+
+
+class Ranges(io.RawIOBase):
+    """A file on the Hub of which only the bytes are requested that are read.
+
+    Args:
+        where: repository and file, for errors.
+        read: gives the bytes from one place up to another.
+        size: its bytes.
+    """
+
+    def __init__(self, where: str, read: Callable[[int, int], bytes], size: int) -> None:
+        self._where, self._size, self._at, self._read = where, size, 0, read
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The place of the next byte."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place, counted from the start, from here or from the end."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes, or all that are left."""
+        end = self._size if size < 0 else min(self._at + size, self._size)
+        if end <= self._at:
+            return b""
+        with answers(self._where, listed=True):
+            found = self._read(self._at, end)
+        self._at += len(found)
+        return found
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._size
+
+
+def points_inside(card: Path, where: str) -> None:
+    """Refuse a card whose configurations name files outside the dataset, on this disk or on another machine."""
+    text = card.read_text("utf-8", "replace")
+    try:
+        configs = (front_matter(text) if card.suffix == ".md" else _mapping(text)).get("configs")
+    except ValueError as error:
+        raise SoupError(str(error), where=where) from error
+    for value in _strings(configs):
+        if "://" in value or "::" in value or value.startswith("/") or ".." in PurePosixPath(value).parts:
+            raise SoupError(f"expected data files of the dataset itself, found {shown(value)}", where=where)
+
+
+def _listed(repo: str, revision: str | None) -> tuple[str, tuple[RemoteFile, ...]]:
+    """The commit that a dataset repository is at, and its files."""
+    sha = api().dataset_info(repo, revision=revision).sha
+    if sha is None:
+        raise HubError("the Hub names no commit", where=repo)
+    found = api().list_repo_tree(repo, repo_type="dataset", revision=sha, recursive=True)
+    return sha, tuple(file for file in map(_remote, found) if file)
+
+
+def _remote(entry: Any) -> RemoteFile | None:
+    """A file of a listing; None for a folder."""
+    if not hasattr(entry, "size"):
+        return None
+    return RemoteFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
+
+
+def _plain(name: str, where: str) -> None:
+    """Refuse a name that is not one of a file below the folder."""
+    parts = name.split("/")
+    if "\\" in name or "\0" in name or not all(parts) or {".", ".."} & set(parts) or ":" in parts[0]:
+        raise SoupError(f"expected a file of the dataset, found {shown(name)}", where=where)
+
+
+def _strings(value: Any, depth: int = 0) -> Iterator[str]:
+    """Every text within YAML values; nesting deeper than datasets understands is left alone."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)) and depth < 6:
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _strings(part, depth + 1)
+
+
+def _no_bomb(path: Path, where: str) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise SoupError(f"this archive cannot be read: {error}", where=where) from error
+    if size > ZIP_FLOOR + ZIP_GROWTH * path.stat().st_size:
+        raise SoupError(f"this archive would grow to {size:,} bytes, which no archive of images does", where=where)

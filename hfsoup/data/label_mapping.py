@@ -1,0 +1,74 @@
+"""A file that maps a dataset's classes to a model's: JSON, YAML or CSV, written by the user."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hfsoup.utils.errors import UsageError
+from hfsoup.utils.text import shown
+
+BY_NAME, BY_NUMBER = "by-name", "by-number"
+
+
+LIMIT = 8 << 20
+SUFFIXES = (".json", ".yaml", ".yml", ".csv")
+EXAMPLE = 'lines such as "tabby: 281" or "tabby: tabby, tabby cat" in YAML'
+
+
+def read_mapping(file: str) -> dict[str, str | int]:
+    """For names or numbers of a dataset the names or numbers of a model's classes.
+
+    A CSV has two columns, the dataset's and the model's; the first line is a class like any other.
+
+    Args:
+        file: a path that ends in .json, .yaml, .yml or .csv.
+
+    Raises:
+        UsageError: there is no such file, or it holds something else.
+    """
+    path = Path(file).expanduser()
+    if path.suffix.lower() not in SUFFIXES:
+        what = f"expected by-name, by-number or a file ending in {', '.join(SUFFIXES)}, found {shown(file)}"
+        close = get_close_matches(file, (BY_NAME, BY_NUMBER), 1) or [BY_NUMBER]
+        raise UsageError(what, hint=f"--labels {close[0]}")
+    try:
+        if path.stat().st_size > LIMIT:
+            raise UsageError(f"expected at most {LIMIT:,} bytes", where=file)
+        found = _parsed(path.suffix.lower(), path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise UsageError(
+            f"the file of --labels cannot be read: {error.strerror}", where=file, hint=_near(path)
+        ) from error
+    except (ValueError, yaml.YAMLError, csv.Error, RecursionError) as error:
+        raise UsageError("the file of --labels cannot be parsed", where=file, hint=EXAMPLE) from error
+    odd = [key for key, value in found.items() if not isinstance(value, (str, int)) or isinstance(value, bool)]
+    if odd or not found:
+        text = f"found something else for {shown(odd[0])}" if odd else "found none"
+        raise UsageError(f"expected a class name or number for each class, {text}", where=file, hint=EXAMPLE)
+    return {str(key): value for key, value in found.items()}
+
+
+def _near(path: Path) -> str:
+    """What to type where a file is not there: the one beside it that is nearly called so, or a look around."""
+    beside = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in SUFFIXES)
+    close = get_close_matches(path.name, beside, 1, 0.7)
+    return f"--labels {shlex.quote(str(path.parent / close[0]))}" if close else f"ls {shlex.quote(str(path.parent))}"
+
+
+def _parsed(suffix: str, text: str) -> dict[Any, Any]:
+    if suffix == ".csv":
+        # A row of more or fewer than two is a ValueError.
+        return {name.strip(): value.strip() for name, value in filter(None, csv.reader(io.StringIO(text)))}
+    # Every scalar stays a text, for YAML would make a truth value of a class called "no".
+    found = json.loads(text) if suffix == ".json" else yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - is safe
+    if not isinstance(found, dict):
+        raise ValueError("expected a mapping")
+    return found

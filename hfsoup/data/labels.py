@@ -1,0 +1,426 @@
+"""The labels of a dataset become the class numbers of a model, or a clear error; never a quiet guess."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.data.label_mapping import BY_NAME, BY_NUMBER
+from hfsoup.utils.errors import MismatchError, SoupError, UsageError
+from hfsoup.utils.text import listed, shown
+
+Note = Callable[[str], None]
+UNLABELLED = -1
+"""What stands for a label where there is none."""
+ELSEWHERE = "another split, or rows that are labelled"
+EITHER = "--labels by-number where the dataset's numbers are the model's, or --labels FILE, which maps one to the other"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one file: one value a row, and the names that it gives numbers, None where it gives none."""
+
+    file: str
+    values: Sequence[Any]
+    names: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Class numbers in the model's order, one a row, and the rule that they were found by; `lists` are its files'."""
+
+    numbers: NDArray[np.int64]
+    rule: str
+    lists: tuple[ClassList, ...]
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """What a file calls its class numbers, None where it does not.
+
+    `numbered` tells whether they were taken for the model's by number alone, and `alike` whether each of them is the
+    model's number of that very name.
+    """
+
+    file: str
+    names: tuple[str, ...] | None
+    numbered: bool
+    alike: bool
+
+
+@dataclass(frozen=True)
+class Match:
+    """For numbers of a dataset the model's class, the rule, and whether numbers alone decided."""
+
+    places: dict[int, int]
+    rule: str
+    numbered: bool = False
+
+
+def class_numbers(
+    labels: Sequence[Labels],
+    classes: Sequence[str],
+    *,
+    where: str,
+    asked: str | None = None,
+    mapping: Mapping[str, str | int] | None = None,
+) -> Matched:
+    """One class of the model per row.
+
+    Args:
+        labels: those of each file of a split.
+        classes: the model's class names in the order of its head.
+        where: dataset, split and column, for errors.
+        asked: `by-name` or `by-number`; None takes names where they decide, and numbers where one side has no names.
+        mapping: the model's classes, by name or number, for names or numbers of the dataset.
+
+    Raises:
+        SoupError: a row has no label, several, or one that is no class of the model's.
+        MismatchError: the class names are not the model's.
+    """
+    every = [value for one in labels for value in one.values]
+    _complete(every, where)
+    if every and isinstance(every[0], str):
+        names = tuple(sorted({str(value) for value in every}))
+        place = {name: n for n, name in enumerate(names)}
+        labels = [Labels(one.file, [place[value] for value in one.values], names) for one in labels]
+    rules: dict[str, None] = {}
+    found, lists = [], []
+    for one in labels:
+        count = len(classes) if one.names is None else len(one.names)
+        values = _whole(one.values, count, f"{where}, {one.file}" if len(labels) > 1 else where)
+        match = match_classes(one.names, classes, np.unique(values).tolist(), where=where, asked=asked, mapping=mapping)
+        rules.setdefault(match.rule)
+        alike = one.names is not None and all(n == place for n, place in match.places.items())
+        lists.append(ClassList(one.file, one.names, match.numbered, alike))
+        order = np.full(count, UNLABELLED, np.int64)
+        order[list(match.places)] = list(match.places.values())
+        found.append(order[values])
+    return Matched(np.concatenate(found), "; ".join(rules), tuple(lists))
+
+
+def match_classes(
+    names: Sequence[str] | None,
+    classes: Sequence[str],
+    needed: Iterable[int],
+    *,
+    where: str,
+    asked: str | None = None,
+    mapping: Mapping[str, str | int] | None = None,
+) -> Match:
+    """The model's class for each number of a dataset that some image needs.
+
+    Args:
+        names: what the dataset calls its numbers, None where it does not.
+        classes: the model's class names.
+        needed: the numbers that images have.
+        where: dataset, split and column, for errors.
+        asked: as for `class_numbers`.
+        mapping: as for `class_numbers`.
+
+    Raises:
+        MismatchError: a needed name is no class of the model's, or may be several.
+        UsageError: what was asked for cannot be done with these lists.
+    """
+    needed = list(needed)
+    if mapping is not None:
+        return _mapped(names, classes, needed, mapping, where)
+    if names is None:
+        if asked == BY_NAME:
+            what = "this dataset has no class names, only numbers"
+            raise UsageError(what, where=where, hint="--labels by-number, or --labels FILE")
+        return Match(
+            {n: n for n in needed}, "the dataset's numbers are the model's: it names no classes", numbered=True
+        )
+    if asked == BY_NUMBER:
+        return _by_number(names, classes, needed, where)
+    found, rule = _by_name(names, classes)
+    if all(n in found for n in needed):
+        return Match({n: found[n] for n in needed}, rule)
+    if asked is None and unnamed(classes) and len(names) == len(classes):
+        return _unnamed(names, needed, where)
+    missing = [names[n] for n in needed if n not in found]
+    doubled = [(names, _doubled(names)), (classes, _doubled(classes))]
+    several = [name for side, twice in doubled for name in side if plain(name) in twice & set(map(plain, missing))]
+    if several:
+        what = f"class names are ambiguous, for case, spaces and underscores do not count: {listed(several)}"
+    else:
+        what = f"class names are missing: {listed(missing)}"
+    lists = f"{where}: {listed(names)}\n  the model: {listed(classes)}"
+    raise MismatchError(f"{what}\n  {lists}", where=where, hint=EITHER)
+
+
+def same_numbering(lists: Sequence[ClassList], where: str) -> None:
+    """See that where numbers alone decide, every file numbers the same classes in the same way.
+
+    Raises:
+        MismatchError: two files do not; both are named.
+    """
+    first = next((one for one in lists if one.numbered), None)
+    for other in lists if first else ():
+        if first and other.names != first.names and (other.numbered or not other.alike):
+            one, two = ("no names" if each.names is None else listed(each.names, 12) for each in (first, other))
+            what = f"{shown(first.file)} and {shown(other.file)} number their classes differently:\n  {one}\n  {two}"
+            raise MismatchError(what, where=where, hint="--labels FILE with names, or files with one list of classes")
+
+
+def check_classes(
+    labels: NDArray[np.int64], classes: Sequence[str], *, where: str, note: Note, limited: bool = False
+) -> None:
+    """See that a split tests something: two classes at least, unless a limit took the others; those it lacks are noted.
+
+    Raises:
+        SoupError: every row is of one class.
+    """
+    present = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))
+    if (len(classes) > 1 or labels.ndim > 1) and (labels == labels[0]).all() and not limited:
+        names = listed([classes[int(n)] for n in present], 6)
+        what = f"every image is of {'one class, ' if len(present) == 1 else ''}{names or 'no class'}"
+        what += "; a score on them says nothing"
+        raise SoupError(what, where=where, hint="another split, or shuffle the dataset before it is split")
+    absent = [classes[n] for n in range(len(classes)) if n not in set(present.tolist())]
+    if absent:
+        note(f"{where}: no images of {len(absent)} of the model's {len(classes)} classes: {listed(absent, 6)}")
+
+
+def check_folders(folders: Sequence[str], labels: NDArray[np.int64], classes: Sequence[str], where: str) -> None:
+    """See that no image lies in the folder of one class and is labelled as another.
+
+    Raises:
+        SoupError: some do; they are counted and the first ones named.
+    """
+    known = {plain(name): n for n, name in enumerate(classes)}
+    places = [known.get(plain(folder)) for folder in folders]
+    wrong = [row for row, place in enumerate(places) if place is not None and place != labels[row]]
+    if wrong:
+        first = wrong[0]
+        example = f"row {first} lies in the folder {shown(folders[first])}"
+        what = f"{len(wrong)} labels are not the folder's: {example} and is labelled {shown(classes[labels[first]])}"
+        hint = "take the labels out of the metadata file, or the images out of the class folders"
+        raise SoupError(what, where=where, hint=hint)
+
+
+def rows_text(rows: Sequence[int], most: int = 8) -> str:
+    """`row 3`, or `rows 3, 5, 8 …`."""
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:most]))}{' …' if len(rows) > most else ''}"
+
+
+def _mapped(
+    names: Sequence[str] | None,
+    classes: Sequence[str],
+    needed: Sequence[int],
+    mapping: Mapping[str, str | int],
+    where: str,
+) -> Match:
+    """By a mapping that the user wrote; several names may be one class."""
+    known = {plain(key): value for key, value in mapping.items()}
+    missing, found, numbered = [], {}, False
+    for n in needed:
+        name = None if names is None else plain(names[n])
+        numbered = numbered or name not in known
+        value = known.get(str(n) if name is None or name not in known else name)
+        if value is None:
+            missing.append(n if names is None else names[n])
+        else:
+            found[n] = _class_of(value, classes, where)
+    if missing:
+        what = f"the mapping of --labels has no class for {listed(missing)}"
+        raise UsageError(what, where=where, hint="add them to the file")
+    return Match(found, "by the mapping of --labels", numbered)
+
+
+def _class_of(value: str | int, classes: Sequence[str], where: str) -> int:
+    """The class that a mapping names, by its number or by its name."""
+    if isinstance(value, str):
+        places = [n for n, name in enumerate(classes) if name == value]
+        places = places or [n for n, name in enumerate(classes) if plain(name) == plain(value)]
+        if len(places) > 1:
+            what = f"the model has {len(places)} classes {shown(value)}"
+            raise UsageError(
+                what, where=where, hint=f"its number in the file of --labels: {' or '.join(map(str, places))}"
+            )
+        if places:
+            return places[0]
+        value = int(value) if value.isascii() and value.isdigit() else value
+    if not isinstance(value, int) or not 0 <= value < len(classes):
+        what = f"the mapping of --labels names {shown(value)}, which is no class of the model's: {listed(classes)}"
+        raise UsageError(what, where=where, hint="a class name, or a number below the count of classes")
+    return value
+
+
+def _by_number(names: Sequence[str], classes: Sequence[str], needed: Sequence[int], where: str) -> Match:
+    """By number as asked: the number in a name where all names are numbers, else its place in the dataset's list."""
+    numbers = _numbers(names)
+    if numbers is None and len(names) != len(classes):
+        what = f"the dataset names {len(names)} classes and the model has {len(classes)}, so their numbers differ"
+        raise MismatchError(what, where=where, hint="--labels FILE, which maps one to the other")
+    found = {n: n if numbers is None else numbers[n] for n in needed}
+    if outside := [names[n] for n, number in found.items() if number >= len(classes)]:
+        what = f"the model's classes are 0 to {len(classes) - 1}, the dataset has {listed(outside)}"
+        raise MismatchError(what, where=where, hint="--labels FILE, which maps one to the other")
+    if numbers is None:
+        return Match(found, "by number, as asked: the dataset's numbers are the model's", numbered=True)
+    return Match(found, "by number, as asked: the dataset's names are numbers, and those are the model's")
+
+
+def _unnamed(names: Sequence[str], needed: Sequence[int], where: str) -> Match:
+    """By number where the model has no names; not where the names are numbers in another order."""
+    numbers = _numbers(names)
+    if numbers is not None and numbers != list(range(len(names))):
+        what = f"the model names no classes, and the dataset's are numbers in another order: {listed(names)}"
+        hint = f"--labels by-number takes {shown(names[needed[0]])} as class {numbers[needed[0]]}; or --labels FILE"
+        raise MismatchError(what, where=where, hint=hint)
+    return Match({n: n for n in needed}, "the dataset's numbers are the model's, which names no classes", numbered=True)
+
+
+def _numbers(names: Sequence[str]) -> list[int] | None:
+    """The numbers that all names are, or end in after the same word; None where they are not."""
+    parts = [re.fullmatch(r"(.*?)[ _-]?0*(\d{1,9})", name.strip()) for name in names]
+    if not all(parts) or len({part.group(1) for part in parts if part}) > 1:
+        return None
+    found = [int(part.group(2)) for part in parts if part]
+    bare = all(part and not part.group(1) for part in parts)
+    return found if (bare and len(set(found)) == len(found)) or sorted(found) == list(range(len(found))) else None
+
+
+def _by_name(names: Sequence[str], classes: Sequence[str]) -> tuple[dict[int, int], str]:
+    """The classes that names decide, one to one, and how: letter by letter first, then as people write them."""
+    if list(names) == list(classes):
+        return {n: n for n in range(len(names))}, "by name"
+    found: dict[int, int] = {}
+    for key in (str, plain, _hyphens):
+        _pair(names, classes, found, partial(_alone, key))
+    rule, direct = "by name", len(found)
+    _pair(names, classes, found, _synonyms)
+    if len(found) > direct:
+        rule += f", {len(found) - direct} of them by one of the synonyms between commas"
+    doubled = _by_place(names, classes, found)
+    if doubled:
+        found.update({n: n for n in doubled})
+        rule += f"; names that stand twice by their place, as all others: {listed([names[n] for n in doubled], 6)}"
+    return found, rule
+
+
+def _pair(names: Sequence[str], classes: Sequence[str], found: dict[int, int], keys: Callable[[str], set[str]]) -> None:
+    """Add the pairs of a name and a class that share a key with each other and with nothing else that is left."""
+    left = {place: keys(classes[place]) for place in set(range(len(classes))) - set(found.values())}
+    by_key: dict[str, set[int]] = {}
+    for place, own in left.items():
+        for key in own:
+            by_key.setdefault(key, set()).add(place)
+    fits = {
+        n: set().union(*(by_key.get(key, set()) for key in keys(names[n]))) for n in range(len(names)) if n not in found
+    }
+    wanted = Counter(place for places in fits.values() for place in places)
+    found.update({n: next(iter(p)) for n, p in fits.items() if len(p) == 1 and wanted[next(iter(p))] == 1})
+
+
+def _alone(key: Callable[[str], str], text: str) -> set[str]:
+    return {key(text)}
+
+
+def _hyphens(text: str) -> str:
+    return re.sub(r"(?<=\w)-(?=\w)", " ", plain(text))
+
+
+def _synonyms(text: str) -> set[str]:
+    return {_hyphens(part) for part in text.split(",") if part.strip()}
+
+
+def _by_place(names: Sequence[str], classes: Sequence[str], found: Mapping[int, int]) -> list[int]:
+    """Names that are left because the model's stands twice, in lists of one length where all others have one place.
+
+    The name must hold the model's, as `crane2` holds `crane`: a place alone decides nothing.
+    """
+    left = [n for n in range(len(names)) if n not in found]
+    if len(names) != len(classes) or len(left) >= len(found) or any(n != place for n, place in found.items()):
+        return []
+    doubled = _doubled(classes)
+    fits = all(plain(classes[n]) in doubled and plain(classes[n]) in plain(names[n]) for n in left)
+    return left if fits else []
+
+
+def _doubled(names: Iterable[str]) -> set[str]:
+    """Names, as `plain` writes them, that stand more than once."""
+    return {name for name, count in Counter(map(plain, names)).items() if count > 1}
+
+
+def is_unlabelled(values: Sequence[Any]) -> bool:
+    """Whether no row of a split has a label: they are all -1, as ImageNet's test split has them, or all missing."""
+    return all(value is None or (type(value) is int and value == UNLABELLED) for value in values)
+
+
+def _complete(values: Sequence[Any], where: str) -> None:
+    """Refuse labels that are missing, or of several kinds, or not one a row."""
+    missing = [row for row, value in enumerate(values) if value is None]
+    if missing:
+        text = f"{len(missing)} rows without a label: {rows_text(missing)}"
+        raise SoupError(text, where=where, hint=ELSEWHERE)
+    kinds = Counter(type(value).__name__ for value in values)
+    if not kinds.keys() <= {"int"} and not kinds.keys() <= {"str"}:
+        several = any(isinstance(value, (list, dict)) for value in values)
+        single = "a model whose problem_type is not multi_label_classification is scored on one class an image"
+        what = single if several else "expected whole numbers or names as labels"
+        hint = "--label-column NAME, or a dataset with one class an image" if several else "--label-column NAME"
+        raise SoupError(f"{what}, found {', '.join(sorted(kinds))}", where=where, hint=hint)
+
+
+def _whole(values: Sequence[int], count: int, where: str) -> NDArray[np.int64]:
+    outside = [row for row, value in enumerate(values) if not 0 <= value < count]
+    if outside:
+        none = all(values[row] == UNLABELLED for row in outside)
+        meaning = "; -1 stands for no label" if none else ""
+        found = f"found {values[outside[0]]} in {len(outside)} of {len(values)} rows ({rows_text(outside)}){meaning}"
+        raise SoupError(f"labels outside 0 to {count - 1}: {found}", where=where, hint=ELSEWHERE)
+    return np.asarray(values, np.int64)
+
+
+def plain(name: str) -> str:
+    """A name without case, underscores and doubled spaces, its accents in one form."""
+    return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
+
+
+def unnamed(labels: Sequence[str]) -> bool:
+    """Whether labels are only transformers' placeholders, LABEL_0 and so on, or each one's own number."""
+    return any(list(labels) == [f"{word}{i}" for i in range(len(labels))] for word in ("LABEL_", ""))
+
+
+def align(wanted: Sequence[str], given: Sequence[str], *, where: str, against: str) -> tuple[int, ...]:
+    """For each name in `wanted`, its place in `given`.
+
+    Args:
+        wanted: names to be found, each once.
+        given: names to look among.
+        where: what `wanted` belongs to, for errors.
+        against: what `given` belongs to.
+
+    Raises:
+        MismatchError: a name is missing, or two names differ only in case, spaces or underscores; both lists are shown.
+    """
+    places = {plain(name): i for i, name in enumerate(given)}
+    doubles = [*_doubles(wanted), *_doubles(given)]
+    missing = [name for name in wanted if plain(name) not in places]
+    if not doubles and not missing:
+        return tuple(places[plain(name)] for name in wanted)
+    if doubles:
+        what = f"class names are ambiguous, for case, spaces and underscores do not count: {listed(doubles)}"
+    else:
+        what = f"class names are missing: {listed(missing)}"
+    lists = f"{where}: {listed(wanted)}\n  {against}: {listed(given)}"
+    raise MismatchError(f"{what}\n  {lists}", where=where, hint="give the classes the same names in both")
+
+
+def _doubles(names: Sequence[str]) -> list[str]:
+    """Names that are another one's double."""
+    seen: dict[str, list[str]] = {}
+    for name in names:
+        seen.setdefault(plain(name), []).append(name)
+    return [name for group in seen.values() if len(group) > 1 for name in group]

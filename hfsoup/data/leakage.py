@@ -1,0 +1,95 @@
+"""Images that look alike though their pixels differ: resized, recompressed or recoloured copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.data.labels import Note, rows_text
+from hfsoup.data.preprocessing import Prepared
+from hfsoup.data.request import Request
+from hfsoup.utils.errors import SoupError
+
+# The most test images, as a share, that may be among those that select. Public test sets hold a few such doubles.
+SHARED = 0.01
+
+
+ROWS, COLUMNS = 8, 9
+STEP = 256
+# An image with fewer brightness steps than this is too plain to be told from another plain one.
+STEPS = 12
+SAME = 0.99
+
+
+def alike(first: Path, second: Path) -> list[tuple[int, int]]:
+    """Places in `second` whose picture is a near copy of one in `first`, with that one's place.
+
+    Candidates have the same difference hash: for each of 8 × 8 places of a 9 × 8 thumbnail, whether brightness rises to
+    the right (dHash). A pair counts if the correlation of its brightness is also at least 0.99, so that simple pictures
+    of one kind, such as digits, are not taken for copies.
+
+    Args:
+        first: a .npy file of prepared pixels, images × channels × height × width.
+        second: another. Inputs that are no pictures any more, such as patches, are never alike.
+    """
+    one, two = np.load(first, mmap_mode="r"), np.load(second, mmap_mode="r")
+    if one.ndim != 4 or two.ndim != 4 or one.shape[1:] != two.shape[1:]:
+        return []
+    known = {h: n for n, h in reversed(list(enumerate(_hashes(one)))) if h is not None}
+    pairs = [(known[h], n) for n, h in enumerate(_hashes(two)) if h in known]
+    return [(a, b) for a, b in pairs if _correlation(one[a], two[b]) >= SAME]
+
+
+def _correlation(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+    """The correlation of the brightness of two pictures."""
+    a, b = (picture.mean(axis=0, dtype=np.float64).ravel() for picture in (one, two))
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), np.finfo(np.float64).tiny))
+
+
+def _hashes(pixels: NDArray[np.float32]) -> Sequence[bytes | None]:
+    found: list[bytes | None] = []
+    for at in range(0, len(pixels), STEP):
+        small = _thumbnails(np.asarray(pixels[at : at + STEP]).mean(axis=1))
+        rises = small[:, :, 1:] > small[:, :, :-1]
+        telling = (small[:, :, 1:] != small[:, :, :-1]).sum(axis=(1, 2)) >= STEPS
+        found += [np.packbits(rise).tobytes() if tells else None for rise, tells in zip(rises, telling, strict=True)]
+    return found
+
+
+def _thumbnails(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Images × height × width averaged down to images × 8 × 9; smaller ones are repeated up first."""
+    _, height, width = grey.shape
+    grey = grey.repeat(-(-ROWS // height), axis=1).repeat(-(-COLUMNS // width), axis=2)
+    edges = [
+        np.linspace(0, size, parts, endpoint=False).astype(int)
+        for size, parts in zip(grey.shape[1:], (ROWS, COLUMNS), strict=True)
+    ]
+    sums = np.add.reduceat(np.add.reduceat(grey, edges[0], axis=1), edges[1], axis=2)
+    areas = np.outer(*(np.diff([*e, size]) for e, size in zip(edges, grey.shape[1:], strict=True)))
+    thumbnails: NDArray[np.float32] = (sums / areas).astype(np.float32)
+    return thumbnails
+
+
+def apart(seen: Prepared, held: Prepared, request: Request, *, note: Note, role: str = "select") -> None:
+    """See that the test images are not those that `role` says: by a hash of every decoded image.
+
+    Raises:
+        SoupError: more than one test image in a hundred is among the others, pixel for pixel, and that is not allowed.
+    """
+    known = set(seen.digests)
+    shared = [row for row, digest in zip(held.rows, held.digests, strict=True) if digest in known]
+    similar = [held.rows[n] for _, n in alike(seen.path, held.path) if held.rows[n] not in set(shared)]
+    if similar:
+        note(f"{len(similar)} of {len(held.rows)} test images look like one that {role}s ({rows_text(similar)})")
+    if not shared:
+        return
+    text = f"{len(shared)} of {len(held.rows)} test images are also among those that {role} ({rows_text(shared)})"
+    many = len(shared) > SHARED * len(held.rows)
+    if many and not request.allow_duplicates:
+        hint = "remove the doubles, or --allow-duplicates: a score on images that made the model is no test of it"
+        raise SoupError(f"{text}, at most {SHARED:.0%} may be", where=request.dataset, hint=hint)
+    note(f"{text}; that is more than {SHARED:.0%}, which --allow-duplicates allowed" if many else text)

@@ -1,0 +1,316 @@
+"""Images become one sealed file of pixels: decoded and processed once, checked at every bake."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.data.decoding import PIXELS, BadImageError, Decoded, decode, size
+from hfsoup.utils.cache import cache
+from hfsoup.utils.errors import REFUSALS, SoupError
+from hfsoup.utils.hashing import facts_hash, file_hash
+from hfsoup.utils.text import flat
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Advance = Callable[[int], None]
+Note = Callable[[str], None]
+Change = Callable[["Image", int], "Image"]
+Encoded = tuple[int, bytes | BadImageError]
+BACKENDS = ("pillow", "transformers", "torch", "torchvision", "timm", "numpy")
+BATCH = 32
+# Pictures of more pixels are decoded one at a time, which bounds memory whatever the number of processors.
+LARGE = 10_000_000
+READING = "as transformers.pipeline"
+"""How encoded images are read; what was prepared under another rule is not taken from the cache."""
+PROBE = 64
+_large = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A file of pixels in the cache, float32, images × channels × height × width.
+
+    `rows` are those of its images; `bad` the rows that have none, each with the reason; `digests` are hashes of the
+    decoded images, equal for the same picture; `lost` are the rows of which eight bits do not hold every pixel, each
+    with the share of those; `sha256` is that of the file.
+    """
+
+    path: Path
+    rows: list[int]
+    bad: list[tuple[int, str]]
+    digests: list[str]
+    lost: list[tuple[int, float]]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Job:
+    rows: Sequence[int]
+    read: Callable[[], Iterator[bytes | BadImageError]]
+    processor: Any
+    where: str
+    change: Change | None
+    mode: str | None
+
+    def work(self, width: int, height: int) -> int:
+        """The pixels of a picture, or those that it is resized to where that is more."""
+        sides = self.processor.to_dict().get("size")
+        shorter = sides.get("shortest_edge") if isinstance(sides, dict) else None
+        resized = int(shorter) ** 2 * max(width, height) // max(1, min(width, height)) if shorter else 0
+        return max(width * height, resized)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What a row became: pixels and the digest of its picture, or None and the reason."""
+
+    row: int
+    pixels: NDArray[np.float32] | None
+    outcome: str
+    lost: float = 0.0
+
+
+def prepare(
+    rows: Sequence[int],
+    read: Callable[[], Iterator[bytes | BadImageError]],
+    processor: Any,
+    *,
+    content: str,
+    where: str,
+    advance: Advance = lambda _: None,
+    note: Note = lambda _: None,
+    mode: str | None = None,
+    change: Change | None = None,
+    home: Path | None = None,
+) -> Prepared:
+    """Decode and process `rows`, or take them from the cache if every byte there is as it was written.
+
+    Args:
+        rows: which rows.
+        read: gives the encoded image of each row in turn, or why there is none; not called where all is in the cache.
+        processor: the ingredients' image processor.
+        content: a hash of the data that the rows are in, and of the column.
+        where: dataset and split, for errors.
+        advance: told of images as they are ready.
+        note: told if the cache was damaged.
+        mode: the Pillow mode that the dataset declares for its images.
+        change: what to do to a decoded image before it is processed; `content` has to tell changes apart.
+        home: where the file goes instead of the cache.
+    """
+    from filelock import FileLock
+
+    job = _Job(rows, read, processor, where, change, mode)
+    path = _path(rows, processor, content, mode, home)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        found = _sealed(path, note)
+        if found:
+            advance(len(rows))
+            return found
+        for left in path.parent.glob(f"{path.stem}.*.partial"):
+            left.unlink()
+        try:
+            return _make(job, path, advance)
+        except OSError as error:
+            raise SoupError(f"the images cannot be kept: {error.strerror}", where=str(path.parent)) from error
+
+
+def are_prepared(rows: Sequence[int], processor: Any, *, content: str, mode: str | None = None) -> bool:
+    """Whether `prepare` would find these images in the cache, if they are as they were written."""
+    path = _path(rows, processor, content, mode, None)
+    return path.is_file() and path.with_suffix(".json").is_file()
+
+
+def _path(rows: Sequence[int], processor: Any, content: str, mode: str | None, home: Path | None) -> Path:
+    """Where the file of pixels is: its name is a hash of everything that they depend on."""
+    versions = [_version(name) for name in BACKENDS]
+    kind = f"{type(processor).__module__}.{type(processor).__qualname__}"
+    key = facts_hash(content, list(rows), kind, processor.to_dict(), versions, [READING, mode])
+    return (home or cache() / "images") / f"{key[:32]}.npy"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _sealed(path: Path, note: Note) -> Prepared | None:
+    """What an earlier bake prepared, if its seal is whole and the file is the one that was sealed."""
+    seal = path.with_suffix(".json")
+    if not seal.exists():
+        return None
+    try:
+        digest, text = seal.read_text("utf-8").split("\n", 1)
+        if hashlib.sha256(text.encode()).hexdigest() == digest:
+            values = json.loads(text)
+            if values["sha256"] == file_hash(path):
+                bad = [(row, reason) for row, reason in values["bad"]]
+                lost = [(row, share) for row, share in values["lost"]]
+                return Prepared(path, values["rows"], bad, values["digests"], lost, values["sha256"])
+    except (OSError, ValueError):
+        pass
+    note("prepared images in the cache were damaged; they are prepared again")
+    seal.unlink(missing_ok=True)
+    return None
+
+
+def _make(job: _Job, path: Path, advance: Advance) -> Prepared:
+    """Write the file, then its seal, each complete on the disk before it gets its name."""
+    rows: list[int] = []
+    bad: list[tuple[int, str]] = []
+    digests: list[str] = []
+    lost: list[tuple[int, float]] = []
+    shape: tuple[int, ...] | None = None
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f"{path.stem}.", suffix=".partial", delete=False
+    ) as partial:
+        name = Path(partial.name)
+        try:
+            for found in _images(job):
+                advance(1)
+                row, pixels = found.row, found.pixels
+                if pixels is None:
+                    bad.append((row, found.outcome))
+                    continue
+                if found.lost:
+                    lost.append((row, found.lost))
+                if shape is None:
+                    shape = pixels.shape
+                    _header(partial, len(job.rows), shape)
+                if pixels.shape != shape:
+                    what = f"images of several sizes after processing: {shape}, {pixels.shape}"
+                    raise SoupError(what, where=f"{job.where}, row {row}")
+                rows.append(row)
+                digests.append(found.outcome)
+                partial.write(pixels.tobytes())
+            if shape is None:
+                return Prepared(path, rows, bad, digests, lost, "")
+            partial.seek(0)
+            _header(partial, len(rows), shape)
+            partial.flush()
+            os.fsync(partial.fileno())
+            prepared = Prepared(path, rows, bad, digests, lost, file_hash(name))
+            name.rename(path)
+            _seal(prepared)
+            return prepared
+        finally:
+            name.unlink(missing_ok=True)
+
+
+def _seal(prepared: Prepared) -> None:
+    values = asdict(prepared)
+    del values["path"]
+    text = json.dumps(values)
+    target = prepared.path.with_suffix(".json")
+    partial = target.with_name(f"{target.stem}.seal.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(hashlib.sha256(text.encode()).hexdigest() + "\n" + text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(target)
+
+
+def _header(file: BinaryIO | Any, count: int, shape: tuple[int, ...]) -> None:
+    """The .npy header; it is as long for any smaller count, so that it can be written again."""
+    facts = {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)}
+    np.lib.format.write_array_header_1_0(file, facts)
+
+
+def _images(job: _Job) -> Iterator[_Image]:
+    """Every image in order; few batches at a time."""
+
+    def batch(given: Sequence[Encoded]) -> list[_Image]:
+        return [_image(job, row, data) for row, data in given]
+
+    workers, encoded = os.cpu_count() or 1, zip(job.rows, job.read(), strict=True)
+    batches = iter(lambda: list(islice(encoded, BATCH)), [])
+    with catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        simplefilter("ignore")
+        under_way: deque[Future[Any]] = deque(pool.submit(batch, given) for given in islice(batches, 2 * workers))
+        try:
+            while under_way:
+                yield from under_way.popleft().result()
+                under_way.extend(pool.submit(batch, given) for given in islice(batches, 1))
+        finally:
+            for left in under_way:
+                left.cancel()
+
+
+def _image(job: _Job, row: int, data: bytes | BadImageError) -> _Image:
+    if isinstance(data, BadImageError):
+        return _Image(row, None, str(data))
+    try:
+        width, height = size(data)
+        work = job.work(width, height)
+        if work > max(PIXELS, width * height):
+            what = f"{width} × {height} pixels would be resized to {work / 1e6:.0f} megapixels"
+            raise BadImageError(f"{what}, at most {PIXELS / 1e6:.0f} are")
+        with _large if work > LARGE else nullcontext():
+            return _shown(job, row, decode(data, job.mode))
+    except BadImageError as error:
+        return _Image(row, None, str(error))
+
+
+def _shown(job: _Job, row: int, found: Decoded) -> _Image:
+    """What the processor makes of a picture."""
+    picture = found.picture
+    digest = hashlib.blake2b(f"{picture.size}".encode(), digest_size=16)
+    # Pictures that are all white only for their 16 bits are no doubles of each other.
+    digest.update((found.whole if found.lost else picture).tobytes())
+    if job.change:
+        picture = job.change(picture, row)
+    try:
+        pixels = _processed(job, picture)
+    except REFUSALS as error:
+        _require_processor(job)
+        return _Image(row, None, f"the image processor refuses it ({_described(error)})")
+    if not np.isfinite(pixels).all():
+        raise SoupError("the image processor gives pixels that are NaN or infinite", where=f"{job.where}, row {row}")
+    return _Image(row, pixels, digest.hexdigest(), found.lost)
+
+
+def _processed(job: _Job, picture: Image) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = np.asarray(
+        job.processor(images=[picture], return_tensors="pt")["pixel_values"], "<f4"
+    )[0]
+    return found
+
+
+def _require_processor(job: _Job) -> None:
+    """Fail where the processor takes not even a plain picture: then it is to blame, and not the image.
+
+    Raises:
+        SoupError: it does not.
+    """
+    from PIL import Image
+
+    try:
+        _processed(job, Image.new("RGB", (PROBE, PROBE)))
+    except REFUSALS as error:
+        what = f"the models' image processor takes no image at all: {_described(error)}"
+        hint = "save a whole processor beside them: AutoImageProcessor.from_pretrained(START).save_pretrained(FOLDER)"
+        raise SoupError(what, where=type(job.processor).__name__, hint=hint) from error
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {flat(error, 100)}" if isinstance(error, LookupError) else flat(error, 100)

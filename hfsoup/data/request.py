@@ -1,0 +1,47 @@
+"""What is asked of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hfsoup.data.tasks.task import Task
+
+NO_SPLIT = "none"
+"""What `test_split` is where no split is to report, and the one that selects is halved."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked of a dataset.
+
+    `revision` is a branch, tag or commit on the Hub, None for the head; `labels` is `by-name`, `by-number` or a file
+    that maps the dataset's classes to the model's, and `mapping` is what that file said at an earlier time; `task` is
+    what the labels are read for, None for one class an image.
+    """
+
+    dataset: str
+    config: str | None = None
+    split: str | None = None
+    test_split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    limit: int | None = None
+    revision: str | None = None
+    skip_bad_images: bool = False
+    calibration_split: str | None = None
+    labels: str | None = None
+    mapping: Mapping[str, str | int] | None = None
+    allow_duplicates: bool = False
+    task: Task | None = None
+
+
+def at_revision(dataset: str) -> tuple[str, str | None]:
+    """A dataset's name and the revision after its `@`; what lies on this disk has none."""
+    if "@" not in dataset or Path(dataset).expanduser().exists():
+        return dataset, None
+    name, _, revision = dataset.partition("@")
+    return name, revision or None

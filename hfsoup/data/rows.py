@@ -1,0 +1,229 @@
+"""Rows of a split, file after file: what the files say of themselves, and the cells of some rows."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hfsoup.data.files import SMALL, Files
+from hfsoup.data.shards import Reader, Shard
+from hfsoup.hub.client import AGAIN
+from hfsoup.utils.cache import cache
+from hfsoup.utils.errors import HubError, SoupError, UsageError
+from hfsoup.utils.hashing import facts_hash, read_sealed, write_sealed
+from hfsoup.utils.text import flat, shown
+from hfsoup.utils.threads import side_by_side
+
+FORMAT = 1
+FOLDER = ":folder"
+"""What stands behind a column of images for the names of the folders that they lie in."""
+
+END = object()
+T = TypeVar("T")
+
+
+@dataclass
+class Facts:
+    """What a shard says of itself: its rows, the features and bounds of its columns, and those that were asked for.
+
+    `hashed` tells whether every byte of that was compared with a hash; if not, it may choose rows, and is compared with
+    the hashed file before they are used.
+    """
+
+    count: int
+    features: dict[str, Any]
+    bounds: dict[str, tuple[int, int]]
+    hashed: bool
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+
+class Rows:
+    """Some files of a split as one sequence of rows.
+
+    What the files of a commit say of themselves is kept in hfsoup's cache, so that a second bake opens none of them.
+
+    Args:
+        files: the dataset's files.
+        shards: those that are read, in order.
+        image: gives the file that a cell of an image column points to, None where it holds the image.
+        wrap: raises what readers raise as an error of hfsoup's.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        shards: Sequence[Shard],
+        image: Callable[[Any], str | None],
+        wrap: Callable[[Callable[[], Any]], Any],
+    ) -> None:
+        self._files, self._shards, self._image, self._wrap = files, shards, image, wrap
+        self._facts: list[Facts] | None = None
+
+    def __len__(self) -> int:
+        return sum(facts.count for facts in self.facts())
+
+    def names(self) -> list[str]:
+        """What each shard is called."""
+        return [shard.name for shard in self._shards]
+
+    def take(self) -> None:
+        """Have all that is needed to read any column on this disk, hashed, unless its columns were read before."""
+        known = [self._cached(shard) for shard in self._shards]
+        self._take([shard for shard, facts in zip(self._shards, known, strict=True) if facts is None])
+
+    def are_known(self) -> bool:
+        """Whether an earlier bake kept what every shard says of itself."""
+        return all(self._cached(shard) is not None for shard in self._shards)
+
+    def facts(self) -> list[Facts]:
+        """What every shard says of itself."""
+        if self._facts is None:
+            self._facts = side_by_side(self._read, self._shards)
+        return self._facts
+
+    def column(self, name: str) -> list[list[Any]]:
+        """The values of a column, shard by shard."""
+        facts = self.facts()
+        lacking = [n for n, fact in enumerate(facts) if name not in fact.columns]
+        for n, values in zip(lacking, side_by_side(lambda n: self._column(n, name), lacking), strict=True):
+            facts[n].columns[name] = values
+            self._keep(self._shards[n], facts[n])
+        return [fact.columns[name] for fact in facts]
+
+    def folders(self, name: str) -> list[str]:
+        """The name of the folder that each image of a column lies in, in an archive the one within it; or nothing."""
+        return [folder for values in self.column(name + FOLDER) for folder in values]
+
+    def cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
+        """The cells of a column in some rows, which ascend; only the files that hold them are taken.
+
+        Raises:
+            SoupError: a file says something else now that it is hashed than when rows were chosen by it.
+        """
+        touched: list[tuple[int, list[int]]] = []
+        first, at = 0, 0
+        for n, fact in enumerate(self.facts()):
+            begin, at = at, bisect_left(rows, first + fact.count, at)
+            if at > begin:
+                touched.append((n, [int(row) - first for row in rows[begin:at]]))
+            first += fact.count
+        self._take([self._shards[n] for n, _ in touched])
+        for n, inside in touched:
+            self._hold(n)
+            yield from self._in_shard(self._shards[n], name, inside)
+
+    def _in_shard(self, shard: Shard, name: str, rows: Sequence[int]) -> Iterator[Any]:
+        cells = iter(self._wrap(lambda: shard.read().cells(name, rows)))
+        if shard.points:
+            held = self._wrap(lambda: list(cells))
+            self._wrap(lambda: self._files.take(found for found in map(self._image, held) if found))
+            cells = iter(held)
+        for row in rows:
+            cell = self._wrap(lambda: next(cells, END))
+            if cell is END:
+                raise SoupError(f"expected a row {row}, found none", where=shown(shard.name), hint="a complete copy")
+            yield cell
+
+    def _take(self, shards: Sequence[Shard]) -> None:
+        needed = [name for shard in shards if self._files.kept or shard.points for name in shard.needs]
+        self._wrap(lambda: self._files.take(needed))
+
+    def _read(self, shard: Shard) -> Facts:
+        found = self._cached(shard)
+        if found is None:
+            count, features, bounds = self._look(shard, lambda reader: (reader.count, reader.features, reader.bounds))
+            found = Facts(count, features, bounds, self._hashed(shard))
+            self._keep(shard, found)
+        return found
+
+    def _column(self, n: int, name: str) -> list[Any]:
+        shard = self._shards[n]
+        if name.endswith(FOLDER):
+            cells = self._look(shard, lambda reader: list(reader.cells(name.removesuffix(FOLDER), range(reader.count))))
+            return [_folder(cell) for cell in cells]
+        found, count = self._look(shard, lambda reader: (reader.column(name), reader.count))
+        if len(found) != count:
+            raise SoupError(f"expected {count} labels, found {len(found)}", where=shown(shard.name))
+        return found
+
+    def _look(self, shard: Shard, act: Callable[[Reader], T]) -> T:
+        """What a shard is read for; where ranges of a file on the Hub cannot be read, from all of it, hashed.
+
+        Then the file is to blame if it is the one that the Hub lists, and the Hub if it is not.
+        """
+        try:
+            found: T = self._wrap(lambda: act(shard.read()))
+        except UsageError as error:
+            if not self._files.revision or self._hashed(shard):
+                raise
+            if not self._files.kept and any(self._files.size(name) > SMALL for name in shard.needs):
+                what = f"what the Hub sends of this file cannot be read: {flat(error.__cause__, 300)}"
+                where = f"{self._files.repo}, {shown(shard.name)}"
+                raise HubError(what, where=where, hint=f"later, {AGAIN}") from error
+            self._files.take(shard.needs)
+            found = self._wrap(lambda: act(shard.read()))
+        return found
+
+    def _hashed(self, shard: Shard) -> bool:
+        return all(name in self._files.taken for name in shard.needs)
+
+    def _hold(self, n: int) -> None:
+        """See that a file that is hashed now says what it said before."""
+        facts, shard = self.facts()[n], self._shards[n]
+        if facts.hashed:
+            return
+        count, features = self._look(shard, lambda reader: (reader.count, reader.features))
+        again = {name: self._column(n, name) for name in facts.columns}
+        if (count, again) != (facts.count, facts.columns) or _plain(features) != _plain(facts.features):
+            what = f"{shown(shard.name)} is not the file that was looked into before"
+            raise SoupError(what, where=self._files.repo or str(self._files.folder), hint=AGAIN)
+        facts.hashed = True
+        self._keep(shard, facts)
+
+    def _home(self, shard: Shard) -> Path | None:
+        """Where facts are kept of files that a commit lists with their hashes."""
+        listing = self._files.listing
+        if not self._files.revision or any(listing[name].sha256 is None for name in shard.names):
+            return None
+        key = facts_hash(FORMAT, shard.kind, [(name, listing[name].sha256) for name in shard.names])
+        return cache() / "columns" / f"{key[:32]}.json"
+
+    def _cached(self, shard: Shard) -> Facts | None:
+        from datasets import Features
+
+        home = self._home(shard)
+        text = read_sealed(home) if home else None
+        if text is None:
+            return None
+        try:
+            values = json.loads(text)
+            bounds = {name: (least, most) for name, (least, most) in values["bounds"].items()}
+            features = dict(Features.from_dict(values["features"]))
+            return Facts(**{**values, "features": features, "bounds": bounds})
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _keep(self, shard: Shard, facts: Facts) -> None:
+        home = self._home(shard)
+        if home is None or not self._files.kept:
+            return
+        try:
+            text = json.dumps({**vars(facts), "features": _plain(facts.features)})
+        except (TypeError, ValueError):
+            return
+        write_sealed(home, text)
+
+
+def _plain(features: dict[str, Any]) -> Any:
+    from datasets import Features
+
+    return Features(features).to_dict()
+
+
+def _folder(cell: Any) -> str:
+    path = cell.get("path") if isinstance(cell, dict) else None
+    return Path(str(path).split("::")[0]).parent.name if path else ""

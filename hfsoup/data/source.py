@@ -1,0 +1,390 @@
+"""What datasets loads: splits, from files that are pinned and hashed, and nothing from a stale cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hfsoup.data.decoding import BYTES, BadImageError
+from hfsoup.data.files import CARDS, Files
+from hfsoup.data.request import Request
+from hfsoup.data.rows import Rows
+from hfsoup.data.shards import ArrowReader, ParquetReader, Reader, Shard, TableReader, TarReader
+from hfsoup.data.splits import is_training
+from hfsoup.utils.cache import cache
+from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.text import flat, listed, shown
+
+# The readers of datasets that only read: others unpickle, or open what a file names.
+READERS = ("parquet", "arrow", "imagefolder", "webdataset", "csv", "json")
+ALONE = ("parquet", "arrow", "webdataset")
+"""Those whose files are read one by one, each with the features that it declares itself."""
+SUFFIXES = {
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".tar": "webdataset",
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+}
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The features of a split as a file beside its data declares them, and that file's name."""
+
+    features: dict[str, Any]
+    name: str
+
+
+@dataclass
+class Source:
+    """A dataset that is ready to be read.
+
+    Args:
+        request: what is asked of it.
+        files: its files.
+        parts: the names of those that each split is made of.
+        config: the configuration's name.
+        kind: how datasets reads it: parquet, imagefolder …
+        shards: gives some files of a split as tables.
+        declared: the features that a card declares for a split, and the card's name.
+        promised: how many rows its card says that a split has.
+    """
+
+    request: Request
+    files: Files
+    parts: dict[str, list[str]]
+    config: str
+    kind: str
+    shards: Callable[[str, Sequence[str]], list[Shard]]
+    declared: Callable[[str], Declared] = lambda _: Declared({}, "")
+    promised: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def by_folder(self) -> bool:
+        """Whether classes may be the names of folders."""
+        return self.kind == "imagefolder"
+
+    @property
+    def revision(self) -> str | None:
+        """The commit on the Hub."""
+        return self.files.revision
+
+    def rows(self, split: str, names: Sequence[str] | None = None) -> Rows:
+        """The rows of a split, or of some of its files alone; nothing is read before it is needed."""
+        shards = self.shards(split, self.parts[split] if names is None else names)
+        return Rows(self.files, shards, self.name_of_image, partial(loading, self.request))
+
+    def drawn(self, split: str, count: int) -> list[str] | None:
+        """The first files of a split that hold `count` rows, in an order that is shuffled by a hash of their places.
+
+        None where that takes all of them, or where datasets reads them together.
+        """
+        names = [shard.name for shard in self.shards(split, self.parts[split])]
+        if len(names) < 2:
+            return None
+        order = sorted(range(len(names)), key=lambda n: hashlib.sha256(b"%d" % n).digest())
+        rows, found = 0, list[int]()
+        while rows < count and len(found) < len(names):
+            place = order[len(found)]
+            rows += len(self.rows(split, [names[place]]))
+            found.append(place)
+        return None if len(found) == len(names) else [names[place] for place in sorted(found)]
+
+    def content(self, split: str, names: Sequence[str] | None = None) -> str:
+        """The sha256 of what a split, or some of its files, are made from: file names and bytes, wherever they lie."""
+        used = self.parts[split] if names is None else names
+        every = sorted({*used, *(name for name in CARDS if name in self.files.taken)})
+        unlisted = [name for name in every if not self.files.revision or self.files.listing[name].sha256 is None]
+        loading(self.request, partial(self.files.take, unlisted))
+        facts = [self.config, split, [(name, self.files.digest(name)) for name in every]]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def image(self, cell: Any) -> bytes:
+        """The encoded bytes of one cell of an image column.
+
+        Raises:
+            BadImageError: there are none, or they lie outside the dataset's files.
+        """
+        if cell is None:
+            raise BadImageError("there is no image")
+        if isinstance(cell, bytes):
+            return cell
+        if cell["bytes"] is not None:
+            return bytes(cell["bytes"])
+        path = str(cell.get("path") or "")
+        if path.startswith("zip://"):
+            inner, _, outer = path.removeprefix("zip://").partition("::")
+            return self._unzipped(inner, self.name_of_image({"bytes": None, "path": outer}))
+        name = self.name_of_image(cell)
+        if name is None or name not in self.files.taken:
+            raise BadImageError(f"the row holds no image, only the name of a file outside the dataset, {shown(path)}")
+        data = (self.files.folder / name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.files.taken[name]:
+            raise SoupError(f"{shown(name)} changed while it was read", hint="the same command again")
+        return data
+
+    def name_of_image(self, cell: Any) -> str | None:
+        """The file of the dataset that a cell points to instead of holding an image; None where it points to none."""
+        path = "" if isinstance(cell, bytes) or not cell or cell["bytes"] is not None else str(cell.get("path") or "")
+        try:
+            return self.files.name_of(path) if Path(path).is_absolute() else None
+        except SoupError:
+            return None
+
+    def _unzipped(self, inner: str, name: str | None) -> bytes:
+        if name is None or name not in self.files.taken:
+            raise BadImageError(f"{shown(name)} is not an archive of the dataset")
+        try:
+            with zipfile.ZipFile(self.files.folder / name) as archive:
+                if archive.getinfo(inner).file_size > BYTES:
+                    raise BadImageError(f"more than {BYTES:,} bytes")
+                return archive.read(inner)
+        except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+            raise BadImageError(f"cannot be unpacked: {flat(error)}") from error
+
+
+@contextmanager
+def opened(request: Request, *, kept: bool = True) -> Iterator[Source]:
+    """The dataset that is asked for, for as long as its rows are needed.
+
+    Args:
+        request: what is asked.
+        kept: whether its files may be taken; if not, it can only be looked into, and nothing of it is left behind.
+
+    Raises:
+        UsageError: datasets cannot load it.
+        HubError: the Hub refuses, or sends other bytes than it lists.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    path = Path(request.dataset).expanduser()
+    with workspace() as work:
+        if path.is_file():
+            yield _one_file(Files(path.resolve().parent, kept=kept), path.resolve(), request, work)
+        elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+            yield _saved(Files(path.resolve(), kept=kept), request)
+        elif path.is_dir():
+            yield _folder(Files(path.resolve(), kept=kept), request, work)
+        else:
+            home = work / "files" / Path(request.dataset).name
+            home.mkdir(parents=True)
+            yield _folder(Files.of_repo(request.dataset, request.revision, home, kept=kept), request, work)
+
+
+def _folder(files: Files, request: Request, work: Path) -> Source:
+    """A dataset of data files in a folder, with a card or without."""
+    import datasets
+
+    files.take_cards()
+    if files.kept:
+        files.take(name for name in files.listing if name.endswith(".zip"))
+    home, config = files.folder, request.config
+    if config is not None and (converted := _converted(files)):
+        if config not in converted:
+            what = f"there is no configuration {shown(config)}; this dataset has {listed(converted)}"
+            raise UsageError(what, where=request.dataset, hint=f"--dataset-config {shlex.quote(converted[0])}")
+        home, config = home / config, None
+    elif len(converted := _converted(files)) > 1:
+        what = f"this dataset has several configurations: {listed(converted)}"
+        raise UsageError(what, where=request.dataset, hint=f"--dataset-config {shlex.quote(converted[0])}")
+    make = datasets.load_dataset_builder
+    builder = loading(request, lambda: make(str(home), config, cache_dir=str(work / "arrow")))
+    return _built(files, builder, request)
+
+
+def _converted(files: Files) -> list[str]:
+    """The configurations of a branch that the Hub converted to parquet: CONFIG/SPLIT/0000.parquet, without a card."""
+    places = [name.split("/") for name in files.listing if not name.startswith(".")]
+    if not all(len(place) == 3 and re.fullmatch(r"\d{4}\.parquet", place[2]) for place in places):
+        return []
+    return sorted({place[0] for place in places})
+
+
+def _one_file(files: Files, path: Path, request: Request, work: Path) -> Source:
+    """A dataset that is one file; its only split is called validation, or train where the file is called so."""
+    import datasets
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"expected a file ending in {', '.join(SUFFIXES)}", where=request.dataset)
+    kind, data = SUFFIXES[path.suffix.lower()], {"train" if is_training(path.stem) else "validation": str(path)}
+    make = datasets.load_dataset_builder
+    builder = loading(request, lambda: make(kind, data_files=data, cache_dir=str(work / "arrow")))
+    return _built(files, builder, request)
+
+
+def _built(files: Files, builder: Any, request: Request) -> Source:
+    kind = str(builder.__module__).rsplit(".", 1)[-1]
+    if kind not in READERS:
+        what = f"hfsoup reads no datasets of the kind {shown(kind)}; it reads {', '.join(READERS)}"
+        raise UsageError(what, where=request.dataset, hint="a dataset of parquet files or of images in folders")
+    found = {str(k): [str(f) for f in v] for k, v in (builder.config.data_files or {}).items()}
+    parts = {split: [files.name_of(path) for path in paths] for split, paths in found.items()}
+    promised = {name: info.num_examples for name, info in (builder.info.splits or {}).items() if info.num_examples}
+    card = next((name for name in CARDS if name in files.taken), "")
+    declared, config = Declared(dict(builder.info.features or {}), card), str(builder.config.name)
+    tables = _Tables(files, builder, request, found, parts)
+
+    def shards(split: str, names: Sequence[str]) -> list[Shard]:
+        if kind in ALONE:
+            return [Shard(name, kind, (name,), (name,), partial(_read, files, kind, name)) for name in names]
+        return [
+            tables.shard(
+                split, f"{kind} {config} {[(name, files.digest(name)) for name in CARDS if name in files.taken]}"
+            )
+        ]
+
+    # The table that datasets makes of files has the features that the card declares already.
+    return Source(
+        request,
+        files,
+        parts,
+        request.config or config,
+        kind,
+        shards,
+        lambda _: declared if kind in ALONE else Declared({}, card),
+        promised,
+    )
+
+
+def _read(files: Files, kind: str, name: str) -> Reader:
+    """Open a file whose rows are its own."""
+    if kind == "parquet":
+        return ParquetReader(files.look_into(name))
+    if files.kept:
+        files.take([name])
+    path = str(files.folder / name)
+    return ArrowReader(path) if kind == "arrow" else TarReader(path)
+
+
+class _Tables:
+    """Splits that datasets makes tables of: rows of text files, or the names of images in folders.
+
+    Args:
+        files: the dataset's files.
+        builder: datasets' own.
+        request: what is asked.
+        found: the paths that each split is made of.
+        parts: their names.
+    """
+
+    def __init__(
+        self, files: Files, builder: Any, request: Request, found: dict[str, list[str]], parts: dict[str, list[str]]
+    ) -> None:
+        self._files, self._builder, self._request, self._found, self._parts = files, builder, request, found, parts
+        self._made: dict[str, Any] = {}
+        self._folders = str(builder.__module__).endswith("imagefolder")
+
+    def shard(self, split: str, kind: str) -> Shard:
+        """A whole split."""
+        names = self._parts[split]
+        if not self._folders:
+            return Shard(split, kind, tuple(names), tuple(names), lambda: self._reader(split))
+        # Class folders are counted over all splits; what a file of another split holds does not matter.
+        every = tuple(dict.fromkeys(name for names in self._parts.values() for name in names))
+        needs = tuple(name for name in every if Path(name).name in METADATA or name.endswith(".zip"))
+        return Shard(split, f"{kind} {split}", every, needs, lambda: self._reader(split), points=True)
+
+    def _reader(self, split: str) -> Reader:
+        import datasets
+
+        if split not in self._made:
+            if not self._folders:
+                self._builder.config.data_files = datasets.data_files.DataFilesDict({split: self._found[split]})
+            loading(self._request, lambda: self._builder.download_and_prepare(verification_mode="no_checks"))
+            self._made[split] = loading(self._request, partial(self._builder.as_dataset, split=split))
+        return TableReader(self._made[split])
+
+
+def _saved(files: Files, request: Request) -> Source:
+    """A dataset that `save_to_disk` wrote."""
+    from datasets import Features
+
+    def splits() -> dict[str, str]:
+        if (path / "state.json").is_file():
+            return {"validation": "."}
+        return {str(s): str(s) for s in json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"]}
+
+    def names(home: str) -> list[str]:
+        state = json.loads((path / home / "state.json").read_text("utf-8"))
+        wanted = ["state.json", "dataset_info.json", *(str(f["filename"]) for f in state["_data_files"])]
+        return [files.name_of(path / home / name) for name in wanted]
+
+    path = files.folder
+    homes = loading(request, splits)
+    parts = {split: loading(request, partial(names, home)) for split, home in homes.items()}
+
+    def shards(_: str, names: Sequence[str]) -> list[Shard]:
+        kind, data = "arrow", [name for name in names if not name.endswith(".json")]
+        return [Shard(name, kind, (name,), (name,), partial(_read, files, kind, name)) for name in data]
+
+    def declared(split: str) -> Declared:
+        name = next(name for name in parts[split] if name.endswith("dataset_info.json"))
+        loading(request, partial(files.take, [name]))
+        info = loading(request, lambda: json.loads((path / name).read_text("utf-8"))["features"])
+        return Declared(loading(request, lambda: dict(Features.from_dict(info or {}))), name)
+
+    return Source(request, files, parts, "default", "arrow", shards, declared)
+
+
+def loading(request: Request, act: Callable[[], Any]) -> Any:
+    """What datasets raises about a dataset, as an error with its name."""
+    from tarfile import TarError
+
+    from datasets.exceptions import DatasetsError
+    from pyarrow import ArrowException
+
+    try:
+        return act()
+    except SoupError:
+        raise
+    except (
+        *(ValueError, OSError, TypeError, KeyError, AttributeError, RuntimeError, IndexError, NotImplementedError),
+        *(DatasetsError, ArrowException, TarError),
+    ) as error:
+        cause = error.__cause__ or error
+        text = flat(cause, 300) or type(cause).__name__
+        other = "a Hub dataset, a folder with class folders, or parquet files"
+        hint = "--dataset-config NAME" if "onfig" in text else other
+        raise UsageError(f"datasets cannot load this: {text}", where=request.dataset, hint=hint) from error
+
+
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """A folder for what is needed for a while, gone afterwards; what a killed bake left is cleared away."""
+    from filelock import FileLock, Timeout
+
+    home = cache() / "rows"
+    home.mkdir(parents=True, exist_ok=True)
+    for left in [path for path in home.iterdir() if path.is_dir()]:
+        lock = FileLock(left.with_suffix(".lock"))
+        try:
+            with lock.acquire(timeout=0):
+                shutil.rmtree(left, ignore_errors=True)
+                left.with_suffix(".lock").unlink(missing_ok=True)
+        except Timeout:
+            continue
+    with tempfile.NamedTemporaryFile(dir=home, suffix=".lock", delete=False) as file:
+        path = Path(file.name)
+    work = path.with_suffix("").resolve()
+    with FileLock(path):
+        work.mkdir()
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            path.unlink(missing_ok=True)

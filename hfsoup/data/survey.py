@@ -1,0 +1,157 @@
+"""What a dataset holds, and whether these models can be scored on it, told before anything of it is pulled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from hfsoup.data.images import Columns, Part, mapping_of
+from hfsoup.data.labels import UNLABELLED, Labels, Note, class_numbers, match_classes
+from hfsoup.data.request import Request
+from hfsoup.data.shards import PICTURES
+from hfsoup.data.source import METADATA, Source, opened
+from hfsoup.data.splits import calibration_name, split_names
+from hfsoup.data.tasks import SINGLE_LABEL
+from hfsoup.hub.download import cached
+from hfsoup.utils.errors import MismatchError, UsageError
+from hfsoup.utils.text import flat
+
+TOLD = ("parquet", "imagefolder")
+"""Kinds of datasets whose rows can be counted from outside."""
+
+
+@dataclass(frozen=True)
+class SplitSize:
+    """A split: its images, None where its files do not tell, its bytes, and those on this disk already."""
+
+    images: int | None
+    size: int
+    held: int
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A dataset and what is used of it: the split that selects, the one that reports, None where the first is halved.
+
+    `parts` is None where they cannot be told before the data is there. Of the split that batch norms look at, the files
+    count that hold as many images as are wanted.
+    """
+
+    id: str
+    revision: str | None
+    selection: str
+    test: str | None
+    calibration: str
+    parts: dict[str, SplitSize] | None
+
+
+def survey(
+    request: Request, classes: Sequence[str] | None = None, *, most: int = 0, note: Note = lambda _: None
+) -> Survey:
+    """Look at a dataset through its listing, its cards, and the footers of its parquet files; nothing of it is kept.
+
+    Args:
+        request: what is asked.
+        classes: the model's classes, with which those of the dataset are compared as far as can be told; None for none.
+        most: how many images batch norms or a training look at.
+        note: told what a bake will have to assume.
+
+    Raises:
+        UsageError: datasets cannot load it, or there is no such split or column.
+        MismatchError: the dataset's classes are not the model's.
+        HubError: the Hub refuses or cannot be reached.
+    """
+    with opened(request, kept=False) as source:
+        splits = list(source.parts)
+        selection, test = split_names(splits, request)
+        if _can_be_told(source):
+            labelled = [
+                _labelled(source, name, request, classes, test=name == test) for name in filter(None, (selection, test))
+            ]
+            if test and not labelled[-1]:
+                note(f"the split {test!r} has no labels, so it does not report, and {selection!r} is halved")
+                test = None
+        calibration = calibration_name(splits, request, selection, lambda _: None)
+        parts = None
+        if source.kind in TOLD and not _archives(source):
+            parts = {name: _size(source, name, None) for name in filter(None, (selection, test))}
+            parts.setdefault(calibration, _size(source, calibration, most))
+        return Survey(request.dataset, source.revision, selection, test, calibration, parts)
+
+
+def _archives(source: Source) -> bool:
+    return any(name.endswith(".zip") for names in source.parts.values() for name in names)
+
+
+def _can_be_told(source: Source) -> bool:
+    """Whether columns and classes show without pulling files."""
+    if source.kind == "imagefolder":
+        every = [name for names in source.parts.values() for name in names]
+        return not _archives(source) and not any(PurePosixPath(name).name in METADATA for name in every)
+    return source.kind == "parquet" or (source.kind == "arrow" and source.revision is None)
+
+
+def _labelled(source: Source, name: str, request: Request, classes: Sequence[str] | None, *, test: bool) -> bool:
+    """Whether a split has labels; its columns and classes must be those of these models."""
+    if source.by_folder:
+        return _folders(source, name, request, classes)
+    where = flat(f"{request.dataset}, split {name}")
+    rows = source.rows(name)
+    facts = rows.facts()
+    if not len(rows):
+        raise UsageError("the split is empty", where=where, hint="another --split")
+    columns = Columns(source, name, rows.names(), facts, request, classes or (), where)
+    label = columns.label(columns.image(), missing=test)
+    if label is None or classes is None:
+        return label is not None
+    lists = columns.class_lists(label)
+    bounds = [fact.bounds.get(label) for fact in facts]
+    if test and all(bound == (UNLABELLED, UNLABELLED) for bound in bounds):
+        return False
+    single = request.task in (None, SINGLE_LABEL)
+    if single and all(bound and bound[0] >= 0 for bound in bounds) and len(set(lists)) == 1:
+        needed = range(max(bound[1] for bound in bounds if bound) + 1)
+        count = len(classes) if lists[0] is None else len(lists[0])
+        try:
+            if len(needed) <= count:
+                match_classes(lists[0], classes, needed, where=where, asked=request.labels, mapping=mapping_of(request))
+                return True
+        except MismatchError:
+            pass
+    # What the footers leave open, the labels themselves decide.
+    return Part(source, name, request, classes, scored=not test).is_labelled
+
+
+def _folders(source: Source, name: str, request: Request, classes: Sequence[str] | None) -> bool:
+    """As `_labelled`, of images in folders."""
+    folders = {split: [_folder(file) for file in names if _is_picture(file)] for split, names in source.parts.items()}
+    names = sorted({folder for each in folders.values() for folder in each})
+    if len(set(folders[name])) < 2 or request.label_column is not None:
+        return len(set(folders[name])) > 1
+    if classes is not None:
+        labels = Labels(name, [names.index(folder) for folder in folders[name]], tuple(names))
+        where = flat(f"{request.dataset}, split {name}")
+        class_numbers([labels], classes, where=where, asked=request.labels, mapping=mapping_of(request))
+    return True
+
+
+def _folder(name: str) -> str:
+    return PurePosixPath(name).parent.name
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURES)
+
+
+def _size(source: Source, name: str, most: int | None) -> SplitSize:
+    """A split, or as many of its files as hold `most` images."""
+    files, every = source.files, source.parts[name]
+    used = (source.drawn(name, most) if most else None) or every
+    held = [f for f in used if not files.revision or cached(files.repo, files.listing[f], files.revision, "dataset")]
+    images = source.promised.get(name) if used is every else None
+    if images is None and source.by_folder:
+        images = sum(map(_is_picture, every)) or None
+    elif images is None:
+        images = len(source.rows(name, used))
+    return SplitSize(images, sum(map(files.size, used)), sum(map(files.size, held)))

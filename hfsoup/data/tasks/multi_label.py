@@ -1,0 +1,248 @@
+"""Several classes an image, or none: each is predicted where its own probability is at least one half."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.data.label_mapping import BY_NAME
+from hfsoup.data.labels import ELSEWHERE, UNLABELLED, Matched, class_numbers, rows_text
+from hfsoup.data.labels import Labels as FileLabels
+from hfsoup.data.tasks.task import Labels, Metric, Named, OnRows, Predictions, Rows, Task, calibration_error, on_rows
+from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.text import shown
+
+if TYPE_CHECKING:
+    import torch
+
+THRESHOLD = 0.5
+LISTED = (
+    "string",
+    "large_string",
+    "bool",
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    "float16",
+    "float32",
+    "float64",
+)
+"""What lists of labels may be of, as datasets calls it."""
+
+
+class MultiLabel(Task):
+    """Predictions are probabilities and labels 0 or 1, both images × classes."""
+
+    name = "multi-label"
+    problem_type = "multi_label_classification"
+    metrics = ("average_precision", "f1_micro", "f1_macro")
+    one_hot = True
+    strata = "by the set of classes of an image"
+    threshold = THRESHOLD
+    rule = (
+        "multi-label: a class is predicted where its sigmoid is at least 0.5, for f1_micro and f1_macro;"
+        " average_precision (mAP) needs no threshold, and is the mean over the classes that some image has"
+    )
+    right_text = "The set of classes that is predicted is exactly right"
+    tags = ("multi-label",)
+
+    def label_columns(self, features: Mapping[str, Any]) -> list[str]:
+        """Lists of ClassLabel, else other lists of names or numbers, else one ClassLabel: each image has one class."""
+        from datasets import ClassLabel
+
+        lists = {name: feature.feature for name, feature in features.items() if hasattr(feature, "feature")}
+        named = [name for name, inner in lists.items() if isinstance(inner, ClassLabel)]
+        plain = [name for name, inner in lists.items() if getattr(inner, "dtype", None) in LISTED]
+        return named or plain or [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
+
+    def class_names(self, feature: Any) -> Sequence[str] | None:
+        """Those of a ClassLabel, or of one in a list."""
+        return getattr(getattr(feature, "feature", feature), "names", None)
+
+    def match_labels(
+        self,
+        labels: Sequence[FileLabels],
+        classes: Sequence[str],
+        *,
+        where: str,
+        asked: str | None,
+        mapping: Mapping[str, str | int] | None,
+    ) -> Matched:
+        """0 or 1, rows × classes: of lists of names or numbers, of lists of a 0 or 1 for each class, or of one class.
+
+        An empty list says that the image has none of the classes.
+        """
+        every = [value for one in labels for value in one.values]
+        if missing := [n for n, value in enumerate(every) if value is None]:
+            what = f"{len(missing)} rows without a label: {rows_text(missing)}; of no class is an empty list"
+            raise SoupError(what, where=where, hint=ELSEWHERE)
+        rows = [_row(value, n, where) for n, value in enumerate(every)]
+        if _is_vectors(rows, len(classes)) and all(one.names is None for one in labels):
+            if asked == BY_NAME or mapping is not None:
+                what = "the labels are a 0 or 1 for each class, in the order of the model's, and no names"
+                raise UsageError(what, where=where, hint="--labels by-number")
+            rule = "by place: each has a 0 or 1 for every class, in the model's order"
+            return Matched(np.asarray(rows, np.int64).reshape(-1, len(classes)), rule, ())
+        begin, flat = 0, []
+        for one in labels:
+            held = rows[begin : begin + len(one.values)]
+            count = len(classes) if one.names is None else len(one.names)
+            _require_numbers(held, count, begin, where)
+            flat.append(FileLabels(one.file, [value for row in held for value in row], one.names))
+            begin += len(one.values)
+        found = np.zeros((len(rows), len(classes)), np.int64)
+        if not any(each.values for each in flat):
+            return Matched(found, "by name", ())
+        matched = class_numbers(flat, classes, where=where, asked=asked, mapping=mapping)
+        found[np.repeat(np.arange(len(rows)), [len(row) for row in rows]), matched.numbers] = 1
+        return Matched(found, matched.rule, matched.lists)
+
+    def is_unlabelled(self, values: Sequence[Any]) -> bool:
+        """Whether all are missing, -1 or empty."""
+        return all(value is None or value in (UNLABELLED, []) or value == [UNLABELLED] for value in values)
+
+    def own_metric(self, name: str) -> Metric:
+        """One of this file's."""
+        value, drawn = _METRICS[name]
+        return Metric(name, self, 0, counts=False, value=value, on_rows=drawn)
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """A sigmoid for each class."""
+        return logits.sigmoid()
+
+    def outputs(self, logits: torch.Tensor, labels: Labels, top: int) -> Mapping[str, torch.Tensor]:  # noqa: ARG002
+        """The sigmoids."""
+        shares = logits.sigmoid()
+        return {"predictions": shares, "confidence": shares.amax(1)}
+
+    def right(self, predictions: Predictions, labels: Labels) -> NDArray[np.bool_]:
+        """Whether exactly the true classes are predicted."""
+        found: NDArray[np.bool_] = ((predictions >= THRESHOLD) == (labels == 1)).all(axis=1)
+        return found
+
+    def named(self, predictions: Predictions) -> tuple[Named, ...]:
+        """The classes at the threshold or above."""
+        return tuple(tuple(np.flatnonzero(row).tolist()) for row in predictions >= THRESHOLD)
+
+    def true(self, labels: Labels) -> list[Any]:
+        """The classes that an image has."""
+        return [np.flatnonzero(row).tolist() for row in labels]
+
+    def calibration_error(self, predictions: Predictions, confidence: NDArray[np.float32], labels: Labels) -> float:  # noqa: ARG002
+        """Of the probability of every class of every image against whether it has the class."""
+        return calibration_error(confidence=predictions.ravel(), right=labels.ravel() == 1)
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Binary cross-entropy, the mean over images and classes."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+    def divergence(self, logits: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
+        """The sum over classes of the divergence of each one's yes or no."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        soft, wanted = (each.float() / temperature for each in (logits, target))
+        shares = wanted.sigmoid()
+        least = binary_cross_entropy_with_logits(wanted, shares, reduction="sum")
+        return (binary_cross_entropy_with_logits(soft, shares, reduction="sum") - least) / len(soft)
+
+    def rooted_fisher(self, logits: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+        """√(p(1 − p)) ⊙ r, whose covariance is diag(p(1 − p))."""
+        shares = logits.sigmoid()
+        return (shares * (1 - shares)).sqrt() * signs
+
+    def describe_classes(self, count: int) -> str:
+        """Each of so many classes by itself."""
+        return f"It says of each of {count} classes whether an image has it, by a sigmoid of its own,"
+
+
+def _row(value: Any, row: int, where: str) -> list[Any]:
+    """The labels of one row: whole numbers or names, of which a 0 or 1 may have been a float or a truth value."""
+    if value is None:
+        raise SoupError(
+            f"1 row without a label: {rows_text([row])}; an empty list is no class", where=where, hint=ELSEWHERE
+        )
+    held = value if isinstance(value, list) else [value]
+    found = [int(one) if isinstance(one, (bool, float)) and one in (0, 1) else one for one in held]
+    if odd := [one for one in found if type(one) not in (int, str)]:
+        what = f"expected names, whole numbers or 0 and 1 as labels of an image, found {shown(odd[0])} in row {row}"
+        raise SoupError(what, where=where, hint="--label-column NAME")
+    return found
+
+
+def _is_vectors(rows: Sequence[Sequence[Any]], classes: int) -> bool:
+    """Whether every row has a 0 or 1 for each class; numbers of classes would stand twice in such a row."""
+    return bool(rows) and all(len(row) == classes and set(row) <= {0, 1} for row in rows)
+
+
+def _require_numbers(rows: Sequence[Sequence[Any]], count: int, first: int, where: str) -> None:
+    """See that numbers of classes are some, each once in a row."""
+    outside = [n for n, row in enumerate(rows, first) if any(type(v) is int and not 0 <= v < count for v in row)]
+    if outside:
+        values = [v for v in rows[outside[0] - first] if type(v) is int and not 0 <= v < count]
+        found = f"found {values[0]} in {len(outside)} of {len(rows)} rows ({rows_text(outside)})"
+        raise SoupError(f"labels outside 0 to {count - 1}: {found}", where=where, hint=ELSEWHERE)
+    if {int, str} <= {type(value) for row in rows for value in row}:
+        raise SoupError("expected names or numbers as labels, found both", where=where, hint="--label-column NAME")
+    if twice := [n for n, row in enumerate(rows, first) if len(set(row)) < len(row)]:
+        what = f"the same class twice in {len(twice)} rows: {rows_text(twice)}"
+        hint = f"each class once; a list of 0 and 1 has one for each of the model's {count} classes"
+        raise SoupError(what, where=where, hint=hint)
+
+
+def average_precision(predictions: Predictions, labels: Labels) -> float:
+    """The mean over classes of Σ (Rₙ − Rₙ₋₁)·Pₙ over the thresholds n; a class that no image has is left out."""
+    return average_precision_on_rows(predictions, labels)(np.arange(len(labels)))
+
+
+def average_precision_on_rows(predictions: Predictions, labels: Labels) -> Callable[[Rows], float]:
+    """The same of any of the images, which are ranked only once."""
+    images, classes = labels.shape
+    order = np.argsort(-predictions.T, axis=1, kind="stable").astype(np.int32)
+    ranked = np.take_along_axis(predictions.T, order, 1)
+    whose, places = np.nonzero(np.take_along_axis(labels.T, order, 1))
+    # Images of one probability are above the threshold together: each has the precision at the last of them.
+    last = np.ones(ranked.shape, bool)
+    last[:, :-1] = ranked[:, :-1] != ranked[:, 1:]
+    ends = np.minimum.accumulate(np.where(last, np.arange(images), images)[:, ::-1], axis=1)[:, ::-1][whose, places]
+    begins = np.searchsorted(whose, np.arange(classes))[whose]
+    upto = np.searchsorted(whose * images + places, whose * images + ends, side="right")
+
+    def value(rows: Rows) -> float:
+        often = np.bincount(rows, minlength=images).astype(np.int32)
+        true = often[order[whose, places]]
+        above = np.concatenate([[0], true.cumsum()])
+        named = often.take(order).cumsum(axis=1, dtype=np.int32)[whose, ends]
+        precision = (above[upto] - above[begins]) / np.maximum(named, 1)
+        present = np.bincount(whose, true, classes)
+        gained = np.bincount(whose, true * precision, classes)
+        return float((gained[present > 0] / present[present > 0]).mean()) if present.any() else 0.0
+
+    return value
+
+
+def f1_micro(predictions: Predictions, labels: Labels) -> float:
+    """2·tp / (2·tp + fp + fn), counted over all classes together; 0 where there is nothing to count."""
+    right, named = _counted(predictions, labels)
+    return float(2 * right.sum() / max(named.sum(), 1))
+
+
+def f1_macro(predictions: Predictions, labels: Labels) -> float:
+    """2·tp / (2·tp + fp + fn) of each class that some image has or is predicted to have, averaged."""
+    right, named = _counted(predictions, labels)
+    return float(np.mean(2 * right[named > 0] / named[named > 0])) if named.any() else 0.0
+
+
+def _counted(predictions: Predictions, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each class the images of which it is rightly predicted, and those that have it plus those predicted."""
+    decided = predictions >= THRESHOLD
+    return (decided & (labels == 1)).sum(axis=0), decided.sum(axis=0) + labels.sum(axis=0)
+
+
+_METRICS: dict[str, tuple[Callable[[Predictions, Labels], float], OnRows]] = {
+    "average_precision": (average_precision, average_precision_on_rows),
+    "f1_micro": (f1_micro, on_rows(f1_micro)),
+    "f1_macro": (f1_macro, on_rows(f1_macro)),
+}

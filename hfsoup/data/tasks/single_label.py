@@ -1,0 +1,115 @@
+"""One class an image: the likeliest one is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.data.labels import Labels as FileLabels
+from hfsoup.data.labels import Matched, class_numbers, is_unlabelled
+from hfsoup.data.tasks.task import Labels, Metric, Named, Predictions, Task, calibration_error, on_rows
+
+if TYPE_CHECKING:
+    import torch
+
+
+class SingleLabel(Task):
+    """Predictions are class indices, images × `top`, the likeliest first; labels are one class index an image."""
+
+    name = "single-label"
+    problem_type = "single_label_classification"
+    metrics = ("accuracy", "top5_accuracy", "f1_macro", "balanced_accuracy")
+    scripts = True
+    strata = "by class"
+    right_text = "The class that is named first is right"
+
+    def label_columns(self, features: Mapping[str, Any]) -> list[str]:
+        """Those of ClassLabel."""
+        from datasets import ClassLabel
+
+        return [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
+
+    def class_names(self, feature: Any) -> Sequence[str] | None:
+        """Those of a ClassLabel."""
+        return getattr(feature, "names", None)
+
+    def match_labels(
+        self,
+        labels: Sequence[FileLabels],
+        classes: Sequence[str],
+        *,
+        where: str,
+        asked: str | None,
+        mapping: Mapping[str, str | int] | None,
+    ) -> Matched:
+        """One class number a row."""
+        return class_numbers(labels, classes, where=where, asked=asked, mapping=mapping)
+
+    def is_unlabelled(self, values: Sequence[Any]) -> bool:
+        """Whether all are -1, or missing."""
+        return is_unlabelled(values)
+
+    def own_metric(self, name: str) -> Metric:
+        """One of those of `class_metrics`."""
+        from hfsoup.data.tasks.class_metrics import OURS, local_metric
+
+        kind, top, counts = OURS[name]
+        return Metric(name, self, top, counts, local_metric(kind), on_rows(kind.of))
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """The softmax over classes."""
+        return logits.softmax(1)
+
+    def outputs(self, logits: torch.Tensor, labels: Labels, top: int) -> Mapping[str, torch.Tensor]:
+        """The likeliest classes, and what the softmax gives them."""
+        import torch
+
+        shares = logits.softmax(1)
+        return {
+            "predictions": logits.topk(min(top, logits.shape[1]), dim=1).indices.int(),
+            "sureness": shares[torch.arange(len(logits)), torch.from_numpy(labels).to(logits.device)],
+            "confidence": shares.amax(1),
+        }
+
+    def right(self, predictions: Predictions, labels: Labels) -> NDArray[np.bool_]:
+        """Whether the true class is among those that are predicted."""
+        found: NDArray[np.bool_] = (predictions == labels[:, None]).any(axis=1)
+        return found
+
+    def named(self, predictions: Predictions) -> tuple[Named, ...]:
+        """The likeliest class."""
+        return tuple(predictions[:, 0].tolist())
+
+    def true(self, labels: Labels) -> list[Any]:
+        """The true class."""
+        return list(labels.tolist())
+
+    def calibration_error(self, predictions: Predictions, confidence: NDArray[np.float32], labels: Labels) -> float:
+        """Of the probability of the likeliest class against whether it is true."""
+        return calibration_error(confidence=confidence, right=predictions[:, 0] == labels)
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits, labels)
+
+    def divergence(self, logits: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
+        """KL(target ‖ logits) of the softened softmax."""
+        from torch.nn.functional import kl_div
+
+        soft, wanted = ((each.float() / temperature).log_softmax(1) for each in (logits, target))
+        return kl_div(soft, wanted, reduction="batchmean", log_target=True)
+
+    def rooted_fisher(self, logits: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+        """√p ⊙ r − (√p·r)p, whose covariance is diag(p) − ppᵀ."""
+        shares = logits.softmax(1)
+        rooted = shares.sqrt() * signs
+        return rooted - rooted.sum(1, keepdim=True) * shares
+
+    def describe_classes(self, count: int) -> str:
+        """One of so many classes."""
+        return f"It tells {count} classes apart"

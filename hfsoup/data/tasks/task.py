@@ -1,0 +1,165 @@
+"""What a classifier's outputs mean: how labels are read, logits become predictions, and predictions a score."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.data.labels import Labels as FileLabels
+from hfsoup.data.labels import Matched
+
+if TYPE_CHECKING:
+    import torch
+
+Rows = NDArray[np.int64]
+BINS = 15
+
+
+Labels = NDArray[np.int64]
+Predictions = NDArray[Any]
+OnRows = Callable[[Predictions, Labels], Callable[[Rows], float]]
+Named = int | tuple[int, ...]
+"""What is said of one image: a class, or several."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a split is scored.
+
+    `value` takes what the task predicts, the first axis over images, and the labels. `on_rows` takes the same and gives
+    the function that has this number of any of the images, an image as often as its row is given, for the many draws of
+    a bootstrap; None of a metric that is too slow to be drawn.
+    `top` is how many of the likeliest classes the task is to name of every image. `counts` says that the metric is the
+    share of images of which `Task.right` holds. `source` is the Space and the commit that a metric of the Hub is from.
+    """
+
+    name: str
+    task: Task
+    top: int
+    counts: bool
+    value: Callable[[Predictions, Labels], float]
+    on_rows: OnRows | None
+    source: str | None = None
+
+
+def on_rows(value: Callable[[Predictions, Labels], float]) -> OnRows:
+    """A metric of predictions and labels as `Metric.on_rows` has it."""
+    return lambda predictions, labels: lambda rows: value(predictions[rows], labels[rows])
+
+
+class Task(ABC):
+    """One meaning of a classifier's outputs; every stage that depends on it asks this object.
+
+    Attributes:
+        name: what records call it.
+        problem_type: what transformers calls it in a config.json.
+        metrics: the names of its own metrics, the default first; all of them are shares in [0, 1].
+        one_hot: whether a dataset may have a column of yes and no for every class instead of one of labels.
+        scripts: whether a metric of the Hub may score it.
+        strata: by what a split is cut in equal shares, in words.
+        rule: how predictions come from the model's outputs, where that has to be said, for screen and card.
+        threshold: the least probability of a class that is predicted; None where the likeliest one is.
+        right_text: what an image of which all is right is called in a report.
+        tags: what the Hub is told of such a model.
+    """
+
+    name: ClassVar[str]
+    problem_type: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    one_hot: ClassVar[bool] = False
+    scripts: ClassVar[bool] = False
+    strata: ClassVar[str]
+    rule: ClassVar[str] = ""
+    threshold: ClassVar[float | None] = None
+    right_text: ClassVar[str]
+    tags: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def label_columns(self, features: Mapping[str, Any]) -> list[str]:
+        """The columns that datasets declares as such labels."""
+
+    @abstractmethod
+    def class_names(self, feature: Any) -> Sequence[str] | None:
+        """What a column of labels calls its numbers, None where it does not."""
+
+    @abstractmethod
+    def match_labels(
+        self,
+        labels: Sequence[FileLabels],
+        classes: Sequence[str],
+        *,
+        where: str,
+        asked: str | None,
+        mapping: Mapping[str, str | int] | None,
+    ) -> Matched:
+        """Labels in the order of the model's classes; arguments and errors as for `class_numbers`."""
+
+    @abstractmethod
+    def is_unlabelled(self, values: Sequence[Any]) -> bool:
+        """Whether no row of a split has a label."""
+
+    @abstractmethod
+    def own_metric(self, name: str) -> Metric:
+        """The metric of that name, which is one of `metrics`."""
+
+    @abstractmethod
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """What `pipeline()` gives as scores, images × classes."""
+
+    @abstractmethod
+    def outputs(self, logits: torch.Tensor, labels: Labels, top: int) -> Mapping[str, torch.Tensor]:
+        """What is kept of a batch, the first axis of everything over images.
+
+        Returns:
+            `predictions`, what a metric is computed of; `confidence`, the probability of the likeliest class; and
+            `sureness`, that of what is true, where the task has a metric that counts.
+        """
+
+    @abstractmethod
+    def right(self, predictions: Predictions, labels: Labels) -> NDArray[np.bool_]:
+        """Of every image whether what is predicted is all right."""
+
+    @abstractmethod
+    def named(self, predictions: Predictions) -> tuple[Named, ...]:
+        """What is said of every image, as class indices."""
+
+    @abstractmethod
+    def true(self, labels: Labels) -> list[Any]:
+        """What is true of every image, in the same form."""
+
+    @abstractmethod
+    def calibration_error(self, predictions: Predictions, confidence: NDArray[np.float32], labels: Labels) -> float:
+        """The expected calibration error of the probabilities."""
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss that transformers trains such a model with."""
+
+    @abstractmethod
+    def divergence(self, logits: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
+        """The divergence of the target's softened probabilities from those of `logits`, per image."""
+
+    @abstractmethod
+    def rooted_fisher(self, logits: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+        """The root of the covariance of ∂ log p(y) / ∂ logits for y ~ p, times random signs."""
+
+    @abstractmethod
+    def describe_classes(self, count: int) -> str:
+        """What a card says of the classes."""
+
+
+def calibration_error(*, confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
+    """The expected calibration error: Σ nᵦ/n · |accuracy − mean confidence| over 15 equal bins of the confidence.
+
+    Args:
+        confidence: the probability that the model gives its likeliest class, one per image.
+        right: whether that class is the true one.
+    """
+    bins = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
+    gaps = np.bincount(bins, weights=right - confidence.astype(np.float64), minlength=BINS)
+    return float(np.abs(gaps).sum() / len(right))

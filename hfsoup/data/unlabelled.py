@@ -1,0 +1,60 @@
+"""The images that a network is trained on, without their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hfsoup.data.images import Part, Split, cuts_of, scored_parts
+from hfsoup.data.leakage import apart
+from hfsoup.data.preprocessing import Advance
+from hfsoup.data.request import Request
+from hfsoup.data.source import opened
+from hfsoup.data.splits import calibration_name, limited
+from hfsoup.utils.errors import UsageError
+
+
+def unlabelled(
+    request: Request,
+    processor: Any,
+    classes: Sequence[str],
+    most: int,
+    *,
+    note: Callable[[str], None] = lambda _: None,
+    advance: Advance = lambda _: None,
+) -> Split:
+    """At most `most` images of the calibration split, drawn without a look at their labels.
+
+    Raises:
+        UsageError: no such split, or it is the one that reports.
+        SoupError: more than one test image in a hundred is among them, or there are too few to train on.
+    """
+    with opened(request) as source:
+        splits, quiet = list(source.parts), lambda _: None
+        parts, selection, test = scored_parts(source, request, classes, quiet)
+        name = calibration_name(splits, request, selection, quiet)
+        if name == test:
+            hint = "--calibration-split train"
+            raise UsageError(f"the split {name!r} cannot both train and report", where=request.dataset, hint=hint)
+        if name == selection:
+            note("the images that select train too, without their labels, which flatters their score")
+        else:
+            parts[name] = Part(source, name, request, classes, note, scored=False, most=most)
+        first, last = cuts_of(parts, selection, test)
+        rows = first[2] if name == selection else np.arange(len(parts[name].labels))
+        rows = rows[limited(np.zeros(len(rows), np.int64), most)]
+        if len(rows) < 2:
+            raise UsageError(f"expected at least 2 images to train on, found {len(rows)}", where=request.dataset)
+        split, seen = parts[name].prepare(processor, name, rows, None, advance)
+        part, title, reporting = last
+        apart(
+            seen,
+            part.prepare(processor, title, reporting, request.limit)[1],
+            request,
+            note=note,
+            role="train",
+        )
+        source.files.unchanged()
+    return split

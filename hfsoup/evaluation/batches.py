@@ -1,0 +1,90 @@
+"""Batches of images through a model: how many at once, and what comes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hfsoup.data.tasks.task import Labels, Metric
+from hfsoup.evaluation.candidate import Candidate
+from hfsoup.utils.distributed import World
+from hfsoup.utils.errors import RoomError, SoupError
+
+USUAL = 64
+MOST = {"cuda": 512}
+"""What is tried first where a device has memory of its own."""
+Results = dict[str, NDArray[Any]]
+
+
+class Batches:
+    """The forward passes of one family's model.
+
+    Args:
+        candidate: gives the model.
+        world: the processes that share the images.
+        asked: images per forward pass; None for 64, or on CUDA the most that fit of 512, 256, 128 …
+        metric: what the predictions are for.
+    """
+
+    def __init__(self, candidate: Candidate, world: World, asked: int | None, metric: Metric) -> None:
+        self._candidate, self._world, self._metric = candidate, world, metric
+        self._begun: Any = None
+        self._size = asked if world.device.type in MOST else asked or USUAL
+
+    def size(self, pixels: Path) -> int:
+        """The images of one forward pass over such a file, the same for every mix and in all processes.
+
+        Raises:
+            RoomError: the device has no room for a single one.
+        """
+        if self._size is None:
+            self._size = min(self._world.gather([self._fitting(np.load(pixels, mmap_mode="r"))]))
+        return self._size
+
+    def _fitting(self, pixels: NDArray[np.float32]) -> int:
+        """The most images that fit beside what a search keeps on the device; all mixes have the same activations."""
+        model = self._candidate.fullest()
+        size = MOST[self._world.device.type]
+        while True:
+            try:
+                with torch.no_grad():
+                    self._logits(model, np.zeros((size, *pixels.shape[1:]), np.float32))
+                return size
+            except RoomError:
+                if size == 1:
+                    raise
+            size //= 2
+            torch.cuda.empty_cache()
+
+    def forward(self, model: Any, block: NDArray[np.float32], labels: Labels, size: int, *, logits: bool) -> Results:
+        """Of a batch all that the task keeps of it, and the logits.
+
+        A short one is filled up to `size`.
+        """
+        if model is not self._begun:
+            # What a model caches in inference mode no later training can use, so its first pass is an ordinary one.
+            with torch.no_grad():
+                self._logits(model, block[:1])
+            self._begun = model
+        short = size - len(block)
+        full = np.concatenate([block, np.repeat(block[-1:], short, axis=0)]) if short else block
+        with torch.inference_mode():
+            found = self._logits(model, full)[: len(block)].float()
+            if not torch.isfinite(found).all():
+                raise SoupError("this mix gives logits that are NaN or infinite", hint="--dtype float32")
+            results = dict(self._metric.task.outputs(found, labels, self._metric.top))
+            if logits:
+                results["logits"] = found
+            return {name: tensor.cpu().numpy() for name, tensor in results.items()}
+
+    def _logits(self, model: Any, block: NDArray[np.float32]) -> torch.Tensor:
+        images = torch.from_numpy(block).to(self._candidate.dtype).to(self._world.device)
+        if self._candidate.convolves and images.ndim == 4 and self._world.device.type == "cpu":
+            # On a processor, convolutions are faster over images whose channels lie side by side.
+            images = images.contiguous(memory_format=torch.channels_last)
+        found: torch.Tensor = model(pixel_values=images).logits
+        return found

@@ -1,0 +1,226 @@
+"""One model that takes the weights of mix after mix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from hfsoup.averaging.accumulators import CPU, Host, OnDevice, float64_device
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
+from hfsoup.averaging.running_sum import Running
+from hfsoup.checkpoints.architecture import config_of, model_class
+from hfsoup.checkpoints.model_inputs import inputs
+from hfsoup.checkpoints.processor import image_processor
+from hfsoup.checkpoints.safetensors_io import nbytes
+from hfsoup.checkpoints.types import TensorSpec
+from hfsoup.utils.errors import REFUSALS, RoomError, SoupError
+from hfsoup.utils.text import counted, flat
+
+Statistics = dict[str, NDArray[np.float32]]
+BatchNorm = torch.nn.modules.batchnorm._BatchNorm
+TORCH = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "BOOL": torch.bool,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}
+MESSAGE = "this checkpoint does not fill the model: {kind} {names}"
+
+
+class Classifier:
+    """A model of any architecture and type, called with float32 images.
+
+    Args:
+        model: what transformers built.
+        processor: the image processor that prepares its images.
+        dtype: the model's floating type.
+        where: the checkpoint, for errors.
+    """
+
+    def __init__(self, model: Any, processor: Any, dtype: torch.dtype, where: str) -> None:
+        self._model, self._processor, self._dtype, self._where = model, processor, dtype, where
+
+    def __call__(self, pixel_values: torch.Tensor) -> Any:
+        """An output with `logits`, images × classes.
+
+        Raises:
+            SoupError: the model refuses the images.
+        """
+        given = inputs(self._processor, pixel_values)
+        cast = {name: t.to(self._dtype) if t.is_floating_point() else t for name, t in given.items()}
+        try:
+            found = self._model(**cast)
+        except torch.OutOfMemoryError as error:
+            what = f"the memory of {pixel_values.device} does not hold a batch of {counted(len(pixel_values), 'image')}"
+            raise RoomError(what, where=self._where, hint="a smaller --batch-size") from error
+        except REFUSALS as error:
+            what = f"the model cannot take these images: {type(error).__name__}: {flat(error)}"
+            hint = "save the image processor of the model's start beside it"
+            raise SoupError(what, where=self._where, hint=hint) from error
+        # Some models give their logits as the last hidden state.
+        logits = getattr(found, "logits", getattr(found, "last_hidden_state", None))
+        if logits is None or logits.ndim != 2:
+            raise SoupError("expected a row of logits for every image, found none", where=self._where)
+        return ImageClassifierOutput(logits=logits)
+
+
+class Candidate:
+    """One model whose weights are overwritten by mix after mix, exactly as they would be written to a file.
+
+    `dtype` is that of the images it takes, `norms` are its batch norms by path, and `convolves` tells whether it has
+    convolutions beyond the one that cuts images into patches, once it is loaded.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, averager: Averager, device: torch.device) -> None:
+        self._averager, self._device = averager, device
+        there = float64_device(device) == device
+        if not there and any(averager.stored_as(s) == "F64" for s in averager.family.tensors):
+            what = f"the device {device.type} has no float64, which the soup would be in"
+            raise SoupError(what, where=str(averager.family.reference), hint="--dtype float32, or --device cpu")
+        self._running = Running(averager, OnDevice(device) if there and device != CPU else Host())
+        self._memory = Memory(((s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors), device)
+        self._buffers = self._memory.tensors
+        self._processor = image_processor(averager.family.processing.processor_folder)
+        self._model: Classifier | None = None
+        self._shared = False
+        self.norms: dict[str, Norm] = {}
+        self.convolves = False
+        floats = [t.dtype for t in self._buffers.values() if t.is_floating_point()]
+        self._type = max(set(floats), key=floats.count)
+
+    def load(self, mix: Mix) -> Classifier:
+        """The model with the weights of `mix`, ready to be called.
+
+        Raises:
+            RoomError: the device has no room for the model and the sum that it is formed from.
+        """
+        try:
+            self._running.average(mix, self._memory.fill)
+            if self._model is None or not self._shared:
+                self._model = self._build()
+        except torch.OutOfMemoryError as error:
+            what = f"the memory of {self._device} does not hold the model and the sum that its weights are formed from"
+            raise RoomError(what, where=str(self._averager.family.reference), hint="--device cpu") from error
+        return self._model
+
+    def fullest(self) -> Classifier:
+        """The model with some weights, and beside it all that a search keeps in the device's memory."""
+        count = len(self._averager.family)
+        return self.load(Mix.of(tuple(range(min(count, 2))), count))
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The weights of the loaded mix by the names of the files; they change with the next one."""
+        return self._buffers
+
+    def settle(self, statistics: Statistics) -> None:
+        """Give the batch norms of the loaded model these statistics instead of the averaged ones."""
+        for norm in self.norms.values():
+            for buffer, name in ((norm.module.running_mean, norm.mean), (norm.module.running_var, norm.var)):
+                buffer.copy_(torch.from_numpy(statistics[name]))
+
+    def _build(self) -> Classifier:
+        """A model over the buffers; where transformers uses them as they are, the next mix needs no new model."""
+        family = self._averager.family
+        config = config_of(family.config)
+        here = {name: tensor.to("cpu") for name, tensor in self._buffers.items()}
+        model = filled(config, dict(here), self._type, str(family.reference))
+        own = {tensor.data_ptr(): name for name, tensor in here.items()}
+        self.norms = dict(_norms(model, own))
+        # A tensor that begins where one of the file's does may still be another look at it.
+        looks = {(t.data_ptr(), t.shape, t.stride()): name for name, t in here.items()}
+        names = {k: looks.get((t.data_ptr(), t.shape, t.stride())) for k, t in model.state_dict().items() if t.numel()}
+        self._shared = None not in names.values()
+        model = model.to(self._device).eval()
+        for key, tensor in model.state_dict(keep_vars=True).items():
+            if name := names.get(key):
+                tensor.data = self._buffers[name]
+        self.convolves = sum(isinstance(module, torch.nn.Conv2d) for module in model.modules()) > 1
+        return Classifier(model, self._processor, self._type, str(family.reference))
+
+
+class Memory:
+    """Tensors one after the other, as in a file, so that neighbours of one type can be filled in one go.
+
+    Args:
+        specs: name, safetensors dtype and shape of each.
+        device: where they are.
+    """
+
+    def __init__(self, specs: Iterable[tuple[str, str, tuple[int, ...]]], device: torch.device = CPU) -> None:
+        self._starts: dict[str, int] = {}
+        placed, end = [], 0
+        for name, dtype, shape in specs:
+            size = nbytes(dtype, shape)
+            at = end + -end % nbytes(dtype, (1,))
+            self._starts[name], end = at, at + size
+            placed.append((name, TORCH[dtype], shape, at, at + size))
+        whole = torch.empty(end, dtype=torch.uint8, device=device)
+        # Torch would have threads of its own for every thread that fills.
+        self._bytes: Any = whole.numpy() if device == CPU else whole
+        self.tensors = {name: whole[a:b].view(dtype).reshape(shape) for name, dtype, shape, a, b in placed}
+
+    def fill(self, spec: TensorSpec, begin: int, block: NDArray[Any] | torch.Tensor) -> None:
+        """Put a block, an array or a tensor on the same device, where the elements of `spec` from `begin` on are."""
+        if not prod(block.shape):
+            return
+        at = self._starts[spec.name] + begin * block.itemsize
+        part = self._bytes[at : at + block.nbytes]
+        if isinstance(part, torch.Tensor):
+            part[:] = torch.as_tensor(block).view(torch.uint8)
+        else:
+            part[:] = np.asarray(block).view(np.uint8)
+
+
+def filled(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype, where: str) -> Any:
+    """The model of a config, with `tensors` by the names that a weight file gives them.
+
+    Raises:
+        SoupError: they are not the ones that it has; `where` is the checkpoint.
+    """
+    model, info = model_class(config).from_pretrained(
+        None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
+    )
+    # Counters and indices that a file lacks are made as the model is built, the same each time.
+    counters = {name for name, tensor in model.state_dict().items() if not tensor.is_floating_point()}
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if found := set(info.get(kind) or ()) - (counters if kind == "missing_keys" else set()):
+            names = ", ".join(sorted(map(str, found))[:5])
+            raise SoupError(MESSAGE.format(kind=kind.replace("_keys", ""), names=names), where=where)
+    return model
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A batch norm of the model, and the names that a weight file gives its running mean and variance."""
+
+    module: Any
+    mean: str
+    var: str
+
+
+def _norms(model: torch.nn.Module, names: dict[int, str]) -> Iterator[tuple[str, Norm]]:
+    """The batch norms that keep statistics; `names` are the weight file's, by the memory that holds each tensor."""
+    for path, module in model.named_modules():
+        if not isinstance(module, BatchNorm) or module.running_mean is None or module.running_var is None:
+            continue
+        mean, var = names.get(module.running_mean.data_ptr()), names.get(module.running_var.data_ptr())
+        if mean is None or var is None:
+            raise SoupError("the statistics of a batch norm are not those of the weight file", where=path)
+        yield path, Norm(module, mean, var)

@@ -1,0 +1,135 @@
+"""Predictions and batch-norm statistics already paid for, so that a killed bake goes on where it stopped.
+
+They are kept by what they depend on: the bytes of the ingredients, the coefficients, the images, the device and the
+versions. Nothing that differs in any of these is ever taken for the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.averaging.mix import Mix
+from hfsoup.checkpoints.timm_config import libraries
+from hfsoup.ingredients.family import Family
+from hfsoup.utils.cache import cache
+from hfsoup.utils.hashing import facts_hash
+from hfsoup.utils.version import __version__
+
+SCHEMA = "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, digest TEXT, data BLOB) STRICT"
+LIBRARIES = ("torch", "transformers", "numpy")
+SILENT = ("_name_or_path", "transformers_version", "id2label", "label2id")
+
+
+class Journal:
+    """A file of results that any number of bakes may share.
+
+    Args:
+        path: the SQLite file; made if it is not there.
+        read: whether to take what is there; new results are kept in any case.
+        notify: told once if the file is unusable, in which case nothing is kept.
+    """
+
+    def __init__(self, path: Path, *, read: bool = True, notify: Callable[[str], None] = lambda _: None) -> None:
+        self.path, self.read, self._notify = path, read, notify
+        self._usable = True
+
+    def get(self, key: str) -> dict[str, NDArray[Any]] | None:
+        """The arrays under `key`, by name, or None; a damaged row counts as none."""
+        row = self._run("SELECT digest, data FROM results WHERE key = ?", (key,)) if self.read else None
+        if row is None or hashlib.sha256(row[1]).hexdigest() != row[0]:
+            return None
+        with np.load(io.BytesIO(row[1]), allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+
+    def put(self, key: str, arrays: dict[str, NDArray[Any]]) -> None:
+        """Keep arrays; they are on the disk when this returns."""
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        data = file.getvalue()
+        self._run("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (key, hashlib.sha256(data).hexdigest(), data))
+
+    def _run(self, statement: str, values: tuple[Any, ...]) -> Any:
+        if not self._usable:
+            return None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=30)) as database, database:
+                database.execute("PRAGMA synchronous = FULL")
+                database.execute(SCHEMA)
+                return database.execute(statement, values).fetchone()
+        except (sqlite3.Error, OSError) as error:
+            self._usable = False
+            self._notify(f"scores cannot be kept in {self.path} ({error}); if this bake is stopped, they are lost")
+            return None
+
+
+def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
+    """The key of what was found for a mix.
+
+    Args:
+        family: its ingredients, known by the hashes of their files, the order of their classes, the config, the tensors
+            with their dtypes, and the reference where every mix keeps tensors of it; what was estimated of them, by the
+            hashes of its files.
+        mix: the coefficients, also of single tensors, and the base's share; the base is known by its hashes too.
+        depends: everything else that it depends on, as JSON values.
+    """
+    members = [[mix.coefficients[i], family.ingredients[i].content, family.orders[i]] for i in mix.members]
+    tensors = hashlib.sha256(repr(sorted((spec.name, spec.dtype) for spec in family.tensors)).encode()).hexdigest()
+    kept = [sorted(family.kept), family.reference.content] if family.kept else None
+    root = family.base
+    base = root and [mix.base, [w.sha256 for w in root.ingredient.weights], root.names, root.order]
+    if family.fitted and len(mix.members) > 1:
+        depends = {**depends, "fitted": [w.sha256 for w in family.fitted.weights]}
+    if family.importance and len(mix.members) > 1:
+        depends = {**depends, "importance": [family.importance.files[i].sha256 for i in mix.members]}
+    if mix.tensors:
+        own = [[name, [coefficients[i] for i in mix.members]] for name, coefficients in mix.tensors]
+        depends = {**depends, "tensors": own}
+    config = {k: v for k, v in family.config.items() if k not in SILENT}
+    versions = {"hfsoup": __version__, **{name: version(name) for name in (*LIBRARIES, *libraries(family.config))}}
+    return facts_hash(members, tensors, kept, base, config, len(family.labels), versions, depends)
+
+
+def journal_path() -> Path:
+    """The file of scores and paces."""
+    return cache() / "scores.sqlite"
+
+
+def keep_pace(journal: Journal, config: dict[str, Any], how: Sequence[Any], *, images: int, seconds: float) -> None:
+    """Remember that so many images took so many seconds; a bake that scored nothing says nothing.
+
+    Args:
+        journal: where it is kept.
+        config: of the models, whose architecture a pace is of.
+        how: what the user set that a pace depends on, such as dtype, device and batch size.
+        images: that were scored.
+        seconds: that it took.
+    """
+    if images and seconds > 0:
+        journal.put(_pace_key(config, how), {"images": np.array(images), "seconds": np.array(seconds)})
+
+
+def known_pace(config: dict[str, Any], how: Sequence[Any]) -> float | None:
+    """Images a second at the last bake of this architecture in this way; None where there was none."""
+    if not journal_path().is_file():
+        return None
+    found = Journal(journal_path()).get(_pace_key(config, how))
+    return float(found["images"] / found["seconds"]) if found else None
+
+
+def _pace_key(config: dict[str, Any], how: Sequence[Any]) -> str:
+    """All that a pace depends on: another architecture, batch size, processor count or library is another pace."""
+    kept = {key: value for key, value in config.items() if key not in SILENT}
+    machine = [os.cpu_count(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("WORLD_SIZE")]
+    return facts_hash("pace", kept, list(how), machine, [version(name) for name in (*LIBRARIES, *libraries(config))])

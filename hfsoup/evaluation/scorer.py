@@ -1,0 +1,314 @@
+"""Mixes become scores: the average flows into one model, which sees the images of a split until the outcome is sure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
+from hfsoup.data.images import Split
+from hfsoup.data.tasks.task import Metric, Named
+from hfsoup.evaluation.batch_norm import calibrate
+from hfsoup.evaluation.batches import Batches, Results
+from hfsoup.evaluation.candidate import Candidate, Statistics
+from hfsoup.evaluation.comparison import Answers, compare
+from hfsoup.evaluation.journal import Journal, mix_key
+from hfsoup.evaluation.racing import Predictions, cut, hardest_first
+from hfsoup.evaluation.scores import Comparison, Score
+from hfsoup.ingredients.family import Family
+from hfsoup.utils.distributed import World
+from hfsoup.utils.errors import SoupError
+
+Advance = Callable[[int], None]
+AVERAGE, RECALIBRATE = "average", "recalibrate"
+
+
+class Scorer:
+    """The selection and test scores of mixes of one family.
+
+    Args:
+        averager: forms the weights.
+        metric: what a score is.
+        world: the processes that share the images.
+        journal: what an earlier bake paid for, and where new results are kept; None to measure all again.
+        batch_size: images per forward pass, the same for every mix and any number of processes; None for what fits.
+        bn: `average`, `recalibrate`, or `auto`, which scores both and keeps the better.
+        calibration: the images for `recalibrate` and `auto`; None where the family has no batch norms.
+        race: whether a mix that is sure to be worse than asked for may be given up.
+        keep: splits for which the logits of single ingredients are kept when they are scored, for `ensemble`.
+        advance: told of images as they are scored.
+    """
+
+    def __init__(
+        self,
+        averager: Averager,
+        metric: Metric,
+        world: World,
+        journal: Journal | None,
+        *,
+        batch_size: int | None = None,
+        bn: str = "average",
+        calibration: Split | None = None,
+        race: bool = True,
+        keep: Collection[Split] = (),
+        advance: Advance = lambda _: None,
+    ) -> None:
+        self._candidate = Candidate(averager, world.device)
+        self._averager, self._metric, self._world, self._journal = averager, metric, world, journal
+        self._asked, self._bn, self._calibration, self._advance = batch_size, bn, calibration, advance
+        self._batches = Batches(self._candidate, world, batch_size, metric)
+        self._race = race and metric.counts
+        self._keep = {split.fingerprint for split in keep}
+        self._found: dict[str, Results] = {}
+        self._logits: dict[tuple[str, int], NDArray[np.float32]] = {}
+        self._orders: dict[str, NDArray[np.int64]] = {}
+        self._due: dict[str, int] = {}
+        self.images_forwarded = 0
+
+    @property
+    def images_spared(self) -> int:
+        """Images that were not forwarded because the verdict was sure without them."""
+        return sum(self._due.values()) - self.images_forwarded
+
+    @property
+    def family(self) -> Family:
+        """Whose mixes are scored."""
+        return self._averager.family
+
+    def over(self, averager: Averager) -> Scorer:
+        """The same for mixes of another family, as they are averaged."""
+        return Scorer(
+            averager, self._metric, self._world, self._journal,
+            batch_size=self._asked, bn=AVERAGE, calibration=None, race=False, advance=self._advance,
+        )  # fmt: skip
+
+    def score(self, mix: Mix, split: Split, least: float | None = None) -> Score:
+        """The metric of `mix` on `split`, as it would be shipped: with the batch-norm statistics that score best.
+
+        Args:
+            mix: the coefficients.
+            split: the images.
+            least: the fewest right answers that are of use; a mix that is sure to have fewer is given up.
+        """
+        found: list[Score] = []
+        for mode in self._modes(mix):
+            floor = least
+            if floor is not None:
+                # A mode counts only if it is better than the ones before it.
+                floor = max([floor, *(score.key + 1 for score in found if not score.at_most)])
+            found.append(self._score(self._predictions(mix, split, mode, floor), split, mode))
+        best = max(found, key=lambda score: (score.key, not score.at_most))
+        return replace(best, images=sum(score.images for score in found))
+
+    def scores(self, mix: Mix, split: Split) -> dict[str, Score]:
+        """The metric of `mix` on `split` by batch-norm mode, `average` first, each on all images."""
+        return {mode: self._score(self._predictions(mix, split, mode, None), split, mode) for mode in self._modes(mix)}
+
+    def compare(self, soup: Mix, bn: str, best: Mix, split: Split, choices: int = 1) -> Comparison:
+        """Score both on the test split, the soup with statistics of mode `bn`; how sure the difference is.
+
+        The soup is the best of so many `choices`.
+        """
+        first = self.answers(soup, bn, split)
+        return self.judged(first, first if soup == best else self.answers(best, AVERAGE, split), split, choices)
+
+    def judged(self, first: Answers, second: Answers, split: Split, choices: int = 1) -> Comparison:
+        """How sure the difference between two models on `split` is, the first the best of so many `choices`."""
+        return compare(self._metric, first, second, split.labels, choices)
+
+    def answers(self, mix: Mix, bn: str, split: Split) -> Answers:
+        """What a mix says of every image of `split`."""
+        found = self._predictions(mix, split, bn, None)
+        return Answers(found.values, found.confidence, self._score(found, split, bn))
+
+    def ensemble(self, members: Sequence[int], split: Split) -> Answers:
+        """What the mean of the logits of `members`, each alone with its own batch-norm statistics, says of `split`."""
+        total = np.zeros_like(self._single(members[0], split), np.float64)
+        for i in members:
+            total += self._single(i, split)
+        mean, task = torch.from_numpy(total / len(members)), self._metric.task
+        said = {name: found.numpy() for name, found in task.outputs(mean, split.labels, self._metric.top).items()}
+        predictions, confidence = _indices_wide(said["predictions"]), said["confidence"].astype(np.float32)
+        wrong = int((~task.right(predictions, split.labels)).sum())
+        found = Predictions(predictions, confidence, len(split), wrong, at_most=False)
+        return Answers(found.values, found.confidence, self._score(found, split, AVERAGE))
+
+    def _single(self, i: int, split: Split) -> NDArray[np.float32]:
+        """The logits of one ingredient, images × classes, found once."""
+        self._keep.add(split.fingerprint)
+        if (split.fingerprint, i) not in self._logits:
+            mix = Mix.of((i,), len(self._averager.family))
+            self._logits[split.fingerprint, i] = self._results(mix, split, AVERAGE, None)["logits"]
+        return self._logits[split.fingerprint, i]
+
+    def report(self, mix: Mix, bn: str, split: Split) -> Score:
+        """The metric of `mix` on all of `split` with statistics of mode `bn`, for numbers that choose nothing."""
+        return self._score(self._predictions(mix, split, bn, None), split, bn)
+
+    def classes(self, mix: Mix, bn: str, split: Split) -> tuple[Named, ...]:
+        """What is said of each image of `split`, as class indices."""
+        return self._metric.task.named(self._predictions(mix, split, bn, None).values)
+
+    def statistics(self, mix: Mix) -> Statistics:
+        """The batch-norm statistics of `mix` on the calibration images."""
+        split = self._calibration
+        if split is None:
+            raise SoupError("there are no calibration images")
+
+        def estimate() -> Statistics:
+            model = self._candidate.load(mix)
+            return calibrate(model, self._candidate.norms, split, self._world, self._candidate.dtype)
+
+        return self._kept(self._key(mix, statistics=self._images(split)), lambda known: known or estimate())
+
+    def _modes(self, mix: Mix) -> tuple[str, ...]:
+        """How a mix is scored. One ingredient alone stays as it is: nothing was averaged that needs new statistics."""
+        if self._calibration is None or mix.alone:
+            return (AVERAGE,)
+        return (AVERAGE, RECALIBRATE) if self._bn == "auto" else (self._bn,)
+
+    def _predictions(self, mix: Mix, split: Split, bn: str, least: float | None) -> Predictions:
+        """The predictions of `mix` on `split`, or on as many images as show that `least` is out of reach."""
+        order, allowed = self._order(mix, split), self._allowed(split, least)
+        found = self._results(mix, split, bn, allowed)
+        predictions = _indices_wide(found["predictions"])
+        right = self._right(predictions, split, order)
+        return Predictions.of(predictions, found["confidence"], right, order, self._size(split), allowed)
+
+    def _right(self, predictions: NDArray[Any], split: Split, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the first predictions in `order` are right."""
+        return self._metric.task.right(predictions, split.labels[order[: len(predictions)]])
+
+    def _allowed(self, split: Split, least: float | None) -> int | None:
+        return len(split) - int(least) if self._race and least is not None else None
+
+    def _results(self, mix: Mix, split: Split, bn: str, allowed: int | None) -> Results:
+        """All that is kept of a pass over `split`, in the order of the pass."""
+        order = self._order(mix, split)
+        logits = len(mix.members) == 1 and split.fingerprint in self._keep
+        wanted = {"confidence", "logits"} if logits else {"confidence"}
+
+        key = self._predictions_key(mix, split, bn, order)
+
+        def go_on(known: Results | None) -> Results:
+            if known is not None and not wanted <= known.keys():
+                known = None
+            if known is not None:
+                right = self._right(known["predictions"], split, order)
+                if cut(right, len(split), self._size(split), allowed).decided:
+                    return known
+            self._due.setdefault(key, len(split) - (len(known["predictions"]) if known else 0))
+            return self._forwarded(mix, split, bn, order, allowed, known, logits=logits)
+
+        return self._kept(key, go_on)
+
+    def _order(self, mix: Mix, split: Split) -> NDArray[np.int64]:
+        """The order in which `mix` sees the images: the hardest first once every ingredient was seen alone."""
+        if mix.alone or not self._metric.counts:
+            return np.arange(len(split))
+        if split.fingerprint not in self._orders:
+            size = len(self._averager.family)
+            plain = np.arange(len(split))
+            keys = [self._predictions_key(Mix.of((i,), size), split, AVERAGE, plain) for i in range(size)]
+            alone = [self._found[key]["sureness"] for key in keys if key in self._found]
+            self._orders[split.fingerprint] = hardest_first(alone) if len(alone) == size else plain
+        return self._orders[split.fingerprint]
+
+    def _size(self, split: Split) -> int:
+        return self._batches.size(split.pixels)
+
+    def _predictions_key(self, mix: Mix, split: Split, bn: str, order: NDArray[np.int64]) -> str:
+        depends = {"images": self._images(split), "top": self._metric.top, "batch": self._size(split)}
+        if bn == RECALIBRATE:
+            depends["calibration"] = self._images(self._calibration)
+        return self._key(mix, order=hashlib.sha256(order.tobytes()).hexdigest(), **depends)
+
+    def _key(self, mix: Mix, **depends: Any) -> str:
+        averager = self._averager
+        merge = averager.merge
+        # One ingredient alone is the same whatever the merge, and the mean is told nothing.
+        told = None if merge.name == "mean" else [merge.origin, averager.density, vars(averager.settings)]
+        place = {"merge": merge.name, "told": told, "dtype": averager.dtype, "device": self._world.device.type}
+        return mix_key(averager.family, mix, **place, **depends)
+
+    def _kept(self, key: str, go_on: Callable[[Results | None], Results]) -> Results:
+        """What `go_on` makes of what this bake or the journal holds already; whatever is new is kept in both."""
+        journal, known = self._journal, self._found.get(key)
+        if known is None and journal:
+            known = self._world.on_main(lambda: journal.get(key))
+        found = go_on(known)
+        if journal and found is not known:
+            self._world.on_main(lambda: journal.put(key, found))
+        self._found[key] = found
+        return found
+
+    @staticmethod
+    def _images(split: Split | None) -> list[str]:
+        return [split.fingerprint, split.pixels.name] if split else []
+
+    def _forwarded(
+        self,
+        mix: Mix,
+        split: Split,
+        bn: str,
+        order: NDArray[np.int64],
+        allowed: int | None,
+        known: Results | None,
+        *,
+        logits: bool,
+    ) -> Results:
+        """Predictions in `order`, from where those `known` end, until more than `allowed` are wrong."""
+        statistics = self.statistics(mix) if bn == RECALIBRATE else None
+        model = self._candidate.load(mix)
+        if statistics:
+            self._candidate.settle(statistics)
+        pixels, world = np.load(split.pixels, mmap_mode="r"), self._world
+        begun = len(known["predictions"]) if known else 0
+        size = self._size(split)
+        starts = range(begun, len(split), size)
+        mine: list[tuple[int, Results]] = []
+        wrong = int((~self._right(known["predictions"], split, order)).sum()) if known and world.main else 0
+        for lap in range(0, len(starts), world.count):
+            if lap + world.index < len(starts):
+                rows = order[starts[lap + world.index] :][:size]
+                found = self._batches.forward(model, pixels[rows], split.labels[rows], size, logits=logits)
+                mine.append((lap + world.index, found))
+                wrong += int((~self._right(found["predictions"], split, rows)).sum())
+                self._advance(len(rows) * world.count)
+            if allowed is not None and world.sum(wrong, lap // world.count) > allowed:
+                break
+        done = [batch for _, batch in sorted(world.gather(mine), key=lambda row: row[0])]
+        fresh = sum(len(batch["predictions"]) for batch in done)
+        done = [known, *done] if known else done
+        results = {name: np.concatenate([batch[name] for batch in done]) for name in done[-1]}
+        seen = len(results["predictions"])
+        if allowed is None and seen != len(split):
+            raise SoupError(f"expected predictions for {len(split)} images, found {seen}", where=split.name)
+        self.images_forwarded += fresh
+        return results
+
+    def _score(self, predictions: Predictions, split: Split, bn: str) -> Score:
+        """The metric over a whole split; of one that was given up, the most that it could have reached."""
+        if predictions.at_most:
+            correct = len(split) - predictions.wrong
+            value = correct / len(split)
+            return Score(value, len(split), correct, bn=bn, images=predictions.seen, at_most=True)
+        value = self._world.on_main(lambda: self._metric.value(predictions.values, split.labels))
+        if not np.isfinite(value):
+            raise SoupError(f"the metric {self._metric.name} gave {value}", where=split.name)
+        if not self._metric.counts:
+            return Score(value, len(split), bn=bn, images=len(split))
+        right = self._metric.task.right(predictions.values, split.labels)
+        return Score(value, len(split), int(right.sum()), right.astype(np.uint8).tobytes(), bn, len(split))
+
+
+def _indices_wide(predictions: NDArray[Any]) -> NDArray[Any]:
+    """Predictions with class indices, which are kept as int32, as int64."""
+    return predictions.astype(np.int64) if predictions.dtype.kind == "i" else predictions

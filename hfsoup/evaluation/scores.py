@@ -1,0 +1,135 @@
+"""The records of what was measured. Frozen, and free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hfsoup.averaging.mix import Mix
+
+ALPHA = 0.05
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a metric said of one mix on one split.
+
+    `value` is the metric's own number (a fraction for accuracy); `correct` is the exact count of right answers where
+    the metric counts them, and `hits` then holds one byte, 0 or 1, per image. `bn` is the mode of the batch-norm
+    statistics that it was measured with, and `images` says how many were forwarded for it. Of a mix that was given up
+    before all images were seen, `value` and `correct` are the most that it could have reached, and `at_most` is set.
+    """
+
+    value: float
+    total: int = 0
+    correct: int | None = None
+    hits: bytes = field(default=b"", repr=False)
+    bn: str = "average"
+    images: int = 0
+    at_most: bool = False
+
+    @property
+    def key(self) -> float:
+        """What is compared: the exact count where there is one, never a rounded fraction."""
+        return self.value if self.correct is None else self.correct
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One step of a search; `images` were forwarded to take it; `walk` is the recipe where several were run."""
+
+    step: int
+    action: str
+    ingredient: int
+    score: Score
+    accepted: bool
+    images: int
+    walk: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """What became of the ingredient, in a word or two."""
+        return outcome(self.action, accepted=self.accepted)
+
+
+def outcome(action: str, *, accepted: bool) -> str:
+    """What became of an ingredient that a search tried to add or to drop."""
+    if action == "drop":
+        return "removed" if accepted else "stays"
+    return "added" if accepted else "not added"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The selection score of the mix that a walk began at; `walk` is the recipe where several were run."""
+
+    walk: str
+    score: Score
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A mix that a recipe measured as a whole, under the name that it goes by, with its selection score."""
+
+    name: str
+    mix: Mix
+    score: Score
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Lower and upper bounds of the soup's score, of the best ingredient's, and of the difference."""
+
+    soup: Bounds
+    best: Bounds
+    difference: Bounds
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Soup against best ingredient on the test split, scored once each.
+
+    `ci95` covers 95 %. Where the soup was the best of several `choices`, `adjusted` covers the `level` at which those
+    of all of them hold together with 95 % (Bonferroni). Both are None where the metric's draws cannot be formed;
+    `p_value` is McNemar's exact two-sided test where the metric counts right answers, else None; `ece` and `best_ece`
+    are expected calibration errors.
+    """
+
+    soup: Score
+    best: Score
+    ci95: Intervals | None
+    adjusted: Intervals | None
+    p_value: float | None
+    choices: int = 1
+    ece: float | None = None
+    best_ece: float | None = None
+
+    @property
+    def alpha(self) -> float:
+        """The p-value below which a difference counts: 0.05, shared among the choices."""
+        return ALPHA / self.choices
+
+    @property
+    def level(self) -> float:
+        """The probability that one of the intervals that the verdict stands on covers what it is of."""
+        return 1 - self.alpha
+
+    @property
+    def intervals(self) -> Intervals | None:
+        """The intervals at that level, which card and screen show."""
+        return self.adjusted or self.ci95
+
+    @property
+    def difference(self) -> float:
+        """Soup less best ingredient, in the metric's own unit."""
+        return self.soup.value - self.best.value
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, or `not distinguishable` at the level of `alpha`."""
+        if self.p_value is not None:
+            sure = self.p_value < self.alpha
+        else:
+            low, high = self.intervals.difference if self.intervals else (0.0, 0.0)
+            sure = low > 0 or high < 0
+        return ("better" if self.difference > 0 else "worse") if sure else "not distinguishable"

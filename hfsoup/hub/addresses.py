@@ -1,0 +1,84 @@
+"""Addresses copied from the pages of the Hub, as the names that they stand for."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote, urlsplit
+
+from hfsoup.utils.errors import UsageError
+from hfsoup.utils.text import shown
+
+HOSTS = frozenset(("huggingface.co", "www.huggingface.co", "hf.co"))
+SCHEME = re.compile(r"(https?|hf)://", re.IGNORECASE)
+OTHERS = {"datasets": "dataset", "spaces": "Space", "papers": "paper", "docs": "page", "blog": "page"}
+# What follows a repository in an address, and whether the last part is a file.
+VIEWS = {"tree": False, "commit": False, "commits": False, "blob": True, "resolve": True, "raw": True, "blame": True}
+# A question mark alone is a glob's.
+QUERY = re.compile(r"(\?[\w.-]+=.*|#.*)$")
+COLLECTION = re.compile(r"collections/[\w.-]+/[\w.-]+")
+
+
+def name_of(text: str) -> str:
+    """ORG/NAME that an address stands for, with subfolder and @REVISION, or collections/ORG/SLUG; other text as it is.
+
+    Raises:
+        UsageError: it is the address of something else than models, or of another site.
+    """
+    parts = _parts(text)
+    if parts is None:
+        return text
+    hint = "https://huggingface.co/ORG/NAME, or ORG/NAME"
+    if parts and parts[0] == "models":
+        parts = parts[1:]
+    if parts and parts[0] == "datasets" and len(parts) > 2:
+        hint = f"--dataset {'/'.join(parts[1:3])}"
+    if parts and parts[0] in OTHERS:
+        raise UsageError(f"expected a model, found the address of a {OTHERS[parts[0]]}", where=shown(text), hint=hint)
+    if parts and parts[0] == "collections":
+        if not COLLECTION.fullmatch("/".join(parts)):
+            raise UsageError("expected a collection's address", where=shown(text), hint="hf.co/collections/ORG/SLUG")
+        return "/".join(parts)
+    if len(parts) == 1:
+        raise UsageError("this address names no model", where=shown(text), hint=f"{parts[0]}/*")
+    if len(parts) < 2:
+        raise UsageError("this address names no model", where=shown(text), hint=hint)
+    (owner, name), rest = parts[:2], parts[2:]
+    name, _, revision = name.partition("@")
+    if text.lower().startswith("hf://"):
+        below = rest
+    elif len(rest) > 1 and rest[0] in VIEWS:
+        # The references of pull requests have slashes of their own.
+        length = 4 if rest[1:3] == ["refs", "pr"] else 2
+        revision, below = "/".join(rest[1:length]), rest[length : -1 if VIEWS[rest[0]] else None]
+    else:
+        below = []
+    return "/".join([owner, name, *below]) + (f"@{revision}" if revision else "")
+
+
+def dataset_of(text: str) -> str | None:
+    """ORG/NAME of the dataset whose address this is, or is like; None for any other text."""
+    parts = text.split("/") if text.startswith("datasets/") else _parts(text)
+    return "/".join(parts[1:3]) if parts and parts[0] == "datasets" and len(parts) > 2 else None
+
+
+def _parts(text: str) -> list[str] | None:
+    """The parts of the path of an address of the Hub, None for any other text."""
+    found = SCHEME.match(text)
+    if found and found[1].lower() == "hf":
+        return _split(text[found.end() :])
+    host, _, path = (text[found.end() :] if found else text).partition("/")
+    if host.lower() in _hosts():
+        return _split(QUERY.sub("", path))
+    if found:
+        raise UsageError("expected an address of the Hub", where=shown(text), hint="https://huggingface.co/ORG/NAME")
+    return None
+
+
+def _hosts() -> frozenset[str]:
+    from huggingface_hub import constants
+
+    return HOSTS | {urlsplit(constants.ENDPOINT).netloc.lower()}
+
+
+def _split(path: str) -> list[str]:
+    return [unquote(part) for part in path.split("/") if part]

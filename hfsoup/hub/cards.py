@@ -1,0 +1,42 @@
+"""Model and dataset cards: their front matter, and what else stands beside the weights of a repository."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+# YAML in brackets takes time in the square of their depth.
+BRACKETS = 500
+
+
+LICENSE = r"[a-z0-9][a-z0-9.+-]{0,63}"
+
+
+CARD = "README.md"
+MANIFEST = "soup.json"
+SIGNATURE = "model.sig"
+UNPUSHED = "PATH/TO/THIS/FOLDER"
+"""What a card tells to load where its soup was not pushed yet."""
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    """The YAML mapping at the top of a repository's card.
+
+    Raises:
+        ValueError: what stands there is no YAML.
+    """
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    block = REGEX_YAML_BLOCK.search(text)
+    return _mapping(block.group(2)) if block else {}
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    if text.count("[") + text.count("{") > BRACKETS:
+        raise ValueError(f"expected at most {BRACKETS} brackets in YAML, found more")
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError("expected YAML, found something else") from error
+    return found if isinstance(found, dict) else {}

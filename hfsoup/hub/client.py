@@ -1,0 +1,322 @@
+"""The boundary to huggingface_hub: its errors become ours, with what to type next."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from hfsoup.utils.errors import AccessError, HubError, SoupError
+from hfsoup.utils.redact import redact
+from hfsoup.utils.text import duration, flat
+from hfsoup.utils.threads import Found, start
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+AGAIN = "the same command"
+FOLDER = "FOLDER"
+"""Stands in a hint for the folder that is being pushed."""
+WORDS = 300
+"""The most characters that are shown of what the Hub says."""
+POLL = 0.2
+KINDS = {"model": "model", "dataset": "dataset", "space": "Space"}
+"""The kinds of repositories that one name may stand for, each as it is written."""
+SOON = 10
+"""Seconds to wait for an answer that only makes an error clearer."""
+XET_TOKEN = re.compile(r"/xet-(read|write)-token/")
+_transport = threading.Lock()
+_plain: list[bool] = []
+"""While Xet is switched off: how the switch was before, then one for each block that wants it so."""
+
+
+class StalledError(RuntimeError):
+    """A transfer by hf-xet in which nothing passes any more."""
+
+
+def api() -> HfApi:
+    """A client of the Hub that the environment names (`HF_ENDPOINT`), with the user's own token.
+
+    Raises:
+        HubError: the address of the Hub is none, or holds a name or password, which would end up in every message.
+    """
+    from huggingface_hub import HfApi, constants
+
+    from hfsoup.utils.version import __version__
+
+    parts = urlsplit(constants.ENDPOINT)
+    if "@" in parts.netloc:
+        where = f"{parts.scheme}://…@{parts.hostname}"
+        raise HubError("HF_ENDPOINT holds a name or password", where=where, hint="leave it out, then: hf auth login")
+    if parts.scheme not in ("http", "https"):
+        what = f"expected HF_ENDPOINT to begin with http:// or https://, found {constants.ENDPOINT!r}"
+        raise HubError(what, hint=f"export HF_ENDPOINT=https://{constants.ENDPOINT.rpartition('/')[2]}")
+    return HfApi(library_name="hfsoup", library_version=__version__)
+
+
+def is_of_xet(error: Exception, *, begun: bool = True) -> bool:
+    """Whether Xet failed: hf-xet itself, or the Hub where it was asked for a token of Xet's store.
+
+    Args:
+        error: of hf-xet's own those that have no HTTP answer, no cause and no number of the system's.
+        begun: whether hf-xet was called at all.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from hfsoup.hub.retry import GaveUpError
+
+    if isinstance(error, (HfHubHTTPError, GaveUpError)):
+        request = error.response.request if isinstance(error, HfHubHTTPError) else error.request
+        return XET_TOKEN.search(request.url.path) is not None
+    if isinstance(error, HTTPError):
+        return False
+    if isinstance(error, ValueError):
+        return str(error).startswith("Xet ")
+    own = isinstance(error, (RuntimeError, OSError)) and error.__cause__ is None and not getattr(error, "errno", None)
+    return begun and own
+
+
+@contextmanager
+def without_xet() -> Iterator[None]:
+    """Let huggingface_hub transfer files by plain HTTP while the block lasts, in any thread."""
+    from huggingface_hub import constants
+
+    with _transport:
+        if not _plain:
+            _plain.append(constants.HF_HUB_DISABLE_XET)
+        _plain.append(True)
+        constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        with _transport:
+            _plain.pop()
+            if len(_plain) == 1:
+                constants.HF_HUB_DISABLE_XET = _plain.pop()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep huggingface_hub's own progress bars off the screen while the block lasts."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def unless_overdue(work: Callable[[], Found], overdue: Callable[[], bool]) -> Found:
+    """What `work` gives, in a thread that is left to itself once it is overdue.
+
+    hf-xet is native code that other threads cannot stop, and waits five minutes for each of its tries.
+
+    Raises:
+        StalledError: it was overdue.
+    """
+    future = start(work)
+    while not wait([future], timeout=POLL).done:
+        if overdue():
+            raise StalledError("nothing passes by Xet")
+    return future.result()
+
+
+@contextmanager
+def answers(where: str, *, access: str = "read", listed: bool = False, kind: str | None = None) -> Iterator[None]:
+    """As `hub_errors`, around calls that do nothing but ask: what they cannot read is no answer of a Hub."""
+    try:
+        with hub_errors(where, access=access, listed=listed, kind=kind):
+            yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        what = f"the answer from {api().endpoint} is not one that a Hub gives ({first[:200]})"
+        raise HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {AGAIN}") from error
+
+
+@contextmanager
+def hub_errors(where: str, *, access: str = "read", listed: bool = False, kind: str | None = None) -> Iterator[None]:
+    """Have patience with the Hub, and turn what its client raises about the repository `where` into a HubError.
+
+    Args:
+        where: the repository, perhaps with `@revision` and a file.
+        access: what was tried, in a word.
+        listed: the Hub named it a moment ago, so that what is missing now was deleted meanwhile.
+        kind: what the user named, `model` or `dataset`: where there is none, the Hub is asked for others of that name.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub import errors
+
+    from hfsoup.hub.retry import patient
+
+    try:
+        with patient():
+            yield
+    except errors.HFValidationError as error:
+        what = "there is no such folder" if where.startswith(("/", ".", "~")) else "not a repository name"
+        raise HubError(f"{what}: {where!r}", hint="ORG/NAME, or a folder as ./NAME") from error
+    except (HTTPError, OSError, RuntimeError) as error:
+        root = cause(error)
+        if kind and not listed and isinstance(root, errors.RepositoryNotFoundError) and (other := _named(where, kind)):
+            raise other from error
+        if (ours := _ours(root, where, access, listed)) is root:
+            raise
+        raise ours from error
+
+
+def _named(where: str, kind: str) -> AccessError | None:
+    """The error for a name that is another kind's than the one that was expected; None where it is nobody's."""
+    from httpx2 import HTTPError
+
+    repo = where.split("@")[0]
+    repo = "/".join(repo.split("/")[:2])
+    for other in (each for each in KINDS if each != kind):
+        try:
+            api().repo_info(repo, repo_type=other, timeout=SOON)
+        except (HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+            # Whatever this says, that the repository is not there is the answer to what was asked.
+            continue
+        owner, _, name = repo.rpartition("/")
+        hint = f"hf {kind}s list " + (f"--author {owner}" if owner else f"--search {name}")
+        if kind == "model" and other == "dataset":
+            hint = f"--dataset {repo}; models: {hint}"
+        what = f"expected a {kind}, found a {KINDS[other]} of that name, and no {kind}"
+        return AccessError(what, where=repo, hint=hint)
+    return None
+
+
+def cause(error: Exception) -> Exception:
+    """What huggingface_hub wrapped into an error that says less."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    while isinstance(error, (LocalEntryNotFoundError, RuntimeError)) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
+def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
+    """The error to raise for one of the client's; itself where it is not about the Hub."""
+    from httpx2 import HTTPError
+    from huggingface_hub import errors, get_token
+
+    repo = where.split(",")[0].split("@")[0]
+    match error:
+        case errors.GatedRepoError():
+            words = _words(error)
+            hint = f"accept the licence at {api().endpoint}/{repo}" + ("" if get_token() else ", then: hf auth login")
+            if re.search(r"review|rejected", words, re.IGNORECASE):
+                hint = f"leave out {repo}, or wait for its authors, then {AGAIN}"
+            return AccessError(f"this repository is gated and you have no access yet{words}", where=where, hint=hint)
+        case errors.RepositoryNotFoundError() if listed:
+            return AccessError("the repository was deleted or hidden meanwhile", where=where, hint=f"leave out {repo}")
+        case errors.RepositoryNotFoundError():
+            known = get_token() is not None
+            who, act = ("your token cannot see it", "whoami") if known else ("you are not logged in", "login")
+            what = f"there is no such repository, or it is private and {who}"
+            return AccessError(what, where=where, hint=f"look at the spelling, or: hf auth {act}")
+        case errors.RevisionNotFoundError():
+            return AccessError("there is no such revision", where=where, hint="leave out @REVISION, or name a branch")
+        case errors.DisabledRepoError():
+            return AccessError("the Hub has disabled this repository", where=where, hint=f"leave out {repo}")
+        case errors.LocalEntryNotFoundError() | errors.FileMetadataError():
+            what = f"the answer from {api().endpoint} is not one that a Hub gives"
+            return HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {AGAIN}")
+        case errors.EntryNotFoundError():
+            return HubError("a file that the listing named is not there", where=where, hint=AGAIN)
+        case errors.LocalTokenNotFoundError():
+            return HubError("no token for the Hub", where=where, hint="hf auth login")
+        case errors.OfflineModeIsEnabled() if access == "push":
+            hint = "HF_HUB_OFFLINE=0, or without --push: hfsoup push FOLDER ORG/NAME does it later"
+            return HubError("offline mode is on, and nothing can be pushed", where=where, hint=hint)
+        case errors.OfflineModeIsEnabled():
+            what = "offline mode is on, and the cache does not hold this"
+            return HubError(what, where=where, hint="HF_HUB_OFFLINE=0, or a local folder as ./NAME")
+        case errors.HfHubHTTPError():
+            return _refused(error, where, access)
+        case HTTPError() | ConnectionError() | TimeoutError():
+            return _unreached(error, where)
+        case OSError() if error.errno:
+            return SoupError(f"the cache cannot be used: {error.strerror}", where=str(error.filename or where))
+        case OSError() if "Consistency check" in str(error):
+            return HubError("the file that arrived has not the length that was announced", where=where, hint=AGAIN)
+    return error
+
+
+def _refused(error: HfHubHTTPError, where: str, access: str) -> SoupError:
+    """The error for a status that has no class of its own in the client, with the Hub's own words."""
+    from huggingface_hub import get_token
+
+    from hfsoup.hub.retry import asked_wait
+
+    status, words = error.response.status_code, _words(error)
+    repo = where.split(",")[0].split("@")[0]
+    match status:
+        case 401 if not get_token():
+            return HubError(f"the Hub wants to know who asks{words}", where=where, hint="hf auth login")
+        case 401:
+            return HubError(f"the Hub does not accept your token{words}", where=where, hint="hf auth login")
+        case 403:
+            return HubError(f"your token may not {access} here{words}", where=where, hint=_way_out(words, repo))
+        case 409 | 412:
+            what = f"the repository changed in the meantime; nothing was overwritten{words}"
+            return HubError(what, where=where, hint=f"add --create-pr to propose it, or {AGAIN}")
+        case 413:
+            what = f"that is more than the Hub takes at once{words}"
+            return HubError(what, where=where, hint=f"hf upload {repo} {FOLDER}")
+        case 429:
+            asked = asked_wait(error.response)
+            what = "the Hub asks to slow down" + (f" and to wait {duration(asked)}" if asked else "") + words
+            return HubError(what, where=where, hint=f"{'after that' if asked else 'in some minutes'}, {AGAIN}")
+    return HubError(f"the Hub answered {status}{words}", where=where, hint=f"later, {AGAIN}")
+
+
+def _words(error: HfHubHTTPError) -> str:
+    """What the Hub says itself, after a colon, on one line."""
+    said = flat(redact(error.server_message or ""), WORDS)
+    return f": {said}" if said else ""
+
+
+def _way_out(words: str, repo: str) -> str:
+    """What to do about a 403, by what the Hub says of it."""
+    owner = f"{api().endpoint}/{repo.partition('/')[0]}"
+    for pattern, hint in (
+        (r"storage|quota", f"delete what is not needed at {owner}, or another owner"),
+        (r"\bsso\b|single.sign|saml", f"sign in to the organisation at {owner}, then {AGAIN}"),
+        (r"review|pending", f"wait until that is done, then {AGAIN}"),
+        (r"billing|payment|subscri", f"look at {owner}, then {AGAIN}"),
+    ):
+        if re.search(pattern, words, re.IGNORECASE):
+            return hint
+    return "hf auth login, with a token that may"
+
+
+def _unreached(error: Exception, where: str) -> HubError:
+    """The error where nothing, or not enough, came back."""
+    from hfsoup.hub.retry import GaveUpError, said
+
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and isinstance(cause, Exception):
+        chain.append(cause)
+    host = urlsplit(api().endpoint).hostname
+    if any(isinstance(e, socket.gaierror) for e in chain):
+        return HubError(f"there is no host {host}", where=where, hint=f"look at network and HF_ENDPOINT, then {AGAIN}")
+    if any(isinstance(e, ConnectionRefusedError) for e in chain):
+        what = f"nothing listens at {api().endpoint}"
+        return HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {AGAIN}")
+    why = str(error) if isinstance(error, GaveUpError) else said(error)
+    what = f"the Hub at {api().endpoint} cannot be reached: {why}"
+    return HubError(what, where=where, hint=f"look at the network, then {AGAIN}")

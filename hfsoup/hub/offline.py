@@ -1,0 +1,86 @@
+"""What the caches hold of a repository, where the Hub may not be asked (`HF_HUB_OFFLINE=1`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import astuple
+from pathlib import Path
+
+from hfsoup.hub.download import RemoteFile
+from hfsoup.hub.notices import tell
+from hfsoup.utils.cache import cache
+from hfsoup.utils.errors import HubError
+from hfsoup.utils.hashing import blob_hash, read_sealed, write_sealed
+from hfsoup.utils.text import listed
+
+_COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
+ONCE = "HF_HUB_OFFLINE=0 once, so that the cache holds it"
+
+
+def is_offline() -> bool:
+    """Whether the Hub may not be asked."""
+    from huggingface_hub import is_offline_mode
+
+    return is_offline_mode()
+
+
+def keep_listing(repo: str, commit: str, files: tuple[RemoteFile, ...], *, kind: str) -> None:
+    """Keep what the Hub lists of a commit in hfsoup's cache: a bake may know files by name that it never pulls."""
+    path = _listings(repo, kind) / f"{commit}.json"
+    if _COMMIT.fullmatch(commit) and not is_offline() and read_sealed(path) is None:
+        write_sealed(path, json.dumps([astuple(file) for file in files]))
+
+
+def _listings(repo: str, kind: str) -> Path:
+    return cache() / "listings" / f"{kind}s--{repo.replace('/', '--')}"
+
+
+def cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[str, tuple[RemoteFile, ...]]:
+    """A commit of a repository and its files: all that were listed, or what the cache holds of them, with a note.
+
+    huggingface_hub's cache names each file by the hash that the Hub listed for it, so that what is read can be compared
+    still.
+
+    Args:
+        repo: the repository.
+        revision: a commit, or a branch or tag that was asked for when the Hub could be; None for main.
+        kind: model, dataset or space.
+
+    Raises:
+        HubError: the cache does not know it; the error names a commit that it holds.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    validate_repo_id(repo)
+    folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
+    paths = [*(folder / "snapshots").glob("*"), *_listings(repo, kind).glob("*.json")]
+    known = sorted({path.stem for path in paths if _COMMIT.fullmatch(path.stem)})
+    wanted = revision or constants.DEFAULT_REVISION
+    branch = folder / "refs" / wanted
+    if ".." not in wanted.split("/") and branch.is_file():
+        commit = branch.read_text().strip()
+    else:
+        commit = next((name for name in known if len(wanted) >= 7 and name.startswith(wanted)), "")
+    if commit not in known:
+        where = f"{repo}@{revision}" if revision else repo
+        hint = f"{repo}@{known[-1]}, which it holds, or {ONCE}" if known else f"{ONCE}, or a local folder as ./NAME"
+        raise HubError("offline mode is on, and the cache does not hold this", where=where, hint=hint)
+    if (text := read_sealed(_listings(repo, kind) / f"{commit}.json")) is not None:
+        return commit, tuple(RemoteFile(*fields) for fields in json.loads(text))
+    snapshot = folder / "snapshots" / commit
+    files = {p.relative_to(snapshot).as_posix(): p for p in sorted(snapshot.rglob("*")) if p.is_file()}
+    tell(
+        f"offline mode is on, and {repo}@{commit[:7]} was cached without its listing: what the cache holds "
+        f"({listed(list(files), 6)}) is taken for all of it"
+    )
+    return commit, tuple(_listed(path, name) for name, path in files.items())
+
+
+def _listed(path: Path, name: str) -> RemoteFile:
+    """A file of a snapshot: mostly a link to what is called by its hash."""
+    tag, size = path.readlink().name if path.is_symlink() else "", path.stat().st_size
+    if _SHA256.fullmatch(tag):
+        return RemoteFile(name, size, tag, "")
+    return RemoteFile(name, size, None, tag if _COMMIT.fullmatch(tag) else blob_hash(path))

@@ -1,0 +1,236 @@
+"""Patience with the Hub, and its end: time-outs on every request, tries again where that is safe, waits shown."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from functools import partial
+from itertools import count
+from threading import Lock
+from typing import Any
+
+import httpx2
+from huggingface_hub import hf_raise_for_status
+from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
+from hfsoup.hub.notices import tell
+
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
+LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+# Asking these twice does no harm: they read, or what they do is done already the second time.
+HARMLESS = re.compile(r"/(preupload|branch|paths-info|verify)(/|$)|/(repos/create|validate-yaml|objects/batch)$")
+READING = ("GET", "HEAD")
+BLOCK = 64 << 20
+TRAVELLING = ("etag", "x-linked-etag", "x-repo-commit")
+
+
+@dataclass
+class Limits:
+    """Seconds and counts; a request that nobody answers ends within `tries` × `read` and the waits between.
+
+    They hold where neither the caller nor `HF_HUB_DOWNLOAD_TIMEOUT` or `HF_HUB_ETAG_TIMEOUT` say otherwise.
+
+    `longest` is what a user is made to wait because the Hub asks for it: its own windows are of five minutes.
+    `slowest` is in bytes a second, looked at every `window` seconds of an answer. A file of which no byte comes by Xet
+    for `silence` is asked for by HTTP. How much went up by Xet nobody can ask, but hf-xet sends blocks of at most
+    `BLOCK` bytes and gives up on one after `block` seconds: files for which that was not enough are sent by HTTP.
+    """
+
+    connect: float = 10.0
+    read: float = 25.0
+    tries: int = 4
+    first: float = 1.0
+    longest: float = 360.0
+    slowest: float = 1024.0
+    window: float = 15.0
+    silence: float = 30.0
+    block: float = 300.0
+
+
+LIMITS = Limits()
+Send = Callable[..., httpx2.Response]
+
+
+class GaveUpError(httpx2.TransportError):
+    """The last try failed too; a class that huggingface_hub does not try again on its own."""
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Let huggingface_hub's client wait and try again while the block lasts, and then be as it was.
+
+    That client is one for all threads, so the patience is too. The program around us may have given it a proxy or
+    certificates of its own, so it is not replaced.
+    """
+    from huggingface_hub import get_session
+
+    with _lock:
+        _blocks.append(get_session())
+        if _blocks.count(_blocks[-1]) == 1:
+            _blocks[-1].send = partial(_send, _blocks[-1].send)  # type: ignore[method-assign]
+        session = _blocks[-1]
+    try:
+        yield
+    finally:
+        with _lock:
+            _blocks.remove(session)
+            if session not in _blocks:
+                del session.send
+
+
+_lock = Lock()
+_blocks: list[httpx2.Client] = []
+"""The client of every block that lasts."""
+
+
+def _send(send: Send, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+    """Send a request, again where it failed in passing; what is raised or returned in the end is final."""
+    again = may_repeat(request)
+    _limit(request)
+    for attempt in count(1):
+        failure = _try(send, request, stream, options)
+        if isinstance(failure, httpx2.Response) and failure.status_code not in PASSING:
+            return failure
+        slow = isinstance(failure, httpx2.TimeoutException) and request.method not in READING
+        seconds = pause(failure, attempt, tries=LIMITS.tries // 2 if slow else None) if again else None
+        if seconds is None:
+            _finish(failure, request)
+        else:
+            wait(seconds, f"{said(failure)} ({request.url.host}{request.url.path})")
+    raise GaveUpError("no try was made", request=request)
+
+
+def _try(send: Send, request: httpx2.Request, stream: bool, options: dict[str, Any]) -> httpx2.Response | Exception:
+    response = None
+    try:
+        response = send(request, stream=True, **options)
+        _plain(response)
+        response.stream = _Paced(response.stream, f"{request.url.host}{request.url.path}" if stream else "")
+        if not stream:
+            response.read()
+    except LOST as error:
+        if response is not None:
+            response.close()
+        return error
+    return response
+
+
+def may_repeat(request: httpx2.Request) -> bool:
+    """Whether a request can be sent a second time, and harms nothing if the first one arrived."""
+    replayable = isinstance(request.stream, httpx2.ByteStream)
+    harmless = request.method in ("GET", "HEAD", "PUT") or bool(HARMLESS.search(request.url.path))
+    return replayable and harmless
+
+
+def pause(failure: httpx2.Response | Exception, attempt: int, *, tries: int | None = None) -> float | None:
+    """Seconds to wait after the failure of try number `attempt`; None where another try is of no use."""
+    if attempt >= (tries or LIMITS.tries):
+        return None
+    asked = None
+    if isinstance(failure, httpx2.Response):
+        if failure.status_code not in PASSING:
+            return None
+        asked = asked_wait(failure)
+    seconds = LIMITS.first * 2 ** (attempt - 1) if asked is None else asked
+    return seconds if seconds <= LIMITS.longest else None
+
+
+def asked_wait(response: httpx2.Response) -> float | None:
+    """The seconds that the Hub asks to be left alone, from `RateLimit` or `Retry-After`."""
+    limit = parse_ratelimit_headers(response.headers)
+    if response.status_code == 429 and limit is not None and limit.remaining == 0:
+        return limit.reset_in_seconds + 1.0
+    text = response.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max((until - datetime.now(until.tzinfo and timezone.utc)).total_seconds(), 0.0)
+
+
+def wait(seconds: float, why: str) -> None:
+    """Say why, and wait."""
+    tell(f"{why}; again in {seconds:.0f} s")
+    time.sleep(seconds)
+
+
+def said(failure: httpx2.Response | Exception) -> str:
+    """What went wrong, in a few words."""
+    if isinstance(failure, httpx2.Response):
+        return f"the Hub answered {failure.status_code}"
+    if isinstance(failure, httpx2.TimeoutException):
+        return "the Hub did not answer in time"
+    if isinstance(failure, httpx2.ConnectError):
+        return f"no connection to the Hub ({failure})"
+    return "the connection to the Hub broke"
+
+
+def _limit(request: httpx2.Request) -> None:
+    """Give a request the time-outs that it lacks; what changes something gets twice the time, and half the tries."""
+    own = request.extensions.get("timeout") or {}
+    read = LIMITS.read if request.method in READING else 2 * LIMITS.read
+    limits = {"connect": LIMITS.connect, "pool": LIMITS.connect, "read": read, "write": read}
+    request.extensions["timeout"] = {
+        name: seconds if own.get(name) is None else own[name] for name, seconds in limits.items()
+    }
+
+
+def _finish(failure: httpx2.Response | Exception, request: httpx2.Request) -> None:
+    """Raise the last failure, so that huggingface_hub does not begin again."""
+    if isinstance(failure, httpx2.Response):
+        try:
+            hf_raise_for_status(failure)
+        finally:
+            failure.close()
+    else:
+        raise GaveUpError(said(failure), request=request) from failure
+
+
+def _plain(response: httpx2.Response) -> None:
+    """Refuse headers that huggingface_hub makes file names of, where they would lead out of its cache."""
+    for name in TRAVELLING if "/resolve/" in response.request.url.path else ():
+        value = response.headers.get(name, "").removeprefix("W/").strip('"')
+        if "/" in value or "\\" in value or value in (".", ".."):
+            response.close()
+            what = f"the header {name} of the Hub's answer leads out of the cache"
+            raise GaveUpError(what, request=response.request)
+
+
+class _Paced(httpx2.SyncByteStream):
+    """A body that must keep coming: what drips is as good as stalled.
+
+    Where it is a download that breaks, huggingface_hub goes on by itself, and `place` says what of.
+    """
+
+    def __init__(self, body: Any, place: str) -> None:
+        self._body, self._place = body, place
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._pieces()
+        except LOST as error:
+            if self._place:
+                tell(f"{said(error)} ({self._place}); going on")
+            raise
+
+    def _pieces(self) -> Iterator[bytes]:
+        begin, arrived = time.monotonic(), 0
+        for piece in self._body:
+            arrived += len(piece)
+            spent = time.monotonic() - begin
+            if spent >= LIMITS.window:
+                if arrived < LIMITS.slowest * spent:
+                    raise httpx2.ReadTimeout("the answer only drips")
+                begin, arrived = time.monotonic(), 0
+            yield piece
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._body.close()

@@ -1,0 +1,363 @@
+"""Can these be averaged? Told from configs and headers, before any weight is read."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hfsoup.checkpoints import architecture as models
+from hfsoup.checkpoints.architecture import Architecture, Shapes
+from hfsoup.checkpoints.dtypes import FLOAT_NAMES
+from hfsoup.checkpoints.inspection import Checkpoint, inspect, renamed, require_floats
+from hfsoup.checkpoints.safetensors_io import FLOATS
+from hfsoup.checkpoints.tensor_matching import describe_gap, fill, of_more_layers
+from hfsoup.checkpoints.timm_config import image_settings, is_timm, repeats_classes, saved_name
+from hfsoup.checkpoints.types import Ingredient, TensorSpec
+from hfsoup.data.label_mapping import BY_NUMBER
+from hfsoup.data.labels import align, unnamed
+from hfsoup.ingredients.differences import config_differences, one_kind, processor_differences
+from hfsoup.ingredients.family import Family
+from hfsoup.utils.errors import MismatchError, SoupError, UsageError
+from hfsoup.utils.text import flat, listed, shown
+
+SHOWN = 6
+CONFIG_HINT = "a config.json and weights that were saved together"
+GAP_HINT = "load the weights into the model that was trained, and save it with model.save_pretrained(FOLDER)"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The checkpoint that others are compared with, and the model that it fills.
+
+    `names` takes the model's own name of a tensor to the checkpoint's, which is that of the family and of the soup.
+    """
+
+    checkpoint: Checkpoint
+    architecture: Architecture
+    names: Mapping[str, str]
+
+    def renamed(self, other: Checkpoint) -> Checkpoint:
+        """Another checkpoint by the names of the family."""
+        where = str(other.ingredient)
+        return renamed(other, fill(self.architecture, other.tensors, where=where), self.names)
+
+    def axes(self) -> dict[str, int]:
+        """The tensors whose shape follows the number of classes, with the axis that does."""
+        one, owns = self.checkpoint, {name: own for own, name in self.names.items()}
+        return _class_axes(owns, one.config, len(one.labels), one.shapes, str(one.ingredient))
+
+    def is_optional(self, name: str) -> bool:
+        """Whether loading makes this tensor where a file lacks it."""
+        return self.architecture.rename(name)[0][0] in self.architecture.optional
+
+
+def check(
+    ingredients: Sequence[Ingredient],
+    *,
+    on_mismatch: str = "error",
+    processor_from: str | None = None,
+    labels: str | None = None,
+) -> Family:
+    """Look at every ingredient by itself, and compare it with the first one.
+
+    The first one's model is built, without memory, and every tensor brought to the one that it fills, so that names may
+    differ: the soup has those of the first one's files. What fills nothing is left out. Float types may differ too:
+    each tensor gets the widest among the ingredients, and float32 for float16 beside bfloat16.
+
+    Args:
+        ingredients: what is to be averaged.
+        on_mismatch: `error`; `skip-ingredient` leaves out all that do not fit the largest group that fits together, of
+            several the one given first; `backbone-only` takes other classes, and every mix keeps the first one's head.
+        processor_from: the ingredient whose image processor is the soup's; None if all must agree.
+        labels: `by-number` has classes without names, LABEL_0 and so on, be those of the others by their numbers.
+
+    Raises:
+        MismatchError: they differ in architecture, tensors, classes or image processing; every difference is listed.
+        SoupError: one of them cannot be used at all.
+    """
+    found = [inspect(ingredient) for ingredient in ingredients]
+    if labels == BY_NUMBER:
+        found = _by_number(found)
+    skipped: list[tuple[Ingredient, str]] = []
+    by_processor = processor_from is None
+    if on_mismatch == "skip-ingredient":
+        found, skipped = _largest_group(found, by_processor)
+    reference = _reference(found)
+    first = reference.checkpoint
+    found = [first, *(reference.renamed(one) if one_kind(first, one) else one for one in found[1:])]
+    orders = [_order(first, other) for other in found]
+    apart = any(isinstance(order, str) for order in orders)
+    kept = frozenset(reference.axes()) if apart and on_mismatch == "backbone-only" else frozenset()
+    _refuse(first, [(o, _differences(reference, o, by_processor, kept)) for o in found[1:]], by_processor)
+    placed = tuple(None if isinstance(order, str) or kept else order for order in orders)
+    return Family(
+        tuple(one.ingredient for one in found),
+        first.config,
+        first.labels,
+        widened(first, found),
+        placed,
+        reference.axes() if any(placed) else {},
+        kept,
+        named(found, processor_from) if processor_from else 0,
+        tuple(sorted({name for one in found for name in one.spare})),
+        mixed(found),
+        tuple(skipped),
+        custom=tuple(one.ingredient for one in found if one.custom),
+        wrappers=tuple((one.ingredient, one.wrapper) for one in found if one.wrapper),
+    )
+
+
+def remarks(family: Family) -> Iterator[str]:
+    """What a check settled that its user should know of."""
+    for ingredient, why in family.skipped:
+        yield f"{ingredient} does not fit and is left out: {why}"
+    if family.custom:
+        own = ", ".join(map(str, family.custom))
+        yield f"{own}: code of their own (auto_map) is never run, transformers' classes are used in its place"
+    if family.kept:
+        yield f"the classes differ: every mix has the head of {family.reference}, and only the rest is averaged"
+    if family.dropped:
+        yield f"the classifier does not have {listed(family.dropped, 6)}; left out of the soup"
+    for wrapper in dict.fromkeys(wrapper for _, wrapper in family.wrappers):
+        whose = [str(ingredient) for ingredient, found in family.wrappers if found == wrapper]
+        yield f"a wrapper's {shown(wrapper)} is taken off the names of the tensors of {listed(whose, 6)}"
+    if named_twice := [str(i) for i in family.ingredients if is_timm(family.config) and repeats_classes(i.folder)]:
+        what = f"{listed(named_twice, 6)} name num_classes in model_args too, so that timm alone can load them"
+        yield f"{what}; the soup loads in transformers as well"
+    if family.dtypes:
+        names = [FLOAT_NAMES[dtype] for dtype in family.dtypes]
+        soup = FLOAT_NAMES[widest(set(family.dtypes))]
+        yield f"ingredients are stored in {' and '.join(names)}; the soup is in {soup} unless --dtype says otherwise"
+
+
+def class_axes(family: Family) -> dict[str, int]:
+    """The tensors of a family whose shape follows the number of classes, with the axis that does."""
+    shapes, count = {spec.name: spec.shape for spec in family.tensors}, len(family.labels)
+    owns = models.architecture(family.config, count, shapes).own_names(shapes)
+    return _class_axes(owns, family.config, count, shapes, str(family.reference))
+
+
+def _class_axes(
+    owns: Mapping[str, str], config: dict[str, Any], classes: int, shapes: Shapes, where: str
+) -> dict[str, int]:
+    """The class axes by the names that `owns` takes to the model's own."""
+    axes = models.class_axes(config, classes, shapes)
+    if not axes or not set(axes) <= set(owns.values()):
+        what = "the classes stand in another order, and the head that would have to be reordered was not found"
+        raise MismatchError(what, where=where, hint="fine-tune with the classes in one order")
+    return {name: axes[own] for name, own in owns.items() if own in axes}
+
+
+def _reference(found: Sequence[Checkpoint]) -> Reference:
+    """The first one as the reference of all."""
+    try:
+        return refer(found[0])
+    except SoupError:
+        # Where configs differ, that is the error, and no model of the first one's would say it better.
+        _refuse(found[0], [(one, [*config_differences(found[0], one)]) for one in found[1:]], False)
+        raise
+
+
+def refer(checkpoint: Checkpoint) -> Reference:
+    """A checkpoint as the one that others are compared with.
+
+    Raises:
+        SoupError: its files do not fill the model that its config names, with as many classes as it names.
+    """
+    where = str(checkpoint.ingredient)
+    try:
+        architecture = models.architecture(checkpoint.config, len(checkpoint.labels), checkpoint.shapes)
+    except SoupError as error:
+        raise SoupError(error.what, where=f"{where}, config.json", hint=error.hint) from error
+    filling = fill(architecture, checkpoint.tensors, where=where)
+    for name, own in filling.owns.items():
+        shape, stored = architecture.shapes[own], checkpoint.shapes[filling.stored[name]]
+        if shape != stored and name not in filling.converted:
+            axis = models.class_axes(checkpoint.config, len(checkpoint.labels), checkpoint.shapes).get(own)
+            what = f"config.json describes shape {list(shape)}, the file holds {list(stored)}"
+            if axis is not None and len(stored) == len(shape) and stored[axis] != shape[axis]:
+                what = f"config.json names {shape[axis]} classes, but no head has as many rows; found {stored[axis]}"
+            # ZeRO-3 leaves empty tensors in the model of every process.
+            hint = CONFIG_HINT if 0 not in stored else "python zero_to_fp32.py . MODEL, in that folder, if by DeepSpeed"
+            raise SoupError(what, where=f"{where}, tensor {flat(filling.stored[name])}", hint=hint)
+    if filling.missing:
+        raise SoupError(describe_gap(filling, architecture), where=where, hint=GAP_HINT)
+    if deeper := of_more_layers(architecture, filling.spare):
+        what = f"config.json describes a smaller model: it has no {listed(deeper, 4)}"
+        raise SoupError(what, where=where, hint=CONFIG_HINT)
+    names = {
+        own: saved_name(checkpoint.config, name) for name, own in filling.owns.items() if name not in filling.converted
+    }
+    found = renamed(checkpoint, filling, names)
+    require_floats(found)
+    return Reference(found, architecture, names)
+
+
+def _largest_group(
+    found: Sequence[Checkpoint], by_processor: bool
+) -> tuple[list[Checkpoint], list[tuple[Ingredient, str]]]:
+    """The most checkpoints that fit the first one among them, and the others, each with why it does not."""
+    groups: list[tuple[Reference, list[Checkpoint]]] = []
+    unfit: dict[int, SoupError] = {}
+    for n, one in enumerate(found):
+        try:
+            home = next((group for reference, group in groups if not _unlike(reference, one, by_processor)), None)
+            if home is None:
+                groups.append((refer(one), [one]))
+            else:
+                home.append(one)
+        except SoupError as error:
+            unfit[n] = error
+    if not groups:
+        raise next(iter(unfit.values()))
+    reference, chosen = max(groups, key=lambda group: len(group[1]))
+    skipped = []
+    for n, other in enumerate(found):
+        if n in unfit:
+            skipped.append((other.ingredient, unfit[n].what.splitlines()[0]))
+        elif other not in chosen:
+            texts = [text.splitlines()[0] for text in _unlike(reference, other, by_processor)]
+            more = f" (and {len(texts) - 1} more differences)" if len(texts) > 1 else ""
+            skipped.append((other.ingredient, f"compared with {chosen[0].ingredient}: {texts[0]}{more}"))
+    return chosen, skipped
+
+
+def _unlike(reference: Reference, one: Checkpoint, by_processor: bool) -> list[str]:
+    """All that speaks against averaging a checkpoint, as its files have it, with the reference."""
+    alike = one_kind(reference.checkpoint, one)
+    return _differences(reference, reference.renamed(one) if alike else one, by_processor)
+
+
+def _differences(
+    reference: Reference, other: Checkpoint, by_processor: bool, kept: frozenset[str] = frozenset()
+) -> list[str]:
+    """All that speaks against averaging two checkpoints, the classes and shapes of a head that is kept excepted."""
+    first = reference.checkpoint
+    if not one_kind(first, other):
+        return list(config_differences(first, other))
+    order = _order(first, other)
+    return [
+        *config_differences(first, other, reference.architecture.code),
+        *_tensor_differences(reference, other, kept),
+        *(processor_differences(first, other) if by_processor else ()),
+        *([order] if isinstance(order, str) and not kept else ()),
+    ]
+
+
+def _refuse(first: Checkpoint, compared: Sequence[tuple[Checkpoint, list[str]]], by_processor: bool) -> None:
+    """Fail if there is any difference, with all of them up to a few, and the options that would take it."""
+    texts: list[str] = []
+    for other, differences in compared:
+        texts += [f"{other.ingredient}: {text}" for text in differences[:SHOWN]]
+        if len(differences) > SHOWN:
+            texts.append(f"{other.ingredient}: and {len(differences) - SHOWN} more differences")
+    if not texts:
+        return
+    hints = ["--on-mismatch skip-ingredient leaves out what does not fit"]
+    alike = [other for other, _ in compared if one_kind(first, other)]
+    if any(other.converted != first.converted for other in alike):
+        hints.append("AutoModelForImageClassification.from_pretrained(X).save_pretrained(X) brings X to the usual form")
+    if any(unnamed(first.labels) != unnamed(other.labels) for other in alike):
+        hints.append(f"--labels {BY_NUMBER} takes LABEL_0 for the first class of those that name theirs, and so on")
+    if any(isinstance(_order(first, other), str) for other in alike):
+        hints.append("--on-mismatch backbone-only averages all but the heads")
+    if by_processor and any(any(processor_differences(first, other)) for other in alike):
+        hints.append("--processor-from ORG/NAME|FOLDER takes the image processor of that ingredient")
+    what = "\n  ".join([f"these cannot be averaged; compared with {first.ingredient}:", *texts])
+    raise MismatchError(what, hint="; ".join(hints))
+
+
+def _by_number(found: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Checkpoints of which those without class names have the names of the others, if those agree on them."""
+    named_ones = [one for one in found if not unnamed(one.labels)]
+    if len({one.labels for one in named_ones}) != 1:
+        return list(found)
+    labels, config = named_ones[0].labels, named_ones[0].config
+    words: dict[str, Any] = {key: config[key] for key in ("id2label", "label2id", "label_names") if key in config}
+    return [
+        replace(one, labels=labels, config={**one.config, **words})
+        if unnamed(one.labels) and len(one.labels) == len(labels)
+        else one
+        for one in found
+    ]
+
+
+def _order(first: Checkpoint, other: Checkpoint) -> tuple[int, ...] | str | None:
+    """Where the first one's classes stand in the other, None where they stand alike; a text if they are not the same.
+
+    Lists that are equal need no alignment, so a name may stand in them twice, as in well-known ImageNet models.
+    """
+    if other.labels == first.labels:
+        return None
+    try:
+        order = align(first.labels, other.labels, where=str(first.ingredient), against=str(other.ingredient))
+    except MismatchError as error:
+        return error.what
+    if len(other.labels) != len(first.labels):
+        return f"{len(other.labels)} classes, expected {len(first.labels)}"
+    return None if order == tuple(range(len(order))) else order
+
+
+def _tensor_differences(reference: Reference, other: Checkpoint, kept: frozenset[str]) -> Iterator[str]:
+    expected, found = reference.checkpoint.tensors, other.tensors
+    lacking = [name for name in sorted(expected.keys() - found.keys()) if not reference.is_optional(name)]
+    for name in lacking:
+        yield f"tensor {flat(name)} is missing"
+    more = {name for name in found.keys() - expected.keys() if not reference.is_optional(name)}
+    # What fills nothing may be what is lacking, under a name that the model does not know, or one more layer.
+    more |= set(other.spare if lacking else of_more_layers(reference.architecture, other.spare))
+    for name in sorted(more):
+        yield f"tensor {flat(name)} is not expected"
+    for name in sorted(expected.keys() & found.keys()):
+        a, b = expected[name], found[name]
+        if a.shape != b.shape and name not in kept:
+            yield f"tensor {flat(name)} has shape {list(b.shape)}, expected {list(a.shape)}"
+        elif a.dtype != b.dtype and not {a.dtype, b.dtype} <= FLOATS.keys():
+            yield f"tensor {flat(name)} is {b.dtype}, expected {a.dtype}"
+
+
+def named(found: Sequence[Checkpoint], given: str) -> int:
+    """Which ingredient `given` names: as it is shown, by its whole commit, or by its folder."""
+    name, _, revision = given.partition("@")
+    for i, source in enumerate(one.ingredient.source for one in found):
+        pinned = bool(revision and source.revision) and name == source.id and str(source.revision).startswith(revision)
+        local = source.folder is not None and Path(given).expanduser().resolve() == source.folder.resolve()
+        if pinned or local or given in (source.id, str(source)):
+            if found[i].processor is None:
+                raise SoupError("this ingredient has no image processor", where=str(source), hint="--processor-from")
+            if bool(image_settings(found[i].config)) != bool(image_settings(found[0].config)):
+                what = f"its image processor is not in the file that has that of {found[0].ingredient}"
+                raise SoupError(what, where=str(source), hint="--processor-from an ingredient of the same layout")
+            return i
+    known = listed([str(one.ingredient) for one in found], 8)
+    what = f"expected --processor-from to name one of the ingredients, {known}; found {shown(given)}"
+    raise UsageError(what, hint=f"--processor-from {shlex.quote(found[0].ingredient.id)}")
+
+
+def widest(dtypes: set[str]) -> str:
+    """The smallest type that holds the values of all."""
+    if len(dtypes) == 1:
+        return next(iter(dtypes))
+    return "F64" if "F64" in dtypes else "F32"
+
+
+def widened(first: Checkpoint, found: Sequence[Checkpoint]) -> tuple[tuple[TensorSpec, ...], ...]:
+    """The first one's shards with what all have, each tensor in the widest type of all."""
+    shards = [
+        tuple(
+            replace(spec, dtype=widest({one.tensors[spec.name].dtype for one in found}))
+            for spec in shard
+            if all(spec.name in one.tensors for one in found)
+        )
+        for shard in first.shards
+    ]
+    return tuple(shard for shard in shards if shard)
+
+
+def mixed(found: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """The types among which tensors of one name differ."""
+    groups = [{one.tensors[name].dtype for one in found if name in one.tensors} for name in found[0].tensors]
+    return tuple(sorted({dtype for group in groups if len(group) > 1 for dtype in group}))

@@ -1,0 +1,300 @@
+"""Would a soup of these help? Told from configs and headers, and from the weights where asked; nothing is evaluated."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hfsoup.checkpoints.inspection import inspect
+from hfsoup.checkpoints.pickles import convert
+from hfsoup.checkpoints.reader import Weights
+from hfsoup.checkpoints.safetensors_io import TensorFile
+from hfsoup.checkpoints.types import Ingredient, Source
+from hfsoup.ingredients.compatibility import check, class_axes, remarks
+from hfsoup.ingredients.family import Family
+from hfsoup.ingredients.find import find_ingredients, too_few
+from hfsoup.ingredients.headers import outline
+from hfsoup.ingredients.licences import license_of
+from hfsoup.ingredients.local_folders import WILD
+from hfsoup.ingredients.pull import pull
+from hfsoup.ingredients.resolve import SOUP_TAGS
+from hfsoup.ingredients.similarity import APART, BASIN, Closeness, Matrix, closeness
+from hfsoup.utils.errors import MismatchError, UsageError
+from hfsoup.utils.hashing import file_hash
+from hfsoup.utils.progress import Watch
+from hfsoup.utils.text import flat
+
+OUTLIER = 2.5
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th")
+ALONE = "this is one ingredient, and there is none to compare it with"
+FEW = "no soup: it needs two ingredients or more, found one"
+VERDICTS = {
+    "soup": "soup: these may be averaged as they are",
+    "recalibrate": "soup with --bn recalibrate (or auto): averaged batch norms need new statistics",
+    "align": "align first (--align): these were trained from different starts, and a plain average would be at chance",
+    "no": "do not average all of these",
+}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The verdict, why, and how close the weights are where they were read; one row of facts per ingredient."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+    ingredients: tuple[dict[str, Any], ...]
+    cosine: list[list[float]] | None
+
+    @property
+    def summary(self) -> str:
+        """The verdict in one line, with what it stands on where the weights were not looked at."""
+        if len(self.ingredients) == 1:
+            return FEW
+        unseen = self.cosine is None and self.verdict != "no"
+        return f"{'by configs and headers alone, ' if unseen else ''}{VERDICTS[self.verdict]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `hfsoup check --json` writes."""
+        return {
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "cosine": self.cosine,
+            "ingredients": list(self.ingredients),
+        }
+
+
+def diagnose(
+    patterns: tuple[str, ...],
+    *,
+    weights: bool = False,
+    exclude: Sequence[str] = (),
+    fine_tunes_of: str | None = None,
+    weights_file: str | None = None,
+    state_dict_key: str | None = None,
+    watch: Watch | None = None,
+) -> Diagnosis:
+    """Look at ingredients before anything is baked.
+
+    Args:
+        patterns: as for `bake`, soups included; with `weights`, plain weight files too.
+        weights: read the weights and compare them, which pulls them.
+        exclude: as for `bake`.
+        fine_tunes_of: as for `bake`.
+        weights_file: the weight file to read of every ingredient, in place of the usual one.
+        state_dict_key: what its tensors stand under, as for `bake`.
+        watch: told of the stages.
+
+    Raises:
+        UsageError: a pattern matches nothing.
+        SoupError: an ingredient cannot be read at all.
+    """
+    watch = watch or Watch()
+    files = [Path(p) for p in patterns if p.endswith(WEIGHTS) and Path(p).is_file()]
+    if files:
+        if len(files) < 2 or len(files) < len(patterns) or not weights:
+            raise UsageError("plain weight files are compared among themselves", hint="hfsoup check --weights FILE...")
+        return _of_files(files, watch)
+    if absent := [p for p in patterns if p.endswith(WEIGHTS) and "/" not in p and not WILD.search(p)]:
+        raise UsageError("there is no such file", where=absent[0], hint="ls, or ORG/NAME on the Hub")
+    with watch.stage("Resolving"):
+        sources = find_ingredients(
+            patterns,
+            exclude=exclude,
+            fine_tunes_of=fine_tunes_of,
+            include_soups=True,
+            weights_file=weights_file,
+            state_dict_key=state_dict_key,
+            notify=watch.note,
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        with watch.stage("Pulling" if weights else "Reading headers"):
+            ingredients = pull(sources, notify=watch.note) if weights else _outlined(sources, Path(scratch))
+        return _of_ingredients(ingredients, weights, watch)
+
+
+def concerns(family: Family) -> Iterator[str]:
+    """What the weights of a family say against averaging all of it; nothing where they are close."""
+    names = [str(i) for i in family.ingredients]
+    if len(names) > 1:
+        close = compared(family)
+        yield from (*_apart(names, close), *_outliers(names, close), *_heads(names, close))
+
+
+def compared(family: Family) -> Closeness:
+    """How close the weights of a family are, in one pass over its files."""
+    names = [spec.name for spec in family.tensors]
+    with ExitStack() as stack:
+        every = [stack.enter_context(closing(Weights(ingredient))).homes for ingredient in family.ingredients]
+        return closeness([{name: home[name] for name in names} for home in every], _head_names(family))
+
+
+def _head_names(family: Family) -> frozenset[str]:
+    """The tensors whose rows are classes; where they cannot be told, the head is compared with the body."""
+    try:
+        return frozenset(family.heads or class_axes(family))
+    except MismatchError:
+        return frozenset()
+
+
+def _outlined(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
+    """Local ingredients as they are, those on the Hub by their headers."""
+    local, remote = [s for s in sources if s.folder], [s for s in sources if not s.folder]
+    found = dict(zip([*local, *remote], [*pull(local), *outline(remote, scratch)], strict=True))
+    return tuple(found[s] for s in sources)
+
+
+def _of_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, watch: Watch) -> Diagnosis:
+    facts = tuple(_facts(i) for i in ingredients)
+    reasons = [*_doubles(ingredients), *_lineage(facts)]
+    try:
+        family = check(ingredients)
+    except MismatchError as error:
+        return Diagnosis("no", (error.what, *reasons), facts, None)
+    reasons += [*remarks(family), *_batch_norm(family)]
+    verdict = "recalibrate" if family.has_batch_norm else "soup"
+    if len(ingredients) < 2:
+        return Diagnosis("no", (*reasons, _alone(ingredients[0].source)), facts, None)
+    if not weights:
+        reasons.append("the weights were not compared: --weights does")
+        return Diagnosis(verdict, tuple(reasons), facts, None)
+    with watch.stage("Comparing weights"):
+        close = compared(family)
+    return _judged(verdict, [str(i) for i in ingredients], close, reasons, facts)
+
+
+def _alone(one: Source) -> str:
+    """That there is one ingredient, with what to type for more."""
+    error = too_few(one, "check")
+    below = f"{error.where}; " if error.where != str(one) else ""
+    return f"{ALONE}: {below}{error.hint}"
+
+
+def _of_files(files: Sequence[Path], watch: Watch) -> Diagnosis:
+    """Plain weight files: only the weights can be compared."""
+    with watch.stage("Comparing weights"):
+        hashes = [file_hash(path) for path in files]
+        safe = [
+            path if path.suffix == ".safetensors" else convert(path, sha256, where=str(path), unwrap=True)
+            for path, sha256 in zip(files, hashes, strict=True)
+        ]
+        with ExitStack() as stack:
+            opened = [stack.enter_context(closing(TensorFile(path))) for path in safe]
+            homes = [{name: (file, spec) for name, spec in file.tensors.items()} for file in opened]
+            close, names = closeness(homes, frozenset()), opened[0].tensors
+    verdict = "recalibrate" if any(name.endswith("running_var") for name in names) else "soup"
+    facts = tuple({"id": str(path), "sha256": sha256} for path, sha256 in zip(files, hashes, strict=True))
+    return _judged(verdict, [str(p) for p in files], close, [], facts)
+
+
+def _judged(
+    verdict: str, names: Sequence[str], close: Closeness, reasons: Iterable[str], facts: tuple[dict[str, Any], ...]
+) -> Diagnosis:
+    """The verdict that the cosines allow, with the reasons they give."""
+    if close.broken:
+        odd = [f"{names[i]} holds NaN or infinity in tensor {flat(name)}: leave it out" for i, name in close.broken]
+        return Diagnosis("no", (*odd, *reasons), facts, None)
+    cosine = close.body
+    pairs = cosine[np.triu_indices(len(names), 1)]
+    strayed = list(_outliers(names, close))
+    told = [*reasons, *_apart(names, close), *strayed, *_heads(names, close)]
+    told.append(f"cosine between ingredients {pairs.min():.2f} to {pairs.max():.2f}")
+    if pairs.min() < APART:
+        verdict = "align"
+    elif pairs.min() < BASIN or strayed:
+        verdict = "no"
+    return Diagnosis(verdict, tuple(told), facts, [[round(float(c), 4) for c in row] for row in cosine])
+
+
+def _apart(names: Sequence[str], close: Closeness) -> Iterator[str]:
+    """Why some do not share a basin, and which would."""
+    pairs, nearest = close.body[np.triu_indices(len(names), 1)], _others(close.body, -np.inf).max(axis=1)
+    far = [name for name, cosine in zip(names, nearest, strict=True) if cosine < BASIN]
+    if pairs.min() < APART:
+        yield "trained from different starts: their units must be put in one order before an average means anything"
+    elif far and len(far) < len(names) - 1:
+        yield f"{', '.join(far)} left the basin of the others; without it a soup may work"
+    elif pairs.min() < BASIN:
+        yield "they do not share a basin: their average would most likely score far below each of them"
+
+
+def _outliers(names: Sequence[str], close: Closeness) -> Iterator[str]:
+    """Ingredients much further from the others than those are from each other."""
+    if len(names) < 3:
+        return
+    away = _others(close.distances, np.inf).min(axis=1)
+    for name, distance in zip(names, away, strict=True):
+        times = distance / max(np.median(away), 1e-9)
+        if times > OUTLIER and distance > 0.05:
+            yield f"{name} is {times:.1f} times as far from the others as is usual here: a run gone far, leave it out"
+
+
+def _others(matrix: Matrix, own: float) -> Matrix:
+    """A matrix of pairs with `own` for each ingredient with itself."""
+    return np.where(np.eye(len(matrix)), own, matrix)
+
+
+def _heads(names: Sequence[str], close: Closeness) -> Iterator[str]:
+    pairs = np.triu_indices(len(names), 1)
+    if close.head is not None and close.body[pairs].min() > BASIN and close.head[pairs].min() < 0.5:
+        yield "bodies are close but heads are not: the heads were drawn anew for each run, use one start for all"
+
+
+def _doubles(ingredients: Sequence[Ingredient]) -> Iterator[str]:
+    seen: dict[tuple[str, ...], Ingredient] = {}
+    for ingredient in ingredients:
+        key = tuple(w.sha256 for w in ingredient.weights)
+        if key in seen:
+            yield f"{ingredient} has the same weights as {seen[key]}, byte for byte"
+        seen.setdefault(key, ingredient)
+
+
+def _lineage(facts: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What the cards say of where the ingredients come from and what may be done with them."""
+    for fact in facts:
+        if fact["soup"]:
+            yield f"{fact['id']} is a soup itself"
+    for key, text in (("base_model", "base models"), ("license", "licences")):
+        values = {str(fact[key]) for fact in facts}
+        if len(values) > 1:
+            yield f"the cards name different {text}: {', '.join(sorted(values))}"
+
+
+def _batch_norm(family: Family) -> Iterator[str]:
+    if not family.has_batch_norm:
+        return
+    yield "the model has batch norms: the statistics of an average are not the average of the statistics"
+    momentum = family.config.get("batch_norm_momentum")
+    if isinstance(momentum, (int, float)) and momentum > 0.5:
+        yield (
+            f"batch_norm_momentum {momentum} is PyTorch's momentum in transformers, so running statistics are those of"
+            " about the last batch: even one checkpoint alone gains from new ones"
+        )
+
+
+def _facts(ingredient: Ingredient) -> dict[str, Any]:
+    """What is known of one ingredient without its weights."""
+    from huggingface_hub import ModelCard
+
+    checkpoint = inspect(ingredient)
+    path = ingredient.card
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    data = ModelCard(text, ignore_metadata_errors=True).data
+    tags = data.get("tags") or []
+    return {
+        "id": ingredient.id,
+        "revision": ingredient.source.revision,
+        "model_type": checkpoint.config.get("model_type"),
+        "classes": len(checkpoint.labels),
+        "parameters": sum(int(np.prod(s.shape)) for s in checkpoint.tensors.values()),
+        "dtype": sorted({s.dtype for s in checkpoint.tensors.values()}),
+        "license": license_of(ingredient),
+        "base_model": ingredient.adapter.base.id if ingredient.adapter else data.get("base_model"),
+        "soup": isinstance(tags, list) and any(tag in tags for tag in SOUP_TAGS),
+        "sha256": [w.sha256 for w in ingredient.weights],
+    }

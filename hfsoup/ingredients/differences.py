@@ -1,0 +1,200 @@
+"""What two checkpoints do differently: their configs and image processors compared as transformers loads each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.checkpoints.inspection import Checkpoint
+from hfsoup.checkpoints.timm_config import is_timm
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.text import flat, shown
+
+# What a config says of names, of training and of what a model returns beside its logits; weights are compared as such.
+SILENT = re.compile(
+    r"architectures|dtype|torch_dtype|transformers_version|(finetuning_)?task.*|id2label|label2id|label_names|num_labels"
+    r"|num_classes|name_or_path|problem_type|text_config|.*drop.*|initializer_.*|init_.*|layer_?scale_(init_)?value"
+    r"|use_cache|output_(attentions|hidden_states)|return_dict|use_return_dict|torchscript|gradient_checkpointing|chunk_size_feed_forward"
+    r"|batch_norm_momentum|.*implementation.*|tie_.*|use_bfloat16|is_encoder_decoder|out_features|out_indices|stage_names"
+)
+# Named like a dropout, and scales what the model computes in use as well.
+COUNTED = frozenset({("pp_lcnet", "hidden_dropout_prob")})
+SQUARES = ("image_size", "patch_size")
+# Odd sizes, both below and above what models take; random pixels, so that no two ways of resizing agree.
+PROBES = ((37, 53), (64, 41), (301, 223), (97, 640), (1021, 769))
+# Names, and what has done its part once the sizes are known.
+SILENT_PROCESSOR = frozenset(
+    (
+        *("image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "auto_map"),
+        "default_to_square",
+    )
+)
+
+
+def one_kind(first: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two checkpoints are of one model type; if not, nothing else about them is worth a word."""
+    return first.config.get("model_type") == other.config.get("model_type")
+
+
+def config_differences(first: Checkpoint, other: Checkpoint, code: frozenset[str] | None = None) -> Iterator[str]:
+    """What the models of two configs compute differently, each with both values.
+
+    Each config is loaded by the installed transformers, nested configs, derived values and defaults included.
+
+    Args:
+        first: the checkpoint whose values are expected.
+        other: the one that is compared with it.
+        code: the names that the code of the first one's model uses: nothing else of a config can make a difference.
+            None where that model cannot be built, and everything may be the reason.
+    """
+    if not one_kind(first, other):
+        kinds = other.config.get("model_type"), first.config.get("model_type")
+        yield f"model type {flat(kinds[0])}, expected {flat(kinds[1])}"
+        return
+    problems = _problem(other), _problem(first)
+    if problems[0] != problems[1]:
+        yield f"config problem_type is {shown(problems[0])}, expected {shown(problems[1])}"
+    kind = str(first.config.get("model_type"))
+    if _said(first.config, kind) == _said(other.config, kind):
+        return
+    from hfsoup.checkpoints.architecture import config_values, timm_arguments
+
+    load = timm_arguments if is_timm(first.config) else partial(config_values, code=code)
+    try:
+        expected = load(first.config)
+    except SoupError:
+        # Its own error says more than any difference.
+        return
+    try:
+        found = load(other.config)
+    except SoupError as error:
+        yield error.what
+        return
+    for key in sorted(expected.keys() | found.keys()):
+        if not any(_is_silent(part, kind) for part in key.split(".")) and not _same(
+            key, expected.get(key), found.get(key)
+        ):
+            yield f"config {flat(key)} is {_value(found, key)}, expected {_value(expected, key)}"
+
+
+def processor_differences(first: Checkpoint, other: Checkpoint) -> Iterator[str]:
+    """What two image processors make differently of an image: nothing where they give the same pixels, bit for bit."""
+    if first.processor == other.processor:
+        return
+    if first.processor is None or other.processor is None:
+        has, wanted = ("no" if other.processor is None else "a"), ("none" if first.processor is None else "one")
+        yield f"{has} preprocessor_config.json, expected {wanted}"
+        return
+    from hfsoup.checkpoints.processor import image_processor
+
+    try:
+        processors = [image_processor(one.ingredient.processor_folder) for one in (first, other)]
+    except SoupError as error:
+        # What cannot be run can only be the same where it says the same.
+        expected, found = first.processor, other.processor
+        differing = list(_changed(expected, found))
+        yield from differing
+        if not differing:
+            yield f"image processing: {error.what}"
+        return
+    if _alike(*processors):
+        return
+    expected, found = (_settings(one) for one in processors)
+    differing = list(_changed(expected, found))
+    yield from differing
+    if not differing:
+        names = [type(one).__name__ for one in processors]
+        yield f"image processing: {names[1]} gives other pixels than {names[0]}"
+
+
+def _problem(checkpoint: Checkpoint) -> str:
+    """The kind of labels that a head is for; where a config does not say, what transformers takes it for."""
+    inferred = "regression" if len(checkpoint.labels) == 1 else "single_label_classification"
+    said = checkpoint.config.get("problem_type")
+    return said if said in ("regression", "multi_label_classification") else inferred
+
+
+def _said(values: Any, kind: str) -> Any:
+    """A config as it is written, without what is silent at any depth."""
+    if isinstance(values, dict):
+        return {key: _said(below, kind) for key, below in values.items() if not _is_silent(key, kind)}
+    return values
+
+
+def _is_silent(key: str, kind: str) -> bool:
+    """Whether a value of a config says nothing of what a model of this type computes."""
+    return SILENT.fullmatch(key) is not None and (kind, key) not in COUNTED
+
+
+def _same(key: str, expected: object, found: object) -> bool:
+    """Whether two values of a config are one, floats to the precision that a model computes in."""
+    if isinstance(expected, float) and isinstance(found, float):
+        return bool(np.float32(expected) == np.float32(found))
+    return bool(_meaning(key, expected) == _meaning(key, found))
+
+
+def _meaning(key: str, value: Any) -> Any:
+    """One form of a value: a square's side may stand for both, and LeViT's config grows by a `[""]` at every save."""
+    if key.rpartition(".")[2] in SQUARES and isinstance(value, int):
+        return [value, value]
+    if isinstance(value, list) and value[-1:] == [[""]]:
+        return _meaning(key, value[:-1])
+    return value
+
+
+def _changed(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    """The values of an image processor that differ, both shown; null is as good as nothing, and channels come first."""
+    expected, found = ({"data_format": "channels_first", **_plain(values)} for values in (expected, found))
+    for key in sorted((expected.keys() | found.keys()) - SILENT_PROCESSOR):
+        if expected.get(key) != found.get(key):
+            yield f"image processing: {flat(key)} is {_value(found, key)}, expected {_value(expected, key)}"
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it, sizes without the sides that they do not give."""
+    if isinstance(value, Mapping):
+        return {key: _plain(below) for key, below in value.items() if below is not None}
+    return [_plain(below) for below in value] if isinstance(value, (list, tuple)) else value
+
+
+def _alike(first: Any, other: Any) -> bool:
+    """Whether two image processors give the same pixels: they are one class with one set of values, or it is seen."""
+    kinds = [re.sub(r"(Pil|Fast)$", "", type(one).__name__) for one in (first, other)]
+    if kinds[0] == kinds[1] and not any(_changed(_settings(first), _settings(other))):
+        return True
+    return all(_equal(_pixels(first, size), _pixels(other, size)) for size in PROBES)
+
+
+def _settings(processor: Any) -> dict[str, Any]:
+    """All values that an image processor works with, those it takes by default included."""
+    found = dict(processor.to_dict())
+    # timm's settings stand one level deeper.
+    return {**found, **found.pop("data_config", {})}
+
+
+def _pixels(processor: Any, size: tuple[int, int]) -> NDArray[Any] | None:
+    """What a processor makes of a random picture; None where it fails."""
+    from PIL.Image import fromarray
+
+    from hfsoup.checkpoints.model_inputs import PIXELS
+    from hfsoup.utils.errors import REFUSALS
+
+    picture = fromarray(np.random.default_rng(size[0]).integers(0, 256, (*size, 3), np.uint8))
+    try:
+        return np.asarray(processor(images=[picture], return_tensors="pt")[PIXELS])
+    except REFUSALS:
+        return None
+
+
+def _equal(first: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+    return first is not None and other is not None and np.array_equal(first, other)
+
+
+def _value(values: Mapping[str, Any], key: str) -> str:
+    value = values.get(key)
+    return shown(value) if isinstance(value, str) else flat(value)

@@ -1,0 +1,252 @@
+"""Ingredients found, and looked at by listing and config, before any weight is pulled."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+from hfsoup.checkpoints.inspection import read_classifier
+from hfsoup.checkpoints.lora.config import CONFIG, AdapterConfig, adapter_weights, is_adapter, read_config
+from hfsoup.checkpoints.timm_config import read_model_config
+from hfsoup.checkpoints.types import Source
+from hfsoup.hub.download import cached, fetch
+from hfsoup.hub.notices import told
+from hfsoup.hub.offline import keep_listing
+from hfsoup.ingredients.headers import peek
+from hfsoup.ingredients.local_folders import LAST, checkpoints_below, natural
+from hfsoup.ingredients.pull import CHECKPOINT, file_missing, weight_names
+from hfsoup.ingredients.repository_kinds import kind_of
+from hfsoup.ingredients.resolve import Refused, file_names, match, pin
+from hfsoup.utils.errors import AccessError, HubError, SoupError, UsageError
+from hfsoup.utils.text import flat, shown
+from hfsoup.utils.threads import side_by_side
+
+REPO = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
+SKIP = "skip-ingredient"
+FEW = 2
+"""At most so many hints are given for matches that cannot be ingredients for different reasons."""
+UNDERSTANDING = Lock()
+"""Held while a config is understood, which may import a library: two threads that import one find half of it."""
+
+
+def find_ingredients(
+    patterns: Sequence[str],
+    *,
+    target: str | None = None,
+    exclude: Sequence[str] = (),
+    fine_tunes_of: str | None = None,
+    include_soups: bool = False,
+    on_mismatch: str = "error",
+    weights_file: str | None = None,
+    state_dict_key: str | None = None,
+    keep: bool = True,
+    notify: Callable[[str], None] = lambda _: None,
+) -> tuple[Source, ...]:
+    """The ingredients that `patterns` name, pinned, adapters with their bases; each may be one by its files and config.
+
+    Args:
+        patterns: as for `match`, like all that is not said here.
+        on_mismatch: with `skip-ingredient`, whatever cannot be an ingredient is left out.
+        weights_file: the weight file to read of every ingredient, in place of the usual one.
+        state_dict_key: what its tensors stand under.
+        keep: keep the configs that this reads in the cache.
+        notify: told about everything that is left out.
+
+    Raises:
+        UsageError: a pattern matches nothing.
+        SoupError: some of the matches cannot be ingredients: all of them are named, each with the reason.
+        HubError: the Hub refuses or cannot be reached.
+    """
+    found = match(
+        patterns,
+        target=target,
+        exclude=exclude,
+        fine_tunes_of=fine_tunes_of,
+        include_soups=include_soups,
+        notify=notify,
+    )
+    with told(notify):
+        chosen = [replace(s, weights_file=weights_file, state_dict_key=state_dict_key) for s in found.sources]
+        looked_at = side_by_side(partial(_looked_at, keep=keep), chosen)
+    refused = [*found.refused, *(one for one in looked_at if isinstance(one, Refused))]
+    sources = tuple(one for one in looked_at if isinstance(one, Source))
+    if refused and on_mismatch != SKIP:
+        raise _refusal(refused, len(sources))
+    for one in refused:
+        notify(f"{one.id} cannot be an ingredient and is left out: {_reason(one)}")
+    if not sources:
+        raise _refusal(refused, 0)
+    return sources
+
+
+def find_base(name: str, *, keep: bool = True, notify: Callable[[str], None] = lambda _: None) -> Source:
+    """The one model that a base's name stands for, with a head or without, pinned.
+
+    Raises:
+        UsageError: there is none, or there are several.
+        HubError: the Hub refuses or cannot be reached.
+    """
+    sources = match((name,), include_soups=True, notify=notify).sources
+    if len(sources) > 1:
+        hint = "--base ORG/NAME|FOLDER"
+        raise UsageError(f"expected one base, found {len(sources)}", where=flat(name), hint=hint)
+    source = sources[0]
+    return replace(source, base=_base(source, keep)) if is_adapter(file_names(source)) else source
+
+
+def require_several(sources: Sequence[Source], with_base: bool) -> None:
+    """Refuse a bake of one ingredient, which would be a copy of it; one and the base that a recipe mixes in are two.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if len(sources) < 2 and not with_base:
+        raise too_few(sources[0], "bake")
+
+
+def too_few(one: Source, command: str) -> UsageError:
+    """The error for one ingredient alone: what lies there, and what to type where it is one model of several."""
+    below = _checkpoints(one)
+    place = posixpath.join(one.repo, one.subfolder).rstrip("/") if one.folder is None else one.id.rstrip("/")
+    what, where, hint = "a soup needs two ingredients or more, found one", str(one), f"hfsoup {command} A B, or a glob"
+    if below:
+        what = f"{what}: the folder's own model"
+        where = f"{one}, which also holds {', '.join(map(shown, below[:6]))}" + (" …" if len(below) > 6 else "")
+        hint = (
+            f'hfsoup {command} "{place}/checkpoint-*"'
+            if below != [LAST]
+            else f"hfsoup {command} {place} {place}/{LAST}"
+        )
+    elif CHECKPOINT.fullmatch(posixpath.basename(place)) and posixpath.basename(place) != LAST:
+        hint = f'hfsoup {command} "{posixpath.dirname(place)}/checkpoint-*"'
+    elif one.base:
+        hint = "two adapters or more; one alone is merged by peft: merge_and_unload().save_pretrained(FOLDER)"
+    return UsageError(what, where=where, hint=hint)
+
+
+def _checkpoints(source: Source) -> list[str]:
+    """The checkpoints of a Trainer below a source's own model."""
+    if source.folder:
+        return checkpoints_below(source.folder)
+    folders = {posixpath.dirname(file.name) for file in source.files if file.name.endswith((".safetensors", ".bin"))}
+    found = (f for f in folders if f and posixpath.dirname(f) == source.subfolder)
+    return sorted((name for name in map(posixpath.basename, found) if CHECKPOINT.fullmatch(name)), key=natural)
+
+
+def _looked_at(source: Source, keep: bool) -> Source | Refused:
+    """The source, an adapter with its base, or why it cannot be an ingredient; what the Hub itself lacks is raised."""
+    try:
+        names = file_names(source)
+        if is_adapter(names):
+            adapter_weights(names, where=str(source))
+            if source.weights_file or source.state_dict_key:
+                what = "this is an adapter, of whose weights no other file or part can be read"
+                raise SoupError(what, where=str(source), hint="--weights-file and --state-dict-key: whole models alone")
+            return replace(source, base=_base(source, keep))
+        _require_files(source, names)
+        with _opened(source, "config.json", keep) as path, UNDERSTANDING:
+            read_classifier(path, where=f"{source}, config.json")
+    except SoupError as error:
+        if isinstance(error, HubError) and not isinstance(error, AccessError):
+            raise
+        return Refused(str(source), error)
+    return source
+
+
+def _require_files(source: Source, names: Sequence[str]) -> None:
+    """Refuse what has no config or no weights, and say what it is."""
+    if "config.json" not in names:
+        kind = kind_of(names)
+        raise file_missing("config.json", names, source, kind[1] if kind else "is this a transformers model?")
+    weight_names(names, source)
+
+
+@contextmanager
+def _opened(source: Source, name: str, keep: bool) -> Iterator[Path]:
+    """A small file of a source, in its folder, in the cache, or for the block alone."""
+    if source.folder:
+        yield source.folder / name
+        return
+    file = next(file for file in source.files if file.name == posixpath.join(source.subfolder, name))
+    if keep:
+        keep_listing(source.repo, source.revision or "", source.files, kind="model")
+    if keep or cached(source.repo, file, source.revision):
+        yield fetch(source.repo, file, source.revision or "", kind="model")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / name
+        path.write_bytes(peek(source, file.name))
+        yield path
+
+
+def _base(adapter: Source, keep: bool) -> Source:
+    """What an adapter is put on: a repository at the revision that it names; a folder only if it is one itself."""
+    with _opened(adapter, CONFIG, keep) as path:
+        config = read_config(path, where=f"{adapter}, {CONFIG}")
+    folder = Path(config.base).expanduser() if adapter.folder else None
+    if folder is None or not folder.is_dir():
+        if not REPO.fullmatch(config.base):
+            what = f"expected the base to be a repository on the Hub, found {shown(config.base)}"
+            hint = f"download the adapter and name its base in base_model_name_or_path of {CONFIG}"
+            raise SoupError(what, where=str(adapter), hint=hint)
+        folder = None
+    try:
+        base = pin(config.base, None if folder else config.revision, folder)
+    except AccessError as error:
+        hint = f"{error.hint}; or name another base in base_model_name_or_path of {CONFIG}"
+        what = f"its base is not to be had: {error.what}"
+        raise AccessError(what, where=f"{adapter}, base {error.where}", hint=hint) from error
+    names, where = file_names(base), f"{adapter}, base {base}"
+    if is_adapter(names):
+        raise SoupError("not supported: an adapter whose base is an adapter", where=where)
+    try:
+        _require_files(base, names)
+        with _opened(base, "config.json", keep) as path, UNDERSTANDING:
+            _require_classifiable(path, config, where)
+    except AccessError as error:
+        raise AccessError(f"its base is not to be had: {error.what}", where=where, hint=error.hint) from error
+    except SoupError as error:
+        if isinstance(error, HubError):
+            raise
+        raise type(error)(error.what, where=where, hint=error.hint) from error
+    return base
+
+
+def _require_classifiable(path: Path, adapter: AdapterConfig, where: str) -> None:
+    """Refuse a base of an architecture that classifies no images, with or without a head of its own."""
+    from hfsoup.checkpoints.architecture import config_of, model_class
+
+    config = {key: value for key, value in read_model_config(path, where=where).items() if key != "architectures"}
+    if adapter.architecture:
+        config["architectures"] = [adapter.architecture]
+    model_class(config_of(config))
+
+
+def _reason(refused: Refused) -> str:
+    """Why, in one line, with the place where that is another one than the match itself."""
+    error = refused.error
+    return error.what.splitlines()[0] + ("" if error.where == refused.id else f" (in {error.where})")
+
+
+def _refusal(refused: Sequence[Refused], others: int) -> SoupError:
+    """One error for all that cannot be ingredients; of one by itself its own."""
+    ways = "--exclude GLOB, or --on-mismatch skip-ingredient, leaves out what cannot be one"
+    if len(refused) == 1:
+        error = refused[0].error
+        if not others:
+            return error
+        return type(error)(error.what, where=error.where, hint="; ".join(filter(None, (error.hint, ways))))
+    rows = "\n  ".join(f"{one.id}: {_reason(one)}" for one in refused)
+    what = f"{len(refused)} of {len(refused) + others} matches cannot be ingredients:\n  {rows}"
+    hints = dict.fromkeys(one.error.hint for one in refused)
+    few = "; or ".join(hints) if len(hints) <= FEW and all(hints) else None
+    same = few if len(hints) == 1 else None
+    alone = None if same else few or "hfsoup is for image classifiers of transformers"
+    return SoupError(what, hint="; ".join(filter(None, (same, ways if others else alone))))

@@ -1,0 +1,236 @@
+"""Hub checkpoints known by their configs and headers alone: a few kilobytes instead of the weights."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import struct
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from hfsoup.checkpoints.safetensors_io import FLOATS, MAX_HEADER, TensorFile, parse_header
+from hfsoup.checkpoints.timm_config import image_shape, understood
+from hfsoup.checkpoints.types import PROCESSORS, Ingredient, Source, TensorSpec, WeightFile
+from hfsoup.hub.client import answers
+from hfsoup.hub.download import RemoteFile
+from hfsoup.hub.ranges import reader
+from hfsoup.ingredients.pull import (
+    CHECKPOINT,
+    PICKLES,
+    WEIGHTS,
+    fetch_configs,
+    listed_below,
+    needed,
+    placed,
+    pull,
+    weight_names,
+)
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.safe_json import open_regular, parse_json
+from hfsoup.utils.threads import side_by_side
+
+LARGEST = 4096
+
+
+FIRST = 100_000
+SMALL = 8 << 20
+
+
+def outline(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
+    """Ingredients whose weight files have a header and the right length, and nothing else.
+
+    The header comes by an HTTP range request; the tensors' bytes are a hole, so the files must not be averaged.
+
+    Args:
+        sources: Hub sources with safetensors weights.
+        scratch: a folder for the hollow files.
+    """
+    return tuple(side_by_side(lambda source: _outline(source, scratch), sources))
+
+
+def _outline(source: Source, scratch: Path) -> Ingredient:
+    if source.base is None:
+        return placed(source, fetch_configs(source), _hollow(source, scratch))
+    from hfsoup.checkpoints.lora.merge import sketched
+
+    base = pull([source.base])[0] if source.base.folder else _outline(source.base, scratch)
+    (weights,) = _hollow(source, scratch)
+    return sketched(source, fetch_configs(source), weights, base, scratch / _place(source))
+
+
+def _hollow(source: Source, scratch: Path) -> tuple[WeightFile, ...]:
+    """The weight files of a Hub source with their headers and nothing else."""
+    weights = []
+    for n, file in enumerate(f for f in needed(source) if f.name.endswith(WEIGHTS)):
+        where = f"{source}, {file.name}"
+        if not file.name.endswith(".safetensors"):
+            raise SoupError("a pickle has no header to read", where=where, hint="hfsoup check --weights")
+        path = scratch / f"{_place(source)}-{n}.safetensors"
+        header = _header(source, file, where)
+        with path.open("wb") as hollow:
+            hollow.write(header)
+            hollow.truncate(max(file.size, len(header)))
+        name = file.name.removeprefix(f"{source.subfolder}/")
+        weights.append(WeightFile(name, path, file.size, file.sha256 or file.blob, ()))
+    return tuple(weights)
+
+
+def _place(source: Source) -> str:
+    return f"{source.id.replace('/', '--')}-{source.revision}"
+
+
+def _header(source: Source, file: RemoteFile, where: str) -> bytes:
+    """The eight bytes of length and the JSON, by at most two range requests."""
+    read = _ranges(source, file)
+    with answers(where):
+        start = read(0, min(FIRST, file.size))
+        length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
+        end = 8 + min(length, MAX_HEADER)
+        return start[:end] if end <= len(start) else start + read(len(start), min(end, file.size))
+
+
+def peek(source: Source, path: str) -> bytes:
+    """The start of a small file of a source, by its path in the repository or from its folder on; it is not kept.
+
+    Raises:
+        SoupError: there is no such file.
+    """
+    where = f"{source}, {path}"
+    if source.folder:
+        with os.fdopen(open_regular(source.folder / path, where=where), "rb") as file:
+            return file.read(SMALL)
+    found = next((file for file in source.files if file.name == path), None)
+    if found is None:
+        raise SoupError("the file is missing", where=where)
+    with answers(where):
+        return _ranges(source, found)(0, min(found.size, SMALL)) if found.size else b""
+
+
+def tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:
+    """The tensors of a safetensors file that a source has on the Hub, from its header alone."""
+    where = f"{source}, {file.name}"
+    header = _header(source, file, where)
+    return parse_header(header[8:], len(header), file.size, where=where)
+
+
+def _ranges(source: Source, file: RemoteFile) -> Callable[[int, int], bytes]:
+    return reader(source.repo, source.revision or "", file.name)
+
+
+def weights(source: Source) -> list[RemoteFile]:
+    """The weight files of a source, on the Hub or in its folder; of an adapter those of its base, which is as large."""
+    if source.base:
+        return weights(source.base)
+    if source.folder is None:
+        files = listed_below(source, source.subfolder)
+        return [files[name] for name in weight_names(files, source)]
+    names = weight_names(os.listdir(source.folder), source)  # noqa: PTH208 - names are wanted
+    return [RemoteFile(name, (source.folder / name).stat().st_size, None, "") for name in names]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """`specs` are its tensors, None for pickles, whose headers cannot be read; `shape` that of one prepared image."""
+
+    config: dict[str, Any]
+    specs: tuple[TensorSpec, ...] | None
+    shape: tuple[int, int, int] | None
+
+    @property
+    def has_batch_norm(self) -> bool | None:
+        """Whether the model keeps statistics of its activations; None where no header tells."""
+        if self.specs is None:
+            return None
+        return any(spec.name.endswith("running_var") for spec in self.specs)
+
+    @property
+    def elements(self) -> int:
+        """How many floats its tensors hold; 0 where no header tells."""
+        return sum(prod(spec.shape) for spec in self.specs or () if spec.dtype in FLOATS)
+
+
+def outlined(source: Source) -> Outline:
+    """What a source says of itself, an adapter by its base.
+
+    Raises:
+        SoupError: its config or a header cannot be read.
+    """
+    source = source.base or source
+    specs: list[TensorSpec] | None = []
+    for file in weights(source):
+        if file.name.endswith(PICKLES):
+            specs = None
+            break
+        if file.name.endswith(".safetensors"):
+            specs = [*(specs or ()), *_tensors(source, file)]
+    config = peek_config(source)
+    shape = image_shape(config) or _shape(source)
+    return Outline(config, None if specs is None else tuple(specs), shape)
+
+
+def peek_config(source: Source) -> dict[str, Any]:
+    """The config.json of a source, which is not kept.
+
+    Raises:
+        SoupError: it cannot be read.
+    """
+    path = posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json"
+    return understood(_json(source, path), where=f"{source}, {path}")
+
+
+def peek_processor(source: Source) -> Any:
+    """The image processor of a source that is no adapter; no file of it is kept.
+
+    Raises:
+        SoupError: it has none that can be loaded.
+    """
+    from hfsoup.checkpoints.processor import image_processor
+
+    config = posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json"
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (config, *_processors(source)):
+            (Path(folder) / posixpath.basename(path)).write_bytes(peek(source, path))
+        return image_processor(Path(folder))
+
+
+def _tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:
+    if source.folder is None:
+        return tensors(source, file)
+    opened = TensorFile(source.folder / file.name, f"{source}, {file.name}")
+    opened.close()
+    return list(opened.tensors.values())
+
+
+def _shape(source: Source) -> tuple[int, int, int] | None:
+    """Channels, height and width that a processor's config promises, where it says so plainly."""
+    for path in _processors(source):
+        values = _json(source, path)
+        found = values.get("crop_size") if values.get("do_center_crop") else values.get("size")
+        sides = [found.get(side) for side in ("height", "width")] if isinstance(found, dict) else []
+        plain = [side for side in sides if isinstance(side, int) and 0 < side <= LARGEST]
+        if len(plain) == 2:
+            return 3, plain[0], plain[1]
+    return None
+
+
+def _processors(source: Source) -> list[str]:
+    """The files that say how images are processed, those of the run where a Trainer's checkpoint has none."""
+    if source.folder is None:
+        return [file.name for file in needed(source) if posixpath.basename(file.name) in PROCESSORS]
+    homes = [source.folder, *([source.folder.parent] if CHECKPOINT.fullmatch(source.folder.name) else [])]
+    found = ([str(home / name) for name in PROCESSORS if (home / name).is_file()] for home in homes)
+    return next(filter(None, found), [])
+
+
+def _json(source: Source, path: str) -> dict[str, Any]:
+    try:
+        found = parse_json(peek(source, path))
+    except ValueError as error:
+        raise SoupError("expected JSON, found something else", where=f"{source}, {path}") from error
+    if not isinstance(found, dict):
+        raise SoupError("expected a JSON object, found something else", where=f"{source}, {path}")
+    return found

@@ -1,0 +1,364 @@
+"""Sources become ingredients on this disk: only the files that a soup needs, each byte hashed."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import shlex
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from threading import Lock
+from typing import Protocol
+
+from hfsoup.checkpoints.lora.config import CONFIG, adapter_weights
+from hfsoup.checkpoints.lora.config import WEIGHTS as ADAPTERS
+from hfsoup.checkpoints.pickles import convert
+from hfsoup.checkpoints.safetensors_io import TensorFile
+from hfsoup.checkpoints.types import PROCESSORS, Ingredient, Source, WeightFile
+from hfsoup.hub.cards import CARD
+from hfsoup.hub.client import AGAIN
+from hfsoup.hub.download import RemoteFile, cached, fetch
+from hfsoup.hub.notices import told
+from hfsoup.hub.offline import ONCE, is_offline
+from hfsoup.ingredients.repository_kinds import found_instead, kind_of
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.hashing import file_hash, stamp
+from hfsoup.utils.safe_json import read_json
+from hfsoup.utils.text import flat, listed
+from hfsoup.utils.threads import processors, side_by_side
+
+CONFIGS = ("config.json", *PROCESSORS, CARD)
+CHECKPOINT = re.compile(r"checkpoint-\d+|last-checkpoint")
+"""How a Trainer names the checkpoints in the folder of a run, and the one that it pushes while it trains."""
+# A blob that repositories in one cache share, by its hash.
+BLOB = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}")
+# Looked for in this order; a pattern with an index holds the shards that the index names.
+LAYOUTS = (
+    ("model.safetensors", None),
+    (r"model-\d+-of-\d+\.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", None),
+    (r"pytorch_model-\d+-of-\d+\.bin", "pytorch_model.bin.index.json"),
+)
+PICKLES = (".bin", ".pt", ".pth", ".th", ".ckpt")
+WEIGHTS = (".safetensors", *PICKLES)
+# What training leaves in a folder in place of a model, and what makes one of it.
+UNFINISHED = (
+    (
+        re.compile(r"zero_to_fp32\.py|global_step\d+(/.*)?|(.*/)?zero_pp_rank_.*|(.*/)?mp_rank_\d+_model_states\.pt"),
+        "DeepSpeed",
+        "python zero_to_fp32.py . MODEL, in that folder; copy config.json and the processor into MODEL",
+    ),
+    (
+        re.compile(r"pytorch_model_fsdp(_\d+|\.bin)(/.*)?|(.*/)?__\d+_\d+\.distcp"),
+        "FSDP",
+        "accelerate merge-weights FOLDER/pytorch_model_fsdp_0 FOLDER",
+    ),
+)
+STATES = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|adapter_model).*")
+Layouts = Sequence[tuple[str, str | None]]
+Advance = Callable[[int], None]
+Notify = Callable[[str], None]
+
+
+class Follower(Protocol):
+    """Works on sources while others are still being pulled."""
+
+    def arrived(self, source: Source) -> None:
+        """All files of a source are here; called in any order and from several threads."""
+
+    def await_imports(self) -> None:
+        """Return once it imports no library any more; called before the first file is read."""
+
+
+def pull(
+    sources: Sequence[Source],
+    *,
+    advance: Advance = lambda _: None,
+    notify: Notify | None = None,
+    follower: Follower | None = None,
+) -> tuple[Ingredient, ...]:
+    """Bring every source onto this disk, through huggingface_hub's cache, eight files at a time.
+
+    Args:
+        sources: pinned sources; a local folder is used where it is.
+        advance: told of bytes as they are there.
+        notify: told of waits for the Hub, and of files that are fetched again.
+        follower: told of each Hub source once all of its files are here.
+
+    Raises:
+        SoupError: a file is missing, or is not the one that the Hub's listing describes.
+        HubError: the Hub refuses or cannot be reached.
+    """
+    every = with_bases(sources)
+    jobs = [(source, file) for source in every if not source.folder for file in needed(source)]
+    left, lock = Counter(source for source, _ in jobs), Lock()
+
+    def one(job: tuple[Source, RemoteFile]) -> Path:
+        path = _fetch(*job, advance)
+        with lock:
+            left[job[0]] -= 1
+            whole = not left[job[0]]
+        if whole and follower:
+            follower.arrived(job[0])
+        return path
+
+    with told(notify):
+        paths = side_by_side(one, jobs)
+    if follower:
+        follower.await_imports()
+    configs = {source: posixpath.join(source.subfolder, CONFIG if source.base else "config.json") for source in every}
+    homes = {s: path.parent for (s, file), path in zip(jobs, paths, strict=True) if file.name == configs[s]}
+    folders = {source: source.folder or homes[source] for source in every}
+    pool = ThreadPoolExecutor(processors())
+    try:
+        found = {source: _ingredient(source, folders[source], pool) for source in every if not source.base}
+        return tuple(
+            _adapted(source, folders[source], found[source.base], pool) if source.base else found[source]
+            for source in sources
+        )
+    finally:
+        # The hashes go on by themselves: whoever needs one waits for it.
+        pool.shutdown(wait=False)
+
+
+def with_bases(sources: Sequence[Source]) -> tuple[Source, ...]:
+    """Sources and the bases of those that are adapters, each once."""
+    return tuple(dict.fromkeys([*sources, *(source.base for source in sources if source.base)]))
+
+
+def needed(source: Source) -> list[RemoteFile]:
+    """The files of a Hub source that a soup needs; also what a plan counts."""
+    files = listed_below(source, source.subfolder)
+    if source.base:
+        names = (CONFIG, *CONFIGS, adapter_weights(files, where=str(source)))
+        return [files[name] for name in names if name in files]
+    weights = weight_names(files, source)
+    if "config.json" not in files:
+        raise SoupError("expected config.json, found none", where=str(source), hint="is this a transformers model?")
+    own = [files[name] for name in dict.fromkeys([*CONFIGS, *weights]) if name in files]
+    parent, _, last = source.subfolder.rpartition("/")
+    if not CHECKPOINT.fullmatch(last):
+        return own
+    shared = listed_below(source, parent)
+    lacking = [names for names in (PROCESSORS, (CARD,)) if not files.keys() & set(names)]
+    return [*own, *(shared[name] for names in lacking for name in names if name in shared)]
+
+
+def listed_below(source: Source, folder: str) -> dict[str, RemoteFile]:
+    """The files of a Hub source that are in a folder of its repository, by their names from there on."""
+    prefix = f"{folder}/" if folder else ""
+    return {file.name[len(prefix) :]: file for file in source.files if file.name.startswith(prefix)}
+
+
+def weight_names(names: Iterable[str], source: Source) -> list[str]:
+    """The weight files, and their index, of the first layout that `names` hold: safetensors before pickles.
+
+    Raises:
+        SoupError: there is none; what lies there instead may become one.
+    """
+    known = sorted(names)
+    if found := _weights_in(known, _layouts(source)):
+        return found
+    expected = source.weights_file or "model.safetensors or pytorch_model.bin"
+    for state, maker, way_out in UNFINISHED:
+        if file := next((name for name in known if state.fullmatch(name)), None):
+            what = f"expected {expected}, found the training state of {maker}: {flat(file)}"
+            raise SoupError(what, where=str(source), hint=way_out)
+    others = [name for name in known if "/" not in name and name.endswith(WEIGHTS) and not STATES.fullmatch(name)]
+    kind = kind_of(known)
+    hint = kind[1] if kind else ""
+    if "config.json" in known and others:
+        hint = _other_file(source.weights_file, others, _weights_in(known, LAYOUTS))
+    raise file_missing(expected, known, source, hint)
+
+
+def _weights_in(known: Sequence[str], layouts: Layouts) -> list[str]:
+    """The weight files, and their index, of the first layout that sorted names hold; nothing where they hold none."""
+    for pattern, index in layouts:
+        found = [name for name in known if re.fullmatch(pattern, name)]
+        if found and (index is None or index in known):
+            return [*found, index] if index else found
+    return []
+
+
+def _other_file(asked: str | None, others: Sequence[str], usual: Sequence[str]) -> str:
+    """What to type to read weights that are there, where those asked for are not, or the usual ones."""
+    if asked is None:
+        return f"--weights-file {others[0]}"
+    close = get_close_matches(asked, [name for name in others if name not in usual], 1, 0.8)
+    if len(usual) > 1 and not close:
+        return "leave out --weights-file"
+    return f"--weights-file {(close or usual or others)[0]}" + (", or leave it out" if usual else "")
+
+
+def file_missing(expected: str, names: Iterable[str], source: Source, hint: str) -> SoupError:
+    """The error for a source without a file that it must have; offline, only the cache may be without it."""
+    place = ""
+    if is_offline() and not source.folder:
+        place, hint = " in the cache, and offline mode is on", ONCE
+    return SoupError(f"expected {expected}, found {found_instead(names)}{place}", where=str(source), hint=hint)
+
+
+def _layouts(source: Source) -> Layouts:
+    """The layouts of weight files that a source may have."""
+    if source.weights_file is None:
+        return LAYOUTS
+    stem, _, suffix = map(re.escape, source.weights_file.rpartition("."))
+    whole = re.escape(source.weights_file)
+    return (whole, None), (rf"{stem}-\d+-of-\d+\.{suffix}", f"{source.weights_file}.index.json")
+
+
+def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) -> Path:
+    return fetch(source.repo, file, source.revision or "", kind="model", advance=advance)
+
+
+def _adapted(source: Source, folder: Path, base: Ingredient, pool: ThreadPoolExecutor) -> Ingredient:
+    """The adapter in a folder, merged into its base."""
+    from hfsoup.checkpoints.lora.merge import merged
+
+    name = adapter_weights(_present(source, folder, source.subfolder), where=str(source))
+    return merged(source, folder, _weights(source, folder, name, pool), base)
+
+
+def _ingredient(source: Source, folder: Path, pool: ThreadPoolExecutor) -> Ingredient:
+    """The ingredient in a folder, any pickle turned into safetensors; its files are being hashed in `pool`."""
+    names = weight_names(_present(source, folder, source.subfolder), source)
+    index = next((name for name in names if name.endswith(".index.json")), None)
+    homes = _shards(folder / index, names, where=f"{source}, {index}") if index else {}
+    weights = [_weights(source, folder, name, pool) for name in (sorted(set(homes.values())) if index else names)]
+    if index:
+        _agree(homes, weights, source)
+    return placed(source, folder, tuple(weights))
+
+
+def _weights(source: Source, folder: Path, name: str, pool: ThreadPoolExecutor) -> WeightFile:
+    """A weight file, turned into safetensors if it is a pickle, that is being hashed in `pool`."""
+    path, where = folder / name, f"{source}, {name}"
+    if path.suffix == ".safetensors":
+        TensorFile(path, where).close()
+    before, listed_file = stamp(path), listed_below(source, source.subfolder).get(name)
+    sha = (listed_file and listed_file.sha256) or pool.submit(_hashed, path, before, where)
+    file = WeightFile(name, path, path.stat().st_size, sha, before)
+    if path.suffix == ".safetensors":
+        return file
+    safe = convert(path, file.sha256, where=where, key=source.state_dict_key)
+    _unchanged(path, before, where)
+    return replace(file, path=safe, stamp=stamp(safe))
+
+
+def _hashed(path: Path, before: tuple[int, ...], where: str) -> str:
+    """The sha256 of a file that nobody wrote to since its stamp was taken."""
+    sha = file_hash(path)
+    _unchanged(path, before, where)
+    return sha
+
+
+def _unchanged(path: Path, before: tuple[int, ...], where: str) -> None:
+    if stamp(path) != before:
+        raise SoupError("the file changed while it was read", where=where, hint=AGAIN)
+
+
+def placed(source: Source, folder: Path, weights: tuple[WeightFile, ...]) -> Ingredient:
+    """The ingredient in a folder; a Trainer's checkpoint takes what it lacks from the folder of its run."""
+    whole = source.folder is None and not source.subfolder
+    if whole or not CHECKPOINT.fullmatch(folder.name):
+        return Ingredient(source, folder, weights)
+    found = Ingredient(source, folder, weights, folder.parent)
+    if folder.parent in (found.processor_folder, found.card.parent):
+        _present(source, folder.parent, posixpath.dirname(source.subfolder))
+    return found
+
+
+def _present(source: Source, folder: Path, below: str) -> list[str]:
+    """The names that count: on the Hub those listed at the commit, in a local folder those of plain files.
+
+    Raises:
+        SoupError: a file that would be read is a link out of its folder, a pipe, or not one that the Hub lists.
+    """
+    known = list(listed_below(source, below)) if not source.folder else []
+    found = sorted(os.listdir(folder))  # noqa: PTH208 - names are wanted
+    for name in (name for name in found if name in (*CONFIGS, CONFIG, *ADAPTERS) or _is_weights(name, source)):
+        where = f"{source}, {name}"
+        if not source.folder and name not in known:
+            hint = f"rm {shlex.quote(str(folder / name))}, then {AGAIN}"
+            raise SoupError("this file in the cache is not one that the Hub lists", where=where, hint=hint)
+        if source.folder and not stat.S_ISREG((folder / name).lstat().st_mode) and not _cached(folder / name):
+            hint = f"cp -rL {shlex.quote(str(folder))} COPY, then use COPY"
+            raise SoupError("expected a file of its own, found a link or something else", where=where, hint=hint)
+    return found if source.folder else known
+
+
+def _cached(link: Path) -> bool:
+    """Whether a file is a link of a snapshot in huggingface_hub's cache, to a blob of the same repository or cache."""
+    snapshots = next((place for place in link.parents if place.name == "snapshots"), None)
+    target = link.resolve()
+    if snapshots is None or not snapshots.parent.name.startswith("models--") or not target.is_file():
+        return False
+    repo, cache = snapshots.parent.resolve(), snapshots.parent.parent.resolve()
+    if target.parent.parent == cache / "blobs":
+        return BLOB.fullmatch(f"{target.parent.name}/{target.name}") is not None
+    return target.parent == repo / "blobs"
+
+
+def _is_weights(name: str, source: Source) -> bool:
+    return any(name == index or re.fullmatch(pattern, name) for pattern, index in _layouts(source))
+
+
+def _shards(index: Path, present: list[str], *, where: str) -> dict[str, str]:
+    """The weight map of an index: tensor to shard, each shard a plain file beside it."""
+    homes = read_json(index, where=where).get("weight_map")
+    if not isinstance(homes, dict) or not homes or not all(isinstance(home, str) for home in homes.values()):
+        raise SoupError("expected an index with a weight_map, found something else", where=where)
+    if missing := sorted(set(homes.values()) - {name for name in present if name != index.name}):
+        what = f"the index names {listed(missing, 4)}, which is not among the files"
+        raise SoupError(what, where=where, hint="download it again")
+    return homes
+
+
+def _agree(homes: dict[str, str], weights: Sequence[WeightFile], source: Source) -> None:
+    """Refuse shards that hold other tensors than the index says."""
+    for shard in weights:
+        where = f"{source}, {shard.name}"
+        file = TensorFile(shard.path, where)
+        file.close()
+        expected = {tensor for tensor, home in homes.items() if home == shard.name}
+        if differing := sorted(expected ^ file.tensors.keys()):
+            verb = "is not there" if differing[0] in expected else "is not of this file"
+            what = f"the index and the file disagree: tensor {flat(differing[0])} {verb}"
+            raise SoupError(what, where=where, hint="download it again")
+
+
+def fetch_configs(source: Source) -> Path:
+    """What a Hub source says of itself without its weights, in the folder of its commit in the cache."""
+    small = [file for file in needed(source) if posixpath.basename(file.name) in (*CONFIGS, CONFIG)]
+    return side_by_side(lambda file: _fetch(source, file), small)[0].parent
+
+
+def pull_all(source: Source) -> Path:
+    """Every file of a Hub source, in its folder of the commit in the cache."""
+    files = listed_below(source, source.subfolder)
+    paths = side_by_side(lambda file: _fetch(source, file), list(files.values()))
+    homes = [path for path, name in zip(paths, files, strict=True) if "/" not in name]
+    if not homes:
+        raise SoupError("there are no files here", where=str(source))
+    return homes[0].parent
+
+
+def missing(sources: Sequence[Source]) -> int:
+    """Bytes of sources and their bases that are not on this disk."""
+    return sum(whole - there for whole, there in map(held, with_bases(sources)))
+
+
+def held(source: Source) -> tuple[int, int]:
+    """Bytes of the files that a soup needs of a source, and how many of them are on this disk."""
+    if source.folder:
+        total = sum(path.stat().st_size for path in source.folder.iterdir() if path.suffix in WEIGHTS)
+        return total, total
+    files = needed(source)
+    return sum(f.size for f in files), sum(f.size for f in files if cached(source.repo, f, source.revision))

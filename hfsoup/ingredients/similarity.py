@@ -1,0 +1,106 @@
+"""How close the weights of ingredients are: what tells beforehand whether an average can work.
+
+The cosine is taken over the matrices and convolutions of the body; norms, biases, embeddings of positions and the head
+are left out. Fine-tunings of one start that share a basin are above 0.9, networks from different starts are near 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile, finite, to_float
+from hfsoup.checkpoints.types import TensorSpec
+
+STEP = 1 << 20
+BASIN, APART = 0.9, 0.1
+"""Fine-tunings that share a basin have cosines above the one, networks from different starts below the other."""
+Matrix = NDArray[np.float64]
+Home = Mapping[str, tuple[TensorFile, TensorSpec]]
+Read = Callable[[int, str, int, int], NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """Cosines between ingredients, of bodies and of heads (None without a head), and the lengths of the bodies.
+
+    `broken` are an ingredient's place and a tensor of it that holds NaN or infinity, the first one of each.
+    """
+
+    body: Matrix
+    head: Matrix | None
+    lengths: NDArray[np.float64]
+    broken: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def distances(self) -> Matrix:
+        """Euclidean distances between bodies, as shares of their mean length."""
+        squares = self.lengths**2
+        between = squares[:, None] + squares[None] - 2 * self.body * self.lengths[:, None] * self.lengths[None]
+        shares: Matrix = np.sqrt(np.maximum(between, 0)) / self.lengths.mean()
+        return shares
+
+
+def closeness(homes: Sequence[Home], heads: frozenset[str]) -> Closeness:
+    """Compare ingredients, in one pass over their files.
+
+    Args:
+        homes: the tensors of each ingredient with the open file that each is in, by names that are alike; those that
+            not all have are left out.
+        heads: tensors whose rows are classes.
+    """
+    names = [n for n in homes[0] if all(n in home and home[n][1].shape == homes[0][n][1].shape for home in homes)]
+
+    def read(i: int, name: str, begin: int, count: int) -> NDArray[np.floating]:
+        file, spec = homes[i][name]
+        return to_float(file.read(spec, begin, count), spec.dtype)
+
+    matrices = {n: homes[0][n][1].shape for n in names if _is_matrix(homes[0][n][1])}
+    body = _gram({n: shape for n, shape in matrices.items() if n not in heads}, len(homes), read)
+    head = _gram({n: shape for n, shape in matrices.items() if n in heads}, len(homes), read)
+    # Inner products tell of the matrices, so that the others alone are looked at unless there is something.
+    told = matrices.keys()
+    broken = [
+        (i, _broken(homes[i], told if fine else set())) for i, fine in enumerate(np.isfinite(np.diag(body + head)))
+    ]
+    return Closeness(
+        _cosines(body), _cosines(head) if head.any() else None, np.sqrt(np.diag(body)),
+        tuple((i, name) for i, name in broken if name is not None),
+    )  # fmt: skip
+
+
+def _broken(home: Home, fine: Set[str]) -> str | None:
+    """The first tensor that holds NaN or infinity, but for those known to be `fine`."""
+    for name, (file, spec) in home.items():
+        if name in fine or spec.dtype not in FLOATS:
+            continue
+        count = int(np.prod(spec.shape))
+        blocks = (file.read(spec, begin, min(STEP, count - begin)) for begin in range(0, count, STEP))
+        if not all(finite(block, spec.dtype) for block in blocks):
+            return name
+    return None
+
+
+def _is_matrix(spec: TensorSpec) -> bool:
+    return spec.dtype in FLOATS and len(spec.shape) >= 2 and spec.shape[0] > 1
+
+
+def _gram(tensors: Mapping[str, tuple[int, ...]], size: int, read: Read) -> Matrix:
+    """All inner products of tensors of these shapes, summed block by block."""
+    gram = np.zeros((size, size))
+    for name, shape in tensors.items():
+        count = int(np.prod(shape))
+        for begin in range(0, count, STEP):
+            rows = np.stack([read(i, name, begin, min(STEP, count - begin)) for i in range(size)])
+            rows = rows.astype(np.float64)
+            gram += rows @ rows.T
+    return gram
+
+
+def _cosines(gram: Matrix) -> Matrix:
+    lengths = np.sqrt(np.diag(gram))
+    cosines: Matrix = gram / np.maximum(lengths[:, None] * lengths[None], np.finfo(np.float64).tiny)
+    return cosines

@@ -1,0 +1,142 @@
+"""Layer after layer, the weights that make one network do what its ingredients do on average: ridge regression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from torch.nn.functional import unfold
+
+from hfsoup.averaging.accumulators import double
+from hfsoup.networks.alignment.groups import Step
+from hfsoup.networks.network import BATCH, Network, State
+from hfsoup.utils.errors import SoupError
+
+RIDGE = 1e-4
+ROWS = 1 << 18
+"""Positions that a layer is fitted on at most; there are far more in the first layers than weights to be found."""
+
+
+def fit(
+    network: Network,
+    states: Sequence[State],
+    steps: Sequence[Step],
+    images: torch.Tensor,
+    *,
+    ridge: float = RIDGE,
+    rows: int = ROWS,
+    advance: Callable[[int], None] = lambda _: None,
+) -> dict[str, torch.Tensor]:
+    """Fit the layers from front to back, each on what reaches it in the network fitted so far.
+
+    The target of a convolution is the mean of the ingredients' batch-norm outputs, less the fitted network's own
+    shortcut where they are added to one; that of the head is the mean of their logits.
+
+    Args:
+        network: takes the weights of every ingredient.
+        states: the ingredients in one basis.
+        steps: the layers.
+        images: what they see, without labels, in random order.
+        ridge: the penalty, in units of the mean variance of a layer's inputs.
+        rows: positions per layer at most.
+        advance: told of every layer.
+
+    Returns:
+        The weights, which are no average of the ingredients'.
+    """
+    found = {name: tensor.clone() for name, tensor in states[0].items()}
+    for step in steps:
+        network.load(found)
+        few = images[: max(1, rows // _positions(network, step, images[:1]))]
+        wanted = _outputs(network, states[0], step, few)
+        for state in states[1:]:
+            wanted += _outputs(network, state, step, few)
+        network.load(found)
+        squares, products, count = _sums(network, step, few, wanted / len(states))
+        if not (squares.isfinite().all() and products.isfinite().all()):
+            raise SoupError("the activations are NaN or infinite", where=step.layer)
+        weight, bias = _solved(squares, products, count, ridge)
+        _put(network, found, step, weight, bias)
+        advance(1)
+    return found
+
+
+def _positions(network: Network, step: Step, image: torch.Tensor) -> int:
+    """How many places of one image a layer is applied to."""
+    seen: list[torch.Tensor] = []
+    network.run(image, [(step.layer, True, seen.append)])
+    return seen[0][0, 0].numel()
+
+
+def _outputs(network: Network, state: State, step: Step, images: torch.Tensor) -> torch.Tensor:
+    """What an ingredient makes of a layer, the shortcut added: images × channels, and height × width if there are."""
+    network.load(state)
+    seen: list[torch.Tensor] = []
+    added: list[torch.Tensor] = []
+    watched = [(step.norm or step.layer, True, seen.append)]
+    if step.shortcut:
+        watched.append((step.shortcut, True, added.append))
+    network.run(images, watched)
+    found = torch.cat(seen)
+    return found + torch.cat(added) if added else found
+
+
+def _sums(
+    network: Network, step: Step, images: torch.Tensor, wanted: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Products of the layer's inputs, a one appended, with themselves and with what is wanted; how many there are."""
+    module = network.layer(step.layer)
+    squares = products = torch.zeros(())
+    count = 0
+    for begin in range(0, len(images), BATCH):
+        given: list[torch.Tensor] = []
+        added: list[torch.Tensor] = []
+        watched = [(step.layer, False, given.append)]
+        if step.shortcut:
+            watched.append((step.shortcut, True, added.append))
+        network.run(images[begin : begin + BATCH], watched)
+        target = wanted[begin : begin + BATCH] - added[0] if added else wanted[begin : begin + BATCH]
+        x, y = _rows(module, given[0], step), target.movedim(1, -1).reshape(-1, target.shape[1])
+        x = torch.cat([x, x.new_ones(len(x), 1)], 1)
+        squares, products = squares + double(x.T @ x), products + double(x.T @ y)
+        count += len(x)
+    return squares, products, count
+
+
+def _rows(module: nn.Module, given: torch.Tensor, step: Step) -> torch.Tensor:
+    """A layer's inputs, one row for every place it is applied to."""
+    if isinstance(module, nn.Linear):
+        return given
+    if not isinstance(module, nn.Conv2d) or module.groups != 1 or isinstance(module.padding, str):
+        raise SoupError("only linear layers and plain convolutions can be fitted", where=step.layer)
+    patches = unfold(given, module.kernel_size, module.dilation, module.padding, module.stride)
+    return patches.movedim(1, -1).reshape(-1, patches.shape[1])
+
+
+def _solved(
+    squares: torch.Tensor, products: torch.Tensor, count: int, ridge: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ridge regression with a free bias: outputs × inputs, and outputs."""
+    mean, target = squares[:-1, -1] / count, products[-1] / count
+    covariance = squares[:-1, :-1] / count - torch.outer(mean, mean)
+    crossed = products[:-1] / count - torch.outer(mean, target)
+    covariance.diagonal().add_(ridge * covariance.diagonal().mean() + 1e-30)
+    weight = torch.linalg.solve(covariance, crossed).T
+    return weight, target - weight @ mean
+
+
+def _put(
+    network: Network, found: dict[str, torch.Tensor], step: Step, weight: torch.Tensor, bias: torch.Tensor
+) -> None:
+    """Write a layer; the batch norm behind it only adds the bias."""
+    name = f"{step.layer}.weight"
+    found[name] = weight.reshape(found[name].shape).to(found[name])
+    given = {f"{step.layer}.bias": bias}
+    if step.norm:
+        one, eps = torch.ones_like(bias), float(network.layer(step.norm).eps)  # type: ignore[arg-type]
+        statistics = {"weight": one, "bias": bias, "running_mean": 0 * one, "running_var": one - eps}
+        given = {f"{step.norm}.{part}": value for part, value in statistics.items()}
+        if f"{step.layer}.bias" in found:
+            given[f"{step.layer}.bias"] = 0 * one
+    found.update({key: value.to(found[key]) for key, value in given.items()})

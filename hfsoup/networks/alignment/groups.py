@@ -1,0 +1,106 @@
+"""Which axes of which tensors may be permuted together without changing what a network computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.utils.errors import MismatchError
+
+Shapes = Mapping[str, tuple[int, ...]]
+Order = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Member:
+    """An axis of a tensor that follows a group's permutation.
+
+    Unit i of the group takes the `width` places from `at[i]` on, or from i × width on where `at` is None. Members of
+    one `part` may be permuted inside the units together, which is how a group of attention heads is compared.
+    """
+
+    tensor: str
+    axis: int = 0
+    at: tuple[int, ...] | None = None
+    width: int = 1
+    part: str = ""
+
+    def places(self, size: int) -> NDArray[np.int64]:
+        """Where the units are along the axis, units × width."""
+        starts = np.arange(size) * self.width if self.at is None else np.asarray(self.at)
+        return starts[:, None] + np.arange(self.width)
+
+    def order(self, size: int, length: int, units: Order) -> Order:
+        """The order of all `length` places of the axis when the units are in the order `units`."""
+        places, order = self.places(size), np.arange(length)
+        order[places.ravel()] = places[units].ravel()
+        return order
+
+
+@dataclass(frozen=True)
+class Group:
+    """Axes that share one permutation of `size` units."""
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+
+
+def axes(*names: str, axis: int = 0, at: tuple[int, ...] | None = None) -> Iterator[Member]:
+    """The same axis of several tensors, for tables."""
+    for name in names:
+        yield Member(name, axis, at)
+
+
+def norm(name: str, at: tuple[int, ...] | None = None) -> Iterator[Member]:
+    """All tensors of a batch norm, for tables."""
+    yield from axes(*(f"{name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")), at=at)
+
+
+def permuted(state: Mapping[str, Any], group: Group, units: Order) -> dict[str, Any]:
+    """A state dict of arrays or tensors with one group's units in another order; the others as they are."""
+    found = dict(state)
+    for member in group.members:
+        if member.tensor in found:
+            tensor = found[member.tensor]
+            order = member.order(group.size, tensor.shape[member.axis], units)
+            found[member.tensor] = tensor[(slice(None),) * member.axis + (order,)]
+    return found
+
+
+def fitting(groups: Sequence[Group], shapes: Shapes) -> tuple[Group, ...]:
+    """The groups without the tensors that are not there, such as biases.
+
+    Raises:
+        MismatchError: an axis is not long enough, or a group has no tensor at all.
+    """
+    found = []
+    for group in groups:
+        members = tuple(member for member in group.members if member.tensor in shapes)
+        if not members:
+            what = f"none of the tensors of the group {group.name} is there"
+            raise MismatchError(what, where=f"tensor {group.members[0].tensor}")
+        for member in members:
+            shape, last = shapes[member.tensor], int(member.places(group.size).max())
+            whole = member.at is not None or last + 1 == (shape[member.axis] if member.axis < len(shape) else -1)
+            if member.axis >= len(shape) or last >= shape[member.axis] or not whole:
+                what = f"expected {last + 1} places along axis {member.axis} for {group.name}, found {list(shape)}"
+                raise MismatchError(what, where=f"tensor {member.tensor}")
+        found.append(Group(group.name, group.size, members))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A convolution with its batch norm, or the head, by the names of their modules.
+
+    Where the norm's output is added to a shortcut, `shortcut` names the module that gives the other summand.
+    """
+
+    layer: str
+    norm: str | None = None
+    shortcut: str | None = None

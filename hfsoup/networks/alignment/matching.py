@@ -1,0 +1,137 @@
+"""Which unit of one ingredient is which of another: linear assignment, group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from hfsoup.networks.alignment.activations import correlations, sites
+from hfsoup.networks.alignment.groups import Group, Member, Order, permuted
+from hfsoup.networks.network import Network, State
+from hfsoup.utils.errors import SoupError
+
+Matrix = NDArray[np.float64]
+STATISTICS = ("running_mean", "running_var")
+PASSES = 100
+GAIN = 1e-9
+
+
+class Alike(Protocol):
+    """How alike the places along an axis are, the first ingredient's by rows and the other's by columns."""
+
+    def __call__(self, member: Member) -> Matrix | None:
+        """None where nothing is known of that axis."""
+
+
+def assigned(group: Group, alike: Alike) -> tuple[Order, float]:
+    """The best order of the other's units, and how much more alike the two are in it than as they stand."""
+    total = np.zeros((group.size, group.size))
+    parts: dict[tuple[str, int], Matrix] = {}
+    for member in group.members:
+        whole = alike(member)
+        if whole is None:
+            continue
+        places = member.places(group.size).ravel()
+        found = whole[np.ix_(places, places)]
+        parts[member.part, member.width] = parts.get((member.part, member.width), 0.0) + found
+    for (_, width), matrix in parts.items():
+        if not np.isfinite(matrix).all():
+            raise SoupError("expected finite weights and activations, found NaN or infinity", where=group.name)
+        total += matrix if width == 1 else _inside(matrix, width)
+    rows, order = linear_sum_assignment(total, maximize=True)
+    return order.astype(np.int64), float(total[rows, order].sum() - np.trace(total))
+
+
+def _inside(matrix: Matrix, width: int) -> Matrix:
+    """How alike units of `width` places are when the places inside may be permuted."""
+    units = len(matrix) // width
+    blocks = matrix.reshape(units, width, units, width).swapaxes(1, 2)
+    found = np.empty((units, units))
+    for a, b in np.ndindex(units, units):
+        rows, columns = linear_sum_assignment(blocks[a, b], maximize=True)
+        found[a, b] = blocks[a, b][rows, columns].sum()
+    return found
+
+
+def by_weights(
+    groups: Sequence[Group], first: Mapping[str, Matrix], other: dict[str, Matrix], seed: int
+) -> list[tuple[Group, Order]]:
+    """Coordinate descent over the groups in random order until none gains, on the products of weights.
+
+    Args:
+        groups: what may be permuted.
+        first: the tensors of the ingredient that stays as it is, as float64 arrays.
+        other: those of the one that is permuted; a private copy that is changed.
+        seed: of the order.
+
+    Returns:
+        Orders to apply one after the other.
+    """
+    random, steps = np.random.default_rng(seed), []
+
+    def alike(member: Member) -> Matrix | None:
+        if member.tensor.endswith(STATISTICS) or member.tensor not in first:
+            return None
+        a, b = (np.moveaxis(tensors[member.tensor], member.axis, 0) for tensors in (first, other))
+        found: Matrix = a.reshape(len(a), -1) @ b.reshape(len(b), -1).T
+        return found
+
+    for _ in range(PASSES):
+        gained = False
+        for n in random.permutation(len(groups)):
+            order, gain = assigned(groups[n], alike)
+            if gain > GAIN:
+                steps.append((groups[n], order))
+                other.update(permuted(other, groups[n], order))
+                gained = True
+        if not gained:
+            break
+    return steps
+
+
+def by_alikeness(groups: Sequence[Group], found: dict[tuple[str, int], Matrix]) -> list[tuple[Group, Order]]:
+    """One assignment a group on how alike the places of an axis are, such as correlations of activations.
+
+    Groups come in the order given, so one whose units hold others' comes before those.
+
+    Args:
+        groups: what may be permuted.
+        found: by tensor and axis; changed as the groups are assigned.
+
+    Returns:
+        Orders to apply one after the other.
+    """
+    steps = []
+    for group in groups:
+        order, gain = assigned(group, lambda member: found.get((member.tensor, member.axis)))
+        if gain <= GAIN:
+            continue
+        steps.append((group, order))
+        for member in group.members:
+            key = member.tensor, member.axis
+            if key in found:
+                found[key] = found[key][:, member.order(group.size, len(found[key]), order)]
+    return steps
+
+
+def matched(
+    first: State,
+    other: State,
+    groups: Sequence[Group],
+    seed: int,
+    network: Network | None = None,
+    images: torch.Tensor | None = None,
+) -> list[tuple[Group, Order]]:
+    """The orders that bring `other` into the basis of `first`, by activations where there is a network."""
+    if network is not None and images is not None:
+        return by_alikeness(groups, correlations(network, first, other, images, sites(groups, network)))
+    return by_weights(groups, _floats(first), _floats(other), seed)
+
+
+def _floats(state: State) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    return {name: t.detach().cpu().double().numpy() for name, t in state.items() if t.is_floating_point()}

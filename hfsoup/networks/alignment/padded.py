@@ -1,0 +1,71 @@
+"""Residual networks for small images whose shortcuts have no weights: wider stages get zero channels on both sides.
+
+The channels of the residual stream that a stage brings in are its own group; the middle ones are those of the stage
+before, at the same places among themselves. Source: He et al., arXiv:1512.03385, section 4.2, option A.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hfsoup.networks.alignment.groups import Group, Member, Shapes, Step, axes, norm
+
+BLOCK = re.compile(r"layer(\d+)\.(\d+)\.conv1\.weight")
+
+
+def groups(shapes: Shapes, _: dict[str, Any]) -> tuple[Group, ...]:
+    """One group inside every block, and one for the channels that each stage adds to the residual stream."""
+    blocks, inside = _blocks(shapes), []
+    for stage, block in blocks:
+        name = f"layer{stage}.{block}"
+        narrow = (*axes(f"{name}.conv1.weight"), *norm(f"{name}.bn1"), *axes(f"{name}.conv2.weight", axis=1))
+        inside.append(Group(name, shapes[f"{name}.conv1.weight"][0], narrow))
+    stages = sorted({stage for stage, _ in blocks})
+    widths = [shapes[f"layer{stage}.0.conv2.weight"][0] for stage in stages]
+    stream = []
+    for n, stage in enumerate(stages):
+        members: list[Member] = []
+        for later in range(n, len(stages)):
+            members += _stage(stages[later], blocks, _channels(widths, n, later), shapes)
+            if later + 1 < len(stages) and widths[later + 1] != widths[later]:
+                at = _channels(widths, n, later)
+                members += axes(f"layer{stages[later + 1]}.0.conv1.weight", axis=1, at=at)
+        if n == 0:
+            members += [*axes("conv1.weight"), *norm("bn1")]
+        members += axes("linear.weight", axis=1, at=_channels(widths, n, len(stages) - 1))
+        stream.append(Group(f"residual {stage}", len(_channels(widths, n, n)), tuple(members)))
+    return (*(group for group in stream if group.size), *inside)
+
+
+def steps(shapes: Shapes) -> tuple[Step, ...]:
+    """The convolutions from front to back; the second one of a block is followed by an addition."""
+    found = [Step("conv1", "bn1")]
+    for stage, block in _blocks(shapes):
+        name = f"layer{stage}.{block}"
+        found += [Step(f"{name}.conv1", f"{name}.bn1"), Step(f"{name}.conv2", f"{name}.bn2", f"{name}.shortcut")]
+    return (*found, Step("linear"))
+
+
+def _blocks(shapes: Shapes) -> list[tuple[int, int]]:
+    found = [(int(m[1]), int(m[2])) for name in shapes if (m := BLOCK.fullmatch(name))]
+    return sorted(found)
+
+
+def _stage(stage: int, blocks: list[tuple[int, int]], at: tuple[int, ...], shapes: Shapes) -> list[Member]:
+    """What the blocks of one stage do to some channels of the residual stream; only the first block reads another's."""
+    members: list[Member] = []
+    for name in (f"layer{s}.{b}" for s, b in blocks if s == stage):
+        members += [*axes(f"{name}.conv2.weight", at=at), *norm(f"{name}.bn2", at)]
+        if not name.endswith(".0") or shapes[f"{name}.conv1.weight"][1] == shapes[f"{name}.conv2.weight"][0]:
+            members += axes(f"{name}.conv1.weight", axis=1, at=at)
+    return members
+
+
+def _channels(widths: list[int], origin: int, stage: int) -> tuple[int, ...]:
+    """Where in the residual stream of `stage` the channels are that the stage `origin` brought in."""
+    shift = (widths[stage] - widths[origin]) // 2
+    before = widths[origin - 1] if origin else 0
+    edge = (widths[origin] - before) // 2
+    own = [c for c in range(widths[origin]) if not edge <= c < edge + before]
+    return tuple(c + shift for c in own)

@@ -1,0 +1,75 @@
+"""The record of a network that was trained on its ingredients' answers, and its place beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hfsoup.averaging.mix import Mix
+from hfsoup.checkpoints.types import Ingredient
+from hfsoup.ingredients.family import Family
+from hfsoup.utils.text import counted
+
+if TYPE_CHECKING:
+    from hfsoup.data.images import Split
+    from hfsoup.evaluation.scores import Score
+
+FORMS = 8
+"""Every image is seen in so many forms; after that they come again, and what was said of them is known."""
+MOST = 10_000
+"""Images that a training sees at most, unless --limit says how many."""
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A network in hfsoup's cache, trained to match the mean of the logits of `members`. It is no average of weights.
+
+    `start` is the mix whose weights it began with, and `before` that one's score on the selection split; `images` were
+    seen `epochs` times without their labels, in an order of `seed`.
+    """
+
+    ingredient: Ingredient
+    members: tuple[int, ...]
+    start: Mix
+    before: Score
+    images: Split
+    epochs: int
+    seed: int
+
+    @property
+    def said(self) -> str:
+        """What was done, in words that card, screen and report share."""
+        return said(len(self.members), len(self.images), self.epochs)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` says of it."""
+        return {
+            "said": self.said,
+            "members": list(self.members),
+            "start": list(self.start.coefficients),
+            "start_score": self.before.value,
+            "images": len(self.images),
+            "epochs": self.epochs,
+            "seed": self.seed,
+        }
+
+
+def said(members: int, images: int, epochs: int) -> str:
+    """What a training was, in words."""
+    return (
+        f"trained to match the mean logits of {members} ingredients on {images:,} images without labels for"
+        f" {counted(epochs, 'epoch')}; these weights are no average"
+    )
+
+
+def beside(family: Family, made: Ingredient) -> tuple[Family, Mix]:
+    """The family with the trained network as one ingredient more, and the mix that is this one alone."""
+    whole = replace(
+        family, ingredients=(*family.ingredients, made), orders=(*family.orders, None), alignment=None, importance=None
+    )
+    return whole, Mix.of((len(family),), len(whole))
+
+
+def forwarded(images: int, epochs: int, members: int) -> int:
+    """Images that a training forwards, by members and network: the members see every form once."""
+    return images * (epochs + members * min(epochs, FORMS))

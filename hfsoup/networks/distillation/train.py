@@ -1,0 +1,145 @@
+"""The network that is trained on what a family's ingredients say, as a file in hfsoup's cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.mix import Mix
+from hfsoup.checkpoints.architecture import config_of, own_names
+from hfsoup.checkpoints.processor import image_processor
+from hfsoup.checkpoints.safetensors_io import FLOATS, STORED, to_stored, write_tensors
+from hfsoup.checkpoints.timm_config import libraries
+from hfsoup.checkpoints.types import Ingredient, Source, file_record
+from hfsoup.data.tasks import task_of
+from hfsoup.evaluation.candidate import Candidate, Classifier, filled
+from hfsoup.evaluation.journal import mix_key
+from hfsoup.ingredients.family import Family
+from hfsoup.networks.distillation.augmentation import Lessons
+from hfsoup.networks.distillation.batch_norm import Answer
+from hfsoup.networks.distillation.training import Advance, match
+from hfsoup.networks.network import Network
+from hfsoup.utils.cache import kept
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.hashing import facts_hash
+from hfsoup.utils.text import listed
+from hfsoup.utils.threads import one_thread
+from hfsoup.utils.version import __version__
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from hfsoup.data.images import Split
+
+NAME = "the distilled network"
+MADE = "model.safetensors"
+LIBRARIES = ("torch", "numpy", "transformers", "accelerate")
+Statistics = Mapping[str, NDArray[np.float32]]
+
+
+def trained(
+    averager: Averager,
+    members: tuple[int, ...],
+    start: Mix,
+    statistics: Statistics,
+    split: Split,
+    accelerator: Accelerator,
+    *,
+    epochs: int,
+    seed: int,
+    fresh: bool = False,
+    advance: Advance = lambda _: None,
+) -> Ingredient:
+    """Train a network to match the mean of the members' logits; one ingredient of one file, in the family's types.
+
+    Args:
+        averager: forms the weights of members and start.
+        members: the ingredients to match, each with its own batch-norm statistics.
+        start: the mix to begin with.
+        statistics: batch-norm tensors of the start by name that take the place of the averaged ones.
+        split: the images; labels are not looked at.
+        accelerator: where to train.
+        epochs: how often all images are seen.
+        seed: of the order of the images and of how they are altered.
+        fresh: train again, whatever the cache holds.
+        advance: told of images as they are forwarded.
+
+    Raises:
+        SoupError: the model's tensors are not those of its files, or the training fails.
+    """
+    family = averager.family
+    device = torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
+
+    def build(folder: Path) -> None:
+        with one_thread():
+            candidate = Candidate(averager, device)
+            candidate.load(start)
+            begun = {name: tensor.clone() for name, tensor in candidate.tensors.items()}
+            begun.update({name: torch.from_numpy(found.copy()) for name, found in statistics.items()})
+            student = _network(family, begun, accelerator)
+            begun.clear()  # The student has weights of its own; no second copy stays while it trains.
+
+            def ready(i: int) -> Answer:
+                member = candidate.load(Mix.of((i,), len(family)))
+                return lambda images: _logits(member, images)
+
+            lessons = Lessons(np.load(split.pixels, mmap_mode="r"), epochs, seed)
+            asked = [partial(ready, i) for i in members]
+            match(
+                student.model,
+                student.forward,
+                asked,
+                lessons,
+                accelerator,
+                task=task_of(family.config),
+                advance=advance,
+            )
+        _write(averager, student, folder / MADE)
+        accelerator.free_memory()
+
+    facts = [[mix_key(family, Mix.of((i,), len(family))) for i in members], mix_key(family, start), averager.merge.name]
+    told = [vars(averager.settings), averager.density, averager.dtype, epochs, seed, str(device)]
+    sums = {name: hashlib.sha256(found.tobytes()).hexdigest() for name, found in statistics.items()}
+    versions = [__version__, *(version(name) for name in (*LIBRARIES, *libraries(family.config)))]
+    key = facts_hash(facts, told, sums, split.fingerprint, split.pixels.name, versions)
+    folder, like = kept("distilled", key, build, fresh=fresh), family.reference
+    return Ingredient(Source(NAME, NAME, None, folder), like.folder, (file_record(folder / MADE),), like.run)
+
+
+def _network(family: Family, begun: dict[str, torch.Tensor], accelerator: Accelerator) -> Network:
+    """The family's model with the weights to begin with, in float32, where it is trained."""
+    config = config_of(family.config)
+    floats = {name: t.float() if t.is_floating_point() else t for name, t in begun.items()}
+    model = filled(config, floats, torch.float32, NAME)
+    names = own_names(model, begun)
+    if lacking := sorted(begun.keys() - names.keys()):
+        what = f"not supported with --distill: the model joins or splits what its files hold: {listed(lacking, 3)}"
+        raise SoupError(what, where=str(family.config.get("model_type")), hint="without --distill")
+    model = accelerator.prepare_model(model, evaluation_mode=True).eval()
+    processor = image_processor(family.processing.processor_folder)
+    classify = Classifier(model, processor, torch.float32, NAME)
+    return Network(model, names, lambda images: classify(images).logits)
+
+
+def _logits(member: Any, images: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = member(images).logits
+    return found
+
+
+def _write(averager: Averager, network: Network, path: Path) -> None:
+    """The network's tensors under the names of the family's files, in the types that a soup is written in."""
+    found, tensors = network.state(), {}
+    for spec in averager.family.tensors:
+        dtype, array = averager.stored_as(spec), found[spec.name].detach().cpu().numpy()
+        stored = to_stored(array.astype(np.float64), dtype) if dtype in FLOATS else array.astype(STORED[dtype])
+        tensors[spec.name] = dtype, stored
+    write_tensors(path, tensors)

@@ -1,0 +1,75 @@
+"""What images tell of an ingredient's weights, for merges that ask for it. One file a kind; a new file is a new kind.
+
+A kind gets one ingredient as a `Subject`, images without labels, and a seed. It returns finite float32 arrays by the
+file's name of a tensor: in the tensor's shape for merges that work element by element, else in a shape of their own.
+What it has nothing to say of is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.data.tasks import SINGLE_LABEL
+from hfsoup.data.tasks.task import Task
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.registry import Registry
+from hfsoup.utils.text import flat
+
+if TYPE_CHECKING:
+    import torch
+
+    from hfsoup.checkpoints.types import Ingredient as Ingredient
+    from hfsoup.checkpoints.types import WeightFile as WeightFile
+    from hfsoup.data.images import Split as Split
+
+Pixels = NDArray[np.float32]
+Estimates = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An ingredient as a model in evaluation mode.
+
+    `names` takes the file's name of a tensor to the model's own, and `forward` gives the logits, images × classes, of
+    images × channels × height × width; `task` says what probabilities these mean.
+    """
+
+    model: Any
+    names: Mapping[str, str]
+    forward: Callable[[Pixels], torch.Tensor]
+    task: Task = SINGLE_LABEL
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The trained tensors by their names in the file."""
+        own = dict(self.model.named_parameters(remove_duplicate=False))
+        return {name: own[inner] for name, inner in self.names.items() if inner in own}
+
+    def layers(self) -> dict[str, torch.nn.Module]:
+        """The layers by the names of their weights in the file."""
+        own = dict(self.model.named_modules(remove_duplicate=False))
+        paths = {name: inner.removesuffix(".weight") for name, inner in self.names.items() if inner.endswith(".weight")}
+        return {name: own[path] for name, path in paths.items() if path in own}
+
+
+Kind = Callable[[Subject, Pixels, int], Estimates]
+KINDS: Registry[Kind] = Registry("kind of importance", "hfsoup.networks.importance", "hfsoup.importance")
+kind = KINDS.register
+
+
+def told(name: str, subject: Subject, images: Pixels, seed: int, *, where: str) -> Estimates:
+    """What the kind called `name` tells of an ingredient, `where` for errors.
+
+    Raises:
+        UsageError: there is no such kind.
+        SoupError: something is not finite.
+    """
+    found = KINDS.get(name).function(subject, images, seed)
+    if odd := [tensor for tensor, array in found.items() if not np.isfinite(array).all()]:
+        what = "expected finite weights and activations, found NaN or infinity"
+        raise SoupError(what, where=f"{where}, tensor {flat(odd[0])}", hint="leave this one out")
+    return found

@@ -1,0 +1,133 @@
+"""What a merge asks of every ingredient beyond its weights, estimated on images once and kept in hfsoup's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hfsoup.checkpoints.architecture import config_of, own_names
+from hfsoup.checkpoints.processor import image_processor
+from hfsoup.checkpoints.safetensors_io import write_tensors
+from hfsoup.checkpoints.timm_config import libraries, read_model_config
+from hfsoup.checkpoints.types import WeightFile, file_record
+from hfsoup.data.tasks import task_of
+from hfsoup.evaluation.candidate import Classifier, filled
+from hfsoup.evaluation.journal import LIBRARIES, SILENT
+from hfsoup.ingredients.family import Family, Importance
+from hfsoup.networks.importance import KINDS, Estimates, Pixels, Subject, told
+from hfsoup.networks.ingredient_tensors import as_torch, ordered
+from hfsoup.utils.cache import kept
+from hfsoup.utils.hashing import facts_hash
+from hfsoup.utils.threads import one_thread
+from hfsoup.utils.version import __version__
+
+if TYPE_CHECKING:
+    from hfsoup.data.images import Split
+
+MADE = "importance.safetensors"
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How all ingredients of a family are looked at: arguments as for `weighed`."""
+
+    family: Family
+    kind: str
+    seed: int
+    images: Split
+    device: torch.device
+    advance: Advance
+
+
+def weighed(
+    family: Family,
+    kind: str,
+    *,
+    seed: int,
+    images: Split,
+    device: torch.device,
+    fresh: bool = False,
+    advance: Advance = lambda _: None,
+) -> Family:
+    """A family with what `kind` tells of each of its ingredients.
+
+    An ingredient is looked at as it is: with its own batch-norm statistics, and its own head where that is kept out of
+    the average; its classes in the reference's order. torch works on one thread, so that sums are in one order.
+
+    Args:
+        family: the ingredients, aligned ones as the copies that they are.
+        kind: the name of a kind of importance.
+        seed: of what it draws.
+        images: what it looks at; labels are not.
+        device: where the networks run, in float32.
+        fresh: make everything again, whatever the cache holds.
+        advance: told of images, once for each ingredient.
+
+    Raises:
+        SoupError: an ingredient's weights or activations are not finite, or its model cannot run.
+    """
+    look = Look(family, kind, seed, images, device, advance)
+    files = tuple(_file(look, i, fresh=fresh) for i in range(len(family)))
+    return replace(family, importance=Importance(kind, seed, images, files))
+
+
+def differences(family: Family, recorded: Sequence[str]) -> Iterator[str]:
+    """What is estimated otherwise than recorded, by the sha256 of every ingredient's file."""
+    files = family.importance.files if family.importance else ()
+    if len(recorded) != len(files):
+        yield f"the importance of {len(files)} ingredients was estimated again, {len(recorded)} are recorded"
+        return
+    for ingredient, file, expected in zip(family.ingredients, files, recorded, strict=True):
+        if file.sha256 != expected:
+            yield f"ingredient {ingredient.id}: estimated again, its importance is not what was baked with"
+
+
+def _file(look: Look, i: int, *, fresh: bool) -> WeightFile:
+    """The file of one ingredient, in the cache under all that its content depends on."""
+    family, images, entry = look.family, look.images, KINDS.get(look.kind)
+    ingredient = family.ingredients[i]
+    config = {key: value for key, value in _config(family, i).items() if key not in SILENT}
+    key = facts_hash(
+        entry.name, entry.origin, ingredient.content, family.orders[i], config, look.seed,
+        images.fingerprint, images.pixels.name, [(s.name, s.name in family.kept) for s in family.tensors],
+        str(look.device), __version__, *(version(name) for name in (*LIBRARIES, *libraries(family.config))),
+    )  # fmt: skip
+
+    def build(folder: Path) -> None:
+        found = _estimated(look, i)
+        shared = [spec.name for spec in family.tensors if spec.name in found and spec.name not in family.kept]
+        write_tensors(folder / MADE, {name: ("F32", found[name]) for name in shared})
+
+    return file_record(kept("importance", key, build, fresh=fresh) / MADE)
+
+
+def _estimated(look: Look, i: int) -> Estimates:
+    """What the kind tells of one ingredient, by the file's names of its tensors."""
+    family, where = look.family, str(look.family.ingredients[i])
+    tensors = as_torch(ordered(family, i))
+    model = filled(config_of(_config(family, i)), dict(tensors), torch.float32, where).to(look.device).eval()
+    classify = Classifier(model, image_processor(family.processing.processor_folder), torch.float32, where)
+
+    def forward(pixels: Pixels) -> torch.Tensor:
+        logits: torch.Tensor = classify(torch.from_numpy(np.array(pixels)).to(look.device)).logits
+        look.advance(len(pixels))
+        return logits
+
+    subject = Subject(model, own_names(model, tensors), forward, task_of(look.family.config))
+    with one_thread():
+        return told(look.kind, subject, np.load(look.images.pixels, mmap_mode="r"), look.seed, where=where)
+
+
+def _config(family: Family, i: int) -> dict[str, Any]:
+    """An ingredient's own config where heads differ, else the family's."""
+    ingredient = family.ingredients[i]
+    if not family.kept:
+        return family.config
+    return read_model_config(ingredient.folder / "config.json", where=f"{ingredient}, config.json")

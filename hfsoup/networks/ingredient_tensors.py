@@ -1,0 +1,44 @@
+"""One ingredient's tensors, whole and in memory, as its files hold them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hfsoup.checkpoints.reader import Weights
+from hfsoup.checkpoints.safetensors_io import FLOATS, to_float
+from hfsoup.checkpoints.types import Ingredient
+from hfsoup.ingredients.family import Family
+
+Stored = dict[str, tuple[str, NDArray[Any]]]
+
+
+def read(family: Family, ingredient: Ingredient) -> Stored:
+    """The family's tensors of an ingredient, dtype and array by name, from files that are the ones that were hashed."""
+    weights = Weights(ingredient)
+    try:
+        found = {spec.name: weights.stored(spec.name) for spec in family.tensors}
+        weights.unchanged()
+    finally:
+        weights.close()
+    return found
+
+
+def ordered(family: Family, i: int) -> Stored:
+    """The tensors of ingredient i, its classes in the order of the first one's."""
+    found, order = read(family, family.ingredients[i]), family.orders[i]
+    for name, axis in family.heads.items() if order else ():
+        dtype, array = found[name]
+        found[name] = dtype, array.take(np.asarray(order), axis=axis)
+    return found
+
+
+def as_torch(stored: Stored) -> dict[str, torch.Tensor]:
+    """The same as torch tensors of float32 and of whole numbers."""
+    return {
+        name: torch.from_numpy(np.array(to_float(array, dtype), np.float32 if dtype in FLOATS else None))
+        for name, (dtype, array) in stored.items()
+    }

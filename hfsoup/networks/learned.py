@@ -1,0 +1,246 @@
+"""Coefficients by gradient descent: the cross-entropy of one model whose weights are the average, on labelled images.
+
+The learned soup of arXiv:2203.05482, appendix: coefficients are softmax(a), and logits are multiplied by a learned β,
+which is given up afterwards, for it cannot change which class is the likeliest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from math import fsum, prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from hfsoup.averaging.accumulators import float64_device
+from hfsoup.averaging.averager import Averager
+from hfsoup.averaging.combine import STATISTICS
+from hfsoup.averaging.mix import Mix
+from hfsoup.checkpoints.architecture import config_of, own_names
+from hfsoup.checkpoints.processor import image_processor
+from hfsoup.data.images import Split
+from hfsoup.evaluation.candidate import BatchNorm, Classifier, Memory, filled
+from hfsoup.evaluation.journal import Journal, mix_key
+from hfsoup.ingredients.family import Family
+from hfsoup.utils.distributed import World
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.progress import Clock
+from hfsoup.utils.threads import one_thread
+
+RATE, PLACES = 0.05, 6
+Tensors = dict[str, torch.Tensor]
+Found = dict[str, NDArray[Any]]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Learner:
+    """Learns the coefficients of mixes of one family.
+
+    Args:
+        averager: forms the weights of each ingredient.
+        world: the main process learns, and all get what it found.
+        journal: what an earlier bake has learned, and where new coefficients are kept.
+        split: the images that are learned from, labels included.
+        epochs: how often.
+        batch_size: images per step.
+        seed: of the order of the images.
+        clock: counts the seconds that it takes.
+        advance: told of images as they have been used.
+        loss: of logits and labels, that of the task.
+    """
+
+    def __init__(
+        self,
+        averager: Averager,
+        world: World,
+        journal: Journal,
+        split: Split,
+        *,
+        epochs: int,
+        batch_size: int,
+        seed: int,
+        clock: Clock,
+        advance: Callable[[int], None] = lambda _: None,
+        loss: Loss = cross_entropy,
+    ) -> None:
+        self._averager, self._world, self._journal, self._split = averager, world, journal, split
+        self._epochs, self._batch, self._seed, self._clock, self._advance = epochs, batch_size, seed, clock, advance
+        self._loss = loss
+        self.images_forwarded = 0
+
+    def __call__(self, members: tuple[int, ...], per_tensor: bool) -> Mix:
+        """The mix of `members` with the least cross-entropy that gradient descent finds.
+
+        Args:
+            members: the ingredients that may take part.
+            per_tensor: whether each tensor gets coefficients of its own.
+
+        Raises:
+            SoupError: the model gives NaN or infinity, or its batch norms have no weights.
+        """
+        family = self._averager.family
+        if len(members) == 1:
+            return Mix.of(members, len(family))
+        how = [self._epochs, self._batch, self._seed, RATE, PLACES, per_tensor]
+        place = {"dtype": self._averager.dtype, "device": self._world.device.type}
+        images = [self._split.fingerprint, self._split.pixels.name]
+        key = mix_key(family, Mix.of(members, len(family)), learned=how, images=images, **place)
+
+        def found() -> tuple[Mix, int]:
+            known = self._journal.get(key)
+            if known is not None:
+                return mixed(known, members, family), 0
+            self._journal.put(key, fresh := self._learned(members, per_tensor=per_tensor))
+            return mixed(fresh, members, family), self._epochs * len(self._split)
+
+        with self._clock("learn"):
+            mix, forwarded = self._world.on_main(found)
+        self.images_forwarded += forwarded
+        return mix
+
+    def _learned(self, members: tuple[int, ...], *, per_tensor: bool) -> Found:
+        """Coefficients, groups × members, and the tensor of each group; no name where one group stands for all."""
+        device = self._world.device
+        exact = float64_device(device)
+        with one_thread():
+            average = Average(self._averager, members, device, per_tensor=per_tensor)
+            shape = (max(len(average.names), 1), len(members))
+            a = torch.zeros(shape, dtype=torch.float64, device=exact, requires_grad=True)
+            beta = torch.ones((), dtype=torch.float64, device=exact, requires_grad=True)
+            optimizer = torch.optim.AdamW([a, beta], lr=RATE, weight_decay=0)
+            for images, labels in self._batches():
+                logits = beta.float().to(device) * average(a.softmax(1), images.to(device))
+                loss = self._loss(logits, labels.to(device))
+                if not torch.isfinite(loss):
+                    raise SoupError("the loss of an average is NaN or infinite", where=self._split.name)
+                a.grad, beta.grad = torch.autograd.grad(loss, [a, beta])
+                optimizer.step()
+                self._advance(len(labels))
+        rows = [rounded(row) for row in a.detach().softmax(1).tolist()]
+        return {"names": np.array(average.names, np.str_), "rows": np.array(rows)}
+
+    def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images and labels of every step, in an order that is drawn anew for each epoch."""
+        pixels, random = np.load(self._split.pixels, mmap_mode="r"), np.random.default_rng(self._seed)
+        for _ in range(self._epochs):
+            order = random.permutation(len(self._split))
+            for begin in range(0, len(order), self._batch):
+                rows = order[begin : begin + self._batch]
+                yield torch.from_numpy(pixels[rows]), torch.from_numpy(self._split.labels[rows])
+
+
+class Average:
+    """The average of a family's members in float32, which gradients reach the coefficients through.
+
+    Tensors are those of the model, each once, under its own names; the family's are called as in its files. `names`
+    are the family's that have coefficients of their own. All others, those that transformers joins or splits and
+    batch-norm statistics among them, have the mean of these by size.
+
+    Memory: all members, and the model, its average and the gradient beside them.
+
+    Args:
+        averager: forms the weights of each member.
+        members: places in the family.
+        device: where the model runs.
+        per_tensor: whether any tensor has coefficients of its own.
+    """
+
+    def __init__(self, averager: Averager, members: Sequence[int], device: torch.device, *, per_tensor: bool) -> None:
+        family = averager.family
+        self._where = str(family.reference)
+        self._processor = image_processor(family.processing.processor_folder)
+        self._stacks: Tensors = {}
+        for place, i in enumerate(members):
+            self._model = _model(averager, i).to(device).eval().requires_grad_(requires_grad=False)
+            for name, tensor in _floats(self._model):
+                if not place:
+                    self._stacks[name] = torch.empty((len(members), *tensor.shape), device=device)
+                self._stacks[name][place] = tensor
+        owns = own_names(self._model, [spec.name for spec in family.tensors]) if per_tensor else {}
+        grouped = {n: own for n, own in owns.items() if own in self._stacks and _free(n, family)}
+        self.names = tuple(spec.name for spec in family.tensors if spec.name in grouped)
+        self._groups = {grouped[name]: group for group, name in enumerate(self.names)}
+        sizes = [self._stacks[grouped[name]][0].numel() for name in self.names] or [1]
+        self._shares = torch.tensor(sizes, dtype=torch.float64, device=float64_device(device)) / sum(sizes)
+
+    def __call__(self, coefficients: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """The logits, images × classes, with coefficients, groups × members, that sum to one for each group."""
+        mean = self._shares @ coefficients
+        weights = {name: coefficients[group] for name, group in self._groups.items()}
+        tensors = {name: _mean(weights.get(name, mean), stack) for name, stack in self._stacks.items()}
+        for path, module in self._model.named_modules():
+            if isinstance(module, BatchNorm) and module.running_mean is not None:
+                self._fold(tensors, mean, f"{path}." if path else "", module.eps)
+
+        def call(**given: torch.Tensor) -> Any:
+            return functional_call(self._model, tensors, (), given)
+
+        found: torch.Tensor = Classifier(call, self._processor, torch.float32, self._where)(images).logits
+        return found
+
+    def _fold(self, tensors: Tensors, mean: torch.Tensor, at: str, eps: float) -> None:
+        """Put a batch norm's pooled statistics, as `--bn average` ships them, into its weight and bias.
+
+        torch has no gradient for statistics; held fixed while the weights move, they lead to the wrong coefficients.
+        """
+        centre, spread, weight, bias = (at + name for name in (*STATISTICS, "weight", "bias"))
+        if weight not in tensors or bias not in tensors:
+            raise SoupError("a batch norm without weights cannot be learned through", where=f"{self._where}, {at}")
+        variance = _mean(mean, self._stacks[spread] + (self._stacks[centre] - tensors[centre]).square())
+        scale = tensors[weight] * (variance + eps).rsqrt()
+        tensors[bias] = tensors[bias] - tensors[centre] * scale
+        # The norm itself still divides by the root of 1 + eps.
+        tensors[weight] = scale * (1 + eps) ** 0.5
+        tensors[centre], tensors[spread] = torch.zeros_like(variance), torch.ones_like(variance)
+
+
+def rounded(row: Sequence[float]) -> list[float]:
+    """Coefficients to six places that sum to one: the largest takes what is left."""
+    largest = max(range(len(row)), key=row.__getitem__)
+    found = [round(c, PLACES) for c in row]
+    found[largest] = round(1 - fsum(c for n, c in enumerate(found) if n != largest), PLACES)
+    return found
+
+
+def mixed(found: Found, members: Sequence[int], family: Family) -> Mix:
+    """The mix of what was learned for `members`; where tensors have their own, an ingredient's is the mean by size."""
+    rows = [dict(zip(members, row, strict=True)) for row in found["rows"].tolist()]
+    full = [tuple(row.get(i, 0.0) for i in range(len(family))) for row in rows]
+    names = found["names"].tolist()
+    if not names:
+        return Mix(full[0])
+    elements = {spec.name: prod(spec.shape) for spec in family.tensors}
+    sizes = [elements[name] for name in names]
+    sums = [fsum(size * c for size, c in zip(sizes, column, strict=True)) for column in zip(*full, strict=True)]
+    return Mix(tuple(total / sum(sizes) for total in sums), tensors=tuple(zip(names, full, strict=True)))
+
+
+def _model(averager: Averager, i: int) -> Any:
+    """The family's model in float32 with the weights of one ingredient, as a mix has them."""
+    family = averager.family
+    memory = Memory((s.name, averager.stored_as(s), s.shape) for s in family.tensors)
+    averager.average(Mix.of((i,), len(family)), memory.fill)
+    return filled(config_of(family.config), memory.tensors, torch.float32, str(family.reference))
+
+
+def _floats(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The floats that a model keeps in its files, each once."""
+    kept = model.state_dict().keys()
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if name in kept and tensor.is_floating_point():
+            yield name, tensor
+
+
+def _free(name: str, family: Family) -> bool:
+    """Whether a tensor may have coefficients of its own."""
+    return name not in family.kept and not name.endswith(STATISTICS)
+
+
+def _mean(coefficients: torch.Tensor, stack: torch.Tensor) -> torch.Tensor:
+    """The mean of members × shape."""
+    return (coefficients.float().to(stack.device) @ stack.flatten(1)).reshape(stack.shape[1:])

@@ -1,0 +1,169 @@
+"""A bake as a YAML file: read with a schema and errors that name the line, written brief or with every option."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, Field, ValidationError, create_model
+
+from hfsoup.options.options import EVERYTHING, Options, hints
+from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.text import flat, shown
+
+SUFFIXES = (".yaml", ".yml")
+LIMIT = 64 << 10
+TAME = re.compile(r"[A-Za-z0-9_.][\w./@*+-]*", re.ASCII)
+HEAD = """\
+# Bake it with: hfsoup bake {name}
+# Flags of the command line win over what stands here. An option with a # in front has its default.
+"""
+SCHEMA = create_model(
+    "Config",
+    __config__=ConfigDict(strict=True, extra="forbid"),
+    ingredients=(list[str], Field(min_length=1)),
+    **{name: (hint, None) for name, hint in hints().items()},  # type: ignore[call-overload]
+)
+
+
+def is_config(words: Sequence[str]) -> bool:
+    """Whether a bake's only argument is a config file."""
+    return len(words) == 1 and words[0].endswith(SUFFIXES) and Path(words[0]).expanduser().is_file()
+
+
+def load(path: Path, over: Mapping[str, Any]) -> tuple[tuple[str, ...], Options]:
+    """The ingredients and options of a file.
+
+    Args:
+        path: a YAML mapping of `ingredients` and options, with underscores or dashes.
+        over: options that win over the file's.
+
+    Raises:
+        UsageError: something in it is not as it should be; file and line are named.
+    """
+    lines, values = _read(path)
+    found = _valid(path, lines, values)
+    ingredients = found.pop("ingredients")
+    try:
+        return tuple(ingredients), Options.of({**found, **over})
+    except UsageError as error:
+        line = next((lines[name] for name in found if _mends(found, over, name)), None)
+        if line is None:
+            raise
+        raise UsageError(error.what, where=f"{path}, line {line}", hint=error.hint) from error
+
+
+def brief(ingredients: Sequence[str], values: Mapping[str, Any]) -> str:
+    """The ingredients and some options as YAML; each line is one key or one ingredient, whatever the texts hold."""
+    lines = ["ingredients:", *(f"  - {_scalar(name)}" for name in ingredients)]
+    return "\n".join([*lines, *(f"{name}: {_scalar(value)}" for name, value in values.items())]) + "\n"
+
+
+def commented(ingredients: Sequence[str], options: Options, name: str) -> str:
+    """A file with every option, its words and its default; what has its default is commented out."""
+    return HEAD.format(name=flat(name)) + brief(ingredients, {}) + "\n".join(_every(options)) + "\n"
+
+
+def put(path: Path, text: str) -> None:
+    """Write a config where there is none yet, or this very one."""
+    try:
+        if path.is_file() and path.read_text("utf-8", "replace") == text:
+            return
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise SoupError("the file is already there", where=str(path), hint="another name") from error
+    except OSError as error:
+        raise SoupError(f"the config could not be written: {error.strerror}", where=str(path)) from error
+
+
+def _every(options: Options) -> Iterator[str]:
+    group = ""
+    for f in fields(Options):
+        if f.metadata["group"] != group:
+            group = f.metadata["group"]
+            yield f"\n# {group} {'-' * 20}"
+        value = getattr(options, f.name)
+        yield ""
+        yield from (f"# {line}" for line in textwrap.wrap(f.metadata["help"], 110))
+        yield f"{'# ' if value == f.default else ''}{f.name}: {_scalar(value)}"
+
+
+def _scalar(value: object) -> str:
+    """A value on one line of ASCII."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_scalar, value))}]"
+    if not isinstance(value, str):
+        return str(yaml.safe_dump(value)).split("\n", 1)[0]
+    if TAME.fullmatch(value) and yaml.safe_load(value) == value:
+        return value
+    return str(yaml.safe_dump(value, default_style='"', width=float("inf"))).rstrip("\n")
+
+
+def _read(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """The line and the value of every key."""
+    try:
+        if path.stat().st_size > LIMIT:
+            raise UsageError(f"expected a config of at most {LIMIT:,} bytes", where=str(path))
+        loader = yaml.SafeLoader(path.read_text("utf-8"))
+        root = loader.get_single_node()
+        if not isinstance(root, yaml.MappingNode):
+            what = "expected `ingredients:` and options, found something else"
+            raise UsageError(what, where=str(path), hint="hfsoup init INGREDIENT...")
+        lines: dict[str, int] = {}
+        values: dict[str, Any] = {}
+        for key, node in root.value:
+            name, line = str(loader.construct_object(key)).replace("-", "_"), key.start_mark.line + 1
+            if name in lines:
+                what = f"{name} stands here a second time, first in line {lines[name]}"
+                raise UsageError(what, where=f"{path}, line {line}", hint="take one of them out")
+            lines[name], values[name] = line, loader.construct_object(node, deep=True)
+            if isinstance(node, yaml.SequenceNode):
+                lines |= {f"{name}.{n}": item.start_mark.line + 1 for n, item in enumerate(node.value)}
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise UsageError("expected a YAML file in UTF-8, found something else", where=str(path)) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        what = f"this is no YAML: {flat(getattr(error, 'problem', None) or 'odd characters')}"
+        raise UsageError(what, where=where, hint='texts with signs in "quotes"') from error
+    return lines, values
+
+
+def _valid(path: Path, lines: Mapping[str, int], values: dict[str, Any]) -> dict[str, Any]:
+    """The values, if the schema takes them."""
+    if isinstance(values.get("ingredients"), str):
+        values["ingredients"] = [values["ingredients"]]
+    if values.get("fine_tunes_of"):
+        values.setdefault("ingredients", list(EVERYTHING))
+    try:
+        return dict(SCHEMA.model_validate(values).model_dump(include=set(values)))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0])
+    if first["type"] == "missing":
+        raise UsageError(f"{name} is missing", where=str(path), hint="ingredients: [org/model-*]")
+    line = lines.get(".".join(map(str, first["loc"])), lines[name])
+    what, hint = f"{name}: {first['msg'].replace('Input should be', 'expected')}, found {shown(first['input'])}", ""
+    if first["type"] == "extra_forbidden":
+        known = list(SCHEMA.model_fields)
+        what, close = f"there is no option {shown(name)}", get_close_matches(name, known, 1)
+        hint = f"{close[0]}" if close else f"one of {', '.join(known)}"
+    raise UsageError(what, where=f"{path}, line {line}", hint=hint)
+
+
+def _mends(found: Mapping[str, Any], over: Mapping[str, Any], name: str) -> bool:
+    """Whether the options are well without the file's `name`."""
+    if name in over:
+        return False
+    try:
+        Options.of({**{key: value for key, value in found.items() if key != name}, **over})
+    except UsageError:
+        return False
+    return True

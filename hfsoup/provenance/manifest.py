@@ -1,0 +1,289 @@
+"""soup.json: everything that is needed to bake the same bytes again, and to see that they are the same."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+
+from hfsoup.averaging.mix import Mix
+from hfsoup.checkpoints.timm_config import libraries
+from hfsoup.data.tasks import SINGLE_LABEL
+from hfsoup.hub.cards import MANIFEST
+from hfsoup.hub.notices import tell
+from hfsoup.merges import MERGES
+from hfsoup.provenance.records import (
+    AdapterRecord,
+    AlignmentRecord,
+    AttemptRecord,
+    DistillationRecord,
+    ImportanceRecord,
+    IngredientRecord,
+    PinnedRecord,
+    Plain,
+    ScoreRecord,
+    Sha256,
+    ShiftRecord,
+    SplitRecord,
+    Strict,
+    TestRecord,
+    Text,
+    adapter_record,
+    alignment_record,
+    distillation_record,
+    importance_record,
+    ingredient_record,
+    pinned,
+    score_record,
+    shift_record,
+    split_record,
+    test_record,
+)
+from hfsoup.provenance.reproduce import config
+from hfsoup.recipes import RECIPES
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.registry import OWN
+from hfsoup.utils.text import shown
+from hfsoup.utils.version import __version__
+
+if TYPE_CHECKING:
+    from hfsoup.options.options import Options
+    from hfsoup.provenance.result import BakeResult
+
+NAME = MANIFEST
+LIMIT = 16 << 20
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "huggingface_hub",
+    "datasets",
+    "evaluate",
+    "accelerate",
+    "safetensors",
+    "numpy",
+    "pillow",
+)
+
+
+class DatasetRecord(Strict):
+    """The dataset that selected and reported; `backend` is the library that resized its images, with its version.
+
+    `task` says what it was scored as, and `threshold` from which probability on a class counts as predicted, where that
+    does not take the likeliest one.
+
+    Coefficients were learned from the labelled images of `learning`, where they were; those are not among `selection`.
+    `labels` is the rule by which the dataset's classes became the model's, and `mapping` the file of --labels.
+    """
+
+    id: Text
+    config: Text | None
+    revision: Text | None
+    metric: Text
+    selection: SplitRecord
+    test: SplitRecord
+    backend: Text | None = None
+    learning: SplitRecord | None = None
+    labels: Text | None = None
+    mapping: dict[Text, str | int] | None = None
+    task: Text = SINGLE_LABEL.name
+    threshold: float | None = None
+
+
+class DecisionRecord(Strict):
+    """One step of the search; `at_most` where it was given up, and `score` is the most that it could have reached."""
+
+    step: int
+    action: Text
+    ingredient: Text
+    score: float
+    at_most: bool = False
+    accepted: bool
+    images: int
+    walk: Text = ""
+
+
+class BatchNormRecord(Strict):
+    """What each mode scored on the selection split, and the re-estimated statistics, if the soup has them.
+
+    Those of a network that was trained are the ones that its training began with.
+
+    `statistics` are base64 of little-endian float32, one per channel, by tensor.
+    """
+
+    modes: dict[str, ScoreRecord]
+    calibration: SplitRecord
+    statistics: dict[Text, str]
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """The statistics as arrays."""
+        return {name: np.frombuffer(b64decode(text), "<f4") for name, text in self.statistics.items()}
+
+
+class Lock(Strict):
+    """The record of a soup. `files` are all others in its folder, with their sha256; `config` bakes it again.
+
+    `tensors` are those with coefficients of their own, in the order of the ingredients, whose `coefficient` is then of
+    all others.
+    """
+
+    hfsoup: Text
+    recipe: Text
+    merge: Text
+    options: dict[str, str | int | float | bool | list[str] | None]
+    patterns: list[Text]
+    config: Annotated[str, Field(max_length=1 << 20)] | None = None
+    ingredients: Annotated[list[IngredientRecord], Field(min_length=1)]
+    base: PinnedRecord | None = None
+    dataset: DatasetRecord | None
+    batch_norm: BatchNormRecord | None
+    alignment: AlignmentRecord | None = None
+    importance: ImportanceRecord | None = None
+    distillation: DistillationRecord | None = None
+    trace: list[DecisionRecord]
+    score: ScoreRecord | None
+    test: TestRecord | None
+    files: dict[Plain, Sha256]
+    versions: dict[str, Text]
+    adapter: AdapterRecord | None = None
+    ensemble: TestRecord | None = None
+    shifts: list[ShiftRecord] = Field(default_factory=list)
+    attempts: list[AttemptRecord] = Field(default_factory=list)
+    tensors: dict[Text, list[float]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Lock:
+        if any(len(coefficients) != len(self.ingredients) for coefficients in self.tensors.values()):
+            raise ValueError("expected a coefficient of each tensor for every ingredient")
+        return self
+
+    def mix(self) -> Mix:
+        """The mix that was baked."""
+        tensors = tuple((name, tuple(coefficients)) for name, coefficients in self.tensors.items())
+        base = self.base.coefficient if self.base else 0.0
+        return Mix(tuple(ingredient.coefficient for ingredient in self.ingredients), base, tensors)
+
+    def text(self) -> str:
+        """The file's content."""
+        return json.dumps(self.model_dump(), indent=2, ensure_ascii=False) + "\n"
+
+
+def lock(soup: BakeResult, files: dict[str, str]) -> Lock:
+    """The record of a soup.
+
+    Args:
+        soup: what was baked and measured.
+        files: the other files of its folder and their sha256.
+    """
+    family = soup.family
+    aligned = family.alignment
+    originals, orders = (aligned.originals, aligned.orders) if aligned else (family.ingredients, family.orders)
+    rows = zip(originals, soup.mix.coefficients, orders, soup.scores, strict=True)
+    return Lock(
+        hfsoup=__version__,
+        recipe=soup.options.chosen_recipe,
+        merge=soup.options.merge,
+        options=soup.options.recorded(),
+        patterns=list(soup.patterns),
+        config=config(soup),
+        ingredients=[ingredient_record(*row) for row in rows],
+        base=PinnedRecord(**pinned(family.base.ingredient), coefficient=soup.mix.base) if family.base else None,
+        dataset=_dataset(soup),
+        batch_norm=_batch_norm(soup),
+        alignment=alignment_record(soup.family),
+        importance=importance_record(soup.family.importance),
+        distillation=distillation_record(soup.distilled),
+        trace=[DecisionRecord(**decision) for decision in soup.decisions()],
+        score=score_record(soup.selection),
+        test=test_record(soup.comparison),
+        files=files,
+        versions={name: version(name) for name in (*LIBRARIES, *libraries(soup.family.config))}
+        | _plug_ins(soup.options),
+        adapter=adapter_record(soup.adapter),
+        ensemble=test_record(soup.ensemble),
+        shifts=[shift_record(shift) for shift in soup.shifts],
+        attempts=[AttemptRecord(**attempt) for attempt in soup.tried()],
+        tensors={name: list(coefficients) for name, coefficients in soup.mix.tensors},
+    )
+
+
+def _plug_ins(options: Options) -> dict[str, str]:
+    """The packages that recipe and merge come from, where those are not hfsoup, with their versions."""
+    origins = {RECIPES.get(options.chosen_recipe).origin, MERGES.get(options.merge).origin} - {OWN}
+    return {name: found for name, _, found in (origin.partition(" ") for origin in sorted(origins))}
+
+
+def read(folder: Path, *, where: str) -> Lock:
+    """The record in a folder, which may come from anyone.
+
+    Raises:
+        SoupError: there is none, or it is not one that hfsoup wrote.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise SoupError(f"expected {NAME}, found none", where=where, hint="a folder or repository that hfsoup baked")
+    if path.stat().st_size > LIMIT:
+        raise SoupError(f"{NAME} is over the limit of {LIMIT} bytes", where=where)
+    try:
+        return Lock.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))[:200]
+        raise SoupError(f"{NAME} is damaged: {place}: {first['msg']}", where=where) from error
+
+
+def begun_by(folder: Path, patterns: tuple[str, ...], options: Options) -> bool:
+    """Whether a folder holds a soup of the same patterns and options: what a stopped bake left is its own."""
+    try:
+        found = read(folder, where=str(folder))
+    except SoupError:
+        return False
+    return found.patterns == list(patterns) and found.options == options.recorded()
+
+
+def _dataset(soup: BakeResult) -> DatasetRecord | None:
+    images = soup.images
+    if images is None:
+        return None
+    return DatasetRecord(
+        id=images.dataset,
+        config=images.config,
+        revision=images.revision,
+        metric=soup.metric,
+        selection=split_record(images.selection),
+        test=split_record(images.test),
+        backend=images.backend,
+        learning=split_record(images.learning) if images.learning else None,
+        labels=images.test.labelled_by or None,
+        mapping=dict(images.mapping) if images.mapping is not None else None,
+        task=soup.task.name,
+        threshold=soup.task.threshold,
+    )
+
+
+def _batch_norm(soup: BakeResult) -> BatchNormRecord | None:
+    if soup.images is None or soup.images.calibration is None:
+        return None
+    encoded = {name: b64encode(v.astype("<f4").tobytes()).decode() for name, v in sorted(soup.statistics.items())}
+    modes = {mode: score_record(score) for mode, score in soup.modes.items()}
+    return BatchNormRecord(modes=modes, calibration=split_record(soup.images.calibration), statistics=encoded)
+
+
+def note_local_paths(folder: Path) -> None:
+    """Say so where others will read from soup.json how folders of this disk are called."""
+    try:
+        record = read(folder, where=str(folder))
+    except SoupError:
+        return
+    base, dataset = record.base, record.dataset
+    named = [(i.id, i.revision) for i in (*record.ingredients, *([base] if base else []))]
+    named += [(dataset.id, dataset.revision)] if dataset else []
+    paths = [name for name, revision in named if revision is None and Path(name).name != name]
+    if paths:
+        told = f"{NAME} tells others what lies where on this disk, as in {shown(paths[0])}"
+        tell(f"{told}; a bake from inside that folder, by the last name alone, does not")

@@ -1,0 +1,107 @@
+"""evaluation.json: what soup and best ingredient said of every test image, for a report; and the pictures beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hfsoup.utils.errors import SoupError
+
+if TYPE_CHECKING:
+    from hfsoup.data.tasks.task import Named
+    from hfsoup.provenance.result import BakeResult
+
+NAME = "evaluation.json"
+LIMIT = 64 << 20
+Index = Annotated[int, Field(ge=0)]
+Text = Annotated[str, Field(max_length=4096)]
+
+
+class Evaluated(BaseModel):
+    """Test images and what was said of them.
+
+    `rows` are the images' places in the dataset's split `part`, in its column `column`; `labels`, `soup` and
+    `best` are their classes as indices into `classes`: what is true, and what the soup and the ingredient number
+    `best_ingredient` predict. Of a single-label model that is one class an image, of a multi-label one a list.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    part: Text
+    column: Text
+    classes: Annotated[list[Text], Field(min_length=1)]
+    best_ingredient: Index
+    rows: Annotated[list[Index], Field(min_length=1)]
+    labels: list[Index] | list[list[Index]]
+    soup: list[Index] | list[list[Index]]
+    best: list[Index] | list[list[Index]]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Evaluated:
+        groups: dict[str, Sequence[Any]] = {"labels": self.labels, "soup": self.soup, "best": self.best}
+        for name, found in groups.items():
+            if len(found) != len(self.rows):
+                raise ValueError(f"expected {len(self.rows)} {name}, found {len(found)}")
+            most = max(max(classes_of(one), default=0) for one in found)
+            if most >= len(self.classes):
+                raise ValueError(f"expected {name} below {len(self.classes)}, found {most}")
+        return self
+
+    def label_array(self) -> NDArray[np.int64]:
+        """The labels as a split holds them: one index an image, or images × classes of 0 and 1."""
+        if all(isinstance(one, int) for one in self.labels):
+            return np.asarray(self.labels, np.int64)
+        found = np.zeros((len(self.rows), len(self.classes)), np.int64)
+        for row, one in enumerate(self.labels):
+            found[row, list(classes_of(one))] = 1
+        return found
+
+    def text(self) -> str:
+        """The file's content, one key a line."""
+        lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in self.model_dump().items()]
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def classes_of(named: Any) -> tuple[int, ...]:
+    """The classes that are true of an image or predicted: one of a single-label model, else any number."""
+    return (named,) if isinstance(named, int) else tuple(named)
+
+
+def evaluated(soup: BakeResult) -> Evaluated | None:
+    """The record of a soup; None of one that was not tested."""
+    seen, images = soup.evidence, soup.images
+    if seen is None or images is None or soup.best is None:
+        return None
+    return Evaluated(
+        part=images.test.part,
+        column=images.test.column,
+        classes=list(soup.family.labels),
+        best_ingredient=soup.best,
+        rows=images.test.rows.tolist(),
+        labels=soup.task.true(images.test.labels),
+        soup=_listed(seen.soup),
+        best=_listed(seen.best),
+    )
+
+
+def _listed(named: Sequence[Named]) -> Any:
+    return [one if isinstance(one, int) else list(one) for one in named]
+
+
+def parse(data: bytes, *, where: str) -> Evaluated:
+    """The record in a file, which may come from anyone.
+
+    Raises:
+        SoupError: it is not one that hfsoup wrote.
+    """
+    try:
+        return Evaluated.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))[:200]
+        raise SoupError(f"{NAME} is damaged: {place}: {first['msg']}", where=where) from error

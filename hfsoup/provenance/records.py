@@ -1,0 +1,281 @@
+"""What soup.json says of scores and splits, as strict models and how they are made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from hfsoup.checkpoints.types import Ingredient, Truncated
+    from hfsoup.data.images import Split
+    from hfsoup.evaluation.measurements import Shift
+    from hfsoup.evaluation.scores import Comparison, Score
+    from hfsoup.ingredients.family import Family, Importance
+    from hfsoup.networks.distillation.result import Distilled
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)]
+
+
+Text = Annotated[str, Field(max_length=4096)]
+
+
+class Strict(BaseModel):
+    """A record of exactly the named fields in exactly their types."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class ScoreRecord(Strict):
+    """A score; `correct` where the metric counts right answers."""
+
+    value: float
+    correct: int | None
+    total: int
+
+
+class SplitRecord(Strict):
+    """A split, how it was cut, and the fingerprint of what it holds."""
+
+    name: Text
+    rule: Text
+    images: int
+    fingerprint: Text
+
+
+class ImportanceRecord(Strict):
+    """What was estimated of the ingredients for a merge, on which images, and the sha256 of each one's file."""
+
+    kind: Text
+    seed: int
+    images: SplitRecord
+    files: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
+
+
+class AttemptRecord(Strict):
+    """A mix that was measured as a whole: its selection score and weights, and whether it is the soup."""
+
+    name: Text
+    score: float
+    weights: list[float]
+    kept: bool
+
+
+class AdjustedRecord(Strict):
+    """Intervals of soup, best ingredient and difference, each of which covers `level`."""
+
+    level: float
+    soup: list[float]
+    best: list[float]
+    difference: list[float]
+
+
+class TestRecord(Strict):
+    """Soup against best ingredient on the test split; every `ci95` covers 95 % by itself.
+
+    `adjusted` allows for the `choices` that the soup was the best of: all of theirs hold together with 95 %.
+    """
+
+    soup: ScoreRecord
+    best: ScoreRecord
+    ci95: list[float] | None
+    best_ci95: list[float] | None
+    difference_ci95: list[float] | None
+    mcnemar_p: float | None
+    verdict: Text
+    choices: int = 1
+    adjusted: AdjustedRecord | None = None
+    ece: float | None = None
+    best_ece: float | None = None
+
+
+class ShiftRecord(Strict):
+    """Soup against best ingredient on other images: those of a dataset, or the test split's under a corruption."""
+
+    name: Text
+    dataset: Text | None
+    revision: Text | None
+    images: SplitRecord
+    test: TestRecord
+
+
+class DistillationRecord(Strict):
+    """How the network was trained that the soup is, and the sha256 of what came of it. It is no average.
+
+    `members` are the places of the ingredients whose mean logits it was to match; `start` and `base` are the
+    coefficients of the mix that it began with, which scored `before` on the selection split; `images` were looked at
+    without labels.
+    """
+
+    members: Annotated[list[int], Field(min_length=2)]
+    start: list[float]
+    base: float
+    before: ScoreRecord
+    images: SplitRecord
+    epochs: Annotated[int, Field(ge=1)]
+    seed: int
+    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def distillation_record(found: Distilled | None) -> DistillationRecord | None:
+    """The record of a training, None of none."""
+    if found is None:
+        return None
+    return DistillationRecord(
+        members=list(found.members),
+        start=list(found.start.coefficients),
+        base=found.start.base,
+        before=score_record(found.before),
+        images=split_record(found.images),
+        epochs=found.epochs,
+        seed=found.seed,
+        weights=found.ingredient.weights[0].sha256,
+    )
+
+
+def split_record(split: Split) -> SplitRecord:
+    """The record of a split."""
+    return SplitRecord(name=split.name, rule=split.rule, images=len(split), fingerprint=split.fingerprint)
+
+
+def importance_record(found: Importance | None) -> ImportanceRecord | None:
+    """The record of what was estimated, None of nothing."""
+    if found is None:
+        return None
+    files = [file.sha256 for file in found.files]
+    return ImportanceRecord(kind=found.kind, seed=found.seed, images=split_record(found.images), files=files)
+
+
+def score_record(score: Score | None) -> Any:
+    """The record of a score, None of none."""
+    return score and ScoreRecord(value=score.value, correct=score.correct, total=score.total)
+
+
+def test_record(c: Comparison | None) -> Any:
+    """The record of a comparison, None of none."""
+    if c is None:
+        return None
+    found, adjusted = c.ci95, c.adjusted
+    return TestRecord(
+        soup=score_record(c.soup),
+        best=score_record(c.best),
+        ci95=list(found.soup) if found else None,
+        best_ci95=list(found.best) if found else None,
+        difference_ci95=list(found.difference) if found else None,
+        mcnemar_p=c.p_value,
+        verdict=c.verdict,
+        choices=c.choices,
+        ece=c.ece,
+        best_ece=c.best_ece,
+        adjusted=AdjustedRecord(level=c.level, **{k: list(v) for k, v in vars(adjusted).items()}) if adjusted else None,
+    )
+
+
+def shift_record(shift: Shift) -> ShiftRecord:
+    """The record of a shift."""
+    return ShiftRecord(
+        name=shift.name,
+        dataset=shift.dataset,
+        revision=shift.revision,
+        images=split_record(shift.split),
+        test=test_record(shift.comparison),
+    )
+
+
+class FileRecord(Strict):
+    """A file and the sha256 of its bytes."""
+
+    name: Plain
+    size: int
+    sha256: Sha256
+
+
+class PlaceRecord(Strict):
+    """A checkpoint: where it was, and its weight files."""
+
+    id: Text
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    files: list[FileRecord]
+
+
+class PinnedRecord(PlaceRecord):
+    """A checkpoint with its coefficient. The base's is its share beside the merge."""
+
+    coefficient: float
+
+
+class IngredientRecord(PinnedRecord):
+    """An ingredient, with the order of its classes, its own score, and what it was put on if it is an adapter.
+
+    `merged` is the type that base and adapter were added up in; none is recorded where that was the base's.
+    """
+
+    order: list[int] | None
+    score: ScoreRecord | None
+    base: PlaceRecord | None = None
+    merged: Text | None = None
+
+
+class AdapterRecord(Strict):
+    """How far a soup that is an adapter is from the average, as relative Frobenius errors."""
+
+    rank: int
+    error: float
+    worst: float
+    layer: Text
+
+
+class AlignmentRecord(Strict):
+    """How ingredients came into the first one's basis, and the sha256 of what came of it.
+
+    `images` were looked at without labels; `copies` are those of the aligned ingredients, the first one left out, and
+    `fitted` is that of the network that was fitted to all, which is no average.
+    """
+
+    method: Text
+    seed: int
+    images: SplitRecord | None
+    copies: list[Sha256]
+    fitted: Sha256 | None
+
+
+def adapter_record(adapter: Truncated | None) -> AdapterRecord | None:
+    """The record of a truncation."""
+    a = adapter
+    return AdapterRecord(rank=a.rank, error=a.error, worst=a.worst, layer=a.layer) if a else None
+
+
+def ingredient_record(
+    ingredient: Ingredient, coefficient: float, order: tuple[int, ...] | None, score: Score | None
+) -> IngredientRecord:
+    """The record of an ingredient in a mix, with what an adapter lies on."""
+    adapter = ingredient.adapter
+    return IngredientRecord(
+        **pinned(ingredient),
+        coefficient=coefficient,
+        order=list(order) if order else None,
+        score=score_record(score),
+        base=PlaceRecord(**pinned(adapter.base)) if adapter else None,
+        merged="float64" if adapter else None,
+    )
+
+
+def pinned(ingredient: Ingredient) -> dict[str, Any]:
+    """What pins an ingredient: its name, commit and files."""
+    files = [FileRecord(name=w.name, size=w.size, sha256=w.sha256) for w in ingredient.files]
+    return {"id": ingredient.id, "revision": ingredient.source.revision, "files": files}
+
+
+def alignment_record(family: Family) -> AlignmentRecord | None:
+    """The record of how ingredients came into one basis; None where they did not have to."""
+    found = family.alignment
+    if found is None:
+        return None
+    return AlignmentRecord(
+        method=found.method,
+        seed=found.seed,
+        images=split_record(found.images) if found.images else None,
+        copies=[w.sha256 for ingredient in family.ingredients[1:] for w in ingredient.weights],
+        fitted=found.fitted.weights[0].sha256 if found.fitted else None,
+    )

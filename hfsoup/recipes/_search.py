@@ -1,0 +1,220 @@
+"""What a recipe may ask of a search, and the record of every decision it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, sqrt
+from typing import TYPE_CHECKING
+
+from hfsoup.averaging.mix import Mix
+from hfsoup.evaluation.scores import Attempt, Decision, Score, Start
+from hfsoup.utils.errors import SoupError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What every recipe honours: `max_ingredients` is a hard cap, `min_score` a floor for single ingredients.
+
+    `last` and `decay` are those of the recipe latest, `weights` and `temperature` those of weighted, `budget` that of
+    search and radin, `per_tensor` that of learned.
+    """
+
+    accept: str = ">="
+    margin: float = 0.0
+    passes: int = 1
+    seed: int = 0
+    min_score: float | None = None
+    max_ingredients: int | None = None
+    keep_best: bool = False
+    last: int = 5
+    decay: float = 1.0
+    weights: tuple[float, ...] | None = None
+    temperature: float = 0.01
+    budget: int | None = None
+    per_tensor: bool = False
+
+    def __post_init__(self) -> None:
+        if self.accept not in (">=", ">"):
+            raise UsageError(f"accept must be '>=' or '>', found {self.accept!r}")
+        if self.passes < 1:
+            raise UsageError(f"passes must be at least 1, found {self.passes}")
+        if self.max_ingredients is not None and self.max_ingredients < 1:
+            raise UsageError(f"max-ingredients must be at least 1, found {self.max_ingredients}")
+        if self.margin < 0:
+            raise UsageError(f"margin must not be negative, found {self.margin}")
+        if self.budget is not None and self.budget < 1:
+            raise UsageError(f"budget must be at least 1, found {self.budget}")
+        if self.last < 1:
+            raise UsageError(f"last must be at least 1, found {self.last}")
+        if not 0 < self.decay <= 1:
+            raise UsageError(f"decay must be over 0 and at most 1, found {self.decay}")
+        if self.weights is not None and not (sum(self.weights) < inf and sum(self.weights) > 0 <= min(self.weights)):
+            raise UsageError(f"weights must not be negative, nor all 0, found {self.weights}")
+        if not 0 < self.temperature < inf:
+            raise UsageError(f"temperature must be over 0, found {self.temperature}")
+
+
+class Search:
+    """A walk from mix to mix. It never touches a tensor: `score` says how good a mix is, each asked once.
+
+    Args:
+        names: the ingredients, in the order given.
+        score: the score of a mix on the selection split, which may be given up once it is sure not to reach the `key`
+            that comes second, if one does; None where there is no data, then nothing can be ranked.
+        observe: called with every decision as it is taken.
+        ensemble: the selection score of the mean of some ingredients' logits, where those are known.
+        learn: the mix of some ingredients that gradient descent finds, where there are images to learn from; the second
+            value says whether each tensor has weights of its own.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        score: Callable[[Mix, float | None], Score] | None,
+        rules: Rules,
+        observe: Callable[[Decision], None] = lambda _: None,
+        ensemble: Callable[[tuple[int, ...]], Score] | None = None,
+        learn: Callable[[tuple[int, ...], bool], Mix] | None = None,
+    ) -> None:
+        self.names, self.rules = tuple(names), rules
+        self.trace: list[Decision] = []
+        self.attempts: list[Attempt] = []
+        self.scores: dict[Mix, Score] = {}
+        self._score, self._observe, self._ensemble, self._learn = score, observe, ensemble, learn
+        self._current: tuple[int, ...] = ()
+        self._starts: list[tuple[str, tuple[int, ...]]] = []
+        self._walk = ""
+        self._ranked: tuple[int, ...] | None = None
+
+    @property
+    def ranked(self) -> tuple[int, ...]:
+        """Ingredients at or above the floor, best first; ties, and all where there is no data, in the order given."""
+        if self._ranked is None:
+            order = range(len(self.names))
+            if self._score is None:
+                self._ranked = tuple(order)
+            else:
+                scores = [self.score(self.mix((i,))) for i in order]
+                self._ranked = tuple(
+                    sorted((i for i in order if self._above_floor(scores[i])), key=lambda i: -scores[i].key)
+                )
+            if not self._ranked:
+                raise SoupError(
+                    f"no ingredient reaches the floor of {self.rules.min_score}",
+                    hint="a lower --min-score",
+                )
+        return self._ranked
+
+    @property
+    def cap(self) -> int:
+        """The most ingredients that a mix may have."""
+        return self.rules.max_ingredients or len(self.names)
+
+    @property
+    def current(self) -> tuple[int, ...]:
+        """The ingredients of the best mix so far."""
+        return self._current
+
+    @property
+    def starts(self) -> tuple[Start, ...]:
+        """Where every walk began, in the order that they were begun; none of a recipe that does not walk."""
+        return tuple(Start(walk, self.score(self.mix(members))) for walk, members in self._starts)
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """Ingredients below the floor."""
+        return tuple(i for i in range(len(self.names)) if i not in self.ranked)
+
+    def mix(self, members: tuple[int, ...]) -> Mix:
+        """The plain mean of `members`."""
+        return Mix.of(members, len(self.names))
+
+    def weighted(self, weights: dict[int, float]) -> Mix:
+        """The mean weighted by `weights`, ingredient to weight, in any scale."""
+        return Mix.weighted(weights, len(self.names))
+
+    def score(self, mix: Mix, least: float | None = None) -> Score:
+        """The selection score of a mix, measured once.
+
+        Args:
+            mix: the coefficients.
+            least: a `key`; a score that cannot reach it may be an upper bound.
+        """
+        known = self.scores.get(mix)
+        if known is None or (known.at_most and (least is None or known.key >= least)):
+            if self._score is None:
+                raise UsageError("this recipe needs scores", hint="--dataset ORG/NAME, or --recipe uniform")
+            self.scores[mix] = known = self._score(mix, least)
+        return known
+
+    def ensemble(self, members: tuple[int, ...]) -> Score:
+        """The selection score of the mean of the members' logits, which takes no pass over the images."""
+        if self._ensemble is None:
+            raise UsageError("this recipe needs the ingredients' logits", hint="hfsoup bake --dataset ORG/NAME")
+        return self._ensemble(members)
+
+    def learn(self, members: tuple[int, ...]) -> Mix:
+        """The mix of the members that is learned from images, which no score is measured on."""
+        if self._learn is None:
+            raise UsageError("this recipe learns from images", hint="hfsoup bake --dataset ORG/NAME")
+        return self._learn(members, self.rules.per_tensor)
+
+    def attempt(self, name: str, mix: Mix) -> Score:
+        """The score of a whole mix, which is listed as an attempt."""
+        score = self.score(mix)
+        self.attempts.append(Attempt(name, mix, score))
+        return score
+
+    def run(self, name: str, recipe: Callable[[Search], Mix]) -> Mix:
+        """Where another recipe ends, listed as an attempt; its decisions bear its name."""
+        self._walk = name
+        mix = recipe(self)
+        self._walk = ""
+        self.attempt(name, mix)
+        return mix
+
+    def start(self, members: tuple[int, ...]) -> None:
+        """Begin the walk at the mean of `members`."""
+        self._current = members
+        self._starts.append((self._walk, members))
+
+    def offer(self, action: str, ingredient: int) -> bool:
+        """Score the current mix with `ingredient` added or dropped, record the decision, go there if accepted."""
+        if action == "add":
+            members = (*self._current, ingredient)
+        else:
+            members = tuple(i for i in self._current if i != ingredient)
+        incumbent, mix = self.score(self.mix(self._current)), self.mix(members)
+        known, rules = self.scores.get(mix), self.rules
+        # A count must reach the incumbent's, or pass it; numbers that are no counts are always measured in full.
+        counted = incumbent.correct is not None
+        candidate = self.score(mix, incumbent.key + (rules.accept == ">") if counted else None)
+        accepted = accepts(candidate=candidate, incumbent=incumbent, rule=rules.accept, margin=rules.margin)
+        images = 0 if candidate is known else candidate.images
+        decision = Decision(len(self.trace) + 1, action, ingredient, candidate, accepted, images, self._walk)
+        self.trace.append(decision)
+        self._observe(decision)
+        if accepted:
+            self._current = members
+        return accepted
+
+    def _above_floor(self, score: Score) -> bool:
+        return self.rules.min_score is None or score.value >= self.rules.min_score
+
+
+def accepts(*, candidate: Score, incumbent: Score, rule: str, margin: float) -> bool:
+    """Whether `candidate` may replace `incumbent`.
+
+    `rule` is `>=` (the papers) or `>`. With a margin z > 0 the paired gain must also reach z·√(n01 + n10), where n01
+    and n10 count the images on which exactly one of the two is right.
+    """
+    gain = candidate.key - incumbent.key
+    if gain < 0 or (rule == ">" and gain == 0):
+        return False
+    if margin == 0:
+        return True
+    differing = int.from_bytes(candidate.hits, "big") ^ int.from_bytes(incumbent.hits, "big")
+    return gain >= margin * sqrt(differing.bit_count())

@@ -1,0 +1,93 @@
+"""What a card says of its ingredients and of how they were made one, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from hfsoup.checkpoints.dtypes import FLOAT_NAMES
+from hfsoup.networks.importance import KINDS
+from hfsoup.reports.card.text import markdown
+from hfsoup.utils.text import distinct, listed
+
+if TYPE_CHECKING:
+    from hfsoup.checkpoints.types import Ingredient
+    from hfsoup.ingredients.family import Alignment, Base, Importance
+    from hfsoup.provenance.result import BakeResult
+
+
+def about(soup: BakeResult, names: list[str]) -> Iterator[str]:
+    """What was settled where the ingredients differ."""
+    family = soup.family
+    if family.alignment:
+        yield _alignment(family.alignment, names[0])
+    if family.importance:
+        yield _importance(family.importance)
+    if family.kept:
+        yield (
+            f"The ingredients' classes differ. The head is that of {names[0]} in every mix, and in the score of every"
+            " ingredient alone; only the other tensors were averaged."
+        )
+    if soup.images and soup.images.learning:
+        yield from _learned(soup)
+    if soup.options.processor_from:
+        yield f"Image processor: that of {names[family.processed_by]}, for every score and for this model."
+    if family.base:
+        yield from _rooted(soup, family.base)
+    if family.dropped:
+        yield f"Tensors that the classifier does not have were left out: {markdown(listed(family.dropped, 6), 600)}."
+    if family.dtypes:
+        yield f"The ingredients' weights are stored in {' and '.join(FLOAT_NAMES[dtype] for dtype in family.dtypes)}."
+    if family.skipped:
+        yield f"Given, but unlike the others and left out: {', '.join(named(*(i for i, _ in family.skipped)))}."
+
+
+def _learned(soup: BakeResult) -> Iterator[str]:
+    """What the weights are that were learned, and what for."""
+    if soup.mix.tensors:
+        yield (
+            f"{len(soup.mix.tensors)} tensors have weights of their own, which `soup.json` holds. The table gives their"
+            " mean by size, the least and the largest; everything else, batch-norm statistics included, has the mean."
+        )
+    if soup.options.merge != "mean":
+        yield f"The weights were learned for the mean, and are here those of the merge {soup.options.merge}."
+
+
+def _rooted(soup: BakeResult, base: Base) -> Iterator[str]:
+    """The base, and what of it is in the soup."""
+    share = f" It weighs {soup.mix.base:g} beside the ingredients." if soup.mix.base else ""
+    revision, (name,) = base.ingredient.source.revision, named(base.ingredient)
+    commit = f" at commit `{revision}`" if revision else ", a local folder"
+    yield f"Base, which the ingredients were fine-tuned from: {name}{commit}.{share}"
+    if base.lacking:
+        names = markdown(listed(base.lacking, 6), 600)
+        yield f"Averaged over the ingredients alone, for the base has none that fit: {names}."
+
+
+def _alignment(found: Alignment, first: str) -> str:
+    """How the ingredients came into one basis, and whether what is shipped is an average at all."""
+    how = "the products of their weights"
+    if found.method == "activations":
+        how = f"the correlations of their activations on {_looked(found)}"
+    text = f"The ingredients were aligned: the units of each were put in the order of those of {first} by {how}."
+    if not found.fitted:
+        return text
+    return (
+        f"{text} Then one network was fitted to all of them, layer by layer, by ridge regression on {_looked(found)}."
+        " Its weights are new ones, learnt from images, and not an average of the ingredients'."
+    )
+
+
+def _importance(found: Importance) -> str:
+    """What the merge was told of every ingredient beside its weights."""
+    what = KINDS.get(found.kind).summary
+    return f"The merge weighs every ingredient by {what}, estimated on {_looked(found)}."
+
+
+def _looked(found: Alignment | Importance) -> str:
+    return f"{len(found.images or ())} images of *{markdown(found.images and found.images.name)}*, without their labels"
+
+
+def named(*ingredients: Ingredient) -> list[str]:
+    """Ingredients as cards call them, among each other: the rest of a folder's path is the user's own business."""
+    return list(map(markdown, distinct([(i.id, i.source.revision) for i in ingredients])))

@@ -1,0 +1,299 @@
+"""The model card: what the bake measured, in words and tables, and nothing that it did not."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfsoup.checkpoints.timm_config import is_native, is_timm, libraries, model_name
+from hfsoup.data.splits import trained_on
+from hfsoup.hub.cards import UNPUSHED
+from hfsoup.ingredients.licences import agreed, license_of, with_bases
+from hfsoup.merges import MERGES
+from hfsoup.provenance.reproduce import command, config, page
+from hfsoup.recipes import RECIPES
+from hfsoup.reports.card.citations import CITATIONS
+from hfsoup.reports.card.ingredients import about, named
+from hfsoup.reports.card.text import attempts, markdown, number, shifts, sides, weight
+from hfsoup.reports.figures import pictures
+from hfsoup.utils.resources import shipped
+from hfsoup.utils.text import flat
+from hfsoup.utils.version import __version__
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+    from hfsoup.checkpoints.types import Ingredient
+    from hfsoup.provenance.result import BakeResult
+
+HUB_METRICS = {"f1_macro": "f1", "f1_micro": "f1"}
+VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")
+
+
+def card(soup: BakeResult) -> str:
+    """The text of README.md for a soup, from `model_cards/soup.md`."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCardData(
+        library_name="peft" if soup.adapter else "timm" if is_native(soup.family.config) else "transformers",
+        pipeline_tag="image-classification",
+        tags=[*_tags(soup), "hfsoup", *_formats(soup), *soup.task.tags],
+        base_model=_bases(soup, soup.used),
+        license=soup.options.license or agreed(soup.used),
+        datasets=[flat(soup.images.dataset)] if soup.images and soup.images.revision else None,
+        metrics=[_metric(soup)] if soup.images else None,
+        model_name="soup" if (results := _eval_results(soup)) else None,
+        eval_results=results,
+    )
+    if data.base_model:
+        data["base_model_relation"] = "adapter" if soup.adapter else "finetune" if soup.distilled else "merge"
+    filled = ModelCard.from_template(data, template_path=str(shipped("model_cards/soup.md")), **_values(soup))
+    return re.sub(r"\n{3,}", "\n\n", str(filled))
+
+
+def _tags(soup: BakeResult) -> list[str]:
+    """What the Hub is told that this is; a glob that leaves out soups leaves out what was distilled too."""
+    return ["distilled-soup", "distillation"] if soup.distilled else ["model-soup", "merge"]
+
+
+def _formats(soup: BakeResult) -> list[str]:
+    """The other libraries and formats that the Hub lists this model under."""
+    if soup.adapter:
+        return ["lora"]
+    if not is_timm(soup.family.config):
+        return []
+    return ["timm", "transformers"] if is_native(soup.family.config) else ["timm"]
+
+
+def _timm_name(soup: BakeResult) -> str | None:
+    """What timm.create_model is given for this soup; None where timm cannot load it."""
+    if soup.adapter or "pretrained_cfg" not in soup.family.config or len(soup.family.shards) > 1:
+        return None
+    return json.dumps(f"hf-hub:{flat(soup.options.push)}" if soup.options.push else "local-dir:PATH/TO/THIS/FOLDER")
+
+
+def shell(command: str) -> str:
+    """A command on one line, whatever its words hold: what cannot be printed is written as $'\\n'."""
+    return " ".join(_word(word) for word in shlex.split(command))
+
+
+def _word(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    codes = (c if c.isprintable() else "".join(f"\\x{b:02x}" for b in c.encode("utf-8", "replace")) for c in escaped)
+    return f"$'{''.join(codes)}'"
+
+
+def _eval_results(soup: BakeResult) -> list[EvalResult] | None:
+    """The test score as the Hub lists it; none on images that the models may have been trained on."""
+    from huggingface_hub import EvalResult
+
+    images, comparison = soup.images, soup.comparison
+    if images is None or comparison is None or images.test.is_training:
+        return None
+    name = flat(Path(images.dataset).name if images.revision is None else images.dataset)
+    return [
+        EvalResult(
+            task_type="image-classification",
+            task_name="Image Classification",
+            dataset_type=name,
+            dataset_name=name,
+            dataset_config=flat(images.config) if images.config else None,
+            dataset_split=flat(images.test.name),
+            dataset_revision=images.revision,
+            metric_type=_metric(soup),
+            metric_name=flat(soup.metric),
+            metric_value=float(comparison.soup.value),
+        )
+    ]
+
+
+def _metric(soup: BakeResult) -> str:
+    return HUB_METRICS.get(soup.metric, flat(soup.metric))
+
+
+def _values(soup: BakeResult) -> dict[str, Any]:
+    """What the template is filled with; every text from outside is escaped here."""
+    recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
+    names = named(*soup.family.ingredients)
+    images = soup.images
+    return {
+        "recipe": recipe,
+        "merge": merge,
+        "metric": markdown(soup.metric),
+        "ingredients": [
+            {
+                "name": names[n],
+                "link": page(i.source),
+                "revision": (i.source.revision or "")[:12],
+                "base": _base(i),
+                "weight": _weight(soup, n),
+                "score": number(soup, s),
+            }
+            for n, (i, s) in enumerate(zip(soup.family.ingredients, soup.scores, strict=True))
+        ],
+        "scored": any(score is not None for score in soup.scores),
+        "best": names[soup.best] if soup.best is not None else "",
+        "best_selection": number(soup, soup.scores[soup.best]) if soup.best is not None else "",
+        "about": list(about(soup, names)),
+        "processor": names[soup.family.processed_by] if soup.options.processor_from else None,
+        "home": json.dumps(flat(soup.options.push or UNPUSHED)),
+        "used": len(soup.mix.members),
+        "alone": _untouched(soup),
+        "fitted": soup.family.fitted is not None and len(soup.mix.members) > 1,
+        "distilled": _distilled(soup, names),
+        "kind": "distilled model" if soup.distilled else "soup",
+        "attempts": attempts(soup),
+        "tried": len(soup.attempts),
+        "ensemble": sides(soup, soup.ensemble) if soup.ensemble else None,
+        "shifts": shifts(soup),
+        "trace": [{"d": d, "name": names[d.ingredient], "score": number(soup, d.score)} for d in soup.trace],
+        "images": images,
+        "trained": markdown(trained_on(images.test.name)) if images and images.test.is_training else "",
+        "pictures": pictures(soup),
+        "adapter": _adapter(soup),
+        "splits": _splits(soup),
+        "learned": recipe.learns if images and images.learning else 0,
+        "dataset": markdown(_dataset(soup)) if images else "",
+        "selection": number(soup, soup.selection),
+        "norms": _norms(soup),
+        "comparison": _comparison(soup, names),
+        "model_type": markdown(model_name(soup.family.config)),
+        "timm": _timm_name(soup),
+        "classes": soup.task.describe_classes(len(soup.family.labels)),
+        "rule": soup.task.rule,
+        "local": [n for n, i in zip(names, soup.family.ingredients, strict=True) if not i.source.revision],
+        "command": shell(command(soup)),
+        "config": config(soup),
+        "licences": _licences(soup),
+        "notes": [markdown(note, 600) for note in soup.notes],
+        "citations": sorted({CITATIONS[p] for p in _papers(soup) if p in CITATIONS}),
+        "versions": ", ".join(f"{name} {version(name)}" for name in (*VERSIONS, *libraries(soup.family.config))),
+        "backend": images.backend if images else None,
+        "hfsoup": __version__,
+    }
+
+
+def _untouched(soup: BakeResult) -> bool:
+    """Whether a search among several kept one, whose weights are shipped as they are."""
+    changed = soup.adapter or soup.distilled or soup.family.kept or soup.family.alignment or soup.options.dtype
+    return soup.mix.alone and len(soup.family.ingredients) > 1 and not changed
+
+
+def _papers(soup: BakeResult) -> list[str | None]:
+    """What the soup stands on."""
+    recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
+    return [recipe.paper, merge.paper, "arXiv:2203.05482", *(["arXiv:2106.05237"] if soup.distilled else [])]
+
+
+def _weight(soup: BakeResult, n: int) -> str:
+    """An ingredient's share of the average, or of the mean logits that a network was trained to match."""
+    network, share, span = soup.distilled, soup.mix.coefficients[n], soup.mix.span(n)
+    if network:
+        share, span = (n in network.members) / len(network.members), None
+    return weight(share, span) if share else "left out"
+
+
+def _distilled(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
+    """How the network was trained that is shipped instead of an average."""
+    found = soup.distilled
+    if found is None:
+        return None
+    start = names[found.start.members[0]] if found.start.alone else f"what the recipe made of {len(found.members)}"
+    split = markdown(found.images.name)
+    return {
+        "said": found.said,
+        "start": start,
+        "before": number(soup, found.before),
+        "split": split,
+        "seed": found.seed,
+    }
+
+
+def _bases(soup: BakeResult, used: Sequence[Ingredient]) -> list[str] | None:
+    """What the Hub is told that this comes from: ingredients and their bases, or an adapter's base alone."""
+    bases = [i.source.base for i in used]
+    named = bases if soup.adapter else [*bases, *(i.source for i in used)]
+    return sorted({flat(source.repo) for source in named if source and source.revision}) or None
+
+
+def _adapter(soup: BakeResult) -> dict[str, Any] | None:
+    """How far an adapter is from the average, and what it is loaded on."""
+    found = soup.adapter
+    if found is None or found.ingredient.adapter is None:
+        return None
+    base = found.ingredient.adapter.base.source
+    return {
+        "rank": found.rank,
+        "error": f"{100 * found.error:.3g} %",
+        "worst": f"{100 * found.worst:.3g} %",
+        "layer": markdown(found.layer),
+        "base": json.dumps(flat(base.id if base.revision else "PATH/TO/" + Path(base.id).name)),
+        "revision": json.dumps(base.revision) if base.revision else None,
+    }
+
+
+def _splits(soup: BakeResult) -> dict[str, dict[str, str]]:
+    if soup.images is None:
+        return {}
+    every = {"selection": soup.images.selection, "test": soup.images.test, "learning": soup.images.learning}
+    return {part: {"name": markdown(s.name), "rule": markdown(s.rule)} for part, s in every.items() if s}
+
+
+def _licences(soup: BakeResult) -> dict[str, Any]:
+    """What the used ingredients' cards say, and what the soup's does."""
+    used = soup.used
+    every = list(with_bases(used))
+    said = list(zip(named(*every), map(license_of, every), strict=True))
+    return {
+        "chosen": markdown(soup.options.license) if soup.options.license else None,
+        "agreed": markdown(agreed(used)) if agreed(used) else None,
+        "named": any(licence for _, licence in said),
+        "said": [(name, markdown(licence) if licence else None) for name, licence in said],
+    }
+
+
+def _norms(soup: BakeResult) -> dict[str, Any] | None:
+    """What each batch-norm mode scored, where statistics were estimated at all."""
+    split = soup.images.calibration if soup.images else None
+    if split is None or len(soup.mix.members) == 1 or soup.selection is None or soup.distilled:
+        return None
+    modes = [{"name": mode, "score": number(soup, score)} for mode, score in soup.modes.items()]
+    return {"images": len(split), "split": markdown(split.name), "modes": modes, "kept": soup.selection.bn}
+
+
+def _comparison(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
+    c = soup.comparison
+    if c is None or soup.best is None:
+        return None
+    return {
+        "same": soup.mix.members == (soup.best,) and not soup.adapter,
+        "headed": names[0] if soup.family.kept and soup.best else None,
+        "best": names[soup.best],
+        **sides(soup, c),
+        "choices": c.choices,
+        "level": f"{100 * c.level:.3g} %",
+        "alpha": f"{c.alpha:.2g}",
+    }
+
+
+def _base(ingredient: Ingredient) -> dict[str, str | None] | None:
+    """What an adapter was put on."""
+    if ingredient.adapter is None:
+        return None
+    base = ingredient.adapter.base
+    return {"name": named(base)[0], "link": page(base.source), "revision": (base.source.revision or "")[:12]}
+
+
+def _dataset(soup: BakeResult) -> str:
+    images = soup.images
+    if images is None:
+        return ""
+    name = images.dataset if images.revision else Path(images.dataset).name
+    return f"{name}{f' ({images.config})' if images.config else ''}"

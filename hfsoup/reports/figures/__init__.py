@@ -1,0 +1,102 @@
+"""Pictures of a soup: which there are, what they show in words, and where they go. Drawn with matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hfsoup.evaluation.measurements import CANDIDATE, UNIFORM
+from hfsoup.utils.errors import UsageError
+
+if TYPE_CHECKING:
+    from hfsoup.provenance.result import BakeResult
+
+FOLDER = "figures"
+NAMES = ("scores", "search", "closeness", "line")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture by its name; it lies in `light` and, on a dark ground, in `dark`, below the soup's folder."""
+
+    name: str
+    title: str
+    caption: str
+
+    @property
+    def light(self) -> str:
+        """Its file."""
+        return f"{FOLDER}/{self.name}.png"
+
+    @property
+    def dark(self) -> str:
+        """Its file for dark pages."""
+        return f"{FOLDER}/{self.name}-dark.png"
+
+
+def may_draw() -> None:
+    """Fail where matplotlib is missing.
+
+    Raises:
+        UsageError: it is, with the command that installs it.
+    """
+    if find_spec("matplotlib") is None:
+        raise UsageError("pictures need matplotlib, and it is not installed", hint="pip install 'hfsoup[plot]'")
+
+
+def pictures(soup: BakeResult) -> tuple[Picture, ...]:
+    """The pictures of a soup: those that were asked for and that there are numbers for."""
+    return tuple(_pictures(soup)) if soup.options.figures else ()
+
+
+def _pictures(soup: BakeResult) -> Iterator[Picture]:
+    seen = soup.evidence
+    if seen and seen.points:
+        yield Picture("scores", "Selection score against test score", _scores_words(soup))
+    if soup.trace:
+        given_up = sum(decision.score.at_most for decision in soup.trace)
+        words = "Every candidate's score on the selection split, and the score at which the search stood."
+        if soup.attempts:
+            words += " Each recipe has its own steps; the star is the mix that is this soup."
+        if given_up:
+            words += f" {given_up} of them were given up once they could not reach that: a triangle is an upper bound."
+        yield Picture("search", "The search step by step", words)
+    if len(soup.family) > 1:
+        words = "Cosines between the ingredients' weights: matrices and convolutions, without the head."
+        yield Picture("closeness", "How close the ingredients are", words)
+    if seen and seen.line:
+        words = "Averages between the two best ingredients, on both splits. All were measured after the choice."
+        yield Picture("line", "From the best ingredient to the second best", words)
+
+
+def _scores_words(soup: BakeResult) -> str:
+    found = soup.evidence.points if soup.evidence else ()
+    candidates = sum(point.kind == CANDIDATE for point in found)
+    parts = [f"{len(soup.family)} ingredients" if len(soup.family) > 1 else "The ingredient"]
+    if candidates:
+        parts.append(f"the {candidates} other candidate{'s' * (candidates > 1)} that the search scored on all images")
+    if any(point.kind == UNIFORM for point in found):
+        parts.append("the mean of all ingredients")
+    return (
+        f"{', '.join(parts)} and this soup on both splits. The selection split alone chose: every test score was"
+        " measured after that."
+    )
+
+
+def draw(soup: BakeResult, folder: Path) -> None:
+    """Draw the pictures of a soup below `folder`, the same bytes for the same soup and matplotlib."""
+    from hfsoup.reports.figures import closeness, line, scores, search
+    from hfsoup.reports.figures.style import THEMES, drawn
+
+    painters = {"scores": scores.paint, "search": search.paint, "closeness": closeness.paint, "line": line.paint}
+    found = pictures(soup)
+    if found:
+        (folder / FOLDER).mkdir()
+    for picture in found:
+        for theme in THEMES:
+            (folder / (picture.dark if theme.dark else picture.light)).write_bytes(
+                drawn(painters[picture.name](soup), theme, picture.title)
+            )

@@ -1,0 +1,101 @@
+"""The test images on which soup and best ingredient differ, read again from the dataset, as small pictures."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hfsoup.data.decoding import BadImageError, decode
+from hfsoup.data.request import Request
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.text import flat
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from hfsoup.provenance.predictions import Evaluated
+    from hfsoup.reports.html.reading import Reading
+
+MOST, SIDE, SMALL = 40, 144, 64
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture as a data URI, and the place of its image among the test images; `pixels` where it is enlarged."""
+
+    place: int
+    picture: str
+    pixels: bool
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures, or in `missing` why there are none."""
+
+    tiles: tuple[Tile, ...]
+    missing: str
+
+
+def differing(seen: Evaluated) -> list[int]:
+    """The places among the test images at which the two name different classes."""
+    return [n for n, (soup, best) in enumerate(zip(seen.soup, seen.best, strict=True)) if soup != best]
+
+
+def gallery(found: Reading) -> Gallery:
+    """Up to 40 of the images on which the two differ, evenly spaced among them."""
+    seen, dataset = found.seen, found.record.dataset
+    if seen is None or dataset is None:
+        return Gallery((), "")
+    if dataset.revision is None and not found.local:
+        return Gallery((), "The images were in a folder of whoever baked this soup, so they are not shown.")
+    every = differing(seen)
+    places = [every[n * len(every) // MOST] for n in range(MOST)] if len(every) > MOST else every
+    if not places:
+        return Gallery((), "")
+    request = Request(dataset.id, dataset.config, revision=dataset.revision)
+    try:
+        return Gallery(tuple(_tiles(seen, places, request, dataset.test.fingerprint)), "")
+    except SoupError as error:
+        return Gallery((), f"The images could not be read again: {flat(error.what, 300)}.")
+
+
+def _tiles(seen: Evaluated, places: Sequence[int], request: Request, expected: str) -> list[Tile]:
+    from hfsoup.data.images import content_hash, fingerprint
+    from hfsoup.data.source import opened
+
+    with opened(request) as source:
+        if seen.part not in source.parts:
+            raise SoupError("the dataset has no such split any more")
+        table = source.rows(seen.part)
+        rows, labels = np.asarray(seen.rows, np.int64), seen.label_array()
+        content = content_hash(source, seen.part, seen.column)
+        if fingerprint(content, rows, labels) != expected or rows.max() >= len(table):
+            raise SoupError("the dataset is not the one that was scored")
+        cells = table.cells(seen.column, [seen.rows[n] for n in places])
+        return [_tile(n, source.image(cell)) for n, cell in zip(places, cells, strict=True)]
+
+
+def _tile(place: int, data: bytes) -> Tile:
+    try:
+        image = decode(data).picture
+    except BadImageError as error:
+        raise SoupError(f"an image {error}") from error
+    small = max(image.size) <= SMALL
+    image.thumbnail((SIDE, SIDE))
+    return Tile(place, _uri(image, "PNG" if small else "JPEG"), small)
+
+
+def _uri(image: Image, form: str) -> str:
+    held = io.BytesIO()
+    image.save(held, form, **({} if form == "PNG" else {"quality": 82}))
+    return data_uri(held.getvalue(), form.lower())
+
+
+def data_uri(data: bytes, form: str) -> str:
+    """Bytes of a picture as a page holds them."""
+    return f"data:image/{form};base64,{b64encode(data).decode()}"

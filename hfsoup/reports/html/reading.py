@@ -1,0 +1,101 @@
+"""What a report is made of: the record of a soup, and those files of it that a report shows, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfsoup.hub.download import fetch
+from hfsoup.ingredients.pull import listed_below
+from hfsoup.ingredients.resolve import resolve
+from hfsoup.provenance.manifest import NAME as RECORD
+from hfsoup.provenance.manifest import Lock, read
+from hfsoup.provenance.predictions import LIMIT, NAME, Evaluated, parse
+from hfsoup.reports.figures import FOLDER, NAMES
+from hfsoup.utils.errors import MismatchError, SoupError
+from hfsoup.utils.text import shown
+
+Open = Callable[[str], Path | None]
+PICTURE_LIMIT = 8 << 20
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A soup as its folder tells it.
+
+    `seen` is what was said of the test images, None where nothing was tested or the soup is of an older hfsoup;
+    `pictures` are its PNG files by their names below the folder; `local` says whether it lies on this disk.
+    """
+
+    place: str
+    local: bool
+    record: Lock
+    seen: Evaluated | None
+    pictures: dict[str, bytes]
+
+
+def reading(place: str) -> Reading:
+    """Read the soup in a folder or repository, without its weights.
+
+    Raises:
+        SoupError: there is no record, or it is damaged.
+        MismatchError: a file is not the one that was recorded.
+    """
+    local = Path(place).is_dir()
+    opened = _here(Path(place)) if local else _there(place)
+    path = opened(RECORD)
+    if path is None:
+        raise SoupError(f"expected {RECORD}, found none", where=place, hint="a folder or repository that hfsoup baked")
+    record = read(path.parent, where=place)
+    seen = _bytes(opened, record, NAME, place, LIMIT)
+    names = [f"{FOLDER}/{name}{end}.png" for name in NAMES for end in ("", "-dark")]
+    pictures = {name: _bytes(opened, record, name, place, PICTURE_LIMIT) for name in names}
+    return Reading(
+        place, local, record, _matching(parse(seen, where=place), record, place) if seen else None,
+        {name: data for name, data in pictures.items() if data},
+    )  # fmt: skip
+
+
+def _here(folder: Path) -> Open:
+    return lambda name: folder / name if (folder / name).is_file() and not (folder / name).is_symlink() else None
+
+
+def _there(place: str) -> Open:
+    source = resolve((place,))[0]
+    files = listed_below(source, source.subfolder)
+
+    def opened(name: str) -> Path | None:
+        if name not in files:
+            return None
+        return fetch(source.repo, files[name], source.revision or "", kind="model")
+
+    return opened
+
+
+def _bytes(opened: Open, record: Lock, name: str, place: str, most: int) -> bytes | None:
+    """A file that the record names; one that it does not name is no part of the soup."""
+    expected = record.files.get(name)
+    if expected is None:
+        return None
+    path = opened(name)
+    if path is None:
+        raise MismatchError(f"{name}: missing", where=place, hint="do not use it; bake it again")
+    if path.stat().st_size > most:
+        raise SoupError(f"{name} is over the limit of {most} bytes", where=place)
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise MismatchError(
+            f"{name} is not the file that was recorded", where=place, hint=f"hfsoup verify {shown(place)}"
+        )
+    return data
+
+
+def _matching(seen: Evaluated, record: Lock, place: str) -> Evaluated:
+    """What was seen, if it is of as many images and ingredients as the record's."""
+    if record.dataset is None or record.dataset.test.images != len(seen.rows):
+        raise MismatchError(f"{NAME} is of other images than {RECORD}", where=place, hint="bake it again")
+    if seen.best_ingredient >= len(record.ingredients):
+        raise MismatchError(f"{NAME} is of other ingredients than {RECORD}", where=place, hint="bake it again")
+    return seen

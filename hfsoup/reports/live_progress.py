@@ -1,0 +1,132 @@
+"""What `hfsoup.bake` tells while it runs: a display that follows it in a notebook, the logger `hfsoup` elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from importlib import import_module
+from typing import Any
+
+from hfsoup.utils.progress import SearchStep, Stage, Watch
+from hfsoup.utils.text import flat, size
+
+LOG = logging.getLogger("hfsoup")
+PAUSE = 0.2
+"""Seconds between two looks of the display."""
+LINES = 200
+
+
+def listening() -> Watch:
+    """A display where this is a cell of a notebook, else the logger."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    # The shell of a terminal has no kernel, and shows no HTML.
+    if shell is None or not hasattr(shell, "kernel"):
+        return Logged()
+    display = import_module("IPython.display").display
+    return Display(lambda content, **how: display(content, raw=True, **how))
+
+
+class Logged(Watch):
+    """Notes are warnings, which Python prints to standard error unless told otherwise; all else is information."""
+
+    def note(self, text: str) -> None:
+        """Warn."""
+        LOG.warning(flat(text, 600))
+
+    def decision(self, step: SearchStep) -> None:
+        """Log a step of the search."""
+        LOG.info(_step(step))
+
+    @contextmanager
+    def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:  # noqa: ARG002
+        """Log what the stage did."""
+        line = _Line(title)
+        yield line
+        LOG.info(flat(line.text, 600))
+
+
+class Display(Watch):
+    """One output of a cell, which is replaced as the bake goes on.
+
+    Args:
+        show: shows a bundle of MIME types, by `display_id`, in place of what it showed there before with `update`.
+    """
+
+    def __init__(self, show: Callable[..., Any]) -> None:
+        self._show, self._lock = show, threading.Lock()
+        self._shown, self._id = 0.0, f"hfsoup-{id(self)}"
+        self._lines: list[str | _Line] = []
+
+    def note(self, text: str) -> None:
+        """Show a note."""
+        self._add(f"note: {flat(text, 600)}")
+
+    def decision(self, step: SearchStep) -> None:
+        """Show a step of the search."""
+        self._add(_step(step))
+
+    @contextmanager
+    def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:
+        """Show how far a stage is, and then what it did."""
+        line = _Line(title, total, unit, self._moved)
+        self._add(line)
+        yield line
+        line.total = 0
+        self._moved(force=True)
+
+    def _add(self, line: str | _Line) -> None:
+        with self._lock:
+            self._lines.append(line)
+        self._moved(force=True)
+
+    def _moved(self, *, force: bool = False) -> None:
+        with self._lock:
+            if not force and time.monotonic() - self._shown < PAUSE:
+                return
+            text = "\n".join(map(str, self._lines[-LINES:]))
+            content = {"text/plain": text, "text/html": f"<pre>{escape(text)}</pre>"}
+            self._show(content, display_id=self._id, **({"update": True} if self._shown else {}))
+            self._shown = time.monotonic()
+
+
+class _Line(Stage):
+    """A stage in one line of text."""
+
+    def __init__(self, text: str, total: int = 0, unit: str = "", moved: Callable[[], None] = lambda: None) -> None:
+        self.text, self.total, self._unit, self._done, self._moved, self._standing = text, total, unit, 0, moved, ""
+
+    def __call__(self, count: int) -> None:
+        """Move on."""
+        self._done += count
+        self._moved()
+
+    def expect(self, total: int) -> None:
+        """Show a total."""
+        self.total = total
+
+    def reach(self, done: int, text: str) -> None:
+        """Move to, and say how things stand."""
+        self._done, self._standing = done, text
+        self._moved()
+
+    def done(self, text: str) -> None:
+        """Keep what was done."""
+        self.text = text
+
+    def __str__(self) -> str:
+        if not self.total:
+            return flat(self.text, 600)
+        shown = size if self._unit == "B" else "{:,.0f}".format
+        far = f"{100 * min(self._done / self.total, 1):.0f} % of {shown(self.total)}"
+        unit = f" {self._unit}" if self._unit not in ("", "B") else ""
+        return flat(f"{self.text} … {far}{unit} {self._standing}".rstrip(), 600)
+
+
+def _step(step: SearchStep) -> str:
+    bound = "≤" if step.at_most else ""
+    return f"{step.number} {flat(step.action, 20)} {bound}{step.score:.4f} {step.outcome} {flat(step.ingredient)}"

@@ -1,0 +1,52 @@
+"""A soup as a notebook and a prompt show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import TYPE_CHECKING
+
+from hfsoup.reports.card.text import weight
+from hfsoup.utils.text import flat
+
+if TYPE_CHECKING:
+    from hfsoup.provenance.result import BakeResult
+
+
+def line(soup: BakeResult) -> str:
+    """The soup on one line: what it is made of, what was measured, where it is."""
+    return f"<Soup: {'; '.join(_facts(soup))}>"
+
+
+def table(soup: BakeResult) -> str:
+    """The soup as an HTML table of its ingredients below the same facts; every text from outside is escaped."""
+    metric = escape(flat(soup.metric))
+    scored = any(score is not None for score in soup.scores)
+    heads = ["ingredient", *([f"{metric} on selection"] if scored else []), "weight"]
+    rows = []
+    shares = zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True)
+    for n, (ingredient, score, share) in enumerate(shares):
+        cells = [escape(flat(ingredient)), *([f"{score.value:.4f}" if score else "–"] if scored else [])]
+        rows.append([*cells, weight(share, soup.mix.span(n)) if share else "–"])
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    head = "".join(f"<th>{text}</th>" for text in heads)
+    facts = "<br>".join(escape(fact) for fact in _facts(soup))
+    return f"<p><b>Soup</b><br>{facts}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _facts(soup: BakeResult) -> Iterator[str]:
+    used, known = len(soup.mix.members), len(soup.family)
+    yield f"{soup.options.chosen_recipe}, {used} of {known} ingredient{'s' if known != 1 else ''}"
+    if soup.distilled:
+        yield soup.distilled.said
+    metric, c = flat(soup.metric), soup.comparison
+    if c is not None:
+        yield f"test {metric} {c.soup.value:.4f}, best ingredient {c.best.value:.4f}: {c.verdict}"
+    elif soup.selection is not None:
+        yield f"{metric} {soup.selection.value:.4f} on the set that selected, nothing else measured"
+    else:
+        yield "nothing measured"
+    if soup.path:
+        yield f"in {flat(soup.path)}"
+    if soup.pushed:
+        yield f"pushed to {flat(soup.pushed.url)}"

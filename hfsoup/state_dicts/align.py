@@ -1,0 +1,112 @@
+"""Alignment for any torch model: state dicts in, state dicts out, no Hub and no dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hfsoup.networks.alignment.fitting import fit as fit_layers
+from hfsoup.networks.alignment.groups import Group, Shapes, Step, fitting, permuted
+from hfsoup.networks.alignment.matching import matched
+from hfsoup.networks.alignment.tables import groups_of, steps_of
+from hfsoup.networks.network import Network, State
+from hfsoup.state_dicts.search import load
+from hfsoup.utils.errors import UsageError
+from hfsoup.utils.threads import one_thread
+
+Given = State | str | Path
+METHODS = ("activations", "weights")
+
+
+def align(
+    ingredients: Sequence[Given],
+    groups: str | Sequence[Group],
+    *,
+    method: str = "activations",
+    model: nn.Module | None = None,
+    images: torch.Tensor | None = None,
+    config: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    unwrap: bool = False,
+) -> list[dict[str, torch.Tensor]]:
+    """Put the units of every ingredient in the order of the first one's; each goes on computing what it did.
+
+    Args:
+        ingredients: state dicts, or paths as for `search`.
+        groups: which axes share a permutation, or the name of a table: `resnet`, `efficientnet`, `vit` for the models
+            of transformers, `padded-resnet` for residual networks for small images with shortcuts without weights.
+        method: `activations` correlates what the units do on images, `weights` compares the weights themselves.
+        model: takes the state dicts; needed for activations. It is given back as it was.
+        images: what the model is called with, images × channels × height × width; needed for activations. No labels.
+        config: what the table needs beyond shapes, such as `num_attention_heads` of a vit.
+        seed: of the order in which groups are matched by weights.
+        unwrap: follow a lone `state_dict` key in a pickled file.
+
+    Returns:
+        New state dicts in the order given, the first one's tensors as they are.
+
+    Raises:
+        UsageError: an unknown method, or no model or images for activations.
+        MismatchError: the state dicts differ, or do not fit the groups.
+        SoupError: there is no such table.
+    """
+    states = load(ingredients, unwrap=unwrap)[1]
+    if method not in METHODS:
+        raise UsageError(f"there is no method {method!r}; known: {', '.join(METHODS)}")
+    if method == "activations" and (model is None or images is None or not len(images)):
+        raise UsageError("activations need a model and images", hint="model=, images=, or method='weights'")
+    shapes = _shapes(states[0])
+    found = groups_of(groups, shapes, dict(config or {})) if isinstance(groups, str) else fitting(groups, shapes)
+    aligned = [dict(states[0])]
+    with one_thread():
+        for other in states[1:]:
+            if model is None or images is None or method == "weights":
+                orders = matched(states[0], other, found, seed)
+            else:
+                with Network(model).lent() as network:
+                    orders = matched(states[0], other, found, seed, network, images)
+            state = dict(other)
+            for group, order in orders:
+                state = permuted(state, group, order)
+            aligned.append(state)
+    return aligned
+
+
+def fit(
+    ingredients: Sequence[Given],
+    steps: str | Sequence[Step],
+    *,
+    model: nn.Module,
+    images: torch.Tensor,
+    unwrap: bool = False,
+) -> dict[str, torch.Tensor]:
+    """Fit one network to ingredients in one basis, layer by layer, by ridge regression on unlabelled images.
+
+    What comes out are new weights and no average. A convolution is fitted on what reaches it in the network fitted so
+    far, to the mean of the ingredients' batch-norm outputs; the head to the mean of their logits.
+
+    Args:
+        ingredients: what `align` gave.
+        steps: the layers from front to back, or the name of a table that has them: `resnet`, `padded-resnet`.
+        model: takes the state dicts. It is given back as it was.
+        images: what the model is called with, in random order: the first layers are fitted on the first images alone.
+        unwrap: follow a lone `state_dict` key in a pickled file.
+
+    Raises:
+        UsageError: there are no images.
+        SoupError: there is no such table, or the model lacks a layer of it.
+    """
+    states = load(ingredients, unwrap=unwrap)[1]
+    if not len(images):
+        raise UsageError("a fit needs images", hint="images=")
+    found = steps_of(steps, _shapes(states[0])) if isinstance(steps, str) else tuple(steps)
+    with one_thread(), Network(model).lent() as network:
+        return fit_layers(network, states, found, images)
+
+
+def _shapes(state: State) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -1,0 +1,68 @@
+"""Importance for any torch model: state dicts in, state dicts out, no Hub and no dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hfsoup.networks.importance import Subject, told
+from hfsoup.networks.network import Network, State
+from hfsoup.state_dicts.search import load
+from hfsoup.utils.errors import UsageError
+from hfsoup.utils.threads import one_thread
+
+if TYPE_CHECKING:
+    from hfsoup.networks.importance import Pixels
+
+
+def estimate(
+    kind: str,
+    ingredients: Sequence[State | str | Path],
+    *,
+    model: nn.Module,
+    images: torch.Tensor,
+    seed: int = 0,
+    unwrap: bool = False,
+) -> list[dict[str, torch.Tensor]]:
+    """What images tell of the weights of every ingredient, as `search` takes it for the merge that needs it.
+
+    Args:
+        kind: `fisher`, the diagonal of the Fisher information in the shape of each trained tensor, or `gram`, inputs ×
+            inputs for each weight of a linear layer or 1×1 convolution.
+        ingredients: state dicts, or paths as for `search`.
+        model: takes the state dicts, and gives logits, images × classes. It is given back as it was.
+        images: what the model is called with, images × channels × height × width. No labels.
+        seed: of what is drawn.
+        unwrap: follow a lone `state_dict` key in a pickled file.
+
+    Returns:
+        For each ingredient float32 tensors by name, in the order given.
+
+    Raises:
+        UsageError: an unknown kind, or there are no images.
+        MismatchError: the state dicts differ.
+        SoupError: the model does not take them, or what it computes is not finite.
+    """
+    names, states = load(ingredients, unwrap=unwrap)
+    if not len(images):
+        raise UsageError("an estimate needs images", hint="images=")
+    like = next(model.parameters())
+
+    def forward(pixels: Pixels) -> torch.Tensor:
+        found: Any = model(torch.from_numpy(np.array(pixels)).to(like))
+        logits: torch.Tensor = getattr(found, "logits", found)
+        return logits
+
+    subject = Subject(model, {name: name for name in states[0]}, forward)
+    pixels, every = images.detach().float().cpu().numpy(), []
+    with one_thread(), Network(model).lent() as network:
+        for where, state in zip(names, states, strict=True):
+            network.load(state)
+            found = told(kind, subject, pixels, seed, where=where)
+            every.append({name: torch.from_numpy(array) for name, array in found.items()})
+    return every

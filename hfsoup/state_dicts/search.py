@@ -1,0 +1,271 @@
+"""The recipes for any torch model and any score: state dicts in, weights out, no Hub and no dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfsoup.averaging.combine import STATISTICS, Root, combine
+from hfsoup.averaging.mix import Mix
+from hfsoup.averaging.settings import Settings
+from hfsoup.averaging.trimming import Cuts
+from hfsoup.checkpoints.inspection import COUNTERS
+from hfsoup.checkpoints.safetensors_io import TensorFile
+from hfsoup.evaluation.scores import Decision, Score
+from hfsoup.merges import EMPTY, MERGES, Array, Context, Merge
+from hfsoup.recipes import RECIPES
+from hfsoup.recipes._search import Rules, Search
+from hfsoup.utils.errors import MismatchError, SoupError, UsageError
+from hfsoup.utils.registry import Entry
+from hfsoup.utils.text import shown
+
+if TYPE_CHECKING:
+    import torch
+
+    StateDict = Mapping[str, torch.Tensor]
+    Ingredient = StateDict | torch.nn.Module | str | Path
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of a search; `weights` are in the order given, 0 for what is left out."""
+
+    weights: tuple[float, ...]
+    trace: tuple[Decision, ...]
+    score: float | None
+    _mix: Mix = field(repr=False)
+    _pot: _Pot = field(repr=False)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The average itself."""
+        return self._pot.combined(self._mix)
+
+
+def search(
+    recipe: str,
+    ingredients: Sequence[Ingredient],
+    *,
+    score: Callable[[dict[str, torch.Tensor]], float] | None = None,
+    merge: str = "mean",
+    base: Ingredient | None = None,
+    importance: Sequence[StateDict] | None = None,
+    unwrap: bool = False,
+    **rules: Any,
+) -> Found:
+    """Search for the best average of `ingredients`.
+
+    Args:
+        recipe: the name of a recipe, as `hfsoup recipes` lists them.
+        ingredients: state dicts, modules, or paths of safetensors or of `.bin`, `.pt`, `.th` files, which are read with
+            `weights_only`. Floats and complex numbers are averaged, of whole numbers that count the largest stays, and
+            others must be alike in all.
+        score: how good a state dict is, higher is better; asked once per distinct mix of ingredients. It gets a state
+            dict of its own.
+        merge: the name of a merge.
+        base: what the ingredients started from, where recipe or merge need it; tensors that it lacks, or has in another
+            shape, are averaged.
+        importance: what `estimate` gave, where the merge needs it: a state dict for each ingredient; tensors that one
+            of them lacks are averaged.
+        unwrap: follow a lone `state_dict` key in a pickled file.
+        rules: accept, passes, seed, min_score, max_ingredients, keep_best, last, decay, weights, temperature, budget,
+            and for the merge scale, density, outliers.
+
+    Raises:
+        UsageError: an unknown recipe, merge or rule, or something that recipe or merge need is missing.
+        MismatchError: the state dicts differ in names, shapes or dtypes, or in whole numbers that are weights.
+        SoupError: a tensor holds NaN or infinity, or is quantised, sparse or without values.
+    """
+    found = RECIPES.get(recipe)
+    found.require()
+    if found.learns:
+        raise UsageError(f"the recipe {recipe} learns from images", hint="hfsoup.bake(…, dataset=…)")
+    if base is None and (needing := next((e for e in (found, MERGES.get(merge)) if e.needs_base), None)):
+        raise UsageError(f"{needing.name} needs what the ingredients started from", hint="base=STATE_DICT")
+    known = {*Rules.__dataclass_fields__, *Settings.__dataclass_fields__} - {"margin"}
+    if unknown := sorted(set(rules) - known):
+        raise UsageError(f"there is no rule {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    names, loaded = load(ingredients, unwrap=unwrap)
+    given = _important(MERGES.get(merge), loaded, importance)
+    start = None if base is None else _load(base, unwrap, _name(base, "the base"))
+    told = Settings(**{n: v for n, v in rules.items() if n in Settings.__dataclass_fields__})
+    pot = _Pot(loaded, merge, start, told, given)
+
+    def value(mix: Mix, _: float | None = None) -> Score:
+        return Score(float(score(pot.combined(mix)))) if score else Score(0.0)
+
+    obeyed = Rules(**{name: rule for name, rule in rules.items() if name in Rules.__dataclass_fields__})
+    walk = Search(names, value if score else None, obeyed)
+    mix = found.function(walk)
+    value_found = walk.score(mix).value if score else None
+    return Found(mix.coefficients, tuple(walk.trace), value_found, mix, pot)
+
+
+def load(ingredients: Sequence[Ingredient], *, unwrap: bool) -> tuple[list[str], list[StateDict]]:
+    """The names and the state dicts of ingredients, which have the same tensors.
+
+    Raises:
+        UsageError: there are none, or one is neither a state dict nor a module nor a path.
+        MismatchError: they differ in names, shapes or dtypes, or in whole numbers that are weights.
+        SoupError: a tensor cannot be averaged.
+    """
+    if not ingredients:
+        raise UsageError("no ingredients", hint="give a list of state dicts or of paths")
+    names = [_name(given, f"ingredient {n}") for n, given in enumerate(ingredients)]
+    loaded = [_load(given, unwrap, name) for given, name in zip(ingredients, names, strict=True)]
+    for name, other in zip(names[1:], loaded[1:], strict=True):
+        _same(names[0], loaded[0], name, other)
+    return names, loaded
+
+
+def _important(
+    merge: Entry[Merge], ingredients: Sequence[StateDict], given: Sequence[StateDict] | None
+) -> Sequence[StateDict]:
+    """What is known of every ingredient's weights, where the merge asks for it."""
+    if not merge.importance:
+        return [{} for _ in ingredients]
+    if given is None or len(given) != len(ingredients):
+        what = f"{merge.name} needs the {merge.importance} of each of the {len(ingredients)} ingredients"
+        raise UsageError(what, hint=f'importance=hfsoup.estimate("{merge.importance}", …)')
+    for n, (state, found) in enumerate(zip(ingredients, given, strict=True)):
+        for key in state.keys() & found.keys() if merge.elementwise else ():
+            if state[key].shape != found[key].shape:
+                what = f"expected shape {list(state[key].shape)}, found {list(found[key].shape)}"
+                raise MismatchError(what, where=f"importance {n}, tensor {key}")
+    return given
+
+
+def _name(given: Ingredient, otherwise: str) -> str:
+    return str(given) if isinstance(given, (str, Path)) else otherwise
+
+
+def _load(given: Ingredient, unwrap: bool, name: str) -> StateDict:
+    """The state dict that is given, or that a path or a module holds."""
+    import torch
+
+    if isinstance(given, torch.nn.Module):
+        found: StateDict = given.state_dict()
+    elif not isinstance(given, (str, Path)):
+        found = given
+    elif Path(given).suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        TensorFile(Path(given)).close()
+        found = load_file(given)
+    else:
+        from hfsoup.checkpoints.pickles import load_pickle
+
+        found = load_pickle(Path(given), where=str(given), unwrap=unwrap)
+    if not isinstance(found, Mapping):
+        what = f"expected a state dict, a module or a path, found {type(found).__name__}"
+        raise UsageError(what, where=name, hint="model.state_dict()")
+    for key, value in found.items():
+        if not isinstance(value, torch.Tensor):
+            what = f"expected a tensor, found {type(value).__name__}"
+            raise UsageError(
+                what, where=f"{name}, {shown(key)}", hint="the state dict inside, as in saved['state_dict']"
+            )
+        _fit(value, f"{name}, tensor {key}")
+    return found
+
+
+def _fit(tensor: torch.Tensor, where: str) -> None:
+    """Refuse a tensor whose values are not numbers that can be averaged."""
+    import torch
+
+    if tensor.is_quantized or tensor.is_meta or tensor.layout != torch.strided:
+        kind = "quantised" if tensor.is_quantized else "without values" if tensor.is_meta else "sparse"
+        raise SoupError(f"expected plain numbers, found a tensor that is {kind}", where=where, hint="its floats")
+    if tensor.is_floating_point() or tensor.is_complex():
+        values = tensor.float() if tensor.itemsize == 1 else tensor
+        if not bool(torch.isfinite(values).all()):
+            raise SoupError("expected finite numbers, found NaN or infinity", where=where, hint="leave it out")
+
+
+def _same(first_name: str, first: StateDict, name: str, other: StateDict) -> None:
+    """Fail unless both state dicts have the same tensors."""
+    for key in sorted(first.keys() | other.keys()):
+        if key not in first or key not in other:
+            lacking = name if key in first else first_name
+            raise MismatchError("a tensor is missing", where=f"{lacking}, tensor {key}")
+        a, b = first[key], other[key]
+        if a.shape != b.shape or a.dtype != b.dtype:
+            what = f"expected {a.dtype} of shape {list(a.shape)}, found {b.dtype} of shape {list(b.shape)}"
+            raise MismatchError(what, where=f"{name}, tensor {key}")
+        counts = a.numel() == 1 or COUNTERS.search(key)
+        if not (a.is_floating_point() or a.is_complex() or counts or a.equal(b)):
+            what = f"expected floats, found {a.dtype} that differs; whole numbers that are weights have no average"
+            hint = "floats: dequantise the model first"
+            raise MismatchError(what, where=f"{name}, tensor {key}", hint=hint)
+
+
+class _Pot:
+    """State dicts, and all that says how they become one."""
+
+    def __init__(
+        self,
+        ingredients: Sequence[StateDict],
+        merge: str,
+        base: StateDict | None,
+        settings: Settings,
+        importance: Sequence[StateDict],
+    ) -> None:
+        self._ingredients, self._merge, self._base, self._settings = ingredients, merge, base, settings
+        self._density = settings.density or MERGES.get(merge).density
+        self._cuts, self._importance = Cuts(self._task, self._density), importance
+
+    def combined(self, mix: Mix) -> dict[str, torch.Tensor]:
+        """The merge of the members, tensor by tensor, each in its ingredients' dtype."""
+        import torch
+
+        weights, told = [mix.coefficients[i] for i in mix.members], self._settings
+        context = Context("", mix.members, EMPTY, told.scale, self._density, told.outliers, told.seed, self._cuts)
+        root = Root(self._start, mix.base)
+
+        def read(name: str) -> list[Any]:
+            return [_array(self._ingredients[i][name]) for i in mix.members]
+
+        result = {}
+        for name, like in self._ingredients[0].items():
+            known = [None if like.is_complex() else self._importance[i].get(name) for i in mix.members]
+            important = None if any(found is None for found in known) else [_array(found) for found in known]
+            told_name = replace(context, name=name, importance=important)
+            floats = like.is_floating_point() or like.is_complex()
+            found = torch.from_numpy(
+                combine(name, read, weights, self._merge, floats=floats, root=root, context=told_name).copy()
+            )
+            if like.is_complex():
+                found = torch.view_as_complex(found.reshape(*like.shape, 2))
+            result[name] = found.to(like.dtype).reshape(like.shape)
+        return result
+
+    def _start(self, name: str) -> NDArray[Any] | None:
+        """The base's tensor, if it has one of this name and shape, of floats."""
+        found = self._base.get(name) if self._base else None
+        floats = found is not None and (found.is_floating_point() or found.is_complex())
+        like = self._ingredients[0][name]
+        fits = found is not None and floats and found.shape == like.shape and found.is_complex() == like.is_complex()
+        return _array(found) if fits else None
+
+    def _task(self, i: int) -> Iterator[Array]:
+        """The task vector of one ingredient, tensor by tensor; statistics of activations left out."""
+        for name, tensor in self._ingredients[i].items():
+            start = None if name.endswith(STATISTICS) else self._start(name)
+            if start is not None:
+                yield np.subtract(_array(tensor), start, dtype=np.float64)
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    """A tensor's numbers; complex ones as pairs of floats in a last axis, and small floats in a type that numpy has."""
+    values = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if values.is_complex():
+        import torch
+
+        values = torch.view_as_real(values)
+    small = values.is_floating_point() and str(values.dtype) not in ("torch.float16", "torch.float32", "torch.float64")
+    found: NDArray[Any] = (values.float() if small else values).numpy()
+    return found

@@ -1,0 +1,127 @@
+"""What the buttons of the page do."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hfsoup.baking.pipeline import run
+from hfsoup.baking.plan import Plan, plan
+from hfsoup.baking.push import push_folder
+from hfsoup.baking.soup import Soup
+from hfsoup.merges import MERGES
+from hfsoup.recipes import RECIPES
+from hfsoup.reports.html import report
+from hfsoup.ui import render as show
+from hfsoup.ui.form import Asked, Form
+from hfsoup.ui.job import Work
+from hfsoup.ui.predict import guesses
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.progress import Watch
+
+Act = Callable[[Asked, Watch], Soup | Plan]
+Scratch = tempfile.TemporaryDirectory[str] | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows from now on: `live` HTML, and what came of the bake; `work` is what a Stop would stop."""
+
+    live: str
+    result: str = ""
+    work: Work[Soup | Plan] | None = None
+    scratch: Scratch = None
+
+    @property
+    def soup(self) -> Soup | None:
+        """The soup, once there is one."""
+        found = self.work.result if self.work else None
+        return found if isinstance(found, Soup) else None
+
+    def forget(self) -> None:
+        """Delete what was baked for a stranger."""
+        if self.scratch:
+            self.scratch.cleanup()
+
+
+class Acts:
+    """The page's work.
+
+    Args:
+        strangers: whether those who use it may be anybody.
+    """
+
+    def __init__(self, *, strangers: bool) -> None:
+        self.strangers = strangers
+
+    def dry_run(self, form: Form) -> Iterator[Shown]:
+        """What a bake would take."""
+        yield from self._going(form, lambda asked, watch: plan(*asked, watch))
+
+    def bake(self, form: Form) -> Iterator[Shown]:
+        """Bake, and say how far it is."""
+        yield from self._going(form, lambda asked, watch: run(*asked, watch))
+
+    def _going(self, form: Form, act: Act) -> Iterator[Shown]:
+        scratch = tempfile.TemporaryDirectory(prefix="hfsoup-page-") if self.strangers else None
+        try:
+            asked = form.to_bake(scratch=Path(scratch.name) if scratch else None)
+        except SoupError as error:
+            yield Shown(show.error(error))
+            return
+        work: Work[Soup | Plan] = Work(lambda watch: act(asked, watch))
+        began = time.monotonic()
+        for _ in work.updates():
+            yield self._shown(work, scratch, time.monotonic() - began)
+
+    def _shown(self, work: Work[Soup | Plan], scratch: Scratch, seconds: float) -> Shown:
+        live, found, result = show.progress(work, seconds), work.result, ""
+        if work.error:
+            live = show.error(work.error) + live
+        elif isinstance(found, Plan):
+            result = show.plan(found, strangers=self.strangers)
+        elif isinstance(found, Soup):
+            result = show.result(found, strangers=self.strangers)
+        return Shown(live, result, work, scratch)
+
+    def report(self, shown: Shown) -> str:
+        """The report of the soup, in a frame."""
+        soup = shown.soup
+        return _or_error(lambda: show.framed(report(str(soup.path)))) if soup else ""
+
+    def guess(self, shown: Shown, picture: str | None) -> str:
+        """What the soup and its best ingredient say of a picture."""
+        soup = shown.soup
+        return _or_error(lambda: show.guessed(guesses(soup, Path(picture)))) if soup and picture else ""
+
+    def push(self, shown: Shown, repo: str, private: bool) -> str:
+        """Push the soup that was baked last."""
+        soup = shown.soup
+        if self.strangers or not soup or not soup.path:
+            return ""
+        path, where = soup.path, repo.strip()
+        return _or_error(lambda: show.home(replace(soup, pushed=push_folder(path, where, private=private))))
+
+
+def _or_error(act: Callable[[], str]) -> str:
+    try:
+        return act()
+    except SoupError as error:
+        return show.error(error)
+
+
+def command(form: Form) -> str:
+    """The command line that does what the form says; empty while it says nothing that could be done."""
+    try:
+        return form.command() if form.ingredients.strip() else 'hfsoup bake "org/model-*"'
+    except SoupError as error:
+        return "".join(f"# {line}\n" for line in str(error).splitlines())
+
+
+def summary(name: str) -> str:
+    """What a recipe or merge does, in its own words."""
+    entry = next((entry for registry in (RECIPES, MERGES) for entry in registry if entry.name == name), None)
+    return entry.summary if entry else "greedy with a dataset, uniform without"

@@ -1,0 +1,128 @@
+"""A bake or a dry run in a thread of its own, and how far it is, for a page that looks now and then."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.progress import SearchStep, Stage, Watch
+
+T = TypeVar("T")
+# Seconds between two looks.
+PACE = 0.25
+
+
+@dataclass
+class Line(Stage):
+    """A stage or a note: what it says, and how far it is."""
+
+    title: str
+    unit: str = ""
+    total: int = 0
+    count: int = 0
+    standing: str = ""
+    text: str = ""
+    state: str = "running"
+    moved: Callable[[], None] = field(default=lambda: None, repr=False)
+
+    def __call__(self, count: int) -> None:
+        """Move on."""
+        self.count += count
+        self.moved()
+
+    def expect(self, total: int) -> None:
+        """Take the total."""
+        self.total = total
+
+    def reach(self, done: int, text: str) -> None:
+        """Move to, and say how things stand."""
+        self.count, self.standing = done, text
+        self.moved()
+
+    def done(self, text: str) -> None:
+        """Keep what it did."""
+        self.text = text
+
+
+class Work(Watch, Generic[T]):
+    """Something that takes its time.
+
+    `lines` and `steps` grow meanwhile; at the end there is a `result` or an `error`, or it was `stopped`.
+
+    Args:
+        act: what to do, and whom to tell.
+    """
+
+    def __init__(self, act: Callable[[Watch], T]) -> None:
+        self.lines: list[Line] = []
+        self.steps: list[SearchStep] = []
+        self.result: T | None = None
+        self.error: SoupError | None = None
+        self.stopped = False
+        self._act, self._stop, self._news = act, threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def updates(self) -> Iterator[None]:
+        """Start, and yield whenever there may be something new, once more at the end. A caller that goes stops it."""
+        self._thread.start()
+        try:
+            while self._thread.is_alive():
+                yield
+                self._news.wait(1.0)
+                self._thread.join(PACE)
+                self._news.clear()
+            yield
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End as Ctrl-C would, at the next step; scores that were paid for are kept."""
+        self._stop.set()
+
+    def note(self, text: str) -> None:
+        """Keep a note."""
+        self.lines.append(Line(text, state="note"))
+        self._moved()
+
+    def decision(self, step: SearchStep) -> None:
+        """Keep a step of the search."""
+        self.steps.append(step)
+        self._moved()
+
+    @contextmanager
+    def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:
+        """Keep a line for the stage."""
+        line = Line(title, unit, total, moved=self._moved)
+        self.lines.append(line)
+        self._moved()
+        ended = False
+        try:
+            yield line
+            ended = True
+        finally:
+            line.state = "done" if ended else "broken"
+        self._moved()
+
+    def _moved(self) -> None:
+        self._news.set()
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+
+    def _run(self) -> None:
+        found = SoupError("hfsoup failed in a way that it does not know", hint="look at the terminal of the page")
+        try:
+            self.result = self._act(self)
+        except KeyboardInterrupt:
+            self.stopped = True
+        except SoupError as error:
+            found = error
+        except OSError as error:
+            found = SoupError(f"the disk refuses: {error.strerror or error}", where=str(error.filename or ""))
+        finally:
+            if self.result is None and not self.stopped:
+                self.error = found
+            self._news.set()

@@ -1,0 +1,83 @@
+"""What a soup and its best ingredient say of one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfsoup.averaging.mix import Mix
+from hfsoup.baking.soup import Soup
+from hfsoup.data.decoding import BYTES, BadImageError, decode
+from hfsoup.data.tasks import task_of
+from hfsoup.utils.errors import SoupError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MOST = 5
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A model's likeliest classes with their probabilities, best first."""
+
+    who: str
+    classes: tuple[tuple[str, float], ...]
+
+
+def guesses(soup: Soup, picture: Path) -> tuple[Guess, ...]:
+    """What the soup and its best ingredient say of a picture; the soup alone where nothing was measured.
+
+    Both are formed from the ingredients' files, with the class names and the image processor of the soup.
+
+    Raises:
+        SoupError: the file holds no picture that can be shown to them, or an ingredient is not there any more.
+    """
+    from hfsoup.checkpoints.processor import image_processor
+
+    return tuple(_asked(soup, _pixels(picture, image_processor(soup.family.processing.processor_folder))))
+
+
+def _asked(soup: Soup, pixels: NDArray[np.float32]) -> Iterator[Guess]:
+    import torch
+
+    from hfsoup.averaging.averager import Averager
+    from hfsoup.evaluation.candidate import Candidate
+    from hfsoup.utils.distributed import World
+
+    family, device = soup.family, World(soup.options.device).device
+    shown = [("the soup", soup.mix)]
+    if soup.best is not None:
+        shown.append((str(family.ingredients[soup.best]), Mix.of((soup.best,), len(family))))
+    with Averager(family, soup.options.merge, soup.options.stored_dtype, soup.options.settings()) as averager:
+        candidate = Candidate(averager, device)
+        for n, (who, mix) in enumerate(shown):
+            model = candidate.load(mix)
+            if n == 0 and soup.statistics:
+                candidate.settle(soup.statistics)
+            with torch.no_grad():
+                logits = model(torch.from_numpy(pixels).to(device)).logits.float()
+            shares = task_of(family.config).probabilities(logits)[0]
+            best = shares.topk(min(MOST, len(shares)))
+            likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            yield Guess(who, tuple((family.labels[place], share) for place, share in likeliest))
+
+
+def _pixels(picture: Path, processor: Any) -> NDArray[np.float32]:
+    """Images × channels × height × width, of one image."""
+    import numpy as np
+
+    from hfsoup.utils.errors import REFUSALS
+    from hfsoup.utils.text import flat
+
+    try:
+        with picture.open("rb") as file:
+            image = decode(file.read(BYTES + 1)).picture
+        return np.asarray(processor(images=[image], return_tensors="pt")["pixel_values"], np.float32)
+    except BadImageError as error:
+        raise SoupError(f"this is no picture that can be used: {error}") from error
+    except REFUSALS as error:
+        raise SoupError(f"the image processor refuses this picture: {flat(error, 100)}") from error

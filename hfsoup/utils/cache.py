@@ -1,0 +1,82 @@
+"""Folders that hfsoup made and keeps in its cache, known by what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.hashing import file_hash
+
+
+def kept(kind: str, key: str, build: Callable[[Path], object], *, fresh: bool = False) -> Path:
+    """The folder that `build` fills, from the cache if it is there and whole.
+
+    The hash of what it holds stands in its name beside the key's, so that one that was damaged since is made again; two
+    processes that build at once make the same folder under the same name.
+
+    Args:
+        kind: the part of the cache.
+        key: the hash of everything that the content depends on.
+        build: fills an empty folder with files.
+        fresh: make it again whatever is there.
+
+    Raises:
+        SoupError: the disk does not take it.
+    """
+    home = cache() / kind
+    for made in sorted(home.glob(f"{key}-*")):
+        if _content(made) != made.name.rpartition("-")[2]:
+            shutil.rmtree(made, ignore_errors=True)
+        elif not fresh:
+            return made
+    partial = None
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{key}-", suffix=".partial", dir=home))
+        build(partial)
+        for path in [*partial.iterdir(), partial]:
+            sync(path)
+        target = home / f"{key}-{_content(partial)}"
+        try:
+            partial.rename(target)
+        except OSError:
+            # Somebody else may have made the same at the same time.
+            if not target.is_dir():
+                raise
+        return target
+    except OSError as error:
+        what = f"the checkpoint could not be kept: {error.strerror}"
+        raise SoupError(what, where=str(home), hint="free some space, or set HFSOUP_CACHE to another disk") from error
+    finally:
+        if partial:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _content(folder: Path) -> str:
+    """One hash over the names and bytes of a folder's files."""
+    lines = "".join(f"{file_hash(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Have a file or folder on the disk before going on; Windows opens no folder, and syncs what may be written to."""
+    windows = os.name == "nt"
+    if windows and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def cache() -> Path:
+    """hfsoup's own cache: `$HFSOUP_CACHE`, else `hfsoup` in the folder that `HF_HOME` names."""
+    from huggingface_hub import constants
+
+    return Path(os.environ.get("HFSOUP_CACHE") or Path(constants.HF_HOME) / "hfsoup")
