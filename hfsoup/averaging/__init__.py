@@ -1,1 +1,1 @@
-"""averaging."""
+"""Files to tensors: mixes, merges, running sums, the writer."""

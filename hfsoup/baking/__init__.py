@@ -1,1 +1,1 @@
-"""baking."""
+"""The verbs: bake, plan, verify, push, the Trainer callback."""

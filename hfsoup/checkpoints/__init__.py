@@ -1,1 +1,1 @@
-"""checkpoints."""
+"""What one checkpoint is: config, model class, tensors, image processor, adapter."""

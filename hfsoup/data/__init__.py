@@ -1,1 +1,1 @@
-"""data."""
+"""A dataset becomes splits of pixels: files, rows, labels, images, splits."""

@@ -1,1 +1,1 @@
-"""evaluation."""
+"""What a mix scores: scorer, candidate, batch norm, metrics, intervals, journal."""

@@ -1,1 +1,1 @@
-"""ingredients."""
+"""Which checkpoints go together: resolve, pull, headers, compatibility, base model."""

@@ -1,1 +1,1 @@
-"""networks."""
+"""Whatever fits or trains a network: alignment, importance, distillation, learned coefficients."""

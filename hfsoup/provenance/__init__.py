@@ -1,1 +1,1 @@
-"""provenance."""
+"""The record of a bake: result, manifest, predictions, signatures."""

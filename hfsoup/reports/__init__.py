@@ -1,1 +1,1 @@
-"""reports."""
+"""Records become words and pictures: card, figures, page, notebook, summary."""

@@ -1,1 +1,1 @@
-"""state_dicts."""
+"""Search, align, fit, estimate and distill for any torch model."""

@@ -1,1 +1,1 @@
-"""utils."""
+"""What knows nothing of soups: errors, text, hashing, caches, progress, processes."""
