@@ -98,7 +98,7 @@ def head(hub: LocalHub, repo: str) -> Head:
 
 def complete(found: Head, folder: Path, repo: str) -> bool:
     """Whether a repository holds every file of a folder, byte for byte, its own name in the card."""
-    from hfsoup.utils.hashing import blob_hash, file_hash
+    from hfsoup.utils.hashing import hash_blob, hash_file
 
     files = found.files or {}
     card = (folder / "README.md").read_bytes()
@@ -113,7 +113,7 @@ def complete(found: Head, folder: Path, repo: str) -> bool:
         }.items()
     }
     rest = (path for path in folder.iterdir() if path.name not in texts)
-    return texts.items() <= files.items() and all(files.get(p.name) in (blob_hash(p), file_hash(p)) for p in rest)
+    return texts.items() <= files.items() and all(files.get(p.name) in (hash_blob(p), hash_file(p)) for p in rest)
 
 
 def paths(hub: LocalHub) -> list[str]:

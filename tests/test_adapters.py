@@ -219,10 +219,10 @@ def test_a_base_that_changed_since_is_named(vit: Family, pair: list[Path]) -> No
 
 def test_a_damaged_merge_in_the_cache_is_made_again(pair: list[Path]) -> None:
     """What hfsoup keeps is hashed before it is used."""
-    from hfsoup.utils.cache import cache
+    from hfsoup.utils.cache import cache_root
 
     first = bake("./lora-0", "./lora-1", "--output", "one")["soup"]["sha256"]
-    for path in (cache() / "merged").glob("*/model.safetensors"):
+    for path in (cache_root() / "merged").glob("*/model.safetensors"):
         path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
     assert bake("./lora-0", "./lora-1", "--output", "two")["soup"]["sha256"] == first
 

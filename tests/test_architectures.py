@@ -23,7 +23,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 
 import hfsoup
 from hfsoup.ingredients.differences import config_differences
-from hfsoup.utils.errors import REFUSALS
+from hfsoup.utils.errors import LOADING_ERRORS
 
 if TYPE_CHECKING:
     from hfsoup.checkpoints.inspection import Checkpoint
@@ -232,7 +232,7 @@ def test_what_changes_logits_is_a_difference(kind: str, images: Any, alone: Path
         try:
             again = type(model)(type(model.config).from_dict(copy.deepcopy(config))).eval()
             found = forward(filled(again, state), given)
-        except (*REFUSALS, StrictDataclassError):
+        except (*LOADING_ERRORS, StrictDataclassError):
             continue
         if found.shape == wanted.shape and (found - wanted).abs().max() > 1e-6 * wanted.std():
             (other / "config.json").write_text(json.dumps(config))

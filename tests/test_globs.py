@@ -19,7 +19,7 @@ from misbehave import fault, forget, hurry
 from shell import bake, only, refused, run
 
 import hfsoup
-from hfsoup.hub.addresses import name_of
+from hfsoup.hub.addresses import parse_model_address
 from hfsoup.localhub import LocalHub
 from hfsoup.utils.errors import UsageError
 
@@ -231,7 +231,7 @@ def test_a_pasted_address_is_the_name_that_it_leads_to(seeds: HfApi, hub: LocalH
 )
 def test_addresses(text: str, name: str) -> None:
     """Every page of a repository stands for it, with the revision and folder that the page shows."""
-    assert name_of(text) == name
+    assert parse_model_address(text) == name
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_any_text_is_a_name_or_refused(text: str) -> None:
     """No text pasted behind an address is an error of Python's."""
     for start in ("", "hf.co/", "https://huggingface.co/", "hf://", "https://"):
         try:
-            name_of(start + text)
+            parse_model_address(start + text)
         except UsageError:
             pass
 

@@ -27,7 +27,7 @@ from hfsoup.ingredients.compatibility import check
 from hfsoup.ingredients.pull import pull
 from hfsoup.ingredients.resolve import resolve
 from hfsoup.networks.learned import Average, rounded
-from hfsoup.utils.threads import one_thread
+from hfsoup.utils.threads import single_threaded
 
 LEARNED = ("--recipe", "learned", "--bn", "average")
 Memory = namedtuple("Memory", ("available",))
@@ -159,7 +159,7 @@ def test_the_average_that_learns_is_the_one_that_ships(resnet: Family, data: Pat
     assert found["soup"]["sha256"]
     family = check(pull(resolve(tuple(resnet.words))))
     pictures = images["test"]["image"][:12]
-    with Averager(family) as averager, one_thread():
+    with Averager(family) as averager, single_threaded():
         average = Average(averager, range(4), torch.device("cpu"), per_tensor=True)
         rows = torch.tensor([record["tensors"][name] for name in average.names], dtype=torch.float64)
         pixels = average._processor(images=pictures, return_tensors="pt")["pixel_values"]

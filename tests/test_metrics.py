@@ -19,7 +19,7 @@ from hfsoup.data.tasks.class_metrics import OURS
 from hfsoup.evaluation.intervals import bootstrap, mcnemar, percentiles, wilson
 from hfsoup.evaluation.metrics import metric
 from hfsoup.localhub import LocalHub
-from hfsoup.utils.text import probability
+from hfsoup.utils.text import format_probability
 
 CLASSES = 7
 
@@ -174,6 +174,6 @@ def test_a_bootstrap_is_repeatable_and_about_right() -> None:
 @example(0.04999, 0.05)
 def test_a_shown_p_is_on_its_side_of_the_level(p: float, level: float) -> None:
     """Whoever compares the p that is shown with the level comes to the verdict that is shown."""
-    shown = float(probability(p, level))
+    shown = float(format_probability(p, level))
     assert (shown < level, shown > level) == (p < level, p > level)
     assert shown == pytest.approx(p, rel=0.06)

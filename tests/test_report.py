@@ -17,7 +17,7 @@ from family import NAMES, Family, copy_model, edit_json
 from shell import bake, refused, run
 
 from hfsoup.localhub import LocalHub
-from hfsoup.utils.hashing import file_hash
+from hfsoup.utils.hashing import hash_file
 
 HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=document.title='owned'>"
 
@@ -90,7 +90,7 @@ def test_what_was_said_of_each_image_is_recorded(baked: dict[str, Any], images: 
     for name, score in (("soup", baked["soup"]["test"]), ("best", baked["best_ingredient"]["test"])):
         right = sum(guess == label for guess, label in zip(record[name], record["labels"], strict=True))
         assert right / 72 == score
-    assert json.loads(Path("soup/soup.json").read_text())["files"]["evaluation.json"] == file_hash(
+    assert json.loads(Path("soup/soup.json").read_text())["files"]["evaluation.json"] == hash_file(
         Path("soup/evaluation.json")
     )
 
@@ -187,7 +187,7 @@ def test_a_damaged_evaluation_is_one_clear_block(
     Path("soup/evaluation.json").write_text(json.dumps(value))
     assert "not the file that was recorded" in refused("report", "soup", "-o", "other.html", code=1)
     record = json.loads(Path("soup/soup.json").read_text())
-    record["files"]["evaluation.json"] = file_hash(Path("soup/evaluation.json"))
+    record["files"]["evaluation.json"] = hash_file(Path("soup/evaluation.json"))
     Path("soup/soup.json").write_text(json.dumps(record))
     assert "evaluation.json" in refused("report", "soup", "-o", "other.html", code=1)
     assert not Path("other.html").exists()

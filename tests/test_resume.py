@@ -17,7 +17,7 @@ from killing import Killer
 from shell import bake, only, run
 
 from hfsoup.localhub import LocalHub
-from hfsoup.utils.hashing import file_hash
+from hfsoup.utils.hashing import hash_file
 
 FEW, MANY = 10, 200
 IMAGES = 60
@@ -33,7 +33,7 @@ def killer() -> Iterator[Killer]:
 
 def contents(folder: Path) -> dict[str, str]:
     """Every file of a folder with its sha256."""
-    return {path.name: file_hash(path) for path in sorted(folder.iterdir())}
+    return {path.name: hash_file(path) for path in sorted(folder.iterdir())}
 
 
 def paid(cache: Path) -> int:

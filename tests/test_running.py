@@ -22,7 +22,7 @@ from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.checkpoints.types import Ingredient, Source, TensorSpec, WeightFile
 from hfsoup.ingredients.family import Family as Records
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.hashing import stamp
+from hfsoup.utils.hashing import stamp_file
 
 WIDE = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**100), max_value=2.0**100)
 NEAR = st.integers(-64, 64).map(lambda n: n / 64)
@@ -34,7 +34,7 @@ def records(folder: Path, stacks: list[list[float]]) -> Records:
     for n, values in enumerate(stacks):
         path = folder / f"{n}.safetensors"
         save_file({"w": np.array(values, np.float32), "n": np.array([n])}, path)
-        file = WeightFile(path.name, path, path.stat().st_size, str(n), stamp(path))
+        file = WeightFile(path.name, path, path.stat().st_size, str(n), stamp_file(path))
         ingredients.append(Ingredient(Source(str(n), str(n)), folder, (file,)))
     opened = TensorFile(ingredients[0].weights[0].path)
     opened.close()

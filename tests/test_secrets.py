@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, constants
 from misbehave import fault, forget, process
 from shell import refused
 
-from hfsoup.hub.client import api as our_api
+from hfsoup.hub.client import hub_api as our_api
 from hfsoup.localhub import LocalHub
 from hfsoup.utils.errors import HubError
 from hfsoup.utils.redact import redact

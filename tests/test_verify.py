@@ -46,11 +46,11 @@ def flip(folder: Path) -> None:
 
 
 def flip_and_record(folder: Path) -> None:
-    from hfsoup.utils.hashing import file_hash
+    from hfsoup.utils.hashing import hash_file
 
     flip(folder)
     record = json.loads((folder / "soup.json").read_text())
-    record["files"]["model.safetensors"] = file_hash(folder / "model.safetensors")
+    record["files"]["model.safetensors"] = hash_file(folder / "model.safetensors")
     (folder / "soup.json").write_text(json.dumps(record))
 
 

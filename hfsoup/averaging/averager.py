@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from hfsoup.averaging.combine import NO_BASE, STATISTICS, Root, combine
+from hfsoup.averaging.combine import NO_BASE, STATISTICS, BaseTensor, combine
 from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.settings import Settings
 from hfsoup.averaging.trimming import Cuts
@@ -23,8 +23,8 @@ from hfsoup.checkpoints.types import TensorSpec
 from hfsoup.ingredients.family import Family
 from hfsoup.merges import MERGES, Array, Context
 from hfsoup.utils.errors import SoupError, UsageError
-from hfsoup.utils.text import flat
-from hfsoup.utils.threads import processors
+from hfsoup.utils.text import one_line
+from hfsoup.utils.threads import count_processors
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,11 +34,11 @@ DEFAULTS = Settings()
 BASE_HINT = "--base ORG/NAME|FOLDER"
 IMAGES_HINT = "--dataset ORG/NAME"
 Emit = Callable[[TensorSpec, int, NDArray[Any]], None]
-Done = Callable[["Job"], None]
+Done = Callable[["Block"], None]
 
 
 @dataclass(frozen=True)
-class Job:
+class Block:
     """One block of tensors that lie side by side in every file and are combined as if they were one.
 
     Elements `begin` to `begin + count` are counted from the start of the first tensor; `plain` ones are combined one by
@@ -117,7 +117,7 @@ class Averager:
         It may reach beyond `spec` into the tensors that follow it in `specs`, where those are stored in the same type.
         `done(job)` is called in this thread, in order, once a job's block and all before it are out.
         """
-        with ThreadPoolExecutor(processors()) as pool, self._one_thread():
+        with ThreadPoolExecutor(count_processors()) as pool, self._one_thread():
             jobs = list(self.jobs(specs, mix))
             for job, _ in zip(jobs, pool.map(lambda job: self.form(mix, emit, job), jobs), strict=True):
                 done(job)
@@ -136,13 +136,13 @@ class Averager:
         if self._base:
             self._base.unchanged()
 
-    def jobs(self, specs: Sequence[TensorSpec] | None = None, mix: Mix | None = None) -> Iterator[Job]:
+    def jobs(self, specs: Sequence[TensorSpec] | None = None, mix: Mix | None = None) -> Iterator[Block]:
         """The blocks that `specs`, or all tensors, are formed in: those of `mix`, or of mixes without own `tensors`."""
         for run in self._runs(specs or self.family.tensors, mix):
             size, plain = sum(prod(spec.shape) for spec in run), self._plain(run[0])
             step = BLOCK if plain else max(size, 1)
             for begin in range(0, size, step) or (0,):
-                yield Job(run, begin, min(step, size - begin), plain)
+                yield Block(run, begin, min(step, size - begin), plain)
 
     def _runs(self, specs: Sequence[TensorSpec], mix: Mix | None) -> Iterator[tuple[TensorSpec, ...]]:
         """Tensors that are formed together: neighbours in every file where they are plain and alike, else one alone."""
@@ -170,7 +170,7 @@ class Averager:
             return joined
         return joined and self._base.joined(*(base.names[name] for name in names))
 
-    def form(self, mix: Mix, emit: Emit, job: Job) -> None:
+    def form(self, mix: Mix, emit: Emit, job: Block) -> None:
         """Form one block from the files of all members."""
         mix = self._sources(mix).at(job.first.name)
         weights = [mix.coefficients[i] for i in mix.members]
@@ -179,7 +179,7 @@ class Averager:
             return (self.read(i, job, name) for i in mix.members)
 
         name, floats = job.first.name, job.first.dtype in FLOATS
-        merge, root = self.merge.name, Root(lambda name: self._read_base(job, name), mix.base)
+        merge, root = self.merge.name, BaseTensor(lambda name: self._read_base(job, name), mix.base)
         if name in self.family.kept:
             merge, root = "mean", NO_BASE
         told = self.settings
@@ -190,7 +190,7 @@ class Averager:
         block = combine(name, read, weights, merge, floats=floats, root=root, context=context)
         emit(job.first, job.begin, self.stored(mix, block, job) if floats else block)
 
-    def stored(self, mix: Mix, block: Array, job: Job) -> NDArray[Any]:
+    def stored(self, mix: Mix, block: Array, job: Block) -> NDArray[Any]:
         """A block in the type it is written in, after a look for NaN and infinities."""
         dtype = self.stored_as(job.first)
         stored = to_stored(block, dtype)
@@ -201,24 +201,24 @@ class Averager:
         for i in mix.members:
             source = self._source(i, spec.name)
             if not np.isfinite(self.read(i, job, job.first.name)).all():
-                where = f"{source.ingredient}, {source.home(spec.name)}, tensor {flat(spec.name)}"
+                where = f"{source.ingredient}, {source.home(spec.name)}, tensor {one_line(spec.name)}"
                 what = "expected finite weights, found NaN or infinity"
                 raise SoupError(what, where=where, hint="leave this one out")
         base = self._read_base(job, job.first.name)
         if self._base and base is not None and not np.isfinite(base).all():
-            where = f"{self._base.ingredient}, tensor {flat(spec.name)}"
+            where = f"{self._base.ingredient}, tensor {one_line(spec.name)}"
             raise SoupError("expected finite weights of the base, found NaN or infinity", where=where)
-        where = f"tensor {flat(spec.name)}"
+        where = f"tensor {one_line(spec.name)}"
         if np.isfinite(block).all():
             raise SoupError(f"the average does not fit into {dtype}", where=where, hint="--dtype float32")
         raise SoupError("the merge gave NaN or infinity", where=where, hint="--merge mean")
 
-    def read(self, i: int, job: Job, name: str) -> NDArray[Any]:
+    def read(self, i: int, job: Block, name: str) -> NDArray[Any]:
         """The block of one ingredient, of the job's tensors or of another of the same shape."""
         order = self.family.orders[i] if i < len(self.family) else None
         return self._ordered(self._source(i, name).read(name, job.begin, job.count), job, order)
 
-    def _important(self, mix: Mix, job: Job) -> Iterator[NDArray[Any]] | None:
+    def _important(self, mix: Mix, job: Block) -> Iterator[NDArray[Any]] | None:
         """The importance of a block for each member, of a whole tensor as it is stored; None where there is none."""
         name, elementwise = job.first.name, self.merge.elementwise
         if not self.merge.importance or len(mix.members) == 1:
@@ -231,14 +231,14 @@ class Averager:
             return None
         return (i.read(name, job.begin, job.count) if elementwise else i.stored(name)[1] for i in found)
 
-    def _read_base(self, job: Job, name: str) -> NDArray[Any] | None:
+    def _read_base(self, job: Block, name: str) -> NDArray[Any] | None:
         """The same block of the base, None where it has no tensor that fits."""
         base = self.family.base
         if self._base is None or base is None or name not in base.names:
             return None
         return self._ordered(self._base.read(base.names[name], job.begin, job.count), job, base.order)
 
-    def _ordered(self, block: NDArray[Any], job: Job, order: tuple[int, ...] | None) -> NDArray[Any]:
+    def _ordered(self, block: NDArray[Any], job: Block, order: tuple[int, ...] | None) -> NDArray[Any]:
         """A block with the classes in the reference's order."""
         axis = self.family.heads.get(job.first.name)
         if axis is None or order is None:

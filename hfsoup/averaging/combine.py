@@ -18,14 +18,14 @@ STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True)
-class Root:
+class BaseTensor:
     """The base in one mix: the same block of its tensor of a name, None where it has none that fits, and its share."""
 
     read: Callable[[str], NDArray[Any] | None]
     share: float = 0.0
 
 
-NO_BASE = Root(lambda _: None)
+NO_BASE = BaseTensor(lambda _: None)
 
 
 def combine(
@@ -35,7 +35,7 @@ def combine(
     merge: str,
     *,
     floats: bool,
-    root: Root = NO_BASE,
+    root: BaseTensor = NO_BASE,
     context: Context = PLAIN,
 ) -> NDArray[Any]:
     """One tensor of every member into one.

@@ -20,15 +20,15 @@ from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.writer import write_configs
 from hfsoup.checkpoints.lora.config import CONFIG, PREFIX, WEIGHTS
 from hfsoup.checkpoints.lora.merge import Array, delta, merged, opened
-from hfsoup.checkpoints.lora.plan import Plan
+from hfsoup.checkpoints.lora.plan import MergePlan
 from hfsoup.checkpoints.safetensors_io import TensorFile, write_header
-from hfsoup.checkpoints.types import Adapted, Ingredient, Source, TensorSpec, Truncated, file_record
+from hfsoup.checkpoints.types import AdapterParts, Ingredient, LowRankAdapter, Source, TensorSpec, describe_file
 from hfsoup.ingredients.compatibility import check
 from hfsoup.ingredients.family import Family
-from hfsoup.utils.cache import kept
+from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
-from hfsoup.utils.hashing import facts_hash
-from hfsoup.utils.text import flat
+from hfsoup.utils.hashing import hash_json
+from hfsoup.utils.text import one_line
 from hfsoup.utils.version import __version__
 
 NAME = "the soup as an adapter"
@@ -67,7 +67,7 @@ def may_be_adapter(family: Family, bn: str) -> None:
         raise UsageError("an adapter cannot hold batch-norm statistics of its own", hint="--bn average")
 
 
-def truncate(averager: Averager, mix: Mix, rank: int) -> Truncated:
+def truncate(averager: Averager, mix: Mix, rank: int) -> LowRankAdapter:
     """The mix as an adapter of that rank on the ingredients' base, and the model that it gives.
 
     Singular values of the average ΔW = Σ wᵢ·scalingᵢ·BᵢAᵢ in float64, computed by one thread so that its bytes do not
@@ -85,7 +85,7 @@ def truncate(averager: Averager, mix: Mix, rank: int) -> Truncated:
     members = [family.ingredients[i] for i in mix.members]
     sums = [i.content + [f.sha256 for f in i.files] for i in family.ingredients]
     shares = [mix.coefficients, mix.tensors]
-    key = facts_hash(__version__, rank, shares, sums, family.orders, family.config, base.id)
+    key = hash_json(__version__, rank, shares, sums, family.orders, family.config, base.id)
 
     def build(folder: Path) -> None:
         with ExitStack() as stack, threadpool_limits(1):
@@ -94,20 +94,20 @@ def truncate(averager: Averager, mix: Mix, rank: int) -> Truncated:
             ]
             _build(averager, mix, rank, [(plan, file) for plan, file, _ in found], folder)
 
-    home = kept("truncated", key, build)
+    home = cached_folder("truncated", key, build)
     errors = json.loads((home / ERRORS).read_text(encoding="utf-8"))
     source = Source(NAME, NAME, None, home, base=base.source)
-    ingredient = merged(source, home, file_record(home / WEIGHTS[0]), base)
-    return Truncated(home, ingredient, rank, **errors)
+    ingredient = merged(source, home, describe_file(home / WEIGHTS[0]), base)
+    return LowRankAdapter(home, ingredient, rank, **errors)
 
 
-def beside(family: Family, adapter: Truncated) -> tuple[Family, Mix]:
+def beside(family: Family, adapter: LowRankAdapter) -> tuple[Family, Mix]:
     """The family with the truncated soup as one ingredient more, and the mix that is this one alone."""
     whole = check((*family.ingredients, adapter.ingredient))
     return whole, Mix.of((len(family),), len(whole))
 
 
-def _build(averager: Averager, mix: Mix, rank: int, found: list[tuple[Plan, TensorFile]], folder: Path) -> None:
+def _build(averager: Averager, mix: Mix, rank: int, found: list[tuple[MergePlan, TensorFile]], folder: Path) -> None:
     """Fill a folder with the adapter, its config, labels and image processor, and the errors."""
     family, plan, owns = averager.family, found[0][0], {k: v for p, _ in found for k, v in p.owns.items()}
     changed = sorted({name for p, _ in found for name in p.deltas})
@@ -147,11 +147,11 @@ def _separable(family: Family, changed: list[str], trained: list[str], owned: li
     """Refuse what no adapter of peft can hold."""
     if both := sorted(set(changed) & set(trained)):
         what = "not supported with --as-adapter: a layer that one ingredient trained whole and another by LoRA"
-        raise MismatchError(what, where=f"tensor {flat(both[0])}", hint="without it the soup is a whole model")
+        raise MismatchError(what, where=f"tensor {one_line(both[0])}", hint="without it the soup is a whole model")
     for name in owned:
         if not any(name.rpartition(".")[0].endswith(m) or f"{m}." in name for m in modules):
             what = "not supported with --as-adapter: biases that were trained"
-            raise SoupError(what, where=f"tensor {flat(name)}", hint="without it the soup is a whole model")
+            raise SoupError(what, where=f"tensor {one_line(name)}", hint="without it the soup is a whole model")
     if any(name in family.heads for name in changed):
         what = "not supported with --as-adapter: LoRA on a head whose classes stand in different orders"
         raise MismatchError(what, hint="without it the soup is a whole model")
@@ -160,7 +160,7 @@ def _separable(family: Family, changed: list[str], trained: list[str], owned: li
 def _factored(matrix: Array, rank: int, layer: str) -> Factors:
     """The best approximation of `matrix` (rows × columns) of that rank, its two factors equally large."""
     if not np.isfinite(matrix).all():
-        raise SoupError("expected finite weights, found NaN or infinity", where=f"layer {flat(layer)}")
+        raise SoupError("expected finite weights, found NaN or infinity", where=f"layer {one_line(layer)}")
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
     size = min(rank, len(values))
     left, right, roots = left[:, :size], right[:size], np.sqrt(values[:size])
@@ -222,14 +222,14 @@ def _json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _adapter(ingredient: Ingredient) -> Adapted:
+def _adapter(ingredient: Ingredient) -> AdapterParts:
     if ingredient.adapter is None:
         what = "expected an adapter, found a whole model"
         raise MismatchError(what, where=str(ingredient), hint="without --as-adapter they may be mixed")
     return ingredient.adapter
 
 
-def _known(adapter: Adapted) -> list[str]:
+def _known(adapter: AdapterParts) -> list[str]:
     return sorted(w.sha256 for w in adapter.base.weights)
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.averaging.accumulators import Host, Scratch, Sums
-from hfsoup.averaging.averager import Averager, Emit, Job
+from hfsoup.averaging.averager import Averager, Block, Emit
 from hfsoup.averaging.mix import Mix
-from hfsoup.utils.threads import processors
+from hfsoup.utils.threads import count_processors
 
 EXACT = 2.0**29
 LARGEST = float(np.finfo(np.float32).max)
@@ -71,7 +71,7 @@ class Running:
             self._bounds[i] = [None] * len(self._jobs)
         # Until every block is through, nothing is held that a next mix could begin with.
         held, self._held, self._last = self._held, frozenset(), frozenset()
-        with ThreadPoolExecutor(processors()) as pool:
+        with ThreadPoolExecutor(count_processors()) as pool:
             for _ in pool.map(lambda n: self._block(n, mix, emit, lasting, passing), range(len(self._jobs))):
                 pass
         self._averager.unchanged(self._used)
@@ -100,10 +100,10 @@ class Running:
             begin = part * PART
             self._averager.form(mix, emit, replace(job, begin=job.begin + begin, count=min(PART, job.count - begin)))
 
-    def _stored(self, mix: Mix, job: Job, total: Any) -> NDArray[Any]:
+    def _stored(self, mix: Mix, job: Block, total: Any) -> NDArray[Any]:
         return self._averager.stored(mix, self._place.numbers(total), job)
 
-    def _read(self, n: int, i: int, job: Job) -> NDArray[Any]:
+    def _read(self, n: int, i: int, job: Block) -> NDArray[Any]:
         block = self._averager.read(i, job, job.first.name)
         if self._bounds[i][n] is None:
             self._bounds[i][n] = _bounds(np.abs(block, out=self._scratch.array("sizes", np.float32, job.count)))

@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.averaging.averager import Averager, Job
+from hfsoup.averaging.averager import Averager, Block
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.architecture import config_of, model_class
 from hfsoup.checkpoints.safetensors_io import finite, nbytes, to_stored, write_header
 from hfsoup.checkpoints.timm_config import image_settings, is_native, read_model_config, written
-from hfsoup.checkpoints.types import PROCESSORS, TensorSpec, Truncated
+from hfsoup.checkpoints.types import PROCESSORS, LowRankAdapter, TensorSpec
 from hfsoup.ingredients.family import Family
-from hfsoup.utils.cache import cache, sync
+from hfsoup.utils.cache import cache_root, sync_folder
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.hashing import GrowingHash, file_hash
+from hfsoup.utils.hashing import GrowingHash, hash_file
 from hfsoup.utils.positioned_io import write_at
 from hfsoup.utils.safe_json import read_json
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 STAGE = ".hfsoup-"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -47,7 +47,7 @@ def claimed(target: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    path = cache() / "locks" / f"{hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:32]}.lock"
+    path = cache_root() / "locks" / f"{hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:32]}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=0)
     try:
@@ -79,11 +79,11 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield stage
         stage.chmod(0o755)
         for path in [*stage.rglob("*"), stage]:
-            sync(path)
+            sync_folder(path)
         replaced = os.path.lexists(target)
         _replace(stage, target)
         try:
-            sync(target.parent)
+            sync_folder(target.parent)
         except OSError:
             # Not known to last, so not done: what was there comes back.
             _replace(stage, target) if replaced else target.rename(stage)
@@ -146,10 +146,10 @@ def _write_shard(
                 block = to_stored(statistics[spec.name].astype(np.float64), dtype)
                 if not finite(block, dtype):
                     what = f"the re-estimated statistics do not fit into {dtype}"
-                    raise SoupError(what, where=f"tensor {flat(spec.name)}", hint="--dtype float32")
+                    raise SoupError(what, where=f"tensor {one_line(spec.name)}", hint="--dtype float32")
             _write(file.fileno(), starts[spec.name] + begin * block.itemsize, block)
 
-        def done(job: Job) -> None:
+        def done(job: Block) -> None:
             size = nbytes(averager.stored_as(job.first), (job.begin + job.count,))
             digest.reach(starts[job.first.name] + size)
 
@@ -157,14 +157,14 @@ def _write_shard(
         return digest.reach(file.seek(0, os.SEEK_END))
 
 
-def write_adapter(adapter: Truncated, folder: Path) -> dict[str, str]:
+def write_adapter(adapter: LowRankAdapter, folder: Path) -> dict[str, str]:
     """Copy a soup that is an adapter out of hfsoup's cache; the name of its weight file to sha256."""
     source = adapter.ingredient.adapter
     if source is None:
         raise SoupError("this soup is no adapter", where=str(folder))
     for file in (source.config, source.weights):
         shutil.copyfile(file.path, folder / file.name)
-        if file_hash(folder / file.name) != file.sha256:
+        if hash_file(folder / file.name) != file.sha256:
             raise SoupError("the file in hfsoup's cache changed", where=str(file.path), hint="the same command again")
     return {source.weights.name: source.weights.sha256}
 

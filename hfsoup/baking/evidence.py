@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfsoup.averaging.mix import Mix
-from hfsoup.evaluation.measurements import CANDIDATE, INGREDIENT, UNIFORM, Evidence, Knot, Line, Point
+from hfsoup.evaluation.measurements import CANDIDATE, INGREDIENT, UNIFORM, Evidence, Line, LinePoint, Point
 from hfsoup.evaluation.scores import Decision, Score, Start
 from hfsoup.provenance.predictions import NAME, evaluated
 
@@ -72,7 +72,7 @@ def line(scorer: Scorer, search: Search, images: Images) -> Line | None:
         share = n / (BETWEEN + 1)
         mix = search.weighted({first: 1 - share, second: share})
         found = scorer.score(mix, images.selection)
-        knots.append(Knot(share, found, scorer.report(mix, found.bn, images.test)))
+        knots.append(LinePoint(share, found, scorer.report(mix, found.bn, images.test)))
     return Line(first, second, tuple(knots))
 
 

@@ -27,7 +27,7 @@ from hfsoup.options.options import Options
 from hfsoup.recipes import RECIPES
 from hfsoup.utils.errors import MismatchError, UsageError
 from hfsoup.utils.progress import Clock, Watch
-from hfsoup.utils.text import counted, listed, size
+from hfsoup.utils.text import format_count, format_size, join_names
 
 if TYPE_CHECKING:
     from hfsoup.baking.prefetch import Ahead
@@ -63,7 +63,7 @@ def gather(
         ingredients = _pulled(sources, watch, ahead)
     with clock("check"), watch.stage("Checking") as stage:
         family = _checked(sources, ingredients, options, watch, several)
-        stage.done(f"Checked: one {model_name(family.config)} with {counted(len(family.labels), 'class', 'es')}")
+        stage.done(f"Checked: one {model_name(family.config)} with {format_count(len(family.labels), 'class', 'es')}")
     if whose := needs_base(options):
         with clock("pull"), watch.stage("Pulling the base") as stage:
             family = with_base(family, options.base, why=whose, notify=watch.note)
@@ -86,7 +86,7 @@ def _require_one(sources: Sequence[Source]) -> None:
         UsageError: there are several.
     """
     if len(sources) > 1:
-        names = listed([str(source) for source in sources], 4)
+        names = join_names([str(source) for source in sources], 4)
         hint = f"hfsoup eval {shlex.quote(sources[0].id)} --dataset …, one by one; or hfsoup bake, which scores each"
         raise UsageError(f"expected one model, found {len(sources)}", where=names, hint=hint)
 
@@ -117,7 +117,7 @@ def resolve(patterns: tuple[str, ...], options: Options, watch: Watch, *, keep: 
             keep=keep,
             notify=watch.note,
         )
-        stage.done(f"Resolved {counted(len(sources), 'ingredient')}")
+        stage.done(f"Resolved {format_count(len(sources), 'ingredient')}")
     return sources
 
 
@@ -191,7 +191,9 @@ def _pulled(sources: tuple[Source, ...], watch: Watch, ahead: Ahead | None) -> t
     with watch.stage("Pulling", total, "B" if total else "") as stage:
         ingredients = pull(sources, advance=stage, notify=watch.note, follower=ahead)
         known = f" ({there} cached)" if there else ""
-        text = f"Pulled {counted(len(holdings), 'checkpoint')}, {size(total)}{known}" if holdings else "Opened"
-        local = counted(len(every) - len(holdings), "local checkpoint")
+        text = (
+            f"Pulled {format_count(len(holdings), 'checkpoint')}, {format_size(total)}{known}" if holdings else "Opened"
+        )
+        local = format_count(len(every) - len(holdings), "local checkpoint")
         stage.done(text if len(holdings) == len(every) else f"{text}{', and' if holdings else ''} {local}")
     return ingredients

@@ -16,7 +16,7 @@ from hfsoup.baking.search_progress import Course
 from hfsoup.baking.setup import loaded, scorer_of
 from hfsoup.baking.shifts import count, shifts
 from hfsoup.baking.soup import Soup
-from hfsoup.checkpoints.types import Truncated
+from hfsoup.checkpoints.types import LowRankAdapter
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.scores import Comparison, Decision, Score
 from hfsoup.ingredients.family import Family
@@ -26,7 +26,7 @@ from hfsoup.recipes import RECIPES
 from hfsoup.recipes._search import Search
 from hfsoup.utils.distributed import World
 from hfsoup.utils.progress import Clock, SearchStep, Stage, Watch
-from hfsoup.utils.text import counted, distinct
+from hfsoup.utils.text import format_count, shorten_names
 
 if TYPE_CHECKING:
     from hfsoup.baking.prefetch import Ahead
@@ -85,8 +85,8 @@ def measured(
         evidence = witnessed(given, shipped, alone, selection.bn, images.test, search.starts)
         evidence = pictured(evidence, scorer, search, mix, images, options)
         total = scorer.images_forwarded + (learner.images_forwarded if learner else 0)
-        forwarded = counted(total, "image") if total else "no image"
-        stage.done(f"Scored {counted(course.scored, 'candidate')} and the test split: {forwarded} forwarded")
+        forwarded = format_count(total, "image") if total else "no image"
+        stage.done(f"Scored {format_count(course.scored, 'candidate')} and the test split: {forwarded} forwarded")
     clock.seconds["evaluate"] -= clock.seconds["distill"]
     if world.main:
         scoring = clock.seconds["evaluate"] - clock.seconds.get("learn", 0.0)
@@ -121,7 +121,7 @@ def _as_shipped(
     scorer: Scorer,
     search: Search,
     mix: Mix,
-    adapter: Truncated | None,
+    adapter: LowRankAdapter | None,
     network: Distilled | None,
     options: Options,
     stack: ExitStack,
@@ -143,7 +143,7 @@ def _as_shipped(
     return scorer.over(averager), shipped, Mix.of((best,), len(whole))
 
 
-def truncated(averager: Averager, mix: Mix, options: Options, watch: Watch) -> Truncated | None:
+def truncated(averager: Averager, mix: Mix, options: Options, watch: Watch) -> LowRankAdapter | None:
     """The soup as an adapter, where it is asked for."""
     if options.as_adapter is None:
         return None
@@ -179,7 +179,7 @@ def prepared(family: Family, options: Options, watch: Watch, ahead: Ahead) -> Im
         images = loaded(options, processor, family.labels, task, family.has_batch_norm, stage, stage.expect)
         selecting, testing = len(images.selection), len(images.test)
         teaching = f"{len(images.learning):,} to learn from, " if images.learning else ""
-        stage.done(f"Prepared {teaching}{counted(selecting, 'image')} that select and {testing:,} that report")
+        stage.done(f"Prepared {teaching}{format_count(selecting, 'image')} that select and {testing:,} that report")
         return images
 
 
@@ -216,7 +216,7 @@ def weighed(family: Family, options: Options, watch: Watch, images: Images | Non
         found = estimated(
             family, kind, seed=options.seed, images=images.calibration, device=world.device, advance=stage
         )
-        stage.done(f"Estimated what {options.merge} needs on {counted(len(images.calibration), 'image')}")
+        stage.done(f"Estimated what {options.merge} needs on {format_count(len(images.calibration), 'image')}")
     return found
 
 
@@ -229,7 +229,7 @@ def searched(
     learn: Callable[[tuple[int, ...], bool], Mix] | None = None,
 ) -> tuple[Search, Mix]:
     """The recipe's walk over a family, and the mix where it ends."""
-    shown = distinct([(i.id, i.source.revision) for i in family.ingredients])
+    shown = shorten_names([(i.id, i.source.revision) for i in family.ingredients])
     names = tuple(str(i) if i.source.revision else name for i, name in zip(family.ingredients, shown, strict=True))
     search = Search(names, score, options.rules(), lambda taken: watch.decision(_step(taken, names)), ensemble, learn)
     mix = RECIPES.get(options.chosen_recipe).function(search)

@@ -16,12 +16,12 @@ from hfsoup.baking.measure import in_one_basis, measured, prepared, searched, se
 from hfsoup.baking.prefetch import Ahead
 from hfsoup.baking.requirements import asked, own
 from hfsoup.baking.soup import Soup
-from hfsoup.hub.notices import told
+from hfsoup.hub.notices import listening
 from hfsoup.merges import MERGES
 from hfsoup.options.config_file import is_config, load
 from hfsoup.options.options import Options
 from hfsoup.recipes import RECIPES
-from hfsoup.reports.live_progress import listening
+from hfsoup.reports.live_progress import follow_bake
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.progress import Clock, Watch
@@ -44,9 +44,9 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
         raise UsageError(f"expected names or folders one after another, found a {odd[0]}", hint="bake(*names)")
     patterns = tuple(str(ingredient) for ingredient in ingredients)
     if is_config(patterns):
-        return run(*load(Path(patterns[0]).expanduser(), options), listening())
+        return run(*load(Path(patterns[0]).expanduser(), options), follow_bake())
     chosen = Options.of(options)
-    return run(chosen.patterns(patterns), chosen, listening())
+    return run(chosen.patterns(patterns), chosen, follow_bake())
 
 
 def run(patterns: tuple[str, ...], options: Options, watch: Watch, *, several: bool = True) -> Soup:
@@ -55,7 +55,7 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch, *, several: b
     for text in (*RECIPES.broken, *MERGES.broken):
         watch.note(text)
     world, clock = World(options.device, alone=options.dataset is None), Clock()
-    with told(watch.note), ExitStack() as stack:
+    with listening(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim(patterns, options, stack))
         ahead = stack.enter_context(Ahead(world))
         family = world.on_main(lambda: gather(patterns, options, watch, clock, ahead, several=several))

@@ -20,7 +20,7 @@ from hfsoup.checkpoints.types import Source
 from hfsoup.data.survey import Survey
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.journal import known_pace
-from hfsoup.hub.notices import told
+from hfsoup.hub.notices import listening
 from hfsoup.ingredients.find import find_base, require_several
 from hfsoup.ingredients.headers import Outline, outlined, peek_processor
 from hfsoup.ingredients.pull import held, with_bases
@@ -28,15 +28,15 @@ from hfsoup.networks.distillation.result import forwarded
 from hfsoup.options.options import Options
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.summary import Row, plain
-from hfsoup.utils.cache import cache
+from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Watch
 from hfsoup.utils.registry import Entry
-from hfsoup.utils.text import counted, duration, size
+from hfsoup.utils.text import format_count, format_duration, format_size
 
 
 @dataclass(frozen=True)
-class Holding:
+class Download:
     """A thing to be pulled: all bytes that are needed of it, and those on this disk already.
 
     What was made into prepared images by an earlier bake is not pulled for them again, and counts as here.
@@ -49,7 +49,7 @@ class Holding:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What scoring takes at most. `images` are those to forward; `seconds` stands on an earlier bake's pace.
 
     Where a merge asks for it every ingredient is `shown` images before that, which are `estimated` all together.
@@ -83,10 +83,10 @@ class Plan:
 
     recipe: str
     merge: str
-    ingredients: tuple[Holding, ...]
-    bases: tuple[Holding, ...]
-    dataset: Holding | None
-    work: Work | None
+    ingredients: tuple[Download, ...]
+    bases: tuple[Download, ...]
+    dataset: Download | None
+    work: Workload | None
     memory: int | None
     memory_free: int
     disk: tuple[Need, ...]
@@ -134,7 +134,7 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
     watch = watch or Watch()
     recipe = asked(patterns, options)
     own(patterns, options)
-    with told(watch.note):
+    with listening(watch.note):
         sources = resolve(patterns, options, watch, keep=False)
         given = (find_base(options.base, keep=False),) if options.base else ()
         require_several(sources, recipe.needs_base)
@@ -156,8 +156,8 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
         )  # fmt: skip
 
 
-def _holdings(sources: Sequence[Source]) -> tuple[Holding, ...]:
-    return tuple(Holding(source.id, source.revision, *held(source)) for source in sources)
+def _holdings(sources: Sequence[Source]) -> tuple[Download, ...]:
+    return tuple(Download(source.id, source.revision, *held(source)) for source in sources)
 
 
 def _names(found: Survey, *, calibrate: bool) -> dict[str, str | None]:
@@ -165,7 +165,7 @@ def _names(found: Survey, *, calibrate: bool) -> dict[str, str | None]:
     return {"selection": found.selection, "test": found.test, "calibration": found.calibration if calibrate else None}
 
 
-def _data(found: Survey, options: Options, source: Source, first: Outline) -> Holding | None:
+def _data(found: Survey, options: Options, source: Source, first: Outline) -> Download | None:
     """What of the dataset is pulled; None where that is not known beforehand."""
     if found.parts is None:
         return None
@@ -176,7 +176,7 @@ def _data(found: Survey, options: Options, source: Source, first: Outline) -> Ho
     if held < size:
         ready = _prepared(options, source, first)
         held = sum(p.size if name in ready else p.held for name, p in parts.items())
-    return Holding(found.id, found.revision, size, held)
+    return Download(found.id, found.revision, size, held)
 
 
 def _prepared(options: Options, source: Source, first: Outline) -> frozenset[str]:
@@ -186,7 +186,13 @@ def _prepared(options: Options, source: Source, first: Outline) -> frozenset[str
     """
     from hfsoup.data.images import prepared_splits
 
-    if source.base or options.processor_from or options.distill or options.shifts or not any(cache().glob("images/*")):
+    if (
+        source.base
+        or options.processor_from
+        or options.distill
+        or options.shifts
+        or not any(cache_root().glob("images/*"))
+    ):
         return frozenset()
     try:
         processor = peek_processor(source)
@@ -198,14 +204,14 @@ def _prepared(options: Options, source: Source, first: Outline) -> frozenset[str
     return prepared_splits(options.request(task_of(first.config)), processor, classes, calibrate=calibrate, learn=learn)
 
 
-def _work(recipe: Entry[Any], sources: Sequence[Source], options: Options, found: Survey, first: Outline) -> Work:
+def _work(recipe: Entry[Any], sources: Sequence[Source], options: Options, found: Survey, first: Outline) -> Workload:
     """Evaluations and images at most: every mix that the recipe may ask for, then soup and best on the test split."""
     shown = _counts(found, options, calibrate=True)[2] if needs_images(options) else None
     work = _scoring(recipe, len(sources), options, found, first)
     return work if shown is None else replace(work, shown=shown, estimated=len(sources) * shown)
 
 
-def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first: Outline) -> Work:
+def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first: Outline) -> Workload:
     """The same without what a merge is told."""
     most = None
     if recipe.evaluations is not None:
@@ -218,7 +224,9 @@ def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first:
         selection //= 2
     if selection is None or test is None or most is None:
         known_by = "how many images there are" if most is not None else f"how far {recipe.name} searches"
-        return Work(selection, test, calibration, most, None, None, f"{known_by} cannot be told beforehand", **taught)
+        return Workload(
+            selection, test, calibration, most, None, None, f"{known_by} cannot be told beforehand", **taught
+        )
     passes = 2 if norms and options.bn == "auto" else 1
     images = selection * (min(k, most) + passes * max(most - k, 0)) + count(options, test, k)
     if options.figures:
@@ -228,15 +236,15 @@ def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first:
         images += BETWEEN * (passes * selection + test)
     if options.eval:
         unknown = "the datasets of --eval are not looked at beforehand"
-        return Work(selection, test, calibration, most, None, None, unknown, **taught)
+        return Workload(selection, test, calibration, most, None, None, unknown, **taught)
     pace = known_pace(first.config, options.pace_settings)
     seconds = None if pace is None else images / pace
     unknown = "this architecture was not scored here before" if pace is None else ""
     images += recipe.learns * taught.get("learning", 0)
-    return Work(selection, test, calibration, most, images, seconds, unknown, **taught)
+    return Workload(selection, test, calibration, most, images, seconds, unknown, **taught)
 
 
-def _taught(work: Work, sources: Sequence[Source], options: Options, found: Survey) -> Work:
+def _taught(work: Workload, sources: Sequence[Source], options: Options, found: Survey) -> Workload:
     """The work, with what a distillation adds: images are shown to the ingredients and to the network."""
     if options.distill is None or found.parts is None:
         return work
@@ -266,7 +274,7 @@ def _counts(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | 
 
 
 def _disk(
-    sources: Sequence[Source], options: Options, first: Outline, data: Holding | None, work: Work | None
+    sources: Sequence[Source], options: Options, first: Outline, data: Download | None, work: Workload | None
 ) -> list[Need]:
     """As a bake demands at least, with what is known of the dataset and of prepared images."""
     found = needs(sources, options)
@@ -276,7 +284,7 @@ def _disk(
         kinds = (work.selection, work.test, work.calibration or work.shown, work.learning, work.unlabelled)
         images = sum(n or 0 for n in kinds)
         images += (work.test or 0) if options.shifts else 0
-        found.append(Need("prepared images", cache() / "images", images * 4 * prod(first.shape)))
+        found.append(Need("prepared images", cache_root() / "images", images * 4 * prod(first.shape)))
     return found
 
 
@@ -284,13 +292,13 @@ def _push(options: Options) -> dict[str, Any] | None:
     """Where the soup would go, and whether that is there already."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    from hfsoup.hub.client import answers, api
+    from hfsoup.hub.client import expect_answer, hub_api
 
     if options.push is None:
         return None
-    with answers(options.push):
+    with expect_answer(options.push):
         try:
-            exists = bool(api().model_info(options.push).id)
+            exists = bool(hub_api().model_info(options.push).id)
         except RepositoryNotFoundError:
             exists = False
     how = {"private": options.private, "create_pr": options.create_pr, "revision": options.revision}
@@ -301,18 +309,18 @@ def costs(plan: Plan) -> Iterator[Row]:
     """What the bake would take, each with a word in front."""
     yield "recipe", plain(f"{plan.recipe}, merge {plan.merge}")
     unknown = ", and the dataset, whose size is not known before" if plan.work and not plan.dataset else ""
-    yield "pull", Text(f"{size(plan.to_pull)}{unknown}")
+    yield "pull", Text(f"{format_size(plan.to_pull)}{unknown}")
     for need in filter(lambda need: need.size, plan.disk):
-        text = f"{size(need.size)} for {need.purpose}, {size(need.free)} free in "
+        text = f"{format_size(need.size)} for {need.purpose}, {format_size(need.free)} free in "
         yield "disk", Text.assemble(text, plain(need.folder))
     if plan.memory is None:
         yield "memory", Text("not known before the weights are here: pickles have no header")
     elif plan.memory:
         held = "all ingredients at once" if plan.work and plan.work.learning else "weights"
-        activations = f"{held} and one batch; activations come on top; {size(plan.memory_free)} free"
-        yield "memory", Text(f"at least {size(plan.memory)}: {activations}")
+        activations = f"{held} and one batch; activations come on top; {format_size(plan.memory_free)} free"
+        yield "memory", Text(f"at least {format_size(plan.memory)}: {activations}")
     else:
-        yield "memory", Text(f"a few blocks of tensors at a time; {size(plan.memory_free)} free")
+        yield "memory", Text(f"a few blocks of tensors at a time; {format_size(plan.memory_free)} free")
     yield from _work_lines(plan.work) if plan.work else [("score", Text("nothing: there is no dataset"))]
     if plan.output:
         yield "write", plain(plan.output)
@@ -322,24 +330,26 @@ def costs(plan: Plan) -> Iterator[Row]:
     yield "done", Text("nothing was pulled, written or pushed")
 
 
-def _work_lines(work: Work) -> Iterator[Row]:
+def _work_lines(work: Workload) -> Iterator[Row]:
     if work.estimated is not None:
-        yield "estimate", Text(f"{counted(work.estimated, 'image')} shown to ingredients for the merge, no labels")
+        yield "estimate", Text(f"{format_count(work.estimated, 'image')} shown to ingredients for the merge, no labels")
     if work.evaluations is not None:
-        passes = f", at most {counted(work.images, 'image')} forwarded" if work.images is not None else ""
-        yield "score", Text(f"at most {counted(work.evaluations, 'candidate')}{passes}")
+        passes = f", at most {format_count(work.images, 'image')} forwarded" if work.images is not None else ""
+        yield "score", Text(f"at most {format_count(work.evaluations, 'candidate')}{passes}")
     if work.selection is not None and work.test is not None:
-        settle = f", {counted(work.calibration, 'image')} settle batch norms" if work.calibration else ""
+        settle = f", {format_count(work.calibration, 'image')} settle batch norms" if work.calibration else ""
         yield "images", Text(f"{work.selection:,} select, {work.test:,} report{settle}")
     if work.learning:
         yield "learn", Text(f"{work.epochs} times over {work.learning:,} more images, forward and back, on one thread")
     if work.training is not None and work.unlabelled is not None:
-        shown = (
-            f"{counted(work.training, 'image')} forwarded by ingredients and network; its time is not in what follows"
-        )
-        yield "train", Text(f"on {counted(work.unlabelled, 'image')} without labels, at most {shown}")
+        shown = f"{format_count(work.training, 'image')} forwarded by ingredients and network"
+        shown += "; its time is not in what follows"
+        yield "train", Text(f"on {format_count(work.unlabelled, 'image')} without labels, at most {shown}")
     if work.seconds is not None:
-        yield "time", Text(f"at most about {duration(work.seconds)} to score, at the pace of an earlier bake here")
+        yield (
+            "time",
+            Text(f"at most about {format_duration(work.seconds)} to score, at the pace of an earlier bake here"),
+        )
     else:
         yield "time", Text(f"not known: {work.unknown}")
 

@@ -20,7 +20,7 @@ from hfsoup.ingredients.pull import fetch_configs, placed, pull
 from hfsoup.options.options import Options
 from hfsoup.utils.distributed import World
 from hfsoup.utils.progress import Stage
-from hfsoup.utils.threads import start
+from hfsoup.utils.threads import start_thread
 
 if TYPE_CHECKING:
     from hfsoup.data.images import Images
@@ -88,7 +88,7 @@ class Ahead:
         """
         if options.dataset is None or options.processor_from or missing < WORTH or first.folder or first.base:
             return
-        self._done = start(partial(self._work, first, options))
+        self._done = start_thread(partial(self._work, first, options))
 
     def arrived(self, source: Source) -> None:
         """All files of an ingredient are here."""

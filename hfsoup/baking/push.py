@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.hub.notices import told
+from hfsoup.hub.notices import listening
 
 if TYPE_CHECKING:
     from hfsoup.hub.push import Pushed
@@ -17,6 +17,6 @@ def push_folder(folder: Path, repo: str, *, notify: Callable[[str], None] | None
     from hfsoup.hub.push import push
     from hfsoup.provenance.manifest import note_local_paths
 
-    with told(notify):
+    with listening(notify):
         note_local_paths(folder)
         return push(folder, repo, notify=notify, **options)

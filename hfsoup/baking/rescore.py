@@ -12,12 +12,12 @@ from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.scores import Score
 from hfsoup.ingredients.family import Family
 from hfsoup.options.options import Options
-from hfsoup.provenance.manifest import DatasetRecord, Lock
+from hfsoup.provenance.manifest import DatasetRecord, Manifest
 from hfsoup.provenance.records import ScoreRecord
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import MismatchError, SoupError
 from hfsoup.utils.progress import Watch
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
     from hfsoup.data.images import Images
@@ -39,7 +39,7 @@ def images_again(record: DatasetRecord, family: Family, options: Options, *, cal
 
 
 def scores_again(
-    place: str, family: Family, mix: Mix, record: Lock, options: Options, watch: Watch
+    place: str, family: Family, mix: Mix, record: Manifest, options: Options, watch: Watch
 ) -> dict[str, float]:
     """Evaluate on the recorded splits and compare with the recorded scores."""
     if record.dataset is None or record.test is None:
@@ -68,7 +68,7 @@ def scores_again(
     recorded = {"selection": record.score, "test": record.test.soup, "best ingredient, test": record.test.best}
     differing = list(_score_differences(recorded, found))
     if differing and record.dataset.backend not in (None, images.backend):
-        differing.append(f"images: prepared with {images.backend} now, {flat(record.dataset.backend)} recorded")
+        differing.append(f"images: prepared with {images.backend} now, {one_line(record.dataset.backend)} recorded")
     hold(place, differing)
     return {name: score.value for name, score in found.items()}
 

@@ -17,7 +17,7 @@ from hfsoup.ingredients.headers import Outline, weights
 from hfsoup.ingredients.pull import missing
 from hfsoup.options.options import Options
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.text import size
+from hfsoup.utils.text import format_size
 
 # So much is left free: configs, a card, a record, and what else grows meanwhile.
 SPARE = 10_000_000
@@ -58,8 +58,8 @@ def afford(needs: Sequence[Need]) -> None:
     for shared in disks.values():
         total, free = sum(need.size for need in shared) + SPARE, min(need.free for need in shared)
         if total > free:
-            parts = ", ".join(f"{size(need.size)} for {need.purpose}" for need in shared)
-            what = f"the disk is too small: expected {size(total)} ({parts}), found {size(free)}"
+            parts = ", ".join(f"{format_size(need.size)} for {need.purpose}" for need in shared)
+            what = f"the disk is too small: expected {format_size(total)} ({parts}), found {format_size(free)}"
             where = ", ".join(dict.fromkeys(str(need.folder) for need in shared))
             raise SoupError(what, where=where, hint="make room, or another HF_HOME or --output")
 
@@ -74,7 +74,8 @@ def hold(members: int, elements: int) -> None:
 
     need, free = learning_memory(members, elements), virtual_memory().available
     if need > free:
-        what = f"the memory is too small: expected {size(need)} for {members} ingredients at once, found {size(free)}"
+        needed = f"{format_size(need)} for {members} ingredients at once"
+        what = f"the memory is too small: expected {needed}, found {format_size(free)}"
         raise SoupError(what, hint="--max-ingredients N, or a recipe that learns no weights")
 
 

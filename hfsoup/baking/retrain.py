@@ -16,14 +16,14 @@ from hfsoup.utils.errors import MismatchError
 if TYPE_CHECKING:
     from hfsoup.averaging.averager import Averager
     from hfsoup.options.options import Options
-    from hfsoup.provenance.manifest import Lock
+    from hfsoup.provenance.manifest import Manifest
     from hfsoup.provenance.records import DistillationRecord
     from hfsoup.utils.distributed import World
 
 
 def trained_again(
     averager: Averager,
-    record: Lock,
+    record: Manifest,
     options: Options,
     world: World,
     where: str,
@@ -56,13 +56,13 @@ def trained_again(
     return beside(family, made)
 
 
-def _start(record: Lock, found: DistillationRecord) -> Mix:
+def _start(record: Manifest, found: DistillationRecord) -> Mix:
     """The mix that the training began with: the recipe's, with its tensors' own coefficients, or one ingredient."""
     mix, plain = record.mix(), Mix(tuple(found.start), found.base)
     return mix if (mix.coefficients, mix.base) == (plain.coefficients, plain.base) else plain
 
 
-def _possible(record: Lock, options: Options, where: str) -> DistillationRecord:
+def _possible(record: Manifest, options: Options, where: str) -> DistillationRecord:
     """The record of a training that its options and ingredients allow."""
     found, count = record.distillation, len(record.ingredients)
     if found is None or options.distill is None:

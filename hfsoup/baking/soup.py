@@ -39,9 +39,9 @@ class Soup(BakeResult):
         from hfsoup.averaging.writer import staged, write_adapter, write_configs, write_weights
         from hfsoup.baking.evidence import write_evidence
         from hfsoup.networks.distillation.result import beside
-        from hfsoup.provenance.manifest import NAME, lock
+        from hfsoup.provenance.manifest import NAME, make_manifest
         from hfsoup.reports.card.render import card
-        from hfsoup.utils.hashing import file_hash
+        from hfsoup.utils.hashing import hash_file
 
         target, dtype = Path(folder).expanduser(), self.options.stored_dtype
         if (hashes := self._there(target)) is not None:
@@ -59,14 +59,14 @@ class Soup(BakeResult):
             write_evidence(self, stage)
             (stage / "README.md").write_text(card(self), encoding="utf-8")
             paths = {path.relative_to(stage).as_posix(): path for path in sorted(stage.rglob("*")) if path.is_file()}
-            files = {name: hashes.get(name) or file_hash(path) for name, path in paths.items()}
-            (stage / NAME).write_text(lock(self, files).text(), encoding="utf-8")
+            files = {name: hashes.get(name) or hash_file(path) for name, path in paths.items()}
+            (stage / NAME).write_text(make_manifest(self, files).text(), encoding="utf-8")
         return replace(self, path=target, hashes=hashes)
 
     def _there(self, folder: Path) -> dict[str, str] | None:
         """The hashes of the weight files in `folder` if it holds this very soup already."""
-        from hfsoup.provenance.manifest import NAME, lock, read
-        from hfsoup.utils.hashing import file_hash
+        from hfsoup.provenance.manifest import NAME, make_manifest, read
+        from hfsoup.utils.hashing import hash_file
 
         if not (folder / NAME).is_file():
             return None
@@ -74,8 +74,8 @@ class Soup(BakeResult):
             files = read(folder, where=str(folder)).files
         except SoupError:
             return None
-        same = (folder / NAME).read_text(encoding="utf-8") == lock(self, files).text()
-        if not same or any(not (folder / n).is_file() or file_hash(folder / n) != h for n, h in files.items()):
+        same = (folder / NAME).read_text(encoding="utf-8") == make_manifest(self, files).text()
+        if not same or any(not (folder / n).is_file() or hash_file(folder / n) != h for n, h in files.items()):
             return None
         return {name: sha for name, sha in files.items() if name.endswith(".safetensors")}
 

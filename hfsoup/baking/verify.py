@@ -14,15 +14,15 @@ from hfsoup.baking.rescore import hold, images_again, scores_again
 from hfsoup.baking.retrain import trained_again
 from hfsoup.checkpoints.lora.config import CONFIG
 from hfsoup.checkpoints.safetensors_io import TensorFile
-from hfsoup.checkpoints.types import Ingredient, Source, Truncated, WeightFile
-from hfsoup.hub.notices import told
+from hfsoup.checkpoints.types import Ingredient, LowRankAdapter, Source, WeightFile
+from hfsoup.hub.notices import listening
 from hfsoup.ingredients.base_model import with_roots
 from hfsoup.ingredients.compatibility import check
 from hfsoup.ingredients.family import Family
 from hfsoup.ingredients.pull import pull, pull_all
 from hfsoup.ingredients.resolve import pin, resolve
 from hfsoup.options.options import Options
-from hfsoup.provenance.manifest import NAME, Lock, read
+from hfsoup.provenance.manifest import NAME, Manifest, read
 from hfsoup.provenance.records import (
     AlignmentRecord,
     FileRecord,
@@ -36,7 +36,7 @@ from hfsoup.provenance.reproduce import settled, text
 from hfsoup.provenance.signing import verify_signature
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import MismatchError, SoupError
-from hfsoup.utils.hashing import file_hash
+from hfsoup.utils.hashing import hash_file
 from hfsoup.utils.progress import Watch
 
 Advance = Callable[[int], None]
@@ -68,7 +68,7 @@ def verify(place: str, *, scores: bool = False, public_key: Path | None = None, 
         SoupError: there is no record, or an ingredient is not to be had any more.
     """
     watch = watch or Watch()
-    with told(watch.note):
+    with listening(watch.note):
         return _verified(place, scores, public_key, watch)
 
 
@@ -125,7 +125,7 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
 def _aligned_again(
     place: str,
     family: Family,
-    record: Lock,
+    record: Manifest,
     alignment: AlignmentRecord,
     options: Options,
     advance: Advance,
@@ -155,7 +155,7 @@ def _alignment_differences(record: AlignmentRecord, family: Family) -> Iterator[
 
 
 def _weighed_again(
-    place: str, family: Family, record: Lock, importance: ImportanceRecord, options: Options, advance: Advance
+    place: str, family: Family, record: Manifest, importance: ImportanceRecord, options: Options, advance: Advance
 ) -> Family:
     """The family with what its merge asks of the ingredients made anew, if that gives the same."""
     from hfsoup.networks.importance.estimate import differences, weighed
@@ -192,7 +192,7 @@ def _place(record: PlaceRecord) -> Source:
     return pin(record.id, folder=folder)
 
 
-def _folder_differences(folder: Path, record: Lock, *, links: bool) -> Iterator[str]:
+def _folder_differences(folder: Path, record: Manifest, *, links: bool) -> Iterator[str]:
     """Files too many, missing, linked or other than recorded; the Hub's cache consists of `links`."""
     present = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
     for name in sorted(present.keys() - record.files.keys() - ALLOWED):
@@ -203,11 +203,11 @@ def _folder_differences(folder: Path, record: Lock, *, links: bool) -> Iterator[
             yield f"{name}: missing"
         elif path.is_symlink() and not links:
             yield f"{name}: a symbolic link"
-        elif (found := file_hash(path)) != expected:
+        elif (found := hash_file(path)) != expected:
             yield f"{name}: sha256 {found[:12]}, expected {expected[:12]}"
 
 
-def _config_differences(record: Lock) -> Iterator[str]:
+def _config_differences(record: Manifest) -> Iterator[str]:
     """A config that would bake something else than the record says."""
     local = record.dataset is not None and record.dataset.revision is None
     names = [(ingredient.id, ingredient.revision) for ingredient in record.ingredients]
@@ -232,14 +232,14 @@ def _known(files: Iterable[FileRecord | WeightFile]) -> dict[str, str]:
     return {file.name: file.sha256 for file in files}
 
 
-def _adapter_differences(again: Path, adapter: Truncated, record: Lock) -> Iterator[str]:
-    if record.files.get(CONFIG) != file_hash(again / CONFIG):
+def _adapter_differences(again: Path, adapter: LowRankAdapter, record: Manifest) -> Iterator[str]:
+    if record.files.get(CONFIG) != hash_file(again / CONFIG):
         yield f"{CONFIG}: not the one that is baked again"
     if adapter_record(adapter) != record.adapter:
         yield "the errors of the truncation are not those recorded"
 
 
-def _weight_differences(folder: Path, again: Path, hashes: dict[str, str], record: Lock) -> Iterator[str]:
+def _weight_differences(folder: Path, again: Path, hashes: dict[str, str], record: Manifest) -> Iterator[str]:
     rounded = any(ingredient.base and ingredient.merged is None for ingredient in record.ingredients)
     if rounded and any(record.files.get(name) != found for name, found in hashes.items()):
         yield "its adapters were rounded to their base's type before they were averaged, which is not done any more"

@@ -17,10 +17,10 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.checkpoints.timm_config import libraries
-from hfsoup.utils.cache import kept
-from hfsoup.utils.errors import REFUSALS, SoupError
-from hfsoup.utils.hashing import facts_hash
-from hfsoup.utils.text import flat, shown
+from hfsoup.utils.cache import cached_folder
+from hfsoup.utils.errors import LOADING_ERRORS, SoupError
+from hfsoup.utils.hashing import hash_json
+from hfsoup.utils.text import one_line, quoted
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
@@ -44,15 +44,15 @@ def config_of(values: dict[str, Any]) -> PretrainedConfig:
 
     kind = values.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        what = f"the installed transformers knows no model type {shown(kind)}"
+        what = f"the installed transformers knows no model type {quoted(kind)}"
         raise SoupError(what, hint="pip install -U transformers")
     made = CONFIG_MAPPING[kind]
     if hidden := sorted(key for key in values if key.startswith("__") or callable(getattr(made, key, None))):
-        raise SoupError(f"config.json may not say {shown(hidden[0])}", where=kind)
+        raise SoupError(f"config.json may not say {quoted(hidden[0])}", where=kind)
     try:
         return made.from_dict(_plain(values))
-    except (*REFUSALS, StrictDataclassError) as error:
-        raise SoupError(f"transformers refuses this config.json: {flat(error)}", where=kind) from error
+    except (*LOADING_ERRORS, StrictDataclassError) as error:
+        raise SoupError(f"transformers refuses this config.json: {one_line(error)}", where=kind) from error
 
 
 def config_values(values: dict[str, Any], code: frozenset[str] | None) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
     try:
         with torch.device("meta"), _no_more_than(MOST_MODULES, name):
             model = timm.create_model(name, **arguments)
-    except REFUSALS as error:
-        what = f"timm cannot build this model: {type(error).__name__}: {flat(error)}"
+    except LOADING_ERRORS as error:
+        what = f"timm cannot build this model: {type(error).__name__}: {one_line(error)}"
         raise SoupError(what, where=name) from error
     usual = model.pretrained_cfg
     size = usual["input_size"]
@@ -128,8 +128,8 @@ def model_class(config: PretrainedConfig) -> Any:
         )
     try:
         found: Any = mapping[type(config)]
-    except REFUSALS as error:
-        what = f"transformers cannot load this model's code: {flat(error)}"
+    except LOADING_ERRORS as error:
+        what = f"transformers cannot load this model's code: {one_line(error)}"
         hint = f"python -c 'import {type(config).__module__.replace('configuration', 'modeling')}' tells why"
         raise SoupError(what, where=config.model_type, hint=hint) from error
     several = found if isinstance(found, tuple) else (found,)
@@ -183,12 +183,12 @@ def architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Archit
     """
     versions = [version(name) for name in ("torch", "transformers", *libraries(values))]
     config = {key: value for key, value in _plain(values).items() if key not in LABELS}
-    key = facts_hash(config, classes, sorted(stored.items()), versions, __version__)
+    key = hash_json(config, classes, sorted(stored.items()), versions, __version__)
 
     def build(folder: Path) -> None:
         (folder / FACTS).write_text(json.dumps(_facts(_hollow(values, classes, stored), stored)), encoding="utf-8")
 
-    facts = json.loads((kept("models", key, build) / FACTS).read_text(encoding="utf-8"))
+    facts = json.loads((cached_folder("models", key, build) / FACTS).read_text(encoding="utf-8"))
     names = {name: (tuple(owns), converted) for name, (owns, converted) in facts["names"].items()}
 
     @cache
@@ -271,8 +271,8 @@ def _hollow(values: dict[str, Any], classes: int, stored: Shapes) -> nn.Module:
     try:
         with torch.device("meta"), _no_more_than(2 * len(stored) + SPARE_TENSORS, where):
             model = made(config)
-    except REFUSALS as error:
-        what = f"transformers cannot build this {config.model_type}: {type(error).__name__}: {flat(error)}"
+    except LOADING_ERRORS as error:
+        what = f"transformers cannot build this {config.model_type}: {type(error).__name__}: {one_line(error)}"
         raise SoupError(what, where=where) from error
     held = sum(map(prod, stored.values()))
     if sum(t.numel() for t in (*model.parameters(), *model.buffers())) > 4 * held + SPARE_ELEMENTS:

@@ -13,8 +13,8 @@ from hfsoup.checkpoints.tensor_matching import Filling
 from hfsoup.checkpoints.timm_config import class_list, image_settings, is_timm, read_model_config
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, TensorSpec
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.safe_json import MAX_SIDE, read_json, walk
-from hfsoup.utils.text import flat, listed, shown
+from hfsoup.utils.safe_json import MAX_SIDE, read_json, walk_json
+from hfsoup.utils.text import join_names, one_line, quoted
 
 MAX_CLASSES = 1 << 17
 MAX_LABEL = 512
@@ -79,7 +79,7 @@ def inspect(ingredient: Ingredient) -> Checkpoint:
     if key := ingredient.source.state_dict_key:
         shards = tuple(tuple(spec for spec in shard if spec.name.startswith(f"{key}.")) for shard in shards)
         if not any(shards):
-            what = f"expected tensors whose names begin with {shown(f'{key}.')}, found none"
+            what = f"expected tensors whose names begin with {quoted(f'{key}.')}, found none"
             raise SoupError(what, where=str(ingredient), hint="another --state-dict-key")
     tensors = _flat(shards, ingredient)
     largest = max(len(tensors), *(side for spec in tensors.values() for side in (0, *spec.shape)))
@@ -138,7 +138,7 @@ def require_floats(checkpoint: Checkpoint) -> None:
     for file, shard in zip(checkpoint.ingredient.weights, checkpoint.shards, strict=True):
         for spec in shard:
             if spec.dtype not in FLOATS and not COUNTERS.search(spec.name):
-                where = f"{checkpoint.ingredient}, {file.name}, tensor {flat(spec.name)}"
+                where = f"{checkpoint.ingredient}, {file.name}, tensor {one_line(spec.name)}"
                 hint = f"save it again as float32, float16 or bfloat16; if it is quantized: {DEQUANTIZE}"
                 raise SoupError(f"expected floats, found {spec.dtype}", where=where, hint=hint)
 
@@ -149,19 +149,19 @@ def refuse_foreign(values: dict[str, Any], *, where: str) -> None:
     Code of its own that a config names at its top is no reason: where transformers has the classes, its own are used.
     """
     if isinstance(quantized := values.get("quantization_config"), dict) and quantized:
-        method = shown(quantized.get("quant_method"))
+        method = quoted(quantized.get("quant_method"))
         what = f"this checkpoint is quantized ({method}): its codes cannot be averaged, and their code is never run"
         raise SoupError(what, where=where, hint=DEQUANTIZE)
-    for key, value in walk(values, skip=frozenset(("id2label", "label2id"))):
+    for key, value in walk_json(values, skip=frozenset(("id2label", "label2id"))):
         if isinstance(value, dict):
             for name in FOREIGN & value.keys():
                 if value[name] and not (name == "auto_map" and value is values):
                     raise SoupError(ELSEWHERE.format(name), where=where, hint=NATIVE)
         elif "implementation" in key and value not in (None, True, False, "eager", "sdpa"):
-            what = f"expected {key} to be eager or sdpa, found {shown(value)}, which is never fetched or run"
+            what = f"expected {key} to be eager or sdpa, found {quoted(value)}, which is never fetched or run"
             raise SoupError(what, where=where, hint=f"take {key} out of config.json")
         elif key in ("backbone", "architecture") and isinstance(value, str) and re.search(r"[/:]", value):
-            raise SoupError(f"{key} names another repository, {shown(value)}, which is not fetched", where=where)
+            raise SoupError(f"{key} names another repository, {quoted(value)}, which is not fetched", where=where)
 
 
 def class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
@@ -175,7 +175,7 @@ def class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
     if count is None:
         count = 2 if names is None else len(names)
     if type(count) is not int or not 1 <= count <= MAX_CLASSES:
-        raise SoupError(f"expected 1 to {MAX_CLASSES} classes, found {flat(count, 24)}", where=where)
+        raise SoupError(f"expected 1 to {MAX_CLASSES} classes, found {one_line(count, 24)}", where=where)
     if names is None:
         return tuple(f"LABEL_{i}" for i in range(count))
     numbered = {int(key): name for key, name in names.items() if CLASS.fullmatch(key)}
@@ -184,7 +184,7 @@ def class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
     labels = [str(numbered[i]) if isinstance(numbered[i], (int, float)) else numbered[i] for i in range(count)]
     for i, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip() or len(label) > MAX_LABEL:
-            what = f"expected a name of up to {MAX_LABEL} characters for class {i}, found {shown(label)}"
+            what = f"expected a name of up to {MAX_LABEL} characters for class {i}, found {quoted(label)}"
             raise SoupError(what, where=where)
     return tuple(labels)
 
@@ -196,11 +196,11 @@ def largest_number(values: dict[str, Any], *, where: str, most: int) -> int:
         SoupError: it is over `most`, and would have transformers allocate without bound.
     """
     largest = 0
-    for key, value in walk(values, skip=IDLE):
+    for key, value in walk_json(values, skip=IDLE):
         many = isinstance(value, list)
         size = sum(abs(number) for number in (value if many else [value]) if type(number) is int) // (4 if many else 1)
         if size > most or (many and len(value) > most):
-            raise SoupError(f"{flat(key)} is {flat(value, 40)}, over the limit of {most}", where=where)
+            raise SoupError(f"{one_line(key)} is {one_line(value, 40)}, over the limit of {most}", where=where)
         largest = max(largest, size)
     return largest
 
@@ -258,7 +258,7 @@ def _classifier(config: dict[str, Any], where: str) -> None:
     from hfsoup.checkpoints.architecture import classifies_images
 
     if not classifies_images(kind):
-        what = f"expected an image classifier, found {listed(classes or [kind], 4)}"
+        what = f"expected an image classifier, found {join_names(classes or [kind], 4)}"
         raise SoupError(ELSEWHERE.format("auto_map") if config.get("auto_map") else what, where=where, hint=NATIVE)
 
 
@@ -266,7 +266,7 @@ def _flat(shards: Iterable[Iterable[TensorSpec]], ingredient: Ingredient) -> dic
     found: dict[str, TensorSpec] = {}
     for spec in (spec for shard in shards for spec in shard):
         if spec.name in found:
-            raise SoupError("the tensor stands in two shards", where=f"{ingredient}, tensor {flat(spec.name)}")
+            raise SoupError("the tensor stands in two shards", where=f"{ingredient}, tensor {one_line(spec.name)}")
         found[spec.name] = spec
     if not 0 < len(found) <= MAX_TENSORS:
         what = f"expected tensors, at most {MAX_TENSORS}, found {len(found) or 'none'}"

@@ -19,7 +19,7 @@ SIDE = 64
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelInput:
     """One input of a model: its name, its shape for one image, and whether it is of floats or of whole numbers."""
 
     name: str
@@ -34,7 +34,7 @@ class Packed:
         self._processor = processor
         made = processor(images=[Image.new("RGB", (SIDE, SIDE))], return_tensors="pt")
         names = [name for name in processor.model_input_names if name in made]
-        self._parts = tuple(Part(n, tuple(made[n].shape[1:]), made[n].is_floating_point()) for n in names)
+        self._parts = tuple(ModelInput(n, tuple(made[n].shape[1:]), made[n].is_floating_point()) for n in names)
 
     def __call__(self, images: list[Any], return_tensors: str = "pt") -> dict[str, NDArray[np.float32]]:
         """Images × numbers, under the name of pixels."""

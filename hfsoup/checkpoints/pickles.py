@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 from hfsoup.checkpoints.safetensors_io import write_header
-from hfsoup.utils.cache import kept
+from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.hashing import facts_hash
+from hfsoup.utils.hashing import hash_json
 from hfsoup.utils.safe_json import open_regular
-from hfsoup.utils.text import flat, listed, shown
+from hfsoup.utils.text import join_names, one_line, quoted
 
 if TYPE_CHECKING:
     import torch
@@ -44,12 +44,12 @@ CONVERTED = "model.safetensors"
 
 def convert(path: Path, sha: str, *, where: str, unwrap: bool = False, key: str | None = None) -> Path:
     """A pickled checkpoint as safetensors in hfsoup's cache; `unwrap` and `key` are as for `load_pickle`."""
-    name = f"inner-{sha}" if unwrap else sha if key is None else f"{facts_hash(key)[:16]}-{sha}"
+    name = f"inner-{sha}" if unwrap else sha if key is None else f"{hash_json(key)[:16]}-{sha}"
 
     def build(folder: Path) -> None:
         _write(load_pickle(path, where=where, unwrap=unwrap, key=key), folder / CONVERTED)
 
-    return kept("converted", name, build) / CONVERTED
+    return cached_folder("converted", name, build) / CONVERTED
 
 
 def load_pickle(path: Path, *, where: str, unwrap: bool = False, key: str | None = None) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def load_pickle(path: Path, *, where: str, unwrap: bool = False, key: str | None
             inner = [str(n) for n, value in found.items() if _holds_tensors(value)]
             hint = f"--state-dict-key {inner[0]}" if inner and inner[0].isprintable() else HINT
             what = f"expected tensors by name, found {type(tensor).__name__} among them"
-            raise SoupError(what, where=f"{where}, {flat(name)}", hint=hint)
-        _plain(tensor, f"{where}, tensor {flat(name)}")
+            raise SoupError(what, where=f"{where}, {one_line(name)}", hint=hint)
+        _plain(tensor, f"{where}, tensor {one_line(name)}")
     if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > 2 * size:
         raise SoupError("the tensors are together larger than the file that holds them", where=where)
     return dict(found)
@@ -98,7 +98,9 @@ def _under(found: Any, key: str, where: str) -> dict[str, Any]:
     if inner := {name: found[name] for name in names if name.startswith(f"{key}.")}:
         return inner
     keys = list(dict.fromkeys(name.partition(".")[0] for name in names))
-    raise SoupError(f"expected tensors under the key {shown(key)}, found {listed(keys, 8) or 'no keys'}", where=where)
+    raise SoupError(
+        f"expected tensors under the key {quoted(key)}, found {join_names(keys, 8) or 'no keys'}", where=where
+    )
 
 
 def _holds_tensors(value: Any) -> bool:
@@ -120,7 +122,9 @@ def _look(path: Path, where: str) -> int:
             with ZipFile(file) as archive:
                 _program(archive, size, where)
         except DAMAGES as error:
-            raise SoupError(f"this archive is damaged: {flat(error)}", where=where, hint="download it again") from error
+            raise SoupError(
+                f"this archive is damaged: {one_line(error)}", where=where, hint="download it again"
+            ) from error
     return size
 
 
@@ -156,7 +160,7 @@ def _program(archive: ZipFile, size: int, where: str) -> None:
     for step, (operation, argument, _) in enumerate(pickletools.genops(archive.read(programs[0]))):
         called = operation.name == "GLOBAL" and not CALLS.fullmatch(str(argument))
         if called or operation.name in INDIRECT or step > MAX_STEPS:
-            name = shown(str(argument).replace(" ", ".")) if called else operation.name
+            name = quoted(str(argument).replace(" ", ".")) if called else operation.name
             what = f"this pickle holds more than tensors ({name}); it was not run"
             raise SoupError(what, where=where, hint=HINT)
 
@@ -167,7 +171,7 @@ def _plain(tensor: torch.Tensor, where: str) -> None:
     if kind not in DTYPES or str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu" or tensor.is_neg():
         raise SoupError(f"expected a plain tensor, found {kind} {tensor.layout} on {tensor.device}", where=where)
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise SoupError(f"the shape {flat(list(tensor.shape))} is larger than what is stored", where=where)
+        raise SoupError(f"the shape {one_line(list(tensor.shape))} is larger than what is stored", where=where)
 
 
 def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.checkpoints.timm_config import image_settings, read_model_config, timm_processor
-from hfsoup.utils.errors import LACKING, REFUSALS, SoupError
-from hfsoup.utils.text import flat
+from hfsoup.utils.errors import LACKING, LOADING_ERRORS, SoupError
+from hfsoup.utils.text import one_line
 
 
 def image_processor(folder: Path) -> Any:
@@ -35,7 +35,7 @@ def image_processor(folder: Path) -> Any:
         )
         prepared = prepared_by(found)
         prepared(images=[Image.new("RGB", (SIDE, SIDE))], return_tensors="pt")
-    except REFUSALS as error:
+    except LOADING_ERRORS as error:
         if found is not None:
             what = f"{type(found).__name__} takes no image with the values of its files"
             hint = f"{hint}, with its image_processor_type"
@@ -43,5 +43,5 @@ def image_processor(folder: Path) -> Any:
         reason = re.split(r"\.\s", str(error).strip())[0].replace(str(folder), "its files")
         if lacking := LACKING.search(str(error)):
             hint = f"pip install {lacking[1].lower()}"
-        raise SoupError(f"{what}: {flat(reason)}", where=str(folder), hint=hint) from error
+        raise SoupError(f"{what}: {one_line(reason)}", where=str(folder), hint=hint) from error
     return prepared

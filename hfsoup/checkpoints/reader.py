@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile, to_float
 from hfsoup.checkpoints.types import Ingredient
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.hashing import stamp
+from hfsoup.utils.hashing import stamp_file
 
 
 class Weights:
@@ -50,7 +50,7 @@ class Weights:
     def unchanged(self) -> None:
         """Fail if a file is not the one that was hashed any more."""
         for file, weights in zip(self._files, self.ingredient.weights, strict=True):
-            if not file.stamp == stamp(weights.path) == weights.stamp:
+            if not file.stamp == stamp_file(weights.path) == weights.stamp:
                 what = "the file changed while it was in use, so nothing read from it counts"
                 raise SoupError(what, where=file.name, hint="the same command again, once nobody writes to it")
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from hfsoup.checkpoints.types import TensorSpec
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.hashing import stamp
+from hfsoup.utils.hashing import stamp_file
 from hfsoup.utils.positioned_io import read_at, read_into
-from hfsoup.utils.safe_json import open_regular, parse_json, walk
-from hfsoup.utils.text import flat, shown
+from hfsoup.utils.safe_json import open_regular, parse_json, walk_json
+from hfsoup.utils.text import one_line, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,7 +58,7 @@ class TensorFile:
             got = read_into(self._handle, view[done:], at + done)
             if got == 0:
                 raise SoupError(
-                    "the file became shorter while it was read", where=f"{self.name}, tensor {flat(spec.name)}"
+                    "the file became shorter while it was read", where=f"{self.name}, tensor {one_line(spec.name)}"
                 )
             done += got
         return block
@@ -66,7 +66,7 @@ class TensorFile:
     @property
     def stamp(self) -> tuple[int, ...]:
         """The open file's stamp, to be compared with the one taken before it was hashed."""
-        return stamp(self._handle)
+        return stamp_file(self._handle)
 
     def close(self) -> None:
         """Release the file."""
@@ -96,7 +96,7 @@ def parse_header(header: bytes, base: int, size: int, *, where: str) -> list[Ten
     try:
         entries = parse_json(header)
     except ValueError as error:
-        raise SoupError(f"the safetensors header cannot be read: {flat(error)}", where=where) from error
+        raise SoupError(f"the safetensors header cannot be read: {one_line(error)}", where=where) from error
     if not isinstance(entries, dict) or header[:1] != b"{":
         raise SoupError("the safetensors header is not an object", where=where)
     _metadata(entries.get("__metadata__"), where)
@@ -105,8 +105,8 @@ def parse_header(header: bytes, base: int, size: int, *, where: str) -> list[Ten
     end = base
     for spec in specs:
         if spec.start != end:
-            at = f"{where}, tensor {flat(spec.name)}"
-            raise SoupError(f"expected bytes from {end} on, found {flat(spec.start)}", where=at)
+            at = f"{where}, tensor {one_line(spec.name)}"
+            raise SoupError(f"expected bytes from {end} on, found {one_line(spec.start)}", where=at)
         end = spec.stop
     if end != size:
         raise SoupError(f"the tensors end at byte {end} but the file has {size}", where=where, hint="download it again")
@@ -186,7 +186,7 @@ def _metadata(found: Any, where: str) -> None:
     """Refuse metadata that is not text by text, as safetensors does."""
     try:
         plain = found is None or (isinstance(found, dict) and all(isinstance(v, str) for v in found.values()))
-        for _ in walk(found) if plain else ():
+        for _ in walk_json(found) if plain else ():
             pass
     except ValueError:
         plain = False
@@ -196,11 +196,11 @@ def _metadata(found: Any, where: str) -> None:
 
 def _spec(name: str, entry: Any, base: int, where: str) -> TensorSpec:
     """One checked entry of a header."""
-    at = f"{where}, tensor {flat(name)}"
+    at = f"{where}, tensor {one_line(name)}"
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise SoupError(f"the tensor name {shown(name)} is no Unicode", where=where) from error
+        raise SoupError(f"the tensor name {quoted(name)} is no Unicode", where=where) from error
     if len(name) > MAX_NAME:
         raise SoupError(f"a tensor name is longer than {MAX_NAME} characters", where=at)
     match entry:
@@ -209,12 +209,13 @@ def _spec(name: str, entry: Any, base: int, where: str) -> TensorSpec:
         case _:
             raise SoupError("expected dtype, shape and data_offsets, found something else", where=at)
     if dtype not in STORED:
-        raise SoupError(f"expected one of {', '.join(STORED)}, found {shown(dtype)}", where=at)
+        raise SoupError(f"expected one of {', '.join(STORED)}, found {quoted(dtype)}", where=at)
     if not all(type(number) is int for number in (*shape, start, stop)):
         raise SoupError("expected whole numbers for shape and data_offsets, found something else", where=at)
     if len(shape) > 16 or min(shape, default=0) < 0 or prod(max(side, 1) for side in shape) > MAX_ELEMENTS:
-        raise SoupError(f"the shape {flat(shape)} is no shape", where=at)
+        raise SoupError(f"the shape {one_line(shape)} is no shape", where=at)
     if not 0 <= start <= stop < 1 << 63 or stop - start != nbytes(dtype, tuple(shape)):
-        what = f"the bytes from {flat(start, 24)} to {flat(stop, 24)} do not hold {dtype} of shape {flat(shape)}"
+        place = f"the bytes from {one_line(start, 24)} to {one_line(stop, 24)}"
+        what = f"{place} do not hold {dtype} of shape {one_line(shape)}"
         raise SoupError(what, where=at)
     return TensorSpec(name, dtype, tuple(shape), base + start, base + stop)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hfsoup.checkpoints.architecture import Architecture
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.text import flat, listed
+from hfsoup.utils.text import join_names, one_line
 
 # What frameworks put around a module, by the part of a tensor's name that comes of it.
 WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -71,7 +71,7 @@ def fill(architecture: Architecture, names: Collection[str], *, where: str) -> F
     if whole:
         return _chosen(whole, where)
     if best.doubled:
-        own, first, second = map(flat, best.doubled)
+        own, first, second = map(one_line, best.doubled)
         raise SoupError(f"two tensors are the model's {own}: {first} and {second}", where=where, hint=SAVE)
     return best
 
@@ -86,16 +86,16 @@ def describe_gap(filling: Filling, architecture: Architecture) -> str:
     """What a checkpoint lacks, in words."""
     needed = len(architecture.shapes.keys() - architecture.optional)
     what = "this checkpoint does not fill the model that its config.json names"
-    found = f"{what}: {len(filling.missing)} of {needed} tensors are missing, {listed(filling.missing, 4)}"
-    return found + (f"; the files have {listed(filling.spare, 4)} instead" if filling.spare else "")
+    found = f"{what}: {len(filling.missing)} of {needed} tensors are missing, {join_names(filling.missing, 4)}"
+    return found + (f"; the files have {join_names(filling.spare, 4)} instead" if filling.spare else "")
 
 
 def _chosen(whole: Sequence[Filling], where: str) -> Filling:
     """The one model in a file, which may hold a copy of averaged weights beside it."""
     trained = [one for one in whole if not AVERAGED.search(one.wrapper)] or whole
     if len(trained) > 1:
-        found = listed([one.wrapper for one in trained], 4)
-        hint = f"--state-dict-key {flat(trained[0].wrapper.removesuffix('.'))} takes the first of them"
+        found = join_names([one.wrapper for one in trained], 4)
+        hint = f"--state-dict-key {one_line(trained[0].wrapper.removesuffix('.'))} takes the first of them"
         raise SoupError(f"several models stand in this file, under {found}", where=where, hint=hint)
     return trained[0]
 

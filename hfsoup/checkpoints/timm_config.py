@@ -15,7 +15,7 @@ from typing import Any
 
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.safe_json import MAX_SIDE, read_json
-from hfsoup.utils.text import flat, shown
+from hfsoup.utils.text import one_line, quoted
 
 TIMM = "timm_wrapper"
 NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
@@ -98,7 +98,7 @@ def repeats_classes(folder: Path) -> bool:
 
 def model_name(config: dict[str, Any]) -> str:
     """What kind of model a config describes, in a word or two."""
-    return f"{flat(config.get('architecture'))} (timm)" if is_timm(config) else flat(config.get("model_type"))
+    return f"{one_line(config.get('architecture'))} (timm)" if is_timm(config) else one_line(config.get("model_type"))
 
 
 def saved_name(config: dict[str, Any], name: str) -> str:
@@ -176,7 +176,7 @@ def _require_timm(where: str) -> None:
         import timm  # noqa: F401
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
         # A torchvision that was built for another torch ends this way.
-        what = f"this checkpoint needs timm, which cannot be imported: {flat(error)}"
+        what = f"this checkpoint needs timm, which cannot be imported: {one_line(error)}"
         hint = "python -c 'import timm' tells why; torch and torchvision must be of one release"
         raise SoupError(what, where=where, hint=hint) from error
 
@@ -185,7 +185,7 @@ def _architecture(name: Any, where: str) -> str:
     import timm
 
     if not isinstance(name, str) or not NAME.fullmatch(name) or not timm.is_model(name):
-        what = f"timm {timm.__version__} has no architecture {shown(name)}"
+        what = f"timm {timm.__version__} has no architecture {quoted(name)}"
         raise SoupError(what, where=where, hint="pip install -U timm")
     return name
 
@@ -193,7 +193,7 @@ def _architecture(name: Any, where: str) -> str:
 def _described(values: Any, where: str) -> dict[str, Any]:
     """What `pretrained_cfg` says of images and head, without where its weights once came from."""
     if not isinstance(values, dict):
-        raise SoupError(f"expected pretrained_cfg to be an object, found {shown(values)}", where=where)
+        raise SoupError(f"expected pretrained_cfg to be an object, found {quoted(values)}", where=where)
     if values.get("label_offset"):
         what = "the head has rows in front that belong to no class (label_offset), which only timm leaves out"
         hint = "load it with timm, then timm.models.save_for_hf(model, FOLDER)"
@@ -204,18 +204,18 @@ def _described(values: Any, where: str) -> dict[str, Any]:
     for key in ("crop_pct", "test_crop_pct"):
         share = found.get(key)
         if share is not None and (type(share) not in (int, float) or not least <= share <= 16):
-            raise SoupError(f"expected {key} to be a share of the image, found {shown(share)}", where=where)
+            raise SoupError(f"expected {key} to be a share of the image, found {quoted(share)}", where=where)
     for key in ("mean", "std"):
         numbers = found.get(key)
         plain = isinstance(numbers, list) and all(type(n) in (int, float) for n in numbers) and 0 < len(numbers) < 99
         if numbers is not None and not plain:
-            raise SoupError(f"expected {key} to be a number for each channel, found {shown(numbers)}", where=where)
+            raise SoupError(f"expected {key} to be a number for each channel, found {quoted(numbers)}", where=where)
     return found
 
 
 def _size(size: Any, key: str, where: str) -> list[int]:
     if not isinstance(size, list) or len(size) != 3 or not all(type(n) is int and 0 < n <= MAX_SIDE for n in size):
-        what = f"expected {key} to be channels, height and width of up to {MAX_SIDE}, found {shown(size)}"
+        what = f"expected {key} to be channels, height and width of up to {MAX_SIDE}, found {quoted(size)}"
         raise SoupError(what, where=where)
     return size
 
@@ -225,7 +225,7 @@ def _listed(names: Any, where: str) -> list[Any] | None:
     if isinstance(names, dict) and names.keys() == {str(row) for row in range(len(names))}:
         return [names[str(row)] for row in range(len(names))]
     if names is not None and not isinstance(names, list):
-        what = f"expected label_names to name every row of the head, found {shown(names)}"
+        what = f"expected label_names to name every row of the head, found {quoted(names)}"
         raise SoupError(what, where=where, hint="a list of names, one a class")
     return names
 
@@ -235,16 +235,16 @@ def _arguments(values: Any, classes: Any, where: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise SoupError(f"expected model_args to be an object, found {shown(values)}", where=where)
+        raise SoupError(f"expected model_args to be an object, found {quoted(values)}", where=where)
     if values.get("num_classes", classes) != classes:
-        what = f"num_classes is {shown(classes)}, but {shown(values['num_classes'])} in model_args"
+        what = f"num_classes is {quoted(classes)}, but {quoted(values['num_classes'])} in model_args"
         raise SoupError(what, where=where, hint="save it again with timm.models.save_for_hf")
     for key, value in values.items():
         if key in FOREIGN and value:
-            what = f"model_args may not say {shown(key)}: that loads something, or makes no classifier"
-            raise SoupError(what, where=where, hint=f"take {flat(key)} out of config.json")
+            what = f"model_args may not say {quoted(key)}: that loads something, or makes no classifier"
+            raise SoupError(what, where=where, hint=f"take {one_line(key)} out of config.json")
         if not WORD.fullmatch(key) or not _is_plain(value):
-            what = f"expected numbers, words and lists of them in model_args, found {shown(key)}: {shown(value)}"
+            what = f"expected numbers, words and lists of them in model_args, found {quoted(key)}: {quoted(value)}"
             raise SoupError(what, where=where)
     return {key: value for key, value in values.items() if key != "num_classes" and key not in FOREIGN}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup.hub.cards import CARD
 from hfsoup.hub.download import RemoteFile
-from hfsoup.utils.hashing import file_hash, stamp
+from hfsoup.utils.hashing import hash_file, stamp_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +75,7 @@ class WeightFile:
 
 
 @dataclass(frozen=True)
-class Adapted:
+class AdapterParts:
     """What an ingredient was merged from: the adapter's config and weights, and the base under them.
 
     `dtypes` are the types of the tensors that the merged file holds in wider ones.
@@ -100,7 +100,7 @@ class Ingredient:
     folder: Path
     weights: tuple[WeightFile, ...]
     run: Path | None = None
-    adapter: Adapted | None = None
+    adapter: AdapterParts | None = None
     names: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -137,7 +137,7 @@ class Ingredient:
 
 
 @dataclass(frozen=True)
-class Truncated:
+class LowRankAdapter:
     """A soup as an adapter: its folder in hfsoup's cache, the sha256 of its files, and the model that it gives.
 
     `error` is ‖ΔW − B·A‖ / ‖ΔW‖ (Frobenius) over all layers, `worst` that of the worst one, `layer`.
@@ -162,7 +162,7 @@ class TensorSpec:
     stop: int
 
 
-def file_record(path: Path) -> WeightFile:
+def describe_file(path: Path) -> WeightFile:
     """A file on this disk, hashed."""
-    before = stamp(path)
-    return WeightFile(path.name, path, path.stat().st_size, file_hash(path), before)
+    before = stamp_file(path)
+    return WeightFile(path.name, path, path.stat().st_size, hash_file(path), before)

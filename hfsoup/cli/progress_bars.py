@@ -16,7 +16,7 @@ from rich.progress import (
 from rich.text import Text
 
 from hfsoup.utils.progress import Stage
-from hfsoup.utils.text import size
+from hfsoup.utils.text import format_size
 
 NARROW, WIDE, TAKEN = 6, 40, 68
 
@@ -70,7 +70,7 @@ class Rate(ProgressColumn):
         speed = task.finished_speed or task.speed
         if not speed:
             return Text("")
-        return Text(f"{size(speed)}/s" if self._unit == "B" else f"{speed:,.0f}/s", "cyan")
+        return Text(f"{format_size(speed)}/s" if self._unit == "B" else f"{speed:,.0f}/s", "cyan")
 
 
 class Count(ProgressColumn):

@@ -10,7 +10,7 @@ from rich.text import Text
 from hfsoup.checkpoints.types import Source
 from hfsoup.provenance.reproduce import page
 from hfsoup.reports.summary import link, plain
-from hfsoup.utils.text import distinct, size
+from hfsoup.utils.text import format_size, shorten_names
 
 if TYPE_CHECKING:
     from hfsoup.baking.plan import Plan
@@ -24,7 +24,7 @@ def ingredients(soup: Soup) -> Table:
     if soup.selection:
         table.add_column(plain(soup.metric, 24), justify="right", no_wrap=True)
     table.add_column("weight", justify="right", no_wrap=True)
-    shown = distinct([(i.id, i.source.revision) for i in soup.family.ingredients])
+    shown = shorten_names([(i.id, i.source.revision) for i in soup.family.ingredients])
     rows = zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True)
     for n, (ingredient, score, weight) in enumerate(rows):
         style = "" if weight else "dim"
@@ -45,8 +45,12 @@ def planned(plan: Plan) -> Table:
     for holding in (*plan.ingredients, *plan.bases):
         source = Source(holding.id, holding.id, holding.revision)
         name = link(plain(source), page(source))
-        table.add_row(name, size(holding.size), "all" if holding.cached == holding.size else size(holding.cached))
+        table.add_row(
+            name, format_size(holding.size), "all" if holding.cached == holding.size else format_size(holding.cached)
+        )
     if plan.dataset:
         data = plan.dataset
-        table.add_row(plain(data.id), size(data.size), "all" if data.cached == data.size else size(data.cached))
+        table.add_row(
+            plain(data.id), format_size(data.size), "all" if data.cached == data.size else format_size(data.cached)
+        )
     return table

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hfsoup.hub.cards import _mapping, front_matter
-from hfsoup.hub.client import answers, api
-from hfsoup.hub.download import RemoteFile, fetch, not_listed
-from hfsoup.hub.offline import cached_commit, is_offline, keep_listing
-from hfsoup.hub.ranges import reader
+from hfsoup.hub.cards import _mapping, read_front_matter
+from hfsoup.hub.client import expect_answer, hub_api
+from hfsoup.hub.download import RemoteFile, fetch_file, not_listed_error
+from hfsoup.hub.offline import find_cached_commit, is_offline, store_listing
+from hfsoup.hub.ranges import range_reader
 from hfsoup.utils.errors import HubError, SoupError
-from hfsoup.utils.hashing import blob_hash, file_hash, stamp
-from hfsoup.utils.text import shown
-from hfsoup.utils.threads import side_by_side
+from hfsoup.utils.hashing import hash_blob, hash_file, stamp_file
+from hfsoup.utils.text import quoted
+from hfsoup.utils.threads import map_in_threads
 
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 SMALL = 8 << 20
@@ -48,8 +48,8 @@ class Files:
     @classmethod
     def of_repo(cls, repo: str, revision: str | None, folder: Path, *, kept: bool = True) -> Files:
         """The files of a dataset repository at the commit that `revision`, or the head, is now."""
-        with answers(repo, kind="dataset"):
-            sha, found = cached_commit(repo, revision, kind="dataset") if is_offline() else _listed(repo, revision)
+        with expect_answer(repo, kind="dataset"):
+            sha, found = find_cached_commit(repo, revision, kind="dataset") if is_offline() else _listed(repo, revision)
         listing = {file.name: file for file in found}
         for name in listing:
             _plain(name, repo)
@@ -57,7 +57,7 @@ class Files:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         if kept:
-            keep_listing(repo, sha, found, kind="dataset")
+            store_listing(repo, sha, found, kind="dataset")
         return cls(folder, repo, sha, listing, kept)
 
     def __contains__(self, name: str) -> bool:
@@ -68,37 +68,39 @@ class Files:
         wanted = [name for name in dict.fromkeys(names) if name not in self.taken]
         for name in wanted:
             _plain(name, self.repo or str(self.folder))
-        self.taken.update(zip(wanted, side_by_side(self._take, wanted), strict=True))
+        self.taken.update(zip(wanted, map_in_threads(self._take, wanted), strict=True))
         for name in wanted:
             if name.endswith(".zip"):
-                _no_bomb(self.folder / name, f"{self.repo or self.folder}, {shown(name)}")
+                _no_bomb(self.folder / name, f"{self.repo or self.folder}, {quoted(name)}")
 
     def _take(self, name: str) -> str:
         path = self.folder / name
         if self.revision and not self.kept:
             self._write_small(path, name)
         elif self.revision:
-            fetched = fetch(self.repo, self.listing[name], self.revision, kind="dataset")
+            fetched = fetch_file(self.repo, self.listing[name], self.revision, kind="dataset")
             path.unlink()
             try:
                 path.symlink_to(fetched.resolve())
             except OSError:
                 # Windows lets only some users make links.
                 shutil.copyfile(fetched, path)
-        self._stamps[name] = stamp(path)
-        return file_hash(path)
+        self._stamps[name] = stamp_file(path)
+        return hash_file(path)
 
     def _write_small(self, path: Path, name: str) -> None:
         """Write the content of a small file on the Hub, hashed, which huggingface_hub's cache does not see."""
-        file, where = self.listing[name], f"{self.repo}, {shown(name)}"
+        file, where = self.listing[name], f"{self.repo}, {quoted(name)}"
         size = file.size
         if size > SMALL:
             raise SoupError(f"expected at most {SMALL:,} bytes, found {size:,}", where=where)
-        with answers(where):
-            path.write_bytes(reader(self.repo, self.revision or "", name, kind="dataset")(0, size) if size else b"")
-        found = file_hash(path) if file.sha256 else blob_hash(path)
+        with expect_answer(where):
+            path.write_bytes(
+                range_reader(self.repo, self.revision or "", name, kind="dataset")(0, size) if size else b""
+            )
+        found = hash_file(path) if file.sha256 else hash_blob(path)
         if found != (file.sha256 or file.blob):
-            raise not_listed(found, file, where)
+            raise not_listed_error(found, file, where)
 
     def digest(self, name: str) -> str:
         """The sha256 of a file: what the Hub lists, else of its bytes, for which it is taken."""
@@ -123,8 +125,8 @@ class Files:
         found = try_to_load_from_cache(self.repo, name, revision=self.revision, repo_type="dataset")
         if isinstance(found, str):
             return found
-        read = reader(self.repo, self.revision, name, kind="dataset")
-        return Ranges(f"{self.repo}, {shown(name)}", read, self.size(name))
+        read = range_reader(self.repo, self.revision, name, kind="dataset")
+        return Ranges(f"{self.repo}, {quoted(name)}", read, self.size(name))
 
     def name_of(self, path: str | Path) -> str:
         """The name of a file that datasets found, which must lie in the folder."""
@@ -135,9 +137,9 @@ class Files:
     def unchanged(self) -> None:
         """See that no file was written to since it was hashed."""
         for name, before in self._stamps.items():
-            if stamp(self.folder / name) != before:
+            if stamp_file(self.folder / name) != before:
                 raise SoupError(
-                    f"{shown(name)} changed while it was read", where=str(self.folder), hint="the same command again"
+                    f"{quoted(name)} changed while it was read", where=str(self.folder), hint="the same command again"
                 )
 
     def take_cards(self) -> None:
@@ -187,7 +189,7 @@ class Ranges(io.RawIOBase):
         end = self._size if size < 0 else min(self._at + size, self._size)
         if end <= self._at:
             return b""
-        with answers(self._where, listed=True):
+        with expect_answer(self._where, listed=True):
             found = self._read(self._at, end)
         self._at += len(found)
         return found
@@ -201,20 +203,20 @@ def points_inside(card: Path, where: str) -> None:
     """Refuse a card whose configurations name files outside the dataset, on this disk or on another machine."""
     text = card.read_text("utf-8", "replace")
     try:
-        configs = (front_matter(text) if card.suffix == ".md" else _mapping(text)).get("configs")
+        configs = (read_front_matter(text) if card.suffix == ".md" else _mapping(text)).get("configs")
     except ValueError as error:
         raise SoupError(str(error), where=where) from error
     for value in _strings(configs):
         if "://" in value or "::" in value or value.startswith("/") or ".." in PurePosixPath(value).parts:
-            raise SoupError(f"expected data files of the dataset itself, found {shown(value)}", where=where)
+            raise SoupError(f"expected data files of the dataset itself, found {quoted(value)}", where=where)
 
 
 def _listed(repo: str, revision: str | None) -> tuple[str, tuple[RemoteFile, ...]]:
     """The commit that a dataset repository is at, and its files."""
-    sha = api().dataset_info(repo, revision=revision).sha
+    sha = hub_api().dataset_info(repo, revision=revision).sha
     if sha is None:
         raise HubError("the Hub names no commit", where=repo)
-    found = api().list_repo_tree(repo, repo_type="dataset", revision=sha, recursive=True)
+    found = hub_api().list_repo_tree(repo, repo_type="dataset", revision=sha, recursive=True)
     return sha, tuple(file for file in map(_remote, found) if file)
 
 
@@ -229,7 +231,7 @@ def _plain(name: str, where: str) -> None:
     """Refuse a name that is not one of a file below the folder."""
     parts = name.split("/")
     if "\\" in name or "\0" in name or not all(parts) or {".", ".."} & set(parts) or ":" in parts[0]:
-        raise SoupError(f"expected a file of the dataset, found {shown(name)}", where=where)
+        raise SoupError(f"expected a file of the dataset, found {quoted(name)}", where=where)
 
 
 def _strings(value: Any, depth: int = 0) -> Iterator[str]:

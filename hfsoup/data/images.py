@@ -31,11 +31,11 @@ from hfsoup.data.leakage import apart
 from hfsoup.data.preprocessing import Advance, Prepared, are_prepared, prepare
 from hfsoup.data.request import Request
 from hfsoup.data.rows import Facts
-from hfsoup.data.source import Source, opened
+from hfsoup.data.source import DatasetSource, opened
 from hfsoup.data.splits import calibration_name, halves, is_training, limited, split_names, trained_on
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
-from hfsoup.utils.text import flat, listed, shown
+from hfsoup.utils.text import join_names, one_line, quoted
 
 DEFAULT_RULE = "by name"
 FOLDERS = ""
@@ -163,13 +163,13 @@ def prepared_splits(
 
 
 def _all_cuts(
-    source: Source, request: Request, classes: Sequence[str], calibrate: int, learn: bool, note: Note
-) -> tuple[list[tuple[Part, str, NDArray[np.int64], int | None]], bool]:
+    source: DatasetSource, request: Request, classes: Sequence[str], calibrate: int, learn: bool, note: Note
+) -> tuple[list[tuple[DatasetSplit, str, NDArray[np.int64], int | None]], bool]:
     """What to prepare: images to learn from, to select, to report and to look at; whether one split is halved."""
     parts, name, test_name = scored_parts(source, request, classes, note)
     settles = calibration_name(list(source.parts), request, name, note) if calibrate else None
     if settles is not None and settles not in parts:
-        parts[settles] = Part(source, settles, request, classes, note, scored=False, most=calibrate)
+        parts[settles] = DatasetSplit(source, settles, request, classes, note, scored=False, most=calibrate)
     selecting, testing = cuts_of(parts, name, test_name)
     if test_name is None:
         cut = f", cut {request.task.strata}" if request.task not in (None, SINGLE_LABEL) else ""
@@ -186,17 +186,17 @@ def _all_cuts(
 
 
 def scored_parts(
-    source: Source, request: Request, classes: Sequence[str], note: Note
-) -> tuple[dict[str, Part], str, str | None]:
+    source: DatasetSource, request: Request, classes: Sequence[str], note: Note
+) -> tuple[dict[str, DatasetSplit], str, str | None]:
     """The split that selects and the one that reports, with their names; a split without labels does not report.
 
     Raises:
         MismatchError: their files number classes differently, and numbers decide.
     """
     name, test_name = split_names(list(source.parts), request)
-    parts = {name: Part(source, name, request, classes, note)}
+    parts = {name: DatasetSplit(source, name, request, classes, note)}
     if test_name is not None and not says_unlabelled(source, test_name, request, classes):
-        part = Part(source, test_name, request, classes, note, scored=False)
+        part = DatasetSplit(source, test_name, request, classes, note, scored=False)
         parts.update({test_name: part} if part.is_labelled else {})
     if test_name is not None and test_name not in parts:
         note(f"the split {test_name!r} has no labels, so it does not report, and {name!r} is halved")
@@ -205,13 +205,13 @@ def scored_parts(
     return parts, name, test_name
 
 
-def says_unlabelled(source: Source, name: str, request: Request, classes: Sequence[str]) -> bool:
+def says_unlabelled(source: DatasetSource, name: str, request: Request, classes: Sequence[str]) -> bool:
     """Whether the footers of a split say that all its labels are -1, so that its files need not be pulled."""
     if source.kind != "parquet":
         return False
     rows = source.rows(name)
     facts = rows.facts()
-    where = flat(f"{request.dataset}, split {name}")
+    where = one_line(f"{request.dataset}, split {name}")
     columns = Columns(source, name, rows.names(), facts, request, classes, where)
     label = columns.label(columns.image(), missing=True)
     return label is None or all(fact.bounds.get(label) == (UNLABELLED, UNLABELLED) for fact in facts)
@@ -224,7 +224,7 @@ def mapping_of(request: Request) -> Mapping[str, str | int] | None:
     return read_mapping(str(request.labels))
 
 
-def content_hash(source: Source, part: str, column: str, *more: str, files: Sequence[str] | None = None) -> str:
+def content_hash(source: DatasetSource, part: str, column: str, *more: str, files: Sequence[str] | None = None) -> str:
     """A hash of the files that the images of a split are in, of their column, and of what else is done to them."""
     return hashlib.sha256(" ".join([source.content(part, files), column, *more]).encode()).hexdigest()
 
@@ -234,7 +234,9 @@ def fingerprint(content: str, rows: NDArray[np.int64], labels: NDArray[np.int64]
     return hashlib.sha256(content.encode() + rows.tobytes() + labels.tobytes()).hexdigest()
 
 
-def cuts_of(parts: Mapping[str, Part], name: str, test_name: str | None) -> list[tuple[Part, str, NDArray[np.int64]]]:
+def cuts_of(
+    parts: Mapping[str, DatasetSplit], name: str, test_name: str | None
+) -> list[tuple[DatasetSplit, str, NDArray[np.int64]]]:
     """The split that selects and the one that reports, or two halves of the first: part, title and rows of each."""
     if test_name is None:
         first, second = halves(parts[name].labels)
@@ -243,8 +245,8 @@ def cuts_of(parts: Mapping[str, Part], name: str, test_name: str | None) -> list
 
 
 def in_two(
-    part: Part, title: str, rows: NDArray[np.int64], limit: int | None, *, note: Note
-) -> list[tuple[Part, str, NDArray[np.int64], int | None]]:
+    part: DatasetSplit, title: str, rows: NDArray[np.int64], limit: int | None, *, note: Note
+) -> list[tuple[DatasetSplit, str, NDArray[np.int64], int | None]]:
     """Two stratified halves of a cut, the first to learn from and the second to score on, which share its limit."""
     first, second = halves(part.labels[rows])
     note(f"a stratified half of {title!r} teaches the coefficients, labels included; the other half scores and ranks")
@@ -255,7 +257,7 @@ def in_two(
     ]
 
 
-class Part:
+class DatasetSplit:
     """One split, its labels already in the model's order.
 
     One that is not `scored` may do without labels, which the Hub writes as -1 in every row. Where at most `most` of its
@@ -264,7 +266,7 @@ class Part:
 
     def __init__(
         self,
-        source: Source,
+        source: DatasetSource,
         name: str,
         request: Request,
         classes: Sequence[str],
@@ -275,7 +277,7 @@ class Part:
     ) -> None:
         self._request, self._classes, self._note, self._source = request, classes, note, source
         self._task = request.task or SINGLE_LABEL
-        self.name, self.where = name, flat(f"{request.dataset}, split {name}")
+        self.name, self.where = name, one_line(f"{request.dataset}, split {name}")
         self._files = None if most is None else source.drawn(name, most)
         self.rows = source.rows(name, self._files)
         if self._files is None and request.limit is None and not source.by_folder:
@@ -285,7 +287,7 @@ class Part:
             raise UsageError("the split is empty", where=self.where, hint="another --split")
         promised = source.promised.get(name)
         if self._files is None and promised not in (None, count):
-            what = f"its card promises {promised} rows in the split {shown(name)}, found {count}"
+            what = f"its card promises {promised} rows in the split {quoted(name)}, found {count}"
             raise SoupError(what, where=request.dataset, hint="a complete copy of the dataset")
         self._columns = Columns(source, name, self.rows.names(), self.rows.facts(), request, classes, self.where)
         self.image = self._columns.image()
@@ -319,7 +321,7 @@ class Part:
         if label == FOLDERS and not self._has_labels():
             what = "there is no column of labels, and the images lie in no class folders"
             raise UsageError(what, where=self.where, hint="--label-column NAME, or a folder for each class")
-        where = self.where if label in (FOLDERS, ONE_HOT) else f"{self.where}, column {flat(label)}"
+        where = self.where if label in (FOLDERS, ONE_HOT) else f"{self.where}, column {one_line(label)}"
         asked, mapping = self._request.labels, mapping_of(self._request)
         columns = zip(self.rows.names(), self._values(label), self._columns.class_lists(label), strict=True)
         found = self._task.match_labels(
@@ -348,7 +350,7 @@ class Part:
         rows = self._limited(rows, limit)
         more = [corruption.facts] if corruption else []
         content = content_hash(self._source, self.name, self.image, *more, files=self._files)
-        where = f"{self.where}, column {flat(self.image)}"
+        where = f"{self.where}, column {one_line(self.image)}"
         found = prepare(
             rows.tolist(), lambda: self._read(rows), processor, content=content, where=where, advance=advance,
             note=self._note, mode=self._mode, change=corruption, home=home,
@@ -358,7 +360,7 @@ class Part:
         kept = np.asarray(found.rows, np.int64)
         labels = self.labels[kept]
         if self.is_labelled:
-            where = flat(f"{self._request.dataset}, split {title}")
+            where = one_line(f"{self._request.dataset}, split {title}")
             check_classes(labels, self._classes, where=where, note=self._note, limited=cut)
         rule = f"{len(kept)} of {len(self.labels)} rows of {self._extent()}"
         seal = fingerprint(content, kept, labels)
@@ -426,7 +428,7 @@ class Columns:
 
     def __init__(
         self,
-        source: Source,
+        source: DatasetSource,
         split: str,
         names: Sequence[str],
         facts: Sequence[Facts],
@@ -458,8 +460,8 @@ class Columns:
             feature = columns.get(name)
             if not isinstance(feature, Image) and not _may_hold_images(feature):
                 found = "no such column" if feature is None else type(feature).__name__
-                where = f"{self._where}, column {flat(name)}"
-                hint = f"{flag} {shlex.quote(flat(able[0]))}" if able and able[0] != name else ""
+                where = f"{self._where}, column {one_line(name)}"
+                hint = f"{flag} {shlex.quote(one_line(able[0]))}" if able and able[0] != name else ""
                 raise UsageError(f"expected images, found {found}{self._of(file)}", where=where, hint=hint)
         return name
 
@@ -474,8 +476,8 @@ class Columns:
             for file, features in zip(self._names, self._features, strict=True)
         }
         if len(found) > 1:
-            what = " and ".join(f"{mode or 'none'} in {shown(file)}" for mode, file in found.items())
-            where = f"{self._where}, column {flat(image)}"
+            what = " and ".join(f"{mode or 'none'} in {quoted(file)}" for mode, file in found.items())
+            where = f"{self._where}, column {one_line(image)}"
             raise UsageError(f"expected one mode of all images, found {what}", where=where, hint="files alike")
         return next(iter(found))
 
@@ -506,7 +508,7 @@ class Columns:
             name = self._only(able, "ClassLabel", "--label-column", [*usual, *(n for n in features if n != image)])
         for file, columns in zip(self._names, self._features, strict=True):
             if name not in columns:
-                what = f"there is no column {flat(name)!r}{self._of(file)}"
+                what = f"there is no column {one_line(name)!r}{self._of(file)}"
                 raise UsageError(what, where=self._where, hint="files with the same columns")
         return name
 
@@ -522,8 +524,8 @@ class Columns:
         for file, own in zip(self._names, self._own, strict=True):
             names = task.class_names(own.get(label))
             if names and declared and list(names) != list(declared):
-                what = f"{shown(self._declared.name)} and {shown(file)} number their classes differently"
-                lists = f"{listed(declared, 12)}\n  {listed(names, 12)}"
+                what = f"{quoted(self._declared.name)} and {quoted(file)} number their classes differently"
+                lists = f"{join_names(declared, 12)}\n  {join_names(names, 12)}"
                 hint = "the names that the file has, in both"
                 raise MismatchError(f"{what}:\n  {lists}", where=self._where, hint=hint)
             either = names or declared
@@ -554,30 +556,30 @@ class Columns:
         if name not in self._features[0]:
             near = [*able, *self._features[0]][:1]
             what = f"there is no column {name!r}; found {self._shown()}"
-            raise UsageError(what, where=self._where, hint=f"{flag} {shlex.quote(flat(near[0]))}" if near else "")
+            raise UsageError(what, where=self._where, hint=f"{flag} {shlex.quote(one_line(near[0]))}" if near else "")
         return name
 
     def _only(self, able: Sequence[str], kind: str, flag: str, likely: Sequence[str] = ()) -> str:
         if len(able) != 1:
             near = [*able, *likely][:1]
             what = f"expected one column of {kind}, found {len(able)} in {self._shown()}"
-            raise UsageError(what, where=self._where, hint=f"{flag} {shlex.quote(flat(near[0]))}" if near else "")
+            raise UsageError(what, where=self._where, hint=f"{flag} {shlex.quote(one_line(near[0]))}" if near else "")
         return able[0]
 
     def _shown(self) -> str:
         features = self._features[0].items()
-        return flat(", ".join(f"{name} ({type(feature).__name__})" for name, feature in features), 400)
+        return one_line(", ".join(f"{name} ({type(feature).__name__})" for name, feature in features), 400)
 
     def _of(self, file: str) -> str:
-        return f" in {shown(file)}" if len(self._names) > 1 else ""
+        return f" in {quoted(file)}" if len(self._names) > 1 else ""
 
 
 def _named_by_columns(names: Sequence[str], columns: Sequence[Sequence[Any]], where: str) -> list[list[str]]:
     """For each row the names of the columns that say yes."""
     for name, values in zip(names, columns, strict=True):
         if odd := [(row, value) for row, value in enumerate(values) if value not in (0, 1)]:
-            what = f"expected true or false, or 1 or 0, found {shown(odd[0][1])} in row {odd[0][0]}"
-            raise SoupError(what, where=f"{where}, column {flat(name)}", hint="--label-column NAME")
+            what = f"expected true or false, or 1 or 0, found {quoted(odd[0][1])} in row {odd[0][0]}"
+            raise SoupError(what, where=f"{where}, column {one_line(name)}", hint="--label-column NAME")
     return [[name for name, value in zip(names, row, strict=True) if value] for row in zip(*columns, strict=True)]
 
 

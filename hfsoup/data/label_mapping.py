@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from hfsoup.utils.errors import UsageError
-from hfsoup.utils.text import shown
+from hfsoup.utils.text import quoted
 
 BY_NAME, BY_NUMBER = "by-name", "by-number"
 
@@ -36,7 +36,7 @@ def read_mapping(file: str) -> dict[str, str | int]:
     """
     path = Path(file).expanduser()
     if path.suffix.lower() not in SUFFIXES:
-        what = f"expected by-name, by-number or a file ending in {', '.join(SUFFIXES)}, found {shown(file)}"
+        what = f"expected by-name, by-number or a file ending in {', '.join(SUFFIXES)}, found {quoted(file)}"
         close = get_close_matches(file, (BY_NAME, BY_NUMBER), 1) or [BY_NUMBER]
         raise UsageError(what, hint=f"--labels {close[0]}")
     try:
@@ -51,7 +51,7 @@ def read_mapping(file: str) -> dict[str, str | int]:
         raise UsageError("the file of --labels cannot be parsed", where=file, hint=EXAMPLE) from error
     odd = [key for key, value in found.items() if not isinstance(value, (str, int)) or isinstance(value, bool)]
     if odd or not found:
-        text = f"found something else for {shown(odd[0])}" if odd else "found none"
+        text = f"found something else for {quoted(odd[0])}" if odd else "found none"
         raise UsageError(f"expected a class name or number for each class, {text}", where=file, hint=EXAMPLE)
     return {str(key): value for key, value in found.items()}
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hfsoup.data.label_mapping import BY_NAME, BY_NUMBER
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
-from hfsoup.utils.text import listed, shown
+from hfsoup.utils.text import join_names, quoted
 
 Note = Callable[[str], None]
 UNLABELLED = -1
@@ -151,10 +151,10 @@ def match_classes(
     doubled = [(names, _doubled(names)), (classes, _doubled(classes))]
     several = [name for side, twice in doubled for name in side if plain(name) in twice & set(map(plain, missing))]
     if several:
-        what = f"class names are ambiguous, for case, spaces and underscores do not count: {listed(several)}"
+        what = f"class names are ambiguous, for case, spaces and underscores do not count: {join_names(several)}"
     else:
-        what = f"class names are missing: {listed(missing)}"
-    lists = f"{where}: {listed(names)}\n  the model: {listed(classes)}"
+        what = f"class names are missing: {join_names(missing)}"
+    lists = f"{where}: {join_names(names)}\n  the model: {join_names(classes)}"
     raise MismatchError(f"{what}\n  {lists}", where=where, hint=EITHER)
 
 
@@ -167,8 +167,8 @@ def same_numbering(lists: Sequence[ClassList], where: str) -> None:
     first = next((one for one in lists if one.numbered), None)
     for other in lists if first else ():
         if first and other.names != first.names and (other.numbered or not other.alike):
-            one, two = ("no names" if each.names is None else listed(each.names, 12) for each in (first, other))
-            what = f"{shown(first.file)} and {shown(other.file)} number their classes differently:\n  {one}\n  {two}"
+            one, two = ("no names" if each.names is None else join_names(each.names, 12) for each in (first, other))
+            what = f"{quoted(first.file)} and {quoted(other.file)} number their classes differently:\n  {one}\n  {two}"
             raise MismatchError(what, where=where, hint="--labels FILE with names, or files with one list of classes")
 
 
@@ -182,13 +182,13 @@ def check_classes(
     """
     present = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))
     if (len(classes) > 1 or labels.ndim > 1) and (labels == labels[0]).all() and not limited:
-        names = listed([classes[int(n)] for n in present], 6)
+        names = join_names([classes[int(n)] for n in present], 6)
         what = f"every image is of {'one class, ' if len(present) == 1 else ''}{names or 'no class'}"
         what += "; a score on them says nothing"
         raise SoupError(what, where=where, hint="another split, or shuffle the dataset before it is split")
     absent = [classes[n] for n in range(len(classes)) if n not in set(present.tolist())]
     if absent:
-        note(f"{where}: no images of {len(absent)} of the model's {len(classes)} classes: {listed(absent, 6)}")
+        note(f"{where}: no images of {len(absent)} of the model's {len(classes)} classes: {join_names(absent, 6)}")
 
 
 def check_folders(folders: Sequence[str], labels: NDArray[np.int64], classes: Sequence[str], where: str) -> None:
@@ -202,8 +202,8 @@ def check_folders(folders: Sequence[str], labels: NDArray[np.int64], classes: Se
     wrong = [row for row, place in enumerate(places) if place is not None and place != labels[row]]
     if wrong:
         first = wrong[0]
-        example = f"row {first} lies in the folder {shown(folders[first])}"
-        what = f"{len(wrong)} labels are not the folder's: {example} and is labelled {shown(classes[labels[first]])}"
+        example = f"row {first} lies in the folder {quoted(folders[first])}"
+        what = f"{len(wrong)} labels are not the folder's: {example} and is labelled {quoted(classes[labels[first]])}"
         hint = "take the labels out of the metadata file, or the images out of the class folders"
         raise SoupError(what, where=where, hint=hint)
 
@@ -232,7 +232,7 @@ def _mapped(
         else:
             found[n] = _class_of(value, classes, where)
     if missing:
-        what = f"the mapping of --labels has no class for {listed(missing)}"
+        what = f"the mapping of --labels has no class for {join_names(missing)}"
         raise UsageError(what, where=where, hint="add them to the file")
     return Match(found, "by the mapping of --labels", numbered)
 
@@ -243,7 +243,7 @@ def _class_of(value: str | int, classes: Sequence[str], where: str) -> int:
         places = [n for n, name in enumerate(classes) if name == value]
         places = places or [n for n, name in enumerate(classes) if plain(name) == plain(value)]
         if len(places) > 1:
-            what = f"the model has {len(places)} classes {shown(value)}"
+            what = f"the model has {len(places)} classes {quoted(value)}"
             raise UsageError(
                 what, where=where, hint=f"its number in the file of --labels: {' or '.join(map(str, places))}"
             )
@@ -251,7 +251,7 @@ def _class_of(value: str | int, classes: Sequence[str], where: str) -> int:
             return places[0]
         value = int(value) if value.isascii() and value.isdigit() else value
     if not isinstance(value, int) or not 0 <= value < len(classes):
-        what = f"the mapping of --labels names {shown(value)}, which is no class of the model's: {listed(classes)}"
+        what = f"the mapping of --labels names {quoted(value)}, which is no class of the model's: {join_names(classes)}"
         raise UsageError(what, where=where, hint="a class name, or a number below the count of classes")
     return value
 
@@ -264,7 +264,7 @@ def _by_number(names: Sequence[str], classes: Sequence[str], needed: Sequence[in
         raise MismatchError(what, where=where, hint="--labels FILE, which maps one to the other")
     found = {n: n if numbers is None else numbers[n] for n in needed}
     if outside := [names[n] for n, number in found.items() if number >= len(classes)]:
-        what = f"the model's classes are 0 to {len(classes) - 1}, the dataset has {listed(outside)}"
+        what = f"the model's classes are 0 to {len(classes) - 1}, the dataset has {join_names(outside)}"
         raise MismatchError(what, where=where, hint="--labels FILE, which maps one to the other")
     if numbers is None:
         return Match(found, "by number, as asked: the dataset's numbers are the model's", numbered=True)
@@ -275,8 +275,8 @@ def _unnamed(names: Sequence[str], needed: Sequence[int], where: str) -> Match:
     """By number where the model has no names; not where the names are numbers in another order."""
     numbers = _numbers(names)
     if numbers is not None and numbers != list(range(len(names))):
-        what = f"the model names no classes, and the dataset's are numbers in another order: {listed(names)}"
-        hint = f"--labels by-number takes {shown(names[needed[0]])} as class {numbers[needed[0]]}; or --labels FILE"
+        what = f"the model names no classes, and the dataset's are numbers in another order: {join_names(names)}"
+        hint = f"--labels by-number takes {quoted(names[needed[0]])} as class {numbers[needed[0]]}; or --labels FILE"
         raise MismatchError(what, where=where, hint=hint)
     return Match({n: n for n in needed}, "the dataset's numbers are the model's, which names no classes", numbered=True)
 
@@ -305,7 +305,7 @@ def _by_name(names: Sequence[str], classes: Sequence[str]) -> tuple[dict[int, in
     doubled = _by_place(names, classes, found)
     if doubled:
         found.update({n: n for n in doubled})
-        rule += f"; names that stand twice by their place, as all others: {listed([names[n] for n in doubled], 6)}"
+        rule += f"; names that stand twice by their place, as all others: {join_names([names[n] for n in doubled], 6)}"
     return found, rule
 
 
@@ -411,10 +411,10 @@ def align(wanted: Sequence[str], given: Sequence[str], *, where: str, against: s
     if not doubles and not missing:
         return tuple(places[plain(name)] for name in wanted)
     if doubles:
-        what = f"class names are ambiguous, for case, spaces and underscores do not count: {listed(doubles)}"
+        what = f"class names are ambiguous, for case, spaces and underscores do not count: {join_names(doubles)}"
     else:
-        what = f"class names are missing: {listed(missing)}"
-    lists = f"{where}: {listed(wanted)}\n  {against}: {listed(given)}"
+        what = f"class names are missing: {join_names(missing)}"
+    lists = f"{where}: {join_names(wanted)}\n  {against}: {join_names(given)}"
     raise MismatchError(f"{what}\n  {lists}", where=where, hint="give the classes the same names in both")
 
 

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.data.decoding import PIXELS, BadImageError, Decoded, decode, size
-from hfsoup.utils.cache import cache
-from hfsoup.utils.errors import REFUSALS, SoupError
-from hfsoup.utils.hashing import facts_hash, file_hash
-from hfsoup.utils.text import flat
+from hfsoup.utils.cache import cache_root
+from hfsoup.utils.errors import LOADING_ERRORS, SoupError
+from hfsoup.utils.hashing import hash_file, hash_json
+from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -143,8 +143,8 @@ def _path(rows: Sequence[int], processor: Any, content: str, mode: str | None, h
     """Where the file of pixels is: its name is a hash of everything that they depend on."""
     versions = [_version(name) for name in BACKENDS]
     kind = f"{type(processor).__module__}.{type(processor).__qualname__}"
-    key = facts_hash(content, list(rows), kind, processor.to_dict(), versions, [READING, mode])
-    return (home or cache() / "images") / f"{key[:32]}.npy"
+    key = hash_json(content, list(rows), kind, processor.to_dict(), versions, [READING, mode])
+    return (home or cache_root() / "images") / f"{key[:32]}.npy"
 
 
 def _version(name: str) -> str | None:
@@ -163,7 +163,7 @@ def _sealed(path: Path, note: Note) -> Prepared | None:
         digest, text = seal.read_text("utf-8").split("\n", 1)
         if hashlib.sha256(text.encode()).hexdigest() == digest:
             values = json.loads(text)
-            if values["sha256"] == file_hash(path):
+            if values["sha256"] == hash_file(path):
                 bad = [(row, reason) for row, reason in values["bad"]]
                 lost = [(row, share) for row, share in values["lost"]]
                 return Prepared(path, values["rows"], bad, values["digests"], lost, values["sha256"])
@@ -209,7 +209,7 @@ def _make(job: _Job, path: Path, advance: Advance) -> Prepared:
             _header(partial, len(rows), shape)
             partial.flush()
             os.fsync(partial.fileno())
-            prepared = Prepared(path, rows, bad, digests, lost, file_hash(name))
+            prepared = Prepared(path, rows, bad, digests, lost, hash_file(name))
             name.rename(path)
             _seal(prepared)
             return prepared
@@ -281,7 +281,7 @@ def _shown(job: _Job, row: int, found: Decoded) -> _Image:
         picture = job.change(picture, row)
     try:
         pixels = _processed(job, picture)
-    except REFUSALS as error:
+    except LOADING_ERRORS as error:
         _require_processor(job)
         return _Image(row, None, f"the image processor refuses it ({_described(error)})")
     if not np.isfinite(pixels).all():
@@ -306,11 +306,11 @@ def _require_processor(job: _Job) -> None:
 
     try:
         _processed(job, Image.new("RGB", (PROBE, PROBE)))
-    except REFUSALS as error:
+    except LOADING_ERRORS as error:
         what = f"the models' image processor takes no image at all: {_described(error)}"
         hint = "save a whole processor beside them: AutoImageProcessor.from_pretrained(START).save_pretrained(FOLDER)"
         raise SoupError(what, where=type(job.processor).__name__, hint=hint) from error
 
 
 def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {flat(error, 100)}" if isinstance(error, LookupError) else flat(error, 100)
+    return f"{type(error).__name__}: {one_line(error, 100)}" if isinstance(error, LookupError) else one_line(error, 100)

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 from hfsoup.data.files import SMALL, Files
 from hfsoup.data.shards import Reader, Shard
-from hfsoup.hub.client import AGAIN
-from hfsoup.utils.cache import cache
+from hfsoup.hub.client import SAME_COMMAND
+from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import HubError, SoupError, UsageError
-from hfsoup.utils.hashing import facts_hash, read_sealed, write_sealed
-from hfsoup.utils.text import flat, shown
-from hfsoup.utils.threads import side_by_side
+from hfsoup.utils.hashing import hash_json, read_sealed, write_sealed
+from hfsoup.utils.text import one_line, quoted
+from hfsoup.utils.threads import map_in_threads
 
 FORMAT = 1
 FOLDER = ":folder"
@@ -82,14 +82,14 @@ class Rows:
     def facts(self) -> list[Facts]:
         """What every shard says of itself."""
         if self._facts is None:
-            self._facts = side_by_side(self._read, self._shards)
+            self._facts = map_in_threads(self._read, self._shards)
         return self._facts
 
     def column(self, name: str) -> list[list[Any]]:
         """The values of a column, shard by shard."""
         facts = self.facts()
         lacking = [n for n, fact in enumerate(facts) if name not in fact.columns]
-        for n, values in zip(lacking, side_by_side(lambda n: self._column(n, name), lacking), strict=True):
+        for n, values in zip(lacking, map_in_threads(lambda n: self._column(n, name), lacking), strict=True):
             facts[n].columns[name] = values
             self._keep(self._shards[n], facts[n])
         return [fact.columns[name] for fact in facts]
@@ -125,7 +125,7 @@ class Rows:
         for row in rows:
             cell = self._wrap(lambda: next(cells, END))
             if cell is END:
-                raise SoupError(f"expected a row {row}, found none", where=shown(shard.name), hint="a complete copy")
+                raise SoupError(f"expected a row {row}, found none", where=quoted(shard.name), hint="a complete copy")
             yield cell
 
     def _take(self, shards: Sequence[Shard]) -> None:
@@ -147,7 +147,7 @@ class Rows:
             return [_folder(cell) for cell in cells]
         found, count = self._look(shard, lambda reader: (reader.column(name), reader.count))
         if len(found) != count:
-            raise SoupError(f"expected {count} labels, found {len(found)}", where=shown(shard.name))
+            raise SoupError(f"expected {count} labels, found {len(found)}", where=quoted(shard.name))
         return found
 
     def _look(self, shard: Shard, act: Callable[[Reader], T]) -> T:
@@ -161,9 +161,9 @@ class Rows:
             if not self._files.revision or self._hashed(shard):
                 raise
             if not self._files.kept and any(self._files.size(name) > SMALL for name in shard.needs):
-                what = f"what the Hub sends of this file cannot be read: {flat(error.__cause__, 300)}"
-                where = f"{self._files.repo}, {shown(shard.name)}"
-                raise HubError(what, where=where, hint=f"later, {AGAIN}") from error
+                what = f"what the Hub sends of this file cannot be read: {one_line(error.__cause__, 300)}"
+                where = f"{self._files.repo}, {quoted(shard.name)}"
+                raise HubError(what, where=where, hint=f"later, {SAME_COMMAND}") from error
             self._files.take(shard.needs)
             found = self._wrap(lambda: act(shard.read()))
         return found
@@ -179,8 +179,8 @@ class Rows:
         count, features = self._look(shard, lambda reader: (reader.count, reader.features))
         again = {name: self._column(n, name) for name in facts.columns}
         if (count, again) != (facts.count, facts.columns) or _plain(features) != _plain(facts.features):
-            what = f"{shown(shard.name)} is not the file that was looked into before"
-            raise SoupError(what, where=self._files.repo or str(self._files.folder), hint=AGAIN)
+            what = f"{quoted(shard.name)} is not the file that was looked into before"
+            raise SoupError(what, where=self._files.repo or str(self._files.folder), hint=SAME_COMMAND)
         facts.hashed = True
         self._keep(shard, facts)
 
@@ -189,8 +189,8 @@ class Rows:
         listing = self._files.listing
         if not self._files.revision or any(listing[name].sha256 is None for name in shard.names):
             return None
-        key = facts_hash(FORMAT, shard.kind, [(name, listing[name].sha256) for name in shard.names])
-        return cache() / "columns" / f"{key[:32]}.json"
+        key = hash_json(FORMAT, shard.kind, [(name, listing[name].sha256) for name in shard.names])
+        return cache_root() / "columns" / f"{key[:32]}.json"
 
     def _cached(self, shard: Shard) -> Facts | None:
         from datasets import Features

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hfsoup.data.decoding import BYTES
-from hfsoup.utils.text import shown
+from hfsoup.utils.text import quoted
 
 BATCH = 32
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -204,7 +204,7 @@ class TarReader:
                     member.offset_data,
                     member.size,
                 ):
-                    raise ValueError(f"{shown(member.name)} stands in the archive twice")
+                    raise ValueError(f"{quoted(member.name)} stands in the archive twice")
         self.count, self.bounds = len(self._rows), dict[str, tuple[int, int]]()
         self._texts: dict[str, list[Any]] = {}
         columns = dict.fromkeys(name for row in self._rows for name in row)

@@ -10,14 +10,14 @@ import numpy as np
 
 from hfsoup.checkpoints.model_inputs import backend
 from hfsoup.data.corruptions import Corruption
-from hfsoup.data.images import Images, Part, Split, cuts_of, scored_parts
+from hfsoup.data.images import DatasetSplit, Images, Split, cuts_of, scored_parts
 from hfsoup.data.leakage import apart
 from hfsoup.data.preprocessing import Prepared
 from hfsoup.data.request import Request
 from hfsoup.data.source import opened, workspace
 from hfsoup.data.splits import is_training, trained_on
 from hfsoup.utils.errors import UsageError
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 
 def corrupted(
@@ -48,7 +48,7 @@ def _reporting(names: Sequence[str], request: Request) -> str:
     """The split of another dataset that reports: its test split, else the usual or only one."""
     usual = [name for name in ("test", "validation", "valid", "val", "dev") if name in names]
     if not usual and len(names) != 1:
-        what = f"expected a split called test, or a single one, found {flat(', '.join(names))}"
+        what = f"expected a split called test, or a single one, found {one_line(', '.join(names))}"
         raise UsageError(what, where=request.dataset, hint="a dataset with a test split")
     return [*usual, *names][0]
 
@@ -66,7 +66,7 @@ def load_other(request: Request, processor: Any, classes: Sequence[str], seen: S
         name = _reporting(list(source.parts), request)
         if is_training(name):
             notes.setdefault(trained_on(f"{request.dataset}, split {name}").removesuffix("."))
-        part = Part(source, name, request, classes, notes.setdefault)
+        part = DatasetSplit(source, name, request, classes, notes.setdefault)
         split, held = part.prepare(processor, name, np.arange(len(part.labels)), request.limit)
         for prepared in seen:
             apart(prepared, held, request, note=notes.setdefault)

@@ -22,9 +22,9 @@ from hfsoup.data.request import Request
 from hfsoup.data.rows import Rows
 from hfsoup.data.shards import ArrowReader, ParquetReader, Reader, Shard, TableReader, TarReader
 from hfsoup.data.splits import is_training
-from hfsoup.utils.cache import cache
+from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import SoupError, UsageError
-from hfsoup.utils.text import flat, listed, shown
+from hfsoup.utils.text import join_names, one_line, quoted
 
 # The readers of datasets that only read: others unpickle, or open what a file names.
 READERS = ("parquet", "arrow", "imagefolder", "webdataset", "csv", "json")
@@ -50,7 +50,7 @@ class Declared:
 
 
 @dataclass
-class Source:
+class DatasetSource:
     """A dataset that is ready to be read.
 
     Args:
@@ -131,10 +131,10 @@ class Source:
             return self._unzipped(inner, self.name_of_image({"bytes": None, "path": outer}))
         name = self.name_of_image(cell)
         if name is None or name not in self.files.taken:
-            raise BadImageError(f"the row holds no image, only the name of a file outside the dataset, {shown(path)}")
+            raise BadImageError(f"the row holds no image, only the name of a file outside the dataset, {quoted(path)}")
         data = (self.files.folder / name).read_bytes()
         if hashlib.sha256(data).hexdigest() != self.files.taken[name]:
-            raise SoupError(f"{shown(name)} changed while it was read", hint="the same command again")
+            raise SoupError(f"{quoted(name)} changed while it was read", hint="the same command again")
         return data
 
     def name_of_image(self, cell: Any) -> str | None:
@@ -147,18 +147,18 @@ class Source:
 
     def _unzipped(self, inner: str, name: str | None) -> bytes:
         if name is None or name not in self.files.taken:
-            raise BadImageError(f"{shown(name)} is not an archive of the dataset")
+            raise BadImageError(f"{quoted(name)} is not an archive of the dataset")
         try:
             with zipfile.ZipFile(self.files.folder / name) as archive:
                 if archive.getinfo(inner).file_size > BYTES:
                     raise BadImageError(f"more than {BYTES:,} bytes")
                 return archive.read(inner)
         except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-            raise BadImageError(f"cannot be unpacked: {flat(error)}") from error
+            raise BadImageError(f"cannot be unpacked: {one_line(error)}") from error
 
 
 @contextmanager
-def opened(request: Request, *, kept: bool = True) -> Iterator[Source]:
+def opened(request: Request, *, kept: bool = True) -> Iterator[DatasetSource]:
     """The dataset that is asked for, for as long as its rows are needed.
 
     Args:
@@ -186,7 +186,7 @@ def opened(request: Request, *, kept: bool = True) -> Iterator[Source]:
             yield _folder(Files.of_repo(request.dataset, request.revision, home, kept=kept), request, work)
 
 
-def _folder(files: Files, request: Request, work: Path) -> Source:
+def _folder(files: Files, request: Request, work: Path) -> DatasetSource:
     """A dataset of data files in a folder, with a card or without."""
     import datasets
 
@@ -196,11 +196,11 @@ def _folder(files: Files, request: Request, work: Path) -> Source:
     home, config = files.folder, request.config
     if config is not None and (converted := _converted(files)):
         if config not in converted:
-            what = f"there is no configuration {shown(config)}; this dataset has {listed(converted)}"
+            what = f"there is no configuration {quoted(config)}; this dataset has {join_names(converted)}"
             raise UsageError(what, where=request.dataset, hint=f"--dataset-config {shlex.quote(converted[0])}")
         home, config = home / config, None
     elif len(converted := _converted(files)) > 1:
-        what = f"this dataset has several configurations: {listed(converted)}"
+        what = f"this dataset has several configurations: {join_names(converted)}"
         raise UsageError(what, where=request.dataset, hint=f"--dataset-config {shlex.quote(converted[0])}")
     make = datasets.load_dataset_builder
     builder = loading(request, lambda: make(str(home), config, cache_dir=str(work / "arrow")))
@@ -215,7 +215,7 @@ def _converted(files: Files) -> list[str]:
     return sorted({place[0] for place in places})
 
 
-def _one_file(files: Files, path: Path, request: Request, work: Path) -> Source:
+def _one_file(files: Files, path: Path, request: Request, work: Path) -> DatasetSource:
     """A dataset that is one file; its only split is called validation, or train where the file is called so."""
     import datasets
 
@@ -227,10 +227,10 @@ def _one_file(files: Files, path: Path, request: Request, work: Path) -> Source:
     return _built(files, builder, request)
 
 
-def _built(files: Files, builder: Any, request: Request) -> Source:
+def _built(files: Files, builder: Any, request: Request) -> DatasetSource:
     kind = str(builder.__module__).rsplit(".", 1)[-1]
     if kind not in READERS:
-        what = f"hfsoup reads no datasets of the kind {shown(kind)}; it reads {', '.join(READERS)}"
+        what = f"hfsoup reads no datasets of the kind {quoted(kind)}; it reads {', '.join(READERS)}"
         raise UsageError(what, where=request.dataset, hint="a dataset of parquet files or of images in folders")
     found = {str(k): [str(f) for f in v] for k, v in (builder.config.data_files or {}).items()}
     parts = {split: [files.name_of(path) for path in paths] for split, paths in found.items()}
@@ -249,7 +249,7 @@ def _built(files: Files, builder: Any, request: Request) -> Source:
         ]
 
     # The table that datasets makes of files has the features that the card declares already.
-    return Source(
+    return DatasetSource(
         request,
         files,
         parts,
@@ -310,7 +310,7 @@ class _Tables:
         return TableReader(self._made[split])
 
 
-def _saved(files: Files, request: Request) -> Source:
+def _saved(files: Files, request: Request) -> DatasetSource:
     """A dataset that `save_to_disk` wrote."""
     from datasets import Features
 
@@ -338,7 +338,7 @@ def _saved(files: Files, request: Request) -> Source:
         info = loading(request, lambda: json.loads((path / name).read_text("utf-8"))["features"])
         return Declared(loading(request, lambda: dict(Features.from_dict(info or {}))), name)
 
-    return Source(request, files, parts, "default", "arrow", shards, declared)
+    return DatasetSource(request, files, parts, "default", "arrow", shards, declared)
 
 
 def loading(request: Request, act: Callable[[], Any]) -> Any:
@@ -357,7 +357,7 @@ def loading(request: Request, act: Callable[[], Any]) -> Any:
         *(DatasetsError, ArrowException, TarError),
     ) as error:
         cause = error.__cause__ or error
-        text = flat(cause, 300) or type(cause).__name__
+        text = one_line(cause, 300) or type(cause).__name__
         other = "a Hub dataset, a folder with class folders, or parquet files"
         hint = "--dataset-config NAME" if "onfig" in text else other
         raise UsageError(f"datasets cannot load this: {text}", where=request.dataset, hint=hint) from error
@@ -368,7 +368,7 @@ def workspace() -> Iterator[Path]:
     """A folder for what is needed for a while, gone afterwards; what a killed bake left is cleared away."""
     from filelock import FileLock, Timeout
 
-    home = cache() / "rows"
+    home = cache_root() / "rows"
     home.mkdir(parents=True, exist_ok=True)
     for left in [path for path in home.iterdir() if path.is_dir()]:
         lock = FileLock(left.with_suffix(".lock"))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hfsoup.data.request import NO_SPLIT, Request
 from hfsoup.utils.errors import UsageError
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 Note = Callable[[str], None]
 UNSEEN = "a dataset with a split that these models were not trained on"
@@ -26,8 +26,8 @@ def is_training(split: str) -> bool:
 def trained_on(title: str) -> str:
     """What to know of scores on a split that is called like one to train on."""
     return (
-        f"The models may have been trained on the images of {flat(title, 60)!r}: what they score there says nothing of "
-        "images that they have not seen."
+        f"The models may have been trained on the images of {one_line(title, 60)!r}: what they score there says "
+        "nothing of images that they have not seen."
     )
 
 
@@ -68,7 +68,7 @@ def _there(name: str, splits: Sequence[str], request: Request, option: str, *, t
         fit = [split for split in splits if trained or not is_training(split)]
         near = [*get_close_matches(name, fit, 1, 0.4), *fit]
         hint = f"{option} {near[0]}" if near else UNSEEN
-        what = f"there is no split {name!r}; this dataset has {flat(', '.join(splits))}"
+        what = f"there is no split {name!r}; this dataset has {one_line(', '.join(splits))}"
         raise UsageError(what, where=request.dataset, hint=hint)
 
 

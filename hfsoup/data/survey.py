@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from hfsoup.data.images import Columns, Part, mapping_of
+from hfsoup.data.images import Columns, DatasetSplit, mapping_of
 from hfsoup.data.labels import UNLABELLED, Labels, Note, class_numbers, match_classes
 from hfsoup.data.request import Request
 from hfsoup.data.shards import PICTURES
-from hfsoup.data.source import METADATA, Source, opened
+from hfsoup.data.source import METADATA, DatasetSource, opened
 from hfsoup.data.splits import calibration_name, split_names
 from hfsoup.data.tasks import SINGLE_LABEL
-from hfsoup.hub.download import cached
+from hfsoup.hub.download import is_cached
 from hfsoup.utils.errors import MismatchError, UsageError
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 TOLD = ("parquet", "imagefolder")
 """Kinds of datasets whose rows can be counted from outside."""
@@ -80,11 +80,11 @@ def survey(
         return Survey(request.dataset, source.revision, selection, test, calibration, parts)
 
 
-def _archives(source: Source) -> bool:
+def _archives(source: DatasetSource) -> bool:
     return any(name.endswith(".zip") for names in source.parts.values() for name in names)
 
 
-def _can_be_told(source: Source) -> bool:
+def _can_be_told(source: DatasetSource) -> bool:
     """Whether columns and classes show without pulling files."""
     if source.kind == "imagefolder":
         every = [name for names in source.parts.values() for name in names]
@@ -92,11 +92,11 @@ def _can_be_told(source: Source) -> bool:
     return source.kind == "parquet" or (source.kind == "arrow" and source.revision is None)
 
 
-def _labelled(source: Source, name: str, request: Request, classes: Sequence[str] | None, *, test: bool) -> bool:
+def _labelled(source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None, *, test: bool) -> bool:
     """Whether a split has labels; its columns and classes must be those of these models."""
     if source.by_folder:
         return _folders(source, name, request, classes)
-    where = flat(f"{request.dataset}, split {name}")
+    where = one_line(f"{request.dataset}, split {name}")
     rows = source.rows(name)
     facts = rows.facts()
     if not len(rows):
@@ -120,10 +120,10 @@ def _labelled(source: Source, name: str, request: Request, classes: Sequence[str
         except MismatchError:
             pass
     # What the footers leave open, the labels themselves decide.
-    return Part(source, name, request, classes, scored=not test).is_labelled
+    return DatasetSplit(source, name, request, classes, scored=not test).is_labelled
 
 
-def _folders(source: Source, name: str, request: Request, classes: Sequence[str] | None) -> bool:
+def _folders(source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None) -> bool:
     """As `_labelled`, of images in folders."""
     folders = {split: [_folder(file) for file in names if _is_picture(file)] for split, names in source.parts.items()}
     names = sorted({folder for each in folders.values() for folder in each})
@@ -131,7 +131,7 @@ def _folders(source: Source, name: str, request: Request, classes: Sequence[str]
         return len(set(folders[name])) > 1
     if classes is not None:
         labels = Labels(name, [names.index(folder) for folder in folders[name]], tuple(names))
-        where = flat(f"{request.dataset}, split {name}")
+        where = one_line(f"{request.dataset}, split {name}")
         class_numbers([labels], classes, where=where, asked=request.labels, mapping=mapping_of(request))
     return True
 
@@ -144,11 +144,11 @@ def _is_picture(name: str) -> bool:
     return name.lower().endswith(PICTURES)
 
 
-def _size(source: Source, name: str, most: int | None) -> SplitSize:
+def _size(source: DatasetSource, name: str, most: int | None) -> SplitSize:
     """A split, or as many of its files as hold `most` images."""
     files, every = source.files, source.parts[name]
     used = (source.drawn(name, most) if most else None) or every
-    held = [f for f in used if not files.revision or cached(files.repo, files.listing[f], files.revision, "dataset")]
+    held = [f for f in used if not files.revision or is_cached(files.repo, files.listing[f], files.revision, "dataset")]
     images = source.promised.get(name) if used is every else None
     if images is None and source.by_folder:
         images = sum(map(_is_picture, every)) or None

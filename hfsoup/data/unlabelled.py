@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hfsoup.data.images import Part, Split, cuts_of, scored_parts
+from hfsoup.data.images import DatasetSplit, Split, cuts_of, scored_parts
 from hfsoup.data.leakage import apart
 from hfsoup.data.preprocessing import Advance
 from hfsoup.data.request import Request
@@ -41,7 +41,7 @@ def unlabelled(
         if name == selection:
             note("the images that select train too, without their labels, which flatters their score")
         else:
-            parts[name] = Part(source, name, request, classes, note, scored=False, most=most)
+            parts[name] = DatasetSplit(source, name, request, classes, note, scored=False, most=most)
         first, last = cuts_of(parts, selection, test)
         rows = first[2] if name == selection else np.arange(len(parts[name].labels))
         rows = rows[limited(np.zeros(len(rows), np.int64), most)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hfsoup.data.tasks.task import Labels, Metric
 from hfsoup.evaluation.candidate import Candidate
 from hfsoup.utils.distributed import World
-from hfsoup.utils.errors import RoomError, SoupError
+from hfsoup.utils.errors import OutOfMemoryError, SoupError
 
 USUAL = 64
 MOST = {"cuda": 512}
@@ -54,7 +54,7 @@ class Batches:
                 with torch.no_grad():
                     self._logits(model, np.zeros((size, *pixels.shape[1:]), np.float32))
                 return size
-            except RoomError:
+            except OutOfMemoryError:
                 if size == 1:
                     raise
             size //= 2

@@ -21,8 +21,8 @@ from hfsoup.checkpoints.model_inputs import inputs
 from hfsoup.checkpoints.processor import image_processor
 from hfsoup.checkpoints.safetensors_io import nbytes
 from hfsoup.checkpoints.types import TensorSpec
-from hfsoup.utils.errors import REFUSALS, RoomError, SoupError
-from hfsoup.utils.text import counted, flat
+from hfsoup.utils.errors import LOADING_ERRORS, OutOfMemoryError, SoupError
+from hfsoup.utils.text import format_count, one_line
 
 Statistics = dict[str, NDArray[np.float32]]
 BatchNorm = torch.nn.modules.batchnorm._BatchNorm
@@ -65,10 +65,11 @@ class Classifier:
         try:
             found = self._model(**cast)
         except torch.OutOfMemoryError as error:
-            what = f"the memory of {pixel_values.device} does not hold a batch of {counted(len(pixel_values), 'image')}"
-            raise RoomError(what, where=self._where, hint="a smaller --batch-size") from error
-        except REFUSALS as error:
-            what = f"the model cannot take these images: {type(error).__name__}: {flat(error)}"
+            batch = format_count(len(pixel_values), "image")
+            what = f"the memory of {pixel_values.device} does not hold a batch of {batch}"
+            raise OutOfMemoryError(what, where=self._where, hint="a smaller --batch-size") from error
+        except LOADING_ERRORS as error:
+            what = f"the model cannot take these images: {type(error).__name__}: {one_line(error)}"
             hint = "save the image processor of the model's start beside it"
             raise SoupError(what, where=self._where, hint=hint) from error
         # Some models give their logits as the last hidden state.
@@ -116,7 +117,7 @@ class Candidate:
                 self._model = self._build()
         except torch.OutOfMemoryError as error:
             what = f"the memory of {self._device} does not hold the model and the sum that its weights are formed from"
-            raise RoomError(what, where=str(self._averager.family.reference), hint="--device cpu") from error
+            raise OutOfMemoryError(what, where=str(self._averager.family.reference), hint="--device cpu") from error
         return self._model
 
     def fullest(self) -> Classifier:

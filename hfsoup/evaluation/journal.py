@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.timm_config import libraries
 from hfsoup.ingredients.family import Family
-from hfsoup.utils.cache import cache
-from hfsoup.utils.hashing import facts_hash
+from hfsoup.utils.cache import cache_root
+from hfsoup.utils.hashing import hash_json
 from hfsoup.utils.version import __version__
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, digest TEXT, data BLOB) STRICT"
@@ -98,12 +98,12 @@ def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
         depends = {**depends, "tensors": own}
     config = {k: v for k, v in family.config.items() if k not in SILENT}
     versions = {"hfsoup": __version__, **{name: version(name) for name in (*LIBRARIES, *libraries(family.config))}}
-    return facts_hash(members, tensors, kept, base, config, len(family.labels), versions, depends)
+    return hash_json(members, tensors, kept, base, config, len(family.labels), versions, depends)
 
 
 def journal_path() -> Path:
     """The file of scores and paces."""
-    return cache() / "scores.sqlite"
+    return cache_root() / "scores.sqlite"
 
 
 def keep_pace(journal: Journal, config: dict[str, Any], how: Sequence[Any], *, images: int, seconds: float) -> None:
@@ -132,4 +132,4 @@ def _pace_key(config: dict[str, Any], how: Sequence[Any]) -> str:
     """All that a pace depends on: another architecture, batch size, processor count or library is another pace."""
     kept = {key: value for key, value in config.items() if key not in SILENT}
     machine = [os.cpu_count(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("WORLD_SIZE")]
-    return facts_hash("pace", kept, list(how), machine, [version(name) for name in (*LIBRARIES, *libraries(config))])
+    return hash_json("pace", kept, list(how), machine, [version(name) for name in (*LIBRARIES, *libraries(config))])

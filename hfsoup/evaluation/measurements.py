@@ -30,7 +30,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Knot:
+class LinePoint:
     """A mix of two ingredients, `share` of the second, with its score on both splits."""
 
     share: float
@@ -44,7 +44,7 @@ class Line:
 
     first: int
     second: int
-    knots: tuple[Knot, ...]
+    knots: tuple[LinePoint, ...]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import evaluate
 from hfsoup.data.tasks import SINGLE_LABEL, require_metric
 from hfsoup.data.tasks.class_metrics import checked
 from hfsoup.data.tasks.task import Labels, Metric, Task
-from hfsoup.hub.client import answers, api
-from hfsoup.hub.download import RemoteFile, fetch
+from hfsoup.hub.client import expect_answer, hub_api
+from hfsoup.hub.download import RemoteFile, fetch_file
 from hfsoup.utils.errors import SoupError, UsageError
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 
 def metric(name: str | None = None, task: Task = SINGLE_LABEL, *, trust_remote: bool = False) -> Metric:
@@ -32,8 +32,8 @@ def metric(name: str | None = None, task: Task = SINGLE_LABEL, *, trust_remote: 
 def _remote(name: str, task: Task) -> Metric:
     """A metric of the Hub, from one commit whose every file is compared with its listing."""
     space = name if "/" in name else f"evaluate-metric/{name}"
-    with answers(space):
-        info = api().space_info(space, files_metadata=True)
+    with expect_answer(space):
+        info = hub_api().space_info(space, files_metadata=True)
     files = [
         RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id or "")
         for s in info.siblings or ()
@@ -41,7 +41,7 @@ def _remote(name: str, task: Task) -> Metric:
     script = f"{space.split('/')[1]}.py"
     if info.sha is None or script not in {file.name for file in files}:
         raise UsageError(f"expected a Space with {script}, found none", where=space)
-    paths = {file.name: fetch(space, file, info.sha, kind="space") for file in files if file.name.endswith(".py")}
+    paths = {file.name: fetch_file(space, file, info.sha, kind="space") for file in files if file.name.endswith(".py")}
     return Metric(
         name, task, 1, counts=False, value=_compute(name, paths[script]), on_rows=None, source=f"{space}@{info.sha}"
     )
@@ -51,14 +51,14 @@ def _compute(name: str, script: Path) -> Callable[[Labels, Labels], float]:
     try:
         loaded = evaluate.load(str(script), keep_in_memory=True)
     except (OSError, ImportError, ValueError, TypeError, AttributeError, SyntaxError) as error:
-        raise UsageError(f"evaluate cannot load the metric {name!r}: {flat(error, 300)}") from error
+        raise UsageError(f"evaluate cannot load the metric {name!r}: {one_line(error, 300)}") from error
 
     def value(predictions: Labels, references: Labels) -> float:
         guesses, truth = checked(predictions, references)
         result = loaded.compute(predictions=guesses[:, 0], references=truth)
         numbers = [v for v in (result or {}).values() if isinstance(v, (int, float)) and not isinstance(v, bool)]
         if len(numbers) != 1:
-            raise SoupError(f"expected one number from the metric {name}, found {flat(sorted(result or {}))}")
+            raise SoupError(f"expected one number from the metric {name}, found {one_line(sorted(result or {}))}")
         return float(numbers[0])
 
     return value

@@ -6,7 +6,7 @@ import re
 from urllib.parse import unquote, urlsplit
 
 from hfsoup.utils.errors import UsageError
-from hfsoup.utils.text import shown
+from hfsoup.utils.text import quoted
 
 HOSTS = frozenset(("huggingface.co", "www.huggingface.co", "hf.co"))
 SCHEME = re.compile(r"(https?|hf)://", re.IGNORECASE)
@@ -18,7 +18,7 @@ QUERY = re.compile(r"(\?[\w.-]+=.*|#.*)$")
 COLLECTION = re.compile(r"collections/[\w.-]+/[\w.-]+")
 
 
-def name_of(text: str) -> str:
+def parse_model_address(text: str) -> str:
     """ORG/NAME that an address stands for, with subfolder and @REVISION, or collections/ORG/SLUG; other text as it is.
 
     Raises:
@@ -33,15 +33,15 @@ def name_of(text: str) -> str:
     if parts and parts[0] == "datasets" and len(parts) > 2:
         hint = f"--dataset {'/'.join(parts[1:3])}"
     if parts and parts[0] in OTHERS:
-        raise UsageError(f"expected a model, found the address of a {OTHERS[parts[0]]}", where=shown(text), hint=hint)
+        raise UsageError(f"expected a model, found the address of a {OTHERS[parts[0]]}", where=quoted(text), hint=hint)
     if parts and parts[0] == "collections":
         if not COLLECTION.fullmatch("/".join(parts)):
-            raise UsageError("expected a collection's address", where=shown(text), hint="hf.co/collections/ORG/SLUG")
+            raise UsageError("expected a collection's address", where=quoted(text), hint="hf.co/collections/ORG/SLUG")
         return "/".join(parts)
     if len(parts) == 1:
-        raise UsageError("this address names no model", where=shown(text), hint=f"{parts[0]}/*")
+        raise UsageError("this address names no model", where=quoted(text), hint=f"{parts[0]}/*")
     if len(parts) < 2:
-        raise UsageError("this address names no model", where=shown(text), hint=hint)
+        raise UsageError("this address names no model", where=quoted(text), hint=hint)
     (owner, name), rest = parts[:2], parts[2:]
     name, _, revision = name.partition("@")
     if text.lower().startswith("hf://"):
@@ -55,7 +55,7 @@ def name_of(text: str) -> str:
     return "/".join([owner, name, *below]) + (f"@{revision}" if revision else "")
 
 
-def dataset_of(text: str) -> str | None:
+def parse_dataset_address(text: str) -> str | None:
     """ORG/NAME of the dataset whose address this is, or is like; None for any other text."""
     parts = text.split("/") if text.startswith("datasets/") else _parts(text)
     return "/".join(parts[1:3]) if parts and parts[0] == "datasets" and len(parts) > 2 else None
@@ -70,7 +70,7 @@ def _parts(text: str) -> list[str] | None:
     if host.lower() in _hosts():
         return _split(QUERY.sub("", path))
     if found:
-        raise UsageError("expected an address of the Hub", where=shown(text), hint="https://huggingface.co/ORG/NAME")
+        raise UsageError("expected an address of the Hub", where=quoted(text), hint="https://huggingface.co/ORG/NAME")
     return None
 
 

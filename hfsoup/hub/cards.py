@@ -20,7 +20,7 @@ UNPUSHED = "PATH/TO/THIS/FOLDER"
 """What a card tells to load where its soup was not pushed yet."""
 
 
-def front_matter(text: str) -> dict[str, Any]:
+def read_front_matter(text: str) -> dict[str, Any]:
     """The YAML mapping at the top of a repository's card.
 
     Raises:

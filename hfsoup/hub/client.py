@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 
 from hfsoup.utils.errors import AccessError, HubError, SoupError
 from hfsoup.utils.redact import redact
-from hfsoup.utils.text import duration, flat
-from hfsoup.utils.threads import Found, start
+from hfsoup.utils.text import format_duration, one_line
+from hfsoup.utils.threads import Found, start_thread
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-AGAIN = "the same command"
+SAME_COMMAND = "the same command"
 FOLDER = "FOLDER"
 """Stands in a hint for the folder that is being pushed."""
 WORDS = 300
@@ -40,7 +40,7 @@ class StalledError(RuntimeError):
     """A transfer by hf-xet in which nothing passes any more."""
 
 
-def api() -> HfApi:
+def hub_api() -> HfApi:
     """A client of the Hub that the environment names (`HF_ENDPOINT`), with the user's own token.
 
     Raises:
@@ -60,7 +60,7 @@ def api() -> HfApi:
     return HfApi(library_name="hfsoup", library_version=__version__)
 
 
-def is_of_xet(error: Exception, *, begun: bool = True) -> bool:
+def is_xet_error(error: Exception, *, begun: bool = True) -> bool:
     """Whether Xet failed: hf-xet itself, or the Hub where it was asked for a token of Xet's store.
 
     Args:
@@ -84,7 +84,7 @@ def is_of_xet(error: Exception, *, begun: bool = True) -> bool:
 
 
 @contextmanager
-def without_xet() -> Iterator[None]:
+def disable_xet() -> Iterator[None]:
     """Let huggingface_hub transfer files by plain HTTP while the block lasts, in any thread."""
     from huggingface_hub import constants
 
@@ -103,7 +103,7 @@ def without_xet() -> Iterator[None]:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
+def disable_progress_bars() -> Iterator[None]:
     """Keep huggingface_hub's own progress bars off the screen while the block lasts."""
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         are_progress_bars_disabled,
@@ -121,7 +121,7 @@ def without_bars() -> Iterator[None]:
         enable_progress_bars()
 
 
-def unless_overdue(work: Callable[[], Found], overdue: Callable[[], bool]) -> Found:
+def wait_unless_overdue(work: Callable[[], Found], overdue: Callable[[], bool]) -> Found:
     """What `work` gives, in a thread that is left to itself once it is overdue.
 
     hf-xet is native code that other threads cannot stop, and waits five minutes for each of its tries.
@@ -129,7 +129,7 @@ def unless_overdue(work: Callable[[], Found], overdue: Callable[[], bool]) -> Fo
     Raises:
         StalledError: it was overdue.
     """
-    future = start(work)
+    future = start_thread(work)
     while not wait([future], timeout=POLL).done:
         if overdue():
             raise StalledError("nothing passes by Xet")
@@ -137,19 +137,21 @@ def unless_overdue(work: Callable[[], Found], overdue: Callable[[], bool]) -> Fo
 
 
 @contextmanager
-def answers(where: str, *, access: str = "read", listed: bool = False, kind: str | None = None) -> Iterator[None]:
+def expect_answer(where: str, *, access: str = "read", listed: bool = False, kind: str | None = None) -> Iterator[None]:
     """As `hub_errors`, around calls that do nothing but ask: what they cannot read is no answer of a Hub."""
     try:
-        with hub_errors(where, access=access, listed=listed, kind=kind):
+        with convert_hub_errors(where, access=access, listed=listed, kind=kind):
             yield
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        what = f"the answer from {api().endpoint} is not one that a Hub gives ({first[:200]})"
-        raise HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {AGAIN}") from error
+        what = f"the answer from {hub_api().endpoint} is not one that a Hub gives ({first[:200]})"
+        raise HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {SAME_COMMAND}") from error
 
 
 @contextmanager
-def hub_errors(where: str, *, access: str = "read", listed: bool = False, kind: str | None = None) -> Iterator[None]:
+def convert_hub_errors(
+    where: str, *, access: str = "read", listed: bool = False, kind: str | None = None
+) -> Iterator[None]:
     """Have patience with the Hub, and turn what its client raises about the repository `where` into a HubError.
 
     Args:
@@ -161,16 +163,16 @@ def hub_errors(where: str, *, access: str = "read", listed: bool = False, kind: 
     from httpx2 import HTTPError
     from huggingface_hub import errors
 
-    from hfsoup.hub.retry import patient
+    from hfsoup.hub.retry import retry_requests
 
     try:
-        with patient():
+        with retry_requests():
             yield
     except errors.HFValidationError as error:
         what = "there is no such folder" if where.startswith(("/", ".", "~")) else "not a repository name"
         raise HubError(f"{what}: {where!r}", hint="ORG/NAME, or a folder as ./NAME") from error
     except (HTTPError, OSError, RuntimeError) as error:
-        root = cause(error)
+        root = find_cause(error)
         if kind and not listed and isinstance(root, errors.RepositoryNotFoundError) and (other := _named(where, kind)):
             raise other from error
         if (ours := _ours(root, where, access, listed)) is root:
@@ -186,7 +188,7 @@ def _named(where: str, kind: str) -> AccessError | None:
     repo = "/".join(repo.split("/")[:2])
     for other in (each for each in KINDS if each != kind):
         try:
-            api().repo_info(repo, repo_type=other, timeout=SOON)
+            hub_api().repo_info(repo, repo_type=other, timeout=SOON)
         except (HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
             # Whatever this says, that the repository is not there is the answer to what was asked.
             continue
@@ -199,7 +201,7 @@ def _named(where: str, kind: str) -> AccessError | None:
     return None
 
 
-def cause(error: Exception) -> Exception:
+def find_cause(error: Exception) -> Exception:
     """What huggingface_hub wrapped into an error that says less."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -217,9 +219,11 @@ def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
     match error:
         case errors.GatedRepoError():
             words = _words(error)
-            hint = f"accept the licence at {api().endpoint}/{repo}" + ("" if get_token() else ", then: hf auth login")
+            hint = f"accept the licence at {hub_api().endpoint}/{repo}" + (
+                "" if get_token() else ", then: hf auth login"
+            )
             if re.search(r"review|rejected", words, re.IGNORECASE):
-                hint = f"leave out {repo}, or wait for its authors, then {AGAIN}"
+                hint = f"leave out {repo}, or wait for its authors, then {SAME_COMMAND}"
             return AccessError(f"this repository is gated and you have no access yet{words}", where=where, hint=hint)
         case errors.RepositoryNotFoundError() if listed:
             return AccessError("the repository was deleted or hidden meanwhile", where=where, hint=f"leave out {repo}")
@@ -233,10 +237,10 @@ def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
         case errors.DisabledRepoError():
             return AccessError("the Hub has disabled this repository", where=where, hint=f"leave out {repo}")
         case errors.LocalEntryNotFoundError() | errors.FileMetadataError():
-            what = f"the answer from {api().endpoint} is not one that a Hub gives"
-            return HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {AGAIN}")
+            what = f"the answer from {hub_api().endpoint} is not one that a Hub gives"
+            return HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {SAME_COMMAND}")
         case errors.EntryNotFoundError():
-            return HubError("a file that the listing named is not there", where=where, hint=AGAIN)
+            return HubError("a file that the listing named is not there", where=where, hint=SAME_COMMAND)
         case errors.LocalTokenNotFoundError():
             return HubError("no token for the Hub", where=where, hint="hf auth login")
         case errors.OfflineModeIsEnabled() if access == "push":
@@ -252,7 +256,9 @@ def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
         case OSError() if error.errno:
             return SoupError(f"the cache cannot be used: {error.strerror}", where=str(error.filename or where))
         case OSError() if "Consistency check" in str(error):
-            return HubError("the file that arrived has not the length that was announced", where=where, hint=AGAIN)
+            return HubError(
+                "the file that arrived has not the length that was announced", where=where, hint=SAME_COMMAND
+            )
     return error
 
 
@@ -260,7 +266,7 @@ def _refused(error: HfHubHTTPError, where: str, access: str) -> SoupError:
     """The error for a status that has no class of its own in the client, with the Hub's own words."""
     from huggingface_hub import get_token
 
-    from hfsoup.hub.retry import asked_wait
+    from hfsoup.hub.retry import requested_wait
 
     status, words = error.response.status_code, _words(error)
     repo = where.split(",")[0].split("@")[0]
@@ -273,31 +279,31 @@ def _refused(error: HfHubHTTPError, where: str, access: str) -> SoupError:
             return HubError(f"your token may not {access} here{words}", where=where, hint=_way_out(words, repo))
         case 409 | 412:
             what = f"the repository changed in the meantime; nothing was overwritten{words}"
-            return HubError(what, where=where, hint=f"add --create-pr to propose it, or {AGAIN}")
+            return HubError(what, where=where, hint=f"add --create-pr to propose it, or {SAME_COMMAND}")
         case 413:
             what = f"that is more than the Hub takes at once{words}"
             return HubError(what, where=where, hint=f"hf upload {repo} {FOLDER}")
         case 429:
-            asked = asked_wait(error.response)
-            what = "the Hub asks to slow down" + (f" and to wait {duration(asked)}" if asked else "") + words
-            return HubError(what, where=where, hint=f"{'after that' if asked else 'in some minutes'}, {AGAIN}")
-    return HubError(f"the Hub answered {status}{words}", where=where, hint=f"later, {AGAIN}")
+            asked = requested_wait(error.response)
+            what = "the Hub asks to slow down" + (f" and to wait {format_duration(asked)}" if asked else "") + words
+            return HubError(what, where=where, hint=f"{'after that' if asked else 'in some minutes'}, {SAME_COMMAND}")
+    return HubError(f"the Hub answered {status}{words}", where=where, hint=f"later, {SAME_COMMAND}")
 
 
 def _words(error: HfHubHTTPError) -> str:
     """What the Hub says itself, after a colon, on one line."""
-    said = flat(redact(error.server_message or ""), WORDS)
+    said = one_line(redact(error.server_message or ""), WORDS)
     return f": {said}" if said else ""
 
 
 def _way_out(words: str, repo: str) -> str:
     """What to do about a 403, by what the Hub says of it."""
-    owner = f"{api().endpoint}/{repo.partition('/')[0]}"
+    owner = f"{hub_api().endpoint}/{repo.partition('/')[0]}"
     for pattern, hint in (
         (r"storage|quota", f"delete what is not needed at {owner}, or another owner"),
-        (r"\bsso\b|single.sign|saml", f"sign in to the organisation at {owner}, then {AGAIN}"),
-        (r"review|pending", f"wait until that is done, then {AGAIN}"),
-        (r"billing|payment|subscri", f"look at {owner}, then {AGAIN}"),
+        (r"\bsso\b|single.sign|saml", f"sign in to the organisation at {owner}, then {SAME_COMMAND}"),
+        (r"review|pending", f"wait until that is done, then {SAME_COMMAND}"),
+        (r"billing|payment|subscri", f"look at {owner}, then {SAME_COMMAND}"),
     ):
         if re.search(pattern, words, re.IGNORECASE):
             return hint
@@ -306,17 +312,19 @@ def _way_out(words: str, repo: str) -> str:
 
 def _unreached(error: Exception, where: str) -> HubError:
     """The error where nothing, or not enough, came back."""
-    from hfsoup.hub.retry import GaveUpError, said
+    from hfsoup.hub.retry import GaveUpError, describe_failure
 
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and isinstance(cause, Exception):
         chain.append(cause)
-    host = urlsplit(api().endpoint).hostname
+    host = urlsplit(hub_api().endpoint).hostname
     if any(isinstance(e, socket.gaierror) for e in chain):
-        return HubError(f"there is no host {host}", where=where, hint=f"look at network and HF_ENDPOINT, then {AGAIN}")
+        return HubError(
+            f"there is no host {host}", where=where, hint=f"look at network and HF_ENDPOINT, then {SAME_COMMAND}"
+        )
     if any(isinstance(e, ConnectionRefusedError) for e in chain):
-        what = f"nothing listens at {api().endpoint}"
-        return HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {AGAIN}")
-    why = str(error) if isinstance(error, GaveUpError) else said(error)
-    what = f"the Hub at {api().endpoint} cannot be reached: {why}"
-    return HubError(what, where=where, hint=f"look at the network, then {AGAIN}")
+        what = f"nothing listens at {hub_api().endpoint}"
+        return HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {SAME_COMMAND}")
+    why = str(error) if isinstance(error, GaveUpError) else describe_failure(error)
+    what = f"the Hub at {hub_api().endpoint} cannot be reached: {why}"
+    return HubError(what, where=where, hint=f"look at the network, then {SAME_COMMAND}")

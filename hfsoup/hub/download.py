@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hfsoup.hub.client import AGAIN, StalledError, answers, is_of_xet, unless_overdue, without_xet
-from hfsoup.hub.notices import tell
+from hfsoup.hub.client import SAME_COMMAND, StalledError, disable_xet, expect_answer, is_xet_error, wait_unless_overdue
+from hfsoup.hub.notices import notify_listener
 from hfsoup.utils.errors import HubError, SoupError
-from hfsoup.utils.hashing import blob_hash, file_hash
-from hfsoup.utils.text import shown
+from hfsoup.utils.hashing import hash_blob, hash_file
+from hfsoup.utils.text import quoted
 
 Advance = Callable[[int], None]
 
@@ -32,7 +32,7 @@ PAUSE = 600.0
 """Seconds without Xet after that, so that not every file waits for it."""
 
 
-def fetch(repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Advance = lambda _: None) -> Path:
+def fetch_file(repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Advance = lambda _: None) -> Path:
     """A file in huggingface_hub's cache, hashed even if it was there; one that is damaged goes, and is fetched again.
 
     What Xet does not deliver, or not as listed, is fetched by plain HTTP.
@@ -48,28 +48,28 @@ def fetch(repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Adv
         HubError: the Hub refuses, or sends other bytes than it lists.
         SoupError: the copy on this disk is damaged and cannot be taken away.
     """
-    where, listed = f"{repo}@{revision[:7]}, {shown(file.name)}", file.sha256 or file.blob
+    where, listed = f"{repo}@{revision[:7]}, {quoted(file.name)}", file.sha256 or file.blob
     for again in (True, False):
         path, seen = _download(repo, file, revision, kind, where, advance, plain=not again)
-        found = file_hash(path) if file.sha256 else blob_hash(path)
+        found = hash_file(path) if file.sha256 else hash_blob(path)
         if found == listed:
             advance(file.size - seen)
             return path
         advance(-seen)
         _drop(path)
         if again:
-            tell(f"{where} on this disk is not the file that the Hub lists; it is fetched again")
+            notify_listener(f"{where} on this disk is not the file that the Hub lists; it is fetched again")
     if not seen:
-        hint = f"rm {shlex.quote(str(path.resolve()))}, then {AGAIN}"
+        hint = f"rm {shlex.quote(str(path.resolve()))}, then {SAME_COMMAND}"
         raise SoupError("the copy of this file in the cache is damaged and stays there", where=where, hint=hint)
-    raise not_listed(found, file, where)
+    raise not_listed_error(found, file, where)
 
 
-def not_listed(found: str, file: RemoteFile, where: str) -> HubError:
+def not_listed_error(found: str, file: RemoteFile, where: str) -> HubError:
     """The error for a file of another hash than the Hub lists."""
     expected = file.sha256 or file.blob
     what = f"the file that arrives is not the one the Hub lists (hash {found[:12]}, expected {expected[:12]})"
-    return HubError(what, where=where, hint=f"later, {AGAIN}")
+    return HubError(what, where=where, hint=f"later, {SAME_COMMAND}")
 
 
 @dataclass
@@ -133,24 +133,26 @@ def _download(
     def get(arrival: _Arrival) -> Path:
         return Path(hf_hub_download(repo, file.name, repo_type=kind, revision=revision, tqdm_class=arrival.bar))
 
-    with answers(where, listed=True):
+    with expect_answer(where, listed=True):
         if not plain and time.monotonic() >= XET.silent_until:
             first = _Arrival(advance)
             try:
-                return unless_overdue(partial(get, first), lambda: first.overdue), first.seen
+                return wait_unless_overdue(partial(get, first), lambda: first.overdue), first.seen
             except (HTTPError, RuntimeError, OSError, ValueError) as error:
                 begun = first.at is not None
-                if not is_of_xet(error, begun=begun):
+                if not is_xet_error(error, begun=begun):
                     raise
                 stalled = isinstance(error, StalledError)
-                tell(f"{where}: {'nothing arrives' if stalled else 'it does not arrive'} by Xet; once more by HTTP")
+                notify_listener(
+                    f"{where}: {'nothing arrives' if stalled else 'it does not arrive'} by Xet; once more by HTTP"
+                )
             first.end()
             if stalled or not begun:
                 XET.silent_until = time.monotonic() + PAUSE
             if stalled:
                 _unlock(repo, kind, file)
         last = _Arrival(advance)
-        with without_xet():
+        with disable_xet():
             return get(last), last.seen
 
 
@@ -187,7 +189,7 @@ class RemoteFile:
     blob: str
 
 
-def cached(repo: str, file: RemoteFile, revision: str | None, kind: str = "model") -> bool:
+def is_cached(repo: str, file: RemoteFile, revision: str | None, kind: str = "model") -> bool:
     """Whether huggingface_hub's cache holds a file of a commit."""
     from huggingface_hub import try_to_load_from_cache
 

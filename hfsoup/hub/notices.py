@@ -8,14 +8,14 @@ from contextlib import contextmanager
 LISTENERS: list[Callable[[str], None]] = []
 
 
-def tell(text: str) -> None:
+def notify_listener(text: str) -> None:
     """Tell the latest listener."""
     if LISTENERS:
         LISTENERS[-1](text)
 
 
 @contextmanager
-def told(notify: Callable[[str], None] | None) -> Iterator[None]:
+def listening(notify: Callable[[str], None] | None) -> Iterator[None]:
     """Tell `notify` of waits for the Hub while the block lasts; None leaves it to whoever is told already."""
     if notify is None:
         yield

@@ -8,11 +8,11 @@ from dataclasses import astuple
 from pathlib import Path
 
 from hfsoup.hub.download import RemoteFile
-from hfsoup.hub.notices import tell
-from hfsoup.utils.cache import cache
+from hfsoup.hub.notices import notify_listener
+from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import HubError
-from hfsoup.utils.hashing import blob_hash, read_sealed, write_sealed
-from hfsoup.utils.text import listed
+from hfsoup.utils.hashing import hash_blob, read_sealed, write_sealed
+from hfsoup.utils.text import join_names
 
 _COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 ONCE = "HF_HUB_OFFLINE=0 once, so that the cache holds it"
@@ -25,7 +25,7 @@ def is_offline() -> bool:
     return is_offline_mode()
 
 
-def keep_listing(repo: str, commit: str, files: tuple[RemoteFile, ...], *, kind: str) -> None:
+def store_listing(repo: str, commit: str, files: tuple[RemoteFile, ...], *, kind: str) -> None:
     """Keep what the Hub lists of a commit in hfsoup's cache: a bake may know files by name that it never pulls."""
     path = _listings(repo, kind) / f"{commit}.json"
     if _COMMIT.fullmatch(commit) and not is_offline() and read_sealed(path) is None:
@@ -33,10 +33,10 @@ def keep_listing(repo: str, commit: str, files: tuple[RemoteFile, ...], *, kind:
 
 
 def _listings(repo: str, kind: str) -> Path:
-    return cache() / "listings" / f"{kind}s--{repo.replace('/', '--')}"
+    return cache_root() / "listings" / f"{kind}s--{repo.replace('/', '--')}"
 
 
-def cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[str, tuple[RemoteFile, ...]]:
+def find_cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[str, tuple[RemoteFile, ...]]:
     """A commit of a repository and its files: all that were listed, or what the cache holds of them, with a note.
 
     huggingface_hub's cache names each file by the hash that the Hub listed for it, so that what is read can be compared
@@ -71,9 +71,9 @@ def cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[str, t
         return commit, tuple(RemoteFile(*fields) for fields in json.loads(text))
     snapshot = folder / "snapshots" / commit
     files = {p.relative_to(snapshot).as_posix(): p for p in sorted(snapshot.rglob("*")) if p.is_file()}
-    tell(
+    notify_listener(
         f"offline mode is on, and {repo}@{commit[:7]} was cached without its listing: what the cache holds "
-        f"({listed(list(files), 6)}) is taken for all of it"
+        f"({join_names(list(files), 6)}) is taken for all of it"
     )
     return commit, tuple(_listed(path, name) for name, path in files.items())
 
@@ -83,4 +83,4 @@ def _listed(path: Path, name: str) -> RemoteFile:
     tag, size = path.readlink().name if path.is_symlink() else "", path.stat().st_size
     if _SHA256.fullmatch(tag):
         return RemoteFile(name, size, tag, "")
-    return RemoteFile(name, size, None, tag if _COMMIT.fullmatch(tag) else blob_hash(path))
+    return RemoteFile(name, size, None, tag if _COMMIT.fullmatch(tag) else hash_blob(path))

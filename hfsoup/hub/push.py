@@ -14,10 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.hub.cards import CARD, MANIFEST, SIGNATURE, UNPUSHED
-from hfsoup.hub.client import AGAIN, FOLDER, answers, api, cause, is_of_xet, unless_overdue, without_bars, without_xet
-from hfsoup.hub.notices import tell, told
+from hfsoup.hub.client import (
+    FOLDER,
+    SAME_COMMAND,
+    disable_progress_bars,
+    disable_xet,
+    expect_answer,
+    find_cause,
+    hub_api,
+    is_xet_error,
+    wait_unless_overdue,
+)
+from hfsoup.hub.notices import listening, notify_listener
 from hfsoup.utils.errors import HubError, SoupError
-from hfsoup.utils.hashing import blob_hash, file_hash
+from hfsoup.utils.hashing import hash_blob, hash_file
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -56,8 +66,8 @@ def may_push(repo: str, *, create_pr: bool = False) -> None:
         raise HubError(f"not a repository name: {repo!r}", hint="--push ORG/NAME") from error
     if not get_token():
         raise HubError("pushing needs a token, and there is none", where=repo, hint="hf auth login, or HF_TOKEN=…")
-    with answers(repo, access="push"):
-        rights = _rights(api().whoami())
+    with expect_answer(repo, access="push"):
+        rights = _rights(hub_api().whoami())
     user, namespace, name = next(iter(rights.roles)), *repo.rpartition("/")[::2]
     if not namespace:
         raise HubError(f"expected ORG/NAME, found {repo!r}", hint=f"--push {user}/{repo}")
@@ -65,14 +75,14 @@ def may_push(repo: str, *, create_pr: bool = False) -> None:
         raise HubError("your token may only read", where=repo, hint="hf auth login, with a token that may write")
     if rights.scopes is not None and not create_pr and not rights.scopes & {namespace, repo}:
         what = f"your token is a fine-grained one that may not write to {namespace}"
-        where = f"{api().endpoint}/settings/tokens"
+        where = f"{hub_api().endpoint}/settings/tokens"
         raise HubError(what, where=repo, hint=f"allow it to write to repositories of {namespace} at {where}")
     if rights.roles.get(namespace) == "read" and not create_pr:
         what = f"your role in {namespace} is read, with which nothing can be pushed there"
         raise HubError(what, where=repo, hint=f"--push {user}/{name}")
-    with answers(repo, access="push"):
+    with expect_answer(repo, access="push"):
         try:
-            return api().auth_check(repo, write=not create_pr)
+            return hub_api().auth_check(repo, write=not create_pr)
         except GatedRepoError:
             return None
         except RepositoryNotFoundError:
@@ -80,7 +90,7 @@ def may_push(repo: str, *, create_pr: bool = False) -> None:
                 raise
     if rights.scopes is not None and namespace not in rights.scopes:
         what = f"there is no such repository, and your fine-grained token may not make one in {namespace}"
-        raise HubError(what, where=repo, hint=f"make it at {api().endpoint}/new, or another token: hf auth login")
+        raise HubError(what, where=repo, hint=f"make it at {hub_api().endpoint}/new, or another token: hf auth login")
     if namespace not in rights.roles:
         what = f"your token may not push to {namespace}, only to {', '.join(rights.roles)}"
         raise HubError(what, where=repo, hint=f"--push {user}/{name}")
@@ -145,7 +155,7 @@ def push(
         return shlex.join(["hfsoup", "push", str(folder), repo, *options])
 
     try:
-        with told(notify):
+        with listening(notify):
             may_push(repo, create_pr=create_pr)
             target = _target(repo, private, create_pr, notify)
             return _Push(folder, names, _with_name(folder, target), target, create_pr, revision).go()
@@ -156,7 +166,11 @@ def push(
         elif FOLDER in error.hint:
             hint = f"{error.hint.replace(FOLDER, shlex.quote(str(folder)))}, or later: {line(repo)}"
         else:
-            hint = error.hint.replace(AGAIN, line(repo)) if AGAIN in error.hint else f"{error.hint}, then: {line(repo)}"
+            hint = (
+                error.hint.replace(SAME_COMMAND, line(repo))
+                if SAME_COMMAND in error.hint
+                else f"{error.hint}, then: {line(repo)}"
+            )
         raise HubError(error.what, where=error.where, hint=hint) from error
 
 
@@ -175,7 +189,7 @@ def _with_name(folder: Path, repo: str) -> dict[str, bytes]:
     if not path.is_file() or wanted not in (card := path.read_bytes()):
         return {}
     if (folder / SIGNATURE).exists():
-        tell(f"{SIGNATURE} signs a card that says {UNPUSHED}; it is pushed as it is")
+        notify_listener(f"{SIGNATURE} signs a card that says {UNPUSHED}; it is pushed as it is")
         return {}
     named = card.replace(wanted, json.dumps(repo).encode())
     if not record.is_file():
@@ -188,8 +202,8 @@ def _target(repo: str, private: bool, create_pr: bool, notify: Callable[[str], N
     """The repository by the name that it has now, made if it is not there."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    hub = api()
-    with answers(repo, access="push"):
+    hub = hub_api()
+    with expect_answer(repo, access="push"):
         try:
             info = hub.model_info(repo)
         except GatedRepoError:
@@ -221,26 +235,26 @@ class _Push:
         """Upload, commit, and make sure."""
         from huggingface_hub import CommitOperationAdd
 
-        self.hub: HfApi = api()
-        with answers(self.repo, access="push"):
+        self.hub: HfApi = hub_api()
+        with expect_answer(self.repo, access="push"):
             if self.revision and not self.create_pr:
                 self.hub.create_branch(self.repo, branch=self.revision, exist_ok=True)
             self.head: ModelInfo = self.hub.model_info(self.repo, revision=self.revision)
             self.requests = self._requests() if self.create_pr else {}
             additions = [CommitOperationAdd(n, self.texts.get(n) or str(self.folder / n)) for n in self.names]
-            with without_bars():
+            with disable_progress_bars():
                 return self._tried(additions)
 
     def _tried(self, additions: list[CommitOperationAdd], attempt: int = 1) -> Pushed:
         """Commit, again where that failed in passing and is not on the Hub after all."""
         from httpx2 import HTTPError
 
-        from hfsoup.hub.retry import pause, said, wait
+        from hfsoup.hub.retry import describe_failure, pause, wait
 
         try:
             return self._commit(additions)
         except (HTTPError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            root = cause(error)
+            root = find_cause(error)
             response = getattr(root, "response", None)
             if response is not None and response.status_code in REFUSED:
                 raise
@@ -253,7 +267,7 @@ class _Push:
             seconds = pause(failure, attempt, tries=TRIES) if isinstance(root, HTTPError) else None
             if seconds is None:
                 raise
-        wait(seconds, f"{said(failure)} ({self.repo}, commit)")
+        wait(seconds, f"{describe_failure(failure)} ({self.repo}, commit)")
         return self._tried(additions, attempt + 1)
 
     def _commit(self, additions: list[CommitOperationAdd]) -> Pushed:
@@ -283,12 +297,12 @@ class _Push:
         size = sum((self.folder / name).stat().st_size for name in self.names)
         end = time.monotonic() + LIMITS.block * (1 + size / BLOCK)
         try:
-            unless_overdue(send, lambda: time.monotonic() > end)
+            wait_unless_overdue(send, lambda: time.monotonic() > end)
         except (RuntimeError, OSError) as error:
-            if not is_of_xet(error):
+            if not is_xet_error(error):
                 raise
-            tell(f"{self.repo}: the files do not get there by Xet; once more by HTTP")
-            with without_xet():
+            notify_listener(f"{self.repo}: the files do not get there by Xet; once more by HTTP")
+            with disable_xet():
                 send()
 
     def _stale(self, info: ModelInfo) -> list[str]:
@@ -323,7 +337,7 @@ class _Push:
     def _hash(self, name: str, *, large: bool) -> str:
         """The sha256 of a file as it is pushed, or its git object id."""
         if (text := self.texts.get(name)) is None:
-            return (file_hash if large else blob_hash)(self.folder / name)
+            return (hash_file if large else hash_blob)(self.folder / name)
         start = b"" if large else b"blob %d\0" % len(text)
         return hashlib.new("sha256" if large else "sha1", start + text, usedforsecurity=False).hexdigest()
 

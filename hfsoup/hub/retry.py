@@ -18,7 +18,7 @@ import httpx2
 from huggingface_hub import hf_raise_for_status
 from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
-from hfsoup.hub.notices import tell
+from hfsoup.hub.notices import notify_listener
 
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
@@ -61,7 +61,7 @@ class GaveUpError(httpx2.TransportError):
 
 
 @contextmanager
-def patient() -> Iterator[None]:
+def retry_requests() -> Iterator[None]:
     """Let huggingface_hub's client wait and try again while the block lasts, and then be as it was.
 
     That client is one for all threads, so the patience is too. The program around us may have given it a proxy or
@@ -90,7 +90,7 @@ _blocks: list[httpx2.Client] = []
 
 def _send(send: Send, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
     """Send a request, again where it failed in passing; what is raised or returned in the end is final."""
-    again = may_repeat(request)
+    again = may_retry(request)
     _limit(request)
     for attempt in count(1):
         failure = _try(send, request, stream, options)
@@ -101,7 +101,7 @@ def _send(send: Send, request: httpx2.Request, *, stream: bool = False, **option
         if seconds is None:
             _finish(failure, request)
         else:
-            wait(seconds, f"{said(failure)} ({request.url.host}{request.url.path})")
+            wait(seconds, f"{describe_failure(failure)} ({request.url.host}{request.url.path})")
     raise GaveUpError("no try was made", request=request)
 
 
@@ -120,7 +120,7 @@ def _try(send: Send, request: httpx2.Request, stream: bool, options: dict[str, A
     return response
 
 
-def may_repeat(request: httpx2.Request) -> bool:
+def may_retry(request: httpx2.Request) -> bool:
     """Whether a request can be sent a second time, and harms nothing if the first one arrived."""
     replayable = isinstance(request.stream, httpx2.ByteStream)
     harmless = request.method in ("GET", "HEAD", "PUT") or bool(HARMLESS.search(request.url.path))
@@ -135,12 +135,12 @@ def pause(failure: httpx2.Response | Exception, attempt: int, *, tries: int | No
     if isinstance(failure, httpx2.Response):
         if failure.status_code not in PASSING:
             return None
-        asked = asked_wait(failure)
+        asked = requested_wait(failure)
     seconds = LIMITS.first * 2 ** (attempt - 1) if asked is None else asked
     return seconds if seconds <= LIMITS.longest else None
 
 
-def asked_wait(response: httpx2.Response) -> float | None:
+def requested_wait(response: httpx2.Response) -> float | None:
     """The seconds that the Hub asks to be left alone, from `RateLimit` or `Retry-After`."""
     limit = parse_ratelimit_headers(response.headers)
     if response.status_code == 429 and limit is not None and limit.remaining == 0:
@@ -157,11 +157,11 @@ def asked_wait(response: httpx2.Response) -> float | None:
 
 def wait(seconds: float, why: str) -> None:
     """Say why, and wait."""
-    tell(f"{why}; again in {seconds:.0f} s")
+    notify_listener(f"{why}; again in {seconds:.0f} s")
     time.sleep(seconds)
 
 
-def said(failure: httpx2.Response | Exception) -> str:
+def describe_failure(failure: httpx2.Response | Exception) -> str:
     """What went wrong, in a few words."""
     if isinstance(failure, httpx2.Response):
         return f"the Hub answered {failure.status_code}"
@@ -190,7 +190,7 @@ def _finish(failure: httpx2.Response | Exception, request: httpx2.Request) -> No
         finally:
             failure.close()
     else:
-        raise GaveUpError(said(failure), request=request) from failure
+        raise GaveUpError(describe_failure(failure), request=request) from failure
 
 
 def _plain(response: httpx2.Response) -> None:
@@ -217,7 +217,7 @@ class _Paced(httpx2.SyncByteStream):
             yield from self._pieces()
         except LOST as error:
             if self._place:
-                tell(f"{said(error)} ({self._place}); going on")
+                notify_listener(f"{describe_failure(error)} ({self._place}); going on")
             raise
 
     def _pieces(self) -> Iterator[bytes]:

@@ -20,14 +20,14 @@ from hfsoup.checkpoints.tensor_matching import fill
 from hfsoup.checkpoints.timm_config import read_model_config
 from hfsoup.checkpoints.types import Ingredient, TensorSpec
 from hfsoup.data.labels import align
-from hfsoup.hub.cards import front_matter
+from hfsoup.hub.cards import read_front_matter
 from hfsoup.ingredients.compatibility import class_axes
 from hfsoup.ingredients.family import Base, Family
 from hfsoup.ingredients.find import find_base
 from hfsoup.ingredients.pull import pull
 from hfsoup.ingredients.similarity import APART, BASIN
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
-from hfsoup.utils.text import flat, listed, shown
+from hfsoup.utils.text import join_names, one_line, quoted
 
 HINT = "--base ORG/NAME|FOLDER"
 REPO = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
@@ -51,10 +51,10 @@ def with_base(family: Family, given: str | None, *, why: str, notify: Notify) ->
     name = given or _named(family.ingredients, why)
     source = find_base(name, notify=notify)
     if given is None:
-        notify(f"the base is {flat(source)}, as the ingredients' cards say")
+        notify(f"the base is {one_line(source)}, as the ingredients' cards say")
     rooted = with_roots(family, pull([source], notify=notify)[0])
     if rooted.base and rooted.base.lacking:
-        text = f"the base {flat(source)} has no {listed(rooted.base.lacking, 6)} of the same shape and classes"
+        text = f"the base {one_line(source)} has no {join_names(rooted.base.lacking, 6)} of the same shape and classes"
         notify(f"{text}: averaged over the ingredients alone")
     if rooted.base:
         _require_start(rooted, rooted.base, notify)
@@ -85,7 +85,9 @@ def _require_start(family: Family, base: Base, notify: Notify) -> None:
         if usual < APART:
             what = f"the ingredients did not start from this base: {cosine}, and of fine-tunings it is near 1"
             raise MismatchError(what, where=str(base.ingredient), hint=HINT)
-        notify(f"the base {flat(base.ingredient)} is far from the ingredients: {cosine}; is it what they started from?")
+        notify(
+            f"the base {one_line(base.ingredient)} is far from the ingredients: {cosine}; is it what they started from?"
+        )
 
 
 def _sample(weights: Weights, name: str, spec: TensorSpec) -> NDArray[np.float64]:
@@ -103,7 +105,7 @@ def with_roots(family: Family, ingredient: Ingredient) -> Family:
     config = read_model_config(ingredient.folder / "config.json", where=where)
     expected, found = family.config.get("model_type"), config.get("model_type")
     if found != expected:
-        raise MismatchError(f"expected a base of model type {flat(expected)}, found {flat(found)}", where=where)
+        raise MismatchError(f"expected a base of model type {one_line(expected)}, found {one_line(found)}", where=where)
     names = _names(family, ingredient)
     if not names:
         raise MismatchError("the base has none of the ingredients' tensors", where=str(ingredient), hint=HINT)
@@ -161,12 +163,12 @@ def _named(ingredients: Sequence[Ingredient], why: str) -> str:
     found = {_base_of(ingredient) for ingredient in ingredients}
     if len(found) > 1 or None in found:
         named = sorted(name for name in found if name)
-        said = f"their cards name {listed(named, 4)}" if named else "their cards name none"
+        said = f"their cards name {join_names(named, 4)}" if named else "their cards name none"
         said = f"{said}, and some none" if named and None in found else said
         raise UsageError(f"{why} needs the model that the ingredients started from; {said}", hint=HINT)
     name = str(found.pop())
     if not REPO.fullmatch(name) or Path(name).exists():
-        raise UsageError(f"the ingredients' cards name {shown(name)} as their base, which may be a folder", hint=HINT)
+        raise UsageError(f"the ingredients' cards name {quoted(name)} as their base, which may be a folder", hint=HINT)
     return name
 
 
@@ -177,7 +179,7 @@ def _base_of(ingredient: Ingredient) -> str | None:
     with ingredient.card.open("rb") as file:
         text = file.read(CARD_LIMIT).decode("utf-8", "replace")
     try:
-        found = front_matter(text).get("base_model")
+        found = read_front_matter(text).get("base_model")
     except ValueError:
         return None
     if isinstance(found, list) and len(found) == 1:

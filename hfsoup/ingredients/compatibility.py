@@ -21,7 +21,7 @@ from hfsoup.data.labels import align, unnamed
 from hfsoup.ingredients.differences import config_differences, one_kind, processor_differences
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
-from hfsoup.utils.text import flat, listed, shown
+from hfsoup.utils.text import join_names, one_line, quoted
 
 SHOWN = 6
 CONFIG_HINT = "a config.json and weights that were saved together"
@@ -120,12 +120,12 @@ def remarks(family: Family) -> Iterator[str]:
     if family.kept:
         yield f"the classes differ: every mix has the head of {family.reference}, and only the rest is averaged"
     if family.dropped:
-        yield f"the classifier does not have {listed(family.dropped, 6)}; left out of the soup"
+        yield f"the classifier does not have {join_names(family.dropped, 6)}; left out of the soup"
     for wrapper in dict.fromkeys(wrapper for _, wrapper in family.wrappers):
         whose = [str(ingredient) for ingredient, found in family.wrappers if found == wrapper]
-        yield f"a wrapper's {shown(wrapper)} is taken off the names of the tensors of {listed(whose, 6)}"
+        yield f"a wrapper's {quoted(wrapper)} is taken off the names of the tensors of {join_names(whose, 6)}"
     if named_twice := [str(i) for i in family.ingredients if is_timm(family.config) and repeats_classes(i.folder)]:
-        what = f"{listed(named_twice, 6)} name num_classes in model_args too, so that timm alone can load them"
+        what = f"{join_names(named_twice, 6)} name num_classes in model_args too, so that timm alone can load them"
         yield f"{what}; the soup loads in transformers as well"
     if family.dtypes:
         names = [FLOAT_NAMES[dtype] for dtype in family.dtypes]
@@ -182,11 +182,11 @@ def refer(checkpoint: Checkpoint) -> Reference:
                 what = f"config.json names {shape[axis]} classes, but no head has as many rows; found {stored[axis]}"
             # ZeRO-3 leaves empty tensors in the model of every process.
             hint = CONFIG_HINT if 0 not in stored else "python zero_to_fp32.py . MODEL, in that folder, if by DeepSpeed"
-            raise SoupError(what, where=f"{where}, tensor {flat(filling.stored[name])}", hint=hint)
+            raise SoupError(what, where=f"{where}, tensor {one_line(filling.stored[name])}", hint=hint)
     if filling.missing:
         raise SoupError(describe_gap(filling, architecture), where=where, hint=GAP_HINT)
     if deeper := of_more_layers(architecture, filling.spare):
-        what = f"config.json describes a smaller model: it has no {listed(deeper, 4)}"
+        what = f"config.json describes a smaller model: it has no {join_names(deeper, 4)}"
         raise SoupError(what, where=where, hint=CONFIG_HINT)
     names = {
         own: saved_name(checkpoint.config, name) for name, own in filling.owns.items() if name not in filling.converted
@@ -305,18 +305,18 @@ def _tensor_differences(reference: Reference, other: Checkpoint, kept: frozenset
     expected, found = reference.checkpoint.tensors, other.tensors
     lacking = [name for name in sorted(expected.keys() - found.keys()) if not reference.is_optional(name)]
     for name in lacking:
-        yield f"tensor {flat(name)} is missing"
+        yield f"tensor {one_line(name)} is missing"
     more = {name for name in found.keys() - expected.keys() if not reference.is_optional(name)}
     # What fills nothing may be what is lacking, under a name that the model does not know, or one more layer.
     more |= set(other.spare if lacking else of_more_layers(reference.architecture, other.spare))
     for name in sorted(more):
-        yield f"tensor {flat(name)} is not expected"
+        yield f"tensor {one_line(name)} is not expected"
     for name in sorted(expected.keys() & found.keys()):
         a, b = expected[name], found[name]
         if a.shape != b.shape and name not in kept:
-            yield f"tensor {flat(name)} has shape {list(b.shape)}, expected {list(a.shape)}"
+            yield f"tensor {one_line(name)} has shape {list(b.shape)}, expected {list(a.shape)}"
         elif a.dtype != b.dtype and not {a.dtype, b.dtype} <= FLOATS.keys():
-            yield f"tensor {flat(name)} is {b.dtype}, expected {a.dtype}"
+            yield f"tensor {one_line(name)} is {b.dtype}, expected {a.dtype}"
 
 
 def named(found: Sequence[Checkpoint], given: str) -> int:
@@ -332,8 +332,8 @@ def named(found: Sequence[Checkpoint], given: str) -> int:
                 what = f"its image processor is not in the file that has that of {found[0].ingredient}"
                 raise SoupError(what, where=str(source), hint="--processor-from an ingredient of the same layout")
             return i
-    known = listed([str(one.ingredient) for one in found], 8)
-    what = f"expected --processor-from to name one of the ingredients, {known}; found {shown(given)}"
+    known = join_names([str(one.ingredient) for one in found], 8)
+    what = f"expected --processor-from to name one of the ingredients, {known}; found {quoted(given)}"
     raise UsageError(what, hint=f"--processor-from {shlex.quote(found[0].ingredient.id)}")
 
 

@@ -26,9 +26,9 @@ from hfsoup.ingredients.pull import pull
 from hfsoup.ingredients.resolve import SOUP_TAGS
 from hfsoup.ingredients.similarity import APART, BASIN, Closeness, Matrix, closeness
 from hfsoup.utils.errors import MismatchError, UsageError
-from hfsoup.utils.hashing import file_hash
+from hfsoup.utils.hashing import hash_file
 from hfsoup.utils.progress import Watch
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 OUTLIER = 2.5
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th")
@@ -178,7 +178,7 @@ def _alone(one: Source) -> str:
 def _of_files(files: Sequence[Path], watch: Watch) -> Diagnosis:
     """Plain weight files: only the weights can be compared."""
     with watch.stage("Comparing weights"):
-        hashes = [file_hash(path) for path in files]
+        hashes = [hash_file(path) for path in files]
         safe = [
             path if path.suffix == ".safetensors" else convert(path, sha256, where=str(path), unwrap=True)
             for path, sha256 in zip(files, hashes, strict=True)
@@ -197,7 +197,7 @@ def _judged(
 ) -> Diagnosis:
     """The verdict that the cosines allow, with the reasons they give."""
     if close.broken:
-        odd = [f"{names[i]} holds NaN or infinity in tensor {flat(name)}: leave it out" for i, name in close.broken]
+        odd = [f"{names[i]} holds NaN or infinity in tensor {one_line(name)}: leave it out" for i, name in close.broken]
         return Diagnosis("no", (*odd, *reasons), facts, None)
     cosine = close.body
     pairs = cosine[np.triu_indices(len(names), 1)]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hfsoup.checkpoints.inspection import Checkpoint
 from hfsoup.checkpoints.timm_config import is_timm
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.text import flat, shown
+from hfsoup.utils.text import one_line, quoted
 
 # What a config says of names, of training and of what a model returns beside its logits; weights are compared as such.
 SILENT = re.compile(
@@ -54,11 +54,11 @@ def config_differences(first: Checkpoint, other: Checkpoint, code: frozenset[str
     """
     if not one_kind(first, other):
         kinds = other.config.get("model_type"), first.config.get("model_type")
-        yield f"model type {flat(kinds[0])}, expected {flat(kinds[1])}"
+        yield f"model type {one_line(kinds[0])}, expected {one_line(kinds[1])}"
         return
     problems = _problem(other), _problem(first)
     if problems[0] != problems[1]:
-        yield f"config problem_type is {shown(problems[0])}, expected {shown(problems[1])}"
+        yield f"config problem_type is {quoted(problems[0])}, expected {quoted(problems[1])}"
     kind = str(first.config.get("model_type"))
     if _said(first.config, kind) == _said(other.config, kind):
         return
@@ -79,7 +79,7 @@ def config_differences(first: Checkpoint, other: Checkpoint, code: frozenset[str
         if not any(_is_silent(part, kind) for part in key.split(".")) and not _same(
             key, expected.get(key), found.get(key)
         ):
-            yield f"config {flat(key)} is {_value(found, key)}, expected {_value(expected, key)}"
+            yield f"config {one_line(key)} is {_value(found, key)}, expected {_value(expected, key)}"
 
 
 def processor_differences(first: Checkpoint, other: Checkpoint) -> Iterator[str]:
@@ -152,7 +152,7 @@ def _changed(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[
     expected, found = ({"data_format": "channels_first", **_plain(values)} for values in (expected, found))
     for key in sorted((expected.keys() | found.keys()) - SILENT_PROCESSOR):
         if expected.get(key) != found.get(key):
-            yield f"image processing: {flat(key)} is {_value(found, key)}, expected {_value(expected, key)}"
+            yield f"image processing: {one_line(key)} is {_value(found, key)}, expected {_value(expected, key)}"
 
 
 def _plain(value: Any) -> Any:
@@ -182,12 +182,12 @@ def _pixels(processor: Any, size: tuple[int, int]) -> NDArray[Any] | None:
     from PIL.Image import fromarray
 
     from hfsoup.checkpoints.model_inputs import PIXELS
-    from hfsoup.utils.errors import REFUSALS
+    from hfsoup.utils.errors import LOADING_ERRORS
 
     picture = fromarray(np.random.default_rng(size[0]).integers(0, 256, (*size, 3), np.uint8))
     try:
         return np.asarray(processor(images=[picture], return_tensors="pt")[PIXELS])
-    except REFUSALS:
+    except LOADING_ERRORS:
         return None
 
 
@@ -197,4 +197,4 @@ def _equal(first: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
 
 def _value(values: Mapping[str, Any], key: str) -> str:
     value = values.get(key)
-    return shown(value) if isinstance(value, str) else flat(value)
+    return quoted(value) if isinstance(value, str) else one_line(value)

@@ -16,17 +16,17 @@ from hfsoup.checkpoints.inspection import read_classifier
 from hfsoup.checkpoints.lora.config import CONFIG, AdapterConfig, adapter_weights, is_adapter, read_config
 from hfsoup.checkpoints.timm_config import read_model_config
 from hfsoup.checkpoints.types import Source
-from hfsoup.hub.download import cached, fetch
-from hfsoup.hub.notices import told
-from hfsoup.hub.offline import keep_listing
+from hfsoup.hub.download import fetch_file, is_cached
+from hfsoup.hub.notices import listening
+from hfsoup.hub.offline import store_listing
 from hfsoup.ingredients.headers import peek
 from hfsoup.ingredients.local_folders import LAST, checkpoints_below, natural
 from hfsoup.ingredients.pull import CHECKPOINT, file_missing, weight_names
 from hfsoup.ingredients.repository_kinds import kind_of
 from hfsoup.ingredients.resolve import Refused, file_names, match, pin
 from hfsoup.utils.errors import AccessError, HubError, SoupError, UsageError
-from hfsoup.utils.text import flat, shown
-from hfsoup.utils.threads import side_by_side
+from hfsoup.utils.text import one_line, quoted
+from hfsoup.utils.threads import map_in_threads
 
 REPO = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
 SKIP = "skip-ingredient"
@@ -72,9 +72,9 @@ def find_ingredients(
         include_soups=include_soups,
         notify=notify,
     )
-    with told(notify):
+    with listening(notify):
         chosen = [replace(s, weights_file=weights_file, state_dict_key=state_dict_key) for s in found.sources]
-        looked_at = side_by_side(partial(_looked_at, keep=keep), chosen)
+        looked_at = map_in_threads(partial(_looked_at, keep=keep), chosen)
     refused = [*found.refused, *(one for one in looked_at if isinstance(one, Refused))]
     sources = tuple(one for one in looked_at if isinstance(one, Source))
     if refused and on_mismatch != SKIP:
@@ -96,7 +96,7 @@ def find_base(name: str, *, keep: bool = True, notify: Callable[[str], None] = l
     sources = match((name,), include_soups=True, notify=notify).sources
     if len(sources) > 1:
         hint = "--base ORG/NAME|FOLDER"
-        raise UsageError(f"expected one base, found {len(sources)}", where=flat(name), hint=hint)
+        raise UsageError(f"expected one base, found {len(sources)}", where=one_line(name), hint=hint)
     source = sources[0]
     return replace(source, base=_base(source, keep)) if is_adapter(file_names(source)) else source
 
@@ -118,7 +118,7 @@ def too_few(one: Source, command: str) -> UsageError:
     what, where, hint = "a soup needs two ingredients or more, found one", str(one), f"hfsoup {command} A B, or a glob"
     if below:
         what = f"{what}: the folder's own model"
-        where = f"{one}, which also holds {', '.join(map(shown, below[:6]))}" + (" …" if len(below) > 6 else "")
+        where = f"{one}, which also holds {', '.join(map(quoted, below[:6]))}" + (" …" if len(below) > 6 else "")
         hint = (
             f'hfsoup {command} "{place}/checkpoint-*"'
             if below != [LAST]
@@ -176,9 +176,9 @@ def _opened(source: Source, name: str, keep: bool) -> Iterator[Path]:
         return
     file = next(file for file in source.files if file.name == posixpath.join(source.subfolder, name))
     if keep:
-        keep_listing(source.repo, source.revision or "", source.files, kind="model")
-    if keep or cached(source.repo, file, source.revision):
-        yield fetch(source.repo, file, source.revision or "", kind="model")
+        store_listing(source.repo, source.revision or "", source.files, kind="model")
+    if keep or is_cached(source.repo, file, source.revision):
+        yield fetch_file(source.repo, file, source.revision or "", kind="model")
         return
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / name
@@ -193,7 +193,7 @@ def _base(adapter: Source, keep: bool) -> Source:
     folder = Path(config.base).expanduser() if adapter.folder else None
     if folder is None or not folder.is_dir():
         if not REPO.fullmatch(config.base):
-            what = f"expected the base to be a repository on the Hub, found {shown(config.base)}"
+            what = f"expected the base to be a repository on the Hub, found {quoted(config.base)}"
             hint = f"download the adapter and name its base in base_model_name_or_path of {CONFIG}"
             raise SoupError(what, where=str(adapter), hint=hint)
         folder = None

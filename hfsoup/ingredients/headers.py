@@ -15,9 +15,9 @@ from typing import Any
 from hfsoup.checkpoints.safetensors_io import FLOATS, MAX_HEADER, TensorFile, parse_header
 from hfsoup.checkpoints.timm_config import image_shape, understood
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, Source, TensorSpec, WeightFile
-from hfsoup.hub.client import answers
+from hfsoup.hub.client import expect_answer
 from hfsoup.hub.download import RemoteFile
-from hfsoup.hub.ranges import reader
+from hfsoup.hub.ranges import range_reader
 from hfsoup.ingredients.pull import (
     CHECKPOINT,
     PICKLES,
@@ -31,7 +31,7 @@ from hfsoup.ingredients.pull import (
 )
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.safe_json import open_regular, parse_json
-from hfsoup.utils.threads import side_by_side
+from hfsoup.utils.threads import map_in_threads
 
 LARGEST = 4096
 
@@ -49,7 +49,7 @@ def outline(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
         sources: Hub sources with safetensors weights.
         scratch: a folder for the hollow files.
     """
-    return tuple(side_by_side(lambda source: _outline(source, scratch), sources))
+    return tuple(map_in_threads(lambda source: _outline(source, scratch), sources))
 
 
 def _outline(source: Source, scratch: Path) -> Ingredient:
@@ -86,7 +86,7 @@ def _place(source: Source) -> str:
 def _header(source: Source, file: RemoteFile, where: str) -> bytes:
     """The eight bytes of length and the JSON, by at most two range requests."""
     read = _ranges(source, file)
-    with answers(where):
+    with expect_answer(where):
         start = read(0, min(FIRST, file.size))
         length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
         end = 8 + min(length, MAX_HEADER)
@@ -106,7 +106,7 @@ def peek(source: Source, path: str) -> bytes:
     found = next((file for file in source.files if file.name == path), None)
     if found is None:
         raise SoupError("the file is missing", where=where)
-    with answers(where):
+    with expect_answer(where):
         return _ranges(source, found)(0, min(found.size, SMALL)) if found.size else b""
 
 
@@ -118,7 +118,7 @@ def tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:
 
 
 def _ranges(source: Source, file: RemoteFile) -> Callable[[int, int], bytes]:
-    return reader(source.repo, source.revision or "", file.name)
+    return range_reader(source.repo, source.revision or "", file.name)
 
 
 def weights(source: Source) -> list[RemoteFile]:

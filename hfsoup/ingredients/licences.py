@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hfsoup.hub.cards import LICENSE, front_matter
+from hfsoup.hub.cards import LICENSE, read_front_matter
 from hfsoup.utils.errors import UsageError
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
     from hfsoup.checkpoints.types import Ingredient
@@ -27,15 +27,15 @@ def license_of(ingredient: Ingredient) -> str | None:
     with path.open("rb") as file:
         text = file.read(LIMIT).decode("utf-8", "replace")
     try:
-        card = front_matter(text)
+        card = read_front_matter(text)
     except ValueError:
         return None
     found, name = card.get("license"), card.get("license_name")
     if isinstance(found, list) and found and all(isinstance(part, str) for part in found):
         found = ", ".join(found[:8])
-    if not isinstance(found, str) or not flat(found):
+    if not isinstance(found, str) or not one_line(found):
         return None
-    return flat(f"{found} ({name})" if found == "other" and isinstance(name, str) else found, 80)
+    return one_line(f"{found} ({name})" if found == "other" and isinstance(name, str) else found, 80)
 
 
 def with_bases(ingredients: Sequence[Ingredient]) -> list[Ingredient]:
@@ -66,8 +66,8 @@ def check_licences(ingredients: Sequence[Ingredient], chosen: str | None) -> Non
     named: dict[str, list[str]] = {}
     for ingredient in with_bases(ingredients):
         if licence := license_of(ingredient):
-            named.setdefault(licence, []).append(flat(ingredient))
+            named.setdefault(licence, []).append(one_line(ingredient))
     if len(named) > 1:
-        lines = "".join(f"\n  {licence}: {flat(', '.join(ids))}" for licence, ids in sorted(named.items()))
+        lines = "".join(f"\n  {licence}: {one_line(', '.join(ids))}" for licence, ids in sorted(named.items()))
         what = f"the ingredients are under {len(named)} licences, and a soup that is pushed needs one:{lines}"
         raise UsageError(what, hint="--license ID, once you know which one allows it")

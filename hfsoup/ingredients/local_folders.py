@@ -12,10 +12,10 @@ from itertools import chain
 from pathlib import Path
 
 from hfsoup.checkpoints.lora.config import CONFIG, FULL, WEIGHTS
-from hfsoup.hub.addresses import dataset_of
+from hfsoup.hub.addresses import parse_dataset_address
 from hfsoup.ingredients.repository_kinds import SAVE, TRAINING, found_instead, kind_of
 from hfsoup.utils.errors import SoupError, UsageError
-from hfsoup.utils.text import listed, shown
+from hfsoup.utils.text import join_names, quoted
 
 WILD = re.compile(r"[*?\[]")
 CHECKPOINTS, LAST = "checkpoint-*", "last-checkpoint"
@@ -71,13 +71,13 @@ def require_data(dataset: str) -> None:
             close = _close(path)
             hint = f"--dataset {shlex.quote(str(path.parent / close[0]))}" if close else "--dataset ORG/NAME|FOLDER"
             raise SoupError(f"there is no such folder: {dataset!r}", hint=hint)
-        if name := dataset_of(dataset):
-            raise UsageError("expected ORG/NAME, found an address", where=shown(dataset), hint=f"--dataset {name}")
+        if name := parse_dataset_address(dataset):
+            raise UsageError("expected ORG/NAME, found an address", where=quoted(dataset), hint=f"--dataset {name}")
         return
     names = _names(path)
     weights = [n for n in names if n in WEIGHTS or n.endswith(".safetensors") or FULL.fullmatch(n)]
     if weights and any(name in names for name in CONFIGS) and not any(map(DATA.fullmatch, names)):
-        what = f"expected a dataset, found a model: {listed(sorted(names), MOST)}"
+        what = f"expected a dataset, found a model: {join_names(sorted(names), MOST)}"
         raise UsageError(what, where=dataset, hint="--dataset ORG/NAME|FOLDER; a model is named without a flag")
 
 
@@ -132,7 +132,7 @@ def _nothing(pattern: str, text: str) -> UsageError:
     path = Path(WILD.split(text)[0] + "_").parent
     folder = next(p for p in (path, *path.parents) if p.is_dir() or p == p.parent)
     names = sorted((n for n in _names(folder) if not n.startswith(".")), key=natural)
-    where = f"{folder}, which holds {listed(names, MOST)}" if names else ""
+    where = f"{folder}, which holds {join_names(names, MOST)}" if names else ""
     close = _close(Path(text)) if folder == Path(text).parent else []
     hint = shlex.quote(str(folder / close[0])) if close else f"ls {shlex.quote(str(path))}"
     if not text.startswith((".", "/", "~")):
@@ -166,4 +166,4 @@ def _no_folder(path: Path) -> UsageError:
         what, hint = "expected a model folder, found a file in one", shlex.quote(str(path.parent))
     else:
         what, hint = "expected a model folder, found a file", f"{SAVE}; hfsoup check --weights compares plain files"
-    return UsageError(what, where=shown(path), hint=hint)
+    return UsageError(what, where=quoted(path), hint=hint)

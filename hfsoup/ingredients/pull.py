@@ -22,16 +22,16 @@ from hfsoup.checkpoints.pickles import convert
 from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, Source, WeightFile
 from hfsoup.hub.cards import CARD
-from hfsoup.hub.client import AGAIN
-from hfsoup.hub.download import RemoteFile, cached, fetch
-from hfsoup.hub.notices import told
+from hfsoup.hub.client import SAME_COMMAND
+from hfsoup.hub.download import RemoteFile, fetch_file, is_cached
+from hfsoup.hub.notices import listening
 from hfsoup.hub.offline import ONCE, is_offline
 from hfsoup.ingredients.repository_kinds import found_instead, kind_of
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.hashing import file_hash, stamp
+from hfsoup.utils.hashing import hash_file, stamp_file
 from hfsoup.utils.safe_json import read_json
-from hfsoup.utils.text import flat, listed
-from hfsoup.utils.threads import processors, side_by_side
+from hfsoup.utils.text import join_names, one_line
+from hfsoup.utils.threads import count_processors, map_in_threads
 
 CONFIGS = ("config.json", *PROCESSORS, CARD)
 CHECKPOINT = re.compile(r"checkpoint-\d+|last-checkpoint")
@@ -108,14 +108,14 @@ def pull(
             follower.arrived(job[0])
         return path
 
-    with told(notify):
-        paths = side_by_side(one, jobs)
+    with listening(notify):
+        paths = map_in_threads(one, jobs)
     if follower:
         follower.await_imports()
     configs = {source: posixpath.join(source.subfolder, CONFIG if source.base else "config.json") for source in every}
     homes = {s: path.parent for (s, file), path in zip(jobs, paths, strict=True) if file.name == configs[s]}
     folders = {source: source.folder or homes[source] for source in every}
-    pool = ThreadPoolExecutor(processors())
+    pool = ThreadPoolExecutor(count_processors())
     try:
         found = {source: _ingredient(source, folders[source], pool) for source in every if not source.base}
         return tuple(
@@ -168,7 +168,7 @@ def weight_names(names: Iterable[str], source: Source) -> list[str]:
     expected = source.weights_file or "model.safetensors or pytorch_model.bin"
     for state, maker, way_out in UNFINISHED:
         if file := next((name for name in known if state.fullmatch(name)), None):
-            what = f"expected {expected}, found the training state of {maker}: {flat(file)}"
+            what = f"expected {expected}, found the training state of {maker}: {one_line(file)}"
             raise SoupError(what, where=str(source), hint=way_out)
     others = [name for name in known if "/" not in name and name.endswith(WEIGHTS) and not STATES.fullmatch(name)]
     kind = kind_of(known)
@@ -215,7 +215,7 @@ def _layouts(source: Source) -> Layouts:
 
 
 def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) -> Path:
-    return fetch(source.repo, file, source.revision or "", kind="model", advance=advance)
+    return fetch_file(source.repo, file, source.revision or "", kind="model", advance=advance)
 
 
 def _adapted(source: Source, folder: Path, base: Ingredient, pool: ThreadPoolExecutor) -> Ingredient:
@@ -242,26 +242,26 @@ def _weights(source: Source, folder: Path, name: str, pool: ThreadPoolExecutor) 
     path, where = folder / name, f"{source}, {name}"
     if path.suffix == ".safetensors":
         TensorFile(path, where).close()
-    before, listed_file = stamp(path), listed_below(source, source.subfolder).get(name)
+    before, listed_file = stamp_file(path), listed_below(source, source.subfolder).get(name)
     sha = (listed_file and listed_file.sha256) or pool.submit(_hashed, path, before, where)
     file = WeightFile(name, path, path.stat().st_size, sha, before)
     if path.suffix == ".safetensors":
         return file
     safe = convert(path, file.sha256, where=where, key=source.state_dict_key)
     _unchanged(path, before, where)
-    return replace(file, path=safe, stamp=stamp(safe))
+    return replace(file, path=safe, stamp=stamp_file(safe))
 
 
 def _hashed(path: Path, before: tuple[int, ...], where: str) -> str:
     """The sha256 of a file that nobody wrote to since its stamp was taken."""
-    sha = file_hash(path)
+    sha = hash_file(path)
     _unchanged(path, before, where)
     return sha
 
 
 def _unchanged(path: Path, before: tuple[int, ...], where: str) -> None:
-    if stamp(path) != before:
-        raise SoupError("the file changed while it was read", where=where, hint=AGAIN)
+    if stamp_file(path) != before:
+        raise SoupError("the file changed while it was read", where=where, hint=SAME_COMMAND)
 
 
 def placed(source: Source, folder: Path, weights: tuple[WeightFile, ...]) -> Ingredient:
@@ -286,7 +286,7 @@ def _present(source: Source, folder: Path, below: str) -> list[str]:
     for name in (name for name in found if name in (*CONFIGS, CONFIG, *ADAPTERS) or _is_weights(name, source)):
         where = f"{source}, {name}"
         if not source.folder and name not in known:
-            hint = f"rm {shlex.quote(str(folder / name))}, then {AGAIN}"
+            hint = f"rm {shlex.quote(str(folder / name))}, then {SAME_COMMAND}"
             raise SoupError("this file in the cache is not one that the Hub lists", where=where, hint=hint)
         if source.folder and not stat.S_ISREG((folder / name).lstat().st_mode) and not _cached(folder / name):
             hint = f"cp -rL {shlex.quote(str(folder))} COPY, then use COPY"
@@ -316,7 +316,7 @@ def _shards(index: Path, present: list[str], *, where: str) -> dict[str, str]:
     if not isinstance(homes, dict) or not homes or not all(isinstance(home, str) for home in homes.values()):
         raise SoupError("expected an index with a weight_map, found something else", where=where)
     if missing := sorted(set(homes.values()) - {name for name in present if name != index.name}):
-        what = f"the index names {listed(missing, 4)}, which is not among the files"
+        what = f"the index names {join_names(missing, 4)}, which is not among the files"
         raise SoupError(what, where=where, hint="download it again")
     return homes
 
@@ -330,20 +330,20 @@ def _agree(homes: dict[str, str], weights: Sequence[WeightFile], source: Source)
         expected = {tensor for tensor, home in homes.items() if home == shard.name}
         if differing := sorted(expected ^ file.tensors.keys()):
             verb = "is not there" if differing[0] in expected else "is not of this file"
-            what = f"the index and the file disagree: tensor {flat(differing[0])} {verb}"
+            what = f"the index and the file disagree: tensor {one_line(differing[0])} {verb}"
             raise SoupError(what, where=where, hint="download it again")
 
 
 def fetch_configs(source: Source) -> Path:
     """What a Hub source says of itself without its weights, in the folder of its commit in the cache."""
     small = [file for file in needed(source) if posixpath.basename(file.name) in (*CONFIGS, CONFIG)]
-    return side_by_side(lambda file: _fetch(source, file), small)[0].parent
+    return map_in_threads(lambda file: _fetch(source, file), small)[0].parent
 
 
 def pull_all(source: Source) -> Path:
     """Every file of a Hub source, in its folder of the commit in the cache."""
     files = listed_below(source, source.subfolder)
-    paths = side_by_side(lambda file: _fetch(source, file), list(files.values()))
+    paths = map_in_threads(lambda file: _fetch(source, file), list(files.values()))
     homes = [path for path, name in zip(paths, files, strict=True) if "/" not in name]
     if not homes:
         raise SoupError("there are no files here", where=str(source))
@@ -361,4 +361,4 @@ def held(source: Source) -> tuple[int, int]:
         total = sum(path.stat().st_size for path in source.folder.iterdir() if path.suffix in WEIGHTS)
         return total, total
     files = needed(source)
-    return sum(f.size for f in files), sum(f.size for f in files if cached(source.repo, f, source.revision))
+    return sum(f.size for f in files), sum(f.size for f in files if is_cached(source.repo, f, source.revision))

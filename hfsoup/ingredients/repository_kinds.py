@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 
-from hfsoup.utils.text import listed
+from hfsoup.utils.text import join_names
 
 SAVE = "model.save_pretrained(FOLDER) writes a checkpoint"
 # The first row with a name among the files counts.
@@ -40,4 +40,4 @@ def found_instead(names: Iterable[str]) -> str:
     if not known:
         return "nothing"
     found = kind_of(known)
-    return listed(known, 8) + (f" ({found[0]})" if found else " (a card alone)" if known == ["README.md"] else "")
+    return join_names(known, 8) + (f" ({found[0]})" if found else " (a card alone)" if known == ["README.md"] else "")

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfsoup.checkpoints.types import Source
-from hfsoup.hub.addresses import COLLECTION, name_of
-from hfsoup.hub.client import answers, api
+from hfsoup.hub.addresses import COLLECTION, parse_model_address
+from hfsoup.hub.client import expect_answer, hub_api
 from hfsoup.hub.download import RemoteFile
-from hfsoup.hub.notices import told
-from hfsoup.hub.offline import cached_commit, is_offline
+from hfsoup.hub.notices import listening
+from hfsoup.hub.offline import find_cached_commit, is_offline
 from hfsoup.ingredients.local_folders import WILD, is_model, local_models, natural
 from hfsoup.utils.errors import AccessError, HubError, SoupError, UsageError
-from hfsoup.utils.text import shown
-from hfsoup.utils.threads import side_by_side
+from hfsoup.utils.text import quoted
+from hfsoup.utils.threads import map_in_threads
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -105,14 +105,14 @@ def match(
         UsageError: a pattern matches nothing.
         HubError: the Hub refuses or cannot be reached.
     """
-    names = [name_of(pattern) for pattern in patterns]
-    base = fine_tunes_of and name_of(fine_tunes_of)
+    names = [parse_model_address(pattern) for pattern in patterns]
+    base = fine_tunes_of and parse_model_address(fine_tunes_of)
     if base and not any(WILD.search(name) for name in names):
         names.append("*/*")
     sources: dict[tuple[str, str | None], Source] = {}
     refused: list[Refused] = []
     unused = set(exclude)
-    with told(notify):
+    with listening(notify):
         for name in names:
             candidates = _expand(name, base, notify)
             if not candidates:
@@ -127,7 +127,7 @@ def match(
                 kept = [c for c in kept if not _is_target(c, target, notify)]
                 if not kept and not any(hits):
                     raise _nothing(name, base)
-            for candidate, pinned in zip(kept, side_by_side(partial(_tried, asked=name), kept), strict=True):
+            for candidate, pinned in zip(kept, map_in_threads(partial(_tried, asked=name), kept), strict=True):
                 if isinstance(pinned, Refused):
                     refused.append(pinned)
                     continue
@@ -203,8 +203,8 @@ def _matching(name: str, base: str | None) -> list[Candidate]:
     if not fixed and not base:
         hint = f"'ORG/{rest or author}', or a folder as './{name}'"
         raise UsageError(f"a glob needs a fixed owner, as in org/model-*; found {name!r}", hint=hint)
-    with answers(author if fixed else str(base)):
-        listing = api().list_models(
+    with expect_answer(author if fixed else str(base)):
+        listing = hub_api().list_models(
             author=author if fixed else None, filter=f"base_model:finetune:{base}" if base else None
         )
         found = [Candidate(m.id, None, None, True) for m in listing if fnmatchcase(m.id, name)]
@@ -219,9 +219,9 @@ def _collected(slug: str, notify: Notify) -> list[Candidate]:
     from huggingface_hub.errors import HfHubHTTPError
 
     where = f"collections/{slug}"
-    with answers(where):
+    with expect_answer(where):
         try:
-            items = api().get_collection(slug).items
+            items = hub_api().get_collection(slug).items
         except HfHubHTTPError as error:
             if error.response.status_code != 404:
                 raise
@@ -229,14 +229,14 @@ def _collected(slug: str, notify: Notify) -> list[Candidate]:
             raise UsageError(what, where=where, hint=f"hf collections list --owner {slug.partition('/')[0]}") from error
     for kind in dict.fromkeys(item.item_type for item in items if item.item_type != "model"):
         count = sum(item.item_type == kind for item in items)
-        notify(f"{where} holds {count} {shown(kind)} beside models; left out")
+        notify(f"{where} holds {count} {quoted(kind)} beside models; left out")
     return [Candidate(item.item_id, None, None, True) for item in items if item.item_type == "model"]
 
 
 def _revisions(candidate: Candidate, pattern: str) -> list[Candidate]:
     """The branches and tags of a repository that match a glob."""
-    with answers(candidate.id, kind="model"):
-        refs = api().list_repo_refs(candidate.id)
+    with expect_answer(candidate.id, kind="model"):
+        refs = hub_api().list_repo_refs(candidate.id)
     names = [ref.name for ref in (*refs.branches, *refs.tags) if fnmatchcase(ref.name, pattern)]
     return [replace(candidate, revision=name) for name in sorted(names, key=natural)]
 
@@ -298,12 +298,12 @@ def _pinned(candidate: Candidate, asked: str) -> tuple[Source, bool]:
     where = f"{candidate.id}@{candidate.revision}" if candidate.revision else candidate.id
     repo, below = _parts(candidate.id)
     if is_offline():
-        with answers(where):
-            commit, files = cached_commit(repo, candidate.revision, kind="model")
+        with expect_answer(where):
+            commit, files = find_cached_commit(repo, candidate.revision, kind="model")
         tame = tuple(file for file in files if _TAME.fullmatch(file.name))
         return Source(candidate.id, asked, commit, None, tame), False
-    with answers(where, kind=None if candidate.listed else "model"):
-        info = _info(api(), candidate)
+    with expect_answer(where, kind=None if candidate.listed else "model"):
+        info = _info(hub_api(), candidate)
         files = tuple(_remote(s) for s in info.siblings or () if _TAME.fullmatch(s.rfilename))
         if not _SHA1.fullmatch(info.sha or "") or not _REPO.fullmatch(info.id):
             raise HubError(f"expected a name and a commit, found {info.id!r} and {info.sha!r}", where=where)

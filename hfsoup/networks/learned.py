@@ -30,7 +30,7 @@ from hfsoup.ingredients.family import Family
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Clock
-from hfsoup.utils.threads import one_thread
+from hfsoup.utils.threads import single_threaded
 
 RATE, PLACES = 0.05, 6
 Tensors = dict[str, torch.Tensor]
@@ -107,7 +107,7 @@ class Learner:
         """Coefficients, groups × members, and the tensor of each group; no name where one group stands for all."""
         device = self._world.device
         exact = float64_device(device)
-        with one_thread():
+        with single_threaded():
             average = Average(self._averager, members, device, per_tensor=per_tensor)
             shape = (max(len(average.names), 1), len(members))
             a = torch.zeros(shape, dtype=torch.float64, device=exact, requires_grad=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 State = Mapping[str, torch.Tensor]
 See = Callable[[torch.Tensor], None]
@@ -58,7 +58,7 @@ class Network:
         try:
             self.model.load_state_dict({self._names.get(name, name): tensor for name, tensor in state.items()})
         except RuntimeError as error:
-            raise SoupError(f"the model does not take these tensors: {flat(error, 300)}") from error
+            raise SoupError(f"the model does not take these tensors: {one_line(error, 300)}") from error
 
     def state(self) -> dict[str, torch.Tensor]:
         """The weights as they are now, by the names of a file."""
@@ -71,7 +71,7 @@ class Network:
         try:
             return self.model.get_submodule(inner.removesuffix(".weight") if inner else name)
         except AttributeError as error:
-            raise SoupError(f"the model has no module {flat(name)}, which the fit has to look at") from error
+            raise SoupError(f"the model has no module {one_line(name)}, which the fit has to look at") from error
 
     def holds(self, tensor: str) -> bool:
         """Whether a tensor of the file is the weight of a module."""

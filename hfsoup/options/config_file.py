@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from hfsoup.options.options import EVERYTHING, Options, hints
 from hfsoup.utils.errors import SoupError, UsageError
-from hfsoup.utils.text import flat, shown
+from hfsoup.utils.text import one_line, quoted
 
 SUFFIXES = (".yaml", ".yml")
 LIMIT = 64 << 10
@@ -67,7 +67,7 @@ def brief(ingredients: Sequence[str], values: Mapping[str, Any]) -> str:
 
 def commented(ingredients: Sequence[str], options: Options, name: str) -> str:
     """A file with every option, its words and its default; what has its default is commented out."""
-    return HEAD.format(name=flat(name)) + brief(ingredients, {}) + "\n".join(_every(options)) + "\n"
+    return HEAD.format(name=one_line(name)) + brief(ingredients, {}) + "\n".join(_every(options)) + "\n"
 
 
 def put(path: Path, text: str) -> None:
@@ -131,7 +131,7 @@ def _read(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        what = f"this is no YAML: {flat(getattr(error, 'problem', None) or 'odd characters')}"
+        what = f"this is no YAML: {one_line(getattr(error, 'problem', None) or 'odd characters')}"
         raise UsageError(what, where=where, hint='texts with signs in "quotes"') from error
     return lines, values
 
@@ -150,10 +150,10 @@ def _valid(path: Path, lines: Mapping[str, int], values: dict[str, Any]) -> dict
     if first["type"] == "missing":
         raise UsageError(f"{name} is missing", where=str(path), hint="ingredients: [org/model-*]")
     line = lines.get(".".join(map(str, first["loc"])), lines[name])
-    what, hint = f"{name}: {first['msg'].replace('Input should be', 'expected')}, found {shown(first['input'])}", ""
+    what, hint = f"{name}: {first['msg'].replace('Input should be', 'expected')}, found {quoted(first['input'])}", ""
     if first["type"] == "extra_forbidden":
         known = list(SCHEMA.model_fields)
-        what, close = f"there is no option {shown(name)}", get_close_matches(name, known, 1)
+        what, close = f"there is no option {quoted(name)}", get_close_matches(name, known, 1)
         hint = f"{close[0]}" if close else f"one of {', '.join(known)}"
     raise UsageError(what, where=f"{path}, line {line}", hint=hint)
 

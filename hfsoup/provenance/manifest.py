@@ -16,7 +16,7 @@ from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.timm_config import libraries
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.hub.cards import MANIFEST
-from hfsoup.hub.notices import tell
+from hfsoup.hub.notices import notify_listener
 from hfsoup.merges import MERGES
 from hfsoup.provenance.records import (
     AdapterRecord,
@@ -49,7 +49,7 @@ from hfsoup.provenance.reproduce import config
 from hfsoup.recipes import RECIPES
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.registry import OWN
-from hfsoup.utils.text import shown
+from hfsoup.utils.text import quoted
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class BatchNormRecord(Strict):
         return {name: np.frombuffer(b64decode(text), "<f4") for name, text in self.statistics.items()}
 
 
-class Lock(Strict):
+class Manifest(Strict):
     """The record of a soup. `files` are all others in its folder, with their sha256; `config` bakes it again.
 
     `tensors` are those with coefficients of their own, in the order of the ingredients, whose `coefficient` is then of
@@ -157,7 +157,7 @@ class Lock(Strict):
     tensors: dict[Text, list[float]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _whole(self) -> Lock:
+    def _whole(self) -> Manifest:
         if any(len(coefficients) != len(self.ingredients) for coefficients in self.tensors.values()):
             raise ValueError("expected a coefficient of each tensor for every ingredient")
         return self
@@ -173,7 +173,7 @@ class Lock(Strict):
         return json.dumps(self.model_dump(), indent=2, ensure_ascii=False) + "\n"
 
 
-def lock(soup: BakeResult, files: dict[str, str]) -> Lock:
+def make_manifest(soup: BakeResult, files: dict[str, str]) -> Manifest:
     """The record of a soup.
 
     Args:
@@ -184,7 +184,7 @@ def lock(soup: BakeResult, files: dict[str, str]) -> Lock:
     aligned = family.alignment
     originals, orders = (aligned.originals, aligned.orders) if aligned else (family.ingredients, family.orders)
     rows = zip(originals, soup.mix.coefficients, orders, soup.scores, strict=True)
-    return Lock(
+    return Manifest(
         hfsoup=__version__,
         recipe=soup.options.chosen_recipe,
         merge=soup.options.merge,
@@ -218,7 +218,7 @@ def _plug_ins(options: Options) -> dict[str, str]:
     return {name: found for name, _, found in (origin.partition(" ") for origin in sorted(origins))}
 
 
-def read(folder: Path, *, where: str) -> Lock:
+def read(folder: Path, *, where: str) -> Manifest:
     """The record in a folder, which may come from anyone.
 
     Raises:
@@ -230,7 +230,7 @@ def read(folder: Path, *, where: str) -> Lock:
     if path.stat().st_size > LIMIT:
         raise SoupError(f"{NAME} is over the limit of {LIMIT} bytes", where=where)
     try:
-        return Lock.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))[:200]
@@ -285,5 +285,5 @@ def note_local_paths(folder: Path) -> None:
     named += [(dataset.id, dataset.revision)] if dataset else []
     paths = [name for name, revision in named if revision is None and Path(name).name != name]
     if paths:
-        told = f"{NAME} tells others what lies where on this disk, as in {shown(paths[0])}"
-        tell(f"{told}; a bake from inside that folder, by the last name alone, does not")
+        told = f"{NAME} tells others what lies where on this disk, as in {quoted(paths[0])}"
+        notify_listener(f"{told}; a bake from inside that folder, by the last name alone, does not")

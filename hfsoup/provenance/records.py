@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from hfsoup.checkpoints.types import Ingredient, Truncated
+    from hfsoup.checkpoints.types import Ingredient, LowRankAdapter
     from hfsoup.data.images import Split
     from hfsoup.evaluation.measurements import Shift
     from hfsoup.evaluation.scores import Comparison, Score
@@ -240,7 +240,7 @@ class AlignmentRecord(Strict):
     fitted: Sha256 | None
 
 
-def adapter_record(adapter: Truncated | None) -> AdapterRecord | None:
+def adapter_record(adapter: LowRankAdapter | None) -> AdapterRecord | None:
     """The record of a truncation."""
     a = adapter
     return AdapterRecord(rank=a.rank, error=a.error, worst=a.worst, layer=a.layer) if a else None

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from hfsoup.hub.client import api
+from hfsoup.hub.client import hub_api
 from hfsoup.options.config_file import brief
-from hfsoup.utils.text import distinct
+from hfsoup.utils.text import shorten_names
 
 if TYPE_CHECKING:
     from hfsoup.checkpoints.types import Source
@@ -83,7 +83,7 @@ def _pinned(names: Names) -> list[str]:
     """Ingredients at their commits, local folders by as much of their paths as tells them apart."""
     return [
         f"{name}@{revision}" if revision else short
-        for (name, revision), short in zip(names, distinct(names), strict=True)
+        for (name, revision), short in zip(names, shorten_names(names), strict=True)
     ]
 
 
@@ -101,7 +101,7 @@ def _public(ingredients: Names, options: Options, *, local: bool, base: tuple[st
         options = replace(options, eval=tuple(f"{n}={_shared(place)}" for n, place in options.others().items()))
     on_hub = {name for name, revision in ingredients if revision}
     if options.processor_from and options.processor_from.partition("@")[0] not in on_hub:
-        shorts = dict(zip((Path(name) for name, _ in ingredients), distinct(ingredients), strict=True))
+        shorts = dict(zip((Path(name) for name, _ in ingredients), shorten_names(ingredients), strict=True))
         given = Path(options.processor_from)
         options = replace(options, processor_from=shorts.get(given, given.name))
     return options
@@ -117,4 +117,4 @@ def page(source: Source) -> str | None:
     if source.revision is None:
         return None
     place, below = (quote(part, safe="/", errors="replace") for part in (source.repo, source.subfolder))
-    return f"{api().endpoint}/{place}/tree/{source.revision}" + (f"/{below}" if below else "")
+    return f"{hub_api().endpoint}/{place}/tree/{source.revision}" + (f"/{below}" if below else "")

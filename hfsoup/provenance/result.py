@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.averaging.mix import Mix
-from hfsoup.checkpoints.types import Ingredient, Truncated
+from hfsoup.checkpoints.types import Ingredient, LowRankAdapter
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.scores import Attempt, Comparison, Decision, Score
 from hfsoup.ingredients.family import Family
@@ -62,7 +62,7 @@ class BakeResult:
     path: Path | None = None
     hashes: dict[str, str] = field(default_factory=dict)
     pushed: Pushed | None = None
-    adapter: Truncated | None = None
+    adapter: LowRankAdapter | None = None
     evidence: Evidence | None = None
     attempts: tuple[Attempt, ...] = ()
     ensemble: Comparison | None = None

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from hfsoup.utils.progress import SearchStep, Stage, Watch
-from hfsoup.utils.text import flat, size
+from hfsoup.utils.text import format_size, one_line
 
 LOG = logging.getLogger("hfsoup")
 PAUSE = 0.2
@@ -21,7 +21,7 @@ PAUSE = 0.2
 LINES = 200
 
 
-def listening() -> Watch:
+def follow_bake() -> Watch:
     """A display where this is a cell of a notebook, else the logger."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     # The shell of a terminal has no kernel, and shows no HTML.
@@ -36,7 +36,7 @@ class Logged(Watch):
 
     def note(self, text: str) -> None:
         """Warn."""
-        LOG.warning(flat(text, 600))
+        LOG.warning(one_line(text, 600))
 
     def decision(self, step: SearchStep) -> None:
         """Log a step of the search."""
@@ -47,7 +47,7 @@ class Logged(Watch):
         """Log what the stage did."""
         line = _Line(title)
         yield line
-        LOG.info(flat(line.text, 600))
+        LOG.info(one_line(line.text, 600))
 
 
 class Display(Watch):
@@ -64,7 +64,7 @@ class Display(Watch):
 
     def note(self, text: str) -> None:
         """Show a note."""
-        self._add(f"note: {flat(text, 600)}")
+        self._add(f"note: {one_line(text, 600)}")
 
     def decision(self, step: SearchStep) -> None:
         """Show a step of the search."""
@@ -120,13 +120,15 @@ class _Line(Stage):
 
     def __str__(self) -> str:
         if not self.total:
-            return flat(self.text, 600)
-        shown = size if self._unit == "B" else "{:,.0f}".format
+            return one_line(self.text, 600)
+        shown = format_size if self._unit == "B" else "{:,.0f}".format
         far = f"{100 * min(self._done / self.total, 1):.0f} % of {shown(self.total)}"
         unit = f" {self._unit}" if self._unit not in ("", "B") else ""
-        return flat(f"{self.text} … {far}{unit} {self._standing}".rstrip(), 600)
+        return one_line(f"{self.text} … {far}{unit} {self._standing}".rstrip(), 600)
 
 
 def _step(step: SearchStep) -> str:
     bound = "≤" if step.at_most else ""
-    return f"{step.number} {flat(step.action, 20)} {bound}{step.score:.4f} {step.outcome} {flat(step.ingredient)}"
+    return (
+        f"{step.number} {one_line(step.action, 20)} {bound}{step.score:.4f} {step.outcome} {one_line(step.ingredient)}"
+    )

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from hfsoup.reports.card.text import weight
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
     from hfsoup.provenance.result import BakeResult
@@ -20,13 +20,13 @@ def line(soup: BakeResult) -> str:
 
 def table(soup: BakeResult) -> str:
     """The soup as an HTML table of its ingredients below the same facts; every text from outside is escaped."""
-    metric = escape(flat(soup.metric))
+    metric = escape(one_line(soup.metric))
     scored = any(score is not None for score in soup.scores)
     heads = ["ingredient", *([f"{metric} on selection"] if scored else []), "weight"]
     rows = []
     shares = zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True)
     for n, (ingredient, score, share) in enumerate(shares):
-        cells = [escape(flat(ingredient)), *([f"{score.value:.4f}" if score else "–"] if scored else [])]
+        cells = [escape(one_line(ingredient)), *([f"{score.value:.4f}" if score else "–"] if scored else [])]
         rows.append([*cells, weight(share, soup.mix.span(n)) if share else "–"])
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     head = "".join(f"<th>{text}</th>" for text in heads)
@@ -39,7 +39,7 @@ def _facts(soup: BakeResult) -> Iterator[str]:
     yield f"{soup.options.chosen_recipe}, {used} of {known} ingredient{'s' if known != 1 else ''}"
     if soup.distilled:
         yield soup.distilled.said
-    metric, c = flat(soup.metric), soup.comparison
+    metric, c = one_line(soup.metric), soup.comparison
     if c is not None:
         yield f"test {metric} {c.soup.value:.4f}, best ingredient {c.best.value:.4f}: {c.verdict}"
     elif soup.selection is not None:
@@ -47,6 +47,6 @@ def _facts(soup: BakeResult) -> Iterator[str]:
     else:
         yield "nothing measured"
     if soup.path:
-        yield f"in {flat(soup.path)}"
+        yield f"in {one_line(soup.path)}"
     if soup.pushed:
-        yield f"pushed to {flat(soup.pushed.url)}"
+        yield f"pushed to {one_line(soup.pushed.url)}"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from hfsoup.data.splits import trained_on
 from hfsoup.provenance.reproduce import page
-from hfsoup.utils.text import probability, size
+from hfsoup.utils.text import format_probability, format_size
 
 if TYPE_CHECKING:
     from hfsoup.evaluation.scores import Comparison
@@ -62,7 +62,7 @@ def closing(soup: BakeResult) -> Iterator[Row]:
         yield "verdict", Text("nothing was measured: without --dataset it is not known whether the soup is better")
     if soup.path:
         held = sum(path.stat().st_size for path in soup.path.rglob("*") if path.is_file())
-        yield "saved to", Text.assemble(plain(soup.path), f" ({size(held)})")
+        yield "saved to", Text.assemble(plain(soup.path), f" ({format_size(held)})")
     if soup.pushed:
         yield "pushed to", link(plain(soup.pushed.url), soup.pushed.url)
 
@@ -96,7 +96,7 @@ def usage(soup: BakeResult) -> Text | None:
 
 def verdict(c: Comparison, kind: str, *, alone: bool) -> Text:
     """What was baked, by its kind, against the best ingredient in a sentence."""
-    p = "" if c.p_value is None else f", p = {probability(c.p_value, c.alpha)}"
+    p = "" if c.p_value is None else f", p = {format_probability(c.p_value, c.alpha)}"
     if alone:
         return Text("the search kept the best ingredient alone: no soup was better on the selection split", "yellow")
     if c.verdict == "better":

@@ -16,7 +16,7 @@ from hfsoup.networks.alignment.tables import groups_of, steps_of
 from hfsoup.networks.network import Network, State
 from hfsoup.state_dicts.search import load
 from hfsoup.utils.errors import UsageError
-from hfsoup.utils.threads import one_thread
+from hfsoup.utils.threads import single_threaded
 
 Given = State | str | Path
 METHODS = ("activations", "weights")
@@ -62,7 +62,7 @@ def align(
     shapes = _shapes(states[0])
     found = groups_of(groups, shapes, dict(config or {})) if isinstance(groups, str) else fitting(groups, shapes)
     aligned = [dict(states[0])]
-    with one_thread():
+    with single_threaded():
         for other in states[1:]:
             if model is None or images is None or method == "weights":
                 orders = matched(states[0], other, found, seed)
@@ -104,7 +104,7 @@ def fit(
     if not len(images):
         raise UsageError("a fit needs images", hint="images=")
     found = steps_of(steps, _shapes(states[0])) if isinstance(steps, str) else tuple(steps)
-    with one_thread(), Network(model).lent() as network:
+    with single_threaded(), Network(model).lent() as network:
         return fit_layers(network, states, found, images)
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from hfsoup.networks.distillation.augmentation import Lessons
+from hfsoup.networks.distillation.augmentation import AugmentedImages
 from hfsoup.networks.distillation.batch_norm import Answer
 from hfsoup.networks.distillation.training import match
 from hfsoup.networks.network import Network, State
 from hfsoup.state_dicts.search import load
 from hfsoup.utils.errors import UsageError
-from hfsoup.utils.threads import one_thread
+from hfsoup.utils.threads import single_threaded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -79,8 +79,8 @@ def distill(
 
     members = [partial(ready, state) for state in states[: len(ingredients)]]
     _usable(student, images)
-    lessons = Lessons(images.detach().cpu().numpy(), epochs, seed)
-    with one_thread(), torch.enable_grad():
+    lessons = AugmentedImages(images.detach().cpu().numpy(), epochs, seed)
+    with single_threaded(), torch.enable_grad():
         match(student.model, student.model, members, lessons, accelerator, advance=advance)
     found = student.model.state_dict()
     return {name: found[name].detach().to(like).contiguous() for name, like in states[0].items()}

@@ -14,7 +14,7 @@ from hfsoup.networks.importance import Subject, told
 from hfsoup.networks.network import Network, State
 from hfsoup.state_dicts.search import load
 from hfsoup.utils.errors import UsageError
-from hfsoup.utils.threads import one_thread
+from hfsoup.utils.threads import single_threaded
 
 if TYPE_CHECKING:
     from hfsoup.networks.importance import Pixels
@@ -60,7 +60,7 @@ def estimate(
 
     subject = Subject(model, {name: name for name in states[0]}, forward)
     pixels, every = images.detach().float().cpu().numpy(), []
-    with one_thread(), Network(model).lent() as network:
+    with single_threaded(), Network(model).lent() as network:
         for where, state in zip(names, states, strict=True):
             network.load(state)
             found = told(kind, subject, pixels, seed, where=where)

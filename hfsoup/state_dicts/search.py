@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.averaging.combine import STATISTICS, Root, combine
+from hfsoup.averaging.combine import STATISTICS, BaseTensor, combine
 from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.settings import Settings
 from hfsoup.averaging.trimming import Cuts
@@ -22,7 +22,7 @@ from hfsoup.recipes import RECIPES
 from hfsoup.recipes._search import Rules, Search
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
 from hfsoup.utils.registry import Entry
-from hfsoup.utils.text import shown
+from hfsoup.utils.text import quoted
 
 if TYPE_CHECKING:
     import torch
@@ -167,7 +167,7 @@ def _load(given: Ingredient, unwrap: bool, name: str) -> StateDict:
         if not isinstance(value, torch.Tensor):
             what = f"expected a tensor, found {type(value).__name__}"
             raise UsageError(
-                what, where=f"{name}, {shown(key)}", hint="the state dict inside, as in saved['state_dict']"
+                what, where=f"{name}, {quoted(key)}", hint="the state dict inside, as in saved['state_dict']"
             )
         _fit(value, f"{name}, tensor {key}")
     return found
@@ -224,7 +224,7 @@ class _Pot:
 
         weights, told = [mix.coefficients[i] for i in mix.members], self._settings
         context = Context("", mix.members, EMPTY, told.scale, self._density, told.outliers, told.seed, self._cuts)
-        root = Root(self._start, mix.base)
+        root = BaseTensor(self._start, mix.base)
 
         def read(name: str) -> list[Any]:
             return [_array(self._ingredients[i][name]) for i in mix.members]

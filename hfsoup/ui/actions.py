@@ -17,7 +17,7 @@ from hfsoup.recipes import RECIPES
 from hfsoup.reports.html import report
 from hfsoup.ui import render as show
 from hfsoup.ui.form import Asked, Form
-from hfsoup.ui.job import Work
+from hfsoup.ui.job import Job
 from hfsoup.ui.predict import guesses
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Watch
@@ -32,7 +32,7 @@ class Shown:
 
     live: str
     result: str = ""
-    work: Work[Soup | Plan] | None = None
+    work: Job[Soup | Plan] | None = None
     scratch: Scratch = None
 
     @property
@@ -72,12 +72,12 @@ class Acts:
         except SoupError as error:
             yield Shown(show.error(error))
             return
-        work: Work[Soup | Plan] = Work(lambda watch: act(asked, watch))
+        work: Job[Soup | Plan] = Job(lambda watch: act(asked, watch))
         began = time.monotonic()
         for _ in work.updates():
             yield self._shown(work, scratch, time.monotonic() - began)
 
-    def _shown(self, work: Work[Soup | Plan], scratch: Scratch, seconds: float) -> Shown:
+    def _shown(self, work: Job[Soup | Plan], scratch: Scratch, seconds: float) -> Shown:
         live, found, result = show.progress(work, seconds), work.result, ""
         if work.error:
             live = show.error(work.error) + live

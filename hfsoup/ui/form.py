@@ -12,7 +12,7 @@ from hfsoup.data.tasks import METRICS
 from hfsoup.options.options import Options
 from hfsoup.provenance.reproduce import REPO
 from hfsoup.utils.errors import UsageError
-from hfsoup.utils.text import shown
+from hfsoup.utils.text import quoted
 
 # A repository or a glob of them, a subfolder of it, a revision: nothing that could be a path of this machine.
 NAME = re.compile(r"[\w-][\w.-]*/[\w*?\[\]-][\w.*?\[\]!-]*(/[\w*?\[\]-][\w.*?\[\]!-]*)*(@[\w.*?\[\]/!-]+)?", re.ASCII)
@@ -53,7 +53,7 @@ class Form:
         limit = self.limit.strip().replace(",", "") or None
         if limit and not limit.isdecimal():
             raise UsageError(
-                f"expected a number of images, found {shown(limit)}", hint="500, or leave it empty for all"
+                f"expected a number of images, found {quoted(limit)}", hint="500, or leave it empty for all"
             )
         options = Options(
             **texts,  # type: ignore[arg-type]
@@ -80,11 +80,11 @@ class Form:
             return patterns, replace(options, output=options.output or str(free(Path("soup"))))
         for pattern in patterns:
             if not NAME.fullmatch(pattern) or ".." in pattern:
-                what = f"expected the name of a repository on the Hub, or a glob of such, found {shown(pattern)}"
+                what = f"expected the name of a repository on the Hub, or a glob of such, found {quoted(pattern)}"
                 raise UsageError(what, hint="org/model-*")
         for name in filter(None, (options.dataset, options.base)):
             if not REPO.fullmatch(name) or ".." in name:
-                raise UsageError(f"expected the name of a repository on the Hub, found {shown(name)}", hint="ORG/NAME")
+                raise UsageError(f"expected the name of a repository on the Hub, found {quoted(name)}", hint="ORG/NAME")
         if options.push or options.metric not in (None, *METRICS):
             raise UsageError("this page neither pushes nor runs the metrics of others")
         return patterns, replace(options, output=str(scratch / "soup"))

@@ -48,7 +48,7 @@ class Line(Stage):
         self.text = text
 
 
-class Work(Watch, Generic[T]):
+class Job(Watch, Generic[T]):
     """Something that takes its time.
 
     `lines` and `steps` grow meanwhile; at the end there is a `result` or an `error`, or it was `stopped`.

@@ -70,8 +70,8 @@ def _pixels(picture: Path, processor: Any) -> NDArray[np.float32]:
     """Images × channels × height × width, of one image."""
     import numpy as np
 
-    from hfsoup.utils.errors import REFUSALS
-    from hfsoup.utils.text import flat
+    from hfsoup.utils.errors import LOADING_ERRORS
+    from hfsoup.utils.text import one_line
 
     try:
         with picture.open("rb") as file:
@@ -79,5 +79,5 @@ def _pixels(picture: Path, processor: Any) -> NDArray[np.float32]:
         return np.asarray(processor(images=[image], return_tensors="pt")["pixel_values"], np.float32)
     except BadImageError as error:
         raise SoupError(f"this is no picture that can be used: {error}") from error
-    except REFUSALS as error:
-        raise SoupError(f"the image processor refuses this picture: {flat(error, 100)}") from error
+    except LOADING_ERRORS as error:
+        raise SoupError(f"the image processor refuses this picture: {one_line(error, 100)}") from error

@@ -14,12 +14,12 @@ from hfsoup.reports.summary import closing, usage
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import SearchStep
 from hfsoup.utils.redact import redact
-from hfsoup.utils.text import duration, flat, size
+from hfsoup.utils.text import format_duration, format_size, one_line
 
 if TYPE_CHECKING:
     from hfsoup.baking.plan import Plan
     from hfsoup.baking.soup import Soup
-    from hfsoup.ui.job import Line, Work
+    from hfsoup.ui.job import Job, Line
     from hfsoup.ui.predict import Guess
 
 MARKS = {"running": "…", "done": "✓", "note": "!", "broken": "✗"}
@@ -29,7 +29,7 @@ FRAME = "allow-scripts allow-popups allow-popups-to-escape-sandbox"
 
 def text(value: object, longest: int = 600) -> str:
     """Any text, as text."""
-    return escape(flat(redact(str(value)), longest))
+    return escape(one_line(redact(str(value)), longest))
 
 
 def link(value: object, url: str | None) -> str:
@@ -50,7 +50,7 @@ def _lines(value: str) -> str:
     return "<br>".join(text(line, 1000) for line in value.splitlines())
 
 
-def progress(work: Work[Any], seconds: float) -> str:
+def progress(work: Job[Any], seconds: float) -> str:
     """Stages and notes, the decisions so far, and how it stands."""
     going = work.result is None and work.error is None and not work.stopped
     best = max((step.score for step in work.steps if step.accepted), default=None)
@@ -58,7 +58,7 @@ def progress(work: Work[Any], seconds: float) -> str:
     if going and best is not None:
         stand = f'<p class="soup-stand"><b>{best:.4f}</b> best so far on the selection split</p>'
     lines = "".join(map(_line, list(work.lines)))
-    foot = duration(seconds) if going else f"in {duration(seconds)}"
+    foot = format_duration(seconds) if going else f"in {format_duration(seconds)}"
     if work.stopped:
         foot = "stopped; what was scored is kept, and the same bake goes on from there"
     below = f'{steps(list(work.steps))}<p class="soup-faint">{foot}</p>'
@@ -70,8 +70,8 @@ def _line(line: Line) -> str:
         return f'<li class="{line.state}"><i>{MARKS[line.state]}</i><span>{text(line.text or line.title)}</span></li>'
     parts = [text(line.title)]
     if line.unit:
-        done = size(line.count) if line.unit == "B" else f"{line.count:,}"
-        total = size(line.total) if line.unit == "B" else f"{line.total:,}"
+        done = format_size(line.count) if line.unit == "B" else f"{line.count:,}"
+        total = format_size(line.total) if line.unit == "B" else f"{line.total:,}"
         of = f" of {total}" if line.count <= line.total else f" {text(line.unit)}"
         parts.append(f'<span class="soup-faint">{done}{of}</span>')
     if line.standing:
@@ -100,8 +100,8 @@ def plan(found: Plan, *, strangers: bool) -> str:
     for holding in (*found.ingredients, *found.bases, *([found.dataset] if found.dataset else [])):
         source = Source(holding.id, holding.id, holding.revision)
         name = text(holding.id) if holding is found.dataset else link(source, page(source))
-        here = "all" if holding.cached == holding.size else size(holding.cached)
-        rows.append((name, size(holding.size), here))
+        here = "all" if holding.cached == holding.size else format_size(holding.cached)
+        rows.append((name, format_size(holding.size), here))
     hidden = ("write", "push", "disk") if strangers else ()
     facts = [(name, text(value.plain)) for name, value in costs(found) if name not in hidden]
     return f"<h3>Dry run</h3>{_facts(facts)}{_table('soup-plan', ('would use', 'size', 'here already'), rows, (1, 2))}"

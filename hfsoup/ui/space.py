@@ -12,7 +12,7 @@ from pathlib import Path
 import hfsoup
 from hfsoup.averaging.writer import staged
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.resources import shipped
+from hfsoup.utils.resources import find_resource
 
 README = """\
 ---
@@ -84,7 +84,7 @@ def write_space(folder: Path) -> None:
         shutil.copytree(Path(hfsoup.__file__).parent, stage / "hfsoup", ignore=shutil.ignore_patterns(*LEFT_OUT))
         (stage / "hfsoup/model_cards").mkdir()
         for name in TEMPLATES:
-            shutil.copy(shipped(f"model_cards/{name}"), stage / "hfsoup/model_cards" / name)
+            shutil.copy(find_resource(f"model_cards/{name}"), stage / "hfsoup/model_cards" / name)
 
 
 def _extra(needed: list[str], name: str) -> list[str]:

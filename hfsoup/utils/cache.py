@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.hashing import file_hash
+from hfsoup.utils.hashing import hash_file
 
 
-def kept(kind: str, key: str, build: Callable[[Path], object], *, fresh: bool = False) -> Path:
+def cached_folder(kind: str, key: str, build: Callable[[Path], object], *, fresh: bool = False) -> Path:
     """The folder that `build` fills, from the cache if it is there and whole.
 
     The hash of what it holds stands in its name beside the key's, so that one that was damaged since is made again; two
@@ -28,7 +28,7 @@ def kept(kind: str, key: str, build: Callable[[Path], object], *, fresh: bool = 
     Raises:
         SoupError: the disk does not take it.
     """
-    home = cache() / kind
+    home = cache_root() / kind
     for made in sorted(home.glob(f"{key}-*")):
         if _content(made) != made.name.rpartition("-")[2]:
             shutil.rmtree(made, ignore_errors=True)
@@ -40,7 +40,7 @@ def kept(kind: str, key: str, build: Callable[[Path], object], *, fresh: bool = 
         partial = Path(tempfile.mkdtemp(prefix=f".{key}-", suffix=".partial", dir=home))
         build(partial)
         for path in [*partial.iterdir(), partial]:
-            sync(path)
+            sync_folder(path)
         target = home / f"{key}-{_content(partial)}"
         try:
             partial.rename(target)
@@ -59,11 +59,11 @@ def kept(kind: str, key: str, build: Callable[[Path], object], *, fresh: bool = 
 
 def _content(folder: Path) -> str:
     """One hash over the names and bytes of a folder's files."""
-    lines = "".join(f"{file_hash(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
+    lines = "".join(f"{hash_file(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def sync(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Have a file or folder on the disk before going on; Windows opens no folder, and syncs what may be written to."""
     windows = os.name == "nt"
     if windows and path.is_dir():
@@ -75,7 +75,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def cache() -> Path:
+def cache_root() -> Path:
     """hfsoup's own cache: `$HFSOUP_CACHE`, else `hfsoup` in the folder that `HF_HOME` names."""
     from huggingface_hub import constants
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # What libraries raise at values that they did not expect in a file.
-REFUSALS = (
+LOADING_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -58,7 +58,7 @@ class MismatchError(SoupError):
     """The ingredients cannot be averaged with each other."""
 
 
-class RoomError(SoupError):
+class OutOfMemoryError(SoupError):
     """The device's memory does not hold what was asked of it."""
 
 

@@ -14,7 +14,7 @@ from hfsoup.utils.positioned_io import read_at
 READ = 1 << 20
 
 
-def file_hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """The hexadecimal sha256 of a file."""
     return _digest(hashlib.sha256(), path)
 
@@ -37,12 +37,12 @@ class GrowingHash:
         return self._digest.hexdigest()
 
 
-def blob_hash(path: Path) -> str:
+def hash_blob(path: Path) -> str:
     """The git object id of a file's content, which the Hub lists for small files."""
     return _digest(hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False), path)
 
 
-def facts_hash(*facts: Any) -> str:
+def hash_json(*facts: Any) -> str:
     """The hexadecimal sha256 of what something depends on, as JSON; what JSON does not know counts as its text."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -64,7 +64,7 @@ def read_sealed(path: Path) -> str | None:
     return text if hashlib.sha256(text.encode()).hexdigest() == digest else None
 
 
-def stamp(path: Path | int) -> tuple[int, ...]:
+def stamp_file(path: Path | int) -> tuple[int, ...]:
     """What changes when a file is written to or replaced: device, inode, size and times of change, in nanoseconds."""
     info = os.stat(path)  # noqa: PTH116 - also of an open file's number
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hfsoup.utils.errors import UsageError
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,7 +103,7 @@ class Registry(Generic[F]):
             home = _root(function.__module__)
             taken = self._entries.get(name) if home == OWN or self._own else None
             if taken is not None and taken.function.__module__ != function.__module__:
-                raise UsageError(f"the {self.kind} {flat(name)} is there already, from {taken.origin}")
+                raise UsageError(f"the {self.kind} {one_line(name)} is there already, from {taken.origin}")
             self._entries[name] = Entry(
                 name,
                 function,
@@ -149,8 +149,8 @@ class Registry(Generic[F]):
             error = pool.submit(point.load).exception()
         if error is not None:
             self._entries = before
-            said = flat(f"{type(error).__name__}: {error}")
-            self.broken.append(f"the plug-in {flat(origin)} does not work and is left out: {said}")
+            said = one_line(f"{type(error).__name__}: {error}")
+            self.broken.append(f"the plug-in {one_line(origin)} does not work and is left out: {said}")
         for name, entry in self._entries.items():
             if entry.origin == _root(point.module):
                 self._entries[name] = replace(entry, origin=origin)

@@ -7,7 +7,7 @@ from pathlib import Path
 from hfsoup.utils.errors import SoupError
 
 
-def shipped(name: str) -> Path:
+def find_resource(name: str) -> Path:
     """The path of a file such as `model_cards/soup.md`."""
     package = Path(__file__).parents[1]
     for home in (package, package.parent):

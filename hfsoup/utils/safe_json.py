@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.text import flat, shown
+from hfsoup.utils.text import one_line, quoted
 
 MAX_JSON = 4 << 20
 MAX_DEPTH = 32
@@ -46,11 +46,11 @@ def read_json(path: Path, *, where: str) -> dict[str, Any]:
         raise SoupError(f"expected at most {MAX_JSON} bytes of JSON, found more", where=where)
     try:
         found = parse_json(text)
-        for _ in walk(found):
+        for _ in walk_json(found):
             pass
     except ValueError as error:
         hint = "download it again"
-        raise SoupError(f"expected JSON, found something else: {flat(error)}", where=where, hint=hint) from error
+        raise SoupError(f"expected JSON, found something else: {one_line(error)}", where=where, hint=hint) from error
     if not isinstance(found, dict):
         raise SoupError("expected a JSON object, found something else", where=where)
     return found
@@ -70,7 +70,7 @@ def parse_json(text: bytes) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def walk(value: Any, skip: frozenset[str] = frozenset()) -> Iterator[tuple[str, Any]]:
+def walk_json(value: Any, skip: frozenset[str] = frozenset()) -> Iterator[tuple[str, Any]]:
     """Every value inside a JSON value with the key it stands under, but for what stands under the keys `skip`.
 
     Raises:
@@ -97,7 +97,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         double = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {shown(double)} stands twice")
+        raise ValueError(f"the key {quoted(double)} stands twice")
     return found
 
 

@@ -16,7 +16,7 @@ Given = TypeVar("Given")
 Found = TypeVar("Found")
 
 
-def start(work: Callable[[], Found]) -> Future[Found]:
+def start_thread(work: Callable[[], Found]) -> Future[Found]:
     """Run `work` in a thread that ends with the program, and neither an error nor Ctrl-C waits for.
 
     A thread of an executor would be waited for when the program ends.
@@ -33,7 +33,7 @@ def start(work: Callable[[], Found]) -> Future[Found]:
     return future
 
 
-def side_by_side(work: Callable[[Given], Found], items: Sequence[Given], *, threads: int = 8) -> list[Found]:
+def map_in_threads(work: Callable[[Given], Found], items: Sequence[Given], *, threads: int = 8) -> list[Found]:
     """`work` of every item, in order, in threads that keep neither an error nor Ctrl-C waiting."""
     todo: SimpleQueue[int] = SimpleQueue()
     stopped = threading.Event()
@@ -52,20 +52,20 @@ def side_by_side(work: Callable[[Given], Found], items: Sequence[Given], *, thre
 
     found: dict[int, Found] = {}
     try:
-        for future in as_completed([start(loop) for _ in range(min(threads, len(items)))]):
+        for future in as_completed([start_thread(loop) for _ in range(min(threads, len(items)))]):
             found |= future.result()
     finally:
         stopped.set()
     return [found[n] for n in range(len(items))]
 
 
-def processors() -> int:
+def count_processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """Sums in one order whatever the machine's number of processors, so that the same weights come out."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -102,11 +102,11 @@ def _line(*cells: str) -> str:
 
 
 def _machine() -> dict[str, object]:
-    from hfsoup.utils.threads import processors
+    from hfsoup.utils.threads import count_processors
 
     names = ("torch", "transformers", "numpy", "safetensors")
     return {
-        "processors": processors(),
+        "processors": count_processors(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         **{name: version(name) for name in names},

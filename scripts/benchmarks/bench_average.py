@@ -15,8 +15,8 @@ from timing import Row, here, medians, missing, peak_anonymous, process, row
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.ingredients.family import Family
-from hfsoup.utils.hashing import file_hash
-from hfsoup.utils.threads import processors
+from hfsoup.utils.hashing import hash_file
+from hfsoup.utils.threads import count_processors
 
 SECTION = "average"
 COUNT = 8
@@ -65,8 +65,8 @@ def _hashing(setting: Setting, folders: list[Path]) -> Iterator[Row]:
         return
 
     def hashed() -> None:
-        with ThreadPoolExecutor(processors()) as pool:
-            list(pool.map(file_hash, files))
+        with ThreadPoolExecutor(count_processors()) as pool:
+            list(pool.map(hash_file, files))
 
     ways = [here(hashed), process(merge, before=partial(_clear, [output]))]
     yield row(SECTION, what, against, medians(ways, setting.repeats, warm=False))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hfsoup.utils.threads import processors
+from hfsoup.utils.threads import count_processors
 
 BLOCK = 1 << 16
 """Elements that a bare loop takes at a time, few enough to stay in a processor's cache."""
@@ -84,7 +84,7 @@ def bare_average(files: list[Path], output: Path) -> None:
         os.pwrite(out, total.data.cast("B")[:got], at)
 
     try:
-        with ThreadPoolExecutor(processors()) as pool:
+        with ThreadPoolExecutor(count_processors()) as pool:
             list(pool.map(form, range(begin, size, 4 * BLOCK)))
     finally:
         for handle in (*handles, out):
@@ -95,7 +95,7 @@ def bare_read(path: Path, into: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
     """Read a file once into memory that is there already, with as many threads as hfsoup uses."""
     handle, step = os.open(path, os.O_RDONLY), 4 * BLOCK
     try:
-        with ThreadPoolExecutor(processors()) as pool:
+        with ThreadPoolExecutor(count_processors()) as pool:
             list(pool.map(lambda at: os.preadv(handle, [into[at : at + step].data], at), range(0, len(into), step)))
     finally:
         os.close(handle)

@@ -15,7 +15,7 @@ from hfsoup.checkpoints.safetensors_io import FLOATS
 from hfsoup.checkpoints.types import TensorSpec
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.safe_json import read_json
-from hfsoup.utils.text import flat, shown
+from hfsoup.utils.text import one_line, quoted
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -94,15 +94,15 @@ def read_config(path: Path, *, where: str) -> AdapterConfig:
     """
     values = read_json(path, where=where)
     if values.get("peft_type") != "LORA":
-        raise _unsupported(f"adapters of type {shown(values.get('peft_type'))}", where)
+        raise _unsupported(f"adapters of type {quoted(values.get('peft_type'))}", where)
     if others := sorted(key for key, value in values.items() if key not in UNDERSTOOD and value):
-        raise _unsupported(f"{shown(others[0])} in an adapter", where)
+        raise _unsupported(f"{quoted(others[0])} in an adapter", where)
     start = values.get("init_lora_weights")
     if not any(start is known or (isinstance(known, str) and start == known) for known in STARTS):
-        raise _unsupported(f"init_lora_weights {shown(start)}, after which the base is another one", where)
+        raise _unsupported(f"init_lora_weights {quoted(start)}, after which the base is another one", where)
     bias, kept, rslora = values.get("bias", "none"), values.get("modules_to_save") or [], values.get("use_rslora")
     if bias not in ("none", "all", "lora_only"):
-        raise _unsupported(f"bias {shown(bias)}", where)
+        raise _unsupported(f"bias {quoted(bias)}", where)
     if rslora not in (None, True, False) or not _texts(kept):
         raise SoupError("expected use_rslora to be true or false and modules_to_save to be names", where=where)
     base, revision = values.get("base_model_name_or_path"), values.get("revision")
@@ -110,7 +110,7 @@ def read_config(path: Path, *, where: str) -> AdapterConfig:
         hint = f"write the base's name on the Hub into base_model_name_or_path of {CONFIG}"
         raise SoupError("expected base_model_name_or_path to name the base, found no name", where=where, hint=hint)
     if revision and not (isinstance(revision, str) and len(revision) <= MAX_TEXT and REVISION.fullmatch(revision)):
-        raise SoupError(f"expected the base's revision to be one, found {shown(revision)}", where=where)
+        raise SoupError(f"expected the base's revision to be one, found {quoted(revision)}", where=where)
     mapping = values.get("auto_mapping")
     named = mapping.get("base_model_class") if isinstance(mapping, dict) else None
     return AdapterConfig(
@@ -136,7 +136,7 @@ def parts(specs: Mapping[str, TensorSpec], config: AdapterConfig, *, where: str)
     halves: dict[str, dict[str, TensorSpec]] = {}
     whole: dict[str, TensorSpec] = {}
     for name, spec in specs.items():
-        at = f"{where}, tensor {flat(name)}"
+        at = f"{where}, tensor {one_line(name)}"
         if not name.startswith(PREFIX) or not (spec.dtype in FLOATS or COUNTERS.search(name)):
             raise SoupError(f"expected a float tensor whose name begins with {PREFIX}", where=at)
         inner = name.removeprefix(PREFIX)
@@ -149,7 +149,7 @@ def parts(specs: Mapping[str, TensorSpec], config: AdapterConfig, *, where: str)
     layers = {}
     for module, found in halves.items():
         if found.keys() != {"A", "B"}:
-            raise SoupError("expected lora_A and lora_B, found one of them", where=f"{where}, layer {flat(module)}")
+            raise SoupError("expected lora_A and lora_B, found one of them", where=f"{where}, layer {one_line(module)}")
         layers[module] = found["A"], found["B"]
     if not layers and not whole:
         raise SoupError("expected tensors of an adapter, found none", where=where)
@@ -189,11 +189,11 @@ def _patterns(found: Any, key: str, where: str) -> tuple[tuple[re.Pattern[str], 
     compiled = []
     for text, value in (found or {}).items():
         if len(text) > MAX_TEXT or not PATTERN.fullmatch(text):
-            raise _unsupported(f"the expression {shown(text)} in {key}", where)
+            raise _unsupported(f"the expression {quoted(text)} in {key}", where)
         try:
             pattern = re.compile(rf"(.*\.)?({text})$")
         except re.error as error:
-            raise SoupError(f"expected a layer's name in {key}, found {shown(text)}", where=where) from error
+            raise SoupError(f"expected a layer's name in {key}, found {quoted(text)}", where=where) from error
         compiled.append((pattern, _number(value, key, where)))
     return tuple(compiled)
 
@@ -202,9 +202,9 @@ def _number(value: Any, key: str, where: str) -> float:
     """A finite number; ranks are whole and in bounds."""
     rank = key in ("r", "rank_pattern")
     if type(value) not in ((int,) if rank else (int, float)) or abs(value) > 1e9 or not isfinite(value):
-        raise SoupError(f"expected {key} to be a number, found {shown(value)}", where=where)
+        raise SoupError(f"expected {key} to be a number, found {quoted(value)}", where=where)
     if rank and not 1 <= value <= MAX_RANK:
-        raise SoupError(f"expected a rank from 1 to {MAX_RANK}, found {flat(value, 24)}", where=where)
+        raise SoupError(f"expected a rank from 1 to {MAX_RANK}, found {one_line(value, 24)}", where=where)
     return float(value)
 
 

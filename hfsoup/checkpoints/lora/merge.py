@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.checkpoints.lora.config import CONFIG
-from hfsoup.checkpoints.lora.plan import Delta, Plan, make_plan
+from hfsoup.checkpoints.lora.plan import Delta, MergePlan, make_plan
 from hfsoup.checkpoints.safetensors_io import TensorFile, to_float, write_header
-from hfsoup.checkpoints.types import Adapted, Ingredient, Source, TensorSpec, WeightFile, file_record
-from hfsoup.hub.client import AGAIN
-from hfsoup.utils.cache import kept
+from hfsoup.checkpoints.types import AdapterParts, Ingredient, Source, TensorSpec, WeightFile, describe_file
+from hfsoup.hub.client import SAME_COMMAND
+from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.hashing import facts_hash, file_hash, stamp
+from hfsoup.utils.hashing import hash_file, hash_json, stamp_file
 from hfsoup.utils.version import __version__
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -44,20 +44,22 @@ def merged(source: Source, folder: Path, weights: WeightFile, base: Ingredient) 
     Raises:
         SoupError: the adapter is of a kind that is not supported, does not fit its base, or does not name its classes.
     """
-    adapted = Adapted(file_record(folder / CONFIG), weights, base)
+    adapted = AdapterParts(describe_file(folder / CONFIG), weights, base)
     with opened(source, adapted, folder) as (plan, adapter, files):
         configs = _configs(folder, base.folder)
-        home = kept("merged", _key(plan, adapted, configs), lambda made: _build(plan, adapter, files, configs, made))
+        home = cached_folder(
+            "merged", _key(plan, adapted, configs), lambda made: _build(plan, adapter, files, configs, made)
+        )
     for file in (adapted.config, adapted.weights, *base.weights):
-        if stamp(file.path) != file.stamp:
-            raise SoupError("the file changed while it was read", where=f"{source}, {file.name}", hint=AGAIN)
+        if stamp_file(file.path) != file.stamp:
+            raise SoupError("the file changed while it was read", where=f"{source}, {file.name}", hint=SAME_COMMAND)
     adapted = replace(adapted, dtypes=plan.dtypes)
-    return Ingredient(source, home, (file_record(home / "model.safetensors"),), adapter=adapted)
+    return Ingredient(source, home, (describe_file(home / "model.safetensors"),), adapter=adapted)
 
 
 def sketched(source: Source, folder: Path, weights: WeightFile, base: Ingredient, scratch: Path) -> Ingredient:
     """The same from headers alone, in the folder `scratch`: its weight file has a header and a hole."""
-    adapted = Adapted(file_record(folder / CONFIG), weights, base)
+    adapted = AdapterParts(describe_file(folder / CONFIG), weights, base)
     with opened(source, adapted, folder) as (plan, _, _):
         configs = _configs(folder, base.folder)
         scratch.mkdir()
@@ -69,7 +71,9 @@ def sketched(source: Source, folder: Path, weights: WeightFile, base: Ingredient
 
 
 @contextmanager
-def opened(source: Source, adapted: Adapted, folder: Path) -> Iterator[tuple[Plan, TensorFile, dict[str, TensorFile]]]:
+def opened(
+    source: Source, adapted: AdapterParts, folder: Path
+) -> Iterator[tuple[MergePlan, TensorFile, dict[str, TensorFile]]]:
     """The plan, the adapter's file, and the base's file of every tensor, while the block lasts."""
     with ExitStack() as stack:
 
@@ -105,7 +109,9 @@ def _matrix(file: TensorFile, spec: TensorSpec) -> Array:
     return block.astype(np.float64).reshape(spec.shape[0], -1)
 
 
-def _build(plan: Plan, adapter: TensorFile, files: Mapping[str, TensorFile], configs: list[Path], folder: Path) -> None:
+def _build(
+    plan: MergePlan, adapter: TensorFile, files: Mapping[str, TensorFile], configs: list[Path], folder: Path
+) -> None:
     """Write the merged checkpoint, one tensor at a time."""
     path = folder / "model.safetensors"
     starts = write_header(path, plan.tensors)
@@ -116,7 +122,7 @@ def _build(plan: Plan, adapter: TensorFile, files: Mapping[str, TensorFile], con
     _write_configs(plan, configs, folder)
 
 
-def _tensor(plan: Plan, adapter: TensorFile, files: Mapping[str, TensorFile], name: str) -> NDArray[Any]:
+def _tensor(plan: MergePlan, adapter: TensorFile, files: Mapping[str, TensorFile], name: str) -> NDArray[Any]:
     """One tensor of the merged checkpoint, flat, as it is stored."""
     if name in plan.whole:
         spec = plan.whole[name]
@@ -137,15 +143,15 @@ def _configs(adapter: Path, base: Path) -> list[Path]:
     return [*found, *(path for path in [adapter / "README.md"] if path.is_file())]
 
 
-def _write_configs(plan: Plan, configs: list[Path], folder: Path) -> None:
+def _write_configs(plan: MergePlan, configs: list[Path], folder: Path) -> None:
     text = json.dumps(plan.config, indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
     for path in configs:
         shutil.copyfile(path, folder / path.name)
 
 
-def _key(plan: Plan, adapted: Adapted, configs: list[Path]) -> str:
+def _key(plan: MergePlan, adapted: AdapterParts, configs: list[Path]) -> str:
     """The hash of everything that a merged checkpoint depends on."""
     weights = [adapted.config.sha256, adapted.weights.sha256, *(w.sha256 for w in adapted.base.weights)]
-    copied = [[path.name, file_hash(path)] for path in configs]
-    return facts_hash(__version__, weights, plan.config, copied, plan.tensors)
+    copied = [[path.name, hash_file(path)] for path in configs]
+    return hash_json(__version__, weights, plan.config, copied, plan.tensors)

@@ -15,9 +15,9 @@ from hfsoup.checkpoints.lora.config import CONFIG, AdapterConfig, Parts, parts, 
 from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile
 from hfsoup.checkpoints.tensor_matching import Filling, fill
 from hfsoup.checkpoints.timm_config import is_native, read_model_config
-from hfsoup.checkpoints.types import Adapted, Ingredient, Source, TensorSpec
+from hfsoup.checkpoints.types import AdapterParts, Ingredient, Source, TensorSpec
 from hfsoup.utils.errors import MismatchError, SoupError
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 LABELS = ("id2label", "label2id", "num_labels", "label_names", "num_classes")
 
@@ -34,7 +34,7 @@ class Delta:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MergePlan:
     """The merged checkpoint before any weight is read.
 
     `tensors` are (name, dtype, shape) in the order of the file, where nothing is rounded: what is added to is float64,
@@ -54,8 +54,8 @@ class Plan:
 
 
 def make_plan(
-    source: Source, adapted: Adapted, file: TensorFile, stored: Mapping[str, TensorSpec], folder: Path
-) -> Plan:
+    source: Source, adapted: AdapterParts, file: TensorFile, stored: Mapping[str, TensorSpec], folder: Path
+) -> MergePlan:
     """See what becomes of every tensor of an adapter and its base.
 
     Args:
@@ -96,7 +96,7 @@ def make_plan(
     dtypes |= {n: before.get(n, usual) if spec.dtype in FLOATS else spec.dtype for n, spec in whole.items()}
     ends = {new: owns[old] for old, new in names.items() if old in owns}
     ends |= {homes.get(own, own): own for own in (_own(name, owns, source) for name in found.whole)}
-    return Plan(config, adapter, tuple(sorted(rows)), deltas, whole, here, ends, dtypes)
+    return MergePlan(config, adapter, tuple(sorted(rows)), deltas, whole, here, ends, dtypes)
 
 
 def _config(
@@ -144,7 +144,7 @@ def _deltas(
     """What the adapter adds, by the name in the merged file."""
     seen: set[str] = set()
     for module, (a, b) in found.layers.items():
-        own, where = _own(f"{module}.weight", owns, source), f"{source}, layer {flat(module)}"
+        own, where = _own(f"{module}.weight", owns, source), f"{source}, layer {one_line(module)}"
         name, kind = homes.get(own, own), kinds.get(own)
         if kind is None:
             raise SoupError("not supported: LoRA on a layer that is neither linear nor Conv2d", where=where)
@@ -171,13 +171,13 @@ def _factors(shape: tuple[int, ...], kind: str, rank: int) -> tuple[tuple[int, .
 
 
 def _shown(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
-    return " and ".join(flat(list(shape)) for shape in shapes)
+    return " and ".join(one_line(list(shape)) for shape in shapes)
 
 
 def _own(name: str, owns: Mapping[str, str], source: Source) -> str:
     if name not in owns:
         what = "the model has no such tensor, or makes it of several"
-        raise SoupError(what, where=f"{source}, tensor {flat(name)}", hint="is this adapter's base another one?")
+        raise SoupError(what, where=f"{source}, tensor {one_line(name)}", hint="is this adapter's base another one?")
     return owns[name]
 
 
@@ -185,11 +185,11 @@ def _fits(spec: TensorSpec, shape: tuple[int, ...], classes: int, source: Source
     """Refuse a trained module of another shape; where only the classes differ, say what is missing."""
     if spec.shape == shape:
         return
-    where = f"{source}, tensor {flat(spec.name)}"
+    where = f"{source}, tensor {one_line(spec.name)}"
     if classes in shape and spec.shape[1:] == shape[1:]:
         what = (
             f"this adapter's head has {spec.shape[0]} classes and its config names {classes}: which they are is unknown"
         )
         hint = "save the labels beside the adapter: model.get_base_model().config.save_pretrained(ADAPTER)"
         raise MismatchError(what, where=where, hint=hint)
-    raise SoupError(f"expected shape {flat(list(shape))}, found {flat(list(spec.shape))}", where=where)
+    raise SoupError(f"expected shape {one_line(list(shape))}, found {one_line(list(spec.shape))}", where=where)

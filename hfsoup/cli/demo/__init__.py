@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from hfsoup.utils.errors import SoupError, UsageError
-from hfsoup.utils.resources import shipped
+from hfsoup.utils.resources import find_resource
 
 ORG = "kitchen"
 FAMILIES = ("vit", "resnet", "efficientnet")
@@ -67,7 +67,7 @@ def _play(family: str, home: Path) -> None:
     runs.write_text(json.dumps(grid(family), indent=1), encoding="utf-8")
     sweep = ["--start", str(home / "start"), "--dataset", f"{ORG}/digits", "--push", f"{ORG}/{family}-{{n}}"]
     sweep += ["--validation-split", "validation", "--grid", str(runs), "--batch-size", str(BATCH[family])]
-    _command("python", str(shipped("scripts/sweep.py")), *sweep)
+    _command("python", str(find_resource("scripts/sweep.py")), *sweep)
 
     _say("The soup")
     soup = f"{ORG}/{family}-soup"

@@ -11,7 +11,7 @@ from hfsoup.data.tasks.multi_label import MultiLabel
 from hfsoup.data.tasks.single_label import SingleLabel
 from hfsoup.data.tasks.task import Task
 from hfsoup.utils.errors import SoupError, UsageError
-from hfsoup.utils.text import shown
+from hfsoup.utils.text import quoted
 
 SINGLE_LABEL, MULTI_LABEL = SingleLabel(), MultiLabel()
 TASKS: tuple[Task, ...] = (SINGLE_LABEL, MULTI_LABEL)
@@ -37,7 +37,7 @@ def require_classifier(config: Mapping[str, Any], classes: int, *, where: str) -
     if kind == REGRESSION:
         what = "its problem_type is regression, which hfsoup does not score"
     elif kind not in (None, *known):
-        what = f"expected problem_type to be one of {', '.join(known)}, found {shown(kind)}"
+        what = f"expected problem_type to be one of {', '.join(known)}, found {quoted(kind)}"
     elif classes == 1 and task_of(config) is SINGLE_LABEL:
         what = (
             "it has one output, which is regression unless problem_type is multi_label_classification;"
@@ -58,7 +58,7 @@ def require_metric(name: str | None, task: Task, *, trust_remote: bool) -> str:
         return name or task.metrics[0]
     known = ", ".join(task.metrics)
     if not SPACE.fullmatch(name) or name.endswith(".py"):
-        raise UsageError(f"expected the name of a metric, found {shown(name)}; hfsoup's own are {known}")
+        raise UsageError(f"expected the name of a metric, found {quoted(name)}; hfsoup's own are {known}")
     if name in METRICS or not task.scripts:
         what = f"{name!r} does not score {task.name} models ({task.problem_type}); {known} do"
         raise UsageError(what, hint=f"--metric {task.metrics[0]}")

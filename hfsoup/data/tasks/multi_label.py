@@ -13,7 +13,7 @@ from hfsoup.data.labels import ELSEWHERE, UNLABELLED, Matched, class_numbers, ro
 from hfsoup.data.labels import Labels as FileLabels
 from hfsoup.data.tasks.task import Labels, Metric, Named, OnRows, Predictions, Rows, Task, calibration_error, on_rows
 from hfsoup.utils.errors import SoupError, UsageError
-from hfsoup.utils.text import shown
+from hfsoup.utils.text import quoted
 
 if TYPE_CHECKING:
     import torch
@@ -167,7 +167,7 @@ def _row(value: Any, row: int, where: str) -> list[Any]:
     held = value if isinstance(value, list) else [value]
     found = [int(one) if isinstance(one, (bool, float)) and one in (0, 1) else one for one in held]
     if odd := [one for one in found if type(one) not in (int, str)]:
-        what = f"expected names, whole numbers or 0 and 1 as labels of an image, found {shown(odd[0])} in row {row}"
+        what = f"expected names, whole numbers or 0 and 1 as labels of an image, found {quoted(odd[0])} in row {row}"
         raise SoupError(what, where=where, hint="--label-column NAME")
     return found
 

@@ -15,7 +15,7 @@ from hfsoup.checkpoints.architecture import config_of, own_names
 from hfsoup.checkpoints.processor import image_processor
 from hfsoup.checkpoints.safetensors_io import FLOATS, to_stored, write_tensors
 from hfsoup.checkpoints.timm_config import libraries
-from hfsoup.checkpoints.types import Ingredient, file_record
+from hfsoup.checkpoints.types import Ingredient, describe_file
 from hfsoup.evaluation.candidate import Classifier, filled
 from hfsoup.ingredients.family import Alignment, Family
 from hfsoup.networks.alignment.fitting import fit
@@ -24,9 +24,9 @@ from hfsoup.networks.alignment.matching import matched
 from hfsoup.networks.alignment.tables import groups_of, steps_of
 from hfsoup.networks.ingredient_tensors import Stored, as_torch, ordered, read
 from hfsoup.networks.network import Network
-from hfsoup.utils.cache import kept
-from hfsoup.utils.hashing import facts_hash
-from hfsoup.utils.threads import one_thread
+from hfsoup.utils.cache import cached_folder
+from hfsoup.utils.hashing import hash_json
+from hfsoup.utils.threads import single_threaded
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Work:
         def build(folder: Path) -> None:
             first, other = ordered(family, 0), ordered(family, i)
             network, pixels = (self._network(first), self._pixels()) if self._method == "activations" else (None, None)
-            with one_thread():
+            with single_threaded():
                 orders = matched(as_torch(first), as_torch(other), groups, self._seed, network, pixels)
             arrays = {name: array for name, (_, array) in other.items()}
             for group, order in orders:
@@ -112,7 +112,7 @@ class Work:
 
         def build(folder: Path) -> None:
             stored = [ordered(family, 0), *(read(family, ingredient) for ingredient in ingredients[1:])]
-            with one_thread():
+            with single_threaded():
                 states = [as_torch(one) for one in stored]
                 found = fit(self._network(stored[0]), states, steps, self._pixels(), advance=advance)
             arrays = {
@@ -131,9 +131,9 @@ class Work:
         images = self._images and [self._images.fingerprint, self._images.pixels.name]
         versions = [__version__, *(version(name) for name in (*LIBRARIES, *libraries(self._family.config)))]
         names = [spec.name for spec in self._family.tensors]
-        key = facts_hash(what, facts, self._method, self._seed, images, names, str(self._device), versions)
-        made = kept("aligned", key, build, fresh=self._fresh)
-        return replace(like, weights=(file_record(made / MADE),), names={})
+        key = hash_json(what, facts, self._method, self._seed, images, names, str(self._device), versions)
+        made = cached_folder("aligned", key, build, fresh=self._fresh)
+        return replace(like, weights=(describe_file(made / MADE),), names={})
 
     def _network(self, stored: Stored) -> Network:
         """The family's model, which runs in float32."""

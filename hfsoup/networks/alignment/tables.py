@@ -9,7 +9,7 @@ from typing import Any
 from hfsoup.networks.alignment import efficientnet, padded, resnet, vit
 from hfsoup.networks.alignment.groups import Group, Shapes, Step, fitting
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.text import shown
+from hfsoup.utils.text import quoted
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def groups_of(kind: str, shapes: Shapes, config: dict[str, Any]) -> tuple[Group,
     try:
         found = table.groups(shapes, config)
     except (KeyError, IndexError, TypeError) as error:
-        what = f"the tensors are not those that the alignment of {kind} knows: {shown(str(error))}"
+        what = f"the tensors are not those that the alignment of {kind} knows: {quoted(str(error))}"
         raise SoupError(what, hint="--align none") from error
     return fitting(found, shapes)
 
@@ -67,6 +67,6 @@ def steps_of(kind: str, shapes: Shapes) -> tuple[Step, ...]:
 
 def _table(kind: str) -> Table:
     if kind not in TABLES:
-        what = f"the permutation groups of {shown(kind)} are not known; known: {', '.join(TABLES)}"
+        what = f"the permutation groups of {quoted(kind)} are not known; known: {', '.join(TABLES)}"
         raise SoupError(what, hint=HINT)
     return TABLES[kind]

@@ -17,7 +17,7 @@ REACH = 8
 """Images are shifted by up to this part of their sides."""
 
 
-class Lessons:
+class AugmentedImages:
     """Batches of images, in another order for every epoch; a short last one is dropped unless it is the only one.
 
     In each form an image is flipped left to right or not, and shifted by up to an eighth of its sides with its edges

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.types import Ingredient
 from hfsoup.ingredients.family import Family
-from hfsoup.utils.text import counted
+from hfsoup.utils.text import format_count
 
 if TYPE_CHECKING:
     from hfsoup.data.images import Split
@@ -58,7 +58,7 @@ def said(members: int, images: int, epochs: int) -> str:
     """What a training was, in words."""
     return (
         f"trained to match the mean logits of {members} ingredients on {images:,} images without labels for"
-        f" {counted(epochs, 'epoch')}; these weights are no average"
+        f" {format_count(epochs, 'epoch')}; these weights are no average"
     )
 
 

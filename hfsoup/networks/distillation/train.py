@@ -19,20 +19,20 @@ from hfsoup.checkpoints.architecture import config_of, own_names
 from hfsoup.checkpoints.processor import image_processor
 from hfsoup.checkpoints.safetensors_io import FLOATS, STORED, to_stored, write_tensors
 from hfsoup.checkpoints.timm_config import libraries
-from hfsoup.checkpoints.types import Ingredient, Source, file_record
+from hfsoup.checkpoints.types import Ingredient, Source, describe_file
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.candidate import Candidate, Classifier, filled
 from hfsoup.evaluation.journal import mix_key
 from hfsoup.ingredients.family import Family
-from hfsoup.networks.distillation.augmentation import Lessons
+from hfsoup.networks.distillation.augmentation import AugmentedImages
 from hfsoup.networks.distillation.batch_norm import Answer
 from hfsoup.networks.distillation.training import Advance, match
 from hfsoup.networks.network import Network
-from hfsoup.utils.cache import kept
+from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.hashing import facts_hash
-from hfsoup.utils.text import listed
-from hfsoup.utils.threads import one_thread
+from hfsoup.utils.hashing import hash_json
+from hfsoup.utils.text import join_names
+from hfsoup.utils.threads import single_threaded
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def trained(
     device = torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
 
     def build(folder: Path) -> None:
-        with one_thread():
+        with single_threaded():
             candidate = Candidate(averager, device)
             candidate.load(start)
             begun = {name: tensor.clone() for name, tensor in candidate.tensors.items()}
@@ -92,7 +92,7 @@ def trained(
                 member = candidate.load(Mix.of((i,), len(family)))
                 return lambda images: _logits(member, images)
 
-            lessons = Lessons(np.load(split.pixels, mmap_mode="r"), epochs, seed)
+            lessons = AugmentedImages(np.load(split.pixels, mmap_mode="r"), epochs, seed)
             asked = [partial(ready, i) for i in members]
             match(
                 student.model,
@@ -110,9 +110,9 @@ def trained(
     told = [vars(averager.settings), averager.density, averager.dtype, epochs, seed, str(device)]
     sums = {name: hashlib.sha256(found.tobytes()).hexdigest() for name, found in statistics.items()}
     versions = [__version__, *(version(name) for name in (*LIBRARIES, *libraries(family.config)))]
-    key = facts_hash(facts, told, sums, split.fingerprint, split.pixels.name, versions)
-    folder, like = kept("distilled", key, build, fresh=fresh), family.reference
-    return Ingredient(Source(NAME, NAME, None, folder), like.folder, (file_record(folder / MADE),), like.run)
+    key = hash_json(facts, told, sums, split.fingerprint, split.pixels.name, versions)
+    folder, like = cached_folder("distilled", key, build, fresh=fresh), family.reference
+    return Ingredient(Source(NAME, NAME, None, folder), like.folder, (describe_file(folder / MADE),), like.run)
 
 
 def _network(family: Family, begun: dict[str, torch.Tensor], accelerator: Accelerator) -> Network:
@@ -122,7 +122,7 @@ def _network(family: Family, begun: dict[str, torch.Tensor], accelerator: Accele
     model = filled(config, floats, torch.float32, NAME)
     names = own_names(model, begun)
     if lacking := sorted(begun.keys() - names.keys()):
-        what = f"not supported with --distill: the model joins or splits what its files hold: {listed(lacking, 3)}"
+        what = f"not supported with --distill: the model joins or splits what its files hold: {join_names(lacking, 3)}"
         raise SoupError(what, where=str(family.config.get("model_type")), hint="without --distill")
     model = accelerator.prepare_model(model, evaluation_mode=True).eval()
     processor = image_processor(family.processing.processor_folder)

@@ -12,7 +12,7 @@ from torch import nn
 
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.data.tasks.task import Task
-from hfsoup.networks.distillation.augmentation import Lessons
+from hfsoup.networks.distillation.augmentation import AugmentedImages
 from hfsoup.networks.distillation.batch_norm import Answer, normed, recentred
 from hfsoup.utils.errors import SoupError
 
@@ -34,7 +34,7 @@ def match(
     student: nn.Module,
     answer: Answer,
     members: Sequence[Callable[[], Answer]],
-    lessons: Lessons,
+    lessons: AugmentedImages,
     accelerator: Accelerator,
     *,
     task: Task = SINGLE_LABEL,
@@ -100,7 +100,11 @@ def pace(step: int, steps: int) -> float:
 
 
 def _wanted(
-    members: Sequence[Callable[[], Answer]], lessons: Lessons, form: int, accelerator: Accelerator, advance: Advance
+    members: Sequence[Callable[[], Answer]],
+    lessons: AugmentedImages,
+    form: int,
+    accelerator: Accelerator,
+    advance: Advance,
 ) -> torch.Tensor:
     """The mean of the members' logits for every image in one form, images × classes."""
     total: torch.Tensor | None = None

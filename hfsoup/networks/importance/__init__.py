@@ -18,7 +18,7 @@ from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.data.tasks.task import Task
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.registry import Registry
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -71,5 +71,5 @@ def told(name: str, subject: Subject, images: Pixels, seed: int, *, where: str) 
     found = KINDS.get(name).function(subject, images, seed)
     if odd := [tensor for tensor, array in found.items() if not np.isfinite(array).all()]:
         what = "expected finite weights and activations, found NaN or infinity"
-        raise SoupError(what, where=f"{where}, tensor {flat(odd[0])}", hint="leave this one out")
+        raise SoupError(what, where=f"{where}, tensor {one_line(odd[0])}", hint="leave this one out")
     return found

@@ -15,16 +15,16 @@ from hfsoup.checkpoints.architecture import config_of, own_names
 from hfsoup.checkpoints.processor import image_processor
 from hfsoup.checkpoints.safetensors_io import write_tensors
 from hfsoup.checkpoints.timm_config import libraries, read_model_config
-from hfsoup.checkpoints.types import WeightFile, file_record
+from hfsoup.checkpoints.types import WeightFile, describe_file
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.candidate import Classifier, filled
 from hfsoup.evaluation.journal import LIBRARIES, SILENT
 from hfsoup.ingredients.family import Family, Importance
 from hfsoup.networks.importance import KINDS, Estimates, Pixels, Subject, told
 from hfsoup.networks.ingredient_tensors import as_torch, ordered
-from hfsoup.utils.cache import kept
-from hfsoup.utils.hashing import facts_hash
-from hfsoup.utils.threads import one_thread
+from hfsoup.utils.cache import cached_folder
+from hfsoup.utils.hashing import hash_json
+from hfsoup.utils.threads import single_threaded
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _file(look: Look, i: int, *, fresh: bool) -> WeightFile:
     family, images, entry = look.family, look.images, KINDS.get(look.kind)
     ingredient = family.ingredients[i]
     config = {key: value for key, value in _config(family, i).items() if key not in SILENT}
-    key = facts_hash(
+    key = hash_json(
         entry.name, entry.origin, ingredient.content, family.orders[i], config, look.seed,
         images.fingerprint, images.pixels.name, [(s.name, s.name in family.kept) for s in family.tensors],
         str(look.device), __version__, *(version(name) for name in (*LIBRARIES, *libraries(family.config))),
@@ -105,7 +105,7 @@ def _file(look: Look, i: int, *, fresh: bool) -> WeightFile:
         shared = [spec.name for spec in family.tensors if spec.name in found and spec.name not in family.kept]
         write_tensors(folder / MADE, {name: ("F32", found[name]) for name in shared})
 
-    return file_record(kept("importance", key, build, fresh=fresh) / MADE)
+    return describe_file(cached_folder("importance", key, build, fresh=fresh) / MADE)
 
 
 def _estimated(look: Look, i: int) -> Estimates:
@@ -121,7 +121,7 @@ def _estimated(look: Look, i: int) -> Estimates:
         return logits
 
     subject = Subject(model, own_names(model, tensors), forward, task_of(look.family.config))
-    with one_thread():
+    with single_threaded():
         return told(look.kind, subject, np.load(look.images.pixels, mmap_mode="r"), look.seed, where=where)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hfsoup.checkpoints.dtypes import FLOAT_NAMES
 from hfsoup.networks.importance import KINDS
 from hfsoup.reports.card.text import markdown
-from hfsoup.utils.text import distinct, listed
+from hfsoup.utils.text import join_names, shorten_names
 
 if TYPE_CHECKING:
     from hfsoup.checkpoints.types import Ingredient
@@ -35,7 +35,8 @@ def about(soup: BakeResult, names: list[str]) -> Iterator[str]:
     if family.base:
         yield from _rooted(soup, family.base)
     if family.dropped:
-        yield f"Tensors that the classifier does not have were left out: {markdown(listed(family.dropped, 6), 600)}."
+        dropped = markdown(join_names(family.dropped, 6), 600)
+        yield f"Tensors that the classifier does not have were left out: {dropped}."
     if family.dtypes:
         yield f"The ingredients' weights are stored in {' and '.join(FLOAT_NAMES[dtype] for dtype in family.dtypes)}."
     if family.skipped:
@@ -60,7 +61,7 @@ def _rooted(soup: BakeResult, base: Base) -> Iterator[str]:
     commit = f" at commit `{revision}`" if revision else ", a local folder"
     yield f"Base, which the ingredients were fine-tuned from: {name}{commit}.{share}"
     if base.lacking:
-        names = markdown(listed(base.lacking, 6), 600)
+        names = markdown(join_names(base.lacking, 6), 600)
         yield f"Averaged over the ingredients alone, for the base has none that fit: {names}."
 
 
@@ -90,4 +91,4 @@ def _looked(found: Alignment | Importance) -> str:
 
 def named(*ingredients: Ingredient) -> list[str]:
     """Ingredients as cards call them, among each other: the rest of a folder's path is the user's own business."""
-    return list(map(markdown, distinct([(i.id, i.source.revision) for i in ingredients])))
+    return list(map(markdown, shorten_names([(i.id, i.source.revision) for i in ingredients])))

@@ -21,8 +21,8 @@ from hfsoup.reports.card.citations import CITATIONS
 from hfsoup.reports.card.ingredients import about, named
 from hfsoup.reports.card.text import attempts, markdown, number, shifts, sides, weight
 from hfsoup.reports.figures import pictures
-from hfsoup.utils.resources import shipped
-from hfsoup.utils.text import flat
+from hfsoup.utils.resources import find_resource
+from hfsoup.utils.text import one_line
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
@@ -45,14 +45,14 @@ def card(soup: BakeResult) -> str:
         tags=[*_tags(soup), "hfsoup", *_formats(soup), *soup.task.tags],
         base_model=_bases(soup, soup.used),
         license=soup.options.license or agreed(soup.used),
-        datasets=[flat(soup.images.dataset)] if soup.images and soup.images.revision else None,
+        datasets=[one_line(soup.images.dataset)] if soup.images and soup.images.revision else None,
         metrics=[_metric(soup)] if soup.images else None,
         model_name="soup" if (results := _eval_results(soup)) else None,
         eval_results=results,
     )
     if data.base_model:
         data["base_model_relation"] = "adapter" if soup.adapter else "finetune" if soup.distilled else "merge"
-    filled = ModelCard.from_template(data, template_path=str(shipped("model_cards/soup.md")), **_values(soup))
+    filled = ModelCard.from_template(data, template_path=str(find_resource("model_cards/soup.md")), **_values(soup))
     return re.sub(r"\n{3,}", "\n\n", str(filled))
 
 
@@ -74,7 +74,7 @@ def _timm_name(soup: BakeResult) -> str | None:
     """What timm.create_model is given for this soup; None where timm cannot load it."""
     if soup.adapter or "pretrained_cfg" not in soup.family.config or len(soup.family.shards) > 1:
         return None
-    return json.dumps(f"hf-hub:{flat(soup.options.push)}" if soup.options.push else "local-dir:PATH/TO/THIS/FOLDER")
+    return json.dumps(f"hf-hub:{one_line(soup.options.push)}" if soup.options.push else "local-dir:PATH/TO/THIS/FOLDER")
 
 
 def shell(command: str) -> str:
@@ -97,25 +97,25 @@ def _eval_results(soup: BakeResult) -> list[EvalResult] | None:
     images, comparison = soup.images, soup.comparison
     if images is None or comparison is None or images.test.is_training:
         return None
-    name = flat(Path(images.dataset).name if images.revision is None else images.dataset)
+    name = one_line(Path(images.dataset).name if images.revision is None else images.dataset)
     return [
         EvalResult(
             task_type="image-classification",
             task_name="Image Classification",
             dataset_type=name,
             dataset_name=name,
-            dataset_config=flat(images.config) if images.config else None,
-            dataset_split=flat(images.test.name),
+            dataset_config=one_line(images.config) if images.config else None,
+            dataset_split=one_line(images.test.name),
             dataset_revision=images.revision,
             metric_type=_metric(soup),
-            metric_name=flat(soup.metric),
+            metric_name=one_line(soup.metric),
             metric_value=float(comparison.soup.value),
         )
     ]
 
 
 def _metric(soup: BakeResult) -> str:
-    return HUB_METRICS.get(soup.metric, flat(soup.metric))
+    return HUB_METRICS.get(soup.metric, one_line(soup.metric))
 
 
 def _values(soup: BakeResult) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _values(soup: BakeResult) -> dict[str, Any]:
         "best_selection": number(soup, soup.scores[soup.best]) if soup.best is not None else "",
         "about": list(about(soup, names)),
         "processor": names[soup.family.processed_by] if soup.options.processor_from else None,
-        "home": json.dumps(flat(soup.options.push or UNPUSHED)),
+        "home": json.dumps(one_line(soup.options.push or UNPUSHED)),
         "used": len(soup.mix.members),
         "alone": _untouched(soup),
         "fitted": soup.family.fitted is not None and len(soup.mix.members) > 1,
@@ -220,7 +220,7 @@ def _bases(soup: BakeResult, used: Sequence[Ingredient]) -> list[str] | None:
     """What the Hub is told that this comes from: ingredients and their bases, or an adapter's base alone."""
     bases = [i.source.base for i in used]
     named = bases if soup.adapter else [*bases, *(i.source for i in used)]
-    return sorted({flat(source.repo) for source in named if source and source.revision}) or None
+    return sorted({one_line(source.repo) for source in named if source and source.revision}) or None
 
 
 def _adapter(soup: BakeResult) -> dict[str, Any] | None:
@@ -234,7 +234,7 @@ def _adapter(soup: BakeResult) -> dict[str, Any] | None:
         "error": f"{100 * found.error:.3g} %",
         "worst": f"{100 * found.worst:.3g} %",
         "layer": markdown(found.layer),
-        "base": json.dumps(flat(base.id if base.revision else "PATH/TO/" + Path(base.id).name)),
+        "base": json.dumps(one_line(base.id if base.revision else "PATH/TO/" + Path(base.id).name)),
         "revision": json.dumps(base.revision) if base.revision else None,
     }
 

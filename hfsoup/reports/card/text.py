@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.evaluation.scores import Score
-from hfsoup.utils.text import flat, probability
+from hfsoup.utils.text import format_probability, one_line
 
 if TYPE_CHECKING:
     from hfsoup.evaluation.measurements import Shift
@@ -20,7 +20,7 @@ ATTEMPTS = 12
 
 def markdown(text: object, longest: int = 200) -> str:
     """Text that a repository or a dataset chose, so written that it is only text in Markdown, HTML and tables."""
-    safe = html.escape(flat(text, longest), quote=False)
+    safe = html.escape(one_line(text, longest), quote=False)
     safe = re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", safe)
     # Bare addresses would become links of their own.
     return re.sub(r"(?i)(?<=\bwww)\.", "&#46;", safe.replace("://", "&#58;//").replace("@", "&#64;"))
@@ -61,7 +61,7 @@ def sides(soup: BakeResult, c: Comparison) -> dict[str, Any]:
         "best_interval": interval(bounds.best if bounds else None),
         "difference": f"{100 * c.difference:+.2f} points",
         "difference_interval": interval(bounds.difference if bounds else None, "{:+.2f}"),
-        "p_value": None if c.p_value is None else probability(c.p_value, c.alpha),
+        "p_value": None if c.p_value is None else format_probability(c.p_value, c.alpha),
         "total": c.soup.total,
         "soup_ece": None if c.ece is None else f"{c.ece:.4f}",
         "best_ece": None if c.best_ece is None else f"{c.best_ece:.4f}",

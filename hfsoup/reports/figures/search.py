@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.reports.figures.style import Paint, Theme, as_metric, metric, name
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,8 +140,8 @@ def _apart(walks: list[Walk], axes: Any, theme: Theme) -> None:
         axes.axvline(at, color=theme.grid, linewidth=1.2)
     for walk in walks:
         axes.annotate(
-            flat(walk.name, 24), ((walk.left + walk.right) / 2, 1), xycoords=("data", "axes fraction"), xytext=(0, 4),
-            textcoords="offset points", ha="center", color=theme.faint, fontsize=9.5,
+            one_line(walk.name, 24), ((walk.left + walk.right) / 2, 1), xycoords=("data", "axes fraction"),
+            xytext=(0, 4), textcoords="offset points", ha="center", color=theme.faint, fontsize=9.5,
         )  # fmt: skip
 
 
@@ -156,11 +156,11 @@ def _soup(soup: BakeResult, axes: Any, theme: Theme, right: int) -> None:
 
 def _ticks(soup: BakeResult, walks: list[Walk], whole: list[Attempt]) -> Iterator[tuple[int, str]]:
     for n, attempt in enumerate(whole):
-        yield _first(whole) + n, flat(attempt.name, 22)
+        yield _first(whole) + n, one_line(attempt.name, 22)
     for walk in walks:
         yield walk.left, "start"
         for place, decision in walk.places():
             yield place, f"{'+' if decision.action == 'add' else '−'} {name(soup, decision.ingredient, 22)}"
     if soup.attempts:
         kept = " and ".join(attempt.name for attempt in soup.attempts if attempt.mix == soup.mix)
-        yield walks[-1].right + 2, f"this soup ({flat(kept, 22)})" if kept else "this soup"
+        yield walks[-1].right + 2, f"this soup ({one_line(kept, 22)})" if kept else "this soup"

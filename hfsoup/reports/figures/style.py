@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.utils.text import distinct, flat
+from hfsoup.utils.text import one_line, shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +83,7 @@ def _settings(theme: Theme) -> Any:
 
 def name(soup: BakeResult, i: int, longest: int = 28) -> str:
     """An ingredient's name, of a local folder the last part only; its end where it is long."""
-    text = flat(distinct([(each.id, each.source.revision) for each in soup.family.ingredients])[i])
+    text = one_line(shorten_names([(each.id, each.source.revision) for each in soup.family.ingredients])[i])
     return text if len(text) <= longest else f"…{text[-longest + 1 :]}"
 
 
@@ -99,4 +99,4 @@ def as_metric(soup: BakeResult, axis: Any) -> None:
 
 def metric(soup: BakeResult, longest: int = 40) -> str:
     """The metric's name."""
-    return flat(soup.metric, longest)
+    return one_line(soup.metric, longest)

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from hfsoup.hub.notices import told
+from hfsoup.hub.notices import listening
 from hfsoup.reports.html.gallery import Gallery, gallery
 from hfsoup.reports.html.reading import reading
 from hfsoup.reports.html.render import html
@@ -26,7 +26,7 @@ def report(place: str, *, images: bool = True, watch: Watch | None = None) -> st
         SoupError: there is no record, or a file that it names is not the one that was baked.
     """
     watch = watch or Watch()
-    with told(watch.note):
+    with listening(watch.note):
         with watch.stage("Reading the record"):
             found = reading(place)
         shown = Gallery((), "")

@@ -13,7 +13,7 @@ import numpy as np
 from hfsoup.data.decoding import BadImageError, decode
 from hfsoup.data.request import Request
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.text import flat
+from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,7 +61,7 @@ def gallery(found: Reading) -> Gallery:
     try:
         return Gallery(tuple(_tiles(seen, places, request, dataset.test.fingerprint)), "")
     except SoupError as error:
-        return Gallery((), f"The images could not be read again: {flat(error.what, 300)}.")
+        return Gallery((), f"The images could not be read again: {one_line(error.what, 300)}.")
 
 
 def _tiles(seen: Evaluated, places: Sequence[int], request: Request, expected: str) -> list[Tile]:

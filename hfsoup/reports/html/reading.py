@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfsoup.hub.download import fetch
+from hfsoup.hub.download import fetch_file
 from hfsoup.ingredients.pull import listed_below
 from hfsoup.ingredients.resolve import resolve
 from hfsoup.provenance.manifest import NAME as RECORD
-from hfsoup.provenance.manifest import Lock, read
+from hfsoup.provenance.manifest import Manifest, read
 from hfsoup.provenance.predictions import LIMIT, NAME, Evaluated, parse
 from hfsoup.reports.figures import FOLDER, NAMES
 from hfsoup.utils.errors import MismatchError, SoupError
-from hfsoup.utils.text import shown
+from hfsoup.utils.text import quoted
 
 Open = Callable[[str], Path | None]
 PICTURE_LIMIT = 8 << 20
@@ -31,7 +31,7 @@ class Reading:
 
     place: str
     local: bool
-    record: Lock
+    record: Manifest
     seen: Evaluated | None
     pictures: dict[str, bytes]
 
@@ -69,12 +69,12 @@ def _there(place: str) -> Open:
     def opened(name: str) -> Path | None:
         if name not in files:
             return None
-        return fetch(source.repo, files[name], source.revision or "", kind="model")
+        return fetch_file(source.repo, files[name], source.revision or "", kind="model")
 
     return opened
 
 
-def _bytes(opened: Open, record: Lock, name: str, place: str, most: int) -> bytes | None:
+def _bytes(opened: Open, record: Manifest, name: str, place: str, most: int) -> bytes | None:
     """A file that the record names; one that it does not name is no part of the soup."""
     expected = record.files.get(name)
     if expected is None:
@@ -87,12 +87,12 @@ def _bytes(opened: Open, record: Lock, name: str, place: str, most: int) -> byte
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != expected:
         raise MismatchError(
-            f"{name} is not the file that was recorded", where=place, hint=f"hfsoup verify {shown(place)}"
+            f"{name} is not the file that was recorded", where=place, hint=f"hfsoup verify {quoted(place)}"
         )
     return data
 
 
-def _matching(seen: Evaluated, record: Lock, place: str) -> Evaluated:
+def _matching(seen: Evaluated, record: Manifest, place: str) -> Evaluated:
     """What was seen, if it is of as many images and ingredients as the record's."""
     if record.dataset is None or record.dataset.test.images != len(seen.rows):
         raise MismatchError(f"{NAME} is of other images than {RECORD}", where=place, hint="bake it again")

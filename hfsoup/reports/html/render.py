@@ -19,12 +19,12 @@ from hfsoup.reports.card.text import weight
 from hfsoup.reports.figures import FOLDER, NAMES
 from hfsoup.reports.html.classes import by_class, counts
 from hfsoup.reports.html.gallery import Gallery, data_uri, differing
-from hfsoup.utils.resources import shipped
-from hfsoup.utils.text import distinct, flat, probability
+from hfsoup.utils.resources import find_resource
+from hfsoup.utils.text import format_probability, one_line, shorten_names
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
-    from hfsoup.provenance.manifest import Lock
+    from hfsoup.provenance.manifest import Manifest
     from hfsoup.provenance.predictions import Evaluated
     from hfsoup.provenance.records import IngredientRecord, ScoreRecord
     from hfsoup.reports.html.reading import Reading
@@ -41,9 +41,9 @@ def html(found: Reading, gallery: Gallery) -> str:
     """The page. Nothing in it is loaded from elsewhere, and its policy forbids that and every script but its own."""
     from jinja2 import Environment, StrictUndefined
 
-    script = shipped("model_cards/report.js").read_text("utf-8").strip()
+    script = find_resource("model_cards/report.js").read_text("utf-8").strip()
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = shipped("model_cards/report.html").read_text("utf-8")
+    template = find_resource("model_cards/report.html").read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(template)
     return page.render(script=script, digest=digest, hfsoup=__version__, **_values(found, gallery)) + "\n"
@@ -56,11 +56,11 @@ def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
     names = _ingredient_names(record)
     best = seen.best_ingredient if seen else None
     return {
-        "title": flat(found.place if not found.local else Path(found.place).resolve().name),
-        "place": flat(found.place),
-        "recipe": flat(record.recipe),
-        "merge": flat(record.merge),
-        "metric": flat(metric, 60),
+        "title": one_line(found.place if not found.local else Path(found.place).resolve().name),
+        "place": one_line(found.place),
+        "recipe": one_line(record.recipe),
+        "merge": one_line(record.merge),
+        "metric": one_line(metric, 60),
         "ingredients": [
             _ingredient(i, names[n], n == best, str(metric), mix.span(n)) for n, i in enumerate(record.ingredients)
         ],
@@ -80,8 +80,8 @@ def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
         "differ": len(differing(seen)) if seen else 0,
         "tiles": [_tile(seen, tile) for tile in gallery.tiles] if seen else [],
         "missing": gallery.missing,
-        "versions": ", ".join(f"{flat(name)} {flat(text)}" for name, text in record.versions.items()),
-        "baked_with": flat(record.hfsoup),
+        "versions": ", ".join(f"{one_line(name)} {one_line(text)}" for name, text in record.versions.items()),
+        "baked_with": one_line(record.hfsoup),
     }
 
 
@@ -94,9 +94,9 @@ def _shown(value: float, metric: str) -> str:
     return f"{100 * value:.2f} %" if metric in METRICS else f"{value:.4f}"
 
 
-def _ingredient_names(record: Lock) -> list[str]:
+def _ingredient_names(record: Manifest) -> list[str]:
     """As the card names the ingredients."""
-    return list(map(flat, distinct([(i.id, i.revision) for i in record.ingredients])))
+    return list(map(one_line, shorten_names([(i.id, i.revision) for i in record.ingredients])))
 
 
 def _ingredient(
@@ -115,17 +115,17 @@ def _ingredient(
     }
 
 
-def _distilled(record: Lock) -> str | None:
+def _distilled(record: Manifest) -> str | None:
     found = record.distillation
     return said(len(found.members), found.images.images, found.epochs) if found else None
 
 
-def _step(record: Lock, n: int, metric: str) -> dict[str, Any]:
+def _step(record: Manifest, n: int, metric: str) -> dict[str, Any]:
     step = record.trace[n]
     names = dict(zip((i.id for i in record.ingredients), _ingredient_names(record), strict=True))
     return {
         "step": step.step,
-        "tried": f"{flat(step.action, 20)} {names.get(step.ingredient, flat(step.ingredient))}",
+        "tried": f"{one_line(step.action, 20)} {names.get(step.ingredient, one_line(step.ingredient))}",
         "score": f"{'at most ' if step.at_most else ''}{_shown(step.score, metric)}",
         "value": step.score,
         "outcome": outcome(step.action, accepted=step.accepted),
@@ -133,7 +133,7 @@ def _step(record: Lock, n: int, metric: str) -> dict[str, Any]:
     }
 
 
-def _test(record: Lock, metric: str) -> dict[str, Any] | None:
+def _test(record: Manifest, metric: str) -> dict[str, Any] | None:
     test = record.test
     if test is None:
         return None
@@ -148,7 +148,7 @@ def _test(record: Lock, metric: str) -> dict[str, Any] | None:
         "best_interval": _interval(adjusted.best if adjusted else test.best_ci95),
         "difference": f"{100 * gap:+.2f} points",
         "difference_interval": _interval(adjusted.difference if adjusted else test.difference_ci95, "{:+.2f}"),
-        "p_value": None if test.mcnemar_p is None else probability(test.mcnemar_p, ALPHA / test.choices),
+        "p_value": None if test.mcnemar_p is None else format_probability(test.mcnemar_p, ALPHA / test.choices),
         "verdict": test.verdict if test.verdict in ("better", "worse") else "not distinguishable",
     }
 
@@ -157,17 +157,17 @@ def _interval(bounds: list[float] | None, form: str = "{:.2f}") -> str:
     return "not measured" if bounds is None else " to ".join(form.format(100 * bound) for bound in bounds)
 
 
-def _dataset(record: Lock) -> dict[str, str] | None:
+def _dataset(record: Manifest) -> dict[str, str] | None:
     data = record.dataset
     if data is None:
         return None
     name = data.id if data.revision else Path(data.id).name
     return {
-        "name": flat(f"{name} ({data.config})" if data.config else name),
-        "revision": flat(data.revision or "")[:12],
-        "selection": f"{flat(data.selection.name)}, {flat(data.selection.rule)}",
-        "learning": f"{flat(data.learning.name)}, {flat(data.learning.rule)}" if data.learning else "",
-        "test": f"{flat(data.test.name)}, {flat(data.test.rule)}",
+        "name": one_line(f"{name} ({data.config})" if data.config else name),
+        "revision": one_line(data.revision or "")[:12],
+        "selection": f"{one_line(data.selection.name)}, {one_line(data.selection.rule)}",
+        "learning": f"{one_line(data.learning.name)}, {one_line(data.learning.rule)}" if data.learning else "",
+        "test": f"{one_line(data.test.name)}, {one_line(data.test.rule)}",
         "trained": trained_on(data.test.name) if is_training(data.test.name) else "",
     }
 
@@ -187,7 +187,7 @@ def _pictures(found: Reading) -> Iterator[dict[str, str]]:
 
 def _class(row: Any) -> dict[str, Any]:
     return {
-        "name": flat(row.name),
+        "name": one_line(row.name),
         "images": row.images,
         "soup": row.soup / row.images,
         "best": row.best / row.images,
@@ -209,4 +209,4 @@ def _tile(seen: Evaluated, tile: Any) -> dict[str, Any]:
 
 
 def _names(seen: Evaluated, classes: tuple[int, ...]) -> str:
-    return flat(", ".join(seen.classes[n] for n in classes), 60) or "none"
+    return one_line(", ".join(seen.classes[n] for n in classes), 60) or "none"
