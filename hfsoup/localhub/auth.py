@@ -6,7 +6,6 @@ import base64
 import binascii
 import hmac
 import secrets
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,101 +52,90 @@ class Accounts:
             SoupError: there are none and `create` is false, or the file is damaged.
         """
         self._path = folder / "hub.json"
-        self._lock = threading.Lock()
-        self._seen: tuple[int, int, int] | None = None
-        self._users: dict[str, Roles] = {}
-        self._orgs: dict[str, Roles] = {}
         if self._path.exists():
-            self._refresh()
+            self._read()
         elif create:
             folder.mkdir(parents=True, exist_ok=True)
         else:
-            hint = f"hfsoup hub user add NAME --dir {folder}"
-            raise SoupError("expected the folder of a Hub, found no users in it", where=str(folder), hint=hint)
+            raise SoupError("expected the folder of a Hub, found no users in it", where=str(folder), hint=self._hint)
 
     def users(self) -> dict[str, Roles]:
         """The users, each with the roles of their tokens by token."""
-        with self._lock:
-            self._refresh()
-            return {name: dict(tokens) for name, tokens in self._users.items()}
+        return self._read()[0]
 
     def orgs(self) -> dict[str, Roles]:
         """The organisations, each with the roles of its members by name."""
-        with self._lock:
-            self._refresh()
-            return {name: dict(members) for name, members in self._orgs.items()}
+        return self._read()[1]
 
     def first(self) -> tuple[str, str]:
         """Name and token of the first user with a token."""
         for name, tokens in self.users().items():
             for token in tokens:
                 return name, token
-        hint = f"hfsoup hub user add NAME --dir {self._path.parent}"
-        raise SoupError("no user of this Hub has a token", where=str(self._path), hint=hint)
+        raise SoupError("no user of this Hub has a token", where=str(self._path), hint=self._hint)
 
     def add_user(self, name: str, orgs: Sequence[str] = (), role: str = "write") -> str:
         """A new token, `read` or `write`, for a user, who is made, or joins further organisations, if need be."""
         _check_role(role, ROLES[:2])
-        token = _new_token()
-        with self._change():
-            for part, others in ((name, self._orgs), *((org, self._users) for org in orgs)):
+        token = "hf_" + secrets.token_hex(17)
+        with self._change() as (users, known):
+            for part, others in ((name, known), *((org, users) for org in orgs)):
                 self._check_name(part, others)
-            self._users.setdefault(name, {})[token] = role
+            users.setdefault(name, {})[token] = role
             for org in orgs:
-                self._orgs.setdefault(org, {}).setdefault(name, "write")
+                known.setdefault(org, {}).setdefault(name, "write")
         return token
 
     def remove_user(self, name: str) -> None:
-        """Take a user away, from organisations too; repos stay."""
-        with self._change():
-            self._find(name, self._users, "user")
-            del self._users[name]
-            for members in self._orgs.values():
+        """Remove a user, from organisations too; repos stay."""
+        with self._change() as (users, orgs):
+            self._find(name, users, "user")
+            del users[name]
+            for members in orgs.values():
                 members.pop(name, None)
 
     def add_members(self, org: str, roles: Roles) -> None:
         """Give users a role each in an organisation, which is made if need be."""
-        with self._change():
-            self._check_name(org, self._users)
+        with self._change() as (users, orgs):
+            self._check_name(org, users)
             for name, role in roles.items():
                 _check_role(role, ROLES)
-                self._find(name, self._users, "user")
-            self._orgs[org] = self._orgs.get(org, {}) | roles
+                self._find(name, users, "user")
+            orgs[org] = orgs.get(org, {}) | roles
 
     def require_user(self, name: str) -> None:
         """SoupError, with the known ones, if there is no such user."""
         self._find(name, self.users(), "user")
 
     def remove_org(self, org: str, name: str | None = None) -> None:
-        """Take a member out of an organisation, or the organisation away; repos stay."""
-        with self._change():
-            members = self._find(org, self._orgs, "organisation")
+        """Remove a member from an organisation, or the organisation; repos stay."""
+        with self._change() as (_, orgs):
+            members = self._find(org, orgs, "organisation")
             if name is None:
-                del self._orgs[org]
+                del orgs[org]
             else:
                 self._find(name, members, f"member of {org}")
                 del members[name]
 
     def user(self, authorization: str | None) -> User | None:
         """Who sent this `Authorization` header; None for nobody, HttpError 401 for a token unknown here."""
-        sent = _token_of(authorization)
+        sent = _read_token(authorization)
         if sent is None:
             return None
-        found: User | None = None
-        with self._lock:
-            self._refresh()
-            for name, tokens in self._users.items():
-                for known, role in tokens.items():
-                    if hmac.compare_digest(known.encode(), sent.encode()):
-                        orgs = {org: members[name] for org, members in self._orgs.items() if name in members}
-                        found = User(name, orgs, role)
-        if found is None:
-            raise bad_token()
-        return found
+        users, orgs = self._read()
+        for name, tokens in users.items():
+            for token, role in tokens.items():
+                if hmac.compare_digest(token.encode(), sent.encode()):
+                    return User(name, {org: members[name] for org, members in orgs.items() if name in members}, role)
+        raise bad_token()
 
     def is_user(self, name: str) -> bool:
         """Whether a user (not an organisation) has this name."""
         return name in self.users()
+
+    @property
+    def _hint(self) -> str:
+        return f"hfsoup hub user add NAME --dir {self._path.parent}"
 
     def _check_name(self, name: str, others: Mapping[str, object]) -> None:
         if not valid_part(name) or name.lower() in RESERVED or name in others:
@@ -160,29 +148,26 @@ class Accounts:
             raise SoupError(f"there is no {what} {name!r}; known: {names}", where=str(self._path))
         return known[name]
 
-    def _refresh(self) -> None:
-        if not self._path.exists():
-            return
-        stat = self._path.stat()
-        now = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        if now == self._seen:
-            return
+    def _read(self) -> tuple[dict[str, Roles], dict[str, Roles]]:
+        """Users and organisations as the file has them now."""
         try:
-            known = read_json(self._path, {})
-            self._users, self._orgs = (_texts(known[part]) for part in ("users", "orgs"))
+            known = read_json(self._path, {"users": {}, "orgs": {}})
+            users, orgs = (
+                {str(name): {str(key): str(role) for key, role in roles.items()} for name, roles in known[part].items()}
+                for part in ("users", "orgs")
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             form = '{"users": {NAME: {TOKEN: "write"}}, "orgs": {ORG: {NAME: "write"}}}'
             raise SoupError(f"expected {form}, found something else", where=str(self._path)) from error
-        self._seen = now
+        return users, orgs
 
     @contextmanager
-    def _change(self) -> Iterator[None]:
-        """Change users and organisations as they are now, also on disk; an error in the block changes nothing."""
-        with self._lock, FileLock(self._path.with_name(".accounts.lock")):
-            self._refresh()
-            self._seen = None
-            yield
-            write_json(self._path, {"users": self._users, "orgs": self._orgs}, mode=0o600)
+    def _change(self) -> Iterator[tuple[dict[str, Roles], dict[str, Roles]]]:
+        """Users and organisations to change; they are written when the block ends without an error."""
+        with FileLock(self._path.with_name(".accounts.lock")):
+            users, orgs = self._read()
+            yield users, orgs
+            write_json(self._path, {"users": users, "orgs": orgs}, mode=0o600)
 
 
 def require_user(user: User | None) -> User:
@@ -202,16 +187,12 @@ def require_owner(user: User | None, namespace: str) -> User:
     return somebody
 
 
-def _texts(known: dict[str, dict[str, str]]) -> dict[str, Roles]:
-    return {str(name): {str(key): str(role) for key, role in roles.items()} for name, roles in known.items()}
-
-
 def _check_role(role: str, known: tuple[str, ...]) -> None:
     if role not in known:
         raise SoupError(f"expected the role {' or '.join(known)}, found {role!r}", where="the accounts of this Hub")
 
 
-def _token_of(authorization: str | None) -> str | None:
+def _read_token(authorization: str | None) -> str | None:
     scheme, _, value = (authorization or "").strip().partition(" ")
     if not scheme:
         return None
@@ -224,7 +205,3 @@ def _token_of(authorization: str | None) -> str | None:
         except (binascii.Error, UnicodeDecodeError) as error:
             raise bad_token() from error
     raise bad_token()
-
-
-def _new_token() -> str:
-    return "hf_" + secrets.token_hex(17)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, OrderedDict
+from collections import Counter
+from functools import lru_cache
 from math import prod
-from threading import Lock
+from pathlib import Path
 from typing import Any
 
 import pygit2
@@ -34,9 +35,6 @@ _PREFIXED = (
     *("license", "base_model", "language", "size_categories", "task_categories", "task_ids", "multilinguality"),
     *("annotations_creators", "language_creators", "source_datasets"),
 )
-_CACHE: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
-_CACHE_SIZE = 1000
-_LOCK = Lock()
 
 
 def describe_repo(repo: Repo, commit: pygit2.Commit, lfs: LfsStore, *, blobs: bool = False) -> dict[str, Any]:
@@ -63,7 +61,7 @@ def summarize_repo(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str
         "likes": 0,
         "trendingScore": 0,
         "usedStorage": lfs.used(repo.path),
-        **_facts(repo, commit, lfs),
+        **_read_files(repo.path, meta.identifier, name.kind, str(commit.id), lfs),
     }
     if name.kind == "models":
         known["modelId"] = name.id
@@ -74,30 +72,19 @@ def summarize_repo(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str
     return known
 
 
-def _facts(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
-    """Remembered, for files of a commit never change."""
-    key = (repo.meta.identifier, str(commit.id))
-    with _LOCK:
-        if key in _CACHE:
-            _CACHE.move_to_end(key)
-            return _CACHE[key]
-    found = _read_facts(repo, commit, lfs)
-    with _LOCK:
-        _CACHE[key] = found
-        if len(_CACHE) > _CACHE_SIZE:
-            _CACHE.popitem(last=False)
-    return found
-
-
-def _read_facts(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
+# Files of a commit never change.
+@lru_cache(maxsize=1000)
+def _read_files(place: Path, _identifier: str, kind: str, oid: str, lfs: LfsStore) -> dict[str, Any]:
+    git = pygit2.Repository(str(place))
+    commit = git[oid].peel(pygit2.Commit)
     try:
-        card, _ = split_card(read_text(repo.git, commit, "README.md"))
+        card, _ = split_card(read_text(git, commit, "README.md"))
     except CardError:
         card = {}
     found: dict[str, Any] = {"cardData": json.loads(json.dumps(card, default=str))}
     task, library = card.get("pipeline_tag"), card.get("library_name")
-    if repo.name.kind == "models":
-        config = _json(read_text(repo.git, commit, "config.json"))
+    if kind == "models":
+        config = _json(read_text(git, commit, "config.json"))
         architectures = config.get("architectures") or []
         if config:
             found["config"] = {key: config[key] for key in ("architectures", "model_type", "auto_map") if key in config}
@@ -105,19 +92,18 @@ def _read_facts(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, A
         task = task or next((tag for end, tag in _TASKS.items() if str(architectures[:1]).endswith(f"{end}']")), None)
         bases = _list(card.get("base_model"))
         if bases:
-            relation = _relation(card, bases, library)
+            relation = _find_relation(card, bases, library)
             found["baseModels"] = {"relation": relation, "models": [{"id": str(base)} for base in bases]}
         if card.get("model-index"):
             found["model-index"] = found["cardData"]["model-index"]
-        weights = _safetensors(repo, commit, lfs)
-        if weights:
+        if weights := _count_parameters(git, commit, place, lfs):
             found["safetensors"] = weights
     found.update({key: value for key, value in (("pipeline_tag", task), ("library_name", library)) if value})
-    found["tags"] = _tags(card, found, task, library)
+    found["tags"] = _list_tags(card, found, task, library)
     return found
 
 
-def _tags(card: dict[str, Any], found: dict[str, Any], task: Any, library: Any) -> list[str]:
+def _list_tags(card: dict[str, Any], found: dict[str, Any], task: Any, library: Any) -> list[str]:
     extra = [library, "safetensors" if "safetensors" in found else None, found.get("config", {}).get("model_type")]
     tags = [*extra, *_list(card.get("tags")), task]
     tags += [f"dataset:{value}" for value in _list(card.get("datasets"))]
@@ -128,7 +114,7 @@ def _tags(card: dict[str, Any], found: dict[str, Any], task: Any, library: Any) 
     return list(dict.fromkeys(str(tag) for tag in tags if tag))
 
 
-def _relation(card: dict[str, Any], bases: list[Any], library: Any) -> str:
+def _find_relation(card: dict[str, Any], bases: list[Any], library: Any) -> str:
     """How a model comes from its base models: what the card says, else what the Hub would guess."""
     relation, tags = str(card.get("base_model_relation") or ""), {str(tag) for tag in _list(card.get("tags"))}
     if relation in RELATIONS:
@@ -166,37 +152,37 @@ def _siblings(repo: Repo, commit: pygit2.Commit, *, blobs: bool) -> list[dict[st
     return found
 
 
-def _safetensors(repo: Repo, commit: pygit2.Commit, lfs: LfsStore) -> dict[str, Any]:
+def _count_parameters(git: pygit2.Repository, commit: pygit2.Commit, place: Path, lfs: LfsStore) -> dict[str, Any]:
     """Count of parameters by dtype, from the headers of the weights."""
-    index = _json(read_text(repo.git, commit, "model.safetensors.index.json"))
+    index = _json(read_text(git, commit, "model.safetensors.index.json"))
     shards = index.get("weight_map")
     names = sorted(set(map(str, shards.values()))) if isinstance(shards, dict) else ["model.safetensors"]
     counts: Counter[str] = Counter()
     for name in names:
-        entry = find_entry(repo.git, commit, name)
+        entry = find_entry(git, commit, name)
         if entry and entry.is_file:
-            counts.update(_count(repo, entry, lfs))
+            counts.update(_read_dtypes(_read_header(git, entry, place, lfs)))
     return {"parameters": dict(counts), "total": sum(counts.values())} if counts else {}
 
 
-def _count(repo: Repo, entry: Entry, lfs: LfsStore) -> dict[str, int]:
-    length = int.from_bytes(_bytes(repo, entry, lfs, 0, 8), "little")
-    if length > _MAX_HEADER:
-        return {}
-    counts: dict[str, int] = {}
+def _read_header(git: pygit2.Repository, entry: Entry, place: Path, lfs: LfsStore) -> bytes:
+    """The JSON at the start of a safetensors file; empty if it is absent or too large."""
+
+    def read(start: int, stop: int) -> bytes:
+        if entry.lfs is None:
+            return read_blob(git, entry.oid)[start:stop]
+        return b"".join(read_range(lfs.path(entry.lfs.oid), start, stop)) if lfs.has(place, entry.lfs.oid) else b""
+
+    length = int.from_bytes(read(0, 8), "little")
+    return read(8, 8 + length) if length <= _MAX_HEADER else b""
+
+
+def _read_dtypes(header: bytes) -> Counter[str]:
+    counts: Counter[str] = Counter()
     try:
-        header = json.loads(_bytes(repo, entry, lfs, 8, 8 + length))
-        for name, tensor in header.items():
+        for name, tensor in json.loads(header).items():
             if name != "__metadata__":
-                counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + prod(tensor["shape"])
+                counts[tensor["dtype"]] += prod(tensor["shape"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
+        return Counter()
     return counts
-
-
-def _bytes(repo: Repo, entry: Entry, lfs: LfsStore, start: int, stop: int) -> bytes:
-    if entry.lfs is None:
-        return read_blob(repo.git, entry.oid)[start:stop]
-    if not lfs.has(repo.path, entry.lfs.oid):
-        return b""
-    return b"".join(read_range(lfs.path(entry.lfs.oid), start, stop))

@@ -37,7 +37,7 @@ class LocalHub:
             HfApi(endpoint=hub.url, token=hub.token).create_repo(f"{hub.user}/model")
 
     Args:
-        folder: where repos, large files and accounts are kept; created if need be.
+        folder: the folder of repos, large files and accounts; created if need be.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         user: name of the first user, if the folder has no accounts yet.

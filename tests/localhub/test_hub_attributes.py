@@ -47,8 +47,8 @@ def test_attributes_are_read_as_git_reads_them(tmp_path: Path) -> None:
     paths = [path.replace("\\", "") for path in PATHS if path and not path.startswith("space")] + ["with space"]
     _git(tmp_path, "init", "-q")
     (tmp_path / ".gitattributes").write_text(ATTRIBUTES)
-    told = _git(tmp_path, "check-attr", "-z", "--stdin", "filter", text="\0".join(paths)).split("\0")
-    expected = {path: value == "lfs" for path, value in zip(told[::3], told[2::3], strict=False)}
+    found = _git(tmp_path, "check-attr", "-z", "--stdin", "filter", text="\0".join(paths)).split("\0")
+    expected = {path: value == "lfs" for path, value in zip(found[::3], found[2::3], strict=False)}
     assert len(expected) == len(set(paths))
     assert {path: is_lfs(ATTRIBUTES, path) for path in paths} == expected
 
@@ -61,8 +61,8 @@ def test_added_lines_cover_their_path_alone(tmp_path: Path) -> None:
     text = add_lfs_lines("*.bin filter=lfs", paths)
     (tmp_path / ".gitattributes").write_text(text)
     others = ["starX.txt", "qx.txt", "1.txt", "d/a b.txt"]
-    told = _git(tmp_path, "check-attr", "-z", "--stdin", "filter", text="\0".join(paths + others)).split("\0")
-    assert {path for path, value in zip(told[::3], told[2::3], strict=False) if value == "lfs"} == set(paths)
+    found = _git(tmp_path, "check-attr", "-z", "--stdin", "filter", text="\0".join(paths + others)).split("\0")
+    assert {path for path, value in zip(found[::3], found[2::3], strict=False) if value == "lfs"} == set(paths)
     assert add_lfs_lines(text, paths) == text
 
 
@@ -87,8 +87,8 @@ def test_ignored_paths_are_those_git_ignores(tmp_path: Path) -> None:
     ]
     _git(tmp_path, "init", "-q")
     (tmp_path / ".gitignore").write_text(IGNORE)
-    told = _git(tmp_path, "check-ignore", "--no-index", "-z", "--stdin", text="\0".join(paths)).split("\0")
-    assert {path for path in paths if is_ignored(IGNORE, path)} == set(filter(None, told))
+    found = _git(tmp_path, "check-ignore", "--no-index", "-z", "--stdin", text="\0".join(paths)).split("\0")
+    assert {path for path in paths if is_ignored(IGNORE, path)} == set(filter(None, found))
 
 
 def test_new_repos_keep_weights_large_and_datasets_pictures_too() -> None:

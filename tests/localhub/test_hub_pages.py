@@ -53,7 +53,7 @@ def filled(api: HfApi, repo: str) -> str:
 
 
 def test_a_card_is_shown_and_runs_nothing(web: httpx2.Client, filled: str) -> None:
-    """Markdown and harmless HTML are kept, paths lead into the repo, and what could run or ask elsewhere is gone."""
+    """Markdown and harmless HTML stay, paths lead into the repo, and what could run or ask elsewhere is gone."""
     got = web.get(f"/{filled}")
     main = got.text.partition("<main>")[2]
     for shown in ("<h1>A soup</h1>", "<em>soup</em>", "<b>bold</b>", "<code>code &lt;i&gt;</code>", "<td>2</td>"):

@@ -26,7 +26,7 @@ def _statuses(work: Callable[[int], object], count: int) -> list[int]:
 
 
 def test_parallel_commits_make_one_line(api: HfApi, repo: str, site: LocalHub) -> None:
-    """Sixteen commits at once are all kept, one after the other."""
+    """Sixteen commits at once all stay, one after the other."""
 
     def work(number: int) -> None:
         api.create_commit(repo, [CommitOperationAdd(f"{number}", b"%d" % number)], commit_message=f"{number}")

@@ -27,7 +27,7 @@ def _transfers(site: LocalHub) -> list[str]:
 
 
 def test_a_folder_goes_up_and_comes_down_by_xet(site: LocalHub, api: HfApi, repo: str, tmp_path: Path) -> None:
-    """No content passes through HTTP, what was uploaded is not kept twice, and large files are what they were."""
+    """No content passes through HTTP, what was uploaded is not stored twice, and large files are what they were."""
     made = {"a.bin": os.urandom(300_000), "sub/b.safetensors": os.urandom(11_000_000), "sub/c.bin": b""}
     for name, content in made.items():
         (tmp_path / "up" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def test_folders_are_lent_for_a_while(site: LocalHub, api: HfApi, repo: str, tmp
 
 
 def test_a_token_that_may_only_read_uploads_nothing(site: LocalHub, repo: str) -> None:
-    """It is told so before anything is sent."""
+    """The client reads so before it sends anything."""
     reader = HfApi(endpoint=site.url, token=site.add_user("ann", role="read"))
     with pytest.raises(HfHubHTTPError, match="may only read"):
         reader.upload_file(path_or_fileobj=b"weights", path_in_repo="w.bin", repo_id=repo)

@@ -87,8 +87,8 @@ def _environment(request: HubRequest, repo: Repo, service: str) -> dict[str, str
         "REMOTE_USER": request.user.name if request.user else "",
         "REMOTE_ADDR": request.http.client.host if request.http.client else "",
     }
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return {**kept, **{name: value for name, value in known.items() if value}}
+    passed = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {**passed, **{name: value for name, value in known.items() if value}}
 
 
 def _head(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
