@@ -51,50 +51,19 @@ def check_card(text: str, kind: str) -> tuple[list[str], list[str]]:
         return [str(error)], []
     if not data:
         return [], ["empty or missing yaml metadata in repo card"]
-    return [problem for key, check in _CHECKS.items() if key in data for problem in check(data[key], key)] + (
-        list(_check_sdk(data.get("sdk"))) if kind == "space" else []
-    ), []
+    errors = [error for key in _RULES if key in data for error in _check(data[key], key)]
+    if "model-index" in data:
+        errors += _check_index(data["model-index"], "model-index")
+    if kind == "space" and data.get("sdk") not in SDKS:
+        errors.append(f'"sdk" must be one of [{", ".join(SDKS)}]')
+    return errors, []
 
 
-def _check_licence(value: Any, key: str) -> Iterator[str]:
-    if any(item not in LICENSES for item in (value if isinstance(value, list) else [value])):
-        yield f'"{key}" must be one of [{", ".join(sorted(LICENSES))}]'
-
-
-def _check_texts(value: Any, key: str) -> Iterator[str]:
-    """A text or a list of texts; the Hub takes an empty value for none."""
-    for item in value if isinstance(value, list) else [value]:
-        if item is not None and not isinstance(item, str):
-            yield f'"{key}" must be a string or an array of strings'
-
-
-def _check_list(value: Any, key: str) -> Iterator[str]:
-    if value is not None and not isinstance(value, list):
-        yield f'"{key}" must be an array'
-    else:
-        yield from _check_texts(value, key)
-
-
-def _check_language(value: Any, key: str) -> Iterator[str]:
-    for item in value if isinstance(value, list) else [value]:
-        # YAML reads the Norwegian `no` as a boolean.
-        if item is not None and (not isinstance(item, str) or item != item.lower()):
-            yield f'"{key}" must only contain lowercase characters, found {item!r}'
-
-
-def _check_text(value: Any, key: str) -> Iterator[str]:
-    if value is not None and not isinstance(value, str):
-        yield f'"{key}" must be a string'
-
-
-def _check_relation(value: Any, key: str) -> Iterator[str]:
-    if value not in RELATIONS:
-        yield f'"{key}" must be one of [{", ".join(RELATIONS)}]'
-
-
-def _check_sdk(value: Any) -> Iterator[str]:
-    if value not in SDKS:
-        yield f'"sdk" must be one of [{", ".join(SDKS)}]'
+def _check(value: Any, key: str) -> Iterator[str]:
+    for split, is_valid, message in _RULES[key]:
+        for item in split(value):
+            if not is_valid(item):
+                yield f'"{key}" {message.format(item)}'
 
 
 def _check_index(value: Any, key: str) -> Iterator[str]:
@@ -125,17 +94,45 @@ def _holds(value: Any, field: str, kind: type) -> bool:
     return isinstance(value, dict) and value.get(field) is not None and isinstance(value[field], kind)
 
 
+def _whole(value: Any) -> list[Any]:
+    return [value]
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
 RELATIONS = ("finetune", "adapter", "merge", "quantized")
-_CHECKS: dict[str, Callable[[Any, str], Iterator[str]]] = {
-    "license": _check_licence,
-    "license_name": _check_text,
-    "language": _check_language,
-    "tags": _check_list,
-    "datasets": _check_texts,
-    "metrics": _check_texts,
-    "base_model": _check_texts,
-    "base_model_relation": _check_relation,
-    "pipeline_tag": _check_text,
-    "library_name": _check_text,
-    "model-index": _check_index,
+# For each key: what is checked (the value or its items), how, and the error. The Hub takes an empty value for none, and
+# YAML reads the language `no` as a boolean.
+_Rule = tuple[Callable[[Any], list[Any]], Callable[[Any], bool], str]
+_TEXT: _Rule = (_whole, _is_text, "must be a string")
+_TEXTS: _Rule = (_items, _is_text, "must be a string or an array of strings")
+_RULES: dict[str, list[_Rule]] = {
+    "license": [
+        (
+            _whole,
+            lambda value: all(item in LICENSES for item in _items(value)),
+            f"must be one of [{', '.join(sorted(LICENSES))}]",
+        )
+    ],
+    "license_name": [_TEXT],
+    "language": [
+        (
+            _items,
+            lambda item: _is_text(item) and item == (item and item.lower()),
+            "must only contain lowercase characters, found {!r}",
+        )
+    ],
+    "tags": [(_whole, lambda value: value is None or isinstance(value, list), "must be an array"), _TEXTS],
+    "datasets": [_TEXTS],
+    "metrics": [_TEXTS],
+    "base_model": [_TEXTS],
+    "base_model_relation": [(_whole, RELATIONS.__contains__, f"must be one of [{', '.join(RELATIONS)}]")],
+    "pipeline_tag": [_TEXT],
+    "library_name": [_TEXT],
 }

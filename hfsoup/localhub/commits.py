@@ -16,7 +16,7 @@ from hfsoup.localhub.contents import find_commit, find_entry, read_blob, read_te
 from hfsoup.localhub.errors import HttpError, no_entry, no_revision
 from hfsoup.localhub.gitattributes import add_lfs_lines
 from hfsoup.localhub.lfs import LfsStore, make_pointer, parse_oid
-from hfsoup.localhub.names import file_path
+from hfsoup.localhub.names import check_path
 from hfsoup.localhub.store import Repo, signature
 
 OUTDATED = "The branch was updated since you opened this page. Please refresh and try again."
@@ -110,13 +110,13 @@ def _read_change(repo: Repo, lfs: LfsStore, key: str, value: dict[str, Any]) -> 
     if not isinstance(path, str):
         raise HttpError(400, f"Expected a path in the {key!r} line")
     if key == "file":
-        return Change(file_path(path), blob=str(repo.git.create_blob(read_content(path, value))))
+        return Change(check_path(path), blob=str(repo.git.create_blob(read_content(path, value))))
     if key == "lfsFile":
         oid = parse_oid(value.get("oid"))
         if not lfs.has(repo.path, oid) and not lfs.claim(oid, repo.path, repo.meta.identifier):
             raise HttpError(400, f"LFS pointer of {path!r} points to a file that was not uploaded: {oid}")
         pointer = make_pointer(oid, lfs.size(oid))
-        return Change(file_path(path), blob=str(repo.git.create_blob(pointer)), lfs=True)
+        return Change(check_path(path), blob=str(repo.git.create_blob(pointer)), lfs=True)
     if key == "deletedFile":
         return Change(path)
     if key == "deletedFolder":

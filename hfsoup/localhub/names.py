@@ -48,7 +48,7 @@ def valid_part(part: str) -> bool:
     return bool(_PART.fullmatch(part)) and "--" not in part and ".." not in part and not part.endswith(".git")
 
 
-def repo_name(kind: str, repo_id: str) -> RepoName:
+def parse_repo_name(kind: str, repo_id: str) -> RepoName:
     """A checked `ns/name`; HttpError 400 if it is not allowed."""
     namespace, slash, name = repo_id.partition("/")
     if kind not in KINDS:
@@ -63,7 +63,7 @@ def repo_name(kind: str, repo_id: str) -> RepoName:
     return RepoName(kind, repo_id)
 
 
-def file_path(path: str) -> str:
+def check_path(path: str) -> str:
     """A path inside a repo that is safe to check out; HttpError 400 otherwise."""
     parts = path.split("/")
     bad = any(part in ("", ".", "..") or part.lower() == ".git" for part in parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any
@@ -154,6 +154,15 @@ class HubRequest:
         except MovedError as moved:
             return self.visible_repo(kind, moved.new)
         return found if found and can_see(self.user, found) else None
+
+    def visible_repos(self, kind: str, namespace: str | None = None) -> Iterator[Repo]:
+        """The repos of a kind, of one namespace or of all, that the caller may see."""
+        for name in self.hub.store.names(kind):
+            # One that was renamed meanwhile has no other name here.
+            with suppress(MovedError):
+                repo = self.hub.store.open(name) if namespace in (None, name.namespace) else None
+                if repo and can_see(self.user, repo):
+                    yield repo
 
     def repo(self) -> Repo:
         """The repo of this request, which the caller may at least see."""

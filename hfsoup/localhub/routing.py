@@ -60,7 +60,7 @@ class Routes:
 
 
 def find_route(rows: list[Route], method: str, raw_path: str) -> tuple[Route, Params] | None:
-    """The first route that fits, with what its holes hold. HEAD is answered as GET is, without the body."""
+    """The first route that fits, with the values of its holes. HEAD is answered as GET is, without the body."""
     segments = tuple(unquote(part) for part in raw_path.strip("/").split("/"))
     for row in rows:
         if row.method == method or (row.method, method) == ("GET", "HEAD"):
@@ -80,7 +80,7 @@ def _fit(pattern: tuple[str, ...], segments: tuple[str, ...]) -> Iterator[Params
 
 
 def _fill(hole: str, segments: tuple[str, ...]) -> Iterator[tuple[int, Params]]:
-    """How many segments a hole may take, the likeliest first, and what it then holds."""
+    """How many segments a hole may take, the likeliest first, and their value."""
     if hole == "{path}":
         yield len(segments), {"path": "/".join(segments).strip("/")}
     elif not segments:

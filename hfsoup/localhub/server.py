@@ -23,7 +23,7 @@ from hfsoup.localhub.auth import Accounts
 from hfsoup.localhub.errors import HttpError
 from hfsoup.localhub.faults import Fault, Faults, Seen
 from hfsoup.localhub.lfs import LfsStore
-from hfsoup.localhub.names import repo_name
+from hfsoup.localhub.names import parse_repo_name
 from hfsoup.localhub.request import Hub, Options
 from hfsoup.localhub.signed_urls import Signer
 from hfsoup.localhub.store import Store
@@ -79,44 +79,44 @@ class LocalHub:
         """Listen, and return once requests are answered. SoupError if folder or port are taken."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as undo:
-            self._claim = _claim(self.folder)
-            undo.callback(self._claim.release)
+            self._lock = _lock_folder(self.folder)
+            undo.callback(self._lock.release)
             accounts = Accounts(self.folder, create=True)
             if not accounts.users():
                 accounts.add_user(self._first_user)
             sockets = [undo.enter_context(_listen(self._host, port)) for port in (self._port, 0)[: 1 + self._cdn]]
             ports = [item.getsockname()[1] for item in sockets]
             options = Options(self._page_size, self._part_size, ports[1] if self._cdn else None)
-            self._parts = Hub(Store(self.folder), LfsStore(self.folder), accounts, Signer(), options)
-            self._faults = Faults(make_app(self._parts), self._log)
+            self._hub = Hub(Store(self.folder), LfsStore(self.folder), accounts, Signer(), options)
+            self._faults = Faults(make_app(self._hub), self._log)
             undo.pop_all()
         shown = f"[{self._host}]" if ":" in self._host else self._host
         self.url = f"http://{shown}:{ports[0]}"
-        self._server = _server(self._faults)
+        self._server = _make_server(self._faults)
         self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="localhub", daemon=True)
         self._thread.start()
         while not self._server.started and self._thread.is_alive():
             self._thread.join(0.01)
 
     def stop(self) -> None:
-        """Finish what is being answered and let go of port and folder."""
+        """Finish the answers under way and free port and folder."""
         if self._server is None or self._thread is None:
             return
         self._faults.close()
         self._server.should_exit = True
         self._thread.join()
         self._server = self._thread = None
-        self._claim.release()
+        self._lock.release()
 
     @property
     def user(self) -> str:
         """Name of the first user."""
-        return self._parts.accounts.first()[0]
+        return self._hub.accounts.first()[0]
 
     @property
     def token(self) -> str:
         """Token of the first user."""
-        return self._parts.accounts.first()[1]
+        return self._hub.accounts.first()[1]
 
     def add_user(self, name: str, orgs: Sequence[str] = (), *, role: str = "write") -> str:
         """A new token for a user, who is created, or joins further organisations, if need be.
@@ -126,7 +126,7 @@ class LocalHub:
             orgs: organisations the user may write to, besides the namespace of that name.
             role: `write`, or `read` for a token that may not change anything.
         """
-        return self._parts.accounts.add_user(name, orgs, role)
+        return self._hub.accounts.add_user(name, orgs, role)
 
     def grant(self, repo_id: str, user: str, *, kind: str = "models") -> None:
         """Let a user read the files of a gated repo."""
@@ -137,11 +137,11 @@ class LocalHub:
         self._change(kind, repo_id, lambda meta: setattr(meta, "disabled", True))
 
     def fault(self, path: str, **rule: Any) -> Fault:
-        """Make matching requests fail; see `Fault` for the rules. Its `hits` counts how often it struck."""
+        """Make matching requests fail; see `Fault` for the rules. Its `hits` counts the requests that it changed."""
         return self._faults.add(Fault(path, **rule))
 
     def clear_faults(self) -> None:
-        """Drop all faults and let stalled requests go on."""
+        """Remove all faults and let stalled requests go on."""
         self._faults.clear()
 
     @property
@@ -150,20 +150,20 @@ class LocalHub:
         return self._faults.seen
 
     def forget_requests(self) -> None:
-        """Start the list of requests anew."""
+        """Empty the list of requests."""
         self._faults.forget()
 
     def _change(self, kind: str, repo_id: str, change: Callable[[Any], object]) -> None:
         try:
-            name = repo_name(kind, repo_id)
+            name = parse_repo_name(kind, repo_id)
         except HttpError as refusal:
             raise SoupError(refusal.message, where=str(self.folder)) from refusal
-        with self._parts.store.lock(name):
-            repo = self._parts.store.open(name)
+        with self._hub.store.lock(name):
+            repo = self._hub.store.open(name)
             if repo is None:
                 raise SoupError(f"there is no repo {repo_id} here", where=str(self.folder))
             change(repo.meta)
-            self._parts.store.save(repo)
+            self._hub.store.save(repo)
 
 
 def serve(
@@ -193,7 +193,7 @@ async def _with_transport(
     await app(scope, receive, send)
 
 
-def _server(app: ASGIApp) -> uvicorn.Server:
+def _make_server(app: ASGIApp) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         http=_Protocol,
@@ -210,7 +210,7 @@ def _server(app: ASGIApp) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _claim(folder: Path) -> FileLock:
+def _lock_folder(folder: Path) -> FileLock:
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)

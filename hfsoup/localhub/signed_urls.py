@@ -1,4 +1,4 @@
-"""Signed addresses of large files: who holds one may do what it says, with no token, until it expires."""
+"""Signed addresses of large files: whoever has one needs no token until it expires."""
 
 from __future__ import annotations
 

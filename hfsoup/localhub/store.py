@@ -17,7 +17,7 @@ from pygit2.enums import FileMode, RepositoryInitFlag
 
 from hfsoup.localhub.errors import HttpError, MovedError
 from hfsoup.localhub.json_files import read_json, write_json
-from hfsoup.localhub.names import KINDS, RepoName, repo_name
+from hfsoup.localhub.names import KINDS, RepoName, parse_repo_name
 
 MAIN = "refs/heads/main"
 Collection = dict[str, Any]
@@ -195,7 +195,7 @@ def timestamp(seconds: float | None = None) -> str:
 def parse_name(kind: str, repo_id: str) -> RepoName | None:
     """The name if it is one a repo here can have, else None."""
     try:
-        return repo_name(kind, repo_id)
+        return parse_repo_name(kind, repo_id)
     except HttpError:
         return None
 

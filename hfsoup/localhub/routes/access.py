@@ -18,9 +18,9 @@ _STATUSES = ("pending", "accepted", "rejected")
 @routes("GET", "/api/{kind}/{repo}/user-access-request/{status}")
 def list_requests(request: HubRequest) -> Response:
     """The requests for access that are pending, accepted or rejected."""
-    status = _status(request.params["status"])
+    status = _check_status(request.params["status"])
     page, headers = request.page([item for item in request.repo_to_write().meta.access if item["status"] == status])
-    return reply([_show(item) for item in page], headers=headers)
+    return reply([_describe(item) for item in page], headers=headers)
 
 
 @routes("POST", "/api/{kind}/{repo}/user-access-request/grant")
@@ -39,7 +39,7 @@ def grant_request(request: HubRequest) -> Response:
 def handle_request(request: HubRequest) -> Response:
     """Accept, reject or set back a request, named by its user or its id."""
     asked = request.json()
-    status = _status(asked.get("status"))
+    status = _check_status(asked.get("status"))
     with request.change(request.repo_to_write()) as repo:
         _require_gate(repo.meta)
         for item in repo.meta.access:
@@ -56,12 +56,12 @@ def _require_gate(meta: Meta) -> None:
         raise HttpError(400, "This repo is not gated")
 
 
-def _status(value: Any) -> str:
+def _check_status(value: Any) -> str:
     if value not in _STATUSES:
         raise HttpError(400, f"Unknown status {value!r}, expected one of {', '.join(_STATUSES)}")
     return str(value)
 
 
-def _show(item: dict[str, Any]) -> dict[str, Any]:
+def _describe(item: dict[str, Any]) -> dict[str, Any]:
     user = {"user": item["user"], "fullname": item["user"], "type": "user"}
     return {"requestId": item["id"], "status": item["status"], "timestamp": item["timestamp"], "user": user}

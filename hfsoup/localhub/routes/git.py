@@ -21,27 +21,27 @@ _CHUNK = 1 << 16
 
 
 @routes("GET", "/{web}/info/refs")
-def advertise(request: HubRequest) -> Response:
-    """Tell git which refs there are."""
+def list_refs(request: HubRequest) -> Response:
+    """The refs of a repo, for git."""
     service = request.http.query_params.get("service")
     if service not in ("git-upload-pack", "git-receive-pack"):
         raise HttpError(403, "Only git's smart protocol is spoken here")
-    return _answer(request, _repo(request, writing=service == "git-receive-pack"), "info/refs")
+    return _run_git(request, _open_repo(request, writing=service == "git-receive-pack"), "info/refs")
 
 
 @routes("POST", "/{web}/git-upload-pack")
-def send(request: HubRequest) -> Response:
+def send_pack(request: HubRequest) -> Response:
     """Clone or fetch."""
-    return _answer(request, _repo(request, writing=False), "git-upload-pack")
+    return _run_git(request, _open_repo(request, writing=False), "git-upload-pack")
 
 
 @routes("POST", "/{web}/git-receive-pack")
-def receive(request: HubRequest) -> Response:
+def receive_pack(request: HubRequest) -> Response:
     """Push."""
-    return _answer(request, _repo(request, writing=True), "git-receive-pack")
+    return _run_git(request, _open_repo(request, writing=True), "git-receive-pack")
 
 
-def _repo(request: HubRequest, *, writing: bool) -> Repo:
+def _open_repo(request: HubRequest, *, writing: bool) -> Repo:
     try:
         repo = request.repo_to_read()
     except HttpError as refusal:
@@ -55,7 +55,7 @@ def _repo(request: HubRequest, *, writing: bool) -> Repo:
     return repo
 
 
-def _answer(request: HubRequest, repo: Repo, service: str) -> Response:
+def _run_git(request: HubRequest, repo: Repo, service: str) -> Response:
     git = shutil.which("git")
     if git is None:
         raise HttpError(501, "This Hub's machine has no git: use the Hub's own clients")
@@ -64,16 +64,16 @@ def _answer(request: HubRequest, repo: Repo, service: str) -> Response:
         [git, "http-backend"],
         stdin=request.body or subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env=_environment(request, repo, service),
+        env=_make_environment(request, repo, service),
     )
     with ExitStack() as undo:
         undo.enter_context(process)
-        status, headers = _head(process)
+        status, headers = _read_headers(process)
         undo.pop_all()
-    return StreamingResponse(_body(process), status, headers)
+    return StreamingResponse(_stream_body(process), status, headers)
 
 
-def _environment(request: HubRequest, repo: Repo, service: str) -> dict[str, str]:
+def _make_environment(request: HubRequest, repo: Repo, service: str) -> dict[str, str]:
     headers = request.http.headers
     known = {
         "GIT_PROJECT_ROOT": str(repo.path),
@@ -91,7 +91,7 @@ def _environment(request: HubRequest, repo: Repo, service: str) -> dict[str, str
     return {**passed, **{name: value for name, value in known.items() if value}}
 
 
-def _head(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
+def _read_headers(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
     """Status and headers git answers with."""
     status, headers = 200, {"Cache-Control": "no-cache"}
     while process.stdout and (line := process.stdout.readline().decode("latin-1").strip()):
@@ -105,7 +105,7 @@ def _head(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
     return status, headers
 
 
-def _body(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+def _stream_body(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
     with process:
         try:
             while process.stdout and (chunk := process.stdout.read1(_CHUNK)):  # type: ignore[attr-defined]

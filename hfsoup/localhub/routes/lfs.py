@@ -16,7 +16,7 @@ from hfsoup.localhub.auth import require_user
 from hfsoup.localhub.errors import HttpError
 from hfsoup.localhub.file_responses import send_file
 from hfsoup.localhub.lfs import CHUNK, parse_oid
-from hfsoup.localhub.names import repo_name
+from hfsoup.localhub.names import parse_repo_name
 from hfsoup.localhub.request import HubRequest, reply
 from hfsoup.localhub.routing import Routes
 from hfsoup.localhub.store import Repo
@@ -26,8 +26,8 @@ _JSON = "application/vnd.git-lfs+json"
 
 
 @routes("POST", "/{web}/info/lfs/objects/batch")
-def batch(request: HubRequest) -> Response:
-    """Where to send or fetch objects. One the repo does not hold must be sent, even if another repo holds it."""
+def offer_transfers(request: HubRequest) -> Response:
+    """Where to send or fetch objects. One that the repo does not have must be sent, even if another repo has it."""
     asked = request.json()
     if asked.get("hash_algo", "sha256") not in ("sha256", "sha_256"):
         raise HttpError(400, f"Unknown hash_algo {asked['hash_algo']!r}, expected sha256")
@@ -38,15 +38,15 @@ def batch(request: HubRequest) -> Response:
     if operation == "upload":
         require_user(request.user)
     in_parts = operation == "upload" and "multipart" in (asked.get("transfers") or [])
-    found = [_object(request, repo, item, operation=operation, in_parts=in_parts) for item in objects]
-    large = in_parts and any("chunk_size" in _header(item) for item in found)
+    found = [_offer_transfer(request, repo, item, operation=operation, in_parts=in_parts) for item in objects]
+    large = any("header" in item.get("actions", {}).get("upload", {}) for item in found)
     transfer = "multipart" if large else "basic"
     return reply({"transfer": transfer, "objects": found, "hash_algo": "sha256"}, kind=_JSON)
 
 
 @routes("GET", "/lfs/get/{oid}")
-def get(request: HubRequest) -> Response:
-    """The object, to whoever holds the signed address."""
+def send_object(request: HubRequest) -> Response:
+    """The object, to whoever has the signed address."""
     oid = parse_oid(request.params["oid"])
     request.hub.signer.check("get", oid, request.http.query_params)
     path = request.hub.lfs.path(oid)
@@ -56,9 +56,9 @@ def get(request: HubRequest) -> Response:
 
 
 @routes("PUT", "/lfs/put/{oid}")
-async def put(request: HubRequest) -> Response:
+async def receive_object(request: HubRequest) -> Response:
     """Receive an object."""
-    oid, fields, repo = _upload(request, "put")
+    oid, fields, repo = _check_upload(request, "put")
     with request.hub.lfs.writer(oid, int(fields["size"])) as writer:
         await _receive(request, writer.write)
         await run_in_threadpool(writer.finish, repo)
@@ -66,9 +66,9 @@ async def put(request: HubRequest) -> Response:
 
 
 @routes("PUT", "/lfs/part/{oid}")
-async def put_part(request: HubRequest) -> Response:
+async def receive_part(request: HubRequest) -> Response:
     """Receive one part of an object."""
-    _, fields, _ = _upload(request, "part")
+    _, fields, _ = _check_upload(request, "part")
     part = request.hub.lfs.part(fields["upload"], int(fields["number"]))
     incoming = part.with_suffix(f".{secrets.token_hex(4)}")
     digest, most, count = hashlib.sha256(), int(fields["most"]), 0
@@ -88,43 +88,43 @@ async def put_part(request: HubRequest) -> Response:
 
 
 @routes("POST", "/lfs/join/{oid}")
-def join(request: HubRequest) -> Response:
+def join_parts(request: HubRequest) -> Response:
     """All parts are sent: put them together."""
-    oid, fields, repo = _upload(request, "join")
+    oid, fields, repo = _check_upload(request, "join")
     request.hub.lfs.join(fields["upload"], int(fields["count"]), oid, int(fields["size"]), repo)
     return reply({})
 
 
 @routes("POST", "/lfs/verify/{oid}")
-def verify(request: HubRequest) -> Response:
+def verify_object(request: HubRequest) -> Response:
     """Whether an object arrived."""
-    oid, fields, repo = _upload(request, "verify")
+    oid, fields, repo = _check_upload(request, "verify")
     if not request.hub.lfs.has(repo, oid) or request.hub.lfs.size(oid) != int(fields["size"]):
         raise HttpError(404, f"No object {oid}")
     return reply({}, kind=_JSON)
 
 
-def _object(request: HubRequest, repo: Repo, item: Any, *, operation: str, in_parts: bool) -> dict[str, Any]:
+def _offer_transfer(request: HubRequest, repo: Repo, item: Any, *, operation: str, in_parts: bool) -> dict[str, Any]:
     if not isinstance(item, dict) or not isinstance(item.get("size"), int) or item["size"] < 0:
         raise HttpError(400, "Expected objects, each with an oid and a size")
     oid, size = parse_oid(item.get("oid")), item["size"]
-    held = request.hub.lfs.has(repo.path, oid)
+    present = request.hub.lfs.has(repo.path, oid)
     answer: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
     if operation == "download":
-        if not held:
+        if not present:
             return {**answer, "error": {"code": 404, "message": f"No object {oid} in {repo.name.id}"}}
         return {**answer, "actions": {"download": {"href": request.hub.signer.href(request.base, "get", oid)}}}
-    if held:
+    if present:
         return answer
     fields = {"repo": repo.name.key, "size": size}
     href = request.hub.signer.href
-    verify_at = {"href": href(request.base, "verify", oid, **fields)}
+    upload = {"href": href(request.base, "put", oid, **fields)}
     if in_parts and size > request.hub.options.part_size:
-        return {**answer, "actions": {"upload": _in_parts(request, oid, fields), "verify": verify_at}}
-    return {**answer, "actions": {"upload": {"href": href(request.base, "put", oid, **fields)}, "verify": verify_at}}
+        upload = _offer_parts(request, oid, fields)
+    return {**answer, "actions": {"upload": upload, "verify": {"href": href(request.base, "verify", oid, **fields)}}}
 
 
-def _in_parts(request: HubRequest, oid: str, fields: dict[str, Any]) -> dict[str, Any]:
+def _offer_parts(request: HubRequest, oid: str, fields: dict[str, Any]) -> dict[str, Any]:
     most = request.hub.options.part_size
     count = ceil(fields["size"] / most)
     href = request.hub.signer.href
@@ -135,24 +135,19 @@ def _in_parts(request: HubRequest, oid: str, fields: dict[str, Any]) -> dict[str
     return {"href": href(request.base, "join", oid, **fields, count=count), "header": header}
 
 
-def _header(item: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = item.get("actions", {}).get("upload", {}).get("header", {})
-    return found
-
-
-def _upload(request: HubRequest, action: str) -> tuple[str, dict[str, str], Path]:
+def _check_upload(request: HubRequest, action: str) -> tuple[str, dict[str, str], Path]:
     """Object, signed fields and place of the repo of a signed address."""
     oid = parse_oid(request.params["oid"])
     fields = request.hub.signer.check(action, oid, request.http.query_params)
     kind, _, repo_id = fields["repo"].partition("/")
-    path = request.hub.store.path(repo_name(kind, repo_id))
+    path = request.hub.store.path(parse_repo_name(kind, repo_id))
     if not path.exists():
         raise HttpError(404, f"Repository not found: {repo_id}", code="RepoNotFound")
     return oid, fields, path
 
 
 async def _receive(request: HubRequest, write: Callable[[bytes], None]) -> None:
-    """Hand the body on in pieces large enough to be worth a thread."""
+    """Write the body in pieces large enough to be worth a thread."""
     pending: list[bytes] = []
     size = 0
     async for chunk in request.http.stream():

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from starlette.responses import Response
 
 from hfsoup.localhub.auth import require_user
 from hfsoup.localhub.contents import find_commit
-from hfsoup.localhub.errors import HttpError, MovedError, bad_token, require_one_of
+from hfsoup.localhub.errors import HttpError, bad_token, require_one_of
 from hfsoup.localhub.names import KINDS
 from hfsoup.localhub.repo_info import describe_repo, summarize_repo
-from hfsoup.localhub.request import HubRequest, can_see, is_true, reply
+from hfsoup.localhub.request import HubRequest, is_true, reply
 from hfsoup.localhub.routing import Routes
 from hfsoup.localhub.store import Repo
 
@@ -36,7 +35,7 @@ def list_repos(request: HubRequest) -> Response:
     query, kind = request.http.query_params, request.params["kind"]
     request.allow_query(*_QUERY, *(_MODEL_QUERY if kind == "models" else ()))
     expand = request.expand(kind)
-    found = [repo for repo in _visible(request, kind) if _fits_name(request, repo)]
+    found = [repo for repo in request.visible_repos(kind) if _fits_name(request, repo)]
     items = [_describe(request, repo, full=is_true(query.get("full"))) for repo in found]
     tags = [tag for name in ("filter", "tags") for value in request.values(name) for tag in value.split(",")]
     task, most, gated = query.get("pipeline_tag"), _parameters(query.get("num_parameters")), query.get("gated")
@@ -101,24 +100,12 @@ def describe_caller(request: HubRequest) -> Response:
 def _settings(request: HubRequest, namespace: str) -> Response:
     items = []
     for kind in KINDS:
-        for repo in _visible(request, kind):
-            if repo.name.namespace == namespace:
-                known = _describe(request, repo, full=False)
-                item = {"id": repo.name.id, "type": repo.name.singular, "updatedAt": known["lastModified"]}
-                items.append({**item, "visibility": repo.meta.visibility, "storage": known["usedStorage"]})
+        for repo in request.visible_repos(kind, namespace):
+            known = _describe(request, repo, full=False)
+            item = {"id": repo.name.id, "type": repo.name.singular, "updatedAt": known["lastModified"]}
+            items.append({**item, "visibility": repo.meta.visibility, "storage": known["usedStorage"]})
     page, headers = request.page(items)
     return reply(page, headers=headers)
-
-
-def _visible(request: HubRequest, kind: str) -> Iterator[Repo]:
-    store = request.hub.store
-    for name in store.names(kind):
-        try:
-            repo = store.open(name)
-        except MovedError:
-            continue
-        if repo is not None and can_see(request.user, repo):
-            yield repo
 
 
 def _fits_name(request: HubRequest, repo: Repo) -> bool:

@@ -29,7 +29,7 @@ from hfsoup.localhub.file_responses import picture_type
 from hfsoup.localhub.html_pages import HEADERS, render_card, render_page
 from hfsoup.localhub.names import KINDS
 from hfsoup.localhub.repo_info import summarize_repo
-from hfsoup.localhub.request import HubRequest, can_see, reply
+from hfsoup.localhub.request import HubRequest, reply
 from hfsoup.localhub.routes.collections import find_collection
 from hfsoup.localhub.routing import Handler, Routes
 from hfsoup.localhub.store import Repo, timestamp
@@ -210,7 +210,5 @@ def _describe_event(repo: Repo, event: dict[str, Any]) -> dict[str, Any]:
 
 def _list_repos(request: HubRequest, namespace: str | None) -> list[tuple[str, str, str, str]]:
     """Kind, path, name and visibility of the repos that the caller may see."""
-    store = request.hub.store
-    names = [name for kind in KINDS for name in store.names(kind) if namespace in (None, name.namespace)]
-    found = [repo for repo in map(store.open, names) if repo and can_see(request.user, repo)]
+    found = [repo for kind in KINDS for repo in request.visible_repos(kind, namespace)]
     return [(repo.name.singular, repo.name.web, repo.name.id, repo.meta.visibility) for repo in found]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 from typing import Any
 
@@ -46,22 +48,19 @@ def list_commits(request: HubRequest) -> Response:
 def create_branch(request: HubRequest) -> Response:
     """A branch at main, at a starting point, or with one commit of no files."""
     repo, asked = request.repo_to_write(), request.json()
-    start, empty, overwrite = (
-        asked.get("startingPoint"),
-        asked.get("emptyBranch") is True,
-        asked.get("overwrite") is True,
-    )
+    start, empty, overwrite = (asked.get(key) for key in ("startingPoint", "emptyBranch", "overwrite"))
     ref, author = branch_ref(request.params["name"]), signature(require_user(request.user).name)
+    git = repo.git
     with request.hub.store.lock(repo.name):
-        git = repo.git
-        if ref in git.references and not overwrite:
+        if ref in git.references and overwrite is not True:
             raise HttpError(409, f"Reference {ref} already exists")
-        if empty:
+        if empty is True:
             target = git.create_commit(None, author, author, "initial commit", git.TreeBuilder().write(), [])
         else:
             target = find_commit(git, str(start or "main")).id
-        if empty or start or ref not in git.references:
-            _create_ref(git, ref, target, force=overwrite)
+        if empty is True or start or ref not in git.references:
+            with _refusing_conflicts(ref):
+                git.references.create(ref, target, force=overwrite is True)
     return reply({})
 
 
@@ -88,11 +87,12 @@ def create_tag(request: HubRequest) -> Response:
             raise HttpError(400, f"Invalid tag name: {name!r}")
         if ref in repo.git.references:
             raise HttpError(409, f"Reference {ref} already exists")
-        if asked.get("message") and request.user:
-            person = signature(request.user.name)
-            repo.git.create_tag(name, commit.id, ObjectType.COMMIT, person, str(asked["message"]))
-        else:
-            _create_ref(repo.git, ref, commit.id)
+        with _refusing_conflicts(ref):
+            if asked.get("message") and request.user:
+                person = signature(request.user.name)
+                repo.git.create_tag(name, commit.id, ObjectType.COMMIT, person, str(asked["message"]))
+            else:
+                repo.git.references.create(ref, commit.id)
     return reply({})
 
 
@@ -118,9 +118,11 @@ def squash_branch(request: HubRequest) -> Response:
     return reply({"success": True, "commitOid": str(made)})
 
 
-def _create_ref(git: pygit2.Repository, ref: str, target: pygit2.Oid, *, force: bool = False) -> None:
+@contextmanager
+def _refusing_conflicts(ref: str) -> Iterator[None]:
+    """HttpError 409 where git has no room for a reference, such as `x/y` beside `x`."""
     try:
-        git.references.create(ref, target, force=force)
+        yield
     except (OSError, pygit2.GitError) as error:
         raise HttpError(409, f"Cannot create {ref}: another reference is in its way") from error
 

@@ -15,7 +15,7 @@ from hfsoup.localhub.contents import find_commit
 from hfsoup.localhub.errors import HttpError, MovedError, no_repo, require_one_of
 from hfsoup.localhub.gitattributes import default_attributes, is_lfs
 from hfsoup.localhub.lfs import make_pointer
-from hfsoup.localhub.names import RepoName, file_path, repo_name
+from hfsoup.localhub.names import RepoName, check_path, parse_repo_name
 from hfsoup.localhub.repo_info import describe_repo
 from hfsoup.localhub.request import HubRequest, can_see, reply
 from hfsoup.localhub.routing import Routes
@@ -38,43 +38,43 @@ def create_repo(request: HubRequest) -> Response:
     """A new repo; 409 with its address if there is one of that name."""
     asked = request.json()
     user = require_user(request.user)
-    name = _named(asked, user)
+    name = _read_name(asked, user)
     require_owner(user, name.namespace)
     files = {".gitattributes": default_attributes(name.kind).encode()}
     if name.kind == "spaces":
         sdk = require_one_of("sdk", asked.get("sdk"), SDKS)
         files["README.md"] = _SPACE_CARD.format(title=name.id.rpartition("/")[2], sdk=sdk).encode()
-    files |= _files(asked.get("files") or [])
+    files |= _read_files(asked.get("files") or [])
     large = {path: files[path] for path in files if is_lfs(files[".gitattributes"].decode(), path)}
     objects = {hashlib.sha256(content).hexdigest(): content for content in large.values()}
     files |= {path: make_pointer(hashlib.sha256(content).hexdigest(), len(content)) for path, content in large.items()}
     if "license" in asked:
         licence = require_one_of("license", asked["license"], LICENSES)
         files.setdefault("README.md", f"---\nlicense: {licence}\n---\n".encode())
-    meta = Meta(timestamp(), visibility=_visibility(asked), sdk=asked.get("sdk"))
+    meta = Meta(timestamp(), visibility=_read_visibility(asked), sdk=asked.get("sdk"))
     made = request.hub.store.create(name, meta, user.name, files)
     for oid, content in objects.items() if made else ():
         with request.hub.lfs.writer(oid, len(content)) as writer:
             writer.write(content)
             writer.finish(request.hub.store.path(name))
-    return _answer(request, name, made=made)
+    return _reply_created(request, name, made=made)
 
 
 @routes("POST", "/api/{kind}/{repo}/duplicate")
 def duplicate_repo(request: HubRequest) -> Response:
-    """A new repo with all that this one holds."""
+    """A new repo with all that is in this one."""
     source, user, asked = request.repo_to_discuss(), require_user(request.user), request.json()
-    name = repo_name(source.name.kind, str(asked.get("repository")))
+    name = parse_repo_name(source.name.kind, str(asked.get("repository")))
     require_owner(user, name.namespace)
-    meta = Meta(timestamp(), visibility=_visibility(asked, source.meta.visibility), sdk=source.meta.sdk)
-    return _answer(request, name, made=request.hub.store.duplicate(source, name, meta))
+    meta = Meta(timestamp(), visibility=_read_visibility(asked, source.meta.visibility), sdk=source.meta.sdk)
+    return _reply_created(request, name, made=request.hub.store.duplicate(source, name, meta))
 
 
 @routes("DELETE", "/api/repos/delete")
 def delete_repo(request: HubRequest) -> Response:
-    """Delete a repo and the large files no other repo holds."""
+    """Delete a repo and the large files that no other repo has."""
     user = require_user(request.user)
-    repo = _owned(request, user, _named(request.json(), user))
+    repo = _open_own(request, user, _read_name(request.json(), user))
     store = request.hub.store
     removed = store.delete(repo.name)
     with store.move_lock:
@@ -88,9 +88,9 @@ def move_repo(request: HubRequest) -> Response:
     """Rename a repo; the caller must own both names."""
     asked = request.json()
     user = require_user(request.user)
-    kind = _kind(asked)
-    old, new = repo_name(kind, str(asked.get("fromRepo"))), repo_name(kind, str(asked.get("toRepo")))
-    repo = _owned(request, user, old)
+    kind = _read_kind(asked)
+    old, new = parse_repo_name(kind, str(asked.get("fromRepo"))), parse_repo_name(kind, str(asked.get("toRepo")))
+    repo = _open_own(request, user, old)
     require_owner(user, new.namespace)
     request.hub.store.move(repo.name, new)
     return reply({"url": request.web_url(new)})
@@ -101,17 +101,16 @@ def change_settings(request: HubRequest) -> Response:
     """Change who may see or read a repo."""
     asked = request.json()
     with request.change(request.repo_to_write()) as repo:
-        repo.meta.visibility = _visibility(asked, repo.meta.visibility)
+        repo.meta.visibility = _read_visibility(asked, repo.meta.visibility)
         if "gated" in asked:
             repo.meta.gated = require_one_of("gated", asked["gated"], ("auto", "manual", False))
-    return reply(
-        {"visibility": repo.meta.visibility, "private": repo.meta.visibility == "private", "gated": repo.meta.gated}
-    )
+    visibility = repo.meta.visibility
+    return reply({"visibility": visibility, "private": visibility == "private", "gated": repo.meta.gated})
 
 
 @routes("GET", "/api/{kind}/{repo}", "/api/{kind}/{repo}/revision/{rev}")
 def show_repo(request: HubRequest) -> Response:
-    """What there is to know about a repo at a revision."""
+    """The info of a repo at a revision."""
     repo = request.repo()
     commit = find_commit(repo.git, request.params.get("rev", "main"))
     request.allow_query("expand", "blobs", "securityStatus", "cardData", "config", "full")
@@ -136,38 +135,38 @@ def check_write_access(request: HubRequest) -> Response:
     return reply({})
 
 
-def _kind(asked: dict[str, Any]) -> str:
+def _read_kind(asked: dict[str, Any]) -> str:
     return f"{asked.get('type') or 'model'}s"
 
 
-def _visibility(asked: dict[str, Any], default: str = "public") -> str:
+def _read_visibility(asked: dict[str, Any], default: str = "public") -> str:
     if "private" in asked:
         default = "private" if asked["private"] else "public"
     return str(require_one_of("visibility", asked.get("visibility") or default, ("public", "private")))
 
 
-def _files(asked: Any) -> dict[str, bytes]:
+def _read_files(asked: Any) -> dict[str, bytes]:
     """The files that a new repo starts with, which the JavaScript client sends along."""
     if not isinstance(asked, list) or not all(isinstance(item, dict) for item in asked):
         raise HttpError(400, "Expected files, each with a path and its content")
-    return {file_path(str(item.get("path"))): read_content(str(item.get("path")), item) for item in asked}
+    return {check_path(str(item.get("path"))): read_content(str(item.get("path")), item) for item in asked}
 
 
-def _answer(request: HubRequest, name: RepoName, *, made: bool) -> Response:
+def _reply_created(request: HubRequest, name: RepoName, *, made: bool) -> Response:
     answer: dict[str, object] = {"url": request.web_url(name), "name": name.id, "id": name.id}
     if not made:
         raise HttpError(409, f"You already created this {name.singular} repo: {name.id}", body=answer)
     return reply(answer)
 
 
-def _named(asked: dict[str, Any], user: User) -> RepoName:
+def _read_name(asked: dict[str, Any], user: User) -> RepoName:
     name, organization = str(asked.get("name", "")), asked.get("organization")
     if organization or "/" not in name:
         name = f"{organization or user.name}/{name}"
-    return repo_name(_kind(asked), name)
+    return parse_repo_name(_read_kind(asked), name)
 
 
-def _owned(request: HubRequest, user: User, name: RepoName) -> Repo:
+def _open_own(request: HubRequest, user: User, name: RepoName) -> Repo:
     try:
         repo = request.hub.store.open(name)
     except MovedError:
