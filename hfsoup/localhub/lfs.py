@@ -121,27 +121,24 @@ class LfsStore:
 
     def _claim(self, xet: XetStore, oid: str, repo: Path, identifier: str) -> bool:
         files = xet.list_uploads(identifier)
-        failure: RuntimeError | OSError | None = None
-        for wanted in (file for file in files if file.sha256 == oid):
-            temporary = self._temp / secrets.token_hex(16)
-            try:
-                xet.restore(wanted, temporary)
-                with self.writer(oid, wanted.size) as writer:
-                    for chunk in read_range(temporary, 0, wanted.size):
-                        writer.write(chunk)
-                    writer.finish(repo)
-            except (RuntimeError, OSError) as error:
-                # Another client may be writing the same file to this folder.
-                failure = error
-                continue
-            finally:
-                temporary.unlink(missing_ok=True)
-            if all(self.has(repo, file.sha256) for file in files if file.folder == wanted.folder):
-                shutil.rmtree(wanted.folder, ignore_errors=True)
-            return True
-        if failure:
-            raise HttpError(400, f"Expected content of sha256 {oid}, got what hf-xet cannot read") from failure
-        return False
+        candidates = [file for file in files if file.sha256 == oid]
+        temporary = self._temp / secrets.token_hex(16)
+        # Another client may be writing the same file to its folder.
+        wanted = next((file for file in candidates if xet.restore(file, temporary)), None)
+        if wanted is None:
+            if candidates:
+                raise HttpError(400, f"Expected content of sha256 {oid}, got what hf-xet cannot read")
+            return False
+        try:
+            with self.writer(oid, wanted.size) as writer:
+                for chunk in read_range(temporary, 0, wanted.size):
+                    writer.write(chunk)
+                writer.finish(repo)
+        finally:
+            temporary.unlink(missing_ok=True)
+        if all(self.has(repo, file.sha256) for file in files if file.folder == wanted.folder):
+            shutil.rmtree(wanted.folder, ignore_errors=True)
+        return True
 
     def has(self, repo: Path, oid: str) -> bool:
         """Whether the repo at this place has the object, and it is still there."""

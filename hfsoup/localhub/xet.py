@@ -107,21 +107,22 @@ class XetStore:
             for found in _read_shard(shard.read_bytes())
         ]
 
-    def restore(self, file: UploadedFile, target: Path) -> None:
-        """Write an uploaded file to `target`.
-
-        Raises:
-            RuntimeError, OSError: hf-xet cannot read what was uploaded.
-        """
+    def restore(self, file: UploadedFile, target: Path) -> bool:
+        """Write an uploaded file to `target`; False if hf-xet cannot read it."""
         from hf_xet import XetFileInfo
 
-        # The client may have its folder open still.
-        folder = _copy(file.folder, self._downloads / secrets.token_hex(16))
+        folder = self._downloads / secrets.token_hex(16)
         try:
+            # The client may have its folder open still.
+            _copy(file.folder, folder)
             with self._session.new_file_download_group(**_access(folder)) as group:
                 group.start_download_file(XetFileInfo(file.hash, file.size), str(target))
+        except (RuntimeError, OSError):
+            target.unlink(missing_ok=True)
+            return False
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        return True
 
 
 def _store(repo: Path) -> Path:
