@@ -69,7 +69,7 @@ def test_more_images_train_where_more_are_asked_for(
     resnet: Family, data: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A training has a most of its own, and --limit says otherwise in both directions."""
-    monkeypatch.setattr("hfsoup.networks.distillation.result.MOST", 40)
+    monkeypatch.setattr("hfsoup.baking.distill.MOST", 40)
     words = (*resnet.words, "--dataset", data, "--distill", 1, "--dry-run")
     for given, seen in (((), 40), (("--limit", 50), 50), (("--limit", 30), 30)):
         assert bake(*words, *given)["work"]["unlabelled"] == seen

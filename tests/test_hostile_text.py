@@ -140,12 +140,12 @@ def test_a_command_is_one_line_and_means_what_it_says(words: list[str]) -> None:
 @given(TEXT, TEXT)
 def test_the_screen_shows_text_as_text(name: str, note: str) -> None:
     """No control or direction character reaches the console, markup and emoji codes stay as they were typed."""
-    from hfsoup.evaluation.scores import Decision, Score
+    from hfsoup.utils.progress import SearchStep
 
     screen, out = Screen(quiet=False), io.StringIO()
     screen.console = Console(file=out, force_terminal=True, color_system=None, width=10_000, highlight=False)
     screen.note(note)
-    screen.decision((name,), Decision(1, "add", 0, Score(0.5), True, 3))
+    screen.decision(SearchStep(1, "add", name, 0.5, at_most=False, accepted=True, outcome="added"))
     assert all(c.isprintable() or c == "\n" for c in out.getvalue())
     assert out.getvalue().count("\n") == 2
     if note.isprintable() and len(note) < 200:

@@ -33,6 +33,8 @@ def _quick(on_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short waits, and an empty cache before and after."""
     hurry(monkeypatch)
     monkeypatch.setattr(fetching, "XET", fetching._Xet())
+    # The client keeps a store's token until it expires: whether one is asked for would depend on the tests before.
+    monkeypatch.setattr("huggingface_hub.utils._xet.XET_CONNECTION_INFO_CACHE", {})
     forget(MODEL)
     yield
     on_hub.clear_faults()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hfsoup.data.tasks import task_of
-from hfsoup.networks.distillation.result import MOST, Distilled, forwarded
+from hfsoup.networks.distillation.result import Distilled, forwarded
 from hfsoup.utils.errors import SoupError
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from hfsoup.recipes._search import Search
     from hfsoup.utils.distributed import World
     from hfsoup.utils.progress import Watch
+
+MOST = 10_000
+"""Images that a training sees at most, unless --limit says how many."""
+
 
 Statistics = dict[str, "NDArray[np.float32]"]
 

@@ -11,7 +11,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from hfsoup.baking.plan import costs
 from hfsoup.cli.progress_bars import Bar, Line
 from hfsoup.cli.tables import ingredients, planned
 from hfsoup.reports.summary import closing, plain, usage
@@ -96,6 +95,8 @@ class Screen(Watch):
 
     def plan(self, plan: Plan) -> None:
         """What a bake would take."""
+        from hfsoup.baking.plan import costs
+
         self.console.print()
         self.console.print(planned(plan))
         self.console.print()

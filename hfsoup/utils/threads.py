@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-import torch
-
 Given = TypeVar("Given")
 Found = TypeVar("Found")
 
@@ -67,6 +65,8 @@ def count_processors() -> int:
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """Sums in one order whatever the machine's number of processors, so that the same weights come out."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 FORMS = 8
 """Every image is seen in so many forms; after that they come again, and what was said of them is known."""
-MOST = 10_000
-"""Images that a training sees at most, unless --limit says how many."""
 
 
 @dataclass(frozen=True)
