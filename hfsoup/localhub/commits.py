@@ -1,4 +1,4 @@
-"""Writing commits: what a client asks to change, applied to the newest state of a branch."""
+"""Writing commits: changes that a client sends, applied to the newest state of a branch."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def read_text(git: pygit2.Repository, commit: pygit2.Commit, path: str) -> str:
 
 
 def walk(git: pygit2.Repository, tree_oid: str, prefix: str, *, recursive: bool) -> Iterator[Entry]:
-    """Files and folders below a tree, a folder before what it holds."""
+    """Files and folders below a tree, a folder before its content."""
     tree = git[tree_oid].peel(pygit2.Tree)
     for item in tree:
         entry = _entry(git, item, f"{prefix}/{item.name}" if prefix else str(item.name))
@@ -121,7 +121,7 @@ def _tree_id(tree: pygit2.Tree, path: str) -> pygit2.Oid | None:
 
 
 def _entry(git: pygit2.Repository, item: pygit2.Object, path: str) -> Entry | None:
-    """None for a submodule, whose commit lies elsewhere."""
+    """None for a submodule, whose commit is in another repo."""
     oid = str(item.id)
     if item.type == ObjectType.TREE:
         return Entry(path, False, oid)

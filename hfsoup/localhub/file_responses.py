@@ -14,28 +14,24 @@ _PICTURES = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "gif": "gif", "webp": 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-def send_file(request: HubRequest, path: Path, size: int, headers: dict[str, str]) -> Response:
-    """A file from disk, in pieces."""
+def send_content(request: HubRequest, content: bytes | Path, headers: dict[str, str]) -> Response:
+    """A file from memory, or from disk in pieces; whole or the part in the Range header."""
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
     start, stop, status, headers = _find_span(request, size, headers)
     if status == 416 or request.http.method == "HEAD":
         return Response(b"", status, headers)
-    kind = picture_type(request.params.get("path", "")) or "application/octet-stream"
-    return StreamingResponse(read_range(path, start, stop), status, headers, media_type=kind)
+    kind = picture_type(request.params.get("path", "")) or (
+        "text/plain" if isinstance(content, bytes) else "application/octet-stream"
+    )
+    if isinstance(content, bytes):
+        return Response(content[start:stop], status, headers, media_type=kind)
+    return StreamingResponse(read_range(content, start, stop), status, headers, media_type=kind)
 
 
 def picture_type(path: str) -> str | None:
     """The media type of a picture that a page may show, by its name."""
     kind = _PICTURES.get(path.rpartition(".")[2].lower())
     return f"image/{kind}" if kind else None
-
-
-def send_blob(request: HubRequest, content: bytes, headers: dict[str, str]) -> Response:
-    """A file from memory."""
-    start, stop, status, headers = _find_span(request, len(content), headers)
-    if status == 416 or request.http.method == "HEAD":
-        return Response(b"", status, headers)
-    kind = picture_type(request.params["path"]) or "text/plain"
-    return Response(content[start:stop], status, headers, media_type=kind)
 
 
 def _find_span(request: HubRequest, size: int, headers: dict[str, str]) -> tuple[int, int, int, dict[str, str]]:

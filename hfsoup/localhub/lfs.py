@@ -67,7 +67,7 @@ class LfsStore:
         self.xet = XetStore(folder) if find_spec("hf_xet") else None
 
     def path(self, oid: str) -> Path:
-        """Where the object lies or would lie."""
+        """The path of an object, whether it exists or not."""
         return self._root / oid[:2] / oid[2:4] / oid
 
     def writer(self, oid: str, size: int) -> ObjectWriter:
@@ -166,7 +166,7 @@ class LfsStore:
                 if not any(_mark(place, mark.name).exists() for place in places):
                     self.path(mark.name).unlink(missing_ok=True)
         if self.xet:
-            # Files share chunks, so those that stay are stored anew.
+            # Files share chunks, so those that stay are stored again.
             self.xet.delete(repo)
             for mark in marks.iterdir() if marks.is_dir() else ():
                 self.xet.add(repo, mark.name, self.path(mark.name))

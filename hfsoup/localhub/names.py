@@ -1,4 +1,4 @@
-"""Names of repos, branches and paths: what is allowed, and where it lies on disk."""
+"""Names of repos, branches and paths: what is allowed, and the path of each on disk."""
 
 from __future__ import annotations
 

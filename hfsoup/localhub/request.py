@@ -118,7 +118,7 @@ class HubRequest:
                 raise HttpError(400, f"Unknown parameter {key!r}: this Hub knows {', '.join(names)}")
 
     def expand(self, kind: str) -> tuple[str, ...]:
-        """The fields that `expand` asks for, with the id; empty if it asks for none; HttpError 400 if unknown."""
+        """The fields in `expand`, with the id; empty if there are none; HttpError 400 for an unknown one."""
         asked = [field for value in self.values("expand") for field in value.split(",")]
         for field in asked:
             if field not in FIELDS[kind]:
@@ -127,7 +127,7 @@ class HubRequest:
         return ("_id", "id", *asked) if asked else ()
 
     def page(self, items: list[Any]) -> tuple[list[Any], dict[str, str]]:
-        """The part of a list that `cursor` and `limit` ask for, and a Link header to the next part."""
+        """The page of a list at `cursor` of `limit` items, and a Link header to the next part."""
         query = self.http.query_params
         size = min(_number(query.get("limit"), self.hub.options.page_size), self.hub.options.page_size)
         start = _number(query.get("cursor"), 0)

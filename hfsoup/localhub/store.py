@@ -73,7 +73,7 @@ class Store:
         """Held, it keeps every repo in its place."""
 
     def path(self, name: RepoName) -> Path:
-        """Where a repo lies or would lie."""
+        """The path of a repo, whether it exists or not."""
         return self._root / name.kind / f"{name.id}.git"
 
     def lock(self, name: RepoName) -> threading.RLock:
@@ -108,7 +108,7 @@ class Store:
             yield RepoName(kind, f"{path.parent.name}/{path.name.removesuffix('.git')}")
 
     def paths(self) -> Iterator[Path]:
-        """Where the repos of all kinds lie."""
+        """The paths of the repos of all kinds."""
         for kind in KINDS:
             yield from (self.path(name) for name in self.names(kind))
 
@@ -141,7 +141,7 @@ class Store:
         return True
 
     def delete(self, name: RepoName) -> Path:
-        """Take a repo away at once; returns where it lies now, to be removed by the caller."""
+        """Move a repo to a temporary folder at once; returns its path, for the caller to delete."""
         removed = self._temp / secrets.token_hex(8)
         with self.lock(name):
             self.path(name).rename(removed)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from hfsoup.localhub.contents import Entry, find_entry, find_file, find_title, last_commits, read_blob, walk
 from hfsoup.localhub.errors import HttpError, no_entry
-from hfsoup.localhub.file_responses import send_blob, send_file
+from hfsoup.localhub.file_responses import send_content
 from hfsoup.localhub.request import HubRequest, reply
 from hfsoup.localhub.routing import Routes
 from hfsoup.localhub.store import Repo, timestamp
@@ -33,7 +33,7 @@ def list_tree(request: HubRequest) -> Response:
 
 @routes("POST", "/api/{kind}/{repo}/paths-info/{rev}")
 def describe_paths(request: HubRequest) -> Response:
-    """What lies at the given paths; unknown ones are left out."""
+    """The files and folders at the given paths; unknown ones are left out."""
     repo, commit = request.commit_to_read()
     paths, expand = _read_paths(request)
     entries = [find_entry(repo.git, commit, path.strip("/")) for path in paths]
@@ -50,7 +50,7 @@ def download(request: HubRequest) -> Response:
     headers = {"X-Repo-Commit": str(commit.id), "ETag": f'"{entry.etag}"'}
     headers["Content-Disposition"] = f"inline; filename*=UTF-8''{name}"
     if entry.lfs is None:
-        return send_blob(request, read_blob(repo.git, entry.oid), headers)
+        return send_content(request, read_blob(repo.git, entry.oid), headers)
     if not request.hub.lfs.has(repo.path, entry.lfs.oid):
         raise no_entry(entry.path, str(commit.id), what="The large file behind this pointer was never uploaded")
     headers |= {"X-Linked-Etag": f'"{entry.lfs.oid}"', "X-Linked-Size": str(entry.size)}
@@ -62,7 +62,7 @@ def download(request: HubRequest) -> Response:
         origin = f"{request.http.url.scheme}://{request.http.url.hostname}:{port}"
         headers["Location"] = request.hub.signer.href(origin, "get", entry.lfs.oid)
         return Response(status_code=302, headers=headers)
-    return send_file(request, request.hub.lfs.path(entry.lfs.oid), entry.size, headers)
+    return send_content(request, request.hub.lfs.path(entry.lfs.oid), headers)
 
 
 @routes("GET", "/{web}/raw/{rev}/{path}")
@@ -71,7 +71,7 @@ def download_raw(request: HubRequest) -> Response:
     repo, commit = request.commit_to_read()
     entry = find_file(repo.git, commit, request.params["path"])
     headers = {"X-Repo-Commit": str(commit.id), "ETag": f'"{entry.oid}"'}
-    return send_blob(request, read_blob(repo.git, entry.oid), headers)
+    return send_content(request, read_blob(repo.git, entry.oid), headers)
 
 
 def _read_paths(request: HubRequest) -> tuple[list[str], bool]:

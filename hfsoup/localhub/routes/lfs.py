@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from hfsoup.localhub.auth import require_user
 from hfsoup.localhub.errors import HttpError
-from hfsoup.localhub.file_responses import send_file
+from hfsoup.localhub.file_responses import send_content
 from hfsoup.localhub.lfs import CHUNK, parse_oid
 from hfsoup.localhub.names import parse_repo_name
 from hfsoup.localhub.request import HubRequest, reply
@@ -52,7 +52,7 @@ def send_object(request: HubRequest) -> Response:
     path = request.hub.lfs.path(oid)
     if not path.exists():
         raise HttpError(404, f"No object {oid}")
-    return send_file(request, path, path.stat().st_size, {"ETag": f'"{oid}"'})
+    return send_content(request, path, {"ETag": f'"{oid}"'})
 
 
 @routes("PUT", "/lfs/put/{oid}")

@@ -116,7 +116,7 @@ def _fits_name(request: HubRequest, repo: Repo) -> bool:
 
 
 def _parameters(asked: str | None) -> tuple[float, float] | None:
-    """The least and the most parameters that `min:100M,max:7B` asks for."""
+    """The least and the most parameters of a filter such as `min:100M,max:7B`."""
     if not asked:
         return None
     bounds = {"min": 0.0, "max": float("inf")}

@@ -80,7 +80,7 @@ def _find_places(git: pygit2.Repository) -> dict[str, tuple[str, str]]:
 
 
 class _Rewriter:
-    """Writes every commit of a repo anew, without the pointers to some large files."""
+    """Writes every commit of a repo again, without the pointers to some large files."""
 
     def __init__(self, git: pygit2.Repository, gone: set[str]) -> None:
         self._git, self._gone = git, gone
