@@ -23,8 +23,8 @@ from transformers import ViTImageProcessorPil
 from hfsoup.data.decoding import BadImageError, decode
 from hfsoup.data.images import Images, load_images
 from hfsoup.data.request import Request
-from hfsoup.data.tasks.class_metrics import OURS, checked
-from hfsoup.evaluation.metrics import metric
+from hfsoup.data.tasks.class_metrics import OURS, check_predictions
+from hfsoup.evaluation.metrics import load_metric
 from hfsoup.utils.errors import MismatchError, SoupError
 
 PROCESSOR = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
@@ -357,14 +357,14 @@ def noise(count: int) -> list[dict[str, Any]]:
 def test_metrics_take_classes_and_nothing_else(name: str, predictions: Any, references: Any, text: str) -> None:
     """Floats, missing and negative classes, empty and uneven lists are errors, where evaluate gives a number."""
     with pytest.raises(SoupError, match=text):
-        metric(name).value(predictions, references)
+        load_metric(name).value(predictions, references)
 
 
 def test_metrics_take_any_whole_numbers() -> None:
     """Narrow and unsigned integers are classes too."""
-    guesses, truth = checked(np.array([[0], [3]], np.uint8), [0, 3])
+    guesses, truth = check_predictions(np.array([[0], [3]], np.uint8), [0, 3])
     assert guesses.dtype == truth.dtype == np.int64
-    assert metric("accuracy").value(guesses, truth) == 1.0
+    assert load_metric("accuracy").value(guesses, truth) == 1.0
 
 
 def test_saved_datasets_meet_the_same_checks(images: Any, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from transformers import ViTImageProcessorPil
 from hfsoup.data import source as datasource
 from hfsoup.data.images import Images, load_images
 from hfsoup.data.request import Request
-from hfsoup.evaluation.metrics import metric
+from hfsoup.evaluation.metrics import load_metric
 from hfsoup.localhub import LocalHub
 from hfsoup.utils.errors import HubError, SoupError, UsageError
 
@@ -406,7 +406,7 @@ def test_a_trusted_metric_comes_from_one_commit(signed_in: LocalHub, vit: Family
     for name in ("half", "kit/half"):
         (alone / name).mkdir(parents=True)
         (alone / name / "half.py").write_text("import pathlib\npathlib.Path('marker').touch()\nraise SystemExit\n")
-    found = metric("kit/half", trust_remote=True)
+    found = load_metric("kit/half", trust_remote=True)
     assert found.source == f"kit/half@{api.space_info('kit/half').sha}"
     words = (*vit.words[:2], "--dataset", data)
     half = bake(*words, "--metric", "kit/half", "--trust-remote-metric", "--output", "half-soup")

@@ -24,7 +24,7 @@ from hfsoup.utils.distributed import World
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]:
     """A device of its own, with no score paid for; how often a model was built, and blocks came to a sum there."""
     count = {"built": 0, "sums": 0}
-    build, scaled = candidate.filled, sums.OnDevice.scaled
+    build, scaled = candidate.build_model, sums.DeviceSums.scaled
 
     def counted(name: str, act: Any) -> Any:
         def call(*given: Any) -> Any:
@@ -36,7 +36,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]
     monkeypatch.setenv("HFSOUP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(World, "device", property(lambda _: torch.device("cpu:0")))
     monkeypatch.setattr(candidate, "filled", counted("built", build))
-    monkeypatch.setattr(sums.OnDevice, "scaled", counted("sums", scaled))
+    monkeypatch.setattr(sums.DeviceSums, "scaled", counted("sums", scaled))
     return count
 
 
@@ -65,7 +65,7 @@ def test_a_sum_that_the_device_does_not_hold_is_one_block(
     def none(*_: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(sums.OnDevice, "zeros", none)
+    monkeypatch.setattr(sums.DeviceSums, "zeros", none)
     block = refused("bake", *vit.words, "--dataset", data, "--recipe", "greedy", code=1)
     assert "does not hold the model and the sum" in block
     assert "try: --device cpu\n" in block

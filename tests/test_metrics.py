@@ -16,8 +16,8 @@ from shell import bake, refused
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
 from hfsoup.data.tasks.class_metrics import OURS
-from hfsoup.evaluation.intervals import bootstrap, mcnemar, percentiles, wilson
-from hfsoup.evaluation.metrics import metric
+from hfsoup.evaluation.intervals import draw_bootstrap, mcnemar_test, percentile_intervals, wilson_interval
+from hfsoup.evaluation.metrics import load_metric
 from hfsoup.localhub import LocalHub
 from hfsoup.utils.text import format_probability
 
@@ -53,7 +53,7 @@ PEERS = {
 def test_a_metric_is_scikit_learns(name: str, drawn: tuple[Any, Any]) -> None:
     """Through `evaluate` and without it, the number is that of sklearn.metrics."""
     scores, truth = drawn
-    ours = metric(name)
+    ours = load_metric(name)
     found = ranked(scores, ours.top)
     wanted = PEERS[name](scores, truth)
     assert ours.on_rows is not None
@@ -142,14 +142,14 @@ def test_wilson_is_scipys(total: int, data: st.DataObject) -> None:
     """The interval of a share is scipy's proportion_ci(method="wilson")."""
     correct = data.draw(st.integers(0, total))
     peer = binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    assert wilson(correct=correct, total=total) == pytest.approx((peer.low, peer.high), abs=1e-12)
+    assert wilson_interval(correct=correct, total=total) == pytest.approx((peer.low, peer.high), abs=1e-12)
 
 
 @given(st.integers(0, 400), st.integers(0, 400))
 def test_mcnemar_is_scipys_binomial_test(first: int, second: int) -> None:
     """The exact p-value is the two-sided binomial test of a fair coin."""
     peer = binomtest(first, first + second).pvalue if first + second else 1.0
-    assert mcnemar(only_first=first, only_second=second) == pytest.approx(peer, rel=1e-9)
+    assert mcnemar_test(only_first=first, only_second=second) == pytest.approx(peer, rel=1e-9)
 
 
 def test_a_bootstrap_is_repeatable_and_about_right() -> None:
@@ -160,7 +160,9 @@ def test_a_bootstrap_is_repeatable_and_about_right() -> None:
     second = np.where(random.random(2000) < 0.9, first, 1)
 
     def drawn() -> list[tuple[float, float]]:
-        return percentiles(bootstrap(lambda rows: first[rows].mean(), lambda rows: second[rows].mean(), 2000))
+        return percentile_intervals(
+            draw_bootstrap(lambda rows: first[rows].mean(), lambda rows: second[rows].mean(), 2000)
+        )
 
     found = drawn()
     assert found == drawn()

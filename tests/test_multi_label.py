@@ -21,7 +21,7 @@ from transformers import pipeline
 
 from hfsoup.data.splits import halves, limited
 from hfsoup.data.tasks import MULTI_LABEL
-from hfsoup.evaluation.metrics import metric
+from hfsoup.evaluation.metrics import load_metric
 from hfsoup.localhub import LocalHub
 
 METRICS = MULTI_LABEL.metrics
@@ -110,7 +110,7 @@ def test_a_metric_is_scikit_learns(images: int, classes: int, levels: int, seed:
     true = random.integers(0, 2, (images, classes))
     present, named = true.any(axis=0), true.any(axis=0) | (shares >= 0.5).any(axis=0)
     each = [average_precision_score(true[:, c], shares[:, c]) for c in np.flatnonzero(present)]
-    found = {name: metric(name, MULTI_LABEL).value(shares, true) for name in METRICS}
+    found = {name: load_metric(name, MULTI_LABEL).value(shares, true) for name in METRICS}
     assert found["average_precision"] == pytest.approx(np.mean(each) if each else 0, abs=1e-6)
     f1 = [f1_score(true[:, c], shares[:, c] >= 0.5, zero_division=0) for c in np.flatnonzero(named)]
     assert found["f1_macro"] == pytest.approx(np.mean(f1) if f1 else 0)
@@ -126,7 +126,7 @@ def test_a_metric_of_drawn_images_is_that_of_their_predictions(
     shares = random.integers(0, levels + 1, (images, classes)).astype(np.float32) / levels
     true, rows = random.integers(0, 2, (images, classes)), random.integers(0, images, images)
     for name in METRICS:
-        ours = metric(name, MULTI_LABEL)
+        ours = load_metric(name, MULTI_LABEL)
         assert ours.on_rows is not None
         assert ours.on_rows(shares, true)(rows) == pytest.approx(ours.value(shares[rows], true[rows]), abs=1e-12)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shell import bake
 
-from hfsoup.evaluation.racing import cut
+from hfsoup.evaluation.racing import find_cut
 
 ANSWERS = st.lists(st.booleans(), min_size=1, max_size=60)
 
@@ -22,7 +22,7 @@ def test_a_mix_is_given_up_only_when_nothing_could_save_it(right: list[bool], ba
     """At the first batch that decides, from as many answers as are there; more answers never move the end."""
     allowed = data.draw(st.integers(0, len(right)))
     answers = np.array(right)
-    whole = cut(answers, len(right), batch, allowed)
+    whole = find_cut(answers, len(right), batch, allowed)
     assert whole.decided
     assert whole.wrong == right[: whole.seen].count(False)
     assert whole.at_most == (whole.seen < len(right))
@@ -32,7 +32,7 @@ def test_a_mix_is_given_up_only_when_nothing_could_save_it(right: list[bool], ba
     else:
         assert right[: (len(right) - 1) // batch * batch].count(False) <= allowed
     for end in range(batch, len(right), batch):
-        part = cut(answers[:end], len(right), batch, allowed)
+        part = find_cut(answers[:end], len(right), batch, allowed)
         assert part.decided == (whole.at_most and end >= whole.seen)
         assert not part.decided or part == whole
 

@@ -18,7 +18,7 @@ from shell import bake, refused, run
 from hfsoup.averaging.mix import Mix
 from hfsoup.evaluation.scores import Score
 from hfsoup.recipes import RECIPES
-from hfsoup.recipes._search import Rules, Search, accepts
+from hfsoup.recipes._search import Rules, Search, is_accepted
 from hfsoup.utils.errors import SoupError
 
 Set = frozenset[int]
@@ -139,7 +139,7 @@ def test_a_margin_counts_the_images_that_differ(first: bytes, second: bytes, mar
     differing = sum(x != y for x, y in zip(a, b, strict=True))
     gain = sum(a) - sum(b)
     wanted = gain >= 0 and (margin == 0 or gain >= margin * differing**0.5)
-    assert accepts(candidate=new, incumbent=old, rule=">=", margin=margin) == wanted
+    assert is_accepted(candidate=new, incumbent=old, rule=">=", margin=margin) == wanted
 
 
 def test_counts_are_compared_and_not_rounded_fractions() -> None:
@@ -148,8 +148,8 @@ def test_counts_are_compared_and_not_rounded_fractions() -> None:
     one_more = Score((many // 2 + 1) / many, many, many // 2 + 1)
     half = Score((many // 2) / many, many, many // 2)
     assert one_more.value == half.value
-    assert accepts(candidate=one_more, incumbent=half, rule=">", margin=0)
-    assert not accepts(candidate=half, incumbent=one_more, rule=">=", margin=0)
+    assert is_accepted(candidate=one_more, incumbent=half, rule=">", margin=0)
+    assert not is_accepted(candidate=half, incumbent=one_more, rule=">=", margin=0)
 
 
 def rooted(recipe: str, family: Family) -> tuple[str, ...]:

@@ -163,9 +163,9 @@ def test_a_second_bake_into_the_same_folder_is_refused_with_the_first_ones_proce
     """Whoever holds the output folder is named."""
     import os
 
-    from hfsoup.averaging.writer import claimed
+    from hfsoup.averaging.writer import lock_output
 
-    with claimed(Path("soup")):
+    with lock_output(Path("soup")):
         done = run("bake", *vit.words, "--output", "soup")
     assert done.code == 1
     assert f"process {os.getpid()}" in done.err

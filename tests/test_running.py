@@ -14,10 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from hfsoup.averaging.accumulators import Host, OnDevice, Sums
+from hfsoup.averaging.accumulators import Accumulator, DeviceSums, HostSums
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
-from hfsoup.averaging.running_sum import Running
+from hfsoup.averaging.running_sum import RunningMean
 from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.checkpoints.types import Ingredient, Source, TensorSpec, WeightFile
 from hfsoup.ingredients.family import Family as Records
@@ -42,7 +42,7 @@ def records(folder: Path, stacks: list[list[float]]) -> Records:
     return Records(tuple(ingredients), {}, ("a",), (specs,), (None,) * len(stacks))
 
 
-def formed(source: Averager | Running, mix: Mix) -> dict[str, bytearray]:
+def formed(source: Averager | RunningMean, mix: Mix) -> dict[str, bytearray]:
     """Every tensor of a mix, of the blocks that it came in."""
     found: dict[str, bytearray] = {}
 
@@ -65,14 +65,14 @@ def walks(draw: st.DrawFn) -> tuple[list[list[float]], list[tuple[int, ...]]]:
     return stacks, draw(st.lists(sets, min_size=1, max_size=8))
 
 
-@pytest.mark.parametrize("place", [Host(), OnDevice(torch.device("cpu:0"))], ids=["here", "on a device"])
+@pytest.mark.parametrize("place", [HostSums(), DeviceSums(torch.device("cpu:0"))], ids=["here", "on a device"])
 @given(walk=walks(), part=st.sampled_from((2, 1 << 13)))
 @example(walk=([[0.0, 2.0**60], [0.0, 0.1], [0.0, 0.2]], [(0, 1, 2), (1, 2)]), part=1 << 13)
 @example(walk=([[1.0] * 3 + [2.0**60]] + [[0.5, 3.0, 0.1, 0.2]] * 2, [(0, 1, 2), (1, 2)]), part=2)
 @example(walk=([[0.5], [0.25], [4.0], [8.0]], [(0, 1, 2, 3), (1, 2, 3), (2, 3)]), part=2)
 @settings(max_examples=150, deadline=None)
 def test_a_running_sum_gives_the_bytes_of_the_average(
-    place: Sums, walk: tuple[list[list[float]], list[tuple[int, ...]]], part: int
+    place: Accumulator, walk: tuple[list[list[float]], list[tuple[int, ...]]], part: int
 ) -> None:
     """After any walk from set to set, over any finite weights, each mean is that of summing all files, bit for bit."""
     import tempfile
@@ -80,7 +80,7 @@ def test_a_running_sum_gives_the_bytes_of_the_average(
     stacks, sets = walk
     small = mock.patch("hfsoup.averaging.running_sum.PART", part)
     with tempfile.TemporaryDirectory() as folder, Averager(records(Path(folder), stacks)) as averager, small:
-        held = Running(averager, place)
+        held = RunningMean(averager, place)
         for members in sets:
             mix = Mix.of(members, len(stacks))
             assert formed(held, mix) == formed(averager, mix), members
@@ -90,7 +90,7 @@ def test_a_running_sum_gives_the_bytes_of_the_average(
 def test_what_is_not_finite_is_refused(tmp_path: Path, odd: float) -> None:
     """A sum that one more file makes infinite, or no number, is the error that summing all files gives."""
     with Averager(records(tmp_path, [[0.0, 0.0], [0.0, 0.0], [odd, odd]])) as averager:
-        held = Running(averager)
+        held = RunningMean(averager)
         formed(held, Mix.of((0, 1), 3))
         for source in (held, averager):
             with pytest.raises(SoupError, match="found NaN or infinity"):
@@ -108,7 +108,7 @@ def test_a_step_of_a_search_reads_one_file(vit: Family, monkeypatch: Any, alone:
     with Averager(family) as averager:
         read = averager.read
         monkeypatch.setattr(averager, "read", lambda i, job, name: (seen.append(i), read(i, job, name))[1])
-        held, count = Running(averager), len(family)
+        held, count = RunningMean(averager), len(family)
         formed(held, Mix.of((0, 1), count))
         seen.clear()
         formed(held, Mix.of((0, 1, 2), count))

@@ -20,12 +20,12 @@ def float64_device(device: torch.device) -> torch.device:
     return device if device.type in DOUBLE else CPU
 
 
-def double(tensor: torch.Tensor) -> torch.Tensor:
+def to_float64(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor in float64, on the CPU where its own device does not compute in it."""
     return (tensor if tensor.device.type in DOUBLE else tensor.cpu()).double()
 
 
-class Sums(Protocol):
+class Accumulator(Protocol):
     """What can be done with sums, each by a method, since what a sum is depends on where it is."""
 
     def zeros(self, count: int) -> Any:
@@ -34,17 +34,17 @@ class Sums(Protocol):
     def add(self, held: Any, block: Block, sign: int) -> None:
         """Add a block to a sum, or with -1 take it away."""
 
-    def scaled(self, held: Any, block: Block | None, sign: int, weight: float) -> Any:
+    def scale(self, held: Any, block: Block | None, sign: int, weight: float) -> Any:
         """(held ± block) · weight, or held · weight for None; good until the same thread asks again."""
 
-    def numbers(self, total: Any) -> NDArray[np.float64]:
-        """What `scaled` gave, here."""
+    def to_numpy(self, total: Any) -> NDArray[np.float64]:
+        """What `scale` gave, here."""
 
-    def single(self, total: Any) -> Any:
-        """What `scaled` gave, in float32, where it is; good until the same thread asks again."""
+    def to_float32(self, total: Any) -> Any:
+        """What `scale` gave, in float32, where it is; good until the same thread asks again."""
 
 
-class Host:
+class HostSums:
     """Sums in this process, by NumPy."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Host:
         """In place."""
         (np.add if sign > 0 else np.subtract)(held, block, out=held)
 
-    def scaled(self, held: NDArray[np.float64], block: Block | None, sign: int, weight: float) -> NDArray[np.float64]:
+    def scale(self, held: NDArray[np.float64], block: Block | None, sign: int, weight: float) -> NDArray[np.float64]:
         """In this thread's own memory."""
         total = self._scratch.array("total", np.float64, held.size)
         if block is None:
@@ -68,18 +68,18 @@ class Host:
             total *= weight
         return total
 
-    def numbers(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
+    def to_numpy(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
         """The array itself."""
         return total
 
-    def single(self, total: NDArray[np.float64]) -> NDArray[np.float32]:
+    def to_float32(self, total: NDArray[np.float64]) -> NDArray[np.float32]:
         """In this thread's own memory."""
         found = self._scratch.array("single", np.float32, total.size)
         np.copyto(found, total, casting="same_kind")
         return found
 
 
-class OnDevice:
+class DeviceSums:
     """Sums on a device with memory of its own, by torch: the same operations, so the same bits.
 
     Blocks travel there as they are read, and sums stay.
@@ -94,23 +94,23 @@ class OnDevice:
 
     def add(self, held: torch.Tensor, block: Block, sign: int) -> None:
         """In place."""
-        held.add_(self._there(block), alpha=sign)
+        held.add_(self._upload(block), alpha=sign)
 
-    def scaled(self, held: torch.Tensor, block: Block | None, sign: int, weight: float) -> torch.Tensor:
+    def scale(self, held: torch.Tensor, block: Block | None, sign: int, weight: float) -> torch.Tensor:
         """A new tensor there."""
-        total = held if block is None else torch.add(held, self._there(block), alpha=sign)
+        total = held if block is None else torch.add(held, self._upload(block), alpha=sign)
         return total * weight
 
-    def numbers(self, total: torch.Tensor) -> NDArray[np.float64]:
+    def to_numpy(self, total: torch.Tensor) -> NDArray[np.float64]:
         """A copy here."""
         found: NDArray[np.float64] = total.cpu().numpy()
         return found
 
-    def single(self, total: torch.Tensor) -> torch.Tensor:
+    def to_float32(self, total: torch.Tensor) -> torch.Tensor:
         """A new tensor there."""
         return total.float()
 
-    def _there(self, block: Block) -> torch.Tensor:
+    def _upload(self, block: Block) -> torch.Tensor:
         return torch.from_numpy(block).to(self._device)
 
 

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from hfsoup.averaging.combine import NO_BASE, STATISTICS, BaseTensor, combine
 from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.settings import Settings
-from hfsoup.averaging.trimming import Cuts
+from hfsoup.averaging.trimming import Thresholds
 from hfsoup.checkpoints.reader import Weights
 from hfsoup.checkpoints.safetensors_io import FLOATS, finite, to_float, to_stored
 from hfsoup.checkpoints.types import TensorSpec
@@ -88,7 +88,7 @@ class Averager:
         self._weights = [Weights(ingredient) for ingredient in every]
         self._importance = [Weights(i) for i in known.told(family.ingredients)] if known else []
         self._base = Weights(family.base.ingredient) if family.base else None
-        self._cuts = Cuts(self._task_vector, self.density)
+        self._cuts = Thresholds(self._read_task_vector, self.density)
 
     def __enter__(self) -> Averager:
         return self
@@ -117,66 +117,68 @@ class Averager:
         It may reach beyond `spec` into the tensors that follow it in `specs`, where those are stored in the same type.
         `done(job)` is called in this thread, in order, once a job's block and all before it are out.
         """
-        with ThreadPoolExecutor(count_processors()) as pool, self._one_thread():
-            jobs = list(self.jobs(specs, mix))
-            for job, _ in zip(jobs, pool.map(lambda job: self.form(mix, emit, job), jobs), strict=True):
+        with ThreadPoolExecutor(count_processors()) as pool, self._limit_threads():
+            jobs = list(self.list_blocks(specs, mix))
+            for job, _ in zip(jobs, pool.map(lambda job: self.average_block(mix, emit, job), jobs), strict=True):
                 done(job)
-        self.unchanged(self._sources(mix).members)
+        self.require_unchanged(self._resolve_mix(mix).members)
 
-    def _one_thread(self) -> AbstractContextManager[object]:
+    def _limit_threads(self) -> AbstractContextManager[object]:
         """For merges of whole tensors: numpy's libraries multiply and solve as their number of threads has it."""
         return nullcontext() if self.merge.elementwise else threadpool_limits(1, user_api="blas")
 
-    def unchanged(self, members: Iterable[int]) -> None:
+    def require_unchanged(self, members: Iterable[int]) -> None:
         """Fail if a file of these ingredients is not the one that was hashed any more."""
         for i in {*members, *((0,) if self.family.kept else ())}:
-            self._weights[i].unchanged()
+            self._weights[i].require_unchanged()
         for importance in self._importance:
-            importance.unchanged()
+            importance.require_unchanged()
         if self._base:
-            self._base.unchanged()
+            self._base.require_unchanged()
 
-    def jobs(self, specs: Sequence[TensorSpec] | None = None, mix: Mix | None = None) -> Iterator[Block]:
+    def list_blocks(self, specs: Sequence[TensorSpec] | None = None, mix: Mix | None = None) -> Iterator[Block]:
         """The blocks that `specs`, or all tensors, are formed in: those of `mix`, or of mixes without own `tensors`."""
-        for run in self._runs(specs or self.family.tensors, mix):
-            size, plain = sum(prod(spec.shape) for spec in run), self._plain(run[0])
+        for run in self._group_neighbours(specs or self.family.tensors, mix):
+            size, plain = sum(prod(spec.shape) for spec in run), self._is_plain(run[0])
             step = BLOCK if plain else max(size, 1)
             for begin in range(0, size, step) or (0,):
                 yield Block(run, begin, min(step, size - begin), plain)
 
-    def _runs(self, specs: Sequence[TensorSpec], mix: Mix | None) -> Iterator[tuple[TensorSpec, ...]]:
+    def _group_neighbours(self, specs: Sequence[TensorSpec], mix: Mix | None) -> Iterator[tuple[TensorSpec, ...]]:
         """Tensors that are formed together: neighbours in every file where they are plain and alike, else one alone."""
         run: list[TensorSpec] = []
         for spec in specs:
             alike = not run or mix is None or mix.at(spec.name) == mix.at(run[-1].name)
-            if run and not (alike and self._plain(spec) and self._plain(run[-1]) and self._joined(run[-1], spec)):
+            if run and not (
+                alike and self._is_plain(spec) and self._is_plain(run[-1]) and self._are_adjacent(run[-1], spec)
+            ):
                 yield tuple(run)
                 run = []
             run.append(spec)
         if run:
             yield tuple(run)
 
-    def _plain(self, spec: TensorSpec) -> bool:
+    def _is_plain(self, spec: TensorSpec) -> bool:
         special = spec.name in self.family.heads or spec.name in self.family.kept
         special = special or spec.name.endswith(STATISTICS)
         special = special or not all(spec.name in importance for importance in self._importance)
         special = special or (self.family.base is not None and spec.name not in self.family.base.names)
         return self.merge.elementwise and spec.dtype in FLOATS and not special
 
-    def _joined(self, spec: TensorSpec, following: TensorSpec) -> bool:
+    def _are_adjacent(self, spec: TensorSpec, following: TensorSpec) -> bool:
         names, base = (spec.name, following.name), self.family.base
         joined = spec.dtype == following.dtype and all(w.joined(*names) for w in (*self._weights, *self._importance))
         if self._base is None or base is None:
             return joined
         return joined and self._base.joined(*(base.names[name] for name in names))
 
-    def form(self, mix: Mix, emit: Emit, job: Block) -> None:
+    def average_block(self, mix: Mix, emit: Emit, job: Block) -> None:
         """Form one block from the files of all members."""
-        mix = self._sources(mix).at(job.first.name)
+        mix = self._resolve_mix(mix).at(job.first.name)
         weights = [mix.coefficients[i] for i in mix.members]
 
         def read(name: str) -> Iterator[NDArray[Any]]:
-            return (self.read(i, job, name) for i in mix.members)
+            return (self.read_block(i, job, name) for i in mix.members)
 
         name, floats = job.first.name, job.first.dtype in FLOATS
         merge, root = self.merge.name, BaseTensor(lambda name: self._read_base(job, name), mix.base)
@@ -185,12 +187,12 @@ class Averager:
         told = self.settings
         context = Context(
             name, mix.members, scale=told.scale, density=self.density, outliers=told.outliers, seed=told.seed,
-            cut=self._cuts, importance=self._important(mix, job),
+            cut=self._cuts, importance=self._read_importance(mix, job),
         )  # fmt: skip
         block = combine(name, read, weights, merge, floats=floats, root=root, context=context)
-        emit(job.first, job.begin, self.stored(mix, block, job) if floats else block)
+        emit(job.first, job.begin, self.convert_block(mix, block, job) if floats else block)
 
-    def stored(self, mix: Mix, block: Array, job: Block) -> NDArray[Any]:
+    def convert_block(self, mix: Mix, block: Array, job: Block) -> NDArray[Any]:
         """A block in the type it is written in, after a look for NaN and infinities."""
         dtype = self.stored_as(job.first)
         stored = to_stored(block, dtype)
@@ -199,8 +201,8 @@ class Averager:
         at = job.begin + int(np.isfinite(to_float(stored, dtype)).argmin())
         spec = job.at(at)
         for i in mix.members:
-            source = self._source(i, spec.name)
-            if not np.isfinite(self.read(i, job, job.first.name)).all():
+            source = self._find_files(i, spec.name)
+            if not np.isfinite(self.read_block(i, job, job.first.name)).all():
                 where = f"{source.ingredient}, {source.home(spec.name)}, tensor {one_line(spec.name)}"
                 what = "expected finite weights, found NaN or infinity"
                 raise SoupError(what, where=where, hint="leave this one out")
@@ -213,12 +215,12 @@ class Averager:
             raise SoupError(f"the average does not fit into {dtype}", where=where, hint="--dtype float32")
         raise SoupError("the merge gave NaN or infinity", where=where, hint="--merge mean")
 
-    def read(self, i: int, job: Block, name: str) -> NDArray[Any]:
+    def read_block(self, i: int, job: Block, name: str) -> NDArray[Any]:
         """The block of one ingredient, of the job's tensors or of another of the same shape."""
         order = self.family.orders[i] if i < len(self.family) else None
-        return self._ordered(self._source(i, name).read(name, job.begin, job.count), job, order)
+        return self._order_classes(self._find_files(i, name).read(name, job.begin, job.count), job, order)
 
-    def _important(self, mix: Mix, job: Block) -> Iterator[NDArray[Any]] | None:
+    def _read_importance(self, mix: Mix, job: Block) -> Iterator[NDArray[Any]] | None:
         """The importance of a block for each member, of a whole tensor as it is stored; None where there is none."""
         name, elementwise = job.first.name, self.merge.elementwise
         if not self.merge.importance or len(mix.members) == 1:
@@ -236,31 +238,31 @@ class Averager:
         base = self.family.base
         if self._base is None or base is None or name not in base.names:
             return None
-        return self._ordered(self._base.read(base.names[name], job.begin, job.count), job, base.order)
+        return self._order_classes(self._base.read(base.names[name], job.begin, job.count), job, base.order)
 
-    def _ordered(self, block: NDArray[Any], job: Block, order: tuple[int, ...] | None) -> NDArray[Any]:
+    def _order_classes(self, block: NDArray[Any], job: Block, order: tuple[int, ...] | None) -> NDArray[Any]:
         """A block with the classes in the reference's order."""
         axis = self.family.heads.get(job.first.name)
         if axis is None or order is None:
             return block
         return block.reshape(job.first.shape).take(order, axis=axis).ravel()
 
-    def _task_vector(self, i: int) -> Iterator[Array]:
+    def _read_task_vector(self, i: int) -> Iterator[Array]:
         """Everything that an ingredient's fine-tuning changed, block by block; statistics of activations left out."""
-        for job in self.jobs():
+        for job in self.list_blocks():
             name = job.first.name
             if name in self.family.kept or job.first.dtype not in FLOATS or name.endswith(STATISTICS):
                 continue
             base = self._read_base(job, name)
             if base is not None:
-                yield np.subtract(self.read(i, job, name), base, dtype=np.float64)
+                yield np.subtract(self.read_block(i, job, name), base, dtype=np.float64)
 
-    def _sources(self, mix: Mix) -> Mix:
+    def _resolve_mix(self, mix: Mix) -> Mix:
         """What a mix is formed of: the fitted network, which comes last, where one takes the place of averages."""
         if self.family.fitted is None or len(mix.members) == 1:
             return mix
         return Mix((*(0.0 for _ in mix.coefficients), 1.0))
 
-    def _source(self, i: int, name: str) -> Weights:
+    def _find_files(self, i: int, name: str) -> Weights:
         """The files that ingredient i's share of a tensor comes from: the reference's for what a family keeps."""
         return self._weights[0 if name in self.family.kept else i]

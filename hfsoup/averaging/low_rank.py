@@ -48,20 +48,20 @@ class Factors:
     @property
     def error(self) -> float:
         """What is lost, relative to ΔW."""
-        return _rounded(sqrt(self.lost / self.norm)) if self.norm else 0.0
+        return _round_digits(sqrt(self.lost / self.norm)) if self.norm else 0.0
 
 
-def may_be_adapter(family: Family, bn: str) -> None:
+def require_adapters(family: Family, bn: str) -> None:
     """See that a soup of these can be an adapter.
 
     Raises:
         MismatchError: an ingredient is no adapter, or two have different bases.
         UsageError: batch-norm statistics may be re-estimated, which an adapter cannot hold.
     """
-    first = _adapter(family.reference)
+    first = _require_adapter(family.reference)
     for ingredient in family.ingredients[1:]:
-        if _known(_adapter(ingredient)) != _known(first):
-            what = f"expected adapters on one base, {first.base}, found one on {_adapter(ingredient).base}"
+        if _list_base_hashes(_require_adapter(ingredient)) != _list_base_hashes(first):
+            what = f"expected adapters on one base, {first.base}, found one on {_require_adapter(ingredient).base}"
             raise MismatchError(what, where=str(ingredient), hint="without --as-adapter the soup is a whole model")
     if family.has_batch_norm and bn != "average":
         raise UsageError("an adapter cannot hold batch-norm statistics of its own", hint="--bn average")
@@ -81,7 +81,7 @@ def truncate(averager: Averager, mix: Mix, rank: int) -> LowRankAdapter:
     Raises:
         SoupError: a layer was trained whole in one ingredient and not in another, or biases were trained.
     """
-    family, base = averager.family, _adapter(averager.family.reference).base
+    family, base = averager.family, _require_adapter(averager.family.reference).base
     members = [family.ingredients[i] for i in mix.members]
     sums = [i.content + [f.sha256 for f in i.files] for i in family.ingredients]
     shares = [mix.coefficients, mix.tensors]
@@ -90,9 +90,10 @@ def truncate(averager: Averager, mix: Mix, rank: int) -> LowRankAdapter:
     def build(folder: Path) -> None:
         with ExitStack() as stack, threadpool_limits(1):
             found = [
-                stack.enter_context(opened(i.source, _adapter(i), _adapter(i).config.path.parent)) for i in members
+                stack.enter_context(opened(i.source, _require_adapter(i), _require_adapter(i).config.path.parent))
+                for i in members
             ]
-            _build(averager, mix, rank, [(plan, file) for plan, file, _ in found], folder)
+            _write_adapter(averager, mix, rank, [(plan, file) for plan, file, _ in found], folder)
 
     home = cached_folder("truncated", key, build)
     errors = json.loads((home / ERRORS).read_text(encoding="utf-8"))
@@ -101,19 +102,21 @@ def truncate(averager: Averager, mix: Mix, rank: int) -> LowRankAdapter:
     return LowRankAdapter(home, ingredient, rank, **errors)
 
 
-def beside(family: Family, adapter: LowRankAdapter) -> tuple[Family, Mix]:
+def append_member(family: Family, adapter: LowRankAdapter) -> tuple[Family, Mix]:
     """The family with the truncated soup as one ingredient more, and the mix that is this one alone."""
     whole = check((*family.ingredients, adapter.ingredient))
     return whole, Mix.of((len(family),), len(whole))
 
 
-def _build(averager: Averager, mix: Mix, rank: int, found: list[tuple[MergePlan, TensorFile]], folder: Path) -> None:
+def _write_adapter(
+    averager: Averager, mix: Mix, rank: int, found: list[tuple[MergePlan, TensorFile]], folder: Path
+) -> None:
     """Fill a folder with the adapter, its config, labels and image processor, and the errors."""
     family, plan, owns = averager.family, found[0][0], {k: v for p, _ in found for k, v in p.owns.items()}
     changed = sorted({name for p, _ in found for name in p.deltas})
     trained = sorted({name for p, _ in found for name in p.whole})
     modules = sorted({module for p, _ in found for module in p.adapter.kept})
-    _separable(family, changed, trained, [owns[name] for name in trained], modules)
+    _require_separable(family, changed, trained, [owns[name] for name in trained], modules)
     tensors: Tensors = {}
     ranks, norms, worst, lost = {}, 0.0, (-1.0, ""), 0.0
     for name in changed:
@@ -126,24 +129,26 @@ def _build(averager: Averager, mix: Mix, rank: int, found: list[tuple[MergePlan,
         total = np.zeros(shape)
         for coefficient, file, change in pairs:
             total += coefficient * delta(file, change)
-        factors = _factored(total.T if kind == "transposed" else total.reshape(shape[0], -1), rank, layer)
+        factors = _factor_matrix(total.T if kind == "transposed" else total.reshape(shape[0], -1), rank, layer)
         ranks[layer] = len(factors.a)
-        for half, matrix in zip("AB", _shaped(factors, kind, shape), strict=True):
+        for half, matrix in zip("AB", _shape_factors(factors, kind, shape), strict=True):
             tensors[f"{PREFIX}{layer}.lora_{half}.weight"] = "F32", matrix.shape, matrix
         norms, lost = norms + factors.norm, lost + factors.lost
         worst = max(worst, (factors.error, layer), key=lambda pair: pair[0])
-    for spec, block in _averaged(averager, mix, trained):
+    for spec, block in _average_whole(averager, mix, trained):
         tensors[PREFIX + owns[spec.name]] = averager.stored_as(spec), spec.shape, block
-    _save(tensors, folder / WEIGHTS[0])
-    config = _config(_adapter(family.reference).base, rank, ranks, modules if trained else [])
+    _write_tensors(tensors, folder / WEIGHTS[0])
+    config = _make_config(_require_adapter(family.reference).base, rank, ranks, modules if trained else [])
     config["fan_in_fan_out"] = any(d.kind == "transposed" for d in plan.deltas.values())
     write_configs(family, folder, None)
-    _json(folder / CONFIG, config)
-    error = _rounded(sqrt(lost / norms)) if norms else 0.0
-    _json(folder / ERRORS, {"error": error, "worst": max(worst[0], 0.0), "layer": worst[1]})
+    _write_json(folder / CONFIG, config)
+    error = _round_digits(sqrt(lost / norms)) if norms else 0.0
+    _write_json(folder / ERRORS, {"error": error, "worst": max(worst[0], 0.0), "layer": worst[1]})
 
 
-def _separable(family: Family, changed: list[str], trained: list[str], owned: list[str], modules: list[str]) -> None:
+def _require_separable(
+    family: Family, changed: list[str], trained: list[str], owned: list[str], modules: list[str]
+) -> None:
     """Refuse what no adapter of peft can hold."""
     if both := sorted(set(changed) & set(trained)):
         what = "not supported with --as-adapter: a layer that one ingredient trained whole and another by LoRA"
@@ -157,7 +162,7 @@ def _separable(family: Family, changed: list[str], trained: list[str], owned: li
         raise MismatchError(what, hint="without it the soup is a whole model")
 
 
-def _factored(matrix: Array, rank: int, layer: str) -> Factors:
+def _factor_matrix(matrix: Array, rank: int, layer: str) -> Factors:
     """The best approximation of `matrix` (rows × columns) of that rank, its two factors equally large."""
     if not np.isfinite(matrix).all():
         raise SoupError("expected finite weights, found NaN or infinity", where=f"layer {one_line(layer)}")
@@ -170,14 +175,14 @@ def _factored(matrix: Array, rank: int, layer: str) -> Factors:
     return Factors(a, b, float(np.square(matrix).sum()), float(np.square(gap).sum()))
 
 
-def _shaped(factors: Factors, kind: str, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _shape_factors(factors: Factors, kind: str, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any]]:
     """A and B in the shapes that peft gives them."""
     if kind != "convolution":
         return factors.a, factors.b
     return factors.a.reshape(-1, *shape[1:]), factors.b[:, :, None, None]
 
 
-def _averaged(averager: Averager, mix: Mix, names: list[str]) -> Iterator[tuple[TensorSpec, NDArray[Any]]]:
+def _average_whole(averager: Averager, mix: Mix, names: list[str]) -> Iterator[tuple[TensorSpec, NDArray[Any]]]:
     """Tensors that were trained whole, averaged as in any soup, flat as stored."""
     for spec in (spec for spec in averager.family.tensors if spec.name in names):
         blocks: list[tuple[int, NDArray[Any]]] = []
@@ -189,7 +194,7 @@ def _collect(blocks: list[tuple[int, NDArray[Any]]], _: TensorSpec, begin: int, 
     blocks.append((begin, block))
 
 
-def _config(base: Ingredient, rank: int, ranks: Mapping[str, int], modules: list[str]) -> dict[str, Any]:
+def _make_config(base: Ingredient, rank: int, ranks: Mapping[str, int], modules: list[str]) -> dict[str, Any]:
     """An adapter_config.json under which every layer's scaling is 1."""
     lower = {layer: size for layer, size in ranks.items() if size < rank}
     return {
@@ -210,7 +215,7 @@ def _config(base: Ingredient, rank: int, ranks: Mapping[str, int], modules: list
     }
 
 
-def _save(tensors: Tensors, path: Path) -> None:
+def _write_tensors(tensors: Tensors, path: Path) -> None:
     starts = write_header(path, [(name, dtype, shape) for name, (dtype, shape, _) in sorted(tensors.items())])
     with path.open("r+b") as file:
         for name, start in starts.items():
@@ -218,21 +223,21 @@ def _save(tensors: Tensors, path: Path) -> None:
             file.write(tensors[name][2].tobytes())
 
 
-def _json(path: Path, values: dict[str, Any]) -> None:
+def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _adapter(ingredient: Ingredient) -> AdapterParts:
+def _require_adapter(ingredient: Ingredient) -> AdapterParts:
     if ingredient.adapter is None:
         what = "expected an adapter, found a whole model"
         raise MismatchError(what, where=str(ingredient), hint="without --as-adapter they may be mixed")
     return ingredient.adapter
 
 
-def _known(adapter: AdapterParts) -> list[str]:
+def _list_base_hashes(adapter: AdapterParts) -> list[str]:
     return sorted(w.sha256 for w in adapter.base.weights)
 
 
-def _rounded(value: float) -> float:
+def _round_digits(value: float) -> float:
     """Six digits: what comes after them depends on the machine."""
     return float(f"{value:.6g}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.averaging.accumulators import Host, Scratch, Sums
+from hfsoup.averaging.accumulators import Accumulator, HostSums, Scratch
 from hfsoup.averaging.averager import Averager, Block, Emit
 from hfsoup.averaging.mix import Mix
 from hfsoup.utils.threads import count_processors
@@ -30,7 +30,7 @@ Step = tuple[int, int]
 Bounds = tuple[NDArray[Any], NDArray[Any]]
 
 
-class Running:
+class RunningMean:
     """Forms means as `Averager.average` does, and holds the sum of the set that the last one came from.
 
     Memory: one float64 for every weight, where the sums are.
@@ -40,9 +40,9 @@ class Running:
         place: where the sums are; blocks of float32 are emitted there too.
     """
 
-    def __init__(self, averager: Averager, place: Sums | None = None) -> None:
-        self._averager, self._place = averager, place or Host()
-        self._jobs = list(averager.jobs())
+    def __init__(self, averager: Averager, place: Accumulator | None = None) -> None:
+        self._averager, self._place = averager, place or HostSums()
+        self._jobs = list(averager.list_blocks())
         self._sums: list[Any] = [None] * len(self._jobs)
         self._held: Members = frozenset()
         self._last: Members = frozenset()
@@ -60,56 +60,58 @@ class Running:
         if self._held and len(target ^ self._held) < 2:
             lasting: list[Step] = []
         elif self._held and len(target ^ self._last) < 2:
-            lasting = _steps(self._held, self._last)
+            lasting = _list_steps(self._held, self._last)
             self._held = self._last
         else:
             lasting, self._held, self._used = [(i, 1) for i in mix.members], target, frozenset()
             self._sums = [None] * len(self._jobs)
-        passing = next(iter(_steps(self._held, target)), None)
+        passing = next(iter(_list_steps(self._held, target)), None)
         self._used |= self._held | target
         for i in self._used - self._bounds.keys():
             self._bounds[i] = [None] * len(self._jobs)
         # Until every block is through, nothing is held that a next mix could begin with.
         held, self._held, self._last = self._held, frozenset(), frozenset()
         with ThreadPoolExecutor(count_processors()) as pool:
-            for _ in pool.map(lambda n: self._block(n, mix, emit, lasting, passing), range(len(self._jobs))):
+            for _ in pool.map(lambda n: self._average_block(n, mix, emit, lasting, passing), range(len(self._jobs))):
                 pass
-        self._averager.unchanged(self._used)
+        self._averager.require_unchanged(self._used)
         self._held, self._last = held, target
 
-    def _block(self, n: int, mix: Mix, emit: Emit, lasting: list[Step], passing: Step | None) -> None:
+    def _average_block(self, n: int, mix: Mix, emit: Emit, lasting: list[Step], passing: Step | None) -> None:
         job = self._jobs[n]
         if not job.plain or job.first.dtype not in NARROW:
-            self._averager.form(mix, emit, job)
+            self._averager.average_block(mix, emit, job)
             return
         held = self._sums[n]
         if held is None:
             held = self._sums[n] = self._place.zeros(job.count)
         for i, sign in lasting:
-            self._place.add(held, self._read(n, i, job), sign)
-        block = self._read(n, passing[0], job) if passing else None
-        low, high = self._bound(n)
+            self._place.add(held, self._read_block(n, i, job), sign)
+        block = self._read_block(n, passing[0], job) if passing else None
+        low, high = self._bound_sums(n)
         weight, rounded = mix.coefficients[mix.members[0]], np.flatnonzero(high > EXACT * low).tolist()
         fits = self._averager.stored_as(job.first) == "F32" and float(high.max()) * abs(weight) <= LARGEST
         if not np.isfinite(high).all() or (rounded and not fits):
-            self._averager.form(mix, emit, job)
+            self._averager.average_block(mix, emit, job)
             return
-        total = self._place.scaled(held, block, passing[1] if passing else 1, weight)
-        emit(job.first, job.begin, self._place.single(total) if fits else self._stored(mix, job, total))
+        total = self._place.scale(held, block, passing[1] if passing else 1, weight)
+        emit(job.first, job.begin, self._place.to_float32(total) if fits else self._convert_block(mix, job, total))
         for part in rounded:
             begin = part * PART
-            self._averager.form(mix, emit, replace(job, begin=job.begin + begin, count=min(PART, job.count - begin)))
+            self._averager.average_block(
+                mix, emit, replace(job, begin=job.begin + begin, count=min(PART, job.count - begin))
+            )
 
-    def _stored(self, mix: Mix, job: Block, total: Any) -> NDArray[Any]:
-        return self._averager.stored(mix, self._place.numbers(total), job)
+    def _convert_block(self, mix: Mix, job: Block, total: Any) -> NDArray[Any]:
+        return self._averager.convert_block(mix, self._place.to_numpy(total), job)
 
-    def _read(self, n: int, i: int, job: Block) -> NDArray[Any]:
-        block = self._averager.read(i, job, job.first.name)
+    def _read_block(self, n: int, i: int, job: Block) -> NDArray[Any]:
+        block = self._averager.read_block(i, job, job.first.name)
         if self._bounds[i][n] is None:
-            self._bounds[i][n] = _bounds(np.abs(block, out=self._scratch.array("sizes", np.float32, job.count)))
+            self._bounds[i][n] = _find_bounds(np.abs(block, out=self._scratch.array("sizes", np.float32, job.count)))
         return block
 
-    def _bound(self, n: int) -> Bounds:
+    def _bound_sums(self, n: int) -> Bounds:
         """Of the parts of a block the smallest value that was added, and what no partial sum is above.
 
         Every partial sum of a part was free of rounding, whatever the order, where that is at most `EXACT` times this.
@@ -118,12 +120,12 @@ class Running:
         return np.minimum.reduce(lows), np.add.reduce(highs, dtype=np.float64)
 
 
-def _steps(start: Members, end: Members) -> list[Step]:
+def _list_steps(start: Members, end: Members) -> list[Step]:
     """What to add (1) and to take away (-1)."""
     return [*((i, 1) for i in sorted(end - start)), *((i, -1) for i in sorted(start - end))]
 
 
-def _bounds(sizes: NDArray[np.float32]) -> Bounds:
+def _find_bounds(sizes: NDArray[np.float32]) -> Bounds:
     """Of every part the smallest magnitude that is not zero, infinity where all are, and the largest."""
     starts = np.arange(0, len(sizes), PART)
     low, high = np.minimum.reduceat(sizes, starts), np.maximum.reduceat(sizes, starts)

@@ -10,7 +10,7 @@ import numpy as np
 from hfsoup.merges import Array, magnitudes
 
 
-class Cuts:
+class Thresholds:
     """For each ingredient the smallest magnitude among the largest of its task vector, found when first asked for.
 
     Memory: one float32 for every weight of one ingredient, while it is looked at.

@@ -39,7 +39,7 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 
 
 @contextmanager
-def claimed(target: Path) -> Iterator[None]:
+def lock_output(target: Path) -> Iterator[None]:
     """Hold an output folder against every other process; who holds it already is named.
 
     The lock is the system's and ends with its holder, so a killed bake leaves nothing to clear but its temporary
@@ -64,7 +64,7 @@ def claimed(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def stage_output(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `target` that becomes `target` if the block ends well and vanishes if it does not."""
     if os.path.lexists(target) and not overwrite:
         raise SoupError(

@@ -76,7 +76,7 @@ def distilled(
         raise SoupError("there are no images to train on")
     start = max((mix, search.mix(search.ranked[:1])), key=lambda one: search.score(one).key)
     before = search.score(start)
-    statistics = scorer.statistics(start) if before.bn == RECALIBRATE else {}
+    statistics = scorer.estimate_statistics(start) if before.bn == RECALIBRATE else {}
     epochs, done = options.distill, 0
     every = forwarded(len(split), epochs, len(mix.members))
 

@@ -25,7 +25,7 @@ BETWEEN = 9
 
 def witnessed(scorer: Scorer, soup: Mix, best: Mix, bn: str, test: Split, starts: tuple[Start, ...]) -> Evidence:
     """What soup and best ingredient said of each test image when they were compared; nothing is forwarded."""
-    return Evidence(scorer.classes(soup, bn, test), scorer.classes(best, "average", test), starts)
+    return Evidence(scorer.predict_classes(soup, bn, test), scorer.predict_classes(best, "average", test), starts)
 
 
 def pictured(seen: Evidence, scorer: Scorer, search: Search, soup: Mix, images: Images, options: Options) -> Evidence:
@@ -48,14 +48,14 @@ def _points(scorer: Scorer, search: Search, soup: Mix, images: Images) -> Iterat
     uniform = search.mix(tuple(range(size)))
     for i in range(size):
         found = search.scores[search.mix((i,))]
-        yield Point(INGREDIENT, i, found, scorer.report(search.mix((i,)), found.bn, images.test))
+        yield Point(INGREDIENT, i, found, scorer.score_whole(search.mix((i,)), found.bn, images.test))
     for mix, found in tuple(search.scores.items()):
         steps = [decision for decision in search.trace if decision.score is found]
         if steps and not found.at_most and mix not in (soup, uniform) and len(mix.members) > 1:
-            yield _candidate(found, steps, scorer.report(mix, found.bn, images.test))
+            yield _candidate(found, steps, scorer.score_whole(mix, found.bn, images.test))
     if size > 1 and uniform != soup:
         found = scorer.score(uniform, images.selection)
-        yield Point(UNIFORM, 0, found, scorer.report(uniform, found.bn, images.test))
+        yield Point(UNIFORM, 0, found, scorer.score_whole(uniform, found.bn, images.test))
 
 
 def _candidate(found: Score, steps: list[Decision], test: Score) -> Point:
@@ -72,7 +72,7 @@ def line(scorer: Scorer, search: Search, images: Images) -> Line | None:
         share = n / (BETWEEN + 1)
         mix = search.weighted({first: 1 - share, second: share})
         found = scorer.score(mix, images.selection)
-        knots.append(LinePoint(share, found, scorer.report(mix, found.bn, images.test)))
+        knots.append(LinePoint(share, found, scorer.score_whole(mix, found.bn, images.test)))
     return Line(first, second, tuple(knots))
 
 

@@ -139,9 +139,9 @@ def _checked(
         task = require_classifier(family.config, len(family.labels), where=str(family.reference))
         require_metric(options.metric, task, trust_remote=options.trust_remote_metric)
     if options.as_adapter:
-        from hfsoup.averaging.low_rank import may_be_adapter
+        from hfsoup.averaging.low_rank import require_adapters
 
-        may_be_adapter(family, options.bn if options.dataset else "average")
+        require_adapters(family, options.bn if options.dataset else "average")
     if members := learners(options, len(family)):
         hold(members, sum(prod(spec.shape) for spec in family.tensors if spec.dtype in FLOATS))
     return family
@@ -165,7 +165,7 @@ def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | N
         return None
     from hfsoup.data.shifts import look_at_other
     from hfsoup.data.survey import survey
-    from hfsoup.evaluation.metrics import metric
+    from hfsoup.evaluation.metrics import load_metric
 
     config, classes = peek_config(first.base or first), None
     task = task_of(config)
@@ -174,7 +174,7 @@ def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | N
         task = require_classifier(config, len(classes), where=str(first))
     if options.on_mismatch == "skip-ingredient":
         classes = None
-    metric(options.metric, task, trust_remote=options.trust_remote_metric)
+    load_metric(options.metric, task, trust_remote=options.trust_remote_metric)
     with watch.stage("Looking at the dataset") as stage:
         found = survey(options.request(task), classes, most=max(CALIBRATION, wanted(options)))
         for request in options.other_requests(task).values():

@@ -46,7 +46,7 @@ def measured(
     images: Images,
 ) -> Soup:
     """Search with the selection split, then score soup and best ingredient once on the test split."""
-    from hfsoup.evaluation.journal import Journal, journal_path, keep_pace
+    from hfsoup.evaluation.journal import Journal, journal_path, record_pace
     from hfsoup.evaluation.scorer import RECALIBRATE
 
     family = averager.family
@@ -61,7 +61,12 @@ def measured(
         course = _course(stage, scorer, family, options, images)
         learner = _learner(averager, options, world, journal, images, course, clock)
         search, mix = searched(
-            family, options, watch, course, lambda members: scorer.ensemble(members, images.selection).score, learner
+            family,
+            options,
+            watch,
+            course,
+            lambda members: scorer.predict_ensemble(members, images.selection).score,
+            learner,
         )
         course.end()
         best = search.ranked[0]
@@ -76,11 +81,11 @@ def measured(
 
         comparison, ensemble = judge(images.test), None
         if options.ensemble:
-            together = scorer.ensemble(mix.members, images.test)
-            answers = given.answers(shipped, selection.bn, images.test)
-            ensemble = given.judged(answers, together, images.test, recipe.choices)
+            together = scorer.predict_ensemble(mix.members, images.test)
+            answers = given.predict(shipped, selection.bn, images.test)
+            ensemble = given.compare_predictions(answers, together, images.test, recipe.choices)
         shifted = shifts(options, family, images, world, judge)
-        statistics = scorer.statistics(mix) if selection.bn == RECALIBRATE else begun
+        statistics = scorer.estimate_statistics(mix) if selection.bn == RECALIBRATE else begun
         modes = scorer.scores(mix, images.selection)
         evidence = witnessed(given, shipped, alone, selection.bn, images.test, search.starts)
         evidence = pictured(evidence, scorer, search, mix, images, options)
@@ -90,7 +95,7 @@ def measured(
     clock.seconds["evaluate"] -= clock.seconds["distill"]
     if world.main:
         scoring = clock.seconds["evaluate"] - clock.seconds.get("learn", 0.0)
-        keep_pace(journal, family.config, options.pace_settings, images=scorer.images_forwarded, seconds=scoring)
+        record_pace(journal, family.config, options.pace_settings, images=scorer.images_forwarded, seconds=scoring)
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     return Soup(
         family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
@@ -134,13 +139,13 @@ def _as_shipped(
     if network:
         whole, shipped = beside(scorer.family, network.ingredient)
     elif adapter:
-        from hfsoup.averaging.low_rank import beside as with_adapter
+        from hfsoup.averaging.low_rank import append_member as with_adapter
 
         whole, shipped = with_adapter(scorer.family, adapter)
     else:
         return scorer, mix, search.mix((best,))
     averager = stack.enter_context(Averager(whole, options.merge, options.stored_dtype, options.settings()))
-    return scorer.over(averager), shipped, Mix.of((best,), len(whole))
+    return scorer.with_averager(averager), shipped, Mix.of((best,), len(whole))
 
 
 def truncated(averager: Averager, mix: Mix, options: Options, watch: Watch) -> LowRankAdapter | None:

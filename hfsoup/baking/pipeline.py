@@ -84,10 +84,10 @@ def run(patterns: tuple[str, ...], options: Options, watch: Watch, *, several: b
 
 def _claim(patterns: tuple[str, ...], options: Options, stack: ExitStack) -> None:
     """Hold the output folder from the start; what stands there already must be this bake's own work, or may go."""
-    from hfsoup.averaging.writer import claimed
+    from hfsoup.averaging.writer import lock_output
 
     if options.output is not None:
-        stack.enter_context(claimed(Path(options.output)))
+        stack.enter_context(lock_output(Path(options.output)))
     own(patterns, options)
 
 

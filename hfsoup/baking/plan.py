@@ -19,7 +19,7 @@ from hfsoup.checkpoints.inspection import class_names
 from hfsoup.checkpoints.types import Source
 from hfsoup.data.survey import Survey
 from hfsoup.data.tasks import task_of
-from hfsoup.evaluation.journal import known_pace
+from hfsoup.evaluation.journal import read_pace
 from hfsoup.hub.notices import listening
 from hfsoup.ingredients.find import find_base, require_several
 from hfsoup.ingredients.headers import Outline, outlined, peek_processor
@@ -237,7 +237,7 @@ def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first:
     if options.eval:
         unknown = "the datasets of --eval are not looked at beforehand"
         return Workload(selection, test, calibration, most, None, None, unknown, **taught)
-    pace = known_pace(first.config, options.pace_settings)
+    pace = read_pace(first.config, options.pace_settings)
     seconds = None if pace is None else images / pace
     unknown = "this architecture was not scored here before" if pace is None else ""
     images += recipe.learns * taught.get("learning", 0)

@@ -44,7 +44,7 @@ def scores_again(
     """Evaluate on the recorded splits and compare with the recorded scores."""
     if record.dataset is None or record.test is None:
         raise SoupError("this soup was baked without a dataset, so there are no scores", where=place)
-    from hfsoup.evaluation.metrics import metric
+    from hfsoup.evaluation.metrics import load_metric
     from hfsoup.evaluation.scorer import AVERAGE, RECALIBRATE, Scorer
 
     world, best = (
@@ -56,7 +56,7 @@ def scores_again(
         images = images_again(record.dataset, family, options, calibrate=bn is not None)
         hold(place, _split_differences(record.dataset, images))
         with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
-            chosen = metric(options.metric, task_of(family.config), trust_remote=options.trust_remote_metric)
+            chosen = load_metric(options.metric, task_of(family.config), trust_remote=options.trust_remote_metric)
             mode = RECALIBRATE if bn and bn.statistics and not record.distillation else AVERAGE
             scorer = Scorer(
                 averager, chosen, world, None,

@@ -28,12 +28,12 @@ def scorer_of(
     advance: Callable[[int], None],
 ) -> Scorer:
     """What scores mixes as these options have it."""
-    from hfsoup.evaluation.metrics import metric
+    from hfsoup.evaluation.metrics import load_metric
     from hfsoup.evaluation.scorer import Scorer
 
     return Scorer(
         averager,
-        metric(options.metric, task_of(averager.family.config), trust_remote=options.trust_remote_metric),
+        load_metric(options.metric, task_of(averager.family.config), trust_remote=options.trust_remote_metric),
         world,
         journal,
         batch_size=options.batch_size,

@@ -36,7 +36,7 @@ class Soup(BakeResult):
             overwrite: replace what is there, by a rename.
         """
         from hfsoup.averaging.averager import Averager
-        from hfsoup.averaging.writer import staged, write_adapter, write_configs, write_weights
+        from hfsoup.averaging.writer import stage_output, write_adapter, write_configs, write_weights
         from hfsoup.baking.evidence import write_evidence
         from hfsoup.networks.distillation.result import beside
         from hfsoup.provenance.manifest import NAME, make_manifest
@@ -50,7 +50,7 @@ class Soup(BakeResult):
         if self.distilled:
             family, mix, statistics = *beside(family, self.distilled.ingredient), {}
         averaged = Averager(family, self.options.merge, dtype, self.options.settings())
-        with staged(target, overwrite=overwrite) as stage, averaged as averager:
+        with stage_output(target, overwrite=overwrite) as stage, averaged as averager:
             if self.adapter:
                 hashes = write_adapter(self.adapter, stage)
             else:

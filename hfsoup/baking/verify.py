@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hfsoup.averaging.averager import Averager
-from hfsoup.averaging.low_rank import beside, may_be_adapter, truncate
+from hfsoup.averaging.low_rank import append_member, require_adapters, truncate
 from hfsoup.averaging.writer import write_adapter, write_weights
 from hfsoup.baking.rescore import hold, images_again, scores_again
 from hfsoup.baking.retrain import trained_again
@@ -107,11 +107,11 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
         with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
             statistics = record.batch_norm.arrays() if record.batch_norm else {}
             if options.as_adapter:
-                may_be_adapter(family, "average")
+                require_adapters(family, "average")
                 adapter = truncate(averager, mix, options.as_adapter)
                 hashes = write_adapter(adapter, Path(scratch))
                 hold(place, _adapter_differences(Path(scratch), adapter, record))
-                family, mix = beside(family, adapter)
+                family, mix = append_member(family, adapter)
             elif record.distillation or (options.distill and len(mix.members) > 1):
                 family, mix = trained_again(averager, record, options, World(options.device), place)
                 with Averager(family, record.merge, options.stored_dtype, options.settings()) as whole:

@@ -47,7 +47,7 @@ class Weights:
         file = self.homes[name][0]
         return next(w.name for w, f in zip(self.ingredient.weights, self._files, strict=True) if f is file)
 
-    def unchanged(self) -> None:
+    def require_unchanged(self) -> None:
         """Fail if a file is not the one that was hashed any more."""
         for file, weights in zip(self._files, self.ingredient.weights, strict=True):
             if not file.stamp == stamp_file(weights.path) == weights.stamp:

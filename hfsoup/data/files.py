@@ -134,7 +134,7 @@ class Files:
         _plain(name, self.repo or str(self.folder))
         return name
 
-    def unchanged(self) -> None:
+    def require_unchanged(self) -> None:
         """See that no file was written to since it was hashed."""
         for name, before in self._stamps.items():
             if stamp_file(self.folder / name) != before:

@@ -140,7 +140,7 @@ def load_images(
         every = (seen, *(prepared for _, prepared in learning))
         for prepared in every:
             apart(prepared, held, request, note=note)
-        source.files.unchanged()
+        source.files.require_unchanged()
     return Images(
         request.dataset, request.config, source.revision, selection, test, halved, tuple(notes), backend(processor),
         calibration, learning[0][0] if learning else None, mapping=mapping_of(request), seen=every,

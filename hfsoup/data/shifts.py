@@ -70,7 +70,7 @@ def load_other(request: Request, processor: Any, classes: Sequence[str], seen: S
         split, held = part.prepare(processor, name, np.arange(len(part.labels)), request.limit)
         for prepared in seen:
             apart(prepared, held, request, note=notes.setdefault)
-        source.files.unchanged()
+        source.files.require_unchanged()
     return Images(
         request.dataset, request.config, source.revision, split, split, halved=False, notes=tuple(notes),
         backend=backend(processor),

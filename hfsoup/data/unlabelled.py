@@ -56,5 +56,5 @@ def unlabelled(
             note=note,
             role="train",
         )
-        source.files.unchanged()
+        source.files.require_unchanged()
     return split

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hfsoup.data.images import Split
-from hfsoup.evaluation.candidate import Norm, Statistics
+from hfsoup.evaluation.candidate import BatchNormLayer, Statistics
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import SoupError
 
@@ -20,7 +20,9 @@ IMAGES = 2048
 Moments = tuple[NDArray[np.float64], NDArray[np.float64], int]
 
 
-def calibrate(model: Any, norms: dict[str, Norm], split: Split, world: World, dtype: torch.dtype) -> Statistics:
+def estimate_statistics(
+    model: Any, norms: dict[str, BatchNormLayer], split: Split, world: World, dtype: torch.dtype
+) -> Statistics:
     """The mean and variance of what reaches each batch norm, over training images.
 
     Only the batch norms are in training mode, so dropout and stochastic depth stay off. Batches have 128 images, a
@@ -40,7 +42,7 @@ def calibrate(model: Any, norms: dict[str, Norm], split: Split, world: World, dt
     pixels = np.load(split.pixels, mmap_mode="r")
     starts = range(0, len(split) - BATCH + 1, BATCH) or range(1)
     mine = []
-    with _watched(norms) as seen, torch.no_grad():
+    with _record_moments(norms) as seen, torch.no_grad():
         for n in range(world.index, len(starts), world.count):
             block = np.array(pixels[starts[n] : starts[n] + BATCH])
             model(pixel_values=torch.from_numpy(block).to(dtype).to(world.device))
@@ -48,12 +50,12 @@ def calibrate(model: Any, norms: dict[str, Norm], split: Split, world: World, dt
     batches = [moments for _, moments in sorted(world.gather(mine), key=lambda row: row[0])]
     found: Statistics = {}
     for path, norm in norms.items():
-        found[norm.mean], found[norm.var] = _pooled([batch[path] for batch in batches], path)
+        found[norm.mean], found[norm.var] = _pool_moments([batch[path] for batch in batches], path)
     return found
 
 
 @contextmanager
-def _watched(norms: dict[str, Norm]) -> Iterator[dict[str, Moments]]:
+def _record_moments(norms: dict[str, BatchNormLayer]) -> Iterator[dict[str, Moments]]:
     """Batch norms in training mode that keep the last batch's moments; what each saw is in the dictionary."""
     seen: dict[str, Moments] = {}
     hooks = []
@@ -79,7 +81,7 @@ def _watched(norms: dict[str, Norm]) -> Iterator[dict[str, Moments]]:
             norm.module.momentum = before[path]
 
 
-def _pooled(batches: list[Moments], path: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _pool_moments(batches: list[Moments], path: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and unbiased variance of the union of batches of one size, given each one's mean and biased variance."""
     means, variances = np.stack([b[0] for b in batches]), np.stack([b[1] for b in batches])
     total = sum(b[2] for b in batches)

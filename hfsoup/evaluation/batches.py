@@ -35,24 +35,24 @@ class Batches:
         self._begun: Any = None
         self._size = asked if world.device.type in MOST else asked or USUAL
 
-    def size(self, pixels: Path) -> int:
+    def find_size(self, pixels: Path) -> int:
         """The images of one forward pass over such a file, the same for every mix and in all processes.
 
         Raises:
             RoomError: the device has no room for a single one.
         """
         if self._size is None:
-            self._size = min(self._world.gather([self._fitting(np.load(pixels, mmap_mode="r"))]))
+            self._size = min(self._world.gather([self._find_fitting(np.load(pixels, mmap_mode="r"))]))
         return self._size
 
-    def _fitting(self, pixels: NDArray[np.float32]) -> int:
+    def _find_fitting(self, pixels: NDArray[np.float32]) -> int:
         """The most images that fit beside what a search keeps on the device; all mixes have the same activations."""
-        model = self._candidate.fullest()
+        model = self._candidate.load_fullest()
         size = MOST[self._world.device.type]
         while True:
             try:
                 with torch.no_grad():
-                    self._logits(model, np.zeros((size, *pixels.shape[1:]), np.float32))
+                    self._forward(model, np.zeros((size, *pixels.shape[1:]), np.float32))
                 return size
             except OutOfMemoryError:
                 if size == 1:
@@ -68,12 +68,12 @@ class Batches:
         if model is not self._begun:
             # What a model caches in inference mode no later training can use, so its first pass is an ordinary one.
             with torch.no_grad():
-                self._logits(model, block[:1])
+                self._forward(model, block[:1])
             self._begun = model
         short = size - len(block)
         full = np.concatenate([block, np.repeat(block[-1:], short, axis=0)]) if short else block
         with torch.inference_mode():
-            found = self._logits(model, full)[: len(block)].float()
+            found = self._forward(model, full)[: len(block)].float()
             if not torch.isfinite(found).all():
                 raise SoupError("this mix gives logits that are NaN or infinite", hint="--dtype float32")
             results = dict(self._metric.task.outputs(found, labels, self._metric.top))
@@ -81,7 +81,7 @@ class Batches:
                 results["logits"] = found
             return {name: tensor.cpu().numpy() for name, tensor in results.items()}
 
-    def _logits(self, model: Any, block: NDArray[np.float32]) -> torch.Tensor:
+    def _forward(self, model: Any, block: NDArray[np.float32]) -> torch.Tensor:
         images = torch.from_numpy(block).to(self._candidate.dtype).to(self._world.device)
         if self._candidate.convolves and images.ndim == 4 and self._world.device.type == "cpu":
             # On a processor, convolutions are faster over images whose channels lie side by side.

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from hfsoup.averaging.accumulators import CPU, Host, OnDevice, float64_device
+from hfsoup.averaging.accumulators import CPU, DeviceSums, HostSums, float64_device
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
-from hfsoup.averaging.running_sum import Running
+from hfsoup.averaging.running_sum import RunningMean
 from hfsoup.checkpoints.architecture import config_of, model_class
 from hfsoup.checkpoints.model_inputs import inputs
 from hfsoup.checkpoints.processor import image_processor
@@ -94,13 +94,13 @@ class Candidate:
         if not there and any(averager.stored_as(s) == "F64" for s in averager.family.tensors):
             what = f"the device {device.type} has no float64, which the soup would be in"
             raise SoupError(what, where=str(averager.family.reference), hint="--dtype float32, or --device cpu")
-        self._running = Running(averager, OnDevice(device) if there and device != CPU else Host())
+        self._running = RunningMean(averager, DeviceSums(device) if there and device != CPU else HostSums())
         self._memory = Memory(((s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors), device)
         self._buffers = self._memory.tensors
         self._processor = image_processor(averager.family.processing.processor_folder)
         self._model: Classifier | None = None
         self._shared = False
-        self.norms: dict[str, Norm] = {}
+        self.norms: dict[str, BatchNormLayer] = {}
         self.convolves = False
         floats = [t.dtype for t in self._buffers.values() if t.is_floating_point()]
         self._type = max(set(floats), key=floats.count)
@@ -120,7 +120,7 @@ class Candidate:
             raise OutOfMemoryError(what, where=str(self._averager.family.reference), hint="--device cpu") from error
         return self._model
 
-    def fullest(self) -> Classifier:
+    def load_fullest(self) -> Classifier:
         """The model with some weights, and beside it all that a search keeps in the device's memory."""
         count = len(self._averager.family)
         return self.load(Mix.of(tuple(range(min(count, 2))), count))
@@ -130,7 +130,7 @@ class Candidate:
         """The weights of the loaded mix by the names of the files; they change with the next one."""
         return self._buffers
 
-    def settle(self, statistics: Statistics) -> None:
+    def set_statistics(self, statistics: Statistics) -> None:
         """Give the batch norms of the loaded model these statistics instead of the averaged ones."""
         for norm in self.norms.values():
             for buffer, name in ((norm.module.running_mean, norm.mean), (norm.module.running_var, norm.var)):
@@ -141,9 +141,9 @@ class Candidate:
         family = self._averager.family
         config = config_of(family.config)
         here = {name: tensor.to("cpu") for name, tensor in self._buffers.items()}
-        model = filled(config, dict(here), self._type, str(family.reference))
+        model = build_model(config, dict(here), self._type, str(family.reference))
         own = {tensor.data_ptr(): name for name, tensor in here.items()}
-        self.norms = dict(_norms(model, own))
+        self.norms = dict(_find_norms(model, own))
         # A tensor that begins where one of the file's does may still be another look at it.
         looks = {(t.data_ptr(), t.shape, t.stride()): name for name, t in here.items()}
         names = {k: looks.get((t.data_ptr(), t.shape, t.stride())) for k, t in model.state_dict().items() if t.numel()}
@@ -189,7 +189,7 @@ class Memory:
             part[:] = np.asarray(block).view(np.uint8)
 
 
-def filled(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype, where: str) -> Any:
+def build_model(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype, where: str) -> Any:
     """The model of a config, with `tensors` by the names that a weight file gives them.
 
     Raises:
@@ -208,7 +208,7 @@ def filled(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype, wh
 
 
 @dataclass(frozen=True)
-class Norm:
+class BatchNormLayer:
     """A batch norm of the model, and the names that a weight file gives its running mean and variance."""
 
     module: Any
@@ -216,7 +216,7 @@ class Norm:
     var: str
 
 
-def _norms(model: torch.nn.Module, names: dict[int, str]) -> Iterator[tuple[str, Norm]]:
+def _find_norms(model: torch.nn.Module, names: dict[int, str]) -> Iterator[tuple[str, BatchNormLayer]]:
     """The batch norms that keep statistics; `names` are the weight file's, by the memory that holds each tensor."""
     for path, module in model.named_modules():
         if not isinstance(module, BatchNorm) or module.running_mean is None or module.running_var is None:
@@ -224,4 +224,4 @@ def _norms(model: torch.nn.Module, names: dict[int, str]) -> Iterator[tuple[str,
         mean, var = names.get(module.running_mean.data_ptr()), names.get(module.running_var.data_ptr())
         if mean is None or var is None:
             raise SoupError("the statistics of a batch norm are not those of the weight file", where=path)
-        yield path, Norm(module, mean, var)
+        yield path, BatchNormLayer(module, mean, var)

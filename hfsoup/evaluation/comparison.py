@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.data.tasks.task import Labels, Metric, Predictions
-from hfsoup.evaluation.intervals import bootstrap, mcnemar, percentiles, wilson
+from hfsoup.evaluation.intervals import draw_bootstrap, mcnemar_test, percentile_intervals, wilson_interval
 from hfsoup.evaluation.scores import ALPHA, Comparison, Intervals, Score
 
-At = Callable[[float], Intervals]
+IntervalsAt = Callable[[float], Intervals]
 """Intervals that miss with a given probability."""
 
 
 @dataclass(frozen=True)
-class Answers:
+class ScoredPredictions:
     """What a model says of a split, as its task predicts, and its score.
 
     `confidence` is the probability of each image's likeliest class.
@@ -28,32 +28,38 @@ class Answers:
     score: Score
 
 
-def compare(metric: Metric, soup: Answers, best: Answers, references: Labels, choices: int = 1) -> Comparison:
+def compare(
+    metric: Metric, soup: ScoredPredictions, best: ScoredPredictions, references: Labels, choices: int = 1
+) -> Comparison:
     """The comparison of two models on the same images, the first of which is the best of so many `choices`."""
     task = metric.task
     errors = [task.calibration_error(one.predictions, one.confidence, references) for one in (soup, best)]
-    measure = _counted if metric.counts else _drawn
+    measure = _compare_counts if metric.counts else _compare_draws
     at, p_value = measure(metric, soup, best, references)
     adjusted = at(ALPHA / choices) if at and choices > 1 else None
     return Comparison(soup.score, best.score, at and at(ALPHA), adjusted, p_value, choices, *errors)
 
 
-def _counted(metric: Metric, soup: Answers, best: Answers, references: Labels) -> tuple[At | None, float | None]:
+def _compare_counts(
+    metric: Metric, soup: ScoredPredictions, best: ScoredPredictions, references: Labels
+) -> tuple[IntervalsAt | None, float | None]:
     """Wilson's intervals of counts of right answers, a bootstrap of their difference, and McNemar's p-value."""
     a, b = (metric.task.right(one.predictions, references) for one in (soup, best))
-    draws = bootstrap(lambda rows: float(a[rows].mean()), lambda rows: float(b[rows].mean()), len(references))
+    draws = draw_bootstrap(lambda rows: float(a[rows].mean()), lambda rows: float(b[rows].mean()), len(references))
 
     def at(alpha: float) -> Intervals:
-        first, second = (wilson(correct=int(right.sum()), total=len(right), alpha=alpha) for right in (a, b))
-        return Intervals(first, second, percentiles(draws, alpha)[2])
+        first, second = (wilson_interval(correct=int(right.sum()), total=len(right), alpha=alpha) for right in (a, b))
+        return Intervals(first, second, percentile_intervals(draws, alpha)[2])
 
-    return at, mcnemar(only_first=int((a & ~b).sum()), only_second=int((b & ~a).sum()))
+    return at, mcnemar_test(only_first=int((a & ~b).sum()), only_second=int((b & ~a).sum()))
 
 
-def _drawn(metric: Metric, soup: Answers, best: Answers, references: Labels) -> tuple[At | None, float | None]:
+def _compare_draws(
+    metric: Metric, soup: ScoredPredictions, best: ScoredPredictions, references: Labels
+) -> tuple[IntervalsAt | None, float | None]:
     """Bootstrap intervals; none of a metric that is too slow to be drawn a thousand times."""
     if metric.on_rows is None:
         return None, None
     first, second = (metric.on_rows(one.predictions, references) for one in (soup, best))
-    draws = bootstrap(first, second, len(references))
-    return lambda alpha: Intervals(*percentiles(draws, alpha)), None
+    draws = draw_bootstrap(first, second, len(references))
+    return lambda alpha: Intervals(*percentile_intervals(draws, alpha)), None

@@ -15,7 +15,7 @@ from hfsoup.evaluation.scores import ALPHA, Bounds
 DRAWS = 1000
 
 
-def wilson(*, correct: int, total: int, alpha: float = ALPHA) -> Bounds:
+def wilson_interval(*, correct: int, total: int, alpha: float = ALPHA) -> Bounds:
     """Wilson's score interval of a share, which misses it with the probability `alpha`."""
     share, z = correct / total, NormalDist().inv_cdf(1 - alpha / 2)
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
@@ -23,7 +23,7 @@ def wilson(*, correct: int, total: int, alpha: float = ALPHA) -> Bounds:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def mcnemar(*, only_first: int, only_second: int) -> float:
+def mcnemar_test(*, only_first: int, only_second: int) -> float:
     """McNemar's exact two-sided p-value: how likely a split at least this uneven is where neither is better.
 
     Args:
@@ -37,7 +37,7 @@ def mcnemar(*, only_first: int, only_second: int) -> float:
     return min(1.0, 2 * sum(map(exp, logs)))
 
 
-def bootstrap(first: Callable[[Rows], float], second: Callable[[Rows], float], images: int) -> NDArray[np.float64]:
+def draw_bootstrap(first: Callable[[Rows], float], second: Callable[[Rows], float], images: int) -> NDArray[np.float64]:
     """Paired bootstrap draws of two models' values and of their difference, draws × 3.
 
     Both are drawn on the same images each time, from a fixed seed.
@@ -56,7 +56,7 @@ def bootstrap(first: Callable[[Rows], float], second: Callable[[Rows], float], i
     return draws
 
 
-def percentiles(draws: NDArray[np.float64], alpha: float = ALPHA) -> list[Bounds]:
+def percentile_intervals(draws: NDArray[np.float64], alpha: float = ALPHA) -> list[Bounds]:
     """The percentile interval of each column, which misses with the probability `alpha`."""
     low, high = np.percentile(draws, [50 * alpha, 100 - 50 * alpha], axis=0).tolist()
     return list(zip(low, high, strict=True))

@@ -74,7 +74,7 @@ class Journal:
             return None
 
 
-def mix_key(family: Family, mix: Mix, **depends: Any) -> str:
+def hash_mix(family: Family, mix: Mix, **depends: Any) -> str:
     """The key of what was found for a mix.
 
     Args:
@@ -106,7 +106,7 @@ def journal_path() -> Path:
     return cache_root() / "scores.sqlite"
 
 
-def keep_pace(journal: Journal, config: dict[str, Any], how: Sequence[Any], *, images: int, seconds: float) -> None:
+def record_pace(journal: Journal, config: dict[str, Any], how: Sequence[Any], *, images: int, seconds: float) -> None:
     """Remember that so many images took so many seconds; a bake that scored nothing says nothing.
 
     Args:
@@ -117,18 +117,18 @@ def keep_pace(journal: Journal, config: dict[str, Any], how: Sequence[Any], *, i
         seconds: that it took.
     """
     if images and seconds > 0:
-        journal.put(_pace_key(config, how), {"images": np.array(images), "seconds": np.array(seconds)})
+        journal.put(_hash_pace(config, how), {"images": np.array(images), "seconds": np.array(seconds)})
 
 
-def known_pace(config: dict[str, Any], how: Sequence[Any]) -> float | None:
+def read_pace(config: dict[str, Any], how: Sequence[Any]) -> float | None:
     """Images a second at the last bake of this architecture in this way; None where there was none."""
     if not journal_path().is_file():
         return None
-    found = Journal(journal_path()).get(_pace_key(config, how))
+    found = Journal(journal_path()).get(_hash_pace(config, how))
     return float(found["images"] / found["seconds"]) if found else None
 
 
-def _pace_key(config: dict[str, Any], how: Sequence[Any]) -> str:
+def _hash_pace(config: dict[str, Any], how: Sequence[Any]) -> str:
     """All that a pace depends on: another architecture, batch size, processor count or library is another pace."""
     kept = {key: value for key, value in config.items() if key not in SILENT}
     machine = [os.cpu_count(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("WORLD_SIZE")]

@@ -8,7 +8,7 @@ from pathlib import Path
 import evaluate
 
 from hfsoup.data.tasks import SINGLE_LABEL, require_metric
-from hfsoup.data.tasks.class_metrics import checked
+from hfsoup.data.tasks.class_metrics import check_predictions
 from hfsoup.data.tasks.task import Labels, Metric, Task
 from hfsoup.hub.client import expect_answer, hub_api
 from hfsoup.hub.download import RemoteFile, fetch_file
@@ -16,7 +16,7 @@ from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.text import one_line
 
 
-def metric(name: str | None = None, task: Task = SINGLE_LABEL, *, trust_remote: bool = False) -> Metric:
+def load_metric(name: str | None = None, task: Task = SINGLE_LABEL, *, trust_remote: bool = False) -> Metric:
     """The metric called `name`.
 
     Args:
@@ -26,10 +26,10 @@ def metric(name: str | None = None, task: Task = SINGLE_LABEL, *, trust_remote: 
         trust_remote: allow the latter, whose script is fetched and run.
     """
     name = require_metric(name, task, trust_remote=trust_remote)
-    return task.own_metric(name) if name in task.metrics else _remote(name, task)
+    return task.own_metric(name) if name in task.metrics else _fetch_metric(name, task)
 
 
-def _remote(name: str, task: Task) -> Metric:
+def _fetch_metric(name: str, task: Task) -> Metric:
     """A metric of the Hub, from one commit whose every file is compared with its listing."""
     space = name if "/" in name else f"evaluate-metric/{name}"
     with expect_answer(space):
@@ -43,18 +43,18 @@ def _remote(name: str, task: Task) -> Metric:
         raise UsageError(f"expected a Space with {script}, found none", where=space)
     paths = {file.name: fetch_file(space, file, info.sha, kind="space") for file in files if file.name.endswith(".py")}
     return Metric(
-        name, task, 1, counts=False, value=_compute(name, paths[script]), on_rows=None, source=f"{space}@{info.sha}"
+        name, task, 1, counts=False, value=_load_script(name, paths[script]), on_rows=None, source=f"{space}@{info.sha}"
     )
 
 
-def _compute(name: str, script: Path) -> Callable[[Labels, Labels], float]:
+def _load_script(name: str, script: Path) -> Callable[[Labels, Labels], float]:
     try:
         loaded = evaluate.load(str(script), keep_in_memory=True)
     except (OSError, ImportError, ValueError, TypeError, AttributeError, SyntaxError) as error:
         raise UsageError(f"evaluate cannot load the metric {name!r}: {one_line(error, 300)}") from error
 
     def value(predictions: Labels, references: Labels) -> float:
-        guesses, truth = checked(predictions, references)
+        guesses, truth = check_predictions(predictions, references)
         result = loaded.compute(predictions=guesses[:, 0], references=truth)
         numbers = [v for v in (result or {}).values() if isinstance(v, (int, float)) and not isinstance(v, bool)]
         if len(numbers) != 1:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Predictions:
+class RacePredictions:
     """What a task predicts, in the order of the split; or, `at_most`, the predictions that were enough to give up.
 
     `confidence` is the probability of each image's likeliest class, in the same order; `seen` images decided, `wrong`
@@ -37,9 +37,9 @@ class Predictions:
         order: NDArray[np.int64],
         batch: int,
         allowed: int | None,
-    ) -> Predictions:
+    ) -> RacePredictions:
         """From predictions in `order`, which may end before the last image; cut where `allowed` errors are exceeded."""
-        end = cut(right, len(order), batch, allowed)
+        end = find_cut(right, len(order), batch, allowed)
         if end.at_most:
             return cls(predictions[: end.seen], confidence[: end.seen], end.seen, end.wrong, at_most=True)
         placed, sure = np.empty_like(predictions), np.empty_like(confidence)
@@ -60,7 +60,7 @@ class Cut:
     decided: bool
 
 
-def cut(right: NDArray[np.bool_], total: int, batch: int, allowed: int | None) -> Cut:
+def find_cut(right: NDArray[np.bool_], total: int, batch: int, allowed: int | None) -> Cut:
     """The first end of a batch at which more than `allowed` of `total` answers are wrong, however many more there are.
 
     So what is reported does not depend on how many images other processes or an earlier bake went on for.
@@ -75,7 +75,7 @@ def cut(right: NDArray[np.bool_], total: int, batch: int, allowed: int | None) -
     return Cut(len(right), int(wrong[-1]), at_most=False, decided=whole)
 
 
-def hardest_first(sureness: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
+def order_hardest_first(sureness: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
     """Rows by the mean probability that the ingredients give the true class, least first; ties as they come."""
     mean = np.mean([s.astype(np.float64) for s in sureness], axis=0)
     return np.argsort(mean, kind="stable")

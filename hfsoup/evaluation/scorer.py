@@ -15,12 +15,12 @@ from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
 from hfsoup.data.images import Split
 from hfsoup.data.tasks.task import Metric, Named
-from hfsoup.evaluation.batch_norm import calibrate
+from hfsoup.evaluation.batch_norm import estimate_statistics
 from hfsoup.evaluation.batches import Batches, Results
 from hfsoup.evaluation.candidate import Candidate, Statistics
-from hfsoup.evaluation.comparison import Answers, compare
-from hfsoup.evaluation.journal import Journal, mix_key
-from hfsoup.evaluation.racing import Predictions, cut, hardest_first
+from hfsoup.evaluation.comparison import ScoredPredictions, compare
+from hfsoup.evaluation.journal import Journal, hash_mix
+from hfsoup.evaluation.racing import RacePredictions, find_cut, order_hardest_first
 from hfsoup.evaluation.scores import Comparison, Score
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.distributed import World
@@ -82,7 +82,7 @@ class Scorer:
         """Whose mixes are scored."""
         return self._averager.family
 
-    def over(self, averager: Averager) -> Scorer:
+    def with_averager(self, averager: Averager) -> Scorer:
         """The same for mixes of another family, as they are averaged."""
         return Scorer(
             averager, self._metric, self._world, self._journal,
@@ -116,29 +116,33 @@ class Scorer:
 
         The soup is the best of so many `choices`.
         """
-        first = self.answers(soup, bn, split)
-        return self.judged(first, first if soup == best else self.answers(best, AVERAGE, split), split, choices)
+        first = self.predict(soup, bn, split)
+        return self.compare_predictions(
+            first, first if soup == best else self.predict(best, AVERAGE, split), split, choices
+        )
 
-    def judged(self, first: Answers, second: Answers, split: Split, choices: int = 1) -> Comparison:
+    def compare_predictions(
+        self, first: ScoredPredictions, second: ScoredPredictions, split: Split, choices: int = 1
+    ) -> Comparison:
         """How sure the difference between two models on `split` is, the first the best of so many `choices`."""
         return compare(self._metric, first, second, split.labels, choices)
 
-    def answers(self, mix: Mix, bn: str, split: Split) -> Answers:
+    def predict(self, mix: Mix, bn: str, split: Split) -> ScoredPredictions:
         """What a mix says of every image of `split`."""
         found = self._predictions(mix, split, bn, None)
-        return Answers(found.values, found.confidence, self._score(found, split, bn))
+        return ScoredPredictions(found.values, found.confidence, self._score(found, split, bn))
 
-    def ensemble(self, members: Sequence[int], split: Split) -> Answers:
+    def predict_ensemble(self, members: Sequence[int], split: Split) -> ScoredPredictions:
         """What the mean of the logits of `members`, each alone with its own batch-norm statistics, says of `split`."""
         total = np.zeros_like(self._single(members[0], split), np.float64)
         for i in members:
             total += self._single(i, split)
         mean, task = torch.from_numpy(total / len(members)), self._metric.task
         said = {name: found.numpy() for name, found in task.outputs(mean, split.labels, self._metric.top).items()}
-        predictions, confidence = _indices_wide(said["predictions"]), said["confidence"].astype(np.float32)
+        predictions, confidence = _widen_indices(said["predictions"]), said["confidence"].astype(np.float32)
         wrong = int((~task.right(predictions, split.labels)).sum())
-        found = Predictions(predictions, confidence, len(split), wrong, at_most=False)
-        return Answers(found.values, found.confidence, self._score(found, split, AVERAGE))
+        found = RacePredictions(predictions, confidence, len(split), wrong, at_most=False)
+        return ScoredPredictions(found.values, found.confidence, self._score(found, split, AVERAGE))
 
     def _single(self, i: int, split: Split) -> NDArray[np.float32]:
         """The logits of one ingredient, images × classes, found once."""
@@ -148,15 +152,15 @@ class Scorer:
             self._logits[split.fingerprint, i] = self._results(mix, split, AVERAGE, None)["logits"]
         return self._logits[split.fingerprint, i]
 
-    def report(self, mix: Mix, bn: str, split: Split) -> Score:
+    def score_whole(self, mix: Mix, bn: str, split: Split) -> Score:
         """The metric of `mix` on all of `split` with statistics of mode `bn`, for numbers that choose nothing."""
         return self._score(self._predictions(mix, split, bn, None), split, bn)
 
-    def classes(self, mix: Mix, bn: str, split: Split) -> tuple[Named, ...]:
+    def predict_classes(self, mix: Mix, bn: str, split: Split) -> tuple[Named, ...]:
         """What is said of each image of `split`, as class indices."""
         return self._metric.task.named(self._predictions(mix, split, bn, None).values)
 
-    def statistics(self, mix: Mix) -> Statistics:
+    def estimate_statistics(self, mix: Mix) -> Statistics:
         """The batch-norm statistics of `mix` on the calibration images."""
         split = self._calibration
         if split is None:
@@ -164,9 +168,9 @@ class Scorer:
 
         def estimate() -> Statistics:
             model = self._candidate.load(mix)
-            return calibrate(model, self._candidate.norms, split, self._world, self._candidate.dtype)
+            return estimate_statistics(model, self._candidate.norms, split, self._world, self._candidate.dtype)
 
-        return self._kept(self._key(mix, statistics=self._images(split)), lambda known: known or estimate())
+        return self._reuse_results(self._key(mix, statistics=self._images(split)), lambda known: known or estimate())
 
     def _modes(self, mix: Mix) -> tuple[str, ...]:
         """How a mix is scored. One ingredient alone stays as it is: nothing was averaged that needs new statistics."""
@@ -174,13 +178,13 @@ class Scorer:
             return (AVERAGE,)
         return (AVERAGE, RECALIBRATE) if self._bn == "auto" else (self._bn,)
 
-    def _predictions(self, mix: Mix, split: Split, bn: str, least: float | None) -> Predictions:
+    def _predictions(self, mix: Mix, split: Split, bn: str, least: float | None) -> RacePredictions:
         """The predictions of `mix` on `split`, or on as many images as show that `least` is out of reach."""
         order, allowed = self._order(mix, split), self._allowed(split, least)
         found = self._results(mix, split, bn, allowed)
-        predictions = _indices_wide(found["predictions"])
+        predictions = _widen_indices(found["predictions"])
         right = self._right(predictions, split, order)
-        return Predictions.of(predictions, found["confidence"], right, order, self._size(split), allowed)
+        return RacePredictions.of(predictions, found["confidence"], right, order, self._size(split), allowed)
 
     def _right(self, predictions: NDArray[Any], split: Split, order: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the first predictions in `order` are right."""
@@ -202,12 +206,12 @@ class Scorer:
                 known = None
             if known is not None:
                 right = self._right(known["predictions"], split, order)
-                if cut(right, len(split), self._size(split), allowed).decided:
+                if find_cut(right, len(split), self._size(split), allowed).decided:
                     return known
             self._due.setdefault(key, len(split) - (len(known["predictions"]) if known else 0))
-            return self._forwarded(mix, split, bn, order, allowed, known, logits=logits)
+            return self._forward(mix, split, bn, order, allowed, known, logits=logits)
 
-        return self._kept(key, go_on)
+        return self._reuse_results(key, go_on)
 
     def _order(self, mix: Mix, split: Split) -> NDArray[np.int64]:
         """The order in which `mix` sees the images: the hardest first once every ingredient was seen alone."""
@@ -218,11 +222,11 @@ class Scorer:
             plain = np.arange(len(split))
             keys = [self._predictions_key(Mix.of((i,), size), split, AVERAGE, plain) for i in range(size)]
             alone = [self._found[key]["sureness"] for key in keys if key in self._found]
-            self._orders[split.fingerprint] = hardest_first(alone) if len(alone) == size else plain
+            self._orders[split.fingerprint] = order_hardest_first(alone) if len(alone) == size else plain
         return self._orders[split.fingerprint]
 
     def _size(self, split: Split) -> int:
-        return self._batches.size(split.pixels)
+        return self._batches.find_size(split.pixels)
 
     def _predictions_key(self, mix: Mix, split: Split, bn: str, order: NDArray[np.int64]) -> str:
         depends = {"images": self._images(split), "top": self._metric.top, "batch": self._size(split)}
@@ -236,9 +240,9 @@ class Scorer:
         # One ingredient alone is the same whatever the merge, and the mean is told nothing.
         told = None if merge.name == "mean" else [merge.origin, averager.density, vars(averager.settings)]
         place = {"merge": merge.name, "told": told, "dtype": averager.dtype, "device": self._world.device.type}
-        return mix_key(averager.family, mix, **place, **depends)
+        return hash_mix(averager.family, mix, **place, **depends)
 
-    def _kept(self, key: str, go_on: Callable[[Results | None], Results]) -> Results:
+    def _reuse_results(self, key: str, go_on: Callable[[Results | None], Results]) -> Results:
         """What `go_on` makes of what this bake or the journal holds already; whatever is new is kept in both."""
         journal, known = self._journal, self._found.get(key)
         if known is None and journal:
@@ -253,7 +257,7 @@ class Scorer:
     def _images(split: Split | None) -> list[str]:
         return [split.fingerprint, split.pixels.name] if split else []
 
-    def _forwarded(
+    def _forward(
         self,
         mix: Mix,
         split: Split,
@@ -265,10 +269,10 @@ class Scorer:
         logits: bool,
     ) -> Results:
         """Predictions in `order`, from where those `known` end, until more than `allowed` are wrong."""
-        statistics = self.statistics(mix) if bn == RECALIBRATE else None
+        statistics = self.estimate_statistics(mix) if bn == RECALIBRATE else None
         model = self._candidate.load(mix)
         if statistics:
-            self._candidate.settle(statistics)
+            self._candidate.set_statistics(statistics)
         pixels, world = np.load(split.pixels, mmap_mode="r"), self._world
         begun = len(known["predictions"]) if known else 0
         size = self._size(split)
@@ -294,7 +298,7 @@ class Scorer:
         self.images_forwarded += fresh
         return results
 
-    def _score(self, predictions: Predictions, split: Split, bn: str) -> Score:
+    def _score(self, predictions: RacePredictions, split: Split, bn: str) -> Score:
         """The metric over a whole split; of one that was given up, the most that it could have reached."""
         if predictions.at_most:
             correct = len(split) - predictions.wrong
@@ -309,6 +313,6 @@ class Scorer:
         return Score(value, len(split), int(right.sum()), right.astype(np.uint8).tobytes(), bn, len(split))
 
 
-def _indices_wide(predictions: NDArray[Any]) -> NDArray[Any]:
+def _widen_indices(predictions: NDArray[Any]) -> NDArray[Any]:
     """Predictions with class indices, which are kept as int32, as int64."""
     return predictions.astype(np.int64) if predictions.dtype.kind == "i" else predictions

@@ -49,10 +49,10 @@ class Decision:
     @property
     def outcome(self) -> str:
         """What became of the ingredient, in a word or two."""
-        return outcome(self.action, accepted=self.accepted)
+        return describe_outcome(self.action, accepted=self.accepted)
 
 
-def outcome(action: str, *, accepted: bool) -> str:
+def describe_outcome(action: str, *, accepted: bool) -> str:
     """What became of an ingredient that a search tried to add or to drop."""
     if action == "drop":
         return "removed" if accepted else "stays"

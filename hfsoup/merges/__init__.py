@@ -62,7 +62,7 @@ def task_vectors(tensors: Iterable[NDArray[Any]], context: Context) -> Iterator[
         yield np.subtract(tensor, context.base, dtype=np.float64)
 
 
-def added(tasks: Iterable[Array], weights: Sequence[float], context: Context) -> Array:
+def add_to_base(tasks: Iterable[Array], weights: Sequence[float], context: Context) -> Array:
     """θ0 + λΣτᵢ, where a weight counts as a multiple of the mean one.
 
     Without a scale λ is one over the number of ingredients: what was trained for one task is averaged, not summed up.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.merges import Array, Context, added, magnitudes, merge, task_vectors
+from hfsoup.merges import Array, Context, add_to_base, magnitudes, merge, task_vectors
 
 
 @merge(
@@ -23,10 +23,10 @@ from hfsoup.merges import Array, Context, added, magnitudes, merge, task_vectors
 )
 def breadcrumbs(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
     """θ0 + λΣ mᵢ ⊙ τᵢ, where mᵢ keeps the `density` share of |τᵢ| next below the `outliers`; λ = 1/k unless given."""
-    return added(_masked(task_vectors(tensors, context), context), weights, context)
+    return add_to_base(_mask_tasks(task_vectors(tensors, context), context), weights, context)
 
 
-def _masked(tasks: Iterable[Array], context: Context) -> Iterator[Array]:
+def _mask_tasks(tasks: Iterable[Array], context: Context) -> Iterator[Array]:
     for task in tasks:
         keep, largest = int(context.density * task.size), int(context.outliers * task.size)
         begin = max(task.size - keep - largest, 0)

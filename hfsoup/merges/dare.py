@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.merges import Array, Context, added, merge, task_vectors
+from hfsoup.merges import Array, Context, add_to_base, merge, task_vectors
 
 
 @merge(
@@ -25,11 +25,11 @@ from hfsoup.merges import Array, Context, added, merge, task_vectors
 def dare(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
     """θ0 + λΣ τᵢ ⊙ Bernoulli(d)/d for the density d = 1 − p; λ = 1/k unless given."""
     tasks = zip(context.members, task_vectors(tensors, context), strict=True)
-    kept = (task * _drawn(place, task.shape, context) / context.density for place, task in tasks)
-    return added(kept, weights, context)
+    kept = (task * _draw_mask(place, task.shape, context) / context.density for place, task in tasks)
+    return add_to_base(kept, weights, context)
 
 
-def _drawn(place: int, shape: tuple[int, ...], context: Context) -> NDArray[np.bool_]:
+def _draw_mask(place: int, shape: tuple[int, ...], context: Context) -> NDArray[np.bool_]:
     """Which elements stay: the same for one seed, tensor and ingredient, whatever else is in the mix.
 
     Raw draws of a bit generator are the same in every version of numpy, those of distributions are not.

@@ -29,10 +29,10 @@ def karcher(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: 
         return given[0]
     units, shares = [given[n] / lengths[n] for n in long], np.array([weights[n] for n in long])
     length = float(np.dot(weights, lengths))
-    return length * _direction(units, shares / shares.sum())
+    return length * _find_direction(units, shares / shares.sum())
 
 
-def _direction(units: Sequence[Array], shares: NDArray[np.float64]) -> Array:
+def _find_direction(units: Sequence[Array], shares: NDArray[np.float64]) -> Array:
     """Start at the plain mean and follow the mean of the tangents until it vanishes."""
     mean = sum((share * unit for unit, share in zip(units, shares, strict=True)), np.zeros_like(units[0]))
     start = float(np.linalg.norm(mean))

@@ -29,11 +29,11 @@ def slerp(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Co
     merged, sum_so_far = np.zeros(0), 0.0
     for tensor, share in zip(tensors, shares, strict=True):
         following, sum_so_far = tensor.astype(np.float64), sum_so_far + share
-        merged = following if sum_so_far == share else _between(merged, following, share / sum_so_far)
+        merged = following if sum_so_far == share else _interpolate(merged, following, share / sum_so_far)
     return merged
 
 
-def _between(a: Array, b: Array, t: float) -> Array:
+def _interpolate(a: Array, b: Array, t: float) -> Array:
     lengths = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
     cosine = float(np.clip((a * b).sum() / lengths, -1, 1)) if lengths else 1.0
     if abs(cosine) > STRAIGHT:

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hfsoup.merges import Array, Context, added, merge, task_vectors
+from hfsoup.merges import Array, Context, add_to_base, merge, task_vectors
 
 
 @merge(
@@ -20,4 +20,4 @@ from hfsoup.merges import Array, Context, added, merge, task_vectors
 )
 def task_arithmetic(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
     """θ0 + λΣτᵢ; without a scale λ = 1/k, which gives the mean."""
-    return added(task_vectors(tensors, context), weights, context)
+    return add_to_base(task_vectors(tensors, context), weights, context)

@@ -21,7 +21,7 @@ def read(family: Family, ingredient: Ingredient) -> Stored:
     weights = Weights(ingredient)
     try:
         found = {spec.name: weights.stored(spec.name) for spec in family.tensors}
-        weights.unchanged()
+        weights.require_unchanged()
     finally:
         weights.close()
     return found

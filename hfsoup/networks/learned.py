@@ -24,8 +24,8 @@ from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.architecture import config_of, own_names
 from hfsoup.checkpoints.processor import image_processor
 from hfsoup.data.images import Split
-from hfsoup.evaluation.candidate import BatchNorm, Classifier, Memory, filled
-from hfsoup.evaluation.journal import Journal, mix_key
+from hfsoup.evaluation.candidate import BatchNorm, Classifier, Memory, build_model
+from hfsoup.evaluation.journal import Journal, hash_mix
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import SoupError
@@ -89,7 +89,7 @@ class Learner:
         how = [self._epochs, self._batch, self._seed, RATE, PLACES, per_tensor]
         place = {"dtype": self._averager.dtype, "device": self._world.device.type}
         images = [self._split.fingerprint, self._split.pixels.name]
-        key = mix_key(family, Mix.of(members, len(family)), learned=how, images=images, **place)
+        key = hash_mix(family, Mix.of(members, len(family)), learned=how, images=images, **place)
 
         def found() -> tuple[Mix, int]:
             known = self._journal.get(key)
@@ -225,7 +225,7 @@ def _model(averager: Averager, i: int) -> Any:
     family = averager.family
     memory = Memory((s.name, averager.stored_as(s), s.shape) for s in family.tensors)
     averager.average(Mix.of((i,), len(family)), memory.fill)
-    return filled(config_of(family.config), memory.tensors, torch.float32, str(family.reference))
+    return build_model(config_of(family.config), memory.tensors, torch.float32, str(family.reference))
 
 
 def _floats(model: Any) -> Iterator[tuple[str, torch.Tensor]]:

@@ -192,7 +192,7 @@ class Search:
         # A count must reach the incumbent's, or pass it; numbers that are no counts are always measured in full.
         counted = incumbent.correct is not None
         candidate = self.score(mix, incumbent.key + (rules.accept == ">") if counted else None)
-        accepted = accepts(candidate=candidate, incumbent=incumbent, rule=rules.accept, margin=rules.margin)
+        accepted = is_accepted(candidate=candidate, incumbent=incumbent, rule=rules.accept, margin=rules.margin)
         images = 0 if candidate is known else candidate.images
         decision = Decision(len(self.trace) + 1, action, ingredient, candidate, accepted, images, self._walk)
         self.trace.append(decision)
@@ -205,7 +205,7 @@ class Search:
         return self.rules.min_score is None or score.value >= self.rules.min_score
 
 
-def accepts(*, candidate: Score, incumbent: Score, rule: str, margin: float) -> bool:
+def is_accepted(*, candidate: Score, incumbent: Score, rule: str, margin: float) -> bool:
     """Whether `candidate` may replace `incumbent`.
 
     `rule` is `>=` (the papers) or `>`. With a margin z > 0 the paired gain must also reach z·√(n01 + n10), where n01

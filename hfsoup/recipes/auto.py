@@ -14,7 +14,7 @@ WALKS = {"uniform": uniform, "greedy": greedy.greedy, "pruned": pruned.pruned}
     "auto",
     paper="arXiv:2203.05482",
     summary="uniform, greedy and pruned, which share their scores; keeps what scores best on the selection split",
-    evaluations=lambda k, rules: greedy.at_most(k, rules) + pruned.at_most(k, rules) - k,
+    evaluations=lambda k, rules: greedy.count_evaluations(k, rules) + pruned.count_evaluations(k, rules) - k,
     choices=len(WALKS),
     reads=("passes", "keep_best"),
 )

@@ -7,7 +7,7 @@ from hfsoup.recipes import recipe
 from hfsoup.recipes._search import Rules, Search
 
 
-def at_most(k: int, rules: Rules) -> int:
+def count_evaluations(k: int, rules: Rules) -> int:
     """Every ingredient alone, then in each pass those not yet in; a further pass follows only a gain."""
     return k + sum(max(k - n, 0) for n in range(1, rules.passes + 1))
 
@@ -16,16 +16,16 @@ def at_most(k: int, rules: Rules) -> int:
     "greedy",
     paper="arXiv:2203.05482",
     summary="from the best ingredient on, best first, keep each that does not lower the selection score",
-    evaluations=at_most,
+    evaluations=count_evaluations,
     reads=("passes",),
 )
 def greedy(search: Search) -> Mix:
     """Algorithm 1 of the paper; later passes offer again what is not yet in."""
     best, *others = search.ranked
-    return grow(search, best, others)
+    return grow_mix(search, best, others)
 
 
-def grow(search: Search, best: int, others: list[int]) -> Mix:
+def grow_mix(search: Search, best: int, others: list[int]) -> Mix:
     """Offer `others` in order to the mix that starts as `best`, until a pass changes nothing or the cap is reached."""
     search.start((best,))
     for _ in range(search.rules.passes):

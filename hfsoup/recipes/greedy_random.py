@@ -7,14 +7,14 @@ from random import Random
 from hfsoup.averaging.mix import Mix
 from hfsoup.recipes import recipe
 from hfsoup.recipes._search import Search
-from hfsoup.recipes.greedy import at_most, grow
+from hfsoup.recipes.greedy import count_evaluations, grow_mix
 
 
 @recipe(
     "greedy-random",
     paper="arXiv:2301.10092",
     summary="as greedy, but the others come in an order shuffled by --seed",
-    evaluations=at_most,
+    evaluations=count_evaluations,
     reads=("passes",),
 )
 def greedy_random(search: Search) -> Mix:
@@ -22,4 +22,4 @@ def greedy_random(search: Search) -> Mix:
     best, *others = search.ranked
     others.sort()
     Random(search.rules.seed).shuffle(others)  # noqa: S311 - an order, not a secret
-    return grow(search, best, others)
+    return grow_mix(search, best, others)

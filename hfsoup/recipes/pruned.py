@@ -7,7 +7,7 @@ from hfsoup.recipes import recipe
 from hfsoup.recipes._search import Rules, Search
 
 
-def at_most(k: int, rules: Rules) -> int:
+def count_evaluations(k: int, rules: Rules) -> int:
     """Every ingredient alone, all together, then in each pass those that are left."""
     return k + 1 + sum(max(k - n, 0) for n in range(rules.passes))
 
@@ -16,7 +16,7 @@ def at_most(k: int, rules: Rules) -> int:
     "pruned",
     paper="arXiv:2301.10092",
     summary="from all ingredients on, worst first, drop each whose absence does not lower the selection score",
-    evaluations=at_most,
+    evaluations=count_evaluations,
     reads=("passes", "keep_best"),
 )
 def pruned(search: Search) -> Mix:

@@ -11,7 +11,7 @@ BUDGET = 5
 Members = tuple[int, ...]
 
 
-def at_most(k: int, rules: Rules) -> int:
+def count_evaluations(k: int, rules: Rules) -> int:
     """Every ingredient alone, then the budget."""
     return k + (rules.budget or BUDGET)
 
@@ -20,7 +20,7 @@ def at_most(k: int, rules: Rules) -> int:
     "radin",
     paper="arXiv:2401.17790",
     summary="scores subsets by the mean of their logits, which is free, and really only the best --budget of them",
-    evaluations=at_most,
+    evaluations=count_evaluations,
     logits=True,
     reads=("budget",),
 )
@@ -29,7 +29,7 @@ def radin(search: Search) -> Mix:
 
     The best ingredient alone stays where it scores higher.
     """
-    guesses = [(m, s) for m, s in guessed(search).items() if 1 < len(m) <= search.cap]
+    guesses = [(m, s) for m, s in guess_subsets(search).items() if 1 < len(m) <= search.cap]
     guesses.sort(key=lambda guess: -guess[1].key)
     for members, score in guesses[: search.rules.budget or BUDGET]:
         search.attempt(f"ensemble {score.value:.4f}", search.mix(members))
@@ -37,7 +37,7 @@ def radin(search: Search) -> Mix:
     return max(search.attempts, key=lambda attempt: attempt.score.key).mix
 
 
-def guessed(search: Search) -> dict[Members, Score]:
+def guess_subsets(search: Search) -> dict[Members, Score]:
     """Ensemble scores of all ingredients, and of what adding or dropping the one that serves best meets on its way."""
     every, found = search.ranked, {}
 

@@ -12,7 +12,7 @@ from hfsoup.recipes._search import Rules, Search
 BUDGET, PLACES = 50, 4
 
 
-def at_most(k: int, rules: Rules) -> int:
+def count_evaluations(k: int, rules: Rules) -> int:
     """Every ingredient alone, all together, then the budget."""
     return k + 1 + (rules.budget or BUDGET)
 
@@ -21,7 +21,7 @@ def at_most(k: int, rules: Rules) -> int:
     "search",
     paper="arXiv:1604.00772",
     summary="weights that CMA-ES fits to the selection split, --budget mixes of them; the most flattered of all there",
-    evaluations=at_most,
+    evaluations=count_evaluations,
     package="cmaes",
     warning="The weights were fitted to the selection split, which flatters the score there more than any other recipe",
     reads=("budget",),
@@ -38,11 +38,11 @@ def search(search: Search) -> Mix:
         return search.attempt(f"draw {len(search.attempts) - 1}", search.weighted(weights)).key
 
     if len(kept) > 1:
-        evolve(value, len(kept), budget=search.rules.budget or BUDGET, seed=search.rules.seed)
+        evolve_points(value, len(kept), budget=search.rules.budget or BUDGET, seed=search.rules.seed)
     return max(search.attempts, key=lambda attempt: attempt.score.key).mix
 
 
-def evolve(value: Callable[[list[float]], float], size: int, *, budget: int, seed: int) -> None:
+def evolve_points(value: Callable[[list[float]], float], size: int, *, budget: int, seed: int) -> None:
     """Ask `value` of `budget` points, each drawn where earlier ones were high (arXiv:1604.00772).
 
     Args:

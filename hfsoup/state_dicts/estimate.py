@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hfsoup.networks.importance import Subject, told
+from hfsoup.networks.importance import Subject, estimate_importance
 from hfsoup.networks.network import Network, State
 from hfsoup.state_dicts.search import load
 from hfsoup.utils.errors import UsageError
@@ -63,6 +63,6 @@ def estimate(
     with single_threaded(), Network(model).lent() as network:
         for where, state in zip(names, states, strict=True):
             network.load(state)
-            found = told(kind, subject, pixels, seed, where=where)
+            found = estimate_importance(kind, subject, pixels, seed, where=where)
             every.append({name: torch.from_numpy(array) for name, array in found.items()})
     return every

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hfsoup.averaging.combine import STATISTICS, BaseTensor, combine
 from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.settings import Settings
-from hfsoup.averaging.trimming import Cuts
+from hfsoup.averaging.trimming import Thresholds
 from hfsoup.checkpoints.inspection import COUNTERS
 from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.evaluation.scores import Decision, Score
@@ -216,7 +216,7 @@ class _Pot:
     ) -> None:
         self._ingredients, self._merge, self._base, self._settings = ingredients, merge, base, settings
         self._density = settings.density or MERGES.get(merge).density
-        self._cuts, self._importance = Cuts(self._task, self._density), importance
+        self._cuts, self._importance = Thresholds(self._task, self._density), importance
 
     def combined(self, mix: Mix) -> dict[str, torch.Tensor]:
         """The merge of the members, tensor by tensor, each in its ingredients' dtype."""

@@ -57,7 +57,7 @@ def _asked(soup: Soup, pixels: NDArray[np.float32]) -> Iterator[Guess]:
         for n, (who, mix) in enumerate(shown):
             model = candidate.load(mix)
             if n == 0 and soup.statistics:
-                candidate.settle(soup.statistics)
+                candidate.set_statistics(soup.statistics)
             with torch.no_grad():
                 logits = model(torch.from_numpy(pixels).to(device)).logits.float()
             shares = task_of(family.config).probabilities(logits)[0]

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import hfsoup
-from hfsoup.averaging.writer import staged
+from hfsoup.averaging.writer import stage_output
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.resources import find_resource
 
@@ -78,7 +78,7 @@ def write_space(folder: Path) -> None:
         "requirements.txt": "".join(f"{text}\n" for text in [*wanted, f"gradio=={gradio}"]),
         "app.py": APP,
     }
-    with staged(folder) as stage:
+    with stage_output(folder) as stage:
         for name, text in texts.items():
             (stage / name).write_text(text, encoding="utf-8")
         shutil.copytree(Path(hfsoup.__file__).parent, stage / "hfsoup", ignore=shutil.ignore_patterns(*LEFT_OUT))

@@ -100,7 +100,7 @@ class Registry(Generic[F]):
         """
 
         def keep(function: F) -> F:
-            home = _root(function.__module__)
+            home = _top_package(function.__module__)
             taken = self._entries.get(name) if home == OWN or self._own else None
             if taken is not None and taken.function.__module__ != function.__module__:
                 raise UsageError(f"the {self.kind} {one_line(name)} is there already, from {taken.origin}")
@@ -152,7 +152,7 @@ class Registry(Generic[F]):
             said = one_line(f"{type(error).__name__}: {error}")
             self.broken.append(f"the plug-in {one_line(origin)} does not work and is left out: {said}")
         for name, entry in self._entries.items():
-            if entry.origin == _root(point.module):
+            if entry.origin == _top_package(point.module):
                 self._entries[name] = replace(entry, origin=origin)
 
     def get(self, name: str) -> Entry[F]:
@@ -174,6 +174,6 @@ class Registry(Generic[F]):
         return iter([self._entries[name] for name in sorted(self._entries)] if known else ())
 
 
-def _root(module: str) -> str:
+def _top_package(module: str) -> str:
     """The package that a module is in."""
     return module.partition(".")[0]

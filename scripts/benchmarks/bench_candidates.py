@@ -15,7 +15,7 @@ from timing import Row, Time, Way, here, medians, row
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
-from hfsoup.averaging.running_sum import Running
+from hfsoup.averaging.running_sum import RunningMean
 from hfsoup.evaluation.candidate import Memory
 
 SECTION = "candidates"
@@ -55,7 +55,7 @@ def _update(averager: Averager) -> Way:
     memory = Memory((s.name, averager.stored_as(s), s.shape) for s in specs)
 
     def run() -> Time:
-        running = Running(averager)
+        running = RunningMean(averager)
         running.average(Mix.of(tuple(range(HELD)), COUNT), memory.fill)
         return here(partial(running.average, Mix.of(tuple(range(HELD + 1)), COUNT), memory.fill))()
 

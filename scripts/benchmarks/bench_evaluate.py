@@ -56,7 +56,7 @@ def run(setting: Setting) -> Iterator[Row]:
 def scoring(averager: Averager, home: Path, pixels: np.ndarray[Any, np.dtype[np.float32]]) -> Way:
     """Each time the score of the next ingredient; the model is there from the second time on."""
     from hfsoup.data.images import Split
-    from hfsoup.evaluation.metrics import metric
+    from hfsoup.evaluation.metrics import load_metric
     from hfsoup.evaluation.scorer import Scorer
     from hfsoup.utils.distributed import World
 
@@ -66,7 +66,7 @@ def scoring(averager: Averager, home: Path, pixels: np.ndarray[Any, np.dtype[np.
     split = Split(
         "validation", "all", f"random-{len(pixels)}", path, labels, np.arange(len(pixels)), "validation", "image"
     )
-    scorer = Scorer(averager, metric("accuracy"), World("cpu"), None, batch_size=BATCH)
+    scorer = Scorer(averager, load_metric("accuracy"), World("cpu"), None, batch_size=BATCH)
     mixes = iter([Mix.of((i,), count) for i in range(count)])
     return here(lambda: scorer.score(next(mixes), split))
 

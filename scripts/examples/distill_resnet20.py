@@ -17,7 +17,7 @@ from align_resnet20 import ResNet, State, images, shaped_like
 from datasets import load_dataset
 
 import hfsoup
-from hfsoup.evaluation.intervals import mcnemar
+from hfsoup.evaluation.intervals import mcnemar_test
 from hfsoup.networks.distillation.result import forwarded
 from hfsoup.state_dicts.search import load
 
@@ -75,7 +75,7 @@ def main() -> None:
     best = max(alone, key=lambda hits: int(hits.sum()))
     for name, other in (("start", alone[start]), ("best on these images", best)):
         gain, loss = int((found & ~other).sum()), int((other & ~found).sum())
-        p = mcnemar(only_first=gain, only_second=loss)
+        p = mcnemar_test(only_first=gain, only_second=loss)
         print(f"against {name}: right where it is wrong {gain}, the reverse {loss}, p = {p:.2g}")
 
 

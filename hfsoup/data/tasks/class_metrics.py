@@ -83,7 +83,7 @@ OURS: dict[str, tuple[type[_Local], int, bool]] = {
 }
 
 
-def checked(predictions: Any, references: Any) -> tuple[Labels, Labels]:
+def check_predictions(predictions: Any, references: Any) -> tuple[Labels, Labels]:
     """Predictions and references, if a metric of them means anything.
 
     Args:
@@ -113,7 +113,7 @@ def local_metric(kind: type[_Local]) -> Callable[[Labels, Labels], float]:
     local = kind(keep_in_memory=True)
 
     def value(predictions: Labels, references: Labels) -> float:
-        guesses, truth = checked(predictions, references)
+        guesses, truth = check_predictions(predictions, references)
         return float(local.compute(predictions=guesses, references=truth)[kind.key])
 
     return value

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hfsoup.averaging.accumulators import double
+from hfsoup.averaging.accumulators import to_float64
 from hfsoup.networks.alignment.groups import Group
 from hfsoup.networks.network import BATCH, Network, See, State
 
@@ -27,8 +27,8 @@ class Moments:
 
     def add(self, a: torch.Tensor, b: torch.Tensor) -> None:
         """Take in rows × channels of both."""
-        new = [double(x).sum(0).cpu().numpy() for x in (a, b)]
-        new += [double(x.square()).sum(0).cpu().numpy() for x in (a, b)]
+        new = [to_float64(x).sum(0).cpu().numpy() for x in (a, b)]
+        new += [to_float64(x.square()).sum(0).cpu().numpy() for x in (a, b)]
         product = (a.T @ b).cpu().double().numpy()
         held = [*self.sums, *self.squares] or [np.zeros(())] * 4
         new = [x + y for x, y in zip(held, new, strict=True)]

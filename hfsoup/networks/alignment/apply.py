@@ -16,7 +16,7 @@ from hfsoup.checkpoints.processor import image_processor
 from hfsoup.checkpoints.safetensors_io import FLOATS, to_stored, write_tensors
 from hfsoup.checkpoints.timm_config import libraries
 from hfsoup.checkpoints.types import Ingredient, describe_file
-from hfsoup.evaluation.candidate import Classifier, filled
+from hfsoup.evaluation.candidate import Classifier, build_model
 from hfsoup.ingredients.family import Alignment, Family
 from hfsoup.networks.alignment.fitting import fit
 from hfsoup.networks.alignment.groups import Group, permuted
@@ -139,7 +139,7 @@ class Work:
         """The family's model, which runs in float32."""
         family = self._family
         config = config_of(family.config)
-        model = filled(config, as_torch(stored), torch.float32, str(family.reference))
+        model = build_model(config, as_torch(stored), torch.float32, str(family.reference))
         model = model.to(self._device or torch.device("cpu")).eval()
         processor = image_processor(family.processing.processor_folder)
         classify = Classifier(model, processor, torch.float32, str(family.reference))

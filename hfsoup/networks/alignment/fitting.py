@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import unfold
 
-from hfsoup.averaging.accumulators import double
+from hfsoup.averaging.accumulators import to_float64
 from hfsoup.networks.alignment.groups import Step
 from hfsoup.networks.network import BATCH, Network, State
 from hfsoup.utils.errors import SoupError
@@ -99,7 +99,7 @@ def _sums(
         target = wanted[begin : begin + BATCH] - added[0] if added else wanted[begin : begin + BATCH]
         x, y = _rows(module, given[0], step), target.movedim(1, -1).reshape(-1, target.shape[1])
         x = torch.cat([x, x.new_ones(len(x), 1)], 1)
-        squares, products = squares + double(x.T @ x), products + double(x.T @ y)
+        squares, products = squares + to_float64(x.T @ x), products + to_float64(x.T @ y)
         count += len(x)
     return squares, products, count
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from hfsoup.averaging.accumulators import double
+from hfsoup.averaging.accumulators import to_float64
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 Answer = Callable[[torch.Tensor], torch.Tensor]
@@ -25,7 +25,7 @@ class Moments:
 
     def see(self, _: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
         """Count a batch, channels on axis 1."""
-        flat = double(given[0]).transpose(0, 1).flatten(1)
+        flat = to_float64(given[0]).transpose(0, 1).flatten(1)
         sums, squares = flat.sum(1), flat.square().sum(1)
         self.count += flat.shape[1]
         self.sums = sums if self.sums is None else self.sums + sums
@@ -57,8 +57,8 @@ def recentred(network: nn.Module, answer: Answer, batches: Iterable[torch.Tensor
             continue
         mean = found.sums / found.count
         var = (found.squares / found.count - mean.square()).clamp(min=0)
-        scale = double(norm.weight) / (double(norm.running_var) + norm.eps).sqrt()
-        norm.bias.copy_(double(norm.bias) + scale * (mean - double(norm.running_mean)))
+        scale = to_float64(norm.weight) / (to_float64(norm.running_var) + norm.eps).sqrt()
+        norm.bias.copy_(to_float64(norm.bias) + scale * (mean - to_float64(norm.running_mean)))
         norm.weight.copy_(scale * (var + norm.eps).sqrt())
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(var)

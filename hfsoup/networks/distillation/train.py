@@ -21,8 +21,8 @@ from hfsoup.checkpoints.safetensors_io import FLOATS, STORED, to_stored, write_t
 from hfsoup.checkpoints.timm_config import libraries
 from hfsoup.checkpoints.types import Ingredient, Source, describe_file
 from hfsoup.data.tasks import task_of
-from hfsoup.evaluation.candidate import Candidate, Classifier, filled
-from hfsoup.evaluation.journal import mix_key
+from hfsoup.evaluation.candidate import Candidate, Classifier, build_model
+from hfsoup.evaluation.journal import hash_mix
 from hfsoup.ingredients.family import Family
 from hfsoup.networks.distillation.augmentation import AugmentedImages
 from hfsoup.networks.distillation.batch_norm import Answer
@@ -106,7 +106,11 @@ def trained(
         _write(averager, student, folder / MADE)
         accelerator.free_memory()
 
-    facts = [[mix_key(family, Mix.of((i,), len(family))) for i in members], mix_key(family, start), averager.merge.name]
+    facts = [
+        [hash_mix(family, Mix.of((i,), len(family))) for i in members],
+        hash_mix(family, start),
+        averager.merge.name,
+    ]
     told = [vars(averager.settings), averager.density, averager.dtype, epochs, seed, str(device)]
     sums = {name: hashlib.sha256(found.tobytes()).hexdigest() for name, found in statistics.items()}
     versions = [__version__, *(version(name) for name in (*LIBRARIES, *libraries(family.config)))]
@@ -119,7 +123,7 @@ def _network(family: Family, begun: dict[str, torch.Tensor], accelerator: Accele
     """The family's model with the weights to begin with, in float32, where it is trained."""
     config = config_of(family.config)
     floats = {name: t.float() if t.is_floating_point() else t for name, t in begun.items()}
-    model = filled(config, floats, torch.float32, NAME)
+    model = build_model(config, floats, torch.float32, NAME)
     names = own_names(model, begun)
     if lacking := sorted(begun.keys() - names.keys()):
         what = f"not supported with --distill: the model joins or splits what its files hold: {join_names(lacking, 3)}"

@@ -61,7 +61,7 @@ KINDS: Registry[Kind] = Registry("kind of importance", "hfsoup.networks.importan
 kind = KINDS.register
 
 
-def told(name: str, subject: Subject, images: Pixels, seed: int, *, where: str) -> Estimates:
+def estimate_importance(name: str, subject: Subject, images: Pixels, seed: int, *, where: str) -> Estimates:
     """What the kind called `name` tells of an ingredient, `where` for errors.
 
     Raises:

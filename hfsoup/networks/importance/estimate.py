@@ -17,10 +17,10 @@ from hfsoup.checkpoints.safetensors_io import write_tensors
 from hfsoup.checkpoints.timm_config import libraries, read_model_config
 from hfsoup.checkpoints.types import WeightFile, describe_file
 from hfsoup.data.tasks import task_of
-from hfsoup.evaluation.candidate import Classifier, filled
+from hfsoup.evaluation.candidate import Classifier, build_model
 from hfsoup.evaluation.journal import LIBRARIES, SILENT
 from hfsoup.ingredients.family import Family, Importance
-from hfsoup.networks.importance import KINDS, Estimates, Pixels, Subject, told
+from hfsoup.networks.importance import KINDS, Estimates, Pixels, Subject, estimate_importance
 from hfsoup.networks.ingredient_tensors import as_torch, ordered
 from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.hashing import hash_json
@@ -112,7 +112,7 @@ def _estimated(look: Look, i: int) -> Estimates:
     """What the kind tells of one ingredient, by the file's names of its tensors."""
     family, where = look.family, str(look.family.ingredients[i])
     tensors = as_torch(ordered(family, i))
-    model = filled(config_of(_config(family, i)), dict(tensors), torch.float32, where).to(look.device).eval()
+    model = build_model(config_of(_config(family, i)), dict(tensors), torch.float32, where).to(look.device).eval()
     classify = Classifier(model, image_processor(family.processing.processor_folder), torch.float32, where)
 
     def forward(pixels: Pixels) -> torch.Tensor:
@@ -122,7 +122,9 @@ def _estimated(look: Look, i: int) -> Estimates:
 
     subject = Subject(model, own_names(model, tensors), forward, task_of(look.family.config))
     with single_threaded():
-        return told(look.kind, subject, np.load(look.images.pixels, mmap_mode="r"), look.seed, where=where)
+        return estimate_importance(
+            look.kind, subject, np.load(look.images.pixels, mmap_mode="r"), look.seed, where=where
+        )
 
 
 def _config(family: Family, i: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import torch
 
-from hfsoup.averaging.accumulators import double
+from hfsoup.averaging.accumulators import to_float64
 from hfsoup.networks.importance import Estimates, Pixels, Subject, kind
 
 PASSES = 512
@@ -35,7 +35,7 @@ def fisher(subject: Subject, images: Pixels, seed: int) -> Estimates:
     for begin in range(0, len(images), step):
         logits = subject.forward(images[begin : begin + step])
         drawn = np.asarray(lot.random_raw(logits.numel())) & np.uint64(1)
-        wide = double(logits.detach())
+        wide = to_float64(logits.detach())
         signs = torch.from_numpy(2.0 * drawn - 1).reshape(logits.shape).to(wide.device)
         pushed = subject.task.rooted_fisher(wide, signs).to(logits)
         # A model may keep a piece of the graph for its next images, as levit does.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hfsoup.checkpoints.types import Source
 from hfsoup.data.splits import is_training, trained_on
 from hfsoup.data.tasks import METRICS, SINGLE_LABEL, TASKS
-from hfsoup.evaluation.scores import ALPHA, outcome
+from hfsoup.evaluation.scores import ALPHA, describe_outcome
 from hfsoup.networks.distillation.result import said
 from hfsoup.provenance.predictions import classes_of
 from hfsoup.provenance.reproduce import page
@@ -128,7 +128,7 @@ def _step(record: Manifest, n: int, metric: str) -> dict[str, Any]:
         "tried": f"{one_line(step.action, 20)} {names.get(step.ingredient, one_line(step.ingredient))}",
         "score": f"{'at most ' if step.at_most else ''}{_shown(step.score, metric)}",
         "value": step.score,
-        "outcome": outcome(step.action, accepted=step.accepted),
+        "outcome": describe_outcome(step.action, accepted=step.accepted),
         "images": step.images,
     }
 
