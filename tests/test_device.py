@@ -35,7 +35,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]
 
     monkeypatch.setenv("HFSOUP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(World, "device", property(lambda _: torch.device("cpu:0")))
-    monkeypatch.setattr(candidate, "filled", counted("built", build))
+    monkeypatch.setattr(candidate, "build_model", counted("built", build))
     monkeypatch.setattr(sums.DeviceSums, "scaled", counted("sums", scaled))
     return count
 
