@@ -16,8 +16,8 @@ from shell import bake, refused, run
 from transformers import AutoConfig, AutoModelForImageClassification
 
 import hfsoup
-from hfsoup.networks.alignment.groups import Group, Member, permuted
-from hfsoup.networks.alignment.tables import groups_of
+from hfsoup.networks.alignment.groups import Group, Member, permute_group
+from hfsoup.networks.alignment.tables import find_groups
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "examples"))
 from align_resnet20 import ResNet
@@ -48,9 +48,9 @@ def shuffled(
 ) -> dict[str, torch.Tensor]:
     """The same function with all of its units in random order."""
     random = np.random.default_rng(seed)
-    for group in groups_of(kind, {name: tuple(t.shape) for name, t in state.items()}, config):
+    for group in find_groups(kind, {name: tuple(t.shape) for name, t in state.items()}, config):
         order = random.permutation(group.size)
-        state = permuted(state, group, np.roll(order, 1) if (order == np.arange(group.size)).all() else order)
+        state = permute_group(state, group, np.roll(order, 1) if (order == np.arange(group.size)).all() else order)
     return state
 
 
@@ -167,7 +167,7 @@ def test_any_torch_model_is_aligned_and_given_back_as_it_was() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).train()
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     group = Group("hidden", 8, (Member("0.weight"), Member("0.bias"), Member("2.weight", 1)))
-    other = permuted(first, group, np.random.default_rng(1).permutation(8))
+    other = permute_group(first, group, np.random.default_rng(1).permutation(8))
     same = hfsoup.align([first, other], [group], model=model, images=torch.randn(64, 3))[1]
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["0.weight"], other["0.weight"])

@@ -230,7 +230,7 @@ def test_a_model_that_cannot_learn_is_an_error() -> None:
 
 def test_batch_norms_are_made_ready_without_a_change_of_the_network() -> None:
     """In evaluation mode it computes what it did; in training mode nearly the same, from whatever statistics it had."""
-    from hfsoup.networks.distillation.batch_norm import recentred
+    from hfsoup.networks.distillation.batch_norm import recenter_batch_norms
 
     torch.manual_seed(0)
     norms = [torch.nn.BatchNorm2d(8), torch.nn.BatchNorm2d(4)]
@@ -252,7 +252,7 @@ def test_batch_norms_are_made_ready_without_a_change_of_the_network() -> None:
         norms[0].running_var.fill_(3.0)
         model.eval()
         before = model(images)
-        recentred(model, model, images.split(64))
+        recenter_batch_norms(model, model, images.split(64))
         assert torch.allclose(model(images), before, atol=1e-4)
         assert torch.allclose(model.train()(images), before, atol=1e-3)
         assert not torch.allclose(away, before, atol=0.1)

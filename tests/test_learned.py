@@ -26,7 +26,7 @@ from hfsoup.data.splits import halves
 from hfsoup.ingredients.compatibility import check
 from hfsoup.ingredients.pull import pull
 from hfsoup.ingredients.resolve import resolve
-from hfsoup.networks.learned import Average, rounded
+from hfsoup.networks.learned_coefficients import DifferentiableAverage, round_coefficients
 from hfsoup.utils.threads import single_threaded
 
 LEARNED = ("--recipe", "learned", "--bn", "average")
@@ -160,7 +160,7 @@ def test_the_average_that_learns_is_the_one_that_ships(resnet: Family, data: Pat
     family = check(pull(resolve(tuple(resnet.words))))
     pictures = images["test"]["image"][:12]
     with Averager(family) as averager, single_threaded():
-        average = Average(averager, range(4), torch.device("cpu"), per_tensor=True)
+        average = DifferentiableAverage(averager, range(4), torch.device("cpu"), per_tensor=True)
         rows = torch.tensor([record["tensors"][name] for name in average.names], dtype=torch.float64)
         pixels = average._processor(images=pictures, return_tensors="pt")["pixel_values"]
         torch.testing.assert_close(average(rows, pixels), logits(Path("soup"), pictures), rtol=1e-4, atol=1e-4)
@@ -199,7 +199,7 @@ def test_it_is_refused_early_where_it_cannot_work(
 
 def test_rounded_coefficients_sum_to_one() -> None:
     """To the last bit of the sum, and what is next to nothing is nothing."""
-    row = rounded([1 / 3, 1 / 3 - 1e-8, 1 / 3 - 1e-8, 2e-8])
+    row = round_coefficients([1 / 3, 1 / 3 - 1e-8, 1 / 3 - 1e-8, 2e-8])
     assert (sum(row), row[-1]) == (1.0, 0.0)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hfsoup.data.tasks import task_of
-from hfsoup.networks.distillation.result import Distilled, forwarded
+from hfsoup.networks.distillation.result import Distillation, count_forwarded
 from hfsoup.utils.errors import SoupError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def distilled(
     world: World,
     watch: Watch,
     tell: Callable[[str], None],
-) -> tuple[Distilled | None, Statistics]:
+) -> tuple[Distillation | None, Statistics]:
     """A network that was trained to match the members of `mix`, with the batch-norm statistics that it began with.
 
     It begins with the mix or with the best ingredient, whichever scores higher on the selection split. The main process
@@ -78,21 +78,21 @@ def distilled(
     before = search.score(start)
     statistics = scorer.estimate_statistics(start) if before.bn == RECALIBRATE else {}
     epochs, done = options.distill, 0
-    every = forwarded(len(split), epochs, len(mix.members))
+    every = count_forwarded(len(split), epochs, len(mix.members))
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
         tell(f"training, {done:,} of {every:,} images")
 
-    def train() -> Distilled:
-        from hfsoup.networks.distillation.train import trained
+    def train() -> Distillation:
+        from hfsoup.networks.distillation.family import distill_family
 
-        made = trained(
+        made = distill_family(
             averager, mix.members, start, statistics, split, world.accelerator,
             epochs=epochs, seed=options.seed, advance=advance,
         )  # fmt: skip
-        return Distilled(made, mix.members, start, before, split, epochs, options.seed)
+        return Distillation(made, mix.members, start, before, split, epochs, options.seed)
 
     return world.on_main(train), statistics
 

@@ -100,10 +100,10 @@ def resolve(patterns: tuple[str, ...], options: Options, watch: Watch, *, keep: 
         watch: told of the stage.
         keep: keep what is read of them in the cache.
     """
-    from hfsoup.hub.push import may_push
+    from hfsoup.hub.push import require_push_access
 
     if options.push:
-        may_push(options.push, create_pr=options.create_pr)
+        require_push_access(options.push, create_pr=options.create_pr)
     with watch.stage("Resolving") as stage:
         sources = find_ingredients(
             patterns,

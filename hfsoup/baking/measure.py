@@ -20,7 +20,7 @@ from hfsoup.checkpoints.types import LowRankAdapter
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.scores import Comparison, Decision, Score
 from hfsoup.ingredients.family import Family
-from hfsoup.networks.distillation.result import Distilled, beside
+from hfsoup.networks.distillation.result import Distillation, append_member
 from hfsoup.options.options import Options
 from hfsoup.recipes import RECIPES
 from hfsoup.recipes._search import Search
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hfsoup.data.images import Images, Split
     from hfsoup.evaluation.journal import Journal
     from hfsoup.evaluation.scorer import Scorer
-    from hfsoup.networks.learned import Learner
+    from hfsoup.networks.learned_coefficients import Learner
 
 
 def measured(
@@ -113,7 +113,7 @@ def _learner(
     if images.learning is None:
         return None
     from hfsoup.evaluation.batches import USUAL
-    from hfsoup.networks.learned import Learner
+    from hfsoup.networks.learned_coefficients import Learner
 
     return Learner(
         averager, world, journal, images.learning, epochs=RECIPES.get(options.chosen_recipe).learns,
@@ -127,7 +127,7 @@ def _as_shipped(
     search: Search,
     mix: Mix,
     adapter: LowRankAdapter | None,
-    network: Distilled | None,
+    network: Distillation | None,
     options: Options,
     stack: ExitStack,
 ) -> tuple[Scorer, Mix, Mix]:
@@ -137,7 +137,7 @@ def _as_shipped(
     """
     best = search.ranked[0]
     if network:
-        whole, shipped = beside(scorer.family, network.ingredient)
+        whole, shipped = append_member(scorer.family, network.ingredient)
     elif adapter:
         from hfsoup.averaging.low_rank import append_member as with_adapter
 
@@ -195,10 +195,10 @@ def settling(images: Images, family: Family, options: Options) -> Images:
 
 def in_one_basis(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
     """The family with its ingredients put into the first one's basis."""
-    from hfsoup.networks.alignment.apply import aligned
+    from hfsoup.networks.alignment.family import align_family
 
     with watch.stage("Aligning") as stage:
-        return aligned(
+        return align_family(
             family,
             method=options.align,
             seed=options.seed,
@@ -214,7 +214,7 @@ def weighed(family: Family, options: Options, watch: Watch, images: Images | Non
     kind = needs_images(options)
     if kind is None or images is None or images.calibration is None:
         return family
-    from hfsoup.networks.importance.estimate import weighed as estimated
+    from hfsoup.networks.importance.family import estimate_family as estimated
 
     total = len(family) * len(images.calibration)
     with watch.stage("Estimating", total, "images") as stage:

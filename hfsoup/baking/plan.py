@@ -24,7 +24,7 @@ from hfsoup.hub.notices import listening
 from hfsoup.ingredients.find import find_base, require_several
 from hfsoup.ingredients.headers import Outline, outlined, peek_processor
 from hfsoup.ingredients.pull import held, with_bases
-from hfsoup.networks.distillation.result import forwarded
+from hfsoup.networks.distillation.result import count_forwarded
 from hfsoup.options.options import Options
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.summary import Row, plain
@@ -255,7 +255,7 @@ def _taught(work: Workload, sources: Sequence[Source], options: Options, found: 
     if count is None:
         return work
     seen = min(count, wanted(options))
-    return replace(work, unlabelled=seen, training=forwarded(seen, options.distill, len(sources)))
+    return replace(work, unlabelled=seen, training=count_forwarded(seen, options.distill, len(sources)))
 
 
 def _counts(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | None, int | None, int | None]:

@@ -10,7 +10,7 @@ from hfsoup.averaging.mix import Mix
 from hfsoup.baking.distill import wanted
 from hfsoup.data.tasks import task_of
 from hfsoup.ingredients.family import Family
-from hfsoup.networks.distillation.result import beside
+from hfsoup.networks.distillation.result import append_member
 from hfsoup.utils.errors import MismatchError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def trained_again(
     """
     from hfsoup.checkpoints.processor import image_processor
     from hfsoup.data.unlabelled import unlabelled
-    from hfsoup.networks.distillation.train import trained
+    from hfsoup.networks.distillation.family import distill_family
 
     family, found = averager.family, _possible(record, options, where)
     data, request = record.dataset, options.request(task_of(family.config))
@@ -46,14 +46,14 @@ def trained_again(
     split = unlabelled(request, processor, family.labels, wanted(options))
     if split.fingerprint != found.images.fingerprint:
         raise _mismatch("the images of the training are others now", where)
-    made = trained(
+    made = distill_family(
         averager, tuple(found.members), _start(record, found),
         record.batch_norm.arrays() if record.batch_norm else {}, split, world.accelerator,
         epochs=found.epochs, seed=found.seed, fresh=True, advance=advance,
     )  # fmt: skip
     if made.weights[0].sha256 != found.weights:
         raise _mismatch("the network that was trained again is not the one that was baked", where)
-    return beside(family, made)
+    return append_member(family, made)
 
 
 def _start(record: Manifest, found: DistillationRecord) -> Mix:

@@ -38,7 +38,7 @@ class Soup(BakeResult):
         from hfsoup.averaging.averager import Averager
         from hfsoup.averaging.writer import stage_output, write_adapter, write_configs, write_weights
         from hfsoup.baking.evidence import write_evidence
-        from hfsoup.networks.distillation.result import beside
+        from hfsoup.networks.distillation.result import append_member
         from hfsoup.provenance.manifest import NAME, make_manifest
         from hfsoup.reports.card.render import card
         from hfsoup.utils.hashing import hash_file
@@ -48,7 +48,7 @@ class Soup(BakeResult):
             return replace(self, path=target, hashes=hashes)
         family, mix, statistics = self.family, self.mix, self.statistics
         if self.distilled:
-            family, mix, statistics = *beside(family, self.distilled.ingredient), {}
+            family, mix, statistics = *append_member(family, self.distilled.ingredient), {}
         averaged = Averager(family, self.options.merge, dtype, self.options.settings())
         with stage_output(target, overwrite=overwrite) as stage, averaged as averager:
             if self.adapter:

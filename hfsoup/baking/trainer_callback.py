@@ -76,7 +76,7 @@ class SoupCallback(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         """See that there will be checkpoints, and that the soup may be written and pushed."""
-        from hfsoup.hub.push import may_push
+        from hfsoup.hub.push import require_push_access
 
         if args.save_strategy == "no":
             raise UsageError("no checkpoints are saved, so there is nothing to soup", hint='save_strategy="epoch"')
@@ -86,7 +86,7 @@ class SoupCallback(TrainerCallback):
         if self._options.figures:
             may_draw()
         if self._options.push and state.is_world_process_zero:
-            may_push(self._options.push, create_pr=self._options.create_pr)
+            require_push_access(self._options.push, create_pr=self._options.create_pr)
         # A run that goes on from a checkpoint has those before it too; others in the folder are of another run.
         self._steps = {step for step in _steps(args) if step <= state.global_step}
 

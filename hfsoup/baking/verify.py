@@ -131,14 +131,14 @@ def _aligned_again(
     advance: Advance,
 ) -> Family:
     """The family in one basis, made anew, if that gives the same copies and the same fitted network."""
-    from hfsoup.networks.alignment.apply import aligned
+    from hfsoup.networks.alignment.family import align_family
 
     images = None
     if alignment.images and record.dataset:
         images = images_again(record.dataset, family, options, calibrate=True).calibration
         found = images and images.fingerprint
         hold(place, ["the images of the alignment are others now"] if found != alignment.images.fingerprint else [])
-    family = aligned(
+    family = align_family(
         family, method=alignment.method, seed=alignment.seed, images=images, fitted=alignment.fitted is not None,
         device=World(options.device).device if images else None, fresh=True, advance=advance,
     )  # fmt: skip
@@ -158,17 +158,17 @@ def _weighed_again(
     place: str, family: Family, record: Manifest, importance: ImportanceRecord, options: Options, advance: Advance
 ) -> Family:
     """The family with what its merge asks of the ingredients made anew, if that gives the same."""
-    from hfsoup.networks.importance.estimate import differences, weighed
+    from hfsoup.networks.importance.family import estimate_family, find_differences
 
     images = images_again(record.dataset, family, options, calibrate=True).calibration if record.dataset else None
     if images is None or images.fingerprint != importance.images.fingerprint:
         what = "the images that the merge looked at are others now"
         raise MismatchError(what, where=place, hint="do not use it; bake it again")
     device = World(options.device).device
-    family = weighed(
+    family = estimate_family(
         family, importance.kind, seed=importance.seed, images=images, device=device, fresh=True, advance=advance
     )
-    hold(place, differences(family, importance.files))
+    hold(place, find_differences(family, importance.files))
     return family
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.checkpoints.timm_config import image_settings, read_model_config, timm_processor
-from hfsoup.utils.errors import LACKING, LOADING_ERRORS, SoupError
+from hfsoup.utils.errors import LOADING_ERRORS, MISSING_LIBRARY, SoupError
 from hfsoup.utils.text import one_line
 
 
@@ -41,7 +41,7 @@ def image_processor(folder: Path) -> Any:
             hint = f"{hint}, with its image_processor_type"
         # The first sentence says why; what follows lists what there is.
         reason = re.split(r"\.\s", str(error).strip())[0].replace(str(folder), "its files")
-        if lacking := LACKING.search(str(error)):
+        if lacking := MISSING_LIBRARY.search(str(error)):
             hint = f"pip install {lacking[1].lower()}"
         raise SoupError(f"{what}: {one_line(reason)}", where=str(folder), hint=hint) from error
     return prepared

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hfsoup.hub.cards import _mapping, read_front_matter
-from hfsoup.hub.client import expect_answer, hub_api
-from hfsoup.hub.download import RemoteFile, fetch_file, not_listed_error
-from hfsoup.hub.offline import find_cached_commit, is_offline, store_listing
-from hfsoup.hub.ranges import range_reader
+from hfsoup.hub.cards import parse_yaml_mapping, read_front_matter
+from hfsoup.hub.client import expect_answer, hub_api, is_offline
+from hfsoup.hub.download import RemoteFile, fetch_file, make_hash_error, open_range_reader
+from hfsoup.hub.offline import find_cached_commit, store_listing
 from hfsoup.utils.errors import HubError, SoupError
 from hfsoup.utils.hashing import hash_blob, hash_file, stamp_file
 from hfsoup.utils.text import quoted
@@ -96,11 +95,11 @@ class Files:
             raise SoupError(f"expected at most {SMALL:,} bytes, found {size:,}", where=where)
         with expect_answer(where):
             path.write_bytes(
-                range_reader(self.repo, self.revision or "", name, kind="dataset")(0, size) if size else b""
+                open_range_reader(self.repo, self.revision or "", name, kind="dataset")(0, size) if size else b""
             )
         found = hash_file(path) if file.sha256 else hash_blob(path)
         if found != (file.sha256 or file.blob):
-            raise not_listed_error(found, file, where)
+            raise make_hash_error(found, file, where)
 
     def digest(self, name: str) -> str:
         """The sha256 of a file: what the Hub lists, else of its bytes, for which it is taken."""
@@ -125,7 +124,7 @@ class Files:
         found = try_to_load_from_cache(self.repo, name, revision=self.revision, repo_type="dataset")
         if isinstance(found, str):
             return found
-        read = range_reader(self.repo, self.revision, name, kind="dataset")
+        read = open_range_reader(self.repo, self.revision, name, kind="dataset")
         return Ranges(f"{self.repo}, {quoted(name)}", read, self.size(name))
 
     def name_of(self, path: str | Path) -> str:
@@ -203,7 +202,7 @@ def points_inside(card: Path, where: str) -> None:
     """Refuse a card whose configurations name files outside the dataset, on this disk or on another machine."""
     text = card.read_text("utf-8", "replace")
     try:
-        configs = (read_front_matter(text) if card.suffix == ".md" else _mapping(text)).get("configs")
+        configs = (read_front_matter(text) if card.suffix == ".md" else parse_yaml_mapping(text)).get("configs")
     except ValueError as error:
         raise SoupError(str(error), where=where) from error
     for value in _strings(configs):

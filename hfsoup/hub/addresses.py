@@ -24,7 +24,7 @@ def parse_model_address(text: str) -> str:
     Raises:
         UsageError: it is the address of something else than models, or of another site.
     """
-    parts = _parts(text)
+    parts = _split_address(text)
     if parts is None:
         return text
     hint = "https://huggingface.co/ORG/NAME, or ORG/NAME"
@@ -57,28 +57,28 @@ def parse_model_address(text: str) -> str:
 
 def parse_dataset_address(text: str) -> str | None:
     """ORG/NAME of the dataset whose address this is, or is like; None for any other text."""
-    parts = text.split("/") if text.startswith("datasets/") else _parts(text)
+    parts = text.split("/") if text.startswith("datasets/") else _split_address(text)
     return "/".join(parts[1:3]) if parts and parts[0] == "datasets" and len(parts) > 2 else None
 
 
-def _parts(text: str) -> list[str] | None:
+def _split_address(text: str) -> list[str] | None:
     """The parts of the path of an address of the Hub, None for any other text."""
     found = SCHEME.match(text)
     if found and found[1].lower() == "hf":
-        return _split(text[found.end() :])
+        return _split_path(text[found.end() :])
     host, _, path = (text[found.end() :] if found else text).partition("/")
-    if host.lower() in _hosts():
-        return _split(QUERY.sub("", path))
+    if host.lower() in _list_hosts():
+        return _split_path(QUERY.sub("", path))
     if found:
         raise UsageError("expected an address of the Hub", where=quoted(text), hint="https://huggingface.co/ORG/NAME")
     return None
 
 
-def _hosts() -> frozenset[str]:
+def _list_hosts() -> frozenset[str]:
     from huggingface_hub import constants
 
     return HOSTS | {urlsplit(constants.ENDPOINT).netloc.lower()}
 
 
-def _split(path: str) -> list[str]:
+def _split_path(path: str) -> list[str]:
     return [unquote(part) for part in path.split("/") if part]

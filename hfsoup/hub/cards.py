@@ -29,10 +29,15 @@ def read_front_matter(text: str) -> dict[str, Any]:
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
     block = REGEX_YAML_BLOCK.search(text)
-    return _mapping(block.group(2)) if block else {}
+    return parse_yaml_mapping(block.group(2)) if block else {}
 
 
-def _mapping(text: str) -> dict[str, Any]:
+def parse_yaml_mapping(text: str) -> dict[str, Any]:
+    """A YAML mapping that somebody else wrote; {} for YAML of another type.
+
+    Raises:
+        ValueError: it is not YAML, or has more than `BRACKETS` brackets.
+    """
     if text.count("[") + text.count("{") > BRACKETS:
         raise ValueError(f"expected at most {BRACKETS} brackets in YAML, found more")
     try:

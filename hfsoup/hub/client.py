@@ -21,23 +21,31 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 SAME_COMMAND = "the same command"
+ONCE = "HF_HUB_OFFLINE=0 once, so that the cache holds it"
 FOLDER = "FOLDER"
 """Stands in a hint for the folder that is being pushed."""
-WORDS = 300
+MAX_MESSAGE = 300
 """The most characters that are shown of what the Hub says."""
 POLL = 0.2
 KINDS = {"model": "model", "dataset": "dataset", "space": "Space"}
 """The kinds of repositories that one name may stand for, each as it is written."""
-SOON = 10
+LOOKUP_TIMEOUT = 10
 """Seconds to wait for an answer that only makes an error clearer."""
 XET_TOKEN = re.compile(r"/xet-(read|write)-token/")
-_transport = threading.Lock()
+_xet_lock = threading.Lock()
 _plain: list[bool] = []
 """While Xet is switched off: how the switch was before, then one for each block that wants it so."""
 
 
 class StalledError(RuntimeError):
     """A transfer by hf-xet in which nothing passes any more."""
+
+
+def is_offline() -> bool:
+    """Whether offline mode is on (`HF_HUB_OFFLINE=1`)."""
+    from huggingface_hub import is_offline_mode
+
+    return is_offline_mode()
 
 
 def hub_api() -> HfApi:
@@ -70,9 +78,9 @@ def is_xet_error(error: Exception, *, begun: bool = True) -> bool:
     from httpx2 import HTTPError
     from huggingface_hub.errors import HfHubHTTPError
 
-    from hfsoup.hub.retry import GaveUpError
+    from hfsoup.hub.retry import RequestFailedError
 
-    if isinstance(error, (HfHubHTTPError, GaveUpError)):
+    if isinstance(error, (HfHubHTTPError, RequestFailedError)):
         request = error.response.request if isinstance(error, HfHubHTTPError) else error.request
         return XET_TOKEN.search(request.url.path) is not None
     if isinstance(error, HTTPError):
@@ -88,7 +96,7 @@ def disable_xet() -> Iterator[None]:
     """Let huggingface_hub transfer files by plain HTTP while the block lasts, in any thread."""
     from huggingface_hub import constants
 
-    with _transport:
+    with _xet_lock:
         if not _plain:
             _plain.append(constants.HF_HUB_DISABLE_XET)
         _plain.append(True)
@@ -96,7 +104,7 @@ def disable_xet() -> Iterator[None]:
     try:
         yield
     finally:
-        with _transport:
+        with _xet_lock:
             _plain.pop()
             if len(_plain) == 1:
                 constants.HF_HUB_DISABLE_XET = _plain.pop()
@@ -173,14 +181,19 @@ def convert_hub_errors(
         raise HubError(f"{what}: {where!r}", hint="ORG/NAME, or a folder as ./NAME") from error
     except (HTTPError, OSError, RuntimeError) as error:
         root = find_cause(error)
-        if kind and not listed and isinstance(root, errors.RepositoryNotFoundError) and (other := _named(where, kind)):
+        if (
+            kind
+            and not listed
+            and isinstance(root, errors.RepositoryNotFoundError)
+            and (other := _find_other_kind(where, kind))
+        ):
             raise other from error
-        if (ours := _ours(root, where, access, listed)) is root:
+        if (ours := _convert_error(root, where, access, listed)) is root:
             raise
         raise ours from error
 
 
-def _named(where: str, kind: str) -> AccessError | None:
+def _find_other_kind(where: str, kind: str) -> AccessError | None:
     """The error for a name that is another kind's than the one that was expected; None where it is nobody's."""
     from httpx2 import HTTPError
 
@@ -188,7 +201,7 @@ def _named(where: str, kind: str) -> AccessError | None:
     repo = "/".join(repo.split("/")[:2])
     for other in (each for each in KINDS if each != kind):
         try:
-            hub_api().repo_info(repo, repo_type=other, timeout=SOON)
+            hub_api().repo_info(repo, repo_type=other, timeout=LOOKUP_TIMEOUT)
         except (HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
             # Whatever this says, that the repository is not there is the answer to what was asked.
             continue
@@ -210,7 +223,7 @@ def find_cause(error: Exception) -> Exception:
     return error
 
 
-def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
+def _convert_error(error: Exception, where: str, access: str, listed: bool) -> Exception:
     """The error to raise for one of the client's; itself where it is not about the Hub."""
     from httpx2 import HTTPError
     from huggingface_hub import errors, get_token
@@ -218,7 +231,7 @@ def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
     repo = where.split(",")[0].split("@")[0]
     match error:
         case errors.GatedRepoError():
-            words = _words(error)
+            words = _quote_message(error)
             hint = f"accept the licence at {hub_api().endpoint}/{repo}" + (
                 "" if get_token() else ", then: hf auth login"
             )
@@ -250,9 +263,9 @@ def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
             what = "offline mode is on, and the cache does not hold this"
             return HubError(what, where=where, hint="HF_HUB_OFFLINE=0, or a local folder as ./NAME")
         case errors.HfHubHTTPError():
-            return _refused(error, where, access)
+            return _convert_status(error, where, access)
         case HTTPError() | ConnectionError() | TimeoutError():
-            return _unreached(error, where)
+            return _convert_connection_error(error, where)
         case OSError() if error.errno:
             return SoupError(f"the cache cannot be used: {error.strerror}", where=str(error.filename or where))
         case OSError() if "Consistency check" in str(error):
@@ -262,13 +275,13 @@ def _ours(error: Exception, where: str, access: str, listed: bool) -> Exception:
     return error
 
 
-def _refused(error: HfHubHTTPError, where: str, access: str) -> SoupError:
+def _convert_status(error: HfHubHTTPError, where: str, access: str) -> SoupError:
     """The error for a status that has no class of its own in the client, with the Hub's own words."""
     from huggingface_hub import get_token
 
     from hfsoup.hub.retry import requested_wait
 
-    status, words = error.response.status_code, _words(error)
+    status, words = error.response.status_code, _quote_message(error)
     repo = where.split(",")[0].split("@")[0]
     match status:
         case 401 if not get_token():
@@ -276,7 +289,7 @@ def _refused(error: HfHubHTTPError, where: str, access: str) -> SoupError:
         case 401:
             return HubError(f"the Hub does not accept your token{words}", where=where, hint="hf auth login")
         case 403:
-            return HubError(f"your token may not {access} here{words}", where=where, hint=_way_out(words, repo))
+            return HubError(f"your token may not {access} here{words}", where=where, hint=_suggest_fix(words, repo))
         case 409 | 412:
             what = f"the repository changed in the meantime; nothing was overwritten{words}"
             return HubError(what, where=where, hint=f"add --create-pr to propose it, or {SAME_COMMAND}")
@@ -290,13 +303,13 @@ def _refused(error: HfHubHTTPError, where: str, access: str) -> SoupError:
     return HubError(f"the Hub answered {status}{words}", where=where, hint=f"later, {SAME_COMMAND}")
 
 
-def _words(error: HfHubHTTPError) -> str:
+def _quote_message(error: HfHubHTTPError) -> str:
     """What the Hub says itself, after a colon, on one line."""
-    said = one_line(redact(error.server_message or ""), WORDS)
+    said = one_line(redact(error.server_message or ""), MAX_MESSAGE)
     return f": {said}" if said else ""
 
 
-def _way_out(words: str, repo: str) -> str:
+def _suggest_fix(words: str, repo: str) -> str:
     """What to do about a 403, by what the Hub says of it."""
     owner = f"{hub_api().endpoint}/{repo.partition('/')[0]}"
     for pattern, hint in (
@@ -310,9 +323,9 @@ def _way_out(words: str, repo: str) -> str:
     return "hf auth login, with a token that may"
 
 
-def _unreached(error: Exception, where: str) -> HubError:
+def _convert_connection_error(error: Exception, where: str) -> HubError:
     """The error where nothing, or not enough, came back."""
-    from hfsoup.hub.retry import GaveUpError, describe_failure
+    from hfsoup.hub.retry import RequestFailedError, describe_failure
 
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and isinstance(cause, Exception):
@@ -325,6 +338,6 @@ def _unreached(error: Exception, where: str) -> HubError:
     if any(isinstance(e, ConnectionRefusedError) for e in chain):
         what = f"nothing listens at {hub_api().endpoint}"
         return HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {SAME_COMMAND}")
-    why = str(error) if isinstance(error, GaveUpError) else describe_failure(error)
+    why = str(error) if isinstance(error, RequestFailedError) else describe_failure(error)
     what = f"the Hub at {hub_api().endpoint} cannot be reached: {why}"
     return HubError(what, where=where, hint=f"look at the network, then {SAME_COMMAND}")

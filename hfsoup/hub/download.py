@@ -10,7 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hfsoup.hub.client import SAME_COMMAND, StalledError, disable_xet, expect_answer, is_xet_error, wait_unless_overdue
+from hfsoup.hub.client import (
+    ONCE,
+    SAME_COMMAND,
+    StalledError,
+    disable_xet,
+    expect_answer,
+    hub_api,
+    is_offline,
+    is_xet_error,
+    wait_unless_overdue,
+)
 from hfsoup.hub.notices import notify_listener
 from hfsoup.utils.errors import HubError, SoupError
 from hfsoup.utils.hashing import hash_blob, hash_file
@@ -28,7 +38,7 @@ class _Xet:
 
 
 XET = _Xet()
-PAUSE = 600.0
+XET_PAUSE = 600.0
 """Seconds without Xet after that, so that not every file waits for it."""
 
 
@@ -56,16 +66,16 @@ def fetch_file(repo: str, file: RemoteFile, revision: str, *, kind: str, advance
             advance(file.size - seen)
             return path
         advance(-seen)
-        _drop(path)
+        _remove_cached(path)
         if again:
             notify_listener(f"{where} on this disk is not the file that the Hub lists; it is fetched again")
     if not seen:
         hint = f"rm {shlex.quote(str(path.resolve()))}, then {SAME_COMMAND}"
         raise SoupError("the copy of this file in the cache is damaged and stays there", where=where, hint=hint)
-    raise not_listed_error(found, file, where)
+    raise make_hash_error(found, file, where)
 
 
-def not_listed_error(found: str, file: RemoteFile, where: str) -> HubError:
+def make_hash_error(found: str, file: RemoteFile, where: str) -> HubError:
     """The error for a file of another hash than the Hub lists."""
     expected = file.sha256 or file.blob
     what = f"the file that arrives is not the one the Hub lists (hash {found[:12]}, expected {expected[:12]})"
@@ -73,7 +83,7 @@ def not_listed_error(found: str, file: RemoteFile, where: str) -> HubError:
 
 
 @dataclass
-class _Arrival:
+class _Transfer:
     """What arrived of a file: bytes `seen`, and when the latest of them came by Xet (`at`, None before it begins)."""
 
     advance: Advance
@@ -130,12 +140,12 @@ def _download(
     from httpx2 import HTTPError
     from huggingface_hub import hf_hub_download
 
-    def get(arrival: _Arrival) -> Path:
+    def get(arrival: _Transfer) -> Path:
         return Path(hf_hub_download(repo, file.name, repo_type=kind, revision=revision, tqdm_class=arrival.bar))
 
     with expect_answer(where, listed=True):
         if not plain and time.monotonic() >= XET.silent_until:
-            first = _Arrival(advance)
+            first = _Transfer(advance)
             try:
                 return wait_unless_overdue(partial(get, first), lambda: first.overdue), first.seen
             except (HTTPError, RuntimeError, OSError, ValueError) as error:
@@ -148,15 +158,15 @@ def _download(
                 )
             first.end()
             if stalled or not begun:
-                XET.silent_until = time.monotonic() + PAUSE
+                XET.silent_until = time.monotonic() + XET_PAUSE
             if stalled:
-                _unlock(repo, kind, file)
-        last = _Arrival(advance)
+                _remove_lock(repo, kind, file)
+        last = _Transfer(advance)
         with disable_xet():
             return get(last), last.seen
 
 
-def _unlock(repo: str, kind: str, file: RemoteFile) -> None:
+def _remove_lock(repo: str, kind: str, file: RemoteFile) -> None:
     """Take away the lock that a download which was left to itself holds; cached files are safe without it."""
     from huggingface_hub import constants
 
@@ -164,7 +174,7 @@ def _unlock(repo: str, kind: str, file: RemoteFile) -> None:
     (folder / f"{file.sha256 or file.blob}.lock").unlink(missing_ok=True)
 
 
-def _drop(path: Path) -> None:
+def _remove_cached(path: Path) -> None:
     """Take a file out of the cache: its name in the snapshot, and all that this links to inside the cache.
 
     A file that several repositories have is one blob, to which a blob of each is a link.
@@ -194,3 +204,27 @@ def is_cached(repo: str, file: RemoteFile, revision: str | None, kind: str = "mo
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(repo, file.name, revision=revision, repo_type=kind), str)
+
+
+def open_range_reader(repo: str, revision: str, name: str, *, kind: str = "model") -> Callable[[int, int], bytes]:
+    """A function that reads bytes `begin` to `end` of a file on the Hub; in offline mode, of the cached file."""
+    from huggingface_hub import HfFileSystem
+
+    if is_offline():
+        return partial(_read_cached_range, repo, revision, name, kind)
+    hub, prefix = hub_api(), "" if kind == "model" else f"{kind}s/"
+    files = HfFileSystem(endpoint=hub.endpoint, token=hub.token)
+    path = f"{prefix}{repo}@{revision}/{name}"
+    return lambda begin, end: bytes(files.cat_file(path, start=begin, end=end, cache_type="none"))
+
+
+def _read_cached_range(repo: str, revision: str, name: str, kind: str, begin: int, end: int) -> bytes:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, name, revision=revision, repo_type=kind)
+    if not isinstance(found, str):
+        where = f"{repo}@{revision[:7]}, {quoted(name)}"
+        raise HubError("offline mode is on, and the cache does not hold this file", where=where, hint=ONCE)
+    with open(found, "rb") as file:
+        file.seek(begin)
+        return file.read(end - begin)

@@ -7,6 +7,7 @@ import re
 from dataclasses import astuple
 from pathlib import Path
 
+from hfsoup.hub.client import ONCE, is_offline
 from hfsoup.hub.download import RemoteFile
 from hfsoup.hub.notices import notify_listener
 from hfsoup.utils.cache import cache_root
@@ -15,24 +16,16 @@ from hfsoup.utils.hashing import hash_blob, read_sealed, write_sealed
 from hfsoup.utils.text import join_names
 
 _COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
-ONCE = "HF_HUB_OFFLINE=0 once, so that the cache holds it"
-
-
-def is_offline() -> bool:
-    """Whether the Hub may not be asked."""
-    from huggingface_hub import is_offline_mode
-
-    return is_offline_mode()
 
 
 def store_listing(repo: str, commit: str, files: tuple[RemoteFile, ...], *, kind: str) -> None:
     """Keep what the Hub lists of a commit in hfsoup's cache: a bake may know files by name that it never pulls."""
-    path = _listings(repo, kind) / f"{commit}.json"
+    path = _locate_listings(repo, kind) / f"{commit}.json"
     if _COMMIT.fullmatch(commit) and not is_offline() and read_sealed(path) is None:
         write_sealed(path, json.dumps([astuple(file) for file in files]))
 
 
-def _listings(repo: str, kind: str) -> Path:
+def _locate_listings(repo: str, kind: str) -> Path:
     return cache_root() / "listings" / f"{kind}s--{repo.replace('/', '--')}"
 
 
@@ -55,7 +48,7 @@ def find_cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[s
 
     validate_repo_id(repo)
     folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
-    paths = [*(folder / "snapshots").glob("*"), *_listings(repo, kind).glob("*.json")]
+    paths = [*(folder / "snapshots").glob("*"), *_locate_listings(repo, kind).glob("*.json")]
     known = sorted({path.stem for path in paths if _COMMIT.fullmatch(path.stem)})
     wanted = revision or constants.DEFAULT_REVISION
     branch = folder / "refs" / wanted
@@ -67,7 +60,7 @@ def find_cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[s
         where = f"{repo}@{revision}" if revision else repo
         hint = f"{repo}@{known[-1]}, which it holds, or {ONCE}" if known else f"{ONCE}, or a local folder as ./NAME"
         raise HubError("offline mode is on, and the cache does not hold this", where=where, hint=hint)
-    if (text := read_sealed(_listings(repo, kind) / f"{commit}.json")) is not None:
+    if (text := read_sealed(_locate_listings(repo, kind) / f"{commit}.json")) is not None:
         return commit, tuple(RemoteFile(*fields) for fields in json.loads(text))
     snapshot = folder / "snapshots" / commit
     files = {p.relative_to(snapshot).as_posix(): p for p in sorted(snapshot.rglob("*")) if p.is_file()}
@@ -75,10 +68,10 @@ def find_cached_commit(repo: str, revision: str | None, *, kind: str) -> tuple[s
         f"offline mode is on, and {repo}@{commit[:7]} was cached without its listing: what the cache holds "
         f"({join_names(list(files), 6)}) is taken for all of it"
     )
-    return commit, tuple(_listed(path, name) for name, path in files.items())
+    return commit, tuple(_describe_cached(path, name) for name, path in files.items())
 
 
-def _listed(path: Path, name: str) -> RemoteFile:
+def _describe_cached(path: Path, name: str) -> RemoteFile:
     """A file of a snapshot: mostly a link to what is called by its hash."""
     tag, size = path.readlink().name if path.is_symlink() else "", path.stat().st_size
     if _SHA256.fullmatch(tag):

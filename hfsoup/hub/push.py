@@ -38,9 +38,9 @@ STALE = re.compile(
     r"|evaluation\.json|figures/(scores|search|closeness|line)(-dark)?\.png"
 )
 # With these the Hub itself said no, so that there can be no commit.
-REFUSED = (400, 401, 403, 404, 413, 422)
-PRIVATE = re.compile(r"(^|/)(\.git|\.cache|\.ipynb_checkpoints|__pycache__)/|(^|/)\.DS_Store$")
-TRIES = 2
+FINAL_STATUSES = (400, 401, 403, 404, 413, 422)
+IGNORED = re.compile(r"(^|/)(\.git|\.cache|\.ipynb_checkpoints|__pycache__)/|(^|/)\.DS_Store$")
+MAX_TRIES = 2
 MESSAGE = "Add model soup"
 DESCRIPTION = "Baked with hfsoup; soup.json says from what."
 
@@ -54,7 +54,7 @@ class Pushed:
     url: str
 
 
-def may_push(repo: str, *, create_pr: bool = False) -> None:
+def require_push_access(repo: str, *, create_pr: bool = False) -> None:
     """Fail before any work where the name is none, there is no token, or it may not write there."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -67,7 +67,7 @@ def may_push(repo: str, *, create_pr: bool = False) -> None:
     if not get_token():
         raise HubError("pushing needs a token, and there is none", where=repo, hint="hf auth login, or HF_TOKEN=…")
     with expect_answer(repo, access="push"):
-        rights = _rights(hub_api().whoami())
+        rights = _read_rights(hub_api().whoami())
     user, namespace, name = next(iter(rights.roles)), *repo.rpartition("/")[::2]
     if not namespace:
         raise HubError(f"expected ORG/NAME, found {repo!r}", hint=f"--push {user}/{repo}")
@@ -110,7 +110,7 @@ class _Rights:
     scopes: frozenset[str] | None
 
 
-def _rights(user: dict[str, Any]) -> _Rights:
+def _read_rights(user: dict[str, Any]) -> _Rights:
     token = (user.get("auth") or {}).get("accessToken") or {}
     roles = {user["name"]: "admin", **{org["name"]: org.get("roleInOrg") for org in user.get("orgs") or ()}}
     scopes = None
@@ -146,7 +146,7 @@ def push(
         HubError: no token, no right, the repository changed in between, or no answer; its hint ends with the command
             that continues.
     """
-    names = _names(folder) if folder.is_dir() else []
+    names = _list_files(folder) if folder.is_dir() else []
     if "config.json" not in names:
         raise SoupError("expected a model folder, found no config.json", where=str(folder))
     options = ["--private"] * private + ["--create-pr"] * create_pr + (["--revision", revision] if revision else [])
@@ -156,9 +156,9 @@ def push(
 
     try:
         with listening(notify):
-            may_push(repo, create_pr=create_pr)
-            target = _target(repo, private, create_pr, notify)
-            return _Push(folder, names, _with_name(folder, target), target, create_pr, revision).go()
+            require_push_access(repo, create_pr=create_pr)
+            target = _find_target(repo, private, create_pr, notify)
+            return _Push(folder, names, _name_repo(folder, target), target, create_pr, revision).go()
     except HubError as error:
         other = error.hint.removeprefix("--push ")
         if other != error.hint:
@@ -174,13 +174,13 @@ def push(
         raise HubError(error.what, where=error.where, hint=hint) from error
 
 
-def _names(folder: Path) -> list[str]:
+def _list_files(folder: Path) -> list[str]:
     """The files of a model folder and of the folders in it, but for what git, a download or an editor keeps there."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in names if not PRIVATE.search(name))
+    return sorted(name for name in names if not IGNORED.search(name))
 
 
-def _with_name(folder: Path, repo: str) -> dict[str, bytes]:
+def _name_repo(folder: Path, repo: str) -> dict[str, bytes]:
     """The card with the repository's name where it says which folder to load, and the record with that card's hash.
 
     The folder stays as it is, for it may be pushed elsewhere too; one that was signed goes out as it was signed.
@@ -198,7 +198,7 @@ def _with_name(folder: Path, repo: str) -> dict[str, bytes]:
     return {CARD: named, MANIFEST: record.read_bytes().replace(before, after)}
 
 
-def _target(repo: str, private: bool, create_pr: bool, notify: Callable[[str], None] | None) -> str:
+def _find_target(repo: str, private: bool, create_pr: bool, notify: Callable[[str], None] | None) -> str:
     """The repository by the name that it has now, made if it is not there."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -249,14 +249,14 @@ class _Push:
         """Commit, again where that failed in passing and is not on the Hub after all."""
         from httpx2 import HTTPError
 
-        from hfsoup.hub.retry import describe_failure, pause, wait
+        from hfsoup.hub.retry import describe_failure, retry_delay, wait_to_retry
 
         try:
             return self._commit(additions)
         except (HTTPError, RuntimeError, ValueError, KeyError, TypeError) as error:
             root = find_cause(error)
             response = getattr(root, "response", None)
-            if response is not None and response.status_code in REFUSED:
+            if response is not None and response.status_code in FINAL_STATUSES:
                 raise
             if isinstance(error, ValueError) and "metadata in README.md" in str(error):
                 what = f"the Hub does not take the card: {' '.join(str(error).split())[:300]}"
@@ -264,10 +264,10 @@ class _Push:
             if (found := self._landed()) is not None:
                 return found
             failure = root if response is None else response
-            seconds = pause(failure, attempt, tries=TRIES) if isinstance(root, HTTPError) else None
+            seconds = retry_delay(failure, attempt, tries=MAX_TRIES) if isinstance(root, HTTPError) else None
             if seconds is None:
                 raise
-        wait(seconds, f"{describe_failure(failure)} ({self.repo}, commit)")
+        wait_to_retry(seconds, f"{describe_failure(failure)} ({self.repo}, commit)")
         return self._tried(additions, attempt + 1)
 
     def _commit(self, additions: list[CommitOperationAdd]) -> Pushed:
@@ -288,14 +288,14 @@ class _Push:
 
     def _upload(self, additions: list[CommitOperationAdd]) -> None:
         """Send the large files, by HTTP where Xet does not take them; none is left out for a .gitignore there."""
-        from hfsoup.hub.retry import BLOCK, LIMITS
+        from hfsoup.hub.retry import LIMITS, XET_BLOCK
 
         send = partial(
             self.hub.preupload_lfs_files, self.repo, additions, free_memory=False, revision=self.revision,
             create_pr=self.create_pr, gitignore_content="",
         )  # fmt: skip
         size = sum((self.folder / name).stat().st_size for name in self.names)
-        end = time.monotonic() + LIMITS.block * (1 + size / BLOCK)
+        end = time.monotonic() + LIMITS.block * (1 + size / XET_BLOCK)
         try:
             wait_unless_overdue(send, lambda: time.monotonic() > end)
         except (RuntimeError, OSError) as error:

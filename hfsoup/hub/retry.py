@@ -20,13 +20,13 @@ from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-d
 
 from hfsoup.hub.notices import notify_listener
 
-PASSING = frozenset({408, 429, 500, 502, 503, 504})
-LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+CONNECTION_ERRORS = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 # Asking these twice does no harm: they read, or what they do is done already the second time.
-HARMLESS = re.compile(r"/(preupload|branch|paths-info|verify)(/|$)|/(repos/create|validate-yaml|objects/batch)$")
-READING = ("GET", "HEAD")
-BLOCK = 64 << 20
-TRAVELLING = ("etag", "x-linked-etag", "x-repo-commit")
+REPEATABLE = re.compile(r"/(preupload|branch|paths-info|verify)(/|$)|/(repos/create|validate-yaml|objects/batch)$")
+READ_METHODS = ("GET", "HEAD")
+XET_BLOCK = 64 << 20
+PATH_HEADERS = ("etag", "x-linked-etag", "x-repo-commit")
 
 
 @dataclass
@@ -56,7 +56,7 @@ LIMITS = Limits()
 Send = Callable[..., httpx2.Response]
 
 
-class GaveUpError(httpx2.TransportError):
+class RequestFailedError(httpx2.TransportError):
     """The last try failed too; a class that huggingface_hub does not try again on its own."""
 
 
@@ -91,29 +91,31 @@ _blocks: list[httpx2.Client] = []
 def _send(send: Send, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
     """Send a request, again where it failed in passing; what is raised or returned in the end is final."""
     again = may_retry(request)
-    _limit(request)
+    _set_timeouts(request)
     for attempt in count(1):
-        failure = _try(send, request, stream, options)
-        if isinstance(failure, httpx2.Response) and failure.status_code not in PASSING:
+        failure = _send_once(send, request, stream, options)
+        if isinstance(failure, httpx2.Response) and failure.status_code not in TRANSIENT:
             return failure
-        slow = isinstance(failure, httpx2.TimeoutException) and request.method not in READING
-        seconds = pause(failure, attempt, tries=LIMITS.tries // 2 if slow else None) if again else None
+        slow = isinstance(failure, httpx2.TimeoutException) and request.method not in READ_METHODS
+        seconds = retry_delay(failure, attempt, tries=LIMITS.tries // 2 if slow else None) if again else None
         if seconds is None:
-            _finish(failure, request)
+            _raise_failure(failure, request)
         else:
-            wait(seconds, f"{describe_failure(failure)} ({request.url.host}{request.url.path})")
-    raise GaveUpError("no try was made", request=request)
+            wait_to_retry(seconds, f"{describe_failure(failure)} ({request.url.host}{request.url.path})")
+    raise RequestFailedError("no try was made", request=request)
 
 
-def _try(send: Send, request: httpx2.Request, stream: bool, options: dict[str, Any]) -> httpx2.Response | Exception:
+def _send_once(
+    send: Send, request: httpx2.Request, stream: bool, options: dict[str, Any]
+) -> httpx2.Response | Exception:
     response = None
     try:
         response = send(request, stream=True, **options)
-        _plain(response)
-        response.stream = _Paced(response.stream, f"{request.url.host}{request.url.path}" if stream else "")
+        _check_headers(response)
+        response.stream = _SpeedLimitedBody(response.stream, f"{request.url.host}{request.url.path}" if stream else "")
         if not stream:
             response.read()
-    except LOST as error:
+    except CONNECTION_ERRORS as error:
         if response is not None:
             response.close()
         return error
@@ -123,17 +125,17 @@ def _try(send: Send, request: httpx2.Request, stream: bool, options: dict[str, A
 def may_retry(request: httpx2.Request) -> bool:
     """Whether a request can be sent a second time, and harms nothing if the first one arrived."""
     replayable = isinstance(request.stream, httpx2.ByteStream)
-    harmless = request.method in ("GET", "HEAD", "PUT") or bool(HARMLESS.search(request.url.path))
+    harmless = request.method in ("GET", "HEAD", "PUT") or bool(REPEATABLE.search(request.url.path))
     return replayable and harmless
 
 
-def pause(failure: httpx2.Response | Exception, attempt: int, *, tries: int | None = None) -> float | None:
+def retry_delay(failure: httpx2.Response | Exception, attempt: int, *, tries: int | None = None) -> float | None:
     """Seconds to wait after the failure of try number `attempt`; None where another try is of no use."""
     if attempt >= (tries or LIMITS.tries):
         return None
     asked = None
     if isinstance(failure, httpx2.Response):
-        if failure.status_code not in PASSING:
+        if failure.status_code not in TRANSIENT:
             return None
         asked = requested_wait(failure)
     seconds = LIMITS.first * 2 ** (attempt - 1) if asked is None else asked
@@ -155,7 +157,7 @@ def requested_wait(response: httpx2.Response) -> float | None:
     return max((until - datetime.now(until.tzinfo and timezone.utc)).total_seconds(), 0.0)
 
 
-def wait(seconds: float, why: str) -> None:
+def wait_to_retry(seconds: float, why: str) -> None:
     """Say why, and wait."""
     notify_listener(f"{why}; again in {seconds:.0f} s")
     time.sleep(seconds)
@@ -172,17 +174,17 @@ def describe_failure(failure: httpx2.Response | Exception) -> str:
     return "the connection to the Hub broke"
 
 
-def _limit(request: httpx2.Request) -> None:
+def _set_timeouts(request: httpx2.Request) -> None:
     """Give a request the time-outs that it lacks; what changes something gets twice the time, and half the tries."""
     own = request.extensions.get("timeout") or {}
-    read = LIMITS.read if request.method in READING else 2 * LIMITS.read
+    read = LIMITS.read if request.method in READ_METHODS else 2 * LIMITS.read
     limits = {"connect": LIMITS.connect, "pool": LIMITS.connect, "read": read, "write": read}
     request.extensions["timeout"] = {
         name: seconds if own.get(name) is None else own[name] for name, seconds in limits.items()
     }
 
 
-def _finish(failure: httpx2.Response | Exception, request: httpx2.Request) -> None:
+def _raise_failure(failure: httpx2.Response | Exception, request: httpx2.Request) -> None:
     """Raise the last failure, so that huggingface_hub does not begin again."""
     if isinstance(failure, httpx2.Response):
         try:
@@ -190,20 +192,20 @@ def _finish(failure: httpx2.Response | Exception, request: httpx2.Request) -> No
         finally:
             failure.close()
     else:
-        raise GaveUpError(describe_failure(failure), request=request) from failure
+        raise RequestFailedError(describe_failure(failure), request=request) from failure
 
 
-def _plain(response: httpx2.Response) -> None:
+def _check_headers(response: httpx2.Response) -> None:
     """Refuse headers that huggingface_hub makes file names of, where they would lead out of its cache."""
-    for name in TRAVELLING if "/resolve/" in response.request.url.path else ():
+    for name in PATH_HEADERS if "/resolve/" in response.request.url.path else ():
         value = response.headers.get(name, "").removeprefix("W/").strip('"')
         if "/" in value or "\\" in value or value in (".", ".."):
             response.close()
             what = f"the header {name} of the Hub's answer leads out of the cache"
-            raise GaveUpError(what, request=response.request)
+            raise RequestFailedError(what, request=response.request)
 
 
-class _Paced(httpx2.SyncByteStream):
+class _SpeedLimitedBody(httpx2.SyncByteStream):
     """A body that must keep coming: what drips is as good as stalled.
 
     Where it is a download that breaks, huggingface_hub goes on by itself, and `place` says what of.
@@ -215,7 +217,7 @@ class _Paced(httpx2.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._pieces()
-        except LOST as error:
+        except CONNECTION_ERRORS as error:
             if self._place:
                 notify_listener(f"{describe_failure(error)} ({self._place}); going on")
             raise

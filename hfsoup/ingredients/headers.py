@@ -16,8 +16,7 @@ from hfsoup.checkpoints.safetensors_io import FLOATS, MAX_HEADER, TensorFile, pa
 from hfsoup.checkpoints.timm_config import image_shape, understood
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, Source, TensorSpec, WeightFile
 from hfsoup.hub.client import expect_answer
-from hfsoup.hub.download import RemoteFile
-from hfsoup.hub.ranges import range_reader
+from hfsoup.hub.download import RemoteFile, open_range_reader
 from hfsoup.ingredients.pull import (
     CHECKPOINT,
     PICKLES,
@@ -118,7 +117,7 @@ def tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:
 
 
 def _ranges(source: Source, file: RemoteFile) -> Callable[[int, int], bytes]:
-    return range_reader(source.repo, source.revision or "", file.name)
+    return open_range_reader(source.repo, source.revision or "", file.name)
 
 
 def weights(source: Source) -> list[RemoteFile]:

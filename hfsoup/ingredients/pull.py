@@ -22,10 +22,9 @@ from hfsoup.checkpoints.pickles import convert
 from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, Source, WeightFile
 from hfsoup.hub.cards import CARD
-from hfsoup.hub.client import SAME_COMMAND
+from hfsoup.hub.client import ONCE, SAME_COMMAND, is_offline
 from hfsoup.hub.download import RemoteFile, fetch_file, is_cached
 from hfsoup.hub.notices import listening
-from hfsoup.hub.offline import ONCE, is_offline
 from hfsoup.ingredients.repository_kinds import found_instead, kind_of
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.hashing import hash_file, stamp_file

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from hfsoup.checkpoints.types import Source
 from hfsoup.hub.addresses import COLLECTION, parse_model_address
-from hfsoup.hub.client import expect_answer, hub_api
+from hfsoup.hub.client import expect_answer, hub_api, is_offline
 from hfsoup.hub.download import RemoteFile
 from hfsoup.hub.notices import listening
-from hfsoup.hub.offline import find_cached_commit, is_offline
+from hfsoup.hub.offline import find_cached_commit
 from hfsoup.ingredients.local_folders import WILD, is_model, local_models, natural
 from hfsoup.utils.errors import AccessError, HubError, SoupError, UsageError
 from hfsoup.utils.text import quoted

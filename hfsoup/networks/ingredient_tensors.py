@@ -13,10 +13,10 @@ from hfsoup.checkpoints.safetensors_io import FLOATS, to_float
 from hfsoup.checkpoints.types import Ingredient
 from hfsoup.ingredients.family import Family
 
-Stored = dict[str, tuple[str, NDArray[Any]]]
+StoredTensors = dict[str, tuple[str, NDArray[Any]]]
 
 
-def read(family: Family, ingredient: Ingredient) -> Stored:
+def read_tensors(family: Family, ingredient: Ingredient) -> StoredTensors:
     """The family's tensors of an ingredient, dtype and array by name, from files that are the ones that were hashed."""
     weights = Weights(ingredient)
     try:
@@ -27,16 +27,16 @@ def read(family: Family, ingredient: Ingredient) -> Stored:
     return found
 
 
-def ordered(family: Family, i: int) -> Stored:
+def read_reordered(family: Family, i: int) -> StoredTensors:
     """The tensors of ingredient i, its classes in the order of the first one's."""
-    found, order = read(family, family.ingredients[i]), family.orders[i]
+    found, order = read_tensors(family, family.ingredients[i]), family.orders[i]
     for name, axis in family.heads.items() if order else ():
         dtype, array = found[name]
         found[name] = dtype, array.take(np.asarray(order), axis=axis)
     return found
 
 
-def as_torch(stored: Stored) -> dict[str, torch.Tensor]:
+def to_torch(stored: StoredTensors) -> dict[str, torch.Tensor]:
     """The same as torch tensors of float32 and of whole numbers."""
     return {
         name: torch.from_numpy(np.array(to_float(array, dtype), np.float32 if dtype in FLOATS else None))

@@ -13,7 +13,7 @@ from hfsoup.utils.errors import SoupError
 from hfsoup.utils.text import one_line
 
 State = Mapping[str, torch.Tensor]
-See = Callable[[torch.Tensor], None]
+Observe = Callable[[torch.Tensor], None]
 BATCH = 128
 
 
@@ -77,7 +77,7 @@ class Network:
         """Whether a tensor of the file is the weight of a module."""
         return tensor in self._names and tensor.endswith(".weight")
 
-    def run(self, images: torch.Tensor, watched: Iterable[tuple[str, bool, See]]) -> None:
+    def run(self, images: torch.Tensor, watched: Iterable[tuple[str, bool, Observe]]) -> None:
         """Show every batch to those who watch a layer: its input, or its output where the second value is true.
 
         A pass ends as soon as the last watched layer was reached.
@@ -87,14 +87,14 @@ class Network:
         hooks = []
         left = [0]
         for module, output, see in wanted:
-            hooks.append(module.register_forward_hook(_after(see, output, left)))
+            hooks.append(module.register_forward_hook(_make_hook(see, output, left)))
         try:
             with torch.no_grad():
                 for begin in range(0, len(images), BATCH):
                     left[0] = len(wanted)
                     try:
                         self.forward(images[begin : begin + BATCH].to(device))
-                    except _EnoughError:
+                    except _AllObservedError:
                         continue
         finally:
             for hook in hooks:
@@ -108,16 +108,16 @@ class Network:
         return torch.cat(found)
 
 
-class _EnoughError(Exception):
+class _AllObservedError(Exception):
     """Everything that is watched was seen."""
 
 
-def _after(see: See, output: bool, left: list[int]) -> Callable[..., None]:
+def _make_hook(see: Observe, output: bool, left: list[int]) -> Callable[..., None]:
     def hook(_: Any, given: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
         # A following in-place addition would change what was seen.
         see(result.clone() if output else given[0])
         left[0] -= 1
         if not left[0]:
-            raise _EnoughError
+            raise _AllObservedError
 
     return hook

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hfsoup.evaluation.measurements import Shift
     from hfsoup.evaluation.scores import Comparison, Score
     from hfsoup.ingredients.family import Family, Importance
-    from hfsoup.networks.distillation.result import Distilled
+    from hfsoup.networks.distillation.result import Distillation
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)]
@@ -118,7 +118,7 @@ class DistillationRecord(Strict):
     weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def distillation_record(found: Distilled | None) -> DistillationRecord | None:
+def distillation_record(found: Distillation | None) -> DistillationRecord | None:
     """The record of a training, None of none."""
     if found is None:
         return None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hfsoup.data.tasks.task import Task
     from hfsoup.evaluation.measurements import Evidence, Shift
     from hfsoup.hub.push import Pushed
-    from hfsoup.networks.distillation.result import Distilled
+    from hfsoup.networks.distillation.result import Distillation
     from hfsoup.options.options import Options
 
 
@@ -67,7 +67,7 @@ class BakeResult:
     attempts: tuple[Attempt, ...] = ()
     ensemble: Comparison | None = None
     shifts: tuple[Shift, ...] = ()
-    distilled: Distilled | None = None
+    distilled: Distillation | None = None
 
     @property
     def used(self) -> tuple[Ingredient, ...]:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from hfsoup.networks.alignment.fitting import fit as fit_layers
-from hfsoup.networks.alignment.groups import Group, Shapes, Step, fitting, permuted
-from hfsoup.networks.alignment.matching import matched
-from hfsoup.networks.alignment.tables import groups_of, steps_of
+from hfsoup.networks.alignment.fitting import fit_layers
+from hfsoup.networks.alignment.groups import Group, Shapes, Step, check_groups, permute_group
+from hfsoup.networks.alignment.matching import match_units
+from hfsoup.networks.alignment.tables import find_groups, find_steps
 from hfsoup.networks.network import Network, State
-from hfsoup.state_dicts.search import load
+from hfsoup.state_dicts.load import Ingredient, load_ingredients
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.threads import single_threaded
 
-Given = State | str | Path
 METHODS = ("activations", "weights")
 
 
 def align(
-    ingredients: Sequence[Given],
+    ingredients: Sequence[Ingredient],
     groups: str | Sequence[Group],
     *,
     method: str = "activations",
@@ -54,30 +52,30 @@ def align(
         MismatchError: the state dicts differ, or do not fit the groups.
         SoupError: there is no such table.
     """
-    states = load(ingredients, unwrap=unwrap)[1]
+    states = load_ingredients(ingredients, unwrap=unwrap)[1]
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}; known: {', '.join(METHODS)}")
     if method == "activations" and (model is None or images is None or not len(images)):
         raise UsageError("activations need a model and images", hint="model=, images=, or method='weights'")
-    shapes = _shapes(states[0])
-    found = groups_of(groups, shapes, dict(config or {})) if isinstance(groups, str) else fitting(groups, shapes)
+    shapes = _read_shapes(states[0])
+    found = find_groups(groups, shapes, dict(config or {})) if isinstance(groups, str) else check_groups(groups, shapes)
     aligned = [dict(states[0])]
     with single_threaded():
         for other in states[1:]:
             if model is None or images is None or method == "weights":
-                orders = matched(states[0], other, found, seed)
+                orders = match_units(states[0], other, found, seed)
             else:
                 with Network(model).lent() as network:
-                    orders = matched(states[0], other, found, seed, network, images)
+                    orders = match_units(states[0], other, found, seed, network, images)
             state = dict(other)
             for group, order in orders:
-                state = permuted(state, group, order)
+                state = permute_group(state, group, order)
             aligned.append(state)
     return aligned
 
 
 def fit(
-    ingredients: Sequence[Given],
+    ingredients: Sequence[Ingredient],
     steps: str | Sequence[Step],
     *,
     model: nn.Module,
@@ -100,13 +98,13 @@ def fit(
         UsageError: there are no images.
         SoupError: there is no such table, or the model lacks a layer of it.
     """
-    states = load(ingredients, unwrap=unwrap)[1]
+    states = load_ingredients(ingredients, unwrap=unwrap)[1]
     if not len(images):
         raise UsageError("a fit needs images", hint="images=")
-    found = steps_of(steps, _shapes(states[0])) if isinstance(steps, str) else tuple(steps)
+    found = find_steps(steps, _read_shapes(states[0])) if isinstance(steps, str) else tuple(steps)
     with single_threaded(), Network(model).lent() as network:
         return fit_layers(network, states, found, images)
 
 
-def _shapes(state: State) -> Shapes:
+def _read_shapes(state: State) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}

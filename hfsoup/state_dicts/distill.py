@@ -5,33 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from hfsoup.networks.distillation.augmentation import AugmentedImages
-from hfsoup.networks.distillation.batch_norm import Answer
-from hfsoup.networks.distillation.training import match
+from hfsoup.networks.distillation.batch_norm import Forward
+from hfsoup.networks.distillation.training import match_logits
 from hfsoup.networks.network import Network, State
-from hfsoup.state_dicts.search import load
+from hfsoup.state_dicts.load import Ingredient, load_ingredients
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.threads import single_threaded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Given = State | str | Path
-
 
 def distill(
-    ingredients: Sequence[Given],
+    ingredients: Sequence[Ingredient],
     *,
     model: nn.Module,
     images: torch.Tensor,
     epochs: int,
-    start: Given | None = None,
+    start: Ingredient | None = None,
     seed: int = 0,
     unwrap: bool = False,
     accelerator: Accelerator | None = None,
@@ -66,28 +63,28 @@ def distill(
             f"a training needs images and epochs, found {len(images)} and {epochs}", hint="images=, epochs="
         )
     given = [*ingredients, *([start] if start is not None else [])]
-    states = load(given, unwrap=unwrap)[1]
+    states = load_ingredients(given, unwrap=unwrap)[1]
     accelerator = accelerator or _accelerator()
     teacher, student = (
         Network(accelerator.prepare_model(deepcopy(model), evaluation_mode=True).eval()) for _ in range(2)
     )
     student.load(states[-1] if start is not None else states[0])
 
-    def ready(state: State) -> Answer:
+    def ready(state: State) -> Forward:
         teacher.load(state)
         return teacher.model
 
     members = [partial(ready, state) for state in states[: len(ingredients)]]
-    _usable(student, images)
+    _check_student(student, images)
     lessons = AugmentedImages(images.detach().cpu().numpy(), epochs, seed)
     with single_threaded(), torch.enable_grad():
-        match(student.model, student.model, members, lessons, accelerator, advance=advance)
+        match_logits(student.model, student.model, members, lessons, accelerator, advance=advance)
     found = student.model.state_dict()
     return {name: found[name].detach().to(like).contiguous() for name, like in states[0].items()}
 
 
 @torch.no_grad()
-def _usable(student: Network, images: torch.Tensor) -> None:
+def _check_student(student: Network, images: torch.Tensor) -> None:
     if images.dtype == torch.bfloat16:
         raise UsageError("expected images of a type that NumPy has, found bfloat16", hint="images.float()")
     found = student.model(images[:2].to(next(student.model.parameters()).device))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +10,8 @@ import torch
 from torch import nn
 
 from hfsoup.networks.importance import Subject, estimate_importance
-from hfsoup.networks.network import Network, State
-from hfsoup.state_dicts.search import load
+from hfsoup.networks.network import Network
+from hfsoup.state_dicts.load import Ingredient, load_ingredients
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.threads import single_threaded
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 def estimate(
     kind: str,
-    ingredients: Sequence[State | str | Path],
+    ingredients: Sequence[Ingredient],
     *,
     model: nn.Module,
     images: torch.Tensor,
@@ -48,7 +47,7 @@ def estimate(
         MismatchError: the state dicts differ.
         SoupError: the model does not take them, or what it computes is not finite.
     """
-    names, states = load(ingredients, unwrap=unwrap)
+    names, states = load_ingredients(ingredients, unwrap=unwrap)
     if not len(images):
         raise UsageError("an estimate needs images", hint="images=")
     like = next(model.parameters())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,21 +13,16 @@ from hfsoup.averaging.combine import STATISTICS, BaseTensor, combine
 from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.settings import Settings
 from hfsoup.averaging.trimming import Thresholds
-from hfsoup.checkpoints.inspection import COUNTERS
-from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.evaluation.scores import Decision, Score
 from hfsoup.merges import EMPTY, MERGES, Array, Context, Merge
 from hfsoup.recipes import RECIPES
 from hfsoup.recipes._search import Rules, Search
-from hfsoup.utils.errors import MismatchError, SoupError, UsageError
+from hfsoup.state_dicts.load import Ingredient, StateDict, load_ingredients, load_state_dict, name_ingredient
+from hfsoup.utils.errors import MismatchError, UsageError
 from hfsoup.utils.registry import Entry
-from hfsoup.utils.text import quoted
 
 if TYPE_CHECKING:
     import torch
-
-    StateDict = Mapping[str, torch.Tensor]
-    Ingredient = StateDict | torch.nn.Module | str | Path
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,7 @@ class Found:
     trace: tuple[Decision, ...]
     score: float | None
     _mix: Mix = field(repr=False)
-    _pot: _Pot = field(repr=False)
+    _pot: _Merger = field(repr=False)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The average itself."""
@@ -89,11 +83,11 @@ def search(
     known = {*Rules.__dataclass_fields__, *Settings.__dataclass_fields__} - {"margin"}
     if unknown := sorted(set(rules) - known):
         raise UsageError(f"there is no rule {unknown[0]!r}; known: {', '.join(sorted(known))}")
-    names, loaded = load(ingredients, unwrap=unwrap)
-    given = _important(MERGES.get(merge), loaded, importance)
-    start = None if base is None else _load(base, unwrap, _name(base, "the base"))
+    names, loaded = load_ingredients(ingredients, unwrap=unwrap)
+    given = _check_importance(MERGES.get(merge), loaded, importance)
+    start = None if base is None else load_state_dict(base, unwrap, name_ingredient(base, "the base"))
     told = Settings(**{n: v for n, v in rules.items() if n in Settings.__dataclass_fields__})
-    pot = _Pot(loaded, merge, start, told, given)
+    pot = _Merger(loaded, merge, start, told, given)
 
     def value(mix: Mix, _: float | None = None) -> Score:
         return Score(float(score(pot.combined(mix)))) if score else Score(0.0)
@@ -105,24 +99,7 @@ def search(
     return Found(mix.coefficients, tuple(walk.trace), value_found, mix, pot)
 
 
-def load(ingredients: Sequence[Ingredient], *, unwrap: bool) -> tuple[list[str], list[StateDict]]:
-    """The names and the state dicts of ingredients, which have the same tensors.
-
-    Raises:
-        UsageError: there are none, or one is neither a state dict nor a module nor a path.
-        MismatchError: they differ in names, shapes or dtypes, or in whole numbers that are weights.
-        SoupError: a tensor cannot be averaged.
-    """
-    if not ingredients:
-        raise UsageError("no ingredients", hint="give a list of state dicts or of paths")
-    names = [_name(given, f"ingredient {n}") for n, given in enumerate(ingredients)]
-    loaded = [_load(given, unwrap, name) for given, name in zip(ingredients, names, strict=True)]
-    for name, other in zip(names[1:], loaded[1:], strict=True):
-        _same(names[0], loaded[0], name, other)
-    return names, loaded
-
-
-def _important(
+def _check_importance(
     merge: Entry[Merge], ingredients: Sequence[StateDict], given: Sequence[StateDict] | None
 ) -> Sequence[StateDict]:
     """What is known of every ingredient's weights, where the merge asks for it."""
@@ -139,71 +116,7 @@ def _important(
     return given
 
 
-def _name(given: Ingredient, otherwise: str) -> str:
-    return str(given) if isinstance(given, (str, Path)) else otherwise
-
-
-def _load(given: Ingredient, unwrap: bool, name: str) -> StateDict:
-    """The state dict that is given, or that a path or a module holds."""
-    import torch
-
-    if isinstance(given, torch.nn.Module):
-        found: StateDict = given.state_dict()
-    elif not isinstance(given, (str, Path)):
-        found = given
-    elif Path(given).suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        TensorFile(Path(given)).close()
-        found = load_file(given)
-    else:
-        from hfsoup.checkpoints.pickles import load_pickle
-
-        found = load_pickle(Path(given), where=str(given), unwrap=unwrap)
-    if not isinstance(found, Mapping):
-        what = f"expected a state dict, a module or a path, found {type(found).__name__}"
-        raise UsageError(what, where=name, hint="model.state_dict()")
-    for key, value in found.items():
-        if not isinstance(value, torch.Tensor):
-            what = f"expected a tensor, found {type(value).__name__}"
-            raise UsageError(
-                what, where=f"{name}, {quoted(key)}", hint="the state dict inside, as in saved['state_dict']"
-            )
-        _fit(value, f"{name}, tensor {key}")
-    return found
-
-
-def _fit(tensor: torch.Tensor, where: str) -> None:
-    """Refuse a tensor whose values are not numbers that can be averaged."""
-    import torch
-
-    if tensor.is_quantized or tensor.is_meta or tensor.layout != torch.strided:
-        kind = "quantised" if tensor.is_quantized else "without values" if tensor.is_meta else "sparse"
-        raise SoupError(f"expected plain numbers, found a tensor that is {kind}", where=where, hint="its floats")
-    if tensor.is_floating_point() or tensor.is_complex():
-        values = tensor.float() if tensor.itemsize == 1 else tensor
-        if not bool(torch.isfinite(values).all()):
-            raise SoupError("expected finite numbers, found NaN or infinity", where=where, hint="leave it out")
-
-
-def _same(first_name: str, first: StateDict, name: str, other: StateDict) -> None:
-    """Fail unless both state dicts have the same tensors."""
-    for key in sorted(first.keys() | other.keys()):
-        if key not in first or key not in other:
-            lacking = name if key in first else first_name
-            raise MismatchError("a tensor is missing", where=f"{lacking}, tensor {key}")
-        a, b = first[key], other[key]
-        if a.shape != b.shape or a.dtype != b.dtype:
-            what = f"expected {a.dtype} of shape {list(a.shape)}, found {b.dtype} of shape {list(b.shape)}"
-            raise MismatchError(what, where=f"{name}, tensor {key}")
-        counts = a.numel() == 1 or COUNTERS.search(key)
-        if not (a.is_floating_point() or a.is_complex() or counts or a.equal(b)):
-            what = f"expected floats, found {a.dtype} that differs; whole numbers that are weights have no average"
-            hint = "floats: dequantise the model first"
-            raise MismatchError(what, where=f"{name}, tensor {key}", hint=hint)
-
-
-class _Pot:
+class _Merger:
     """State dicts, and all that says how they become one."""
 
     def __init__(
@@ -227,12 +140,12 @@ class _Pot:
         root = BaseTensor(self._start, mix.base)
 
         def read(name: str) -> list[Any]:
-            return [_array(self._ingredients[i][name]) for i in mix.members]
+            return [_to_numpy(self._ingredients[i][name]) for i in mix.members]
 
         result = {}
         for name, like in self._ingredients[0].items():
             known = [None if like.is_complex() else self._importance[i].get(name) for i in mix.members]
-            important = None if any(found is None for found in known) else [_array(found) for found in known]
+            important = None if any(found is None for found in known) else [_to_numpy(found) for found in known]
             told_name = replace(context, name=name, importance=important)
             floats = like.is_floating_point() or like.is_complex()
             found = torch.from_numpy(
@@ -249,17 +162,17 @@ class _Pot:
         floats = found is not None and (found.is_floating_point() or found.is_complex())
         like = self._ingredients[0][name]
         fits = found is not None and floats and found.shape == like.shape and found.is_complex() == like.is_complex()
-        return _array(found) if fits else None
+        return _to_numpy(found) if fits else None
 
     def _task(self, i: int) -> Iterator[Array]:
         """The task vector of one ingredient, tensor by tensor; statistics of activations left out."""
         for name, tensor in self._ingredients[i].items():
             start = None if name.endswith(STATISTICS) else self._start(name)
             if start is not None:
-                yield np.subtract(_array(tensor), start, dtype=np.float64)
+                yield np.subtract(_to_numpy(tensor), start, dtype=np.float64)
 
 
-def _array(tensor: Any) -> NDArray[Any]:
+def _to_numpy(tensor: Any) -> NDArray[Any]:
     """A tensor's numbers; complex ones as pairs of floats in a last axis, and small floats in a type that numpy has."""
     values = tensor.detach().cpu().resolve_conj().resolve_neg()
     if values.is_complex():

@@ -30,7 +30,7 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], object], *, fresh
     """
     home = cache_root() / kind
     for made in sorted(home.glob(f"{key}-*")):
-        if _content(made) != made.name.rpartition("-")[2]:
+        if _hash_folder(made) != made.name.rpartition("-")[2]:
             shutil.rmtree(made, ignore_errors=True)
         elif not fresh:
             return made
@@ -41,7 +41,7 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], object], *, fresh
         build(partial)
         for path in [*partial.iterdir(), partial]:
             sync_folder(path)
-        target = home / f"{key}-{_content(partial)}"
+        target = home / f"{key}-{_hash_folder(partial)}"
         try:
             partial.rename(target)
         except OSError:
@@ -57,7 +57,7 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], object], *, fresh
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _content(folder: Path) -> str:
+def _hash_folder(folder: Path) -> str:
     """One hash over the names and bytes of a folder's files."""
     lines = "".join(f"{hash_file(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
-LAPS = 4
+SUM_EVERY = 4
 
 
 class World:
@@ -29,7 +29,7 @@ class World:
         self.index, self._accelerator = 0, None
         if alone and self.count == 1:
             return
-        self._accelerator = _accelerator(device)
+        self._accelerator = _make_accelerator(device)
         if self._accelerator.num_processes != self.count:
             found = self._accelerator.num_processes
             raise SoupError(
@@ -79,7 +79,7 @@ class World:
         """The sum over the processes of a number that grows lap by lap; every few laps only, for it costs a message."""
         if self.count == 1:
             return number
-        if lap % LAPS:
+        if lap % SUM_EVERY:
             return 0
         return sum(self.gather([number]))
 
@@ -92,7 +92,7 @@ class World:
         return list(gather_object(rows))
 
 
-def _accelerator(device: str) -> Accelerator:
+def _make_accelerator(device: str) -> Accelerator:
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.utils import GradientAccumulationPlugin
     from torch.accelerator import is_available

@@ -18,7 +18,7 @@ LOADING_ERRORS = (
     ValueError,
 )
 # How transformers says that an image processor needs another library.
-LACKING = re.compile(r"(?:requires the|optional dependencies:) ([\w\-]+)")
+MISSING_LIBRARY = re.compile(r"(?:requires the|optional dependencies:) ([\w\-]+)")
 
 
 class SoupError(Exception):

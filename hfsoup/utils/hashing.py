@@ -16,7 +16,7 @@ READ = 1 << 20
 
 def hash_file(path: Path) -> str:
     """The hexadecimal sha256 of a file."""
-    return _digest(hashlib.sha256(), path)
+    return _hash_stream(hashlib.sha256(), path)
 
 
 class GrowingHash:
@@ -39,7 +39,7 @@ class GrowingHash:
 
 def hash_blob(path: Path) -> str:
     """The git object id of a file's content, which the Hub lists for small files."""
-    return _digest(hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False), path)
+    return _hash_stream(hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False), path)
 
 
 def hash_json(*facts: Any) -> str:
@@ -70,7 +70,7 @@ def stamp_file(path: Path | int) -> tuple[int, ...]:
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 
-def _digest(digest: Any, path: Path) -> str:
+def _hash_stream(digest: Any, path: Path) -> str:
     with path.open("rb") as file:
         while block := file.read(READ):
             digest.update(block)

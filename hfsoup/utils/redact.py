@@ -9,16 +9,16 @@ import traceback
 from types import TracebackType
 
 VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN")
-SHAPES = re.compile(
+TOKEN_PATTERN = re.compile(
     r"""\b(hf|api_org)_(oauth_)?[A-Za-z0-9]{20,}[\w.\-]*|(?<=://)[^/\s@'"]+(?=@)|(?<=[Bb]earer )[^\s'",]+"""
 )
 
 
 def redact(text: str) -> str:
     """The text without the user's token, without anything shaped like one, and without names and passwords in URLs."""
-    for secret in _known():
+    for secret in _list_secrets():
         text = text.replace(secret, "…")
-    return SHAPES.sub("…", text)
+    return TOKEN_PATTERN.sub("…", text)
 
 
 def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -26,7 +26,7 @@ def excepthook(kind: type[BaseException], error: BaseException, trace: Traceback
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
-def _known() -> set[str]:
+def _list_secrets() -> set[str]:
     found = {os.environ.get(name, "").strip() for name in VARIABLES}
     if "huggingface_hub" in sys.modules:
         from huggingface_hub import get_token

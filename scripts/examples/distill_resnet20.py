@@ -18,8 +18,8 @@ from datasets import load_dataset
 
 import hfsoup
 from hfsoup.evaluation.intervals import mcnemar_test
-from hfsoup.networks.distillation.result import forwarded
-from hfsoup.state_dicts.search import load
+from hfsoup.networks.distillation.result import count_forwarded
+from hfsoup.state_dicts.load import load_ingredients
 
 
 @torch.no_grad()
@@ -43,7 +43,7 @@ def main() -> None:
     seen, kept = ("test", "validation") if given.swap else ("validation", "test")
     selecting, reporting = images(splits[seen]), images(splits[kept])
     chosen, labels = (torch.tensor(splits[name]["label"][:]) for name in (seen, kept))
-    states = [dict(state) for state in load(given.checkpoints, unwrap=True)[1]]
+    states = [dict(state) for state in load_ingredients(given.checkpoints, unwrap=True)[1]]
     model = shaped_like(states[0])
 
     def report(name: str, found: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,7 @@ def main() -> None:
     report("ensemble", torch.stack(answers).mean(0))
     unlabelled = torch.cat([images(splits["train"]), selecting])
     accelerator = Accelerator(mixed_precision="bf16" if given.bf16 else "no", cpu=True)
-    done, every = 0, forwarded(len(unlabelled), given.epochs, len(states))
+    done, every = 0, count_forwarded(len(unlabelled), given.epochs, len(states))
 
     def advance(count: int) -> None:
         nonlocal done

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from hfsoup.averaging.accumulators import to_float64
 from hfsoup.networks.alignment.groups import Group
-from hfsoup.networks.network import BATCH, Network, See, State
+from hfsoup.networks.network import BATCH, Network, Observe, State
 
 Site = tuple[str, int]
 
 
 @dataclass
-class Moments:
+class PairMoments:
     """Sums over images and positions of one site of two ingredients."""
 
     count: int = 0
@@ -45,7 +45,7 @@ class Moments:
         return covariance * np.outer(*inverse)
 
 
-def sites(groups: Sequence[Group], network: Network) -> list[Site]:
+def find_sites(groups: Sequence[Group], network: Network) -> list[Site]:
     """Where a group's activations are seen: at the inputs of the layers that read them, else at the outputs."""
     found: dict[Site, None] = {}
     for group in groups:
@@ -56,7 +56,7 @@ def sites(groups: Sequence[Group], network: Network) -> list[Site]:
     return [site for site in found if network.holds(site[0])]
 
 
-def correlations(
+def correlate_activations(
     network: Network, first: State, other: State, images: torch.Tensor, where: Iterable[Site]
 ) -> dict[Site, NDArray[np.float64]]:
     """How alike the channels of two ingredients are at each site, over images and positions.
@@ -68,13 +68,15 @@ def correlations(
         images: what both see, images × channels × height × width; no labels.
         where: the sites.
     """
-    found = {site: Moments() for site in where}
+    found = {site: PairMoments() for site in where}
     for begin in range(0, len(images), BATCH):
         seen: list[dict[Site, torch.Tensor]] = []
         for state in (first, other):
             network.load(state)
             rows: dict[Site, torch.Tensor] = {}
-            watched = [(name.removesuffix(".weight"), axis == 0, _keep(rows, (name, axis))) for name, axis in found]
+            watched = [
+                (name.removesuffix(".weight"), axis == 0, _collect_rows(rows, (name, axis))) for name, axis in found
+            ]
             network.run(images[begin : begin + BATCH], watched)
             seen.append(rows)
         for site, moments in found.items():
@@ -82,7 +84,7 @@ def correlations(
     return {site: moments.correlations() for site, moments in found.items()}
 
 
-def _keep(rows: dict[Site, torch.Tensor], site: Site) -> See:
+def _collect_rows(rows: dict[Site, torch.Tensor], site: Site) -> Observe:
     def see(given: torch.Tensor) -> None:
         # Channels come second in images and last in tokens.
         channels = given.movedim(1, -1) if given.ndim == 4 else given

@@ -16,11 +16,11 @@ def groups(shapes: Shapes, config: dict[str, Any]) -> tuple[Group, ...]:
     """One group for every stage's residual stream, for every expansion, for every squeeze, and for the features."""
     name, size = "stem", shapes[f"{STEM}.convolution.weight"][0]
     stream, found = [*axes(f"{STEM}.convolution.weight"), *norm(f"{STEM}.batchnorm")], []
-    firsts = _firsts(config)
+    firsts = _find_first_blocks(config)
     for n in range(sum(BLOCK.fullmatch(key) is not None for key in shapes)):
         block = f"efficientnet.encoder.blocks.{n}"
         expand, reduce = f"{block}.expansion.expand_conv.weight", f"{block}.squeeze_excite.reduce"
-        within = _within(block)
+        within = _list_inner_axes(block)
         if expand in shapes:
             stream += axes(expand, axis=1)
             wide = (*axes(expand), *norm(f"{block}.expansion.expand_bn"), *within)
@@ -39,7 +39,7 @@ def groups(shapes: Shapes, config: dict[str, Any]) -> tuple[Group, ...]:
     return (*found, Group("features", shapes[f"{TOP}_conv.weight"][0], top))
 
 
-def _within(block: str) -> tuple[Member, ...]:
+def _list_inner_axes(block: str) -> tuple[Member, ...]:
     """What follows the channels between a block's expansion and projection; a depthwise filter has one input."""
     excite = f"{block}.squeeze_excite"
     return (
@@ -50,7 +50,7 @@ def _within(block: str) -> tuple[Member, ...]:
     )
 
 
-def _firsts(config: dict[str, Any]) -> set[int]:
+def _find_first_blocks(config: dict[str, Any]) -> set[int]:
     """The blocks that begin a stage, and so are not added to what they were given."""
     depths = [ceil(config["depth_coefficient"] * repeats) for repeats in config["num_block_repeats"]]
     return {sum(depths[:stage]) for stage in range(len(depths))}

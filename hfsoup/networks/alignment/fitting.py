@@ -18,7 +18,7 @@ ROWS = 1 << 18
 """Positions that a layer is fitted on at most; there are far more in the first layers than weights to be found."""
 
 
-def fit(
+def fit_layers(
     network: Network,
     states: Sequence[State],
     steps: Sequence[Step],
@@ -48,28 +48,28 @@ def fit(
     found = {name: tensor.clone() for name, tensor in states[0].items()}
     for step in steps:
         network.load(found)
-        few = images[: max(1, rows // _positions(network, step, images[:1]))]
-        wanted = _outputs(network, states[0], step, few)
+        few = images[: max(1, rows // _count_positions(network, step, images[:1]))]
+        wanted = _compute_outputs(network, states[0], step, few)
         for state in states[1:]:
-            wanted += _outputs(network, state, step, few)
+            wanted += _compute_outputs(network, state, step, few)
         network.load(found)
-        squares, products, count = _sums(network, step, few, wanted / len(states))
+        squares, products, count = _sum_products(network, step, few, wanted / len(states))
         if not (squares.isfinite().all() and products.isfinite().all()):
             raise SoupError("the activations are NaN or infinite", where=step.layer)
-        weight, bias = _solved(squares, products, count, ridge)
-        _put(network, found, step, weight, bias)
+        weight, bias = _solve_ridge(squares, products, count, ridge)
+        _write_layer(network, found, step, weight, bias)
         advance(1)
     return found
 
 
-def _positions(network: Network, step: Step, image: torch.Tensor) -> int:
+def _count_positions(network: Network, step: Step, image: torch.Tensor) -> int:
     """How many places of one image a layer is applied to."""
     seen: list[torch.Tensor] = []
     network.run(image, [(step.layer, True, seen.append)])
     return seen[0][0, 0].numel()
 
 
-def _outputs(network: Network, state: State, step: Step, images: torch.Tensor) -> torch.Tensor:
+def _compute_outputs(network: Network, state: State, step: Step, images: torch.Tensor) -> torch.Tensor:
     """What an ingredient makes of a layer, the shortcut added: images × channels, and height × width if there are."""
     network.load(state)
     seen: list[torch.Tensor] = []
@@ -82,7 +82,7 @@ def _outputs(network: Network, state: State, step: Step, images: torch.Tensor) -
     return found + torch.cat(added) if added else found
 
 
-def _sums(
+def _sum_products(
     network: Network, step: Step, images: torch.Tensor, wanted: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Products of the layer's inputs, a one appended, with themselves and with what is wanted; how many there are."""
@@ -97,14 +97,14 @@ def _sums(
             watched.append((step.shortcut, True, added.append))
         network.run(images[begin : begin + BATCH], watched)
         target = wanted[begin : begin + BATCH] - added[0] if added else wanted[begin : begin + BATCH]
-        x, y = _rows(module, given[0], step), target.movedim(1, -1).reshape(-1, target.shape[1])
+        x, y = _unfold_inputs(module, given[0], step), target.movedim(1, -1).reshape(-1, target.shape[1])
         x = torch.cat([x, x.new_ones(len(x), 1)], 1)
         squares, products = squares + to_float64(x.T @ x), products + to_float64(x.T @ y)
         count += len(x)
     return squares, products, count
 
 
-def _rows(module: nn.Module, given: torch.Tensor, step: Step) -> torch.Tensor:
+def _unfold_inputs(module: nn.Module, given: torch.Tensor, step: Step) -> torch.Tensor:
     """A layer's inputs, one row for every place it is applied to."""
     if isinstance(module, nn.Linear):
         return given
@@ -114,7 +114,7 @@ def _rows(module: nn.Module, given: torch.Tensor, step: Step) -> torch.Tensor:
     return patches.movedim(1, -1).reshape(-1, patches.shape[1])
 
 
-def _solved(
+def _solve_ridge(
     squares: torch.Tensor, products: torch.Tensor, count: int, ridge: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ridge regression with a free bias: outputs × inputs, and outputs."""
@@ -126,7 +126,7 @@ def _solved(
     return weight, target - weight @ mean
 
 
-def _put(
+def _write_layer(
     network: Network, found: dict[str, torch.Tensor], step: Step, weight: torch.Tensor, bias: torch.Tensor
 ) -> None:
     """Write a layer; the batch norm behind it only adds the bias."""

@@ -61,7 +61,7 @@ def norm(name: str, at: tuple[int, ...] | None = None) -> Iterator[Member]:
     yield from axes(*(f"{name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")), at=at)
 
 
-def permuted(state: Mapping[str, Any], group: Group, units: Order) -> dict[str, Any]:
+def permute_group(state: Mapping[str, Any], group: Group, units: Order) -> dict[str, Any]:
     """A state dict of arrays or tensors with one group's units in another order; the others as they are."""
     found = dict(state)
     for member in group.members:
@@ -72,7 +72,7 @@ def permuted(state: Mapping[str, Any], group: Group, units: Order) -> dict[str, 
     return found
 
 
-def fitting(groups: Sequence[Group], shapes: Shapes) -> tuple[Group, ...]:
+def check_groups(groups: Sequence[Group], shapes: Shapes) -> tuple[Group, ...]:
     """The groups without the tensors that are not there, such as biases.
 
     Raises:

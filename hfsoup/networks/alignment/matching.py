@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from hfsoup.networks.alignment.activations import correlations, sites
-from hfsoup.networks.alignment.groups import Group, Member, Order, permuted
+from hfsoup.networks.alignment.activations import correlate_activations, find_sites
+from hfsoup.networks.alignment.groups import Group, Member, Order, permute_group
 from hfsoup.networks.network import Network, State
 from hfsoup.utils.errors import SoupError
 
@@ -21,14 +21,14 @@ PASSES = 100
 GAIN = 1e-9
 
 
-class Alike(Protocol):
+class Similarity(Protocol):
     """How alike the places along an axis are, the first ingredient's by rows and the other's by columns."""
 
     def __call__(self, member: Member) -> Matrix | None:
         """None where nothing is known of that axis."""
 
 
-def assigned(group: Group, alike: Alike) -> tuple[Order, float]:
+def assign_units(group: Group, alike: Similarity) -> tuple[Order, float]:
     """The best order of the other's units, and how much more alike the two are in it than as they stand."""
     total = np.zeros((group.size, group.size))
     parts: dict[tuple[str, int], Matrix] = {}
@@ -42,12 +42,12 @@ def assigned(group: Group, alike: Alike) -> tuple[Order, float]:
     for (_, width), matrix in parts.items():
         if not np.isfinite(matrix).all():
             raise SoupError("expected finite weights and activations, found NaN or infinity", where=group.name)
-        total += matrix if width == 1 else _inside(matrix, width)
+        total += matrix if width == 1 else _compare_blocks(matrix, width)
     rows, order = linear_sum_assignment(total, maximize=True)
     return order.astype(np.int64), float(total[rows, order].sum() - np.trace(total))
 
 
-def _inside(matrix: Matrix, width: int) -> Matrix:
+def _compare_blocks(matrix: Matrix, width: int) -> Matrix:
     """How alike units of `width` places are when the places inside may be permuted."""
     units = len(matrix) // width
     blocks = matrix.reshape(units, width, units, width).swapaxes(1, 2)
@@ -58,7 +58,7 @@ def _inside(matrix: Matrix, width: int) -> Matrix:
     return found
 
 
-def by_weights(
+def match_by_weights(
     groups: Sequence[Group], first: Mapping[str, Matrix], other: dict[str, Matrix], seed: int
 ) -> list[tuple[Group, Order]]:
     """Coordinate descent over the groups in random order until none gains, on the products of weights.
@@ -84,17 +84,17 @@ def by_weights(
     for _ in range(PASSES):
         gained = False
         for n in random.permutation(len(groups)):
-            order, gain = assigned(groups[n], alike)
+            order, gain = assign_units(groups[n], alike)
             if gain > GAIN:
                 steps.append((groups[n], order))
-                other.update(permuted(other, groups[n], order))
+                other.update(permute_group(other, groups[n], order))
                 gained = True
         if not gained:
             break
     return steps
 
 
-def by_alikeness(groups: Sequence[Group], found: dict[tuple[str, int], Matrix]) -> list[tuple[Group, Order]]:
+def match_by_similarity(groups: Sequence[Group], found: dict[tuple[str, int], Matrix]) -> list[tuple[Group, Order]]:
     """One assignment a group on how alike the places of an axis are, such as correlations of activations.
 
     Groups come in the order given, so one whose units hold others' comes before those.
@@ -108,7 +108,7 @@ def by_alikeness(groups: Sequence[Group], found: dict[tuple[str, int], Matrix]) 
     """
     steps = []
     for group in groups:
-        order, gain = assigned(group, lambda member: found.get((member.tensor, member.axis)))
+        order, gain = assign_units(group, lambda member: found.get((member.tensor, member.axis)))
         if gain <= GAIN:
             continue
         steps.append((group, order))
@@ -119,7 +119,7 @@ def by_alikeness(groups: Sequence[Group], found: dict[tuple[str, int], Matrix]) 
     return steps
 
 
-def matched(
+def match_units(
     first: State,
     other: State,
     groups: Sequence[Group],
@@ -129,9 +129,11 @@ def matched(
 ) -> list[tuple[Group, Order]]:
     """The orders that bring `other` into the basis of `first`, by activations where there is a network."""
     if network is not None and images is not None:
-        return by_alikeness(groups, correlations(network, first, other, images, sites(groups, network)))
-    return by_weights(groups, _floats(first), _floats(other), seed)
+        return match_by_similarity(
+            groups, correlate_activations(network, first, other, images, find_sites(groups, network))
+        )
+    return match_by_weights(groups, _to_float64(first), _to_float64(other), seed)
 
 
-def _floats(state: State) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+def _to_float64(state: State) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     return {name: t.detach().cpu().double().numpy() for name, t in state.items() if t.is_floating_point()}

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hfsoup.networks.alignment import efficientnet, padded, resnet, vit
-from hfsoup.networks.alignment.groups import Group, Shapes, Step, fitting
+from hfsoup.networks.alignment import efficientnet, padded_resnet, resnet, vit
+from hfsoup.networks.alignment.groups import Group, Shapes, Step, check_groups
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.text import quoted
 
@@ -24,7 +24,7 @@ TABLES = {
     "resnet": Table(resnet.groups, resnet.steps),
     "efficientnet": Table(efficientnet.groups),
     "vit": Table(vit.groups),
-    "padded-resnet": Table(padded.groups, padded.steps),
+    "padded-resnet": Table(padded_resnet.groups, padded_resnet.steps),
 }
 HINT = (
     "a file in hfsoup/networks/alignment with a function groups(shapes, config), named in TABLES of its tables.py; "
@@ -32,7 +32,7 @@ HINT = (
 )
 
 
-def groups_of(kind: str, shapes: Shapes, config: dict[str, Any]) -> tuple[Group, ...]:
+def find_groups(kind: str, shapes: Shapes, config: dict[str, Any]) -> tuple[Group, ...]:
     """The permutation groups of a network.
 
     Args:
@@ -43,29 +43,29 @@ def groups_of(kind: str, shapes: Shapes, config: dict[str, Any]) -> tuple[Group,
     Raises:
         SoupError: the architecture is not known, or the tensors are not those of it.
     """
-    table = _table(kind)
+    table = _find_table(kind)
     try:
         found = table.groups(shapes, config)
     except (KeyError, IndexError, TypeError) as error:
         what = f"the tensors are not those that the alignment of {kind} knows: {quoted(str(error))}"
         raise SoupError(what, hint="--align none") from error
-    return fitting(found, shapes)
+    return check_groups(found, shapes)
 
 
-def steps_of(kind: str, shapes: Shapes) -> tuple[Step, ...]:
+def find_steps(kind: str, shapes: Shapes) -> tuple[Step, ...]:
     """The layers of a network in the order in which they are fitted.
 
     Raises:
         SoupError: the architecture is not known, or only its groups are.
     """
-    table = _table(kind)
+    table = _find_table(kind)
     if table.steps is None:
         able = ", ".join(name for name, other in TABLES.items() if other.steps)
         raise SoupError(f"fitting layer by layer is not known for {kind}; known for {able}", hint="leave out --fit")
     return table.steps(shapes)
 
 
-def _table(kind: str) -> Table:
+def _find_table(kind: str) -> Table:
     if kind not in TABLES:
         what = f"the permutation groups of {quoted(kind)} are not known; known: {', '.join(TABLES)}"
         raise SoupError(what, hint=HINT)

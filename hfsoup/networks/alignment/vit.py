@@ -35,23 +35,25 @@ def groups(shapes: Shapes, config: dict[str, Any]) -> tuple[Group, ...]:
     patch = f"{embedding}.patch_embeddings.projection"
     size = shapes[f"{patch}.weight"][0]
     hidden = list(axes(f"{embedding}.cls_token", f"{embedding}.position_embeddings", axis=2))
-    hidden += [*axes(f"{patch}.weight", f"{patch}.bias", *_both("vit.layernorm")), Member("classifier.weight", 1)]
+    hidden += [*axes(f"{patch}.weight", f"{patch}.bias", *_name_both("vit.layernorm")), Member("classifier.weight", 1)]
     found: list[Group] = []
-    for layer, part in _layers(shapes):
+    for layer, part in _find_layers(shapes):
         query, key, value, out, up, down = (
             f"{layer}.{part[name]}" for name in ("query", "key", "value", "out", "up", "down")
         )
         hidden += axes(*(f"{name}.weight" for name in (query, key, value, up)), axis=1)
-        hidden += axes(*_both(out), *_both(down))
-        hidden += axes(*_both(f"{layer}.layernorm_before"), *_both(f"{layer}.layernorm_after"))
+        hidden += axes(*_name_both(out), *_name_both(down))
+        hidden += axes(*_name_both(f"{layer}.layernorm_before"), *_name_both(f"{layer}.layernorm_after"))
         width = shapes[f"{query}.weight"][0] // heads
-        found += _attention(layer, heads, width, (*_both(query), *_both(key)), _both(value), f"{out}.weight")
-        perceptron = (*axes(*_both(up)), Member(f"{down}.weight", 1))
+        found += _group_heads(
+            layer, heads, width, (*_name_both(query), *_name_both(key)), _name_both(value), f"{out}.weight"
+        )
+        perceptron = (*axes(*_name_both(up)), Member(f"{down}.weight", 1))
         found.append(Group(f"{layer}.mlp", shapes[f"{up}.weight"][0], perceptron))
     return (Group("hidden", size, tuple(hidden)), *found)
 
 
-def _attention(
+def _group_heads(
     layer: str, heads: int, width: int, compared: tuple[str, ...], values: tuple[str, ...], out: str
 ) -> list[Group]:
     """The heads of a layer, and what is inside each: what queries and keys share, and what values and output do."""
@@ -68,7 +70,7 @@ def _attention(
     return found
 
 
-def _layers(shapes: Shapes) -> list[tuple[str, dict[str, str]]]:
+def _find_layers(shapes: Shapes) -> list[tuple[str, dict[str, str]]]:
     """Every layer's name from front to back, with the names of its parts."""
     for part in NAMES:
         found: list[tuple[str, dict[str, str]]] = []
@@ -79,5 +81,5 @@ def _layers(shapes: Shapes) -> list[tuple[str, dict[str, str]]]:
     return []
 
 
-def _both(name: str) -> tuple[str, str]:
+def _name_both(name: str) -> tuple[str, str]:
     return f"{name}.weight", f"{name}.bias"

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import pad
 
-from hfsoup.networks.distillation.result import FORMS
+from hfsoup.networks.distillation.result import VIEWS
 
 BATCH = 128
-REACH = 8
+SHIFT = 8
 """Images are shifted by up to this part of their sides."""
 
 
@@ -40,7 +40,7 @@ class AugmentedImages:
 
     def form(self, epoch: int) -> int:
         """In which of its forms an image is seen."""
-        return epoch % FORMS
+        return epoch % VIEWS
 
     def all(self, form: int) -> Iterator[torch.Tensor]:
         """Every image in one form, in the order given, batch by batch."""
@@ -59,8 +59,8 @@ class AugmentedImages:
         if images.ndim != 4:
             return images
         height, width = images.shape[2:]
-        down, right = height // REACH, width // REACH
-        random, count = np.random.default_rng([self._seed, FORMS, form]), len(self._images)
+        down, right = height // SHIFT, width // SHIFT
+        random, count = np.random.default_rng([self._seed, VIEWS, form]), len(self._images)
         tops, lefts = random.integers(0, 2 * down + 1, count), random.integers(0, 2 * right + 1, count)
         flips = random.random(count) < 0.5
         wider = pad(images, (right, right, down, down), mode="reflect")

@@ -12,11 +12,11 @@ from torch import nn
 from hfsoup.averaging.accumulators import to_float64
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
-Answer = Callable[[torch.Tensor], torch.Tensor]
+Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass
-class Moments:
+class ChannelMoments:
     """What reached one batch norm so far: how many places, and sums over them for every channel, in float64."""
 
     count: int = 0
@@ -32,13 +32,13 @@ class Moments:
         self.squares = squares if self.squares is None else self.squares + squares
 
 
-def normed(network: nn.Module) -> list[BatchNorm]:
+def find_batch_norms(network: nn.Module) -> list[BatchNorm]:
     """The batch norms of a network."""
     return [module for module in network.modules() if isinstance(module, BatchNorm)]
 
 
 @torch.no_grad()
-def recentred(network: nn.Module, answer: Answer, batches: Iterable[torch.Tensor]) -> None:
+def recenter_batch_norms(network: nn.Module, answer: Forward, batches: Iterable[torch.Tensor]) -> None:
     """Give every batch norm the statistics of these images, and weights and biases that make up for it.
 
     In evaluation mode the network computes what it did. In training mode, where a batch's own statistics take the place
@@ -49,7 +49,7 @@ def recentred(network: nn.Module, answer: Answer, batches: Iterable[torch.Tensor
         answer: calls it.
         batches: the images, where the network is.
     """
-    with _watched(normed(network)) as seen:
+    with _watch_inputs(find_batch_norms(network)) as seen:
         for images in batches:
             answer(images)
     for norm, found in seen.items():
@@ -65,9 +65,9 @@ def recentred(network: nn.Module, answer: Answer, batches: Iterable[torch.Tensor
 
 
 @contextmanager
-def _watched(norms: list[BatchNorm]) -> Iterator[dict[BatchNorm, Moments]]:
+def _watch_inputs(norms: list[BatchNorm]) -> Iterator[dict[BatchNorm, ChannelMoments]]:
     """What reaches the batch norms that have weights of their own."""
-    seen = {norm: Moments() for norm in norms if norm.affine}
+    seen = {norm: ChannelMoments() for norm in norms if norm.affine}
     hooks = [norm.register_forward_pre_hook(moments.see) for norm, moments in seen.items()]
     try:
         yield seen

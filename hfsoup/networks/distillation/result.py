@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from hfsoup.data.images import Split
     from hfsoup.evaluation.scores import Score
 
-FORMS = 8
+VIEWS = 8
 """Every image is seen in so many forms; after that they come again, and what was said of them is known."""
 
 
 @dataclass(frozen=True)
-class Distilled:
+class Distillation:
     """A network in hfsoup's cache, trained to match the mean of the logits of `members`. It is no average of weights.
 
     `start` is the mix whose weights it began with, and `before` that one's score on the selection split; `images` were
@@ -37,7 +37,7 @@ class Distilled:
     @property
     def said(self) -> str:
         """What was done, in words that card, screen and report share."""
-        return said(len(self.members), len(self.images), self.epochs)
+        return describe_distillation(len(self.members), len(self.images), self.epochs)
 
     def to_json(self) -> dict[str, Any]:
         """What `--json` says of it."""
@@ -52,7 +52,7 @@ class Distilled:
         }
 
 
-def said(members: int, images: int, epochs: int) -> str:
+def describe_distillation(members: int, images: int, epochs: int) -> str:
     """What a training was, in words."""
     return (
         f"trained to match the mean logits of {members} ingredients on {images:,} images without labels for"
@@ -60,7 +60,7 @@ def said(members: int, images: int, epochs: int) -> str:
     )
 
 
-def beside(family: Family, made: Ingredient) -> tuple[Family, Mix]:
+def append_member(family: Family, made: Ingredient) -> tuple[Family, Mix]:
     """The family with the trained network as one ingredient more, and the mix that is this one alone."""
     whole = replace(
         family, ingredients=(*family.ingredients, made), orders=(*family.orders, None), alignment=None, importance=None
@@ -68,6 +68,6 @@ def beside(family: Family, made: Ingredient) -> tuple[Family, Mix]:
     return whole, Mix.of((len(family),), len(whole))
 
 
-def forwarded(images: int, epochs: int, members: int) -> int:
+def count_forwarded(images: int, epochs: int, members: int) -> int:
     """Images that a training forwards, by members and network: the members see every form once."""
-    return images * (epochs + members * min(epochs, FORMS))
+    return images * (epochs + members * min(epochs, VIEWS))

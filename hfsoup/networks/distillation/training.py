@@ -13,7 +13,7 @@ from torch import nn
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.data.tasks.task import Task
 from hfsoup.networks.distillation.augmentation import AugmentedImages
-from hfsoup.networks.distillation.batch_norm import Answer, normed, recentred
+from hfsoup.networks.distillation.batch_norm import Forward, find_batch_norms, recenter_batch_norms
 from hfsoup.utils.errors import SoupError
 
 if TYPE_CHECKING:
@@ -23,17 +23,17 @@ RATES, RATE_A_STEP, RATE_WITHOUT_NORMS = (0.005, 0.1), 1e-5, 1e-4
 """The least and the most of the learning rate of a network with batch norms, and what each step adds to it: a long
 training can afford to leave its start behind, a short one cannot. Then the rate of a network without batch norms."""
 TEMPERATURE = 2.0
-NORMED = 16
+NORM_BATCHES = 16
 """Batches that the first statistics of batch norms are taken from."""
-WARM = 20
+WARMUP = 20
 """The learning rate grows for one in so many steps."""
 Advance = Callable[[int], None]
 
 
-def match(
+def match_logits(
     student: nn.Module,
-    answer: Answer,
-    members: Sequence[Callable[[], Answer]],
+    answer: Forward,
+    members: Sequence[Callable[[], Forward]],
     lessons: AugmentedImages,
     accelerator: Accelerator,
     *,
@@ -60,19 +60,19 @@ def match(
         SoupError: the logits or the loss are NaN or infinite.
     """
     steps = lessons.epochs * lessons.batches_per_epoch
-    optimizer = accelerator.prepare_optimizer(_optimizer(student, steps))
+    optimizer = accelerator.prepare_optimizer(_make_optimizer(student, steps))
     rate = optimizer.param_groups[0]["lr"]
     known: dict[int, torch.Tensor] = {}
-    some = islice(lessons.all(lessons.form(0)), NORMED)
-    recentred(student, answer, (images.to(accelerator.device) for images in some))
+    some = islice(lessons.all(lessons.form(0)), NORM_BATCHES)
+    recenter_batch_norms(student, answer, (images.to(accelerator.device) for images in some))
     for epoch in range(lessons.epochs):
         form = lessons.form(epoch)
         if form not in known:
-            known[form] = _wanted(members, lessons, form, accelerator, advance)
-        _settling(student, on=True)
+            known[form] = _average_logits(members, lessons, form, accelerator, advance)
+        _train_batch_norms(student, on=True)
         for n, (rows, images) in enumerate(lessons.batches(epoch)):
             for group in optimizer.param_groups:
-                group["lr"] = rate * pace(epoch * lessons.batches_per_epoch + n, steps)
+                group["lr"] = rate * scale_rate(epoch * lessons.batches_per_epoch + n, steps)
             found = answer(images.to(accelerator.device))
             target = known[form][rows].to(found.device)
             loss = TEMPERATURE**2 * task.divergence(found, target, TEMPERATURE)
@@ -82,25 +82,25 @@ def match(
             accelerator.backward(loss)
             optimizer.step()
             advance(len(images))
-        _settling(student, on=False)
+        _train_batch_norms(student, on=False)
 
 
-def _optimizer(student: nn.Module, steps: int) -> torch.optim.Optimizer:
+def _make_optimizer(student: nn.Module, steps: int) -> torch.optim.Optimizer:
     """SGD where batch norms keep activations in bounds, AdamW elsewhere; without weight decay."""
     trained = [weight for weight in student.parameters() if weight.requires_grad]
-    if normed(student):
+    if find_batch_norms(student):
         rate = min(max(RATE_A_STEP * steps, RATES[0]), RATES[1])
         return torch.optim.SGD(trained, rate, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(trained, RATE_WITHOUT_NORMS, weight_decay=0.0)
 
 
-def pace(step: int, steps: int) -> float:
+def scale_rate(step: int, steps: int) -> float:
     """The share of the learning rate at a step: linear growth at first, then half a cosine down to 0."""
-    return float(min((step + 1) / max(steps // WARM, 1), (1 + cos(pi * step / steps)) / 2))
+    return float(min((step + 1) / max(steps // WARMUP, 1), (1 + cos(pi * step / steps)) / 2))
 
 
-def _wanted(
-    members: Sequence[Callable[[], Answer]],
+def _average_logits(
+    members: Sequence[Callable[[], Forward]],
     lessons: AugmentedImages,
     form: int,
     accelerator: Accelerator,
@@ -109,7 +109,7 @@ def _wanted(
     """The mean of the members' logits for every image in one form, images × classes."""
     total: torch.Tensor | None = None
     for prepared in members:
-        found = torch.cat(list(_asked(prepared(), lessons.all(form), accelerator, advance)))
+        found = torch.cat(list(_compute_logits(prepared(), lessons.all(form), accelerator, advance)))
         total = found if total is None else total + found
     if total is None:
         raise SoupError("there are no ingredients to match")
@@ -117,8 +117,8 @@ def _wanted(
 
 
 @torch.no_grad()
-def _asked(
-    ask: Answer, batches: Iterator[torch.Tensor], accelerator: Accelerator, advance: Advance
+def _compute_logits(
+    ask: Forward, batches: Iterator[torch.Tensor], accelerator: Accelerator, advance: Advance
 ) -> Iterator[torch.Tensor]:
     for images in batches:
         logits = ask(images.to(accelerator.device)).float().cpu()
@@ -128,7 +128,7 @@ def _asked(
         yield logits
 
 
-def _settling(student: nn.Module, *, on: bool) -> None:
+def _train_batch_norms(student: nn.Module, *, on: bool) -> None:
     """Put the batch norms into training mode or out of it, and nothing else."""
-    for norm in normed(student):
+    for norm in find_batch_norms(student):
         norm.train(on)

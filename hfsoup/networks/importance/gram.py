@@ -26,9 +26,9 @@ def gram(subject: Subject, images: Pixels, seed: int) -> Estimates:  # noqa: ARG
     sums: dict[str, torch.Tensor] = {}
     counts: dict[str, int] = {}
     hooks = [
-        layer.register_forward_pre_hook(_add(sums, counts, name), with_kwargs=True)
+        layer.register_forward_pre_hook(_make_hook(sums, counts, name), with_kwargs=True)
         for name, layer in subject.layers().items()
-        if _linear(layer)
+        if _is_linear(layer)
     ]
     try:
         with torch.no_grad():
@@ -40,14 +40,14 @@ def gram(subject: Subject, images: Pixels, seed: int) -> Estimates:  # noqa: ARG
     return {name: (total / counts[name]).cpu().numpy() for name, total in sums.items()}
 
 
-def _linear(layer: nn.Module) -> bool:
+def _is_linear(layer: nn.Module) -> bool:
     """Whether each output is a sum over the inputs of one position."""
     if isinstance(layer, nn.Conv2d):
         return {*layer.kernel_size, layer.groups} == {1} and layer.padding in ((0, 0), "same", "valid")
     return isinstance(layer, nn.Linear)
 
 
-def _add(sums: dict[str, torch.Tensor], counts: dict[str, int], name: str) -> Callable[..., None]:
+def _make_hook(sums: dict[str, torch.Tensor], counts: dict[str, int], name: str) -> Callable[..., None]:
     def hook(layer: Any, given: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
         seen = given[0] if given else named["input"]
         if isinstance(layer, nn.Conv2d):

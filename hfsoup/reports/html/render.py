@@ -12,7 +12,7 @@ from hfsoup.checkpoints.types import Source
 from hfsoup.data.splits import is_training, trained_on
 from hfsoup.data.tasks import METRICS, SINGLE_LABEL, TASKS
 from hfsoup.evaluation.scores import ALPHA, describe_outcome
-from hfsoup.networks.distillation.result import said
+from hfsoup.networks.distillation.result import describe_distillation
 from hfsoup.provenance.predictions import classes_of
 from hfsoup.provenance.reproduce import page
 from hfsoup.reports.card.text import weight
@@ -117,7 +117,7 @@ def _ingredient(
 
 def _distilled(record: Manifest) -> str | None:
     found = record.distillation
-    return said(len(found.members), found.images.images, found.epochs) if found else None
+    return describe_distillation(len(found.members), found.images.images, found.epochs) if found else None
 
 
 def _step(record: Manifest, n: int, metric: str) -> dict[str, Any]:

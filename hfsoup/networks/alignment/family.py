@@ -18,11 +18,11 @@ from hfsoup.checkpoints.timm_config import libraries
 from hfsoup.checkpoints.types import Ingredient, describe_file
 from hfsoup.evaluation.candidate import Classifier, build_model
 from hfsoup.ingredients.family import Alignment, Family
-from hfsoup.networks.alignment.fitting import fit
-from hfsoup.networks.alignment.groups import Group, permuted
-from hfsoup.networks.alignment.matching import matched
-from hfsoup.networks.alignment.tables import groups_of, steps_of
-from hfsoup.networks.ingredient_tensors import Stored, as_torch, ordered, read
+from hfsoup.networks.alignment.fitting import fit_layers
+from hfsoup.networks.alignment.groups import Group, permute_group
+from hfsoup.networks.alignment.matching import match_units
+from hfsoup.networks.alignment.tables import find_groups, find_steps
+from hfsoup.networks.ingredient_tensors import StoredTensors, read_reordered, read_tensors, to_torch
 from hfsoup.networks.network import Network
 from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.hashing import hash_json
@@ -37,7 +37,7 @@ LIBRARIES = ("torch", "numpy", "scipy", "transformers")
 Advance = Callable[[int], None]
 
 
-def aligned(
+def align_family(
     family: Family,
     *,
     method: str,
@@ -65,9 +65,9 @@ def aligned(
     """
     shapes = {spec.name: spec.shape for spec in family.tensors}
     kind = str(family.config["model_type"])
-    groups = groups_of(kind, shapes, config_of(family.config).to_dict())
-    steps = steps_of(kind, shapes) if fitted else ()
-    work = Work(family, method, seed, images, device, fresh)
+    groups = find_groups(kind, shapes, config_of(family.config).to_dict())
+    steps = find_steps(kind, shapes) if fitted else ()
+    work = Aligner(family, method, seed, images, device, fresh)
     ingredients = [family.reference]
     for i in range(1, len(family)):
         ingredients.append(work.copy(i, groups))
@@ -79,7 +79,7 @@ def aligned(
     return replace(found, alignment=replace(alignment, fitted=work.fit(ingredients, steps, advance)))
 
 
-class Work:
+class Aligner:
     """What the ingredients of one family are read, compared and written with."""
 
     def __init__(
@@ -93,13 +93,13 @@ class Work:
         family = self._family
 
         def build(folder: Path) -> None:
-            first, other = ordered(family, 0), ordered(family, i)
+            first, other = read_reordered(family, 0), read_reordered(family, i)
             network, pixels = (self._network(first), self._pixels()) if self._method == "activations" else (None, None)
             with single_threaded():
-                orders = matched(as_torch(first), as_torch(other), groups, self._seed, network, pixels)
+                orders = match_units(to_torch(first), to_torch(other), groups, self._seed, network, pixels)
             arrays = {name: array for name, (_, array) in other.items()}
             for group, order in orders:
-                arrays = permuted(arrays, group, order)
+                arrays = permute_group(arrays, group, order)
             write_tensors(folder / MADE, {name: (other[name][0], array) for name, array in arrays.items()})
 
         facts = [family.orders[i], [family.ingredients[n].content for n in (0, i)]]
@@ -111,10 +111,10 @@ class Work:
         dtypes = {spec.name: spec.dtype for spec in family.tensors}
 
         def build(folder: Path) -> None:
-            stored = [ordered(family, 0), *(read(family, ingredient) for ingredient in ingredients[1:])]
+            stored = [read_reordered(family, 0), *(read_tensors(family, ingredient) for ingredient in ingredients[1:])]
             with single_threaded():
-                states = [as_torch(one) for one in stored]
-                found = fit(self._network(stored[0]), states, steps, self._pixels(), advance=advance)
+                states = [to_torch(one) for one in stored]
+                found = fit_layers(self._network(stored[0]), states, steps, self._pixels(), advance=advance)
             arrays = {
                 name: to_stored(tensor.cpu().double().numpy(), dtypes[name])
                 if dtypes[name] in FLOATS
@@ -135,11 +135,11 @@ class Work:
         made = cached_folder("aligned", key, build, fresh=self._fresh)
         return replace(like, weights=(describe_file(made / MADE),), names={})
 
-    def _network(self, stored: Stored) -> Network:
+    def _network(self, stored: StoredTensors) -> Network:
         """The family's model, which runs in float32."""
         family = self._family
         config = config_of(family.config)
-        model = build_model(config, as_torch(stored), torch.float32, str(family.reference))
+        model = build_model(config, to_torch(stored), torch.float32, str(family.reference))
         model = model.to(self._device or torch.device("cpu")).eval()
         processor = image_processor(family.processing.processor_folder)
         classify = Classifier(model, processor, torch.float32, str(family.reference))

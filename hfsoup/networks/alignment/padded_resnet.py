@@ -16,7 +16,7 @@ BLOCK = re.compile(r"layer(\d+)\.(\d+)\.conv1\.weight")
 
 def groups(shapes: Shapes, _: dict[str, Any]) -> tuple[Group, ...]:
     """One group inside every block, and one for the channels that each stage adds to the residual stream."""
-    blocks, inside = _blocks(shapes), []
+    blocks, inside = _find_blocks(shapes), []
     for stage, block in blocks:
         name = f"layer{stage}.{block}"
         narrow = (*axes(f"{name}.conv1.weight"), *norm(f"{name}.bn1"), *axes(f"{name}.conv2.weight", axis=1))
@@ -27,32 +27,32 @@ def groups(shapes: Shapes, _: dict[str, Any]) -> tuple[Group, ...]:
     for n, stage in enumerate(stages):
         members: list[Member] = []
         for later in range(n, len(stages)):
-            members += _stage(stages[later], blocks, _channels(widths, n, later), shapes)
+            members += _list_stage_axes(stages[later], blocks, _locate_channels(widths, n, later), shapes)
             if later + 1 < len(stages) and widths[later + 1] != widths[later]:
-                at = _channels(widths, n, later)
+                at = _locate_channels(widths, n, later)
                 members += axes(f"layer{stages[later + 1]}.0.conv1.weight", axis=1, at=at)
         if n == 0:
             members += [*axes("conv1.weight"), *norm("bn1")]
-        members += axes("linear.weight", axis=1, at=_channels(widths, n, len(stages) - 1))
-        stream.append(Group(f"residual {stage}", len(_channels(widths, n, n)), tuple(members)))
+        members += axes("linear.weight", axis=1, at=_locate_channels(widths, n, len(stages) - 1))
+        stream.append(Group(f"residual {stage}", len(_locate_channels(widths, n, n)), tuple(members)))
     return (*(group for group in stream if group.size), *inside)
 
 
 def steps(shapes: Shapes) -> tuple[Step, ...]:
     """The convolutions from front to back; the second one of a block is followed by an addition."""
     found = [Step("conv1", "bn1")]
-    for stage, block in _blocks(shapes):
+    for stage, block in _find_blocks(shapes):
         name = f"layer{stage}.{block}"
         found += [Step(f"{name}.conv1", f"{name}.bn1"), Step(f"{name}.conv2", f"{name}.bn2", f"{name}.shortcut")]
     return (*found, Step("linear"))
 
 
-def _blocks(shapes: Shapes) -> list[tuple[int, int]]:
+def _find_blocks(shapes: Shapes) -> list[tuple[int, int]]:
     found = [(int(m[1]), int(m[2])) for name in shapes if (m := BLOCK.fullmatch(name))]
     return sorted(found)
 
 
-def _stage(stage: int, blocks: list[tuple[int, int]], at: tuple[int, ...], shapes: Shapes) -> list[Member]:
+def _list_stage_axes(stage: int, blocks: list[tuple[int, int]], at: tuple[int, ...], shapes: Shapes) -> list[Member]:
     """What the blocks of one stage do to some channels of the residual stream; only the first block reads another's."""
     members: list[Member] = []
     for name in (f"layer{s}.{b}" for s, b in blocks if s == stage):
@@ -62,7 +62,7 @@ def _stage(stage: int, blocks: list[tuple[int, int]], at: tuple[int, ...], shape
     return members
 
 
-def _channels(widths: list[int], origin: int, stage: int) -> tuple[int, ...]:
+def _locate_channels(widths: list[int], origin: int, stage: int) -> tuple[int, ...]:
     """Where in the residual stream of `stage` the channels are that the stage `origin` brought in."""
     shift = (widths[stage] - widths[origin]) // 2
     before = widths[origin - 1] if origin else 0

@@ -25,8 +25,8 @@ from hfsoup.evaluation.candidate import Candidate, Classifier, build_model
 from hfsoup.evaluation.journal import hash_mix
 from hfsoup.ingredients.family import Family
 from hfsoup.networks.distillation.augmentation import AugmentedImages
-from hfsoup.networks.distillation.batch_norm import Answer
-from hfsoup.networks.distillation.training import Advance, match
+from hfsoup.networks.distillation.batch_norm import Forward
+from hfsoup.networks.distillation.training import Advance, match_logits
 from hfsoup.networks.network import Network
 from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.errors import SoupError
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from hfsoup.data.images import Split
 
 NAME = "the distilled network"
-MADE = "model.safetensors"
+WEIGHTS = "model.safetensors"
 LIBRARIES = ("torch", "numpy", "transformers", "accelerate")
 Statistics = Mapping[str, NDArray[np.float32]]
 
 
-def trained(
+def distill_family(
     averager: Averager,
     members: tuple[int, ...],
     start: Mix,
@@ -85,16 +85,16 @@ def trained(
             candidate.load(start)
             begun = {name: tensor.clone() for name, tensor in candidate.tensors.items()}
             begun.update({name: torch.from_numpy(found.copy()) for name, found in statistics.items()})
-            student = _network(family, begun, accelerator)
+            student = _make_student(family, begun, accelerator)
             begun.clear()  # The student has weights of its own; no second copy stays while it trains.
 
-            def ready(i: int) -> Answer:
+            def ready(i: int) -> Forward:
                 member = candidate.load(Mix.of((i,), len(family)))
-                return lambda images: _logits(member, images)
+                return lambda images: _compute_logits(member, images)
 
             lessons = AugmentedImages(np.load(split.pixels, mmap_mode="r"), epochs, seed)
             asked = [partial(ready, i) for i in members]
-            match(
+            match_logits(
                 student.model,
                 student.forward,
                 asked,
@@ -103,7 +103,7 @@ def trained(
                 task=task_of(family.config),
                 advance=advance,
             )
-        _write(averager, student, folder / MADE)
+        _write_student(averager, student, folder / WEIGHTS)
         accelerator.free_memory()
 
     facts = [
@@ -116,10 +116,10 @@ def trained(
     versions = [__version__, *(version(name) for name in (*LIBRARIES, *libraries(family.config)))]
     key = hash_json(facts, told, sums, split.fingerprint, split.pixels.name, versions)
     folder, like = cached_folder("distilled", key, build, fresh=fresh), family.reference
-    return Ingredient(Source(NAME, NAME, None, folder), like.folder, (describe_file(folder / MADE),), like.run)
+    return Ingredient(Source(NAME, NAME, None, folder), like.folder, (describe_file(folder / WEIGHTS),), like.run)
 
 
-def _network(family: Family, begun: dict[str, torch.Tensor], accelerator: Accelerator) -> Network:
+def _make_student(family: Family, begun: dict[str, torch.Tensor], accelerator: Accelerator) -> Network:
     """The family's model with the weights to begin with, in float32, where it is trained."""
     config = config_of(family.config)
     floats = {name: t.float() if t.is_floating_point() else t for name, t in begun.items()}
@@ -134,12 +134,12 @@ def _network(family: Family, begun: dict[str, torch.Tensor], accelerator: Accele
     return Network(model, names, lambda images: classify(images).logits)
 
 
-def _logits(member: Any, images: torch.Tensor) -> torch.Tensor:
+def _compute_logits(member: Any, images: torch.Tensor) -> torch.Tensor:
     found: torch.Tensor = member(images).logits
     return found
 
 
-def _write(averager: Averager, network: Network, path: Path) -> None:
+def _write_student(averager: Averager, network: Network, path: Path) -> None:
     """The network's tensors under the names of the family's files, in the types that a soup is written in."""
     found, tensors = network.state(), {}
     for spec in averager.family.tensors:

@@ -21,7 +21,7 @@ from hfsoup.evaluation.candidate import Classifier, build_model
 from hfsoup.evaluation.journal import LIBRARIES, SILENT
 from hfsoup.ingredients.family import Family, Importance
 from hfsoup.networks.importance import KINDS, Estimates, Pixels, Subject, estimate_importance
-from hfsoup.networks.ingredient_tensors import as_torch, ordered
+from hfsoup.networks.ingredient_tensors import read_reordered, to_torch
 from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.hashing import hash_json
 from hfsoup.utils.threads import single_threaded
@@ -30,7 +30,7 @@ from hfsoup.utils.version import __version__
 if TYPE_CHECKING:
     from hfsoup.data.images import Split
 
-MADE = "importance.safetensors"
+ESTIMATES = "importance.safetensors"
 Advance = Callable[[int], None]
 
 
@@ -46,7 +46,7 @@ class Look:
     advance: Advance
 
 
-def weighed(
+def estimate_family(
     family: Family,
     kind: str,
     *,
@@ -74,11 +74,11 @@ def weighed(
         SoupError: an ingredient's weights or activations are not finite, or its model cannot run.
     """
     look = Look(family, kind, seed, images, device, advance)
-    files = tuple(_file(look, i, fresh=fresh) for i in range(len(family)))
+    files = tuple(_cache_estimate(look, i, fresh=fresh) for i in range(len(family)))
     return replace(family, importance=Importance(kind, seed, images, files))
 
 
-def differences(family: Family, recorded: Sequence[str]) -> Iterator[str]:
+def find_differences(family: Family, recorded: Sequence[str]) -> Iterator[str]:
     """What is estimated otherwise than recorded, by the sha256 of every ingredient's file."""
     files = family.importance.files if family.importance else ()
     if len(recorded) != len(files):
@@ -89,11 +89,11 @@ def differences(family: Family, recorded: Sequence[str]) -> Iterator[str]:
             yield f"ingredient {ingredient.id}: estimated again, its importance is not what was baked with"
 
 
-def _file(look: Look, i: int, *, fresh: bool) -> WeightFile:
+def _cache_estimate(look: Look, i: int, *, fresh: bool) -> WeightFile:
     """The file of one ingredient, in the cache under all that its content depends on."""
     family, images, entry = look.family, look.images, KINDS.get(look.kind)
     ingredient = family.ingredients[i]
-    config = {key: value for key, value in _config(family, i).items() if key not in SILENT}
+    config = {key: value for key, value in _read_config(family, i).items() if key not in SILENT}
     key = hash_json(
         entry.name, entry.origin, ingredient.content, family.orders[i], config, look.seed,
         images.fingerprint, images.pixels.name, [(s.name, s.name in family.kept) for s in family.tensors],
@@ -101,18 +101,18 @@ def _file(look: Look, i: int, *, fresh: bool) -> WeightFile:
     )  # fmt: skip
 
     def build(folder: Path) -> None:
-        found = _estimated(look, i)
+        found = _estimate_ingredient(look, i)
         shared = [spec.name for spec in family.tensors if spec.name in found and spec.name not in family.kept]
-        write_tensors(folder / MADE, {name: ("F32", found[name]) for name in shared})
+        write_tensors(folder / ESTIMATES, {name: ("F32", found[name]) for name in shared})
 
-    return describe_file(cached_folder("importance", key, build, fresh=fresh) / MADE)
+    return describe_file(cached_folder("importance", key, build, fresh=fresh) / ESTIMATES)
 
 
-def _estimated(look: Look, i: int) -> Estimates:
+def _estimate_ingredient(look: Look, i: int) -> Estimates:
     """What the kind tells of one ingredient, by the file's names of its tensors."""
     family, where = look.family, str(look.family.ingredients[i])
-    tensors = as_torch(ordered(family, i))
-    model = build_model(config_of(_config(family, i)), dict(tensors), torch.float32, where).to(look.device).eval()
+    tensors = to_torch(read_reordered(family, i))
+    model = build_model(config_of(_read_config(family, i)), dict(tensors), torch.float32, where).to(look.device).eval()
     classify = Classifier(model, image_processor(family.processing.processor_folder), torch.float32, where)
 
     def forward(pixels: Pixels) -> torch.Tensor:
@@ -127,7 +127,7 @@ def _estimated(look: Look, i: int) -> Estimates:
         )
 
 
-def _config(family: Family, i: int) -> dict[str, Any]:
+def _read_config(family: Family, i: int) -> dict[str, Any]:
     """An ingredient's own config where heads differ, else the family's."""
     ingredient = family.ingredients[i]
     if not family.kept:

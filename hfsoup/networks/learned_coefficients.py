@@ -34,7 +34,7 @@ from hfsoup.utils.threads import single_threaded
 
 RATE, PLACES = 0.05, 6
 Tensors = dict[str, torch.Tensor]
-Found = dict[str, NDArray[Any]]
+Coefficients = dict[str, NDArray[Any]]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -94,21 +94,21 @@ class Learner:
         def found() -> tuple[Mix, int]:
             known = self._journal.get(key)
             if known is not None:
-                return mixed(known, members, family), 0
+                return make_mix(known, members, family), 0
             self._journal.put(key, fresh := self._learned(members, per_tensor=per_tensor))
-            return mixed(fresh, members, family), self._epochs * len(self._split)
+            return make_mix(fresh, members, family), self._epochs * len(self._split)
 
         with self._clock("learn"):
             mix, forwarded = self._world.on_main(found)
         self.images_forwarded += forwarded
         return mix
 
-    def _learned(self, members: tuple[int, ...], *, per_tensor: bool) -> Found:
+    def _learned(self, members: tuple[int, ...], *, per_tensor: bool) -> Coefficients:
         """Coefficients, groups × members, and the tensor of each group; no name where one group stands for all."""
         device = self._world.device
         exact = float64_device(device)
         with single_threaded():
-            average = Average(self._averager, members, device, per_tensor=per_tensor)
+            average = DifferentiableAverage(self._averager, members, device, per_tensor=per_tensor)
             shape = (max(len(average.names), 1), len(members))
             a = torch.zeros(shape, dtype=torch.float64, device=exact, requires_grad=True)
             beta = torch.ones((), dtype=torch.float64, device=exact, requires_grad=True)
@@ -121,7 +121,7 @@ class Learner:
                 a.grad, beta.grad = torch.autograd.grad(loss, [a, beta])
                 optimizer.step()
                 self._advance(len(labels))
-        rows = [rounded(row) for row in a.detach().softmax(1).tolist()]
+        rows = [round_coefficients(row) for row in a.detach().softmax(1).tolist()]
         return {"names": np.array(average.names, np.str_), "rows": np.array(rows)}
 
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -134,7 +134,7 @@ class Learner:
                 yield torch.from_numpy(pixels[rows]), torch.from_numpy(self._split.labels[rows])
 
 
-class Average:
+class DifferentiableAverage:
     """The average of a family's members in float32, which gradients reach the coefficients through.
 
     Tensors are those of the model, each once, under its own names; the family's are called as in its files. `names`
@@ -156,13 +156,13 @@ class Average:
         self._processor = image_processor(family.processing.processor_folder)
         self._stacks: Tensors = {}
         for place, i in enumerate(members):
-            self._model = _model(averager, i).to(device).eval().requires_grad_(requires_grad=False)
-            for name, tensor in _floats(self._model):
+            self._model = _load_member(averager, i).to(device).eval().requires_grad_(requires_grad=False)
+            for name, tensor in _iterate_floats(self._model):
                 if not place:
                     self._stacks[name] = torch.empty((len(members), *tensor.shape), device=device)
                 self._stacks[name][place] = tensor
         owns = own_names(self._model, [spec.name for spec in family.tensors]) if per_tensor else {}
-        grouped = {n: own for n, own in owns.items() if own in self._stacks and _free(n, family)}
+        grouped = {n: own for n, own in owns.items() if own in self._stacks and _may_differ(n, family)}
         self.names = tuple(spec.name for spec in family.tensors if spec.name in grouped)
         self._groups = {grouped[name]: group for group, name in enumerate(self.names)}
         sizes = [self._stacks[grouped[name]][0].numel() for name in self.names] or [1]
@@ -172,7 +172,7 @@ class Average:
         """The logits, images × classes, with coefficients, groups × members, that sum to one for each group."""
         mean = self._shares @ coefficients
         weights = {name: coefficients[group] for name, group in self._groups.items()}
-        tensors = {name: _mean(weights.get(name, mean), stack) for name, stack in self._stacks.items()}
+        tensors = {name: _average_stack(weights.get(name, mean), stack) for name, stack in self._stacks.items()}
         for path, module in self._model.named_modules():
             if isinstance(module, BatchNorm) and module.running_mean is not None:
                 self._fold(tensors, mean, f"{path}." if path else "", module.eps)
@@ -191,7 +191,7 @@ class Average:
         centre, spread, weight, bias = (at + name for name in (*STATISTICS, "weight", "bias"))
         if weight not in tensors or bias not in tensors:
             raise SoupError("a batch norm without weights cannot be learned through", where=f"{self._where}, {at}")
-        variance = _mean(mean, self._stacks[spread] + (self._stacks[centre] - tensors[centre]).square())
+        variance = _average_stack(mean, self._stacks[spread] + (self._stacks[centre] - tensors[centre]).square())
         scale = tensors[weight] * (variance + eps).rsqrt()
         tensors[bias] = tensors[bias] - tensors[centre] * scale
         # The norm itself still divides by the root of 1 + eps.
@@ -199,7 +199,7 @@ class Average:
         tensors[centre], tensors[spread] = torch.zeros_like(variance), torch.ones_like(variance)
 
 
-def rounded(row: Sequence[float]) -> list[float]:
+def round_coefficients(row: Sequence[float]) -> list[float]:
     """Coefficients to six places that sum to one: the largest takes what is left."""
     largest = max(range(len(row)), key=row.__getitem__)
     found = [round(c, PLACES) for c in row]
@@ -207,7 +207,7 @@ def rounded(row: Sequence[float]) -> list[float]:
     return found
 
 
-def mixed(found: Found, members: Sequence[int], family: Family) -> Mix:
+def make_mix(found: Coefficients, members: Sequence[int], family: Family) -> Mix:
     """The mix of what was learned for `members`; where tensors have their own, an ingredient's is the mean by size."""
     rows = [dict(zip(members, row, strict=True)) for row in found["rows"].tolist()]
     full = [tuple(row.get(i, 0.0) for i in range(len(family))) for row in rows]
@@ -220,7 +220,7 @@ def mixed(found: Found, members: Sequence[int], family: Family) -> Mix:
     return Mix(tuple(total / sum(sizes) for total in sums), tensors=tuple(zip(names, full, strict=True)))
 
 
-def _model(averager: Averager, i: int) -> Any:
+def _load_member(averager: Averager, i: int) -> Any:
     """The family's model in float32 with the weights of one ingredient, as a mix has them."""
     family = averager.family
     memory = Memory((s.name, averager.stored_as(s), s.shape) for s in family.tensors)
@@ -228,7 +228,7 @@ def _model(averager: Averager, i: int) -> Any:
     return build_model(config_of(family.config), memory.tensors, torch.float32, str(family.reference))
 
 
-def _floats(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def _iterate_floats(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """The floats that a model keeps in its files, each once."""
     kept = model.state_dict().keys()
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
@@ -236,11 +236,11 @@ def _floats(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, tensor
 
 
-def _free(name: str, family: Family) -> bool:
+def _may_differ(name: str, family: Family) -> bool:
     """Whether a tensor may have coefficients of its own."""
     return name not in family.kept and not name.endswith(STATISTICS)
 
 
-def _mean(coefficients: torch.Tensor, stack: torch.Tensor) -> torch.Tensor:
+def _average_stack(coefficients: torch.Tensor, stack: torch.Tensor) -> torch.Tensor:
     """The mean of members × shape."""
     return (coefficients.float().to(stack.device) @ stack.flatten(1)).reshape(stack.shape[1:])
