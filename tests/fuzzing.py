@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
-from hfsoup.checkpoints.inspection import class_names, largest_number, processor_values, refuse_foreign
+from hfsoup.checkpoints.inspection import limit_numbers, read_class_names, read_processor_config, refuse_foreign_code
 from hfsoup.checkpoints.safetensors_io import STORED, TensorFile
 from hfsoup.checkpoints.types import Ingredient, Source
-from hfsoup.ingredients.pull import _shards
+from hfsoup.ingredients.pull import _read_index
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.safe_json import read_json
 
@@ -55,10 +55,10 @@ def config(data: bytes) -> bool:
         (FOLDER / name).write_bytes(data)
     try:
         values = read_json(FOLDER / "config.json", where="here")
-        refuse_foreign(values, where="here")
-        largest_number(values, where="here", most=1 << 14)
-        labels = class_names(values, where="here")
-        processor_values(Ingredient(Source("here", "here", None, FOLDER), FOLDER, ()))
+        refuse_foreign_code(values, where="here")
+        limit_numbers(values, where="here", most=1 << 14)
+        labels = read_class_names(values, where="here")
+        read_processor_config(Ingredient(Source("here", None, FOLDER), FOLDER, ()))
     except SoupError as error:
         told(error)
         return False
@@ -73,7 +73,7 @@ def index(data: bytes) -> bool:
     path, present = FOLDER / "model.safetensors.index.json", ["model-1-of-2.safetensors", "model-2-of-2.safetensors"]
     path.write_bytes(data)
     try:
-        homes = _shards(path, [*present, path.name], where="here")
+        homes = _read_index(path, [*present, path.name], where="here")
     except SoupError as error:
         told(error)
         return False

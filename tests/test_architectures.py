@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, ViTImagePr
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
 
 import hfsoup
-from hfsoup.ingredients.differences import config_differences
+from hfsoup.ingredients.differences import compare_configs
 from hfsoup.utils.errors import LOADING_ERRORS
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def test_a_config_that_was_saved_again_is_no_difference(kind: str, tmp_path: Pat
     saved = [json.loads((tmp_path / str(n) / "config.json").read_text()) for n in range(3)]
     first, *others = (cast("Checkpoint", SimpleNamespace(config=config, labels=NAMES)) for config in saved)
     for other in others:
-        assert list(config_differences(first, other)) == []
+        assert list(compare_configs(first, other)) == []
 
 
 def test_renamed_tensors_are_compared_too(vit: Family, data: Path, alone: Path) -> None:

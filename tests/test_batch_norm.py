@@ -16,9 +16,9 @@ from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.writer import write_weights
 from hfsoup.data.splits import limited
-from hfsoup.ingredients.compatibility import check
-from hfsoup.ingredients.pull import pull
-from hfsoup.ingredients.resolve import resolve
+from hfsoup.ingredients.compatibility import check_compatibility
+from hfsoup.ingredients.pull import pull_ingredients
+from hfsoup.ingredients.resolve import resolve_patterns
 from hfsoup.utils.errors import SoupError
 
 
@@ -144,7 +144,7 @@ def test_one_ingredient_alone_keeps_its_own_statistics(normed: Family, with_trai
 
 def test_statistics_that_do_not_fit_are_refused(resnet: Family, tmp_path: Path) -> None:
     """A pooled variance may be beyond float16 where that of each batch was not; no infinity gets into a file."""
-    family = check(pull(resolve(tuple(map(str, resnet.folders[:2])))))
+    family = check_compatibility(pull_ingredients(resolve_patterns(tuple(map(str, resnet.folders[:2])))))
     spec = next(spec for spec in family.tensors if spec.name.endswith("running_var"))
     statistics = {spec.name: np.full(spec.shape, 7e4, np.float32)}
     with Averager(family, dtype="F16") as averager, pytest.raises(SoupError, match="do not fit into F16") as found:

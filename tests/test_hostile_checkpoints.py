@@ -28,9 +28,9 @@ from hostile import (
 )
 from shell import bake, refused
 
-from hfsoup.ingredients.compatibility import check
-from hfsoup.ingredients.pull import pull
-from hfsoup.ingredients.resolve import resolve
+from hfsoup.ingredients.compatibility import check_compatibility
+from hfsoup.ingredients.pull import pull_ingredients
+from hfsoup.ingredients.resolve import resolve_patterns
 from hfsoup.utils.errors import SoupError
 
 FIRST, INDEX = "model-00001-of-00002.safetensors", "model.safetensors.index.json"
@@ -235,8 +235,8 @@ def test_the_model_a_config_describes_is_compared_with_the_file(vit: Family, alo
     for key, value, text in (("num_hidden_layers", 30, "much larger"), ("hidden_size", 40, "describes shape")):
         bad = copy_model(vit.folders[1], alone / key, **{key: value})
         with pytest.raises(SoupError, match=text):
-            check(pull(resolve([str(bad)])))
-    assert len(check(pull(resolve([vit.words[0]])))) == 1
+            check_compatibility(pull_ingredients(resolve_patterns([str(bad)])))
+    assert len(check_compatibility(pull_ingredients(resolve_patterns([vit.words[0]])))) == 1
 
 
 def test_what_is_unusual_but_right_is_accepted(vit: Family, alone: Path) -> None:
@@ -283,7 +283,7 @@ def test_image_processing_is_compared_where_transformers_reads_it(scope: str, vi
 
 def test_a_file_the_hub_does_not_list_is_not_used(on_hub: Any, vit: Family, alone: Path) -> None:
     """A file slipped into the cache beside those of the commit ends the bake."""
-    stray = pull(resolve(["kit/vit-1"]))[0].folder / "processor_config.json"
+    stray = pull_ingredients(resolve_patterns(["kit/vit-1"]))[0].folder / "processor_config.json"
     stray.write_text("{}")
     try:
         assert "not one that the Hub lists" in refused("bake", "kit/vit-1", vit.words[1], code=1)

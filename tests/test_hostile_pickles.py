@@ -30,7 +30,7 @@ from hostile import spent
 from safetensors.torch import load_file
 from shell import bake, refused
 
-from hfsoup.checkpoints.pickles import convert, load_pickle
+from hfsoup.checkpoints.pickles import convert_pickle, load_pickle
 from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.hashing import hash_file
@@ -263,7 +263,7 @@ def test_what_training_leaves_in_a_pickle_is_read(tmp_path: Path) -> None:
         torch.save(value, tmp_path / "m.bin")
         found = load_pickle(tmp_path / "m.bin", where="here")
         assert found.keys() == value.keys()
-        converted = convert(tmp_path / "m.bin", hash_file(tmp_path / "m.bin"), where="here")
+        converted = convert_pickle(tmp_path / "m.bin", hash_file(tmp_path / "m.bin"), where="here")
         for name, tensor in load_file(converted).items():
             assert tensor.dtype == value[name].dtype
             assert torch.equal(tensor, value[name])
@@ -273,10 +273,10 @@ def test_a_damaged_conversion_is_made_again(tmp_path: Path) -> None:
     """A byte flipped in the cache is found by the hash in the file's name."""
     torch.save({"a": torch.arange(8.0)}, tmp_path / "m.bin")
     sha = hash_file(tmp_path / "m.bin")
-    made = convert(tmp_path / "m.bin", sha, where="here")
+    made = convert_pickle(tmp_path / "m.bin", sha, where="here")
     good = made.read_bytes()
     made.write_bytes(good[:-1] + b"\xff")
-    assert convert(tmp_path / "m.bin", sha, where="here").read_bytes() == good
+    assert convert_pickle(tmp_path / "m.bin", sha, where="here").read_bytes() == good
 
 
 def test_conversions_at_once_do_not_meet(tmp_path: Path) -> None:
@@ -284,6 +284,6 @@ def test_conversions_at_once_do_not_meet(tmp_path: Path) -> None:
     torch.save({"a": torch.arange(8.0) + 1}, tmp_path / "m.bin")
     sha = hash_file(tmp_path / "m.bin")
     with ThreadPoolExecutor(8) as pool:
-        made = set(pool.map(lambda _: convert(tmp_path / "m.bin", sha, where="here"), range(8)))
+        made = set(pool.map(lambda _: convert_pickle(tmp_path / "m.bin", sha, where="here"), range(8)))
     assert len(made) == 1
     assert [p for p in (cache_root() / "converted").iterdir() if sha in p.name] == [path.parent for path in made]

@@ -25,7 +25,7 @@ from shell import bake, refused, run
 import hfsoup
 from hfsoup.baking.soup import Soup
 from hfsoup.cli.screen import Screen
-from hfsoup.ingredients.licences import agreed, license_of
+from hfsoup.ingredients.licences import find_common_license, read_license
 from hfsoup.localhub import LocalHub
 from hfsoup.reports.card.render import card, shell
 
@@ -201,8 +201,8 @@ def test_a_licence_is_read_as_text_or_not_at_all(
     """A card that lies, is broken or is no card gives no licence, runs nothing, and stops nothing."""
     (tmp_path / "README.md").write_text(f"---\n{front}---\nwords\n")
     ingredient = replace(measured.family.reference, folder=tmp_path)
-    assert license_of(ingredient) == wanted
-    assert agreed([ingredient]) == (wanted if wanted == "mit" else None)
+    assert read_license(ingredient) == wanted
+    assert find_common_license([ingredient]) == (wanted if wanted == "mit" else None)
     assert not (tmp_path / "marker").exists()
 
 

@@ -23,9 +23,9 @@ from transformers import AutoModelForImageClassification
 import hfsoup
 from hfsoup.averaging.averager import Averager
 from hfsoup.data.splits import halves
-from hfsoup.ingredients.compatibility import check
-from hfsoup.ingredients.pull import pull
-from hfsoup.ingredients.resolve import resolve
+from hfsoup.ingredients.compatibility import check_compatibility
+from hfsoup.ingredients.pull import pull_ingredients
+from hfsoup.ingredients.resolve import resolve_patterns
 from hfsoup.networks.learned_coefficients import DifferentiableAverage, round_coefficients
 from hfsoup.utils.threads import single_threaded
 
@@ -157,7 +157,7 @@ def test_the_average_that_learns_is_the_one_that_ships(resnet: Family, data: Pat
     found = bake(*words(resnet, data, "--per-tensor", "--output", "soup"))
     record = json.loads(Path("soup/soup.json").read_text())
     assert found["soup"]["sha256"]
-    family = check(pull(resolve(tuple(resnet.words))))
+    family = check_compatibility(pull_ingredients(resolve_patterns(tuple(resnet.words))))
     pictures = images["test"]["image"][:12]
     with Averager(family) as averager, single_threaded():
         average = DifferentiableAverage(averager, range(4), torch.device("cpu"), per_tensor=True)

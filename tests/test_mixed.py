@@ -14,7 +14,7 @@ from family import Family, accuracy, cast, copy_model, edit_json, put_weights, w
 from huggingface_hub import save_torch_state_dict
 from shell import bake, refused, run
 
-from hfsoup.checkpoints.architecture import config_of, model_class
+from hfsoup.checkpoints.architecture import build_config, find_model_class
 
 State = dict[str, torch.Tensor]
 HEAD = ("classifier.weight", "classifier.bias")
@@ -134,9 +134,9 @@ def test_a_tensor_that_the_model_needs_may_not_be_lacking(vit: Family, alone: Pa
 def test_no_classifier_has_two_names_for_one_tensor() -> None:
     """Nothing in transformers ties the tensors of an image classifier, so a soup need not keep any tied."""
     for kind in SERVED:
-        config = config_of({"model_type": kind, **CONFIGS[kind]})
+        config = build_config({"model_type": kind, **CONFIGS[kind]})
         with torch.device("meta"):
-            model = model_class(config)(config)
+            model = find_model_class(config)(config)
         tensors = model.state_dict(keep_vars=True).values()
         assert len({id(tensor) for tensor in tensors}) == len(tensors), kind
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shell import bake, only, refused, run
 
-from hfsoup.ingredients.local_folders import natural
+from hfsoup.ingredients.local_folders import natural_key
 from hfsoup.localhub import LocalHub
 
 
@@ -185,13 +185,13 @@ def test_damage_on_the_way_is_refused(on_hub: LocalHub, vit: Family, alone: Path
 @given(st.lists(st.integers(0, 10**6), min_size=1))
 def test_natural_order_is_that_of_the_numbers(numbers: list[int]) -> None:
     """Names that differ in one number are sorted by it."""
-    assert sorted((f"org/m-{n}-x" for n in numbers), key=natural) == [f"org/m-{n}-x" for n in sorted(numbers)]
+    assert sorted((f"org/m-{n}-x" for n in numbers), key=natural_key) == [f"org/m-{n}-x" for n in sorted(numbers)]
 
 
 @given(st.lists(st.text(max_size=8), max_size=6))
 def test_natural_order_takes_any_text(texts: list[str]) -> None:
     """Any names can be compared with each other."""
-    keys = [natural(text) for text in sorted(texts, key=natural)]
+    keys = [natural_key(text) for text in sorted(texts, key=natural_key)]
     assert keys == sorted(keys)
 
 

@@ -35,7 +35,7 @@ def records(folder: Path, stacks: list[list[float]]) -> Records:
         path = folder / f"{n}.safetensors"
         save_file({"w": np.array(values, np.float32), "n": np.array([n])}, path)
         file = WeightFile(path.name, path, path.stat().st_size, str(n), stamp_file(path))
-        ingredients.append(Ingredient(Source(str(n), str(n)), folder, (file,)))
+        ingredients.append(Ingredient(Source(str(n)), folder, (file,)))
     opened = TensorFile(ingredients[0].weights[0].path)
     opened.close()
     specs = tuple(opened.tensors.values())
@@ -99,12 +99,12 @@ def test_what_is_not_finite_is_refused(tmp_path: Path, odd: float) -> None:
 
 def test_a_step_of_a_search_reads_one_file(vit: Family, monkeypatch: Any, alone: Path) -> None:
     """A mix that differs from the one before in one ingredient is formed from that one's file."""
-    from hfsoup.ingredients.compatibility import check
-    from hfsoup.ingredients.pull import pull
-    from hfsoup.ingredients.resolve import resolve
+    from hfsoup.ingredients.compatibility import check_compatibility
+    from hfsoup.ingredients.pull import pull_ingredients
+    from hfsoup.ingredients.resolve import resolve_patterns
 
     seen: list[int] = []
-    family = check(pull(resolve(tuple(map(str, vit.folders)))))
+    family = check_compatibility(pull_ingredients(resolve_patterns(tuple(map(str, vit.folders)))))
     with Averager(family) as averager:
         read = averager.read_block
         monkeypatch.setattr(averager, "read_block", lambda i, job, name: (seen.append(i), read(i, job, name))[1])

@@ -19,8 +19,8 @@ from huggingface_hub import HfApi
 from shell import bake, refused, run
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from hfsoup.checkpoints.architecture import architecture, model_class
-from hfsoup.checkpoints.tensor_matching import fill
+from hfsoup.checkpoints.architecture import describe_architecture, find_model_class
+from hfsoup.checkpoints.tensor_matching import match_tensors
 from hfsoup.localhub import LocalHub
 
 State = dict[str, torch.Tensor]
@@ -121,12 +121,12 @@ def test_both_name_sets_are_scored_and_compared_alike(
 def test_either_name_set_fills_the_model(kind: str, tmp_path: Path) -> None:
     """What save_pretrained writes and what a state dict holds are each brought to all of the model's own names."""
     config = AutoConfig.for_model(kind, **CONFIGS[kind], num_labels=len(NAMES))
-    model = model_class(config)(config)
+    model = find_model_class(config)(config)
     model.save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     for state in (weights(tmp_path), model.state_dict()):
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        owns = architecture(values, len(NAMES), shapes).own_names(shapes)
+        owns = describe_architecture(values, len(NAMES), shapes).own_names(shapes)
         assert set(owns.values()) == model.state_dict().keys()
         assert all(shapes[name] == tuple(model.state_dict()[own].shape) for name, own in owns.items())
 
@@ -247,14 +247,14 @@ def test_names_of_nothing_are_looked_at_once(vit: Family) -> None:
     """No part of a name is tried as a wrapper that too few tensors have: many names cost one look each."""
     config = json.loads((vit.folders[0] / "config.json").read_text())
     shapes = {name: tuple(tensor.shape) for name, tensor in weights(vit.folders[0]).items()}
-    found, looked = architecture(config, len(NAMES), shapes), list[str]()
+    found, looked = describe_architecture(config, len(NAMES), shapes), list[str]()
 
     def rename(name: str) -> tuple[tuple[str, ...], bool]:
         looked.append(name)
         return found.rename(name)
 
     names = [f"a{n}.b{n}.c{n}.d{n}.weight" for n in range(300)]
-    assert fill(replace(found, rename=rename), names, where="here").spare == tuple(names)
+    assert match_tensors(replace(found, rename=rename), names, where="here").unused == tuple(names)
     assert looked == names
 
 

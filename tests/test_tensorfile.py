@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file, save
 
-from hfsoup.checkpoints.safetensors_io import TensorFile, nbytes, parse_header, to_float, to_stored, write_header
+from hfsoup.checkpoints.safetensors_io import TensorFile, count_bytes, parse_header, to_float, to_stored, write_header
 from hfsoup.utils.errors import SoupError
 
 
@@ -146,7 +146,7 @@ def test_one_changed_byte_never_reads_outside(at: int, value: int) -> None:
     except SoupError:
         return
     assert all(8 + length <= s.start <= s.stop <= len(changed) for s in specs)
-    assert all(s.stop - s.start == nbytes(s.dtype, s.shape) for s in specs)
+    assert all(s.stop - s.start == count_bytes(s.dtype, s.shape) for s in specs)
 
 
 NAMES = st.dictionaries(

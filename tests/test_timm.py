@@ -160,7 +160,7 @@ def test_arguments_that_timm_takes_by_default_are_known(architecture: str, tmp_p
     import timm
     from timm.models._hub import save_config_for_hf
 
-    from hfsoup.checkpoints.architecture import timm_arguments
+    from hfsoup.checkpoints.architecture import resolve_timm_arguments
     from hfsoup.checkpoints.timm_config import read_model_config
 
     with torch.device("meta"):
@@ -168,7 +168,7 @@ def test_arguments_that_timm_takes_by_default_are_known(architecture: str, tmp_p
     save_config_for_hf(model, tmp_path / "config.json")
     config = read_model_config(tmp_path / "config.json", where="here")
     assert config["model_args"]
-    assert timm_arguments(config) == timm_arguments({"architecture": architecture})
+    assert resolve_timm_arguments(config) == resolve_timm_arguments({"architecture": architecture})
 
 
 def test_another_architecture_or_argument_is_named(native: Family, alone: Path) -> None:
@@ -287,7 +287,7 @@ def test_classes_without_names_are_those_of_imagenet(alone: Path) -> None:
     """Where timm names no classes and there are as many as ImageNet has, they are named as the pipeline names them."""
     import timm
 
-    from hfsoup.checkpoints.inspection import class_names
+    from hfsoup.checkpoints.inspection import read_class_names
     from hfsoup.checkpoints.timm_config import read_model_config
 
     model = timm.create_model("test_efficientnet")
@@ -295,7 +295,7 @@ def test_classes_without_names_are_those_of_imagenet(alone: Path) -> None:
     edit_json(alone / "model" / "config.json", model_args=None)
     config = read_model_config(alone / "model" / "config.json", where="here")
     named = pipeline("image-classification", str(alone / "model"), device="cpu").model.config.id2label
-    assert class_names(config, where="here") == tuple(named[i] for i in range(1000))
+    assert read_class_names(config, where="here") == tuple(named[i] for i in range(1000))
 
 
 def test_a_fixed_image_size_is_kept(images: Any, alone: Path) -> None:

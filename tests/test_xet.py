@@ -73,13 +73,13 @@ def test_weights_come_by_xet_and_nothing_else_is_printed(signed_in: LocalHub, al
 
 def test_progress_is_what_arrives(signed_in: LocalHub) -> None:
     """Whoever is told of bytes is told of all of them, once, when they come by Xet, and when they are here already."""
-    from hfsoup.ingredients.pull import pull
-    from hfsoup.ingredients.resolve import resolve
+    from hfsoup.ingredients.pull import pull_ingredients
+    from hfsoup.ingredients.resolve import resolve_patterns
 
-    sources = resolve((MODEL,))
+    sources = resolve_patterns((MODEL,))
     for _ in range(2):
         told: list[int] = []
-        pull(sources, advance=told.append)
+        pull_ingredients(sources, advance=told.append)
         size = sum(path.stat().st_size for path in blobs(MODEL).values())
         assert sum(told) == size
 

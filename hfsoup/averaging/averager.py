@@ -18,7 +18,7 @@ from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.settings import Settings
 from hfsoup.averaging.trimming import Thresholds
 from hfsoup.checkpoints.reader import Weights
-from hfsoup.checkpoints.safetensors_io import FLOATS, finite, to_float, to_stored
+from hfsoup.checkpoints.safetensors_io import FLOATS, is_finite, to_float, to_stored
 from hfsoup.checkpoints.types import TensorSpec
 from hfsoup.ingredients.family import Family
 from hfsoup.merges import MERGES, Array, Context
@@ -86,7 +86,7 @@ class Averager:
         known = family.importance if self.merge.importance else None
         every = (*family.ingredients, *((family.fitted,) if family.fitted else ()))
         self._weights = [Weights(ingredient) for ingredient in every]
-        self._importance = [Weights(i) for i in known.told(family.ingredients)] if known else []
+        self._importance = [Weights(i) for i in known.replace_weights(family.ingredients)] if known else []
         self._base = Weights(family.base.ingredient) if family.base else None
         self._cuts = Thresholds(self._read_task_vector, self.density)
 
@@ -129,7 +129,7 @@ class Averager:
 
     def require_unchanged(self, members: Iterable[int]) -> None:
         """Fail if a file of these ingredients is not the one that was hashed any more."""
-        for i in {*members, *((0,) if self.family.kept else ())}:
+        for i in {*members, *((0,) if self.family.reference_only else ())}:
             self._weights[i].require_unchanged()
         for importance in self._importance:
             importance.require_unchanged()
@@ -159,7 +159,7 @@ class Averager:
             yield tuple(run)
 
     def _is_plain(self, spec: TensorSpec) -> bool:
-        special = spec.name in self.family.heads or spec.name in self.family.kept
+        special = spec.name in self.family.class_axes or spec.name in self.family.reference_only
         special = special or spec.name.endswith(STATISTICS)
         special = special or not all(spec.name in importance for importance in self._importance)
         special = special or (self.family.base is not None and spec.name not in self.family.base.names)
@@ -167,10 +167,12 @@ class Averager:
 
     def _are_adjacent(self, spec: TensorSpec, following: TensorSpec) -> bool:
         names, base = (spec.name, following.name), self.family.base
-        joined = spec.dtype == following.dtype and all(w.joined(*names) for w in (*self._weights, *self._importance))
+        joined = spec.dtype == following.dtype and all(
+            w.are_adjacent(*names) for w in (*self._weights, *self._importance)
+        )
         if self._base is None or base is None:
             return joined
-        return joined and self._base.joined(*(base.names[name] for name in names))
+        return joined and self._base.are_adjacent(*(base.names[name] for name in names))
 
     def average_block(self, mix: Mix, emit: Emit, job: Block) -> None:
         """Form one block from the files of all members."""
@@ -182,7 +184,7 @@ class Averager:
 
         name, floats = job.first.name, job.first.dtype in FLOATS
         merge, root = self.merge.name, BaseTensor(lambda name: self._read_base(job, name), mix.base)
-        if name in self.family.kept:
+        if name in self.family.reference_only:
             merge, root = "mean", NO_BASE
         told = self.settings
         context = Context(
@@ -196,14 +198,14 @@ class Averager:
         """A block in the type it is written in, after a look for NaN and infinities."""
         dtype = self.stored_as(job.first)
         stored = to_stored(block, dtype)
-        if finite(stored, dtype):
+        if is_finite(stored, dtype):
             return stored
         at = job.begin + int(np.isfinite(to_float(stored, dtype)).argmin())
         spec = job.at(at)
         for i in mix.members:
             source = self._find_files(i, spec.name)
             if not np.isfinite(self.read_block(i, job, job.first.name)).all():
-                where = f"{source.ingredient}, {source.home(spec.name)}, tensor {one_line(spec.name)}"
+                where = f"{source.ingredient}, {source.find_file(spec.name)}, tensor {one_line(spec.name)}"
                 what = "expected finite weights, found NaN or infinity"
                 raise SoupError(what, where=where, hint="leave this one out")
         base = self._read_base(job, job.first.name)
@@ -231,7 +233,7 @@ class Averager:
         found = [self._importance[i] for i in mix.members]
         if not all(name in importance for importance in found):
             return None
-        return (i.read(name, job.begin, job.count) if elementwise else i.stored(name)[1] for i in found)
+        return (i.read(name, job.begin, job.count) if elementwise else i.read_stored(name)[1] for i in found)
 
     def _read_base(self, job: Block, name: str) -> NDArray[Any] | None:
         """The same block of the base, None where it has no tensor that fits."""
@@ -242,7 +244,7 @@ class Averager:
 
     def _order_classes(self, block: NDArray[Any], job: Block, order: tuple[int, ...] | None) -> NDArray[Any]:
         """A block with the classes in the reference's order."""
-        axis = self.family.heads.get(job.first.name)
+        axis = self.family.class_axes.get(job.first.name)
         if axis is None or order is None:
             return block
         return block.reshape(job.first.shape).take(order, axis=axis).ravel()
@@ -251,7 +253,7 @@ class Averager:
         """Everything that an ingredient's fine-tuning changed, block by block; statistics of activations left out."""
         for job in self.list_blocks():
             name = job.first.name
-            if name in self.family.kept or job.first.dtype not in FLOATS or name.endswith(STATISTICS):
+            if name in self.family.reference_only or job.first.dtype not in FLOATS or name.endswith(STATISTICS):
                 continue
             base = self._read_base(job, name)
             if base is not None:
@@ -265,4 +267,4 @@ class Averager:
 
     def _find_files(self, i: int, name: str) -> Weights:
         """The files that ingredient i's share of a tensor comes from: the reference's for what a family keeps."""
-        return self._weights[0 if name in self.family.kept else i]
+        return self._weights[0 if name in self.family.reference_only else i]

@@ -19,11 +19,11 @@ from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.writer import write_configs
 from hfsoup.checkpoints.lora.config import CONFIG, PREFIX, WEIGHTS
-from hfsoup.checkpoints.lora.merge import Array, delta, merged, opened
+from hfsoup.checkpoints.lora.merge import Array, compute_delta, merge_adapter, open_plan
 from hfsoup.checkpoints.lora.plan import MergePlan
 from hfsoup.checkpoints.safetensors_io import TensorFile, write_header
 from hfsoup.checkpoints.types import AdapterParts, Ingredient, LowRankAdapter, Source, TensorSpec, describe_file
-from hfsoup.ingredients.compatibility import check
+from hfsoup.ingredients.compatibility import check_compatibility
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
@@ -90,21 +90,21 @@ def truncate(averager: Averager, mix: Mix, rank: int) -> LowRankAdapter:
     def build(folder: Path) -> None:
         with ExitStack() as stack, threadpool_limits(1):
             found = [
-                stack.enter_context(opened(i.source, _require_adapter(i), _require_adapter(i).config.path.parent))
+                stack.enter_context(open_plan(i.source, _require_adapter(i), _require_adapter(i).config.path.parent))
                 for i in members
             ]
             _write_adapter(averager, mix, rank, [(plan, file) for plan, file, _ in found], folder)
 
     home = cached_folder("truncated", key, build)
     errors = json.loads((home / ERRORS).read_text(encoding="utf-8"))
-    source = Source(NAME, NAME, None, home, base=base.source)
-    ingredient = merged(source, home, describe_file(home / WEIGHTS[0]), base)
+    source = Source(NAME, None, home, base=base.source)
+    ingredient = merge_adapter(source, home, describe_file(home / WEIGHTS[0]), base)
     return LowRankAdapter(home, ingredient, rank, **errors)
 
 
 def append_member(family: Family, adapter: LowRankAdapter) -> tuple[Family, Mix]:
     """The family with the truncated soup as one ingredient more, and the mix that is this one alone."""
-    whole = check((*family.ingredients, adapter.ingredient))
+    whole = check_compatibility((*family.ingredients, adapter.ingredient))
     return whole, Mix.of((len(family),), len(whole))
 
 
@@ -115,7 +115,7 @@ def _write_adapter(
     family, plan, owns = averager.family, found[0][0], {k: v for p, _ in found for k, v in p.owns.items()}
     changed = sorted({name for p, _ in found for name in p.deltas})
     trained = sorted({name for p, _ in found for name in p.whole})
-    modules = sorted({module for p, _ in found for module in p.adapter.kept})
+    modules = sorted({module for p, _ in found for module in p.adapter.modules_to_save})
     _require_separable(family, changed, trained, [owns[name] for name in trained], modules)
     tensors: Tensors = {}
     ranks, norms, worst, lost = {}, 0.0, (-1.0, ""), 0.0
@@ -128,7 +128,7 @@ def _write_adapter(
         ]
         total = np.zeros(shape)
         for coefficient, file, change in pairs:
-            total += coefficient * delta(file, change)
+            total += coefficient * compute_delta(file, change)
         factors = _factor_matrix(total.T if kind == "transposed" else total.reshape(shape[0], -1), rank, layer)
         ranks[layer] = len(factors.a)
         for half, matrix in zip("AB", _shape_factors(factors, kind, shape), strict=True):
@@ -157,7 +157,7 @@ def _require_separable(
         if not any(name.rpartition(".")[0].endswith(m) or f"{m}." in name for m in modules):
             what = "not supported with --as-adapter: biases that were trained"
             raise SoupError(what, where=f"tensor {one_line(name)}", hint="without it the soup is a whole model")
-    if any(name in family.heads for name in changed):
+    if any(name in family.class_axes for name in changed):
         what = "not supported with --as-adapter: LoRA on a head whose classes stand in different orders"
         raise MismatchError(what, hint="without it the soup is a whole model")
 

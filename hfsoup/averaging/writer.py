@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from hfsoup.averaging.averager import Averager, Block
 from hfsoup.averaging.mix import Mix
-from hfsoup.checkpoints.architecture import config_of, model_class
-from hfsoup.checkpoints.safetensors_io import finite, nbytes, to_stored, write_header
-from hfsoup.checkpoints.timm_config import image_settings, is_native, read_model_config, written
+from hfsoup.checkpoints.architecture import build_config, find_model_class
+from hfsoup.checkpoints.safetensors_io import count_bytes, is_finite, to_stored, write_header
+from hfsoup.checkpoints.timm_config import has_timm_layout, read_image_settings, read_model_config, restore_layout
 from hfsoup.checkpoints.types import PROCESSORS, LowRankAdapter, TensorSpec
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.cache import cache_root, sync_folder
@@ -144,13 +144,13 @@ def _write_shard(
             if spec.name in statistics:
                 dtype = averager.stored_as(spec)
                 block = to_stored(statistics[spec.name].astype(np.float64), dtype)
-                if not finite(block, dtype):
+                if not is_finite(block, dtype):
                     what = f"the re-estimated statistics do not fit into {dtype}"
                     raise SoupError(what, where=f"tensor {one_line(spec.name)}", hint="--dtype float32")
             _write(file.fileno(), starts[spec.name] + begin * block.itemsize, block)
 
         def done(job: Block) -> None:
-            size = nbytes(averager.stored_as(job.first), (job.begin + job.count,))
+            size = count_bytes(averager.stored_as(job.first), (job.begin + job.count,))
             digest.reach(starts[job.first.name] + size)
 
         averager.average(mix, put, specs, done)
@@ -175,23 +175,23 @@ def write_configs(family: Family, folder: Path, dtype: str | None) -> None:
     Both are as they are but for code of their own that they name, which no soup has.
     """
     silent = ("_name_or_path", "torch_dtype", "auto_map")
-    config = {k: v for k, v in written(family.config).items() if k not in silent}
-    if not is_native(family.config):
+    config = {k: v for k, v in restore_layout(family.config).items() if k not in silent}
+    if not has_timm_layout(family.config):
         if config.get("num_labels", 0) is None:
             del config["num_labels"]
-        config["architectures"] = [model_class(config_of(config)).__name__]
+        config["architectures"] = [find_model_class(build_config(config)).__name__]
         floats = Counter(spec.dtype for spec in family.tensors if spec.dtype in DTYPES)
         config["dtype"] = DTYPES[dtype or floats.most_common(1)[0][0]]
-    if image_settings(family.config):
-        path = family.processing.folder / "config.json"
-        own = image_settings(read_model_config(path, where=f"{family.processing}, config.json"))
+    if read_image_settings(family.config):
+        path = family.processor_ingredient.folder / "config.json"
+        own = read_image_settings(read_model_config(path, where=f"{family.processor_ingredient}, config.json"))
         config["pretrained_cfg"] = {**config["pretrained_cfg"], **(own or {})}
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    for name in () if image_settings(family.config) else PROCESSORS:
-        path = family.processing.processor_folder / name
+    for name in () if read_image_settings(family.config) else PROCESSORS:
+        path = family.processor_ingredient.processor_folder / name
         if not path.is_file():
             continue
-        values = read_json(path, where=f"{family.processing}, {name}")
+        values = read_json(path, where=f"{family.processor_ingredient}, {name}")
         if values.pop("auto_map", None):
             (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         else:
@@ -208,7 +208,7 @@ def _write(handle: int, at: int, block: NDArray[Any]) -> None:
 def _write_index(averager: Averager, names: list[str], folder: Path) -> None:
     """The index that tells in which file each tensor is."""
     shards = averager.family.shards
-    size = sum(nbytes(averager.stored_as(s), s.shape) for s in averager.family.tensors)
+    size = sum(count_bytes(averager.stored_as(s), s.shape) for s in averager.family.tensors)
     homes = {s.name: name for name, specs in zip(names, shards, strict=True) for s in specs}
     index = {"metadata": {"total_size": size}, "weight_map": homes}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -35,13 +35,13 @@ def with_unlabelled(images: Images, family: Family, options: Options, watch: Wat
     """The images with those that a network is trained on, where one is asked for."""
     if options.distill is None:
         return images
-    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.checkpoints.processor import load_image_processor
     from hfsoup.data.unlabelled import unlabelled
 
     most, notes = wanted(options), list(images.notes)
     with watch.stage("Preparing images to train on", unit="images") as stage:
         request = replace(options.request(task_of(family.config)), revision=images.revision)
-        processor = image_processor(family.processing.processor_folder)
+        processor = load_image_processor(family.processor_ingredient.processor_folder)
         split = unlabelled(request, processor, family.labels, most, note=notes.append, advance=stage)
         stage.done(f"Prepared {len(split):,} images to train on, without their labels")
     return replace(images, unlabelled=split, notes=tuple(dict.fromkeys(notes)))

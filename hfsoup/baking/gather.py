@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 from hfsoup.baking.distill import wanted
 from hfsoup.baking.requirements import CALIBRATION, learners, needs_base
 from hfsoup.baking.resources import afford, hold, needs
-from hfsoup.checkpoints.inspection import class_names
+from hfsoup.checkpoints.inspection import read_class_names
 from hfsoup.checkpoints.safetensors_io import FLOATS
-from hfsoup.checkpoints.timm_config import model_name
+from hfsoup.checkpoints.timm_config import format_model_type
 from hfsoup.checkpoints.types import Ingredient, Source
 from hfsoup.data.tasks import require_classifier, require_metric, task_of
-from hfsoup.ingredients.base_model import with_base
-from hfsoup.ingredients.compatibility import check, remarks
-from hfsoup.ingredients.diagnose import concerns
+from hfsoup.ingredients.base_model import resolve_base
+from hfsoup.ingredients.compatibility import check_compatibility, list_remarks
+from hfsoup.ingredients.diagnose import list_concerns
 from hfsoup.ingredients.family import Family
 from hfsoup.ingredients.find import find_ingredients, require_several
-from hfsoup.ingredients.headers import outlined, peek_config
+from hfsoup.ingredients.headers import peek_config, read_outline
 from hfsoup.ingredients.licences import check_licences
-from hfsoup.ingredients.pull import held, missing, pull, with_bases
+from hfsoup.ingredients.pull import count_bytes, count_missing_bytes, include_bases, pull_ingredients
 from hfsoup.options.options import Options
 from hfsoup.recipes import RECIPES
 from hfsoup.utils.errors import MismatchError, UsageError
@@ -56,24 +56,26 @@ def gather(
             require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
         afford(needs(sources, options))
         if members := learners(options, len(sources)):
-            hold(members, outlined(sources[0].base or sources[0]).elements)
+            hold(members, read_outline(sources[0].base or sources[0]).elements)
         look_at_dataset(options, sources[0], watch)
         if ahead:
-            ahead.begin(sources[0], options, missing(sources))
+            ahead.begin(sources[0], options, count_missing_bytes(sources))
         ingredients = _pulled(sources, watch, ahead)
     with clock("check"), watch.stage("Checking") as stage:
         family = _checked(sources, ingredients, options, watch, several)
-        stage.done(f"Checked: one {model_name(family.config)} with {format_count(len(family.labels), 'class', 'es')}")
+        stage.done(
+            f"Checked: one {format_model_type(family.config)} with {format_count(len(family.labels), 'class', 'es')}"
+        )
     if whose := needs_base(options):
         with clock("pull"), watch.stage("Pulling the base") as stage:
-            family = with_base(family, options.base, why=whose, notify=watch.note)
+            family = resolve_base(family, options.base, why=whose, notify=watch.note)
             stage.done(f"Pulled the base of {whose}")
     if options.push:
         base = (family.base.ingredient,) if family.base else ()
         check_licences((*family.ingredients, *base), options.license)
     if options.dataset and options.align == "none" and len(family) > 1:
         with clock("check"), watch.stage("Comparing weights") as stage:
-            for concern in concerns(family):
+            for concern in list_concerns(family):
                 watch.note(concern)
             stage.done("Compared the weights")
     return family
@@ -125,10 +127,10 @@ def _checked(
     sources: Sequence[Source], ingredients: tuple[Ingredient, ...], options: Options, watch: Watch, several: bool
 ) -> Family:
     """The ingredients as one family, of which these options can make a soup."""
-    family = check(
+    family = check_compatibility(
         ingredients, on_mismatch=options.on_mismatch, processor_from=options.processor_from, labels=options.labels
     )
-    for remark in remarks(family):
+    for remark in list_remarks(family):
         watch.note(remark)
     if several:
         require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
@@ -170,7 +172,7 @@ def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | N
     config, classes = peek_config(first.base or first), None
     task = task_of(config)
     if not first.base:
-        classes = class_names(config, where=f"{first}, config.json")
+        classes = read_class_names(config, where=f"{first}, config.json")
         task = require_classifier(config, len(classes), where=str(first))
     if options.on_mismatch == "skip-ingredient":
         classes = None
@@ -185,11 +187,11 @@ def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | N
 
 def _pulled(sources: tuple[Source, ...], watch: Watch, ahead: Ahead | None) -> tuple[Ingredient, ...]:
     """The sources on this disk, with a line that says what of them was here."""
-    every = with_bases(sources)
-    holdings = [held(source) for source in every if not source.folder]
+    every = include_bases(sources)
+    holdings = [count_bytes(source) for source in every if not source.folder]
     total, there = sum(size for size, _ in holdings), sum(size == cached for size, cached in holdings)
     with watch.stage("Pulling", total, "B" if total else "") as stage:
-        ingredients = pull(sources, advance=stage, notify=watch.note, follower=ahead)
+        ingredients = pull_ingredients(sources, advance=stage, notify=watch.note, follower=ahead)
         known = f" ({there} cached)" if there else ""
         text = (
             f"Pulled {format_count(len(holdings), 'checkpoint')}, {format_size(total)}{known}" if holdings else "Opened"

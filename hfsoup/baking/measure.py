@@ -175,9 +175,9 @@ def _course(stage: Stage, scorer: Scorer, family: Family, options: Options, imag
 
 def prepared(family: Family, options: Options, watch: Watch, ahead: Ahead) -> Images:
     """The images that select, report, and settle batch norms, ready for the family."""
-    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.checkpoints.processor import load_image_processor
 
-    processor = image_processor(family.processing.processor_folder)
+    processor = load_image_processor(family.processor_ingredient.processor_folder)
     with watch.stage("Preparing images", unit="images") as stage:
         ahead.follow(stage)
         task = task_of(family.config)

@@ -15,15 +15,15 @@ from hfsoup.baking.gather import look_at_dataset, resolve
 from hfsoup.baking.requirements import CALIBRATION, asked, learners, looks_at_more, needs_base, needs_images, own
 from hfsoup.baking.resources import Need, afford, memory, needs
 from hfsoup.baking.shifts import count
-from hfsoup.checkpoints.inspection import class_names
+from hfsoup.checkpoints.inspection import read_class_names
 from hfsoup.checkpoints.types import Source
 from hfsoup.data.survey import Survey
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.journal import read_pace
 from hfsoup.hub.notices import listening
 from hfsoup.ingredients.find import find_base, require_several
-from hfsoup.ingredients.headers import Outline, outlined, peek_processor
-from hfsoup.ingredients.pull import held, with_bases
+from hfsoup.ingredients.headers import Outline, peek_processor, read_outline
+from hfsoup.ingredients.pull import count_bytes, include_bases
 from hfsoup.networks.distillation.result import count_forwarded
 from hfsoup.options.options import Options
 from hfsoup.recipes import RECIPES
@@ -141,12 +141,12 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
         if needs_base(options) and not given:
             watch.note("the base is the one that the ingredients' cards name; it is not counted here")
         with watch.stage("Reading headers") as stage:
-            first = outlined(sources[0])
+            first = read_outline(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
         found = look_at_dataset(options, sources[0], watch)
         work = _taught(_work(recipe, sources, options, found, first), sources, options, found) if found else None
         data = _data(found, options, sources[0], first) if found else None
-        bases = tuple(source for source in with_bases((*sources, *given)) if source not in sources)
+        bases = tuple(source for source in include_bases((*sources, *given)) if source not in sources)
         disk = tuple(_disk((*sources, *given), options, first, data, work))
         afford(disk)
         return Plan(
@@ -157,7 +157,7 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
 
 
 def _holdings(sources: Sequence[Source]) -> tuple[Download, ...]:
-    return tuple(Download(source.id, source.revision, *held(source)) for source in sources)
+    return tuple(Download(source.id, source.revision, *count_bytes(source)) for source in sources)
 
 
 def _names(found: Survey, *, calibrate: bool) -> dict[str, str | None]:
@@ -196,7 +196,7 @@ def _prepared(options: Options, source: Source, first: Outline) -> frozenset[str
         return frozenset()
     try:
         processor = peek_processor(source)
-        classes = class_names(first.config, where=str(source))
+        classes = read_class_names(first.config, where=str(source))
     except SoupError:
         return frozenset()
     calibrate = CALIBRATION if looks_at_more(options, first.has_batch_norm is not False) else 0

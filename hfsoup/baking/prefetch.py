@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
-from hfsoup.checkpoints.inspection import class_names, processor_values
+from hfsoup.checkpoints.inspection import read_class_names, read_processor_config
 from hfsoup.checkpoints.types import Ingredient, Source
 from hfsoup.data.tasks import task_of
-from hfsoup.ingredients.compatibility import check
-from hfsoup.ingredients.pull import fetch_configs, placed, pull
+from hfsoup.ingredients.compatibility import check_compatibility
+from hfsoup.ingredients.pull import fetch_configs, place_ingredient, pull_ingredients
 from hfsoup.options.options import Options
 from hfsoup.utils.distributed import World
 from hfsoup.utils.progress import Stage
@@ -90,7 +90,7 @@ class Ahead:
             return
         self._done = start_thread(partial(self._work, first, options))
 
-    def arrived(self, source: Source) -> None:
+    def receive(self, source: Source) -> None:
         """All files of an ingredient are here."""
         if not source.base:
             self._here.put(source)
@@ -126,13 +126,13 @@ class Ahead:
 
     def _prepared(self, first: Source, options: Options) -> tuple[tuple[str, ...], Images]:
         from hfsoup.baking.setup import loaded
-        from hfsoup.ingredients.headers import outlined
+        from hfsoup.ingredients.headers import read_outline
 
-        known = outlined(first)
-        described = placed(first, fetch_configs(first), ())
+        known = read_outline(first)
+        described = place_ingredient(first, fetch_configs(first), ())
         processor = _import_libraries(known.config, described)
         self._imported.set()
-        labels = class_names(known.config, where=str(first))
+        labels = read_class_names(known.config, where=str(first))
         norms = bool(known.has_batch_norm)
         return labels, loaded(options, processor, labels, task_of(known.config), norms, self._advance, self._expect)
 
@@ -140,7 +140,7 @@ class Ahead:
         from hfsoup.baking.setup import scorer_of
         from hfsoup.evaluation.journal import Journal, journal_path
 
-        family = check(pull([source]))
+        family = check_compatibility(pull_ingredients([source]))
         if family.labels != labels:
             return
         with Averager(family, options.merge, options.stored_dtype, options.settings()) as averager:
@@ -168,9 +168,9 @@ def _import_libraries(config: dict[str, Any], first: Ingredient) -> Any:
     """
     for name in LIBRARIES:
         import_module(name)
-    from hfsoup.checkpoints.architecture import config_of, model_class
-    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.checkpoints.architecture import build_config, find_model_class
+    from hfsoup.checkpoints.processor import load_image_processor
 
-    processor_values(first)
-    model_class(config_of(config))
-    return image_processor(first.processor_folder)
+    read_processor_config(first)
+    find_model_class(build_config(config))
+    return load_image_processor(first.processor_folder)

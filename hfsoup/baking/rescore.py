@@ -28,11 +28,11 @@ SHOWN = 12
 
 def images_again(record: DatasetRecord, family: Family, options: Options, *, calibrate: bool) -> Images:
     """The recorded splits, loaded at the recorded commit."""
-    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.checkpoints.processor import load_image_processor
     from hfsoup.data.images import load_images
     from hfsoup.evaluation.batch_norm import IMAGES
 
-    processor = image_processor(family.processing.processor_folder)
+    processor = load_image_processor(family.processor_ingredient.processor_folder)
     request = replace(options.request(task_of(family.config)), revision=record.revision, mapping=record.mapping)
     learn = record.learning is not None
     return load_images(request, processor, family.labels, calibrate=IMAGES if calibrate else 0, learn=learn)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from hfsoup.checkpoints.dtypes import FLOAT_DTYPES
 from hfsoup.checkpoints.safetensors_io import FLOATS as WIDTHS
-from hfsoup.checkpoints.safetensors_io import nbytes
+from hfsoup.checkpoints.safetensors_io import count_bytes
 from hfsoup.checkpoints.types import Source
-from hfsoup.ingredients.headers import Outline, weights
-from hfsoup.ingredients.pull import missing
+from hfsoup.ingredients.headers import Outline, list_weight_files
+from hfsoup.ingredients.pull import count_missing_bytes
 from hfsoup.options.options import Options
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.text import format_size
@@ -88,7 +88,7 @@ def needs(sources: Sequence[Source], options: Options) -> list[Need]:
     """What the ingredients that are not here yet and the soup take at least."""
     from huggingface_hub import constants
 
-    found = [Need("ingredients", Path(constants.HF_HUB_CACHE), missing(sources))]
+    found = [Need("ingredients", Path(constants.HF_HUB_CACHE), count_missing_bytes(sources))]
     if options.output or options.push:
         folder = Path(options.output).absolute().parent if options.output else Path(tempfile.gettempdir())
         found.append(Need("the soup", folder, least(sources[0], options)))
@@ -97,7 +97,7 @@ def needs(sources: Sequence[Source], options: Options) -> list[Need]:
 
 def least(source: Source, options: Options) -> int:
     """The least bytes of a soup like `source`: in another type it may be as much smaller as types differ."""
-    whole = sum(file.size for file in weights(source))
+    whole = sum(file.size for file in list_weight_files(source))
     return whole if options.dtype is None else whole * WIDTHS[FLOAT_DTYPES[options.dtype]] // max(WIDTHS.values())
 
 
@@ -110,7 +110,7 @@ def memory(model: Outline, options: Options, learning: int = 0) -> int | None:
         return None
     stored = options.stored_dtype
     kinds = [(stored if stored and s.dtype in WIDTHS else s.dtype, s.shape) for s in model.specs]
-    whole = sum(nbytes(dtype, shape) for dtype, shape in kinds)
+    whole = sum(count_bytes(dtype, shape) for dtype, shape in kinds)
     trained = 4 * 4 * model.elements if options.distill else 0
     batch = 4 * (options.batch_size or 64) * prod(model.shape) if model.shape and options.dataset else 0
     return max((whole if options.dataset else 0) + trained, learning_memory(learning, model.elements)) + batch

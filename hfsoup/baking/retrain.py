@@ -34,7 +34,7 @@ def trained_again(
     Raises:
         MismatchError: the images are others now, or another network comes of it than was recorded.
     """
-    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.checkpoints.processor import load_image_processor
     from hfsoup.data.unlabelled import unlabelled
     from hfsoup.networks.distillation.family import distill_family
 
@@ -42,7 +42,7 @@ def trained_again(
     data, request = record.dataset, options.request(task_of(family.config))
     if data:
         request = replace(request, revision=data.revision, mapping=data.mapping)
-    processor = image_processor(family.processing.processor_folder)
+    processor = load_image_processor(family.processor_ingredient.processor_folder)
     split = unlabelled(request, processor, family.labels, wanted(options))
     if split.fingerprint != found.images.fingerprint:
         raise _mismatch("the images of the training are others now", where)

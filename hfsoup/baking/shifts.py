@@ -45,24 +45,24 @@ def _everywhere(world: World, stream: Iterator[T]) -> Iterator[T]:
 
 
 def _others(options: Options, family: Family, images: Images) -> Iterator[tuple[str, Images]]:
-    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.checkpoints.processor import load_image_processor
     from hfsoup.data.shifts import load_other
     from hfsoup.utils.errors import SoupError
 
     if not images.seen:
         raise SoupError("the images that select are not known")
     for name, request in options.other_requests(task_of(family.config)).items():
-        processor = image_processor(family.processing.processor_folder)
+        processor = load_image_processor(family.processor_ingredient.processor_folder)
         yield name, load_other(request, processor, family.labels, images.seen)
 
 
 def _corrupted(options: Options, family: Family, images: Images) -> Iterator[tuple[str, Split]]:
-    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.checkpoints.processor import load_image_processor
     from hfsoup.data.shifts import corrupted
 
     if not options.shifts:
         return
     request = replace(options.request(task_of(family.config)), revision=images.revision)
-    processor = image_processor(family.processing.processor_folder)
+    processor = load_image_processor(family.processor_ingredient.processor_folder)
     splits = corrupted(request, processor, family.labels, ALL)
     yield from ((corruption.name, split) for corruption, split in zip(ALL, splits, strict=True))

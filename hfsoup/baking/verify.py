@@ -16,11 +16,11 @@ from hfsoup.checkpoints.lora.config import CONFIG
 from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.checkpoints.types import Ingredient, LowRankAdapter, Source, WeightFile
 from hfsoup.hub.notices import listening
-from hfsoup.ingredients.base_model import with_roots
-from hfsoup.ingredients.compatibility import check
+from hfsoup.ingredients.base_model import attach_base
+from hfsoup.ingredients.compatibility import check_compatibility
 from hfsoup.ingredients.family import Family
-from hfsoup.ingredients.pull import pull, pull_all
-from hfsoup.ingredients.resolve import pin, resolve
+from hfsoup.ingredients.pull import pull_ingredients, pull_repository
+from hfsoup.ingredients.resolve import pin_source, resolve_patterns
 from hfsoup.options.options import Options
 from hfsoup.provenance.manifest import NAME, Manifest, read
 from hfsoup.provenance.records import (
@@ -75,7 +75,7 @@ def verify(place: str, *, scores: bool = False, public_key: Path | None = None, 
 def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -> Verified:
     with watch.stage("Reading the record"):
         local = Path(place).is_dir()
-        folder = Path(place) if local else pull_all(resolve((place,))[0])
+        folder = Path(place) if local else pull_repository(resolve_patterns((place,))[0])
         record = read(folder, where=place)
         hold(place, _folder_differences(folder, record, links=not local))
         hold(place, _config_differences(record))
@@ -86,16 +86,16 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
         pinned = [*record.ingredients, *([record.base] if record.base else [])]
         file, key = options.weights_file, options.state_dict_key
         sources = [replace(_source(i), weights_file=file, state_dict_key=key) for i in record.ingredients]
-        found = pull([*sources, *([_source(record.base)] if record.base else [])])
+        found = pull_ingredients([*sources, *([_source(record.base)] if record.base else [])])
         hold(place, _ingredient_differences(pinned, found))
         ingredients, base = found[: len(record.ingredients)], found[len(record.ingredients) :]
         # What did not fit was left out of the record, so all that is in it must fit.
         on_mismatch = "backbone-only" if options.on_mismatch == "backbone-only" else "error"
-        family = check(
+        family = check_compatibility(
             ingredients, on_mismatch=on_mismatch, processor_from=options.processor_from, labels=options.labels
         )
         if base:
-            family = with_roots(family, base[0])
+            family = attach_base(family, base[0])
     if record.alignment:
         with watch.stage("Aligning again") as advance:
             family = _aligned_again(place, family, record, record.alignment, options, advance)
@@ -185,11 +185,11 @@ def _source(record: PinnedRecord) -> Source:
 def _place(record: PlaceRecord) -> Source:
     """A repository at its commit, or a local folder."""
     if record.revision:
-        return pin(record.id, record.revision)
+        return pin_source(record.id, record.revision)
     folder = Path(record.id).expanduser()
     if not folder.is_dir():
         raise SoupError("this ingredient was a local folder that is not here", where=record.id)
-    return pin(record.id, folder=folder)
+    return pin_source(record.id, folder=folder)
 
 
 def _folder_differences(folder: Path, record: Manifest, *, links: bool) -> Iterator[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.checkpoints.timm_config import libraries
+from hfsoup.checkpoints.timm_config import list_libraries
 from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.errors import LOADING_ERRORS, SoupError
 from hfsoup.utils.hashing import hash_json
@@ -37,7 +37,7 @@ LABELS = ("id2label", "label2id", "num_labels", "transformers_version")
 FACTS = "architecture.json"
 
 
-def config_of(values: dict[str, Any]) -> PretrainedConfig:
+def build_config(values: dict[str, Any]) -> PretrainedConfig:
     """The transformers config object of a config.json, without what would choose a dtype or code for it."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
@@ -50,12 +50,12 @@ def config_of(values: dict[str, Any]) -> PretrainedConfig:
     if hidden := sorted(key for key in values if key.startswith("__") or callable(getattr(made, key, None))):
         raise SoupError(f"config.json may not say {quoted(hidden[0])}", where=kind)
     try:
-        return made.from_dict(_plain(values))
+        return made.from_dict(_strip_config(values))
     except (*LOADING_ERRORS, StrictDataclassError) as error:
         raise SoupError(f"transformers refuses this config.json: {one_line(error)}", where=kind) from error
 
 
-def config_values(values: dict[str, Any], code: frozenset[str] | None) -> dict[str, Any]:
+def flatten_config(values: dict[str, Any], code: frozenset[str] | None) -> dict[str, Any]:
     """What a config says once transformers has loaded it, of the names that code uses, nested ones joined by dots.
 
     Args:
@@ -65,10 +65,10 @@ def config_values(values: dict[str, Any], code: frozenset[str] | None) -> dict[s
     Raises:
         SoupError: transformers refuses it.
     """
-    return dict(_attributes(config_of(values), code, ""))
+    return dict(_walk_config(build_config(values), code, ""))
 
 
-def _attributes(config: PretrainedConfig, code: frozenset[str] | None, path: str) -> Iterator[tuple[str, Any]]:
+def _walk_config(config: PretrainedConfig, code: frozenset[str] | None, path: str) -> Iterator[tuple[str, Any]]:
     from transformers import PretrainedConfig
 
     mapped = {own for name, own in config.attribute_map.items() if code and name in code}
@@ -76,7 +76,7 @@ def _attributes(config: PretrainedConfig, code: frozenset[str] | None, path: str
         if key.startswith("_") or (code is not None and key not in code and key not in mapped):
             continue
         if isinstance(value, PretrainedConfig):
-            yield from _attributes(value, code, f"{path}{key}.")
+            yield from _walk_config(value, code, f"{path}{key}.")
         else:
             yield f"{path}{key}", list(value) if isinstance(value, tuple) else value
 
@@ -88,7 +88,7 @@ def classifies_images(kind: str) -> bool:
     return kind in CONFIG_MAPPING and CONFIG_MAPPING[kind] in AutoModelForImageClassification._model_mapping
 
 
-def timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
+def resolve_timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
     """What timm makes the model of a config from: its architecture, and all arguments that the config names or that the
     model took by default and a file of another version of timm may name."""
     import timm
@@ -96,7 +96,7 @@ def timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
 
     name, arguments = str(values["architecture"]), values.get("model_args", {})
     try:
-        with torch.device("meta"), _no_more_than(MOST_MODULES, name):
+        with torch.device("meta"), _limit_modules(MOST_MODULES, name):
             model = timm.create_model(name, **arguments)
     except LOADING_ERRORS as error:
         what = f"timm cannot build this model: {type(error).__name__}: {one_line(error)}"
@@ -117,7 +117,7 @@ def timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
     return {"architecture": name, **found, **arguments}
 
 
-def model_class(config: PretrainedConfig) -> Any:
+def find_model_class(config: PretrainedConfig) -> Any:
     """The image classifier of an architecture."""
     from transformers import AutoModelForImageClassification
 
@@ -167,7 +167,7 @@ class Architecture:
         return {name: own for name, ((own, *_), converted) in found.items() if own in self.shapes and not converted}
 
 
-def architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Architecture:
+def describe_architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Architecture:
     """The architecture of a checkpoint, with that many classes instead of its own.
 
     The model is built once: what was learned of it stays in hfsoup's cache, by the config, the names and shapes in the
@@ -181,19 +181,21 @@ def architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Archit
     Raises:
         SoupError: it cannot be built, or is much larger than its files.
     """
-    versions = [version(name) for name in ("torch", "transformers", *libraries(values))]
-    config = {key: value for key, value in _plain(values).items() if key not in LABELS}
+    versions = [version(name) for name in ("torch", "transformers", *list_libraries(values))]
+    config = {key: value for key, value in _strip_config(values).items() if key not in LABELS}
     key = hash_json(config, classes, sorted(stored.items()), versions, __version__)
 
     def build(folder: Path) -> None:
-        (folder / FACTS).write_text(json.dumps(_facts(_hollow(values, classes, stored), stored)), encoding="utf-8")
+        (folder / FACTS).write_text(
+            json.dumps(_collect_facts(_build_on_meta(values, classes, stored), stored)), encoding="utf-8"
+        )
 
     facts = json.loads((cached_folder("models", key, build) / FACTS).read_text(encoding="utf-8"))
     names = {name: (tuple(owns), converted) for name, (owns, converted) in facts["names"].items()}
 
     @cache
     def rename() -> Rename:
-        return _rename(_hollow(values, classes, stored))
+        return _make_rename(_build_on_meta(values, classes, stored))
 
     return Architecture(
         kind=str(values.get("model_type")),
@@ -206,9 +208,9 @@ def architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Archit
     )
 
 
-def _facts(model: Any, stored: Shapes) -> dict[str, Any]:
+def _collect_facts(model: Any, stored: Shapes) -> dict[str, Any]:
     """What is to be known of a model, as JSON, and what it calls the tensors of its files."""
-    tensors, rename = model.state_dict(), _rename(model)
+    tensors, rename = model.state_dict(), _make_rename(model)
     ignored = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_missing", None) or ()]
     made = set(getattr(model, "all_tied_weights_keys", None) or ())
     made |= {name for name, tensor in tensors.items() if not tensor.is_floating_point()}
@@ -216,25 +218,25 @@ def _facts(model: Any, stored: Shapes) -> dict[str, Any]:
     return {
         "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "optional": sorted(made),
-        "kinds": dict(_kinds(model)),
+        "kinds": dict(_find_layer_kinds(model)),
         "prefix": str(getattr(model, "base_model_prefix", "")),
-        "code": sorted(set(_code(model))),
+        "code": sorted(set(_list_code_names(model))),
         "names": {name: rename(name) for name in stored},
     }
 
 
-def class_axes(values: dict[str, Any], classes: int, stored: Shapes) -> dict[str, int]:
+def compute_class_axes(values: dict[str, Any], classes: int, stored: Shapes) -> dict[str, int]:
     """The tensors whose shape follows the number of classes, by the model's own names, with the axis that does.
 
     Found by building the model twice, with one class more the second time, and comparing shapes; so it holds for every
     head that transformers has. Arguments and errors are those of `architecture`.
     """
-    fewer, more = (architecture(values, n, stored).shapes for n in (classes, classes + 1))
+    fewer, more = (describe_architecture(values, n, stored).shapes for n in (classes, classes + 1))
     sides = {name: zip(shape, more[name], strict=True) for name, shape in fewer.items()}
     return {name: axis for name, pairs in sides.items() for axis, (a, b) in reversed([*enumerate(pairs)]) if a != b}
 
 
-def _kinds(model: Any) -> Iterator[tuple[str, str]]:
+def _find_layer_kinds(model: Any) -> Iterator[tuple[str, str]]:
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -244,7 +246,7 @@ def _kinds(model: Any) -> Iterator[tuple[str, str]]:
             yield f"{path}.weight", kind
 
 
-def _code(model: nn.Module) -> Iterator[str]:
+def _list_code_names(model: nn.Module) -> Iterator[str]:
     """Every name that the code of a model's layers uses, which are those that it can read of its config."""
     bases = {base for module in model.modules() for base in type(module).__mro__}
     members: list[object] = []
@@ -261,15 +263,15 @@ def _code(model: nn.Module) -> Iterator[str]:
         codes |= {constant for constant in code.co_consts if isinstance(constant, CodeType)}
 
 
-def _hollow(values: dict[str, Any], classes: int, stored: Shapes) -> nn.Module:
+def _build_on_meta(values: dict[str, Any], classes: int, stored: Shapes) -> nn.Module:
     """The model of a config with that many classes, without memory, if it is not much larger than its files."""
     import torch
 
-    config = config_of(values)
+    config = build_config(values)
     config.num_labels = classes
-    made, where = model_class(config), str(config.model_type)
+    made, where = find_model_class(config), str(config.model_type)
     try:
-        with torch.device("meta"), _no_more_than(2 * len(stored) + SPARE_TENSORS, where):
+        with torch.device("meta"), _limit_modules(2 * len(stored) + SPARE_TENSORS, where):
             model = made(config)
     except LOADING_ERRORS as error:
         what = f"transformers cannot build this {config.model_type}: {type(error).__name__}: {one_line(error)}"
@@ -281,14 +283,14 @@ def _hollow(values: dict[str, Any], classes: int, stored: Shapes) -> nn.Module:
     return built
 
 
-def own_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
+def map_to_model_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
     """The model's own name of every tensor in its files that is used as it is."""
-    rename = _rename(model)
+    rename = _make_rename(model)
     found = {name: rename(name) for name in stored}
     return {name: own for name, ((own, *_), converted) in found.items() if not converted}
 
 
-def _rename(model: Any) -> Rename:
+def _make_rename(model: Any) -> Rename:
     """How transformers takes a name in a file to the model's own, and whether it joins or splits the tensor."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -313,17 +315,17 @@ def _rename(model: Any) -> Rename:
     return rename
 
 
-def _plain(value: Any) -> Any:
+def _strip_config(value: Any) -> Any:
     """A config without private keys, dtypes and implementations, at any depth."""
     if isinstance(value, dict):
         dropped = ("_", "dtype", "torch_dtype", "auto_map")
         kept = {k: v for k, v in value.items() if not k.startswith(dropped) and "implementation" not in k}
-        return {key: _plain(below) for key, below in kept.items()}
-    return [_plain(below) for below in value] if isinstance(value, list) else value
+        return {key: _strip_config(below) for key, below in kept.items()}
+    return [_strip_config(below) for below in value] if isinstance(value, list) else value
 
 
 @contextmanager
-def _no_more_than(most: int, where: str) -> Iterator[None]:
+def _limit_modules(most: int, where: str) -> Iterator[None]:
     """Stop a model that is being built once it has more than `most` parameters and modules."""
     from torch.nn.modules import module
 

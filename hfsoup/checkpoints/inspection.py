@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile
-from hfsoup.checkpoints.tensor_matching import Filling
-from hfsoup.checkpoints.timm_config import class_list, image_settings, is_timm, read_model_config
+from hfsoup.checkpoints.tensor_matching import TensorMatch
+from hfsoup.checkpoints.timm_config import is_timm, list_classes, read_image_settings, read_model_config
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, TensorSpec
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.safe_json import MAX_SIDE, read_json, walk_json
@@ -38,7 +38,7 @@ class Checkpoint:
     """What an ingredient says of itself.
 
     Once it is compared with others, its tensors have the names that the first one's have, and those that fill nothing
-    of the model are `spare`; `converted` are those that loading joins or splits, and `wrapper` is what was taken off
+    of the model are `unused`; `converted` are those that loading joins or splits, and `wrapper` is what was taken off
     their names.
     """
 
@@ -48,7 +48,7 @@ class Checkpoint:
     shards: tuple[tuple[TensorSpec, ...], ...]
     tensors: dict[str, TensorSpec]
     processor: dict[str, Any] | None
-    spare: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     converted: frozenset[str] = frozenset()
     wrapper: str = ""
 
@@ -63,17 +63,19 @@ class Checkpoint:
         return bool(self.config.get("auto_map") or (self.processor or {}).get("auto_map"))
 
 
-def inspect(ingredient: Ingredient) -> Checkpoint:
+def inspect_checkpoint(ingredient: Ingredient) -> Checkpoint:
     """Read config, headers and processor of one ingredient.
 
     Raises:
         SoupError: it needs foreign code, asks for more than any image classifier does, or contradicts itself.
     """
     where = f"{ingredient}, config.json"
-    config, labels = read_classifier(ingredient.folder / "config.json", where=where)
+    config, labels = read_classifier_config(ingredient.folder / "config.json", where=where)
     dtypes = ingredient.adapter.dtypes if ingredient.adapter else {}
     shards = tuple(
-        tuple(replace(s, dtype=dtypes.get(s.name, s.dtype)) for s in tensor_specs(w.path, f"{ingredient}, {w.name}"))
+        tuple(
+            replace(s, dtype=dtypes.get(s.name, s.dtype)) for s in read_tensor_specs(w.path, f"{ingredient}, {w.name}")
+        )
         for w in ingredient.weights
     )
     if key := ingredient.source.state_dict_key:
@@ -81,26 +83,26 @@ def inspect(ingredient: Ingredient) -> Checkpoint:
         if not any(shards):
             what = f"expected tensors whose names begin with {quoted(f'{key}.')}, found none"
             raise SoupError(what, where=str(ingredient), hint="another --state-dict-key")
-    tensors = _flat(shards, ingredient)
+    tensors = _index_tensors(shards, ingredient)
     largest = max(len(tensors), *(side for spec in tensors.values() for side in (0, *spec.shape)))
-    largest_number(config, where=where, most=max(MAX_NUMBER, largest))
-    images = image_settings(config) or processor_values(ingredient)
+    limit_numbers(config, where=where, most=max(MAX_NUMBER, largest))
+    images = read_image_settings(config) or read_processor_config(ingredient)
     return Checkpoint(ingredient, config, labels, shards, tensors, images)
 
 
-def read_classifier(path: Path, *, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def read_classifier_config(path: Path, *, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The config.json of an image classifier, and its classes in the order of the head's rows.
 
     Raises:
         SoupError: it is damaged, needs foreign code, or is of something else.
     """
     config = read_model_config(path, where=where)
-    refuse_foreign(config, where=where)
-    _classifier(config, where)
-    return config, class_names(config, where=where)
+    refuse_foreign_code(config, where=where)
+    _require_classifier(config, where)
+    return config, read_class_names(config, where=where)
 
 
-def renamed(checkpoint: Checkpoint, filling: Filling, names: Mapping[str, str]) -> Checkpoint:
+def rename_tensors(checkpoint: Checkpoint, filling: TensorMatch, names: Mapping[str, str]) -> Checkpoint:
     """A checkpoint whose tensors have the names of a family, without those that fill nothing.
 
     Args:
@@ -123,7 +125,7 @@ def renamed(checkpoint: Checkpoint, filling: Filling, names: Mapping[str, str]) 
         ingredient=replace(checkpoint.ingredient, names={} if plain else stored),
         shards=shards,
         tensors={spec.name: spec for shard in shards for spec in shard},
-        spare=filling.spare,
+        unused=filling.unused,
         wrapper=filling.wrapper,
         converted=frozenset(family[filling.stored[name]] for name in filling.converted),
     )
@@ -143,7 +145,7 @@ def require_floats(checkpoint: Checkpoint) -> None:
                 raise SoupError(f"expected floats, found {spec.dtype}", where=where, hint=hint)
 
 
-def refuse_foreign(values: dict[str, Any], *, where: str) -> None:
+def refuse_foreign_code(values: dict[str, Any], *, where: str) -> None:
     """Refuse a config that would have code run, or a file fetched, that is not part of the checkpoint.
 
     Code of its own that a config names at its top is no reason: where transformers has the classes, its own are used.
@@ -164,11 +166,11 @@ def refuse_foreign(values: dict[str, Any], *, where: str) -> None:
             raise SoupError(f"{key} names another repository, {quoted(value)}, which is not fetched", where=where)
 
 
-def class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
+def read_class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
     """The classes that a config names, in the order of the head's rows; a number stands for itself."""
     names, count = config.get("id2label"), config.get("num_labels")
     if names is None and is_timm(config):
-        rows, count = class_list(config), config.get("num_classes")
+        rows, count = list_classes(config), config.get("num_classes")
         names = rows and {str(i): name for i, name in enumerate(rows)}
     if not isinstance(names, (dict, type(None))):
         raise SoupError("expected id2label to map numbers to names", where=where)
@@ -189,7 +191,7 @@ def class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def largest_number(values: dict[str, Any], *, where: str, most: int) -> int:
+def limit_numbers(values: dict[str, Any], *, where: str, most: int) -> int:
     """The largest whole number in a config; lists of them count with a quarter of their sum, for they have stages.
 
     Raises:
@@ -205,7 +207,7 @@ def largest_number(values: dict[str, Any], *, where: str, most: int) -> int:
     return largest
 
 
-def processor_values(ingredient: Ingredient) -> dict[str, Any] | None:
+def read_processor_config(ingredient: Ingredient) -> dict[str, Any] | None:
     """What an ingredient's files say of its images, as transformers finds it, or None where they say nothing."""
     found = None
     for name in PROCESSORS:
@@ -213,8 +215,8 @@ def processor_values(ingredient: Ingredient) -> dict[str, Any] | None:
         if not path.exists():
             continue
         values = read_json(path, where=where)
-        refuse_foreign(values, where=where)
-        largest_number(values, where=where, most=MAX_SIDE)
+        refuse_foreign_code(values, where=where)
+        limit_numbers(values, where=where, most=MAX_SIDE)
         if name.startswith("preprocessor"):
             found = values
         elif "image_processor" in values:
@@ -222,29 +224,29 @@ def processor_values(ingredient: Ingredient) -> dict[str, Any] | None:
         if not isinstance(found, (dict, type(None))):
             raise SoupError("expected image_processor to be an object, found something else", where=where)
         if values.get("auto_map"):
-            _native_processor(ingredient, where)
+            _require_native_processor(ingredient, where)
     return found
 
 
-def _native_processor(ingredient: Ingredient, where: str) -> None:
+def _require_native_processor(ingredient: Ingredient, where: str) -> None:
     """See that transformers has an image processor for files that name code of their own."""
-    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.checkpoints.processor import load_image_processor
 
     try:
-        image_processor(ingredient.processor_folder)
+        load_image_processor(ingredient.processor_folder)
     except SoupError as error:
         what = "this image processor needs code from elsewhere (auto_map), which is never run"
         raise SoupError(what, where=where, hint=error.hint) from error
 
 
-def tensor_specs(path: Path, where: str) -> tuple[TensorSpec, ...]:
+def read_tensor_specs(path: Path, where: str) -> tuple[TensorSpec, ...]:
     """The tensors of a safetensors file."""
     file = TensorFile(path, where)
     file.close()
     return tuple(file.tensors.values())
 
 
-def _classifier(config: dict[str, Any], where: str) -> None:
+def _require_classifier(config: dict[str, Any], where: str) -> None:
     """See that transformers has an image classifier for a config, whatever class it was saved from."""
     kind, classes = config.get("model_type"), config.get("architectures")
     if not isinstance(kind, str) or not kind:
@@ -262,7 +264,7 @@ def _classifier(config: dict[str, Any], where: str) -> None:
         raise SoupError(ELSEWHERE.format("auto_map") if config.get("auto_map") else what, where=where, hint=NATIVE)
 
 
-def _flat(shards: Iterable[Iterable[TensorSpec]], ingredient: Ingredient) -> dict[str, TensorSpec]:
+def _index_tensors(shards: Iterable[Iterable[TensorSpec]], ingredient: Ingredient) -> dict[str, TensorSpec]:
     found: dict[str, TensorSpec] = {}
     for spec in (spec for shard in shards for spec in shard):
         if spec.name in found:

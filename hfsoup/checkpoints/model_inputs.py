@@ -27,7 +27,7 @@ class ModelInput:
     floats: bool
 
 
-class Packed:
+class PackingProcessor:
     """An image processor that gives one row of floats per image; whole numbers below 2²⁴ are exact in it."""
 
     def __init__(self, processor: Any) -> None:
@@ -58,20 +58,20 @@ class Packed:
         return found
 
 
-def backend(processor: Any) -> str:
+def describe_backend(processor: Any) -> str:
     """The library that an image processor works with, and its version: torchvision where it is installed."""
-    inner = processor._processor if isinstance(processor, Packed) else processor
+    inner = processor._processor if isinstance(processor, PackingProcessor) else processor
     library = "torchvision" if getattr(inner, "backend", None) == "torchvision" else "pillow"
     if type(inner).__name__.startswith("TimmWrapper"):
         library = "timm"
     return f"{library} {version(library)}"
 
 
-def prepared_by(processor: Any) -> Any:
+def pack_inputs(processor: Any) -> Any:
     """The processor as it is where it gives pixels alone, and packed where it gives something else."""
-    return processor if list(processor.model_input_names) == [PIXELS] else Packed(processor)
+    return processor if list(processor.model_input_names) == [PIXELS] else PackingProcessor(processor)
 
 
-def inputs(processor: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
+def unpack_inputs(processor: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """What to call a model with, given what `prepared_by` made of a batch of images."""
-    return processor.unpack(images) if isinstance(processor, Packed) else {PIXELS: images}
+    return processor.unpack(images) if isinstance(processor, PackingProcessor) else {PIXELS: images}

@@ -42,12 +42,12 @@ HINT = "ask its author for safetensors"
 CONVERTED = "model.safetensors"
 
 
-def convert(path: Path, sha: str, *, where: str, unwrap: bool = False, key: str | None = None) -> Path:
+def convert_pickle(path: Path, sha: str, *, where: str, unwrap: bool = False, key: str | None = None) -> Path:
     """A pickled checkpoint as safetensors in hfsoup's cache; `unwrap` and `key` are as for `load_pickle`."""
     name = f"inner-{sha}" if unwrap else sha if key is None else f"{hash_json(key)[:16]}-{sha}"
 
     def build(folder: Path) -> None:
-        _write(load_pickle(path, where=where, unwrap=unwrap, key=key), folder / CONVERTED)
+        _write_safetensors(load_pickle(path, where=where, unwrap=unwrap, key=key), folder / CONVERTED)
 
     return cached_folder("converted", name, build) / CONVERTED
 
@@ -64,7 +64,7 @@ def load_pickle(path: Path, *, where: str, unwrap: bool = False, key: str | None
     Raises:
         SoupError: it is no archive of plain tensors as `torch.save` writes it, or says more than it holds.
     """
-    size = _look(path, where)
+    size = _check_archive(path, where)
     import torch
 
     try:
@@ -72,7 +72,7 @@ def load_pickle(path: Path, *, where: str, unwrap: bool = False, key: str | None
     except DAMAGES as error:
         raise SoupError(FOREIGN, where=where, hint=HINT) from error
     if key is not None:
-        found = _under(found, key, where)
+        found = _select_key(found, key, where)
     wrapped = isinstance(found, dict) and isinstance(found.get("state_dict"), dict)
     if unwrap and wrapped:
         found = found["state_dict"]
@@ -84,13 +84,13 @@ def load_pickle(path: Path, *, where: str, unwrap: bool = False, key: str | None
             hint = f"--state-dict-key {inner[0]}" if inner and inner[0].isprintable() else HINT
             what = f"expected tensors by name, found {type(tensor).__name__} among them"
             raise SoupError(what, where=f"{where}, {one_line(name)}", hint=hint)
-        _plain(tensor, f"{where}, tensor {one_line(name)}")
+        _require_plain(tensor, f"{where}, tensor {one_line(name)}")
     if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > 2 * size:
         raise SoupError("the tensors are together larger than the file that holds them", where=where)
     return dict(found)
 
 
-def _under(found: Any, key: str, where: str) -> dict[str, Any]:
+def _select_key(found: Any, key: str, where: str) -> dict[str, Any]:
     """What stands under a key, which may also be the beginning of names, with that key before its names."""
     if isinstance(found, dict) and isinstance(found.get(key), dict):
         return {f"{key}.{name}": tensor for name, tensor in found[key].items()}
@@ -109,7 +109,7 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(isinstance(one, torch.Tensor) for one in value.values())
 
 
-def _look(path: Path, where: str) -> int:
+def _check_archive(path: Path, where: str) -> int:
     """The size of an archive whose directory, entries and pickled program are what `torch.save` writes."""
     with os.fdopen(open_regular(path, where=where), "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -117,10 +117,10 @@ def _look(path: Path, where: str) -> int:
             what = "expected an archive as torch.save writes it, found something else"
             raise SoupError(what, where=where, hint="load it where it is trusted and save it as safetensors")
         try:
-            if _directory_size(file, size) > MAX_DIRECTORY:
+            if _read_directory_size(file, size) > MAX_DIRECTORY:
                 raise SoupError(f"the directory of this archive is over {MAX_DIRECTORY} bytes", where=where)
             with ZipFile(file) as archive:
-                _program(archive, size, where)
+                _check_entries(archive, size, where)
         except DAMAGES as error:
             raise SoupError(
                 f"this archive is damaged: {one_line(error)}", where=where, hint="download it again"
@@ -128,7 +128,7 @@ def _look(path: Path, where: str) -> int:
     return size
 
 
-def _directory_size(file: BinaryIO, size: int) -> int:
+def _read_directory_size(file: BinaryIO, size: int) -> int:
     """Bytes of the archive's list of entries, told before it is read.
 
     The end record must be the last thing in the file, so that every reader finds the same one.
@@ -146,7 +146,7 @@ def _directory_size(file: BinaryIO, size: int) -> int:
     return int(struct.unpack("<Q", tail[40:48])[0])
 
 
-def _program(archive: ZipFile, size: int, where: str) -> None:
+def _check_entries(archive: ZipFile, size: int, where: str) -> None:
     """Refuse compressed and doubled entries, and a pickle that calls anything but the makers of plain tensors."""
     entries = archive.infolist()
     if any(e.compress_type != ZIP_STORED or e.file_size != e.compress_size for e in entries):
@@ -165,7 +165,7 @@ def _program(archive: ZipFile, size: int, where: str) -> None:
             raise SoupError(what, where=where, hint=HINT)
 
 
-def _plain(tensor: torch.Tensor, where: str) -> None:
+def _require_plain(tensor: torch.Tensor, where: str) -> None:
     """Refuse what a plain tensor in memory is not: sparse, quantized, elsewhere, or larger than its storage."""
     kind = str(tensor.dtype).removeprefix("torch.")
     if kind not in DTYPES or str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu" or tensor.is_neg():
@@ -174,7 +174,7 @@ def _plain(tensor: torch.Tensor, where: str) -> None:
         raise SoupError(f"the shape {one_line(list(tensor.shape))} is larger than what is stored", where=where)
 
 
-def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+def _write_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Write a safetensors file tensor by tensor."""
     import torch
 

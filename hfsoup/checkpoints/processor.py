@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hfsoup.checkpoints.timm_config import image_settings, read_model_config, timm_processor
+from hfsoup.checkpoints.timm_config import build_timm_processor, read_image_settings, read_model_config
 from hfsoup.utils.errors import LOADING_ERRORS, MISSING_LIBRARY, SoupError
 from hfsoup.utils.text import one_line
 
 
-def image_processor(folder: Path) -> Any:
+def load_image_processor(folder: Path) -> Any:
     """The image processor of a model folder; what it gives is one array of floats per image.
 
     Raises:
@@ -20,7 +20,7 @@ def image_processor(folder: Path) -> Any:
     from PIL import Image
     from transformers import AutoImageProcessor
 
-    from hfsoup.checkpoints.model_inputs import SIDE, prepared_by
+    from hfsoup.checkpoints.model_inputs import SIDE, pack_inputs
 
     path = folder / "config.json"
     config = read_model_config(path, where=str(path)) if path.is_file() else {}
@@ -29,11 +29,11 @@ def image_processor(folder: Path) -> Any:
     try:
         load: Any = AutoImageProcessor.from_pretrained
         found = (
-            timm_processor(config)
-            if image_settings(config)
+            build_timm_processor(config)
+            if read_image_settings(config)
             else load(str(folder), local_files_only=True, trust_remote_code=False)
         )
-        prepared = prepared_by(found)
+        prepared = pack_inputs(found)
         prepared(images=[Image.new("RGB", (SIDE, SIDE))], return_tensors="pt")
     except LOADING_ERRORS as error:
         if found is not None:

@@ -29,7 +29,7 @@ class Weights:
         block = file.read(spec, begin, count)
         return to_float(block, spec.dtype) if spec.dtype in FLOATS else block
 
-    def stored(self, name: str) -> tuple[str, NDArray[Any]]:
+    def read_stored(self, name: str) -> tuple[str, NDArray[Any]]:
         """A whole tensor in its shape, as it is stored (bfloat16 as its uint16 bits), and its dtype."""
         file, spec = self.homes[name]
         return spec.dtype, file.read(spec, 0, prod(spec.shape)).reshape(spec.shape)
@@ -37,12 +37,12 @@ class Weights:
     def __contains__(self, name: str) -> bool:
         return name in self.homes
 
-    def joined(self, name: str, following: str) -> bool:
+    def are_adjacent(self, name: str, following: str) -> bool:
         """Whether one tensor begins where another ends, in the same type."""
         (file, spec), (home, other) = self.homes[name], self.homes[following]
         return file is home and spec.stop == other.start and spec.dtype == other.dtype
 
-    def home(self, name: str) -> str:
+    def find_file(self, name: str) -> str:
         """The name of the file that a tensor is in."""
         file = self.homes[name][0]
         return next(w.name for w, f in zip(self.ingredient.weights, self._files, strict=True) if f is file)

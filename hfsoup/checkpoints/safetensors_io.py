@@ -99,8 +99,8 @@ def parse_header(header: bytes, base: int, size: int, *, where: str) -> list[Ten
         raise SoupError(f"the safetensors header cannot be read: {one_line(error)}", where=where) from error
     if not isinstance(entries, dict) or header[:1] != b"{":
         raise SoupError("the safetensors header is not an object", where=where)
-    _metadata(entries.get("__metadata__"), where)
-    specs = [_spec(name, entry, base, where) for name, entry in entries.items() if name != "__metadata__"]
+    _check_metadata(entries.get("__metadata__"), where)
+    specs = [_parse_spec(name, entry, base, where) for name, entry in entries.items() if name != "__metadata__"]
     specs.sort(key=lambda s: (s.start, s.stop))
     end = base
     for spec in specs:
@@ -118,7 +118,7 @@ def write_header(path: Path, specs: Iterable[tuple[str, str, tuple[int, ...]]]) 
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset, starts = 0, {}
     for name, dtype, shape in specs:
-        stop = offset + nbytes(dtype, shape)
+        stop = offset + count_bytes(dtype, shape)
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, stop]}
         starts[name], offset = offset, stop
     text = json.dumps(entries, separators=(",", ":")).encode()
@@ -138,7 +138,7 @@ def write_tensors(path: Path, tensors: Mapping[str, tuple[str, NDArray[Any]]]) -
             file.write(np.ascontiguousarray(array).tobytes())
 
 
-def nbytes(dtype: str, shape: tuple[int, ...]) -> int:
+def count_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     """Bytes that a tensor takes."""
     count = 1
     for side in shape:
@@ -153,7 +153,7 @@ def to_float(block: NDArray[Any], dtype: str) -> NDArray[np.floating]:
     return block
 
 
-def finite(block: NDArray[Any], dtype: str) -> bool:
+def is_finite(block: NDArray[Any], dtype: str) -> bool:
     """Whether there is neither NaN nor infinity among stored floats."""
     exponent = EXPONENTS.get(dtype)
     if exponent is None:
@@ -182,7 +182,7 @@ def to_stored(block: NDArray[np.float64], dtype: str) -> NDArray[Any]:
     return rounded.reshape(shape)
 
 
-def _metadata(found: Any, where: str) -> None:
+def _check_metadata(found: Any, where: str) -> None:
     """Refuse metadata that is not text by text, as safetensors does."""
     try:
         plain = found is None or (isinstance(found, dict) and all(isinstance(v, str) for v in found.values()))
@@ -194,7 +194,7 @@ def _metadata(found: Any, where: str) -> None:
         raise SoupError("expected the metadata to be texts by name, found something else", where=where)
 
 
-def _spec(name: str, entry: Any, base: int, where: str) -> TensorSpec:
+def _parse_spec(name: str, entry: Any, base: int, where: str) -> TensorSpec:
     """One checked entry of a header."""
     at = f"{where}, tensor {one_line(name)}"
     try:
@@ -214,7 +214,7 @@ def _spec(name: str, entry: Any, base: int, where: str) -> TensorSpec:
         raise SoupError("expected whole numbers for shape and data_offsets, found something else", where=at)
     if len(shape) > 16 or min(shape, default=0) < 0 or prod(max(side, 1) for side in shape) > MAX_ELEMENTS:
         raise SoupError(f"the shape {one_line(shape)} is no shape", where=at)
-    if not 0 <= start <= stop < 1 << 63 or stop - start != nbytes(dtype, tuple(shape)):
+    if not 0 <= start <= stop < 1 << 63 or stop - start != count_bytes(dtype, tuple(shape)):
         place = f"the bytes from {one_line(start, 24)} to {one_line(stop, 24)}"
         what = f"{place} do not hold {dtype} of shape {one_line(shape)}"
         raise SoupError(what, where=at)

@@ -23,25 +23,25 @@ DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
-class Filling:
+class TensorMatch:
     """The tensors of a checkpoint by what they fill.
 
     `stored` takes a name that transformers loads to the name in the file, which a wrapper may have made longer, and
     `owns` the same name to the model's own; `converted` are those that it joins or splits on the way. `missing` are the
-    model's own names of what nothing fills, `spare` the names in the file of what fills nothing. `wrapper` is what was
-    taken out of the names; `doubled` is a tensor of the model that two fill, with their names in the file.
+    model's own names of what nothing fills, `unused` the names in the file of what fills nothing. `wrapper` is what was
+    taken out of the names; `duplicate` is a tensor of the model that two fill, with their names in the file.
     """
 
     stored: Mapping[str, str]
     owns: Mapping[str, str]
     converted: frozenset[str]
     missing: tuple[str, ...]
-    spare: tuple[str, ...]
+    unused: tuple[str, ...]
     wrapper: str = ""
-    doubled: tuple[str, str, str] | None = None
+    duplicate: tuple[str, str, str] | None = None
 
 
-def fill(architecture: Architecture, names: Collection[str], *, where: str) -> Filling:
+def match_tensors(architecture: Architecture, names: Collection[str], *, where: str) -> TensorMatch:
     """See what the tensors of a checkpoint fill, without the names of a wrapper around the model.
 
     Names are taken as they are where they fill the model. Otherwise what wrappers are known to add is taken out, then
@@ -58,39 +58,39 @@ def fill(architecture: Architecture, names: Collection[str], *, where: str) -> F
     if len(names) > MOST_COPIES * len(architecture.shapes) + SPARE_TENSORS:
         what = f"the files hold {len(names)} tensors, and the model of config.json has {len(architecture.shapes)}"
         raise SoupError(what, where=where, hint=SAVE)
-    best = _filling(architecture, {name: name for name in names}, names)
-    whole: list[Filling] = []
-    for unwrapped in _unwrapped(names, len(architecture.shapes) // LEAST) if best.missing else ():
-        found = _filling(architecture, unwrapped, names)
-        if found.doubled:
+    best = _match_names(architecture, {name: name for name in names}, names)
+    whole: list[TensorMatch] = []
+    for unwrapped in _unwrap_names(names, len(architecture.shapes) // LEAST) if best.missing else ():
+        found = _match_names(architecture, unwrapped, names)
+        if found.duplicate:
             continue
         if not found.missing and all(set(found.stored.values()) != set(one.stored.values()) for one in whole):
             whole.append(found)
         if len(found.missing) < len(best.missing):
             best = found
     if whole:
-        return _chosen(whole, where)
-    if best.doubled:
-        own, first, second = map(one_line, best.doubled)
+        return _choose_model(whole, where)
+    if best.duplicate:
+        own, first, second = map(one_line, best.duplicate)
         raise SoupError(f"two tensors are the model's {own}: {first} and {second}", where=where, hint=SAVE)
     return best
 
 
-def of_more_layers(architecture: Architecture, names: Iterable[str]) -> list[str]:
+def find_extra_layers(architecture: Architecture, names: Iterable[str]) -> list[str]:
     """Those of the tensors that fill nothing which would fill a model with more layers."""
     numberless = {DIGITS.sub("", own) for own in architecture.shapes}
     return [name for name in names if DIGITS.sub("", architecture.rename(name)[0][0]) in numberless]
 
 
-def describe_gap(filling: Filling, architecture: Architecture) -> str:
+def describe_gap(filling: TensorMatch, architecture: Architecture) -> str:
     """What a checkpoint lacks, in words."""
     needed = len(architecture.shapes.keys() - architecture.optional)
     what = "this checkpoint does not fill the model that its config.json names"
     found = f"{what}: {len(filling.missing)} of {needed} tensors are missing, {join_names(filling.missing, 4)}"
-    return found + (f"; the files have {join_names(filling.spare, 4)} instead" if filling.spare else "")
+    return found + (f"; the files have {join_names(filling.unused, 4)} instead" if filling.unused else "")
 
 
-def _chosen(whole: Sequence[Filling], where: str) -> Filling:
+def _choose_model(whole: Sequence[TensorMatch], where: str) -> TensorMatch:
     """The one model in a file, which may hold a copy of averaged weights beside it."""
     trained = [one for one in whole if not AVERAGED.search(one.wrapper)] or whole
     if len(trained) > 1:
@@ -100,7 +100,7 @@ def _chosen(whole: Sequence[Filling], where: str) -> Filling:
     return trained[0]
 
 
-def _filling(architecture: Architecture, plain: Mapping[str, str], names: Collection[str]) -> Filling:
+def _match_names(architecture: Architecture, plain: Mapping[str, str], names: Collection[str]) -> TensorMatch:
     """What tensors fill under other names; `plain` takes those to the names in the file."""
     stored, owns, given = dict[str, str](), dict[str, str](), dict[str, str]()
     converted, doubled = set[str](), None
@@ -116,18 +116,18 @@ def _filling(architecture: Architecture, plain: Mapping[str, str], names: Collec
             converted.add(name)
     missing = architecture.shapes.keys() - architecture.optional - given.keys()
     used = set(stored.values())
-    return Filling(
+    return TensorMatch(
         stored,
         owns,
         frozenset(converted),
         tuple(own for own in architecture.shapes if own in missing),
         tuple(name for name in names if name not in used),
-        _wrapper(stored),
+        _find_wrapper(stored),
         doubled,
     )
 
 
-def _wrapper(stored: Mapping[str, str]) -> str:
+def _find_wrapper(stored: Mapping[str, str]) -> str:
     """What the names in a file have and those that load have not: a beginning, or else the parts within."""
     for name, in_file in stored.items():
         if name != in_file:
@@ -137,7 +137,7 @@ def _wrapper(stored: Mapping[str, str]) -> str:
     return ""
 
 
-def _unwrapped(names: Collection[str], least: int) -> Iterator[dict[str, str]]:
+def _unwrap_names(names: Collection[str], least: int) -> Iterator[dict[str, str]]:
     """Names without what may be a wrapper's part of them, those that leave most tensors first, and `least` of them."""
     parts = {name: [part for part in name.split(".") if part not in WRAPPERS] for name in names}
     inner = {".".join(left): name for name, left in parts.items()}

@@ -46,27 +46,27 @@ def read_model_config(path: Path, *, where: str) -> dict[str, Any]:
     Raises:
         SoupError: it cannot be read, or is timm's and says more than what the model is.
     """
-    return understood(read_json(path, where=where), where=where)
+    return normalize_config(read_json(path, where=where), where=where)
 
 
-def understood(values: dict[str, Any], *, where: str) -> dict[str, Any]:
+def normalize_config(values: dict[str, Any], *, where: str) -> dict[str, Any]:
     """The values of a config.json as those of transformers' config where they are timm's, otherwise as they are.
 
     Raises:
         SoupError: timm is not installed, or does not know the architecture, or a value is none that timm takes.
     """
-    if not _is_timms(values):
+    if not _is_timm_file(values):
         return values
     _require_timm(where)
-    found = _split(values)
-    architecture = _architecture(found.get("architecture"), where)
+    found = _nest_layout(values)
+    architecture = _require_architecture(found.get("architecture"), where)
     if found.get("pretrained_cfg") is not None:
-        found["pretrained_cfg"] = _described(found["pretrained_cfg"], where)
+        found["pretrained_cfg"] = _check_pretrained_cfg(found["pretrained_cfg"], where)
     below = found.get("pretrained_cfg") or {}
     classes = found.get("num_classes", below.get("num_classes", found.get("num_labels")))
-    names = _listed(found.get("label_names", below.get("label_names")), where)
-    arguments = _arguments(found.get("model_args"), classes, where)
-    arguments = {**_derived(architecture, below, arguments), **arguments}
+    names = _list_names(found.get("label_names", below.get("label_names")), where)
+    arguments = _check_model_args(found.get("model_args"), classes, where)
+    arguments = {**_derive_arguments(architecture, below, arguments), **arguments}
     found |= {"model_type": TIMM, "num_classes": classes, "label_names": names, "model_args": arguments}
     return {key: value for key, value in found.items() if value not in (None, [], {})}
 
@@ -76,42 +76,44 @@ def is_timm(config: dict[str, Any]) -> bool:
     return config.get("model_type") == TIMM
 
 
-def is_native(config: dict[str, Any]) -> bool:
+def has_timm_layout(config: dict[str, Any]) -> bool:
     """Whether a config that was read is in timm's own layout, not in that of transformers' wrapper."""
     return is_timm(config) and "pretrained_cfg" in config and "architectures" not in config
 
 
-def written(config: dict[str, Any]) -> dict[str, Any]:
+def restore_layout(config: dict[str, Any]) -> dict[str, Any]:
     """A config that was read, in the layout that it had; both libraries load it.
 
     timm repeats `num_classes` in `model_args`, with which transformers cannot build the model, and transformers saves
     `model_args` as null, which timm cannot read: neither is there any more.
     """
-    return {key: value for key, value in config.items() if key != "model_type"} if is_native(config) else config
+    return {key: value for key, value in config.items() if key != "model_type"} if has_timm_layout(config) else config
 
 
 def repeats_classes(folder: Path) -> bool:
     """Whether a checkpoint's `model_args` repeat the number of classes, so that transformers cannot build its model."""
     values = read_json(folder / "config.json", where=str(folder))
-    return is_native(understood(values, where=str(folder))) and "num_classes" in (values.get("model_args") or {})
+    return has_timm_layout(normalize_config(values, where=str(folder))) and "num_classes" in (
+        values.get("model_args") or {}
+    )
 
 
-def model_name(config: dict[str, Any]) -> str:
+def format_model_type(config: dict[str, Any]) -> str:
     """What kind of model a config describes, in a word or two."""
     return f"{one_line(config.get('architecture'))} (timm)" if is_timm(config) else one_line(config.get("model_type"))
 
 
-def saved_name(config: dict[str, Any], name: str) -> str:
+def strip_timm_prefix(config: dict[str, Any], name: str) -> str:
     """The name that a tensor of a model has in its files, without the prefix under which transformers wraps timm's."""
     return name.removeprefix("timm_model.") if is_timm(config) else name
 
 
-def libraries(config: dict[str, Any]) -> tuple[str, ...]:
+def list_libraries(config: dict[str, Any]) -> tuple[str, ...]:
     """The libraries beside transformers that a model's outputs depend on."""
     return ("timm",) if is_timm(config) else ()
 
 
-def class_list(config: dict[str, Any]) -> list[Any] | None:
+def list_classes(config: dict[str, Any]) -> list[Any] | None:
     """The classes of a config of timm, row by row, as transformers names them: where it names none, ImageNet's."""
     if "label_names" in config:
         return list(config["label_names"])
@@ -125,19 +127,19 @@ def class_list(config: dict[str, Any]) -> list[Any] | None:
     return [texts[name] for name in known.label_names()]
 
 
-def image_settings(config: dict[str, Any]) -> dict[str, Any] | None:
+def read_image_settings(config: dict[str, Any]) -> dict[str, Any] | None:
     """What a config of timm says of images; None where that stands elsewhere."""
     found = config.get("pretrained_cfg") if is_timm(config) else None
     return {key: found[key] for key in IMAGES if key in found} if found else None
 
 
-def image_shape(config: dict[str, Any]) -> tuple[int, int, int] | None:
+def read_image_shape(config: dict[str, Any]) -> tuple[int, int, int] | None:
     """Channels, height and width of the images that a config of timm asks for, where it says so."""
-    size = (image_settings(config) or {}).get("input_size")
+    size = (read_image_settings(config) or {}).get("input_size")
     return (size[0], size[1], size[2]) if size else None
 
 
-def timm_processor(config: dict[str, Any]) -> Any:
+def build_timm_processor(config: dict[str, Any]) -> Any:
     """transformers' image processor for what a config of timm says of images: timm's own transforms."""
     from transformers import TimmWrapperImageProcessor
 
@@ -148,19 +150,19 @@ def timm_processor(config: dict[str, Any]) -> Any:
     return found
 
 
-def _is_timms(values: dict[str, Any]) -> bool:
+def _is_timm_file(values: dict[str, Any]) -> bool:
     """timm's own configs have no model type, and the oldest of them no `pretrained_cfg` either."""
     kind = values.get("model_type")
-    return kind == TIMM or (kind is None and ("pretrained_cfg" in values or _is_old(values)))
+    return kind == TIMM or (kind is None and ("pretrained_cfg" in values or _is_flat_layout(values)))
 
 
-def _is_old(values: dict[str, Any]) -> bool:
+def _is_flat_layout(values: dict[str, Any]) -> bool:
     return isinstance(values.get("architecture"), str) and "input_size" in values and "pretrained_cfg" not in values
 
 
-def _split(values: dict[str, Any]) -> dict[str, Any]:
+def _nest_layout(values: dict[str, Any]) -> dict[str, Any]:
     """A config as timm writes it today; an old one has on one level what is now in `pretrained_cfg`."""
-    if "model_type" in values or not _is_old(values):
+    if "model_type" in values or not _is_flat_layout(values):
         return dict(values)
     above = ("architecture", "num_classes", "num_features")
     found = {key: values[key] for key in above if key in values}
@@ -181,7 +183,7 @@ def _require_timm(where: str) -> None:
         raise SoupError(what, where=where, hint=hint) from error
 
 
-def _architecture(name: Any, where: str) -> str:
+def _require_architecture(name: Any, where: str) -> str:
     import timm
 
     if not isinstance(name, str) or not NAME.fullmatch(name) or not timm.is_model(name):
@@ -190,7 +192,7 @@ def _architecture(name: Any, where: str) -> str:
     return name
 
 
-def _described(values: Any, where: str) -> dict[str, Any]:
+def _check_pretrained_cfg(values: Any, where: str) -> dict[str, Any]:
     """What `pretrained_cfg` says of images and head, without where its weights once came from."""
     if not isinstance(values, dict):
         raise SoupError(f"expected pretrained_cfg to be an object, found {quoted(values)}", where=where)
@@ -199,7 +201,9 @@ def _described(values: Any, where: str) -> dict[str, Any]:
         hint = "load it with timm, then timm.models.save_for_hf(model, FOLDER)"
         raise SoupError(what, where=where, hint=hint)
     found = {key: value for key, value in values.items() if key in PLAIN}
-    sizes = [_size(found[key], key, where) for key in ("input_size", "test_input_size") if found.get(key) is not None]
+    sizes = [
+        _require_size(found[key], key, where) for key in ("input_size", "test_input_size") if found.get(key) is not None
+    ]
     least = max((max(size[1:]) for size in sizes), default=224) / (2 * MAX_SIDE)
     for key in ("crop_pct", "test_crop_pct"):
         share = found.get(key)
@@ -213,14 +217,14 @@ def _described(values: Any, where: str) -> dict[str, Any]:
     return found
 
 
-def _size(size: Any, key: str, where: str) -> list[int]:
+def _require_size(size: Any, key: str, where: str) -> list[int]:
     if not isinstance(size, list) or len(size) != 3 or not all(type(n) is int and 0 < n <= MAX_SIDE for n in size):
         what = f"expected {key} to be channels, height and width of up to {MAX_SIDE}, found {quoted(size)}"
         raise SoupError(what, where=where)
     return size
 
 
-def _listed(names: Any, where: str) -> list[Any] | None:
+def _list_names(names: Any, where: str) -> list[Any] | None:
     """The names of the classes in the order of the head's rows; timm allows a mapping from row to name too."""
     if isinstance(names, dict) and names.keys() == {str(row) for row in range(len(names))}:
         return [names[str(row)] for row in range(len(names))]
@@ -230,7 +234,7 @@ def _listed(names: Any, where: str) -> list[Any] | None:
     return names
 
 
-def _arguments(values: Any, classes: Any, where: str) -> dict[str, Any]:
+def _check_model_args(values: Any, classes: Any, where: str) -> dict[str, Any]:
     """What timm is given to build the model, beside its architecture and the number of classes: plain values."""
     if values is None:
         return {}
@@ -257,7 +261,7 @@ def _is_plain(value: Any, depth: int = 2) -> bool:
     return value is None or isinstance(value, (bool, int, float))
 
 
-def _derived(architecture: str, described: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+def _derive_arguments(architecture: str, described: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments that timm takes from `pretrained_cfg`, where transformers would build another model without them."""
     from timm.models import get_pretrained_cfg
 

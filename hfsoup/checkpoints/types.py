@@ -23,13 +23,12 @@ class Source:
     """Where an ingredient is, pinned, before anything of it is read.
 
     `id` is the folder, or on the Hub `owner/name`, followed by the subfolder if the checkpoint is in one; `revision` is
-    the commit on the Hub and None for a local folder; `asked` is what the user's pattern stood for; `base` is what an
+    the commit on the Hub and None for a local folder; `base` is what an
     adapter is put on, pinned in the same way. `weights_file` is the file that is read in place of the usual ones, and
     `state_dict_key` what its tensors stand under.
     """
 
     id: str
-    asked: str
     revision: str | None = None
     folder: Path | None = None
     files: tuple[RemoteFile, ...] = ()

@@ -43,7 +43,7 @@ def planned(plan: Plan) -> Table:
     for title in ("size", "here already"):
         table.add_column(title, justify="right", no_wrap=True)
     for holding in (*plan.ingredients, *plan.bases):
-        source = Source(holding.id, holding.id, holding.revision)
+        source = Source(holding.id, holding.revision)
         name = link(plain(source), page(source))
         table.add_row(
             name, format_size(holding.size), "all" if holding.cached == holding.size else format_size(holding.cached)

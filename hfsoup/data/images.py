@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.checkpoints.model_inputs import backend
+from hfsoup.checkpoints.model_inputs import describe_backend
 from hfsoup.data.corruptions import Corruption
 from hfsoup.data.decoding import BadImageError
 from hfsoup.data.label_mapping import BY_NAME, BY_NUMBER, read_mapping
@@ -142,8 +142,9 @@ def load_images(
             apart(prepared, held, request, note=note)
         source.files.require_unchanged()
     return Images(
-        request.dataset, request.config, source.revision, selection, test, halved, tuple(notes), backend(processor),
-        calibration, learning[0][0] if learning else None, mapping=mapping_of(request), seen=every,
+        request.dataset, request.config, source.revision, selection, test, halved, tuple(notes),
+        describe_backend(processor), calibration, learning[0][0] if learning else None,
+        mapping=mapping_of(request), seen=every,
     )  # fmt: skip
 
 

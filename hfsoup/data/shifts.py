@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hfsoup.checkpoints.model_inputs import backend
+from hfsoup.checkpoints.model_inputs import describe_backend
 from hfsoup.data.corruptions import Corruption
 from hfsoup.data.images import DatasetSplit, Images, Split, cuts_of, scored_parts
 from hfsoup.data.leakage import apart
@@ -73,5 +73,5 @@ def load_other(request: Request, processor: Any, classes: Sequence[str], seen: S
         source.files.require_unchanged()
     return Images(
         request.dataset, request.config, source.revision, split, split, halved=False, notes=tuple(notes),
-        backend=backend(processor),
+        backend=describe_backend(processor),
     )  # fmt: skip

@@ -16,10 +16,10 @@ from hfsoup.averaging.accumulators import CPU, DeviceSums, HostSums, float64_dev
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.running_sum import RunningMean
-from hfsoup.checkpoints.architecture import config_of, model_class
-from hfsoup.checkpoints.model_inputs import inputs
-from hfsoup.checkpoints.processor import image_processor
-from hfsoup.checkpoints.safetensors_io import nbytes
+from hfsoup.checkpoints.architecture import build_config, find_model_class
+from hfsoup.checkpoints.model_inputs import unpack_inputs
+from hfsoup.checkpoints.processor import load_image_processor
+from hfsoup.checkpoints.safetensors_io import count_bytes
 from hfsoup.checkpoints.types import TensorSpec
 from hfsoup.utils.errors import LOADING_ERRORS, OutOfMemoryError, SoupError
 from hfsoup.utils.text import format_count, one_line
@@ -60,7 +60,7 @@ class Classifier:
         Raises:
             SoupError: the model refuses the images.
         """
-        given = inputs(self._processor, pixel_values)
+        given = unpack_inputs(self._processor, pixel_values)
         cast = {name: t.to(self._dtype) if t.is_floating_point() else t for name, t in given.items()}
         try:
             found = self._model(**cast)
@@ -97,7 +97,7 @@ class Candidate:
         self._running = RunningMean(averager, DeviceSums(device) if there and device != CPU else HostSums())
         self._memory = Memory(((s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors), device)
         self._buffers = self._memory.tensors
-        self._processor = image_processor(averager.family.processing.processor_folder)
+        self._processor = load_image_processor(averager.family.processor_ingredient.processor_folder)
         self._model: Classifier | None = None
         self._shared = False
         self.norms: dict[str, BatchNormLayer] = {}
@@ -139,7 +139,7 @@ class Candidate:
     def _build(self) -> Classifier:
         """A model over the buffers; where transformers uses them as they are, the next mix needs no new model."""
         family = self._averager.family
-        config = config_of(family.config)
+        config = build_config(family.config)
         here = {name: tensor.to("cpu") for name, tensor in self._buffers.items()}
         model = build_model(config, dict(here), self._type, str(family.reference))
         own = {tensor.data_ptr(): name for name, tensor in here.items()}
@@ -168,8 +168,8 @@ class Memory:
         self._starts: dict[str, int] = {}
         placed, end = [], 0
         for name, dtype, shape in specs:
-            size = nbytes(dtype, shape)
-            at = end + -end % nbytes(dtype, (1,))
+            size = count_bytes(dtype, shape)
+            at = end + -end % count_bytes(dtype, (1,))
             self._starts[name], end = at, at + size
             placed.append((name, TORCH[dtype], shape, at, at + size))
         whole = torch.empty(end, dtype=torch.uint8, device=device)
@@ -195,7 +195,7 @@ def build_model(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtyp
     Raises:
         SoupError: they are not the ones that it has; `where` is the checkpoint.
     """
-    model, info = model_class(config).from_pretrained(
+    model, info = find_model_class(config).from_pretrained(
         None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
     )
     # Counters and indices that a file lacks are made as the model is built, the same each time.

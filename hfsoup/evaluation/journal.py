@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.averaging.mix import Mix
-from hfsoup.checkpoints.timm_config import libraries
+from hfsoup.checkpoints.timm_config import list_libraries
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.cache import cache_root
 from hfsoup.utils.hashing import hash_json
@@ -86,7 +86,7 @@ def hash_mix(family: Family, mix: Mix, **depends: Any) -> str:
     """
     members = [[mix.coefficients[i], family.ingredients[i].content, family.orders[i]] for i in mix.members]
     tensors = hashlib.sha256(repr(sorted((spec.name, spec.dtype) for spec in family.tensors)).encode()).hexdigest()
-    kept = [sorted(family.kept), family.reference.content] if family.kept else None
+    kept = [sorted(family.reference_only), family.reference.content] if family.reference_only else None
     root = family.base
     base = root and [mix.base, [w.sha256 for w in root.ingredient.weights], root.names, root.order]
     if family.fitted and len(mix.members) > 1:
@@ -97,7 +97,7 @@ def hash_mix(family: Family, mix: Mix, **depends: Any) -> str:
         own = [[name, [coefficients[i] for i in mix.members]] for name, coefficients in mix.tensors]
         depends = {**depends, "tensors": own}
     config = {k: v for k, v in family.config.items() if k not in SILENT}
-    versions = {"hfsoup": __version__, **{name: version(name) for name in (*LIBRARIES, *libraries(family.config))}}
+    versions = {"hfsoup": __version__, **{name: version(name) for name in (*LIBRARIES, *list_libraries(family.config))}}
     return hash_json(members, tensors, kept, base, config, len(family.labels), versions, depends)
 
 
@@ -132,4 +132,6 @@ def _hash_pace(config: dict[str, Any], how: Sequence[Any]) -> str:
     """All that a pace depends on: another architecture, batch size, processor count or library is another pace."""
     kept = {key: value for key, value in config.items() if key not in SILENT}
     machine = [os.cpu_count(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("WORLD_SIZE")]
-    return hash_json("pace", kept, list(how), machine, [version(name) for name in (*LIBRARIES, *libraries(config))])
+    return hash_json(
+        "pace", kept, list(how), machine, [version(name) for name in (*LIBRARIES, *list_libraries(config))]
+    )

@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.checkpoints.architecture import architecture
-from hfsoup.checkpoints.inspection import class_names, tensor_specs
+from hfsoup.checkpoints.architecture import describe_architecture
+from hfsoup.checkpoints.inspection import read_class_names, read_tensor_specs
 from hfsoup.checkpoints.reader import Weights
 from hfsoup.checkpoints.safetensors_io import FLOATS
-from hfsoup.checkpoints.tensor_matching import fill
+from hfsoup.checkpoints.tensor_matching import match_tensors
 from hfsoup.checkpoints.timm_config import read_model_config
 from hfsoup.checkpoints.types import Ingredient, TensorSpec
 from hfsoup.data.labels import align
 from hfsoup.hub.cards import read_front_matter
-from hfsoup.ingredients.compatibility import class_axes
+from hfsoup.ingredients.compatibility import find_class_axes
 from hfsoup.ingredients.family import Base, Family
 from hfsoup.ingredients.find import find_base
-from hfsoup.ingredients.pull import pull
+from hfsoup.ingredients.pull import pull_ingredients
 from hfsoup.ingredients.similarity import APART, BASIN
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
 from hfsoup.utils.text import join_names, one_line, quoted
@@ -35,7 +35,7 @@ CARD_LIMIT, SAMPLE = 1 << 20, 1 << 16
 Notify = Callable[[str], None]
 
 
-def with_base(family: Family, given: str | None, *, why: str, notify: Notify) -> Family:
+def resolve_base(family: Family, given: str | None, *, why: str, notify: Notify) -> Family:
     """The family with its base, pinned and on this disk.
 
     Args:
@@ -48,11 +48,11 @@ def with_base(family: Family, given: str | None, *, why: str, notify: Notify) ->
         UsageError: no base is given and the cards do not agree on one, or several are given.
         MismatchError: it is no model of the same kind, or not the one that they started from.
     """
-    name = given or _named(family.ingredients, why)
+    name = given or _read_common_base(family.ingredients, why)
     source = find_base(name, notify=notify)
     if given is None:
         notify(f"the base is {one_line(source)}, as the ingredients' cards say")
-    rooted = with_roots(family, pull([source], notify=notify)[0])
+    rooted = attach_base(family, pull_ingredients([source], notify=notify)[0])
     if rooted.base and rooted.base.lacking:
         text = f"the base {one_line(source)} has no {join_names(rooted.base.lacking, 6)} of the same shape and classes"
         notify(f"{text}: averaged over the ingredients alone")
@@ -70,13 +70,13 @@ def _require_start(family: Family, base: Base, notify: Notify) -> None:
     Raises:
         MismatchError: most of them are not.
     """
-    specs = [s for s in _merged(family) if s.name in base.names and len(s.shape) > 1]
+    specs = [s for s in _list_mergeable(family) if s.name in base.names and len(s.shape) > 1]
     with closing(Weights(base.ingredient)) as root:
-        start = np.concatenate([_sample(root, base.names[s.name], s) for s in specs] or [np.zeros(0)])
+        start = np.concatenate([_read_sample(root, base.names[s.name], s) for s in specs] or [np.zeros(0)])
         cosines = []
         for ingredient in family.ingredients:
             with closing(Weights(ingredient)) as weights:
-                found = np.concatenate([_sample(weights, s.name, s) for s in specs] or [np.zeros(0)])
+                found = np.concatenate([_read_sample(weights, s.name, s) for s in specs] or [np.zeros(0)])
             length = np.sqrt((start @ start) * (found @ found))
             cosines.append(float(start @ found / length) if length > 0 else 1.0)
     usual = float(np.median(cosines))
@@ -90,12 +90,12 @@ def _require_start(family: Family, base: Base, notify: Notify) -> None:
         )
 
 
-def _sample(weights: Weights, name: str, spec: TensorSpec) -> NDArray[np.float64]:
+def _read_sample(weights: Weights, name: str, spec: TensorSpec) -> NDArray[np.float64]:
     """The first elements of a tensor, its finite ones; all others as 0, for what is broken is found elsewhere."""
     return np.nan_to_num(weights.read(name, 0, min(prod(spec.shape), SAMPLE)).astype(np.float64), posinf=0, neginf=0)
 
 
-def with_roots(family: Family, ingredient: Ingredient) -> Family:
+def attach_base(family: Family, ingredient: Ingredient) -> Family:
     """The family with a base whose tensors were found by name: its head counts where it has the same classes.
 
     Raises:
@@ -106,61 +106,61 @@ def with_roots(family: Family, ingredient: Ingredient) -> Family:
     expected, found = family.config.get("model_type"), config.get("model_type")
     if found != expected:
         raise MismatchError(f"expected a base of model type {one_line(expected)}, found {one_line(found)}", where=where)
-    names = _names(family, ingredient)
+    names = _match_names(family, ingredient)
     if not names:
         raise MismatchError("the base has none of the ingredients' tensors", where=str(ingredient), hint=HINT)
     try:
-        labels = class_names(config, where=where)
+        labels = read_class_names(config, where=where)
         same = labels == family.labels
         order = None if same else align(family.labels, labels, where="the ingredients", against=where)
     except SoupError:
-        heads = class_axes(family)
+        heads = find_class_axes(family)
         kept = {name: own for name, own in names.items() if name not in heads}
-        return replace(family, base=_base(family, ingredient, kept, None))
+        return replace(family, base=_make_base(family, ingredient, kept, None))
     if order is None or order == tuple(range(len(order))):
-        return replace(family, base=_base(family, ingredient, names, None))
-    heads = family.heads or class_axes(family)
-    return replace(family, base=_base(family, ingredient, names, order), heads=heads)
+        return replace(family, base=_make_base(family, ingredient, names, None))
+    axes = family.class_axes or find_class_axes(family)
+    return replace(family, base=_make_base(family, ingredient, names, order), class_axes=axes)
 
 
-def _base(family: Family, ingredient: Ingredient, names: dict[str, str], order: tuple[int, ...] | None) -> Base:
-    lacking = tuple(s.name for s in _merged(family) if s.name not in names)
+def _make_base(family: Family, ingredient: Ingredient, names: dict[str, str], order: tuple[int, ...] | None) -> Base:
+    lacking = tuple(s.name for s in _list_mergeable(family) if s.name not in names)
     return Base(ingredient, names, lacking, order)
 
 
-def _merged(family: Family) -> list[TensorSpec]:
+def _list_mergeable(family: Family) -> list[TensorSpec]:
     """The tensors that a base could have a part in."""
-    return [s for s in family.tensors if s.dtype in FLOATS and s.name not in family.kept]
+    return [s for s in family.tensors if s.dtype in FLOATS and s.name not in family.reference_only]
 
 
-def _names(family: Family, ingredient: Ingredient) -> dict[str, str]:
+def _match_names(family: Family, ingredient: Ingredient) -> dict[str, str]:
     """Tensors of the family and the base's names of them, each brought to the model's own; it need not have all."""
     stored: dict[str, TensorSpec] = {}
     for file in ingredient.weights:
-        stored.update({spec.name: spec for spec in tensor_specs(file.path, f"{ingredient}, {file.name}")})
+        stored.update({spec.name: spec for spec in read_tensor_specs(file.path, f"{ingredient}, {file.name}")})
     shapes = {spec.name: spec.shape for spec in family.tensors}
-    model = architecture(family.config, len(family.labels), shapes)
-    filling = fill(model, stored, where=str(ingredient))
+    model = describe_architecture(family.config, len(family.labels), shapes)
+    filling = match_tensors(model, stored, where=str(ingredient))
     theirs = {own: filling.stored[name] for name, own in filling.owns.items()}
-    pairs = {spec: theirs.get(model.rename(spec.name)[0][0]) for spec in _merged(family)}
+    pairs = {spec: theirs.get(model.rename(spec.name)[0][0]) for spec in _list_mergeable(family)}
     found = {
         spec.name: name
         for spec, name in pairs.items()
         if name is not None and stored[name].dtype in FLOATS and stored[name].shape == spec.shape
     }
-    return {name: own for name, own in found.items() if _partner(name) in found}
+    return {name: own for name, own in found.items() if _find_partner(name) in found}
 
 
-def _partner(name: str) -> str:
+def _find_partner(name: str) -> str:
     """The tensor that one is of no use without: the other statistic of a batch norm; any other itself."""
     swapped = {"running_mean": "running_var", "running_var": "running_mean"}
     last = next((end for end in swapped if name.endswith(end)), "")
     return name.removesuffix(last) + swapped[last] if last else name
 
 
-def _named(ingredients: Sequence[Ingredient], why: str) -> str:
+def _read_common_base(ingredients: Sequence[Ingredient], why: str) -> str:
     """The repository that every ingredient's card names as its base."""
-    found = {_base_of(ingredient) for ingredient in ingredients}
+    found = {_read_base_name(ingredient) for ingredient in ingredients}
     if len(found) > 1 or None in found:
         named = sorted(name for name in found if name)
         said = f"their cards name {join_names(named, 4)}" if named else "their cards name none"
@@ -172,7 +172,7 @@ def _named(ingredients: Sequence[Ingredient], why: str) -> str:
     return name
 
 
-def _base_of(ingredient: Ingredient) -> str | None:
+def _read_base_name(ingredient: Ingredient) -> str | None:
     """The one base model in an ingredient's card."""
     if not ingredient.card.is_file():
         return None

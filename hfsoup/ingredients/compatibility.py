@@ -11,14 +11,14 @@ from typing import Any
 from hfsoup.checkpoints import architecture as models
 from hfsoup.checkpoints.architecture import Architecture, Shapes
 from hfsoup.checkpoints.dtypes import FLOAT_NAMES
-from hfsoup.checkpoints.inspection import Checkpoint, inspect, renamed, require_floats
+from hfsoup.checkpoints.inspection import Checkpoint, inspect_checkpoint, rename_tensors, require_floats
 from hfsoup.checkpoints.safetensors_io import FLOATS
-from hfsoup.checkpoints.tensor_matching import describe_gap, fill, of_more_layers
-from hfsoup.checkpoints.timm_config import image_settings, is_timm, repeats_classes, saved_name
+from hfsoup.checkpoints.tensor_matching import describe_gap, find_extra_layers, match_tensors
+from hfsoup.checkpoints.timm_config import is_timm, read_image_settings, repeats_classes, strip_timm_prefix
 from hfsoup.checkpoints.types import Ingredient, TensorSpec
 from hfsoup.data.label_mapping import BY_NUMBER
 from hfsoup.data.labels import align, unnamed
-from hfsoup.ingredients.differences import config_differences, one_kind, processor_differences
+from hfsoup.ingredients.differences import compare_configs, compare_processors, same_model_type
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
 from hfsoup.utils.text import join_names, one_line, quoted
@@ -39,22 +39,22 @@ class Reference:
     architecture: Architecture
     names: Mapping[str, str]
 
-    def renamed(self, other: Checkpoint) -> Checkpoint:
+    def rename_tensors(self, other: Checkpoint) -> Checkpoint:
         """Another checkpoint by the names of the family."""
         where = str(other.ingredient)
-        return renamed(other, fill(self.architecture, other.tensors, where=where), self.names)
+        return rename_tensors(other, match_tensors(self.architecture, other.tensors, where=where), self.names)
 
-    def axes(self) -> dict[str, int]:
+    def find_class_axes(self) -> dict[str, int]:
         """The tensors whose shape follows the number of classes, with the axis that does."""
         one, owns = self.checkpoint, {name: own for own, name in self.names.items()}
-        return _class_axes(owns, one.config, len(one.labels), one.shapes, str(one.ingredient))
+        return _name_class_axes(owns, one.config, len(one.labels), one.shapes, str(one.ingredient))
 
     def is_optional(self, name: str) -> bool:
         """Whether loading makes this tensor where a file lacks it."""
         return self.architecture.rename(name)[0][0] in self.architecture.optional
 
 
-def check(
+def check_compatibility(
     ingredients: Sequence[Ingredient],
     *,
     on_mismatch: str = "error",
@@ -78,46 +78,48 @@ def check(
         MismatchError: they differ in architecture, tensors, classes or image processing; every difference is listed.
         SoupError: one of them cannot be used at all.
     """
-    found = [inspect(ingredient) for ingredient in ingredients]
+    found = [inspect_checkpoint(ingredient) for ingredient in ingredients]
     if labels == BY_NUMBER:
-        found = _by_number(found)
+        found = _name_classes_by_number(found)
     skipped: list[tuple[Ingredient, str]] = []
     by_processor = processor_from is None
     if on_mismatch == "skip-ingredient":
-        found, skipped = _largest_group(found, by_processor)
-    reference = _reference(found)
+        found, skipped = _select_largest_group(found, by_processor)
+    reference = _require_reference(found)
     first = reference.checkpoint
-    found = [first, *(reference.renamed(one) if one_kind(first, one) else one for one in found[1:])]
-    orders = [_order(first, other) for other in found]
+    found = [first, *(reference.rename_tensors(one) if same_model_type(first, one) else one for one in found[1:])]
+    orders = [_match_class_order(first, other) for other in found]
     apart = any(isinstance(order, str) for order in orders)
-    kept = frozenset(reference.axes()) if apart and on_mismatch == "backbone-only" else frozenset()
-    _refuse(first, [(o, _differences(reference, o, by_processor, kept)) for o in found[1:]], by_processor)
+    kept = frozenset(reference.find_class_axes()) if apart and on_mismatch == "backbone-only" else frozenset()
+    _refuse_differences(
+        first, [(o, _list_differences(reference, o, by_processor, kept)) for o in found[1:]], by_processor
+    )
     placed = tuple(None if isinstance(order, str) or kept else order for order in orders)
     return Family(
         tuple(one.ingredient for one in found),
         first.config,
         first.labels,
-        widened(first, found),
+        widen_shards(first, found),
         placed,
-        reference.axes() if any(placed) else {},
+        reference.find_class_axes() if any(placed) else {},
         kept,
-        named(found, processor_from) if processor_from else 0,
-        tuple(sorted({name for one in found for name in one.spare})),
-        mixed(found),
+        find_processor_index(found, processor_from) if processor_from else 0,
+        tuple(sorted({name for one in found for name in one.unused})),
+        list_mixed_dtypes(found),
         tuple(skipped),
         custom=tuple(one.ingredient for one in found if one.custom),
         wrappers=tuple((one.ingredient, one.wrapper) for one in found if one.wrapper),
     )
 
 
-def remarks(family: Family) -> Iterator[str]:
+def list_remarks(family: Family) -> Iterator[str]:
     """What a check settled that its user should know of."""
     for ingredient, why in family.skipped:
         yield f"{ingredient} does not fit and is left out: {why}"
     if family.custom:
         own = ", ".join(map(str, family.custom))
         yield f"{own}: code of their own (auto_map) is never run, transformers' classes are used in its place"
-    if family.kept:
+    if family.reference_only:
         yield f"the classes differ: every mix has the head of {family.reference}, and only the rest is averaged"
     if family.dropped:
         yield f"the classifier does not have {join_names(family.dropped, 6)}; left out of the soup"
@@ -129,39 +131,39 @@ def remarks(family: Family) -> Iterator[str]:
         yield f"{what}; the soup loads in transformers as well"
     if family.dtypes:
         names = [FLOAT_NAMES[dtype] for dtype in family.dtypes]
-        soup = FLOAT_NAMES[widest(set(family.dtypes))]
+        soup = FLOAT_NAMES[find_widest(set(family.dtypes))]
         yield f"ingredients are stored in {' and '.join(names)}; the soup is in {soup} unless --dtype says otherwise"
 
 
-def class_axes(family: Family) -> dict[str, int]:
+def find_class_axes(family: Family) -> dict[str, int]:
     """The tensors of a family whose shape follows the number of classes, with the axis that does."""
     shapes, count = {spec.name: spec.shape for spec in family.tensors}, len(family.labels)
-    owns = models.architecture(family.config, count, shapes).own_names(shapes)
-    return _class_axes(owns, family.config, count, shapes, str(family.reference))
+    owns = models.describe_architecture(family.config, count, shapes).own_names(shapes)
+    return _name_class_axes(owns, family.config, count, shapes, str(family.reference))
 
 
-def _class_axes(
+def _name_class_axes(
     owns: Mapping[str, str], config: dict[str, Any], classes: int, shapes: Shapes, where: str
 ) -> dict[str, int]:
     """The class axes by the names that `owns` takes to the model's own."""
-    axes = models.class_axes(config, classes, shapes)
+    axes = models.compute_class_axes(config, classes, shapes)
     if not axes or not set(axes) <= set(owns.values()):
         what = "the classes stand in another order, and the head that would have to be reordered was not found"
         raise MismatchError(what, where=where, hint="fine-tune with the classes in one order")
     return {name: axes[own] for name, own in owns.items() if own in axes}
 
 
-def _reference(found: Sequence[Checkpoint]) -> Reference:
+def _require_reference(found: Sequence[Checkpoint]) -> Reference:
     """The first one as the reference of all."""
     try:
-        return refer(found[0])
+        return make_reference(found[0])
     except SoupError:
         # Where configs differ, that is the error, and no model of the first one's would say it better.
-        _refuse(found[0], [(one, [*config_differences(found[0], one)]) for one in found[1:]], False)
+        _refuse_differences(found[0], [(one, [*compare_configs(found[0], one)]) for one in found[1:]], False)
         raise
 
 
-def refer(checkpoint: Checkpoint) -> Reference:
+def make_reference(checkpoint: Checkpoint) -> Reference:
     """A checkpoint as the one that others are compared with.
 
     Raises:
@@ -169,14 +171,14 @@ def refer(checkpoint: Checkpoint) -> Reference:
     """
     where = str(checkpoint.ingredient)
     try:
-        architecture = models.architecture(checkpoint.config, len(checkpoint.labels), checkpoint.shapes)
+        architecture = models.describe_architecture(checkpoint.config, len(checkpoint.labels), checkpoint.shapes)
     except SoupError as error:
         raise SoupError(error.what, where=f"{where}, config.json", hint=error.hint) from error
-    filling = fill(architecture, checkpoint.tensors, where=where)
+    filling = match_tensors(architecture, checkpoint.tensors, where=where)
     for name, own in filling.owns.items():
         shape, stored = architecture.shapes[own], checkpoint.shapes[filling.stored[name]]
         if shape != stored and name not in filling.converted:
-            axis = models.class_axes(checkpoint.config, len(checkpoint.labels), checkpoint.shapes).get(own)
+            axis = models.compute_class_axes(checkpoint.config, len(checkpoint.labels), checkpoint.shapes).get(own)
             what = f"config.json describes shape {list(shape)}, the file holds {list(stored)}"
             if axis is not None and len(stored) == len(shape) and stored[axis] != shape[axis]:
                 what = f"config.json names {shape[axis]} classes, but no head has as many rows; found {stored[axis]}"
@@ -185,18 +187,20 @@ def refer(checkpoint: Checkpoint) -> Reference:
             raise SoupError(what, where=f"{where}, tensor {one_line(filling.stored[name])}", hint=hint)
     if filling.missing:
         raise SoupError(describe_gap(filling, architecture), where=where, hint=GAP_HINT)
-    if deeper := of_more_layers(architecture, filling.spare):
+    if deeper := find_extra_layers(architecture, filling.unused):
         what = f"config.json describes a smaller model: it has no {join_names(deeper, 4)}"
         raise SoupError(what, where=where, hint=CONFIG_HINT)
     names = {
-        own: saved_name(checkpoint.config, name) for name, own in filling.owns.items() if name not in filling.converted
+        own: strip_timm_prefix(checkpoint.config, name)
+        for name, own in filling.owns.items()
+        if name not in filling.converted
     }
-    found = renamed(checkpoint, filling, names)
+    found = rename_tensors(checkpoint, filling, names)
     require_floats(found)
     return Reference(found, architecture, names)
 
 
-def _largest_group(
+def _select_largest_group(
     found: Sequence[Checkpoint], by_processor: bool
 ) -> tuple[list[Checkpoint], list[tuple[Ingredient, str]]]:
     """The most checkpoints that fit the first one among them, and the others, each with why it does not."""
@@ -204,9 +208,11 @@ def _largest_group(
     unfit: dict[int, SoupError] = {}
     for n, one in enumerate(found):
         try:
-            home = next((group for reference, group in groups if not _unlike(reference, one, by_processor)), None)
+            home = next(
+                (group for reference, group in groups if not _compare_unmatched(reference, one, by_processor)), None
+            )
             if home is None:
-                groups.append((refer(one), [one]))
+                groups.append((make_reference(one), [one]))
             else:
                 home.append(one)
         except SoupError as error:
@@ -219,35 +225,37 @@ def _largest_group(
         if n in unfit:
             skipped.append((other.ingredient, unfit[n].what.splitlines()[0]))
         elif other not in chosen:
-            texts = [text.splitlines()[0] for text in _unlike(reference, other, by_processor)]
+            texts = [text.splitlines()[0] for text in _compare_unmatched(reference, other, by_processor)]
             more = f" (and {len(texts) - 1} more differences)" if len(texts) > 1 else ""
             skipped.append((other.ingredient, f"compared with {chosen[0].ingredient}: {texts[0]}{more}"))
     return chosen, skipped
 
 
-def _unlike(reference: Reference, one: Checkpoint, by_processor: bool) -> list[str]:
+def _compare_unmatched(reference: Reference, one: Checkpoint, by_processor: bool) -> list[str]:
     """All that speaks against averaging a checkpoint, as its files have it, with the reference."""
-    alike = one_kind(reference.checkpoint, one)
-    return _differences(reference, reference.renamed(one) if alike else one, by_processor)
+    alike = same_model_type(reference.checkpoint, one)
+    return _list_differences(reference, reference.rename_tensors(one) if alike else one, by_processor)
 
 
-def _differences(
+def _list_differences(
     reference: Reference, other: Checkpoint, by_processor: bool, kept: frozenset[str] = frozenset()
 ) -> list[str]:
     """All that speaks against averaging two checkpoints, the classes and shapes of a head that is kept excepted."""
     first = reference.checkpoint
-    if not one_kind(first, other):
-        return list(config_differences(first, other))
-    order = _order(first, other)
+    if not same_model_type(first, other):
+        return list(compare_configs(first, other))
+    order = _match_class_order(first, other)
     return [
-        *config_differences(first, other, reference.architecture.code),
-        *_tensor_differences(reference, other, kept),
-        *(processor_differences(first, other) if by_processor else ()),
+        *compare_configs(first, other, reference.architecture.code),
+        *_compare_tensors(reference, other, kept),
+        *(compare_processors(first, other) if by_processor else ()),
         *([order] if isinstance(order, str) and not kept else ()),
     ]
 
 
-def _refuse(first: Checkpoint, compared: Sequence[tuple[Checkpoint, list[str]]], by_processor: bool) -> None:
+def _refuse_differences(
+    first: Checkpoint, compared: Sequence[tuple[Checkpoint, list[str]]], by_processor: bool
+) -> None:
     """Fail if there is any difference, with all of them up to a few, and the options that would take it."""
     texts: list[str] = []
     for other, differences in compared:
@@ -257,20 +265,20 @@ def _refuse(first: Checkpoint, compared: Sequence[tuple[Checkpoint, list[str]]],
     if not texts:
         return
     hints = ["--on-mismatch skip-ingredient leaves out what does not fit"]
-    alike = [other for other, _ in compared if one_kind(first, other)]
+    alike = [other for other, _ in compared if same_model_type(first, other)]
     if any(other.converted != first.converted for other in alike):
         hints.append("AutoModelForImageClassification.from_pretrained(X).save_pretrained(X) brings X to the usual form")
     if any(unnamed(first.labels) != unnamed(other.labels) for other in alike):
         hints.append(f"--labels {BY_NUMBER} takes LABEL_0 for the first class of those that name theirs, and so on")
-    if any(isinstance(_order(first, other), str) for other in alike):
+    if any(isinstance(_match_class_order(first, other), str) for other in alike):
         hints.append("--on-mismatch backbone-only averages all but the heads")
-    if by_processor and any(any(processor_differences(first, other)) for other in alike):
+    if by_processor and any(any(compare_processors(first, other)) for other in alike):
         hints.append("--processor-from ORG/NAME|FOLDER takes the image processor of that ingredient")
     what = "\n  ".join([f"these cannot be averaged; compared with {first.ingredient}:", *texts])
     raise MismatchError(what, hint="; ".join(hints))
 
 
-def _by_number(found: Sequence[Checkpoint]) -> list[Checkpoint]:
+def _name_classes_by_number(found: Sequence[Checkpoint]) -> list[Checkpoint]:
     """Checkpoints of which those without class names have the names of the others, if those agree on them."""
     named_ones = [one for one in found if not unnamed(one.labels)]
     if len({one.labels for one in named_ones}) != 1:
@@ -285,7 +293,7 @@ def _by_number(found: Sequence[Checkpoint]) -> list[Checkpoint]:
     ]
 
 
-def _order(first: Checkpoint, other: Checkpoint) -> tuple[int, ...] | str | None:
+def _match_class_order(first: Checkpoint, other: Checkpoint) -> tuple[int, ...] | str | None:
     """Where the first one's classes stand in the other, None where they stand alike; a text if they are not the same.
 
     Lists that are equal need no alignment, so a name may stand in them twice, as in well-known ImageNet models.
@@ -301,14 +309,14 @@ def _order(first: Checkpoint, other: Checkpoint) -> tuple[int, ...] | str | None
     return None if order == tuple(range(len(order))) else order
 
 
-def _tensor_differences(reference: Reference, other: Checkpoint, kept: frozenset[str]) -> Iterator[str]:
+def _compare_tensors(reference: Reference, other: Checkpoint, kept: frozenset[str]) -> Iterator[str]:
     expected, found = reference.checkpoint.tensors, other.tensors
     lacking = [name for name in sorted(expected.keys() - found.keys()) if not reference.is_optional(name)]
     for name in lacking:
         yield f"tensor {one_line(name)} is missing"
     more = {name for name in found.keys() - expected.keys() if not reference.is_optional(name)}
     # What fills nothing may be what is lacking, under a name that the model does not know, or one more layer.
-    more |= set(other.spare if lacking else of_more_layers(reference.architecture, other.spare))
+    more |= set(other.unused if lacking else find_extra_layers(reference.architecture, other.unused))
     for name in sorted(more):
         yield f"tensor {one_line(name)} is not expected"
     for name in sorted(expected.keys() & found.keys()):
@@ -319,7 +327,7 @@ def _tensor_differences(reference: Reference, other: Checkpoint, kept: frozenset
             yield f"tensor {one_line(name)} is {b.dtype}, expected {a.dtype}"
 
 
-def named(found: Sequence[Checkpoint], given: str) -> int:
+def find_processor_index(found: Sequence[Checkpoint], given: str) -> int:
     """Which ingredient `given` names: as it is shown, by its whole commit, or by its folder."""
     name, _, revision = given.partition("@")
     for i, source in enumerate(one.ingredient.source for one in found):
@@ -328,7 +336,7 @@ def named(found: Sequence[Checkpoint], given: str) -> int:
         if pinned or local or given in (source.id, str(source)):
             if found[i].processor is None:
                 raise SoupError("this ingredient has no image processor", where=str(source), hint="--processor-from")
-            if bool(image_settings(found[i].config)) != bool(image_settings(found[0].config)):
+            if bool(read_image_settings(found[i].config)) != bool(read_image_settings(found[0].config)):
                 what = f"its image processor is not in the file that has that of {found[0].ingredient}"
                 raise SoupError(what, where=str(source), hint="--processor-from an ingredient of the same layout")
             return i
@@ -337,18 +345,18 @@ def named(found: Sequence[Checkpoint], given: str) -> int:
     raise UsageError(what, hint=f"--processor-from {shlex.quote(found[0].ingredient.id)}")
 
 
-def widest(dtypes: set[str]) -> str:
+def find_widest(dtypes: set[str]) -> str:
     """The smallest type that holds the values of all."""
     if len(dtypes) == 1:
         return next(iter(dtypes))
     return "F64" if "F64" in dtypes else "F32"
 
 
-def widened(first: Checkpoint, found: Sequence[Checkpoint]) -> tuple[tuple[TensorSpec, ...], ...]:
+def widen_shards(first: Checkpoint, found: Sequence[Checkpoint]) -> tuple[tuple[TensorSpec, ...], ...]:
     """The first one's shards with what all have, each tensor in the widest type of all."""
     shards = [
         tuple(
-            replace(spec, dtype=widest({one.tensors[spec.name].dtype for one in found}))
+            replace(spec, dtype=find_widest({one.tensors[spec.name].dtype for one in found}))
             for spec in shard
             if all(spec.name in one.tensors for one in found)
         )
@@ -357,7 +365,7 @@ def widened(first: Checkpoint, found: Sequence[Checkpoint]) -> tuple[tuple[Tenso
     return tuple(shard for shard in shards if shard)
 
 
-def mixed(found: Sequence[Checkpoint]) -> tuple[str, ...]:
+def list_mixed_dtypes(found: Sequence[Checkpoint]) -> tuple[str, ...]:
     """The types among which tensors of one name differ."""
     groups = [{one.tensors[name].dtype for one in found if name in one.tensors} for name in found[0].tensors]
     return tuple(sorted({dtype for group in groups if len(group) > 1 for dtype in group}))

@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from hfsoup.checkpoints.inspection import inspect
-from hfsoup.checkpoints.pickles import convert
+from hfsoup.checkpoints.inspection import inspect_checkpoint
+from hfsoup.checkpoints.pickles import convert_pickle
 from hfsoup.checkpoints.reader import Weights
 from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.checkpoints.types import Ingredient, Source
-from hfsoup.ingredients.compatibility import check, class_axes, remarks
+from hfsoup.ingredients.compatibility import check_compatibility, find_class_axes, list_remarks
 from hfsoup.ingredients.family import Family
-from hfsoup.ingredients.find import find_ingredients, too_few
-from hfsoup.ingredients.headers import outline
-from hfsoup.ingredients.licences import license_of
+from hfsoup.ingredients.find import find_ingredients, too_few_error
+from hfsoup.ingredients.headers import outline_ingredients
+from hfsoup.ingredients.licences import read_license
 from hfsoup.ingredients.local_folders import WILD
-from hfsoup.ingredients.pull import pull
+from hfsoup.ingredients.pull import pull_ingredients
 from hfsoup.ingredients.resolve import SOUP_TAGS
-from hfsoup.ingredients.similarity import APART, BASIN, Closeness, Matrix, closeness
+from hfsoup.ingredients.similarity import APART, BASIN, Matrix, Similarity, measure_similarity
 from hfsoup.utils.errors import MismatchError, UsageError
 from hfsoup.utils.hashing import hash_file
 from hfsoup.utils.progress import Watch
@@ -99,7 +99,7 @@ def diagnose(
     if files:
         if len(files) < 2 or len(files) < len(patterns) or not weights:
             raise UsageError("plain weight files are compared among themselves", hint="hfsoup check --weights FILE...")
-        return _of_files(files, watch)
+        return _diagnose_files(files, watch)
     if absent := [p for p in patterns if p.endswith(WEIGHTS) and "/" not in p and not WILD.search(p)]:
         raise UsageError("there is no such file", where=absent[0], hint="ls, or ORG/NAME on the Hub")
     with watch.stage("Resolving"):
@@ -114,86 +114,88 @@ def diagnose(
         )
     with tempfile.TemporaryDirectory() as scratch:
         with watch.stage("Pulling" if weights else "Reading headers"):
-            ingredients = pull(sources, notify=watch.note) if weights else _outlined(sources, Path(scratch))
-        return _of_ingredients(ingredients, weights, watch)
+            ingredients = (
+                pull_ingredients(sources, notify=watch.note) if weights else _pull_headers(sources, Path(scratch))
+            )
+        return _diagnose_ingredients(ingredients, weights, watch)
 
 
-def concerns(family: Family) -> Iterator[str]:
+def list_concerns(family: Family) -> Iterator[str]:
     """What the weights of a family say against averaging all of it; nothing where they are close."""
     names = [str(i) for i in family.ingredients]
     if len(names) > 1:
-        close = compared(family)
-        yield from (*_apart(names, close), *_outliers(names, close), *_heads(names, close))
+        close = compare_weights(family)
+        yield from (*_explain_distance(names, close), *_find_outliers(names, close), *_compare_heads(names, close))
 
 
-def compared(family: Family) -> Closeness:
+def compare_weights(family: Family) -> Similarity:
     """How close the weights of a family are, in one pass over its files."""
     names = [spec.name for spec in family.tensors]
     with ExitStack() as stack:
         every = [stack.enter_context(closing(Weights(ingredient))).homes for ingredient in family.ingredients]
-        return closeness([{name: home[name] for name in names} for home in every], _head_names(family))
+        return measure_similarity([{name: home[name] for name in names} for home in every], _find_head_names(family))
 
 
-def _head_names(family: Family) -> frozenset[str]:
+def _find_head_names(family: Family) -> frozenset[str]:
     """The tensors whose rows are classes; where they cannot be told, the head is compared with the body."""
     try:
-        return frozenset(family.heads or class_axes(family))
+        return frozenset(family.class_axes or find_class_axes(family))
     except MismatchError:
         return frozenset()
 
 
-def _outlined(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
+def _pull_headers(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
     """Local ingredients as they are, those on the Hub by their headers."""
     local, remote = [s for s in sources if s.folder], [s for s in sources if not s.folder]
-    found = dict(zip([*local, *remote], [*pull(local), *outline(remote, scratch)], strict=True))
+    found = dict(zip([*local, *remote], [*pull_ingredients(local), *outline_ingredients(remote, scratch)], strict=True))
     return tuple(found[s] for s in sources)
 
 
-def _of_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, watch: Watch) -> Diagnosis:
-    facts = tuple(_facts(i) for i in ingredients)
-    reasons = [*_doubles(ingredients), *_lineage(facts)]
+def _diagnose_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, watch: Watch) -> Diagnosis:
+    facts = tuple(_collect_facts(i) for i in ingredients)
+    reasons = [*_find_duplicates(ingredients), *_compare_cards(facts)]
     try:
-        family = check(ingredients)
+        family = check_compatibility(ingredients)
     except MismatchError as error:
         return Diagnosis("no", (error.what, *reasons), facts, None)
-    reasons += [*remarks(family), *_batch_norm(family)]
+    reasons += [*list_remarks(family), *_explain_batch_norm(family)]
     verdict = "recalibrate" if family.has_batch_norm else "soup"
     if len(ingredients) < 2:
-        return Diagnosis("no", (*reasons, _alone(ingredients[0].source)), facts, None)
+        return Diagnosis("no", (*reasons, _describe_single(ingredients[0].source)), facts, None)
     if not weights:
         reasons.append("the weights were not compared: --weights does")
         return Diagnosis(verdict, tuple(reasons), facts, None)
     with watch.stage("Comparing weights"):
-        close = compared(family)
-    return _judged(verdict, [str(i) for i in ingredients], close, reasons, facts)
+        close = compare_weights(family)
+    return _judge(verdict, [str(i) for i in ingredients], close, reasons, facts)
 
 
-def _alone(one: Source) -> str:
+def _describe_single(one: Source) -> str:
     """That there is one ingredient, with what to type for more."""
-    error = too_few(one, "check")
+    error = too_few_error(one, "check")
     below = f"{error.where}; " if error.where != str(one) else ""
     return f"{ALONE}: {below}{error.hint}"
 
 
-def _of_files(files: Sequence[Path], watch: Watch) -> Diagnosis:
+def _diagnose_files(files: Sequence[Path], watch: Watch) -> Diagnosis:
     """Plain weight files: only the weights can be compared."""
     with watch.stage("Comparing weights"):
         hashes = [hash_file(path) for path in files]
         safe = [
-            path if path.suffix == ".safetensors" else convert(path, sha256, where=str(path), unwrap=True)
+            path if path.suffix == ".safetensors" else convert_pickle(path, sha256, where=str(path), unwrap=True)
             for path, sha256 in zip(files, hashes, strict=True)
         ]
         with ExitStack() as stack:
             opened = [stack.enter_context(closing(TensorFile(path))) for path in safe]
             homes = [{name: (file, spec) for name, spec in file.tensors.items()} for file in opened]
-            close, names = closeness(homes, frozenset()), opened[0].tensors
+            close, names = measure_similarity(homes, frozenset()), opened[0].tensors
     verdict = "recalibrate" if any(name.endswith("running_var") for name in names) else "soup"
     facts = tuple({"id": str(path), "sha256": sha256} for path, sha256 in zip(files, hashes, strict=True))
-    return _judged(verdict, [str(p) for p in files], close, [], facts)
+    return _judge(verdict, [str(p) for p in files], close, [], facts)
 
 
-def _judged(
-    verdict: str, names: Sequence[str], close: Closeness, reasons: Iterable[str], facts: tuple[dict[str, Any], ...]
+def _judge(
+    verdict: str, names: Sequence[str], close: Similarity, reasons: Iterable[str], facts: tuple[dict[str, Any], ...]
 ) -> Diagnosis:
     """The verdict that the cosines allow, with the reasons they give."""
     if close.broken:
@@ -201,8 +203,8 @@ def _judged(
         return Diagnosis("no", (*odd, *reasons), facts, None)
     cosine = close.body
     pairs = cosine[np.triu_indices(len(names), 1)]
-    strayed = list(_outliers(names, close))
-    told = [*reasons, *_apart(names, close), *strayed, *_heads(names, close)]
+    strayed = list(_find_outliers(names, close))
+    told = [*reasons, *_explain_distance(names, close), *strayed, *_compare_heads(names, close)]
     told.append(f"cosine between ingredients {pairs.min():.2f} to {pairs.max():.2f}")
     if pairs.min() < APART:
         verdict = "align"
@@ -211,9 +213,9 @@ def _judged(
     return Diagnosis(verdict, tuple(told), facts, [[round(float(c), 4) for c in row] for row in cosine])
 
 
-def _apart(names: Sequence[str], close: Closeness) -> Iterator[str]:
+def _explain_distance(names: Sequence[str], close: Similarity) -> Iterator[str]:
     """Why some do not share a basin, and which would."""
-    pairs, nearest = close.body[np.triu_indices(len(names), 1)], _others(close.body, -np.inf).max(axis=1)
+    pairs, nearest = close.body[np.triu_indices(len(names), 1)], _fill_diagonal(close.body, -np.inf).max(axis=1)
     far = [name for name, cosine in zip(names, nearest, strict=True) if cosine < BASIN]
     if pairs.min() < APART:
         yield "trained from different starts: their units must be put in one order before an average means anything"
@@ -223,29 +225,29 @@ def _apart(names: Sequence[str], close: Closeness) -> Iterator[str]:
         yield "they do not share a basin: their average would most likely score far below each of them"
 
 
-def _outliers(names: Sequence[str], close: Closeness) -> Iterator[str]:
+def _find_outliers(names: Sequence[str], close: Similarity) -> Iterator[str]:
     """Ingredients much further from the others than those are from each other."""
     if len(names) < 3:
         return
-    away = _others(close.distances, np.inf).min(axis=1)
+    away = _fill_diagonal(close.distances, np.inf).min(axis=1)
     for name, distance in zip(names, away, strict=True):
         times = distance / max(np.median(away), 1e-9)
         if times > OUTLIER and distance > 0.05:
             yield f"{name} is {times:.1f} times as far from the others as is usual here: a run gone far, leave it out"
 
 
-def _others(matrix: Matrix, own: float) -> Matrix:
+def _fill_diagonal(matrix: Matrix, own: float) -> Matrix:
     """A matrix of pairs with `own` for each ingredient with itself."""
     return np.where(np.eye(len(matrix)), own, matrix)
 
 
-def _heads(names: Sequence[str], close: Closeness) -> Iterator[str]:
+def _compare_heads(names: Sequence[str], close: Similarity) -> Iterator[str]:
     pairs = np.triu_indices(len(names), 1)
     if close.head is not None and close.body[pairs].min() > BASIN and close.head[pairs].min() < 0.5:
         yield "bodies are close but heads are not: the heads were drawn anew for each run, use one start for all"
 
 
-def _doubles(ingredients: Sequence[Ingredient]) -> Iterator[str]:
+def _find_duplicates(ingredients: Sequence[Ingredient]) -> Iterator[str]:
     seen: dict[tuple[str, ...], Ingredient] = {}
     for ingredient in ingredients:
         key = tuple(w.sha256 for w in ingredient.weights)
@@ -254,7 +256,7 @@ def _doubles(ingredients: Sequence[Ingredient]) -> Iterator[str]:
         seen.setdefault(key, ingredient)
 
 
-def _lineage(facts: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _compare_cards(facts: Sequence[dict[str, Any]]) -> Iterator[str]:
     """What the cards say of where the ingredients come from and what may be done with them."""
     for fact in facts:
         if fact["soup"]:
@@ -265,7 +267,7 @@ def _lineage(facts: Sequence[dict[str, Any]]) -> Iterator[str]:
             yield f"the cards name different {text}: {', '.join(sorted(values))}"
 
 
-def _batch_norm(family: Family) -> Iterator[str]:
+def _explain_batch_norm(family: Family) -> Iterator[str]:
     if not family.has_batch_norm:
         return
     yield "the model has batch norms: the statistics of an average are not the average of the statistics"
@@ -277,11 +279,11 @@ def _batch_norm(family: Family) -> Iterator[str]:
         )
 
 
-def _facts(ingredient: Ingredient) -> dict[str, Any]:
+def _collect_facts(ingredient: Ingredient) -> dict[str, Any]:
     """What is known of one ingredient without its weights."""
     from huggingface_hub import ModelCard
 
-    checkpoint = inspect(ingredient)
+    checkpoint = inspect_checkpoint(ingredient)
     path = ingredient.card
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     data = ModelCard(text, ignore_metadata_errors=True).data
@@ -293,7 +295,7 @@ def _facts(ingredient: Ingredient) -> dict[str, Any]:
         "classes": len(checkpoint.labels),
         "parameters": sum(int(np.prod(s.shape)) for s in checkpoint.tensors.values()),
         "dtype": sorted({s.dtype for s in checkpoint.tensors.values()}),
-        "license": license_of(ingredient),
+        "license": read_license(ingredient),
         "base_model": ingredient.adapter.base.id if ingredient.adapter else data.get("base_model"),
         "soup": isinstance(tags, list) and any(tag in tags for tag in SOUP_TAGS),
         "sha256": [w.sha256 for w in ingredient.weights],

@@ -36,12 +36,12 @@ SILENT_PROCESSOR = frozenset(
 )
 
 
-def one_kind(first: Checkpoint, other: Checkpoint) -> bool:
+def same_model_type(first: Checkpoint, other: Checkpoint) -> bool:
     """Whether two checkpoints are of one model type; if not, nothing else about them is worth a word."""
     return first.config.get("model_type") == other.config.get("model_type")
 
 
-def config_differences(first: Checkpoint, other: Checkpoint, code: frozenset[str] | None = None) -> Iterator[str]:
+def compare_configs(first: Checkpoint, other: Checkpoint, code: frozenset[str] | None = None) -> Iterator[str]:
     """What the models of two configs compute differently, each with both values.
 
     Each config is loaded by the installed transformers, nested configs, derived values and defaults included.
@@ -52,19 +52,19 @@ def config_differences(first: Checkpoint, other: Checkpoint, code: frozenset[str
         code: the names that the code of the first one's model uses: nothing else of a config can make a difference.
             None where that model cannot be built, and everything may be the reason.
     """
-    if not one_kind(first, other):
+    if not same_model_type(first, other):
         kinds = other.config.get("model_type"), first.config.get("model_type")
         yield f"model type {one_line(kinds[0])}, expected {one_line(kinds[1])}"
         return
-    problems = _problem(other), _problem(first)
+    problems = _infer_problem_type(other), _infer_problem_type(first)
     if problems[0] != problems[1]:
         yield f"config problem_type is {quoted(problems[0])}, expected {quoted(problems[1])}"
     kind = str(first.config.get("model_type"))
-    if _said(first.config, kind) == _said(other.config, kind):
+    if _strip_silent(first.config, kind) == _strip_silent(other.config, kind):
         return
-    from hfsoup.checkpoints.architecture import config_values, timm_arguments
+    from hfsoup.checkpoints.architecture import flatten_config, resolve_timm_arguments
 
-    load = timm_arguments if is_timm(first.config) else partial(config_values, code=code)
+    load = resolve_timm_arguments if is_timm(first.config) else partial(flatten_config, code=code)
     try:
         expected = load(first.config)
     except SoupError:
@@ -76,13 +76,13 @@ def config_differences(first: Checkpoint, other: Checkpoint, code: frozenset[str
         yield error.what
         return
     for key in sorted(expected.keys() | found.keys()):
-        if not any(_is_silent(part, kind) for part in key.split(".")) and not _same(
+        if not any(_is_silent(part, kind) for part in key.split(".")) and not _is_same(
             key, expected.get(key), found.get(key)
         ):
-            yield f"config {one_line(key)} is {_value(found, key)}, expected {_value(expected, key)}"
+            yield f"config {one_line(key)} is {_format_value(found, key)}, expected {_format_value(expected, key)}"
 
 
-def processor_differences(first: Checkpoint, other: Checkpoint) -> Iterator[str]:
+def compare_processors(first: Checkpoint, other: Checkpoint) -> Iterator[str]:
     """What two image processors make differently of an image: nothing where they give the same pixels, bit for bit."""
     if first.processor == other.processor:
         return
@@ -90,39 +90,39 @@ def processor_differences(first: Checkpoint, other: Checkpoint) -> Iterator[str]
         has, wanted = ("no" if other.processor is None else "a"), ("none" if first.processor is None else "one")
         yield f"{has} preprocessor_config.json, expected {wanted}"
         return
-    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.checkpoints.processor import load_image_processor
 
     try:
-        processors = [image_processor(one.ingredient.processor_folder) for one in (first, other)]
+        processors = [load_image_processor(one.ingredient.processor_folder) for one in (first, other)]
     except SoupError as error:
         # What cannot be run can only be the same where it says the same.
         expected, found = first.processor, other.processor
-        differing = list(_changed(expected, found))
+        differing = list(_compare_settings(expected, found))
         yield from differing
         if not differing:
             yield f"image processing: {error.what}"
         return
-    if _alike(*processors):
+    if _give_same_pixels(*processors):
         return
-    expected, found = (_settings(one) for one in processors)
-    differing = list(_changed(expected, found))
+    expected, found = (_read_settings(one) for one in processors)
+    differing = list(_compare_settings(expected, found))
     yield from differing
     if not differing:
         names = [type(one).__name__ for one in processors]
         yield f"image processing: {names[1]} gives other pixels than {names[0]}"
 
 
-def _problem(checkpoint: Checkpoint) -> str:
+def _infer_problem_type(checkpoint: Checkpoint) -> str:
     """The kind of labels that a head is for; where a config does not say, what transformers takes it for."""
     inferred = "regression" if len(checkpoint.labels) == 1 else "single_label_classification"
     said = checkpoint.config.get("problem_type")
     return said if said in ("regression", "multi_label_classification") else inferred
 
 
-def _said(values: Any, kind: str) -> Any:
+def _strip_silent(values: Any, kind: str) -> Any:
     """A config as it is written, without what is silent at any depth."""
     if isinstance(values, dict):
-        return {key: _said(below, kind) for key, below in values.items() if not _is_silent(key, kind)}
+        return {key: _strip_silent(below, kind) for key, below in values.items() if not _is_silent(key, kind)}
     return values
 
 
@@ -131,53 +131,54 @@ def _is_silent(key: str, kind: str) -> bool:
     return SILENT.fullmatch(key) is not None and (kind, key) not in COUNTED
 
 
-def _same(key: str, expected: object, found: object) -> bool:
+def _is_same(key: str, expected: object, found: object) -> bool:
     """Whether two values of a config are one, floats to the precision that a model computes in."""
     if isinstance(expected, float) and isinstance(found, float):
         return bool(np.float32(expected) == np.float32(found))
-    return bool(_meaning(key, expected) == _meaning(key, found))
+    return bool(_normalize_value(key, expected) == _normalize_value(key, found))
 
 
-def _meaning(key: str, value: Any) -> Any:
+def _normalize_value(key: str, value: Any) -> Any:
     """One form of a value: a square's side may stand for both, and LeViT's config grows by a `[""]` at every save."""
     if key.rpartition(".")[2] in SQUARES and isinstance(value, int):
         return [value, value]
     if isinstance(value, list) and value[-1:] == [[""]]:
-        return _meaning(key, value[:-1])
+        return _normalize_value(key, value[:-1])
     return value
 
 
-def _changed(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+def _compare_settings(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
     """The values of an image processor that differ, both shown; null is as good as nothing, and channels come first."""
-    expected, found = ({"data_format": "channels_first", **_plain(values)} for values in (expected, found))
+    expected, found = ({"data_format": "channels_first", **_drop_nulls(values)} for values in (expected, found))
     for key in sorted((expected.keys() | found.keys()) - SILENT_PROCESSOR):
         if expected.get(key) != found.get(key):
-            yield f"image processing: {one_line(key)} is {_value(found, key)}, expected {_value(expected, key)}"
+            values = f"{_format_value(found, key)}, expected {_format_value(expected, key)}"
+            yield f"image processing: {one_line(key)} is {values}"
 
 
-def _plain(value: Any) -> Any:
+def _drop_nulls(value: Any) -> Any:
     """A value as JSON has it, sizes without the sides that they do not give."""
     if isinstance(value, Mapping):
-        return {key: _plain(below) for key, below in value.items() if below is not None}
-    return [_plain(below) for below in value] if isinstance(value, (list, tuple)) else value
+        return {key: _drop_nulls(below) for key, below in value.items() if below is not None}
+    return [_drop_nulls(below) for below in value] if isinstance(value, (list, tuple)) else value
 
 
-def _alike(first: Any, other: Any) -> bool:
+def _give_same_pixels(first: Any, other: Any) -> bool:
     """Whether two image processors give the same pixels: they are one class with one set of values, or it is seen."""
     kinds = [re.sub(r"(Pil|Fast)$", "", type(one).__name__) for one in (first, other)]
-    if kinds[0] == kinds[1] and not any(_changed(_settings(first), _settings(other))):
+    if kinds[0] == kinds[1] and not any(_compare_settings(_read_settings(first), _read_settings(other))):
         return True
-    return all(_equal(_pixels(first, size), _pixels(other, size)) for size in PROBES)
+    return all(_are_equal(_process_random_image(first, size), _process_random_image(other, size)) for size in PROBES)
 
 
-def _settings(processor: Any) -> dict[str, Any]:
+def _read_settings(processor: Any) -> dict[str, Any]:
     """All values that an image processor works with, those it takes by default included."""
     found = dict(processor.to_dict())
     # timm's settings stand one level deeper.
     return {**found, **found.pop("data_config", {})}
 
 
-def _pixels(processor: Any, size: tuple[int, int]) -> NDArray[Any] | None:
+def _process_random_image(processor: Any, size: tuple[int, int]) -> NDArray[Any] | None:
     """What a processor makes of a random picture; None where it fails."""
     from PIL.Image import fromarray
 
@@ -191,10 +192,10 @@ def _pixels(processor: Any, size: tuple[int, int]) -> NDArray[Any] | None:
         return None
 
 
-def _equal(first: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+def _are_equal(first: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
     return first is not None and other is not None and np.array_equal(first, other)
 
 
-def _value(values: Mapping[str, Any], key: str) -> str:
+def _format_value(values: Mapping[str, Any], key: str) -> str:
     value = values.get(key)
     return quoted(value) if isinstance(value, str) else one_line(value)

@@ -48,15 +48,23 @@ class Alignment:
 class Family:
     """Ingredients that may be averaged, in the order given; the first one is the reference.
 
-    `orders[i]` takes the reference's class c to ingredient i's row, or is None where the labels are in the same order;
-    `heads` names the tensors whose axis runs over the classes; `shards` are the reference's tensors, file by file, with
-    the dtype of the soup. `kept` are tensors that are the reference's own in every mix; `processed_by` is the index of
-    the ingredient whose image processor is the soup's. `dropped` are tensors that the classifier does not have,
-    `dtypes` the float types where ingredients differ in them, and `skipped` those left out, each with the reason;
-    `wrappers` are ingredients with what a wrapper had added to the names of their tensors, `custom` those that name
-    code of their own.
-    `base` is there where recipe or merge need it, `importance` once it was estimated for a merge; `alignment` is set
-    once the ingredients were permuted: then they are copies in the cache.
+    Args:
+        ingredients: the checkpoints.
+        config: the reference's config.json.
+        labels: the reference's class names, in the order of its head's rows.
+        shards: the reference's tensors, file by file, with the dtype of the soup.
+        orders: for each ingredient the row of every class of the reference; None where the order is the same.
+        class_axes: the axis that runs over the classes, for every tensor that has one and must be reordered.
+        reference_only: tensors that every mix takes from the reference.
+        processor_index: the ingredient whose image processor is the soup's.
+        dropped: names of tensors that the classifier does not have.
+        dtypes: the float types, where the ingredients differ in them.
+        skipped: ingredients that were left out, each with the reason.
+        custom: ingredients whose files name code of their own, which is never run.
+        base: the model that the ingredients started from, where the recipe or merge needs it.
+        alignment: how the units of the ingredients were permuted; they are then copies in the cache.
+        importance: what was estimated for a merge.
+        wrappers: ingredients with the prefix that a wrapper had added to the names of their tensors.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -64,9 +72,9 @@ class Family:
     labels: tuple[str, ...]
     shards: tuple[tuple[TensorSpec, ...], ...]
     orders: tuple[tuple[int, ...] | None, ...]
-    heads: dict[str, int] = field(default_factory=dict)
-    kept: frozenset[str] = frozenset()
-    processed_by: int = 0
+    class_axes: dict[str, int] = field(default_factory=dict)
+    reference_only: frozenset[str] = frozenset()
+    processor_index: int = 0
     dropped: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
     skipped: tuple[tuple[Ingredient, str], ...] = ()
@@ -82,9 +90,9 @@ class Family:
         return self.alignment.fitted if self.alignment else None
 
     @property
-    def processing(self) -> Ingredient:
+    def processor_ingredient(self) -> Ingredient:
         """The ingredient whose image processor is the soup's."""
-        return self.ingredients[self.processed_by]
+        return self.ingredients[self.processor_index]
 
     @property
     def reference(self) -> Ingredient:
@@ -118,7 +126,7 @@ class Importance:
     images: Split
     files: tuple[WeightFile, ...]
 
-    def told(self, ingredients: Sequence[Ingredient]) -> list[Ingredient]:
+    def replace_weights(self, ingredients: Sequence[Ingredient]) -> list[Ingredient]:
         """The ingredients with what was estimated of them in the place of their weights."""
         pairs = zip(ingredients, self.files, strict=True)
         return [replace(ingredient, weights=(file,), adapter=None) for ingredient, file in pairs]

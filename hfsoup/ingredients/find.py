@@ -12,18 +12,18 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
-from hfsoup.checkpoints.inspection import read_classifier
-from hfsoup.checkpoints.lora.config import CONFIG, AdapterConfig, adapter_weights, is_adapter, read_config
+from hfsoup.checkpoints.inspection import read_classifier_config
+from hfsoup.checkpoints.lora.config import CONFIG, AdapterConfig, find_adapter_weights, is_adapter, read_adapter_config
 from hfsoup.checkpoints.timm_config import read_model_config
 from hfsoup.checkpoints.types import Source
 from hfsoup.hub.download import fetch_file, is_cached
 from hfsoup.hub.notices import listening
 from hfsoup.hub.offline import store_listing
-from hfsoup.ingredients.headers import peek
-from hfsoup.ingredients.local_folders import LAST, checkpoints_below, natural
-from hfsoup.ingredients.pull import CHECKPOINT, file_missing, weight_names
-from hfsoup.ingredients.repository_kinds import kind_of
-from hfsoup.ingredients.resolve import Refused, file_names, match, pin
+from hfsoup.ingredients.headers import peek_file
+from hfsoup.ingredients.local_folders import LAST, list_checkpoints, natural_key
+from hfsoup.ingredients.pull import CHECKPOINT, find_weight_names, missing_file_error
+from hfsoup.ingredients.repository_kinds import identify_kind
+from hfsoup.ingredients.resolve import Refused, list_file_names, match_patterns, pin_source
 from hfsoup.utils.errors import AccessError, HubError, SoupError, UsageError
 from hfsoup.utils.text import one_line, quoted
 from hfsoup.utils.threads import map_in_threads
@@ -32,7 +32,7 @@ REPO = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
 SKIP = "skip-ingredient"
 FEW = 2
 """At most so many hints are given for matches that cannot be ingredients for different reasons."""
-UNDERSTANDING = Lock()
+IMPORT_LOCK = Lock()
 """Held while a config is understood, which may import a library: two threads that import one find half of it."""
 
 
@@ -64,7 +64,7 @@ def find_ingredients(
         SoupError: some of the matches cannot be ingredients: all of them are named, each with the reason.
         HubError: the Hub refuses or cannot be reached.
     """
-    found = match(
+    found = match_patterns(
         patterns,
         target=target,
         exclude=exclude,
@@ -74,15 +74,15 @@ def find_ingredients(
     )
     with listening(notify):
         chosen = [replace(s, weights_file=weights_file, state_dict_key=state_dict_key) for s in found.sources]
-        looked_at = map_in_threads(partial(_looked_at, keep=keep), chosen)
+        looked_at = map_in_threads(partial(_inspect_source, keep=keep), chosen)
     refused = [*found.refused, *(one for one in looked_at if isinstance(one, Refused))]
     sources = tuple(one for one in looked_at if isinstance(one, Source))
     if refused and on_mismatch != SKIP:
-        raise _refusal(refused, len(sources))
+        raise _refusal_error(refused, len(sources))
     for one in refused:
-        notify(f"{one.id} cannot be an ingredient and is left out: {_reason(one)}")
+        notify(f"{one.id} cannot be an ingredient and is left out: {_format_reason(one)}")
     if not sources:
-        raise _refusal(refused, 0)
+        raise _refusal_error(refused, 0)
     return sources
 
 
@@ -93,12 +93,12 @@ def find_base(name: str, *, keep: bool = True, notify: Callable[[str], None] = l
         UsageError: there is none, or there are several.
         HubError: the Hub refuses or cannot be reached.
     """
-    sources = match((name,), include_soups=True, notify=notify).sources
+    sources = match_patterns((name,), include_soups=True, notify=notify).sources
     if len(sources) > 1:
         hint = "--base ORG/NAME|FOLDER"
         raise UsageError(f"expected one base, found {len(sources)}", where=one_line(name), hint=hint)
     source = sources[0]
-    return replace(source, base=_base(source, keep)) if is_adapter(file_names(source)) else source
+    return replace(source, base=_find_adapter_base(source, keep)) if is_adapter(list_file_names(source)) else source
 
 
 def require_several(sources: Sequence[Source], with_base: bool) -> None:
@@ -108,12 +108,12 @@ def require_several(sources: Sequence[Source], with_base: bool) -> None:
         UsageError: there is one.
     """
     if len(sources) < 2 and not with_base:
-        raise too_few(sources[0], "bake")
+        raise too_few_error(sources[0], "bake")
 
 
-def too_few(one: Source, command: str) -> UsageError:
+def too_few_error(one: Source, command: str) -> UsageError:
     """The error for one ingredient alone: what lies there, and what to type where it is one model of several."""
-    below = _checkpoints(one)
+    below = _list_checkpoints(one)
     place = posixpath.join(one.repo, one.subfolder).rstrip("/") if one.folder is None else one.id.rstrip("/")
     what, where, hint = "a soup needs two ingredients or more, found one", str(one), f"hfsoup {command} A B, or a glob"
     if below:
@@ -131,28 +131,28 @@ def too_few(one: Source, command: str) -> UsageError:
     return UsageError(what, where=where, hint=hint)
 
 
-def _checkpoints(source: Source) -> list[str]:
+def _list_checkpoints(source: Source) -> list[str]:
     """The checkpoints of a Trainer below a source's own model."""
     if source.folder:
-        return checkpoints_below(source.folder)
+        return list_checkpoints(source.folder)
     folders = {posixpath.dirname(file.name) for file in source.files if file.name.endswith((".safetensors", ".bin"))}
     found = (f for f in folders if f and posixpath.dirname(f) == source.subfolder)
-    return sorted((name for name in map(posixpath.basename, found) if CHECKPOINT.fullmatch(name)), key=natural)
+    return sorted((name for name in map(posixpath.basename, found) if CHECKPOINT.fullmatch(name)), key=natural_key)
 
 
-def _looked_at(source: Source, keep: bool) -> Source | Refused:
+def _inspect_source(source: Source, keep: bool) -> Source | Refused:
     """The source, an adapter with its base, or why it cannot be an ingredient; what the Hub itself lacks is raised."""
     try:
-        names = file_names(source)
+        names = list_file_names(source)
         if is_adapter(names):
-            adapter_weights(names, where=str(source))
+            find_adapter_weights(names, where=str(source))
             if source.weights_file or source.state_dict_key:
                 what = "this is an adapter, of whose weights no other file or part can be read"
                 raise SoupError(what, where=str(source), hint="--weights-file and --state-dict-key: whole models alone")
-            return replace(source, base=_base(source, keep))
+            return replace(source, base=_find_adapter_base(source, keep))
         _require_files(source, names)
-        with _opened(source, "config.json", keep) as path, UNDERSTANDING:
-            read_classifier(path, where=f"{source}, config.json")
+        with _open_file(source, "config.json", keep) as path, IMPORT_LOCK:
+            read_classifier_config(path, where=f"{source}, config.json")
     except SoupError as error:
         if isinstance(error, HubError) and not isinstance(error, AccessError):
             raise
@@ -163,13 +163,13 @@ def _looked_at(source: Source, keep: bool) -> Source | Refused:
 def _require_files(source: Source, names: Sequence[str]) -> None:
     """Refuse what has no config or no weights, and say what it is."""
     if "config.json" not in names:
-        kind = kind_of(names)
-        raise file_missing("config.json", names, source, kind[1] if kind else "is this a transformers model?")
-    weight_names(names, source)
+        kind = identify_kind(names)
+        raise missing_file_error("config.json", names, source, kind[1] if kind else "is this a transformers model?")
+    find_weight_names(names, source)
 
 
 @contextmanager
-def _opened(source: Source, name: str, keep: bool) -> Iterator[Path]:
+def _open_file(source: Source, name: str, keep: bool) -> Iterator[Path]:
     """A small file of a source, in its folder, in the cache, or for the block alone."""
     if source.folder:
         yield source.folder / name
@@ -182,14 +182,14 @@ def _opened(source: Source, name: str, keep: bool) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / name
-        path.write_bytes(peek(source, file.name))
+        path.write_bytes(peek_file(source, file.name))
         yield path
 
 
-def _base(adapter: Source, keep: bool) -> Source:
+def _find_adapter_base(adapter: Source, keep: bool) -> Source:
     """What an adapter is put on: a repository at the revision that it names; a folder only if it is one itself."""
-    with _opened(adapter, CONFIG, keep) as path:
-        config = read_config(path, where=f"{adapter}, {CONFIG}")
+    with _open_file(adapter, CONFIG, keep) as path:
+        config = read_adapter_config(path, where=f"{adapter}, {CONFIG}")
     folder = Path(config.base).expanduser() if adapter.folder else None
     if folder is None or not folder.is_dir():
         if not REPO.fullmatch(config.base):
@@ -198,17 +198,17 @@ def _base(adapter: Source, keep: bool) -> Source:
             raise SoupError(what, where=str(adapter), hint=hint)
         folder = None
     try:
-        base = pin(config.base, None if folder else config.revision, folder)
+        base = pin_source(config.base, None if folder else config.revision, folder)
     except AccessError as error:
         hint = f"{error.hint}; or name another base in base_model_name_or_path of {CONFIG}"
         what = f"its base is not to be had: {error.what}"
         raise AccessError(what, where=f"{adapter}, base {error.where}", hint=hint) from error
-    names, where = file_names(base), f"{adapter}, base {base}"
+    names, where = list_file_names(base), f"{adapter}, base {base}"
     if is_adapter(names):
         raise SoupError("not supported: an adapter whose base is an adapter", where=where)
     try:
         _require_files(base, names)
-        with _opened(base, "config.json", keep) as path, UNDERSTANDING:
+        with _open_file(base, "config.json", keep) as path, IMPORT_LOCK:
             _require_classifiable(path, config, where)
     except AccessError as error:
         raise AccessError(f"its base is not to be had: {error.what}", where=where, hint=error.hint) from error
@@ -221,21 +221,21 @@ def _base(adapter: Source, keep: bool) -> Source:
 
 def _require_classifiable(path: Path, adapter: AdapterConfig, where: str) -> None:
     """Refuse a base of an architecture that classifies no images, with or without a head of its own."""
-    from hfsoup.checkpoints.architecture import config_of, model_class
+    from hfsoup.checkpoints.architecture import build_config, find_model_class
 
     config = {key: value for key, value in read_model_config(path, where=where).items() if key != "architectures"}
     if adapter.architecture:
         config["architectures"] = [adapter.architecture]
-    model_class(config_of(config))
+    find_model_class(build_config(config))
 
 
-def _reason(refused: Refused) -> str:
+def _format_reason(refused: Refused) -> str:
     """Why, in one line, with the place where that is another one than the match itself."""
     error = refused.error
     return error.what.splitlines()[0] + ("" if error.where == refused.id else f" (in {error.where})")
 
 
-def _refusal(refused: Sequence[Refused], others: int) -> SoupError:
+def _refusal_error(refused: Sequence[Refused], others: int) -> SoupError:
     """One error for all that cannot be ingredients; of one by itself its own."""
     ways = "--exclude GLOB, or --on-mismatch skip-ingredient, leaves out what cannot be one"
     if len(refused) == 1:
@@ -243,7 +243,7 @@ def _refusal(refused: Sequence[Refused], others: int) -> SoupError:
         if not others:
             return error
         return type(error)(error.what, where=error.where, hint="; ".join(filter(None, (error.hint, ways))))
-    rows = "\n  ".join(f"{one.id}: {_reason(one)}" for one in refused)
+    rows = "\n  ".join(f"{one.id}: {_format_reason(one)}" for one in refused)
     what = f"{len(refused)} of {len(refused) + others} matches cannot be ingredients:\n  {rows}"
     hints = dict.fromkeys(one.error.hint for one in refused)
     few = "; or ".join(hints) if len(hints) <= FEW and all(hints) else None

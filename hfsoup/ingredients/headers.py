@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.checkpoints.safetensors_io import FLOATS, MAX_HEADER, TensorFile, parse_header
-from hfsoup.checkpoints.timm_config import image_shape, understood
+from hfsoup.checkpoints.timm_config import normalize_config, read_image_shape
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, Source, TensorSpec, WeightFile
 from hfsoup.hub.client import expect_answer
 from hfsoup.hub.download import RemoteFile, open_range_reader
@@ -22,11 +22,11 @@ from hfsoup.ingredients.pull import (
     PICKLES,
     WEIGHTS,
     fetch_configs,
-    listed_below,
-    needed,
-    placed,
-    pull,
-    weight_names,
+    find_weight_names,
+    list_files,
+    list_needed_files,
+    place_ingredient,
+    pull_ingredients,
 )
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.safe_json import open_regular, parse_json
@@ -39,7 +39,7 @@ FIRST = 100_000
 SMALL = 8 << 20
 
 
-def outline(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
+def outline_ingredients(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
     """Ingredients whose weight files have a header and the right length, and nothing else.
 
     The header comes by an HTTP range request; the tensors' bytes are a hole, so the files must not be averaged.
@@ -48,28 +48,28 @@ def outline(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
         sources: Hub sources with safetensors weights.
         scratch: a folder for the hollow files.
     """
-    return tuple(map_in_threads(lambda source: _outline(source, scratch), sources))
+    return tuple(map_in_threads(lambda source: _outline_ingredient(source, scratch), sources))
 
 
-def _outline(source: Source, scratch: Path) -> Ingredient:
+def _outline_ingredient(source: Source, scratch: Path) -> Ingredient:
     if source.base is None:
-        return placed(source, fetch_configs(source), _hollow(source, scratch))
-    from hfsoup.checkpoints.lora.merge import sketched
+        return place_ingredient(source, fetch_configs(source), _write_hollow_files(source, scratch))
+    from hfsoup.checkpoints.lora.merge import merge_adapter_headers
 
-    base = pull([source.base])[0] if source.base.folder else _outline(source.base, scratch)
-    (weights,) = _hollow(source, scratch)
-    return sketched(source, fetch_configs(source), weights, base, scratch / _place(source))
+    base = pull_ingredients([source.base])[0] if source.base.folder else _outline_ingredient(source.base, scratch)
+    (weights,) = _write_hollow_files(source, scratch)
+    return merge_adapter_headers(source, fetch_configs(source), weights, base, scratch / _format_place(source))
 
 
-def _hollow(source: Source, scratch: Path) -> tuple[WeightFile, ...]:
+def _write_hollow_files(source: Source, scratch: Path) -> tuple[WeightFile, ...]:
     """The weight files of a Hub source with their headers and nothing else."""
     weights = []
-    for n, file in enumerate(f for f in needed(source) if f.name.endswith(WEIGHTS)):
+    for n, file in enumerate(f for f in list_needed_files(source) if f.name.endswith(WEIGHTS)):
         where = f"{source}, {file.name}"
         if not file.name.endswith(".safetensors"):
             raise SoupError("a pickle has no header to read", where=where, hint="hfsoup check --weights")
-        path = scratch / f"{_place(source)}-{n}.safetensors"
-        header = _header(source, file, where)
+        path = scratch / f"{_format_place(source)}-{n}.safetensors"
+        header = _read_header(source, file, where)
         with path.open("wb") as hollow:
             hollow.write(header)
             hollow.truncate(max(file.size, len(header)))
@@ -78,13 +78,13 @@ def _hollow(source: Source, scratch: Path) -> tuple[WeightFile, ...]:
     return tuple(weights)
 
 
-def _place(source: Source) -> str:
+def _format_place(source: Source) -> str:
     return f"{source.id.replace('/', '--')}-{source.revision}"
 
 
-def _header(source: Source, file: RemoteFile, where: str) -> bytes:
+def _read_header(source: Source, file: RemoteFile, where: str) -> bytes:
     """The eight bytes of length and the JSON, by at most two range requests."""
-    read = _ranges(source, file)
+    read = _make_range_reader(source, file)
     with expect_answer(where):
         start = read(0, min(FIRST, file.size))
         length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
@@ -92,7 +92,7 @@ def _header(source: Source, file: RemoteFile, where: str) -> bytes:
         return start[:end] if end <= len(start) else start + read(len(start), min(end, file.size))
 
 
-def peek(source: Source, path: str) -> bytes:
+def peek_file(source: Source, path: str) -> bytes:
     """The start of a small file of a source, by its path in the repository or from its folder on; it is not kept.
 
     Raises:
@@ -106,28 +106,28 @@ def peek(source: Source, path: str) -> bytes:
     if found is None:
         raise SoupError("the file is missing", where=where)
     with expect_answer(where):
-        return _ranges(source, found)(0, min(found.size, SMALL)) if found.size else b""
+        return _make_range_reader(source, found)(0, min(found.size, SMALL)) if found.size else b""
 
 
-def tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:
+def read_remote_specs(source: Source, file: RemoteFile) -> list[TensorSpec]:
     """The tensors of a safetensors file that a source has on the Hub, from its header alone."""
     where = f"{source}, {file.name}"
-    header = _header(source, file, where)
+    header = _read_header(source, file, where)
     return parse_header(header[8:], len(header), file.size, where=where)
 
 
-def _ranges(source: Source, file: RemoteFile) -> Callable[[int, int], bytes]:
+def _make_range_reader(source: Source, file: RemoteFile) -> Callable[[int, int], bytes]:
     return open_range_reader(source.repo, source.revision or "", file.name)
 
 
-def weights(source: Source) -> list[RemoteFile]:
+def list_weight_files(source: Source) -> list[RemoteFile]:
     """The weight files of a source, on the Hub or in its folder; of an adapter those of its base, which is as large."""
     if source.base:
-        return weights(source.base)
+        return list_weight_files(source.base)
     if source.folder is None:
-        files = listed_below(source, source.subfolder)
-        return [files[name] for name in weight_names(files, source)]
-    names = weight_names(os.listdir(source.folder), source)  # noqa: PTH208 - names are wanted
+        files = list_files(source, source.subfolder)
+        return [files[name] for name in find_weight_names(files, source)]
+    names = find_weight_names(os.listdir(source.folder), source)  # noqa: PTH208 - names are wanted
     return [RemoteFile(name, (source.folder / name).stat().st_size, None, "") for name in names]
 
 
@@ -152,7 +152,7 @@ class Outline:
         return sum(prod(spec.shape) for spec in self.specs or () if spec.dtype in FLOATS)
 
 
-def outlined(source: Source) -> Outline:
+def read_outline(source: Source) -> Outline:
     """What a source says of itself, an adapter by its base.
 
     Raises:
@@ -160,14 +160,14 @@ def outlined(source: Source) -> Outline:
     """
     source = source.base or source
     specs: list[TensorSpec] | None = []
-    for file in weights(source):
+    for file in list_weight_files(source):
         if file.name.endswith(PICKLES):
             specs = None
             break
         if file.name.endswith(".safetensors"):
-            specs = [*(specs or ()), *_tensors(source, file)]
+            specs = [*(specs or ()), *_read_specs(source, file)]
     config = peek_config(source)
-    shape = image_shape(config) or _shape(source)
+    shape = read_image_shape(config) or _read_image_shape(source)
     return Outline(config, None if specs is None else tuple(specs), shape)
 
 
@@ -178,7 +178,7 @@ def peek_config(source: Source) -> dict[str, Any]:
         SoupError: it cannot be read.
     """
     path = posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json"
-    return understood(_json(source, path), where=f"{source}, {path}")
+    return normalize_config(_peek_json(source, path), where=f"{source}, {path}")
 
 
 def peek_processor(source: Source) -> Any:
@@ -187,27 +187,27 @@ def peek_processor(source: Source) -> Any:
     Raises:
         SoupError: it has none that can be loaded.
     """
-    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.checkpoints.processor import load_image_processor
 
     config = posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json"
     with tempfile.TemporaryDirectory() as folder:
-        for path in (config, *_processors(source)):
-            (Path(folder) / posixpath.basename(path)).write_bytes(peek(source, path))
-        return image_processor(Path(folder))
+        for path in (config, *_list_processor_files(source)):
+            (Path(folder) / posixpath.basename(path)).write_bytes(peek_file(source, path))
+        return load_image_processor(Path(folder))
 
 
-def _tensors(source: Source, file: RemoteFile) -> list[TensorSpec]:
+def _read_specs(source: Source, file: RemoteFile) -> list[TensorSpec]:
     if source.folder is None:
-        return tensors(source, file)
+        return read_remote_specs(source, file)
     opened = TensorFile(source.folder / file.name, f"{source}, {file.name}")
     opened.close()
     return list(opened.tensors.values())
 
 
-def _shape(source: Source) -> tuple[int, int, int] | None:
+def _read_image_shape(source: Source) -> tuple[int, int, int] | None:
     """Channels, height and width that a processor's config promises, where it says so plainly."""
-    for path in _processors(source):
-        values = _json(source, path)
+    for path in _list_processor_files(source):
+        values = _peek_json(source, path)
         found = values.get("crop_size") if values.get("do_center_crop") else values.get("size")
         sides = [found.get(side) for side in ("height", "width")] if isinstance(found, dict) else []
         plain = [side for side in sides if isinstance(side, int) and 0 < side <= LARGEST]
@@ -216,18 +216,18 @@ def _shape(source: Source) -> tuple[int, int, int] | None:
     return None
 
 
-def _processors(source: Source) -> list[str]:
+def _list_processor_files(source: Source) -> list[str]:
     """The files that say how images are processed, those of the run where a Trainer's checkpoint has none."""
     if source.folder is None:
-        return [file.name for file in needed(source) if posixpath.basename(file.name) in PROCESSORS]
+        return [file.name for file in list_needed_files(source) if posixpath.basename(file.name) in PROCESSORS]
     homes = [source.folder, *([source.folder.parent] if CHECKPOINT.fullmatch(source.folder.name) else [])]
     found = ([str(home / name) for name in PROCESSORS if (home / name).is_file()] for home in homes)
     return next(filter(None, found), [])
 
 
-def _json(source: Source, path: str) -> dict[str, Any]:
+def _peek_json(source: Source, path: str) -> dict[str, Any]:
     try:
-        found = parse_json(peek(source, path))
+        found = parse_json(peek_file(source, path))
     except ValueError as error:
         raise SoupError("expected JSON, found something else", where=f"{source}, {path}") from error
     if not isinstance(found, dict):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LIMIT = 1 << 20
 
 
-def license_of(ingredient: Ingredient) -> str | None:
+def read_license(ingredient: Ingredient) -> str | None:
     """The licence that an ingredient's card names, on one line, or None where it names none.
 
     The licence `other` comes with the name that the card gives it, as in `other (my-licence)`.
@@ -38,14 +38,14 @@ def license_of(ingredient: Ingredient) -> str | None:
     return one_line(f"{found} ({name})" if found == "other" and isinstance(name, str) else found, 80)
 
 
-def with_bases(ingredients: Sequence[Ingredient]) -> list[Ingredient]:
+def include_bases(ingredients: Sequence[Ingredient]) -> list[Ingredient]:
     """Ingredients, and the bases that adapters among them were merged into, each once."""
     return list(dict.fromkeys([*ingredients, *(i.adapter.base for i in ingredients if i.adapter)]))
 
 
-def agreed(ingredients: Sequence[Ingredient]) -> str | None:
+def find_common_license(ingredients: Sequence[Ingredient]) -> str | None:
     """The licence that all ingredients and their bases name; None where they differ, or one names none."""
-    found = {license_of(ingredient) for ingredient in with_bases(ingredients)}
+    found = {read_license(ingredient) for ingredient in include_bases(ingredients)}
     licence = found.pop() if len(found) == 1 else None
     return licence if licence and is_identifier(licence) else None
 
@@ -64,8 +64,8 @@ def check_licences(ingredients: Sequence[Ingredient], chosen: str | None) -> Non
     if chosen is not None:
         return
     named: dict[str, list[str]] = {}
-    for ingredient in with_bases(ingredients):
-        if licence := license_of(ingredient):
+    for ingredient in include_bases(ingredients):
+        if licence := read_license(ingredient):
             named.setdefault(licence, []).append(one_line(ingredient))
     if len(named) > 1:
         lines = "".join(f"\n  {licence}: {one_line(', '.join(ids))}" for licence, ids in sorted(named.items()))

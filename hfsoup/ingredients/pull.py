@@ -16,16 +16,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
-from hfsoup.checkpoints.lora.config import CONFIG, adapter_weights
+from hfsoup.checkpoints.lora.config import CONFIG, find_adapter_weights
 from hfsoup.checkpoints.lora.config import WEIGHTS as ADAPTERS
-from hfsoup.checkpoints.pickles import convert
+from hfsoup.checkpoints.pickles import convert_pickle
 from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, Source, WeightFile
 from hfsoup.hub.cards import CARD
 from hfsoup.hub.client import ONCE, SAME_COMMAND, is_offline
 from hfsoup.hub.download import RemoteFile, fetch_file, is_cached
 from hfsoup.hub.notices import listening
-from hfsoup.ingredients.repository_kinds import found_instead, kind_of
+from hfsoup.ingredients.repository_kinds import describe_files, identify_kind
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.hashing import hash_file, stamp_file
 from hfsoup.utils.safe_json import read_json
@@ -68,14 +68,14 @@ Notify = Callable[[str], None]
 class Follower(Protocol):
     """Works on sources while others are still being pulled."""
 
-    def arrived(self, source: Source) -> None:
+    def receive(self, source: Source) -> None:
         """All files of a source are here; called in any order and from several threads."""
 
     def await_imports(self) -> None:
         """Return once it imports no library any more; called before the first file is read."""
 
 
-def pull(
+def pull_ingredients(
     sources: Sequence[Source],
     *,
     advance: Advance = lambda _: None,
@@ -94,8 +94,8 @@ def pull(
         SoupError: a file is missing, or is not the one that the Hub's listing describes.
         HubError: the Hub refuses or cannot be reached.
     """
-    every = with_bases(sources)
-    jobs = [(source, file) for source in every if not source.folder for file in needed(source)]
+    every = include_bases(sources)
+    jobs = [(source, file) for source in every if not source.folder for file in list_needed_files(source)]
     left, lock = Counter(source for source, _ in jobs), Lock()
 
     def one(job: tuple[Source, RemoteFile]) -> Path:
@@ -104,7 +104,7 @@ def pull(
             left[job[0]] -= 1
             whole = not left[job[0]]
         if whole and follower:
-            follower.arrived(job[0])
+            follower.receive(job[0])
         return path
 
     with listening(notify):
@@ -116,9 +116,9 @@ def pull(
     folders = {source: source.folder or homes[source] for source in every}
     pool = ThreadPoolExecutor(count_processors())
     try:
-        found = {source: _ingredient(source, folders[source], pool) for source in every if not source.base}
+        found = {source: _load_ingredient(source, folders[source], pool) for source in every if not source.base}
         return tuple(
-            _adapted(source, folders[source], found[source.base], pool) if source.base else found[source]
+            _merge_adapter(source, folders[source], found[source.base], pool) if source.base else found[source]
             for source in sources
         )
     finally:
@@ -126,43 +126,43 @@ def pull(
         pool.shutdown(wait=False)
 
 
-def with_bases(sources: Sequence[Source]) -> tuple[Source, ...]:
+def include_bases(sources: Sequence[Source]) -> tuple[Source, ...]:
     """Sources and the bases of those that are adapters, each once."""
     return tuple(dict.fromkeys([*sources, *(source.base for source in sources if source.base)]))
 
 
-def needed(source: Source) -> list[RemoteFile]:
+def list_needed_files(source: Source) -> list[RemoteFile]:
     """The files of a Hub source that a soup needs; also what a plan counts."""
-    files = listed_below(source, source.subfolder)
+    files = list_files(source, source.subfolder)
     if source.base:
-        names = (CONFIG, *CONFIGS, adapter_weights(files, where=str(source)))
+        names = (CONFIG, *CONFIGS, find_adapter_weights(files, where=str(source)))
         return [files[name] for name in names if name in files]
-    weights = weight_names(files, source)
+    weights = find_weight_names(files, source)
     if "config.json" not in files:
         raise SoupError("expected config.json, found none", where=str(source), hint="is this a transformers model?")
     own = [files[name] for name in dict.fromkeys([*CONFIGS, *weights]) if name in files]
     parent, _, last = source.subfolder.rpartition("/")
     if not CHECKPOINT.fullmatch(last):
         return own
-    shared = listed_below(source, parent)
+    shared = list_files(source, parent)
     lacking = [names for names in (PROCESSORS, (CARD,)) if not files.keys() & set(names)]
     return [*own, *(shared[name] for names in lacking for name in names if name in shared)]
 
 
-def listed_below(source: Source, folder: str) -> dict[str, RemoteFile]:
+def list_files(source: Source, folder: str) -> dict[str, RemoteFile]:
     """The files of a Hub source that are in a folder of its repository, by their names from there on."""
     prefix = f"{folder}/" if folder else ""
     return {file.name[len(prefix) :]: file for file in source.files if file.name.startswith(prefix)}
 
 
-def weight_names(names: Iterable[str], source: Source) -> list[str]:
+def find_weight_names(names: Iterable[str], source: Source) -> list[str]:
     """The weight files, and their index, of the first layout that `names` hold: safetensors before pickles.
 
     Raises:
         SoupError: there is none; what lies there instead may become one.
     """
     known = sorted(names)
-    if found := _weights_in(known, _layouts(source)):
+    if found := _match_layout(known, _list_layouts(source)):
         return found
     expected = source.weights_file or "model.safetensors or pytorch_model.bin"
     for state, maker, way_out in UNFINISHED:
@@ -170,14 +170,14 @@ def weight_names(names: Iterable[str], source: Source) -> list[str]:
             what = f"expected {expected}, found the training state of {maker}: {one_line(file)}"
             raise SoupError(what, where=str(source), hint=way_out)
     others = [name for name in known if "/" not in name and name.endswith(WEIGHTS) and not STATES.fullmatch(name)]
-    kind = kind_of(known)
+    kind = identify_kind(known)
     hint = kind[1] if kind else ""
     if "config.json" in known and others:
-        hint = _other_file(source.weights_file, others, _weights_in(known, LAYOUTS))
-    raise file_missing(expected, known, source, hint)
+        hint = _suggest_weights_file(source.weights_file, others, _match_layout(known, LAYOUTS))
+    raise missing_file_error(expected, known, source, hint)
 
 
-def _weights_in(known: Sequence[str], layouts: Layouts) -> list[str]:
+def _match_layout(known: Sequence[str], layouts: Layouts) -> list[str]:
     """The weight files, and their index, of the first layout that sorted names hold; nothing where they hold none."""
     for pattern, index in layouts:
         found = [name for name in known if re.fullmatch(pattern, name)]
@@ -186,7 +186,7 @@ def _weights_in(known: Sequence[str], layouts: Layouts) -> list[str]:
     return []
 
 
-def _other_file(asked: str | None, others: Sequence[str], usual: Sequence[str]) -> str:
+def _suggest_weights_file(asked: str | None, others: Sequence[str], usual: Sequence[str]) -> str:
     """What to type to read weights that are there, where those asked for are not, or the usual ones."""
     if asked is None:
         return f"--weights-file {others[0]}"
@@ -196,15 +196,15 @@ def _other_file(asked: str | None, others: Sequence[str], usual: Sequence[str]) 
     return f"--weights-file {(close or usual or others)[0]}" + (", or leave it out" if usual else "")
 
 
-def file_missing(expected: str, names: Iterable[str], source: Source, hint: str) -> SoupError:
+def missing_file_error(expected: str, names: Iterable[str], source: Source, hint: str) -> SoupError:
     """The error for a source without a file that it must have; offline, only the cache may be without it."""
     place = ""
     if is_offline() and not source.folder:
         place, hint = " in the cache, and offline mode is on", ONCE
-    return SoupError(f"expected {expected}, found {found_instead(names)}{place}", where=str(source), hint=hint)
+    return SoupError(f"expected {expected}, found {describe_files(names)}{place}", where=str(source), hint=hint)
 
 
-def _layouts(source: Source) -> Layouts:
+def _list_layouts(source: Source) -> Layouts:
     """The layouts of weight files that a source may have."""
     if source.weights_file is None:
         return LAYOUTS
@@ -217,83 +217,83 @@ def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) 
     return fetch_file(source.repo, file, source.revision or "", kind="model", advance=advance)
 
 
-def _adapted(source: Source, folder: Path, base: Ingredient, pool: ThreadPoolExecutor) -> Ingredient:
+def _merge_adapter(source: Source, folder: Path, base: Ingredient, pool: ThreadPoolExecutor) -> Ingredient:
     """The adapter in a folder, merged into its base."""
-    from hfsoup.checkpoints.lora.merge import merged
+    from hfsoup.checkpoints.lora.merge import merge_adapter
 
-    name = adapter_weights(_present(source, folder, source.subfolder), where=str(source))
-    return merged(source, folder, _weights(source, folder, name, pool), base)
+    name = find_adapter_weights(_list_present(source, folder, source.subfolder), where=str(source))
+    return merge_adapter(source, folder, _load_weights(source, folder, name, pool), base)
 
 
-def _ingredient(source: Source, folder: Path, pool: ThreadPoolExecutor) -> Ingredient:
+def _load_ingredient(source: Source, folder: Path, pool: ThreadPoolExecutor) -> Ingredient:
     """The ingredient in a folder, any pickle turned into safetensors; its files are being hashed in `pool`."""
-    names = weight_names(_present(source, folder, source.subfolder), source)
+    names = find_weight_names(_list_present(source, folder, source.subfolder), source)
     index = next((name for name in names if name.endswith(".index.json")), None)
-    homes = _shards(folder / index, names, where=f"{source}, {index}") if index else {}
-    weights = [_weights(source, folder, name, pool) for name in (sorted(set(homes.values())) if index else names)]
+    homes = _read_index(folder / index, names, where=f"{source}, {index}") if index else {}
+    weights = [_load_weights(source, folder, name, pool) for name in (sorted(set(homes.values())) if index else names)]
     if index:
-        _agree(homes, weights, source)
-    return placed(source, folder, tuple(weights))
+        _require_index(homes, weights, source)
+    return place_ingredient(source, folder, tuple(weights))
 
 
-def _weights(source: Source, folder: Path, name: str, pool: ThreadPoolExecutor) -> WeightFile:
+def _load_weights(source: Source, folder: Path, name: str, pool: ThreadPoolExecutor) -> WeightFile:
     """A weight file, turned into safetensors if it is a pickle, that is being hashed in `pool`."""
     path, where = folder / name, f"{source}, {name}"
     if path.suffix == ".safetensors":
         TensorFile(path, where).close()
-    before, listed_file = stamp_file(path), listed_below(source, source.subfolder).get(name)
-    sha = (listed_file and listed_file.sha256) or pool.submit(_hashed, path, before, where)
+    before, listed_file = stamp_file(path), list_files(source, source.subfolder).get(name)
+    sha = (listed_file and listed_file.sha256) or pool.submit(_hash_unchanged, path, before, where)
     file = WeightFile(name, path, path.stat().st_size, sha, before)
     if path.suffix == ".safetensors":
         return file
-    safe = convert(path, file.sha256, where=where, key=source.state_dict_key)
-    _unchanged(path, before, where)
+    safe = convert_pickle(path, file.sha256, where=where, key=source.state_dict_key)
+    _require_unchanged(path, before, where)
     return replace(file, path=safe, stamp=stamp_file(safe))
 
 
-def _hashed(path: Path, before: tuple[int, ...], where: str) -> str:
+def _hash_unchanged(path: Path, before: tuple[int, ...], where: str) -> str:
     """The sha256 of a file that nobody wrote to since its stamp was taken."""
     sha = hash_file(path)
-    _unchanged(path, before, where)
+    _require_unchanged(path, before, where)
     return sha
 
 
-def _unchanged(path: Path, before: tuple[int, ...], where: str) -> None:
+def _require_unchanged(path: Path, before: tuple[int, ...], where: str) -> None:
     if stamp_file(path) != before:
         raise SoupError("the file changed while it was read", where=where, hint=SAME_COMMAND)
 
 
-def placed(source: Source, folder: Path, weights: tuple[WeightFile, ...]) -> Ingredient:
+def place_ingredient(source: Source, folder: Path, weights: tuple[WeightFile, ...]) -> Ingredient:
     """The ingredient in a folder; a Trainer's checkpoint takes what it lacks from the folder of its run."""
     whole = source.folder is None and not source.subfolder
     if whole or not CHECKPOINT.fullmatch(folder.name):
         return Ingredient(source, folder, weights)
     found = Ingredient(source, folder, weights, folder.parent)
     if folder.parent in (found.processor_folder, found.card.parent):
-        _present(source, folder.parent, posixpath.dirname(source.subfolder))
+        _list_present(source, folder.parent, posixpath.dirname(source.subfolder))
     return found
 
 
-def _present(source: Source, folder: Path, below: str) -> list[str]:
+def _list_present(source: Source, folder: Path, below: str) -> list[str]:
     """The names that count: on the Hub those listed at the commit, in a local folder those of plain files.
 
     Raises:
         SoupError: a file that would be read is a link out of its folder, a pipe, or not one that the Hub lists.
     """
-    known = list(listed_below(source, below)) if not source.folder else []
+    known = list(list_files(source, below)) if not source.folder else []
     found = sorted(os.listdir(folder))  # noqa: PTH208 - names are wanted
     for name in (name for name in found if name in (*CONFIGS, CONFIG, *ADAPTERS) or _is_weights(name, source)):
         where = f"{source}, {name}"
         if not source.folder and name not in known:
             hint = f"rm {shlex.quote(str(folder / name))}, then {SAME_COMMAND}"
             raise SoupError("this file in the cache is not one that the Hub lists", where=where, hint=hint)
-        if source.folder and not stat.S_ISREG((folder / name).lstat().st_mode) and not _cached(folder / name):
+        if source.folder and not stat.S_ISREG((folder / name).lstat().st_mode) and not _is_cache_link(folder / name):
             hint = f"cp -rL {shlex.quote(str(folder))} COPY, then use COPY"
             raise SoupError("expected a file of its own, found a link or something else", where=where, hint=hint)
     return found if source.folder else known
 
 
-def _cached(link: Path) -> bool:
+def _is_cache_link(link: Path) -> bool:
     """Whether a file is a link of a snapshot in huggingface_hub's cache, to a blob of the same repository or cache."""
     snapshots = next((place for place in link.parents if place.name == "snapshots"), None)
     target = link.resolve()
@@ -306,10 +306,10 @@ def _cached(link: Path) -> bool:
 
 
 def _is_weights(name: str, source: Source) -> bool:
-    return any(name == index or re.fullmatch(pattern, name) for pattern, index in _layouts(source))
+    return any(name == index or re.fullmatch(pattern, name) for pattern, index in _list_layouts(source))
 
 
-def _shards(index: Path, present: list[str], *, where: str) -> dict[str, str]:
+def _read_index(index: Path, present: list[str], *, where: str) -> dict[str, str]:
     """The weight map of an index: tensor to shard, each shard a plain file beside it."""
     homes = read_json(index, where=where).get("weight_map")
     if not isinstance(homes, dict) or not homes or not all(isinstance(home, str) for home in homes.values()):
@@ -320,7 +320,7 @@ def _shards(index: Path, present: list[str], *, where: str) -> dict[str, str]:
     return homes
 
 
-def _agree(homes: dict[str, str], weights: Sequence[WeightFile], source: Source) -> None:
+def _require_index(homes: dict[str, str], weights: Sequence[WeightFile], source: Source) -> None:
     """Refuse shards that hold other tensors than the index says."""
     for shard in weights:
         where = f"{source}, {shard.name}"
@@ -335,13 +335,13 @@ def _agree(homes: dict[str, str], weights: Sequence[WeightFile], source: Source)
 
 def fetch_configs(source: Source) -> Path:
     """What a Hub source says of itself without its weights, in the folder of its commit in the cache."""
-    small = [file for file in needed(source) if posixpath.basename(file.name) in (*CONFIGS, CONFIG)]
+    small = [file for file in list_needed_files(source) if posixpath.basename(file.name) in (*CONFIGS, CONFIG)]
     return map_in_threads(lambda file: _fetch(source, file), small)[0].parent
 
 
-def pull_all(source: Source) -> Path:
+def pull_repository(source: Source) -> Path:
     """Every file of a Hub source, in its folder of the commit in the cache."""
-    files = listed_below(source, source.subfolder)
+    files = list_files(source, source.subfolder)
     paths = map_in_threads(lambda file: _fetch(source, file), list(files.values()))
     homes = [path for path, name in zip(paths, files, strict=True) if "/" not in name]
     if not homes:
@@ -349,15 +349,15 @@ def pull_all(source: Source) -> Path:
     return homes[0].parent
 
 
-def missing(sources: Sequence[Source]) -> int:
+def count_missing_bytes(sources: Sequence[Source]) -> int:
     """Bytes of sources and their bases that are not on this disk."""
-    return sum(whole - there for whole, there in map(held, with_bases(sources)))
+    return sum(whole - there for whole, there in map(count_bytes, include_bases(sources)))
 
 
-def held(source: Source) -> tuple[int, int]:
+def count_bytes(source: Source) -> tuple[int, int]:
     """Bytes of the files that a soup needs of a source, and how many of them are on this disk."""
     if source.folder:
         total = sum(path.stat().st_size for path in source.folder.iterdir() if path.suffix in WEIGHTS)
         return total, total
-    files = needed(source)
+    files = list_needed_files(source)
     return sum(f.size for f in files), sum(f.size for f in files if is_cached(source.repo, f, source.revision))

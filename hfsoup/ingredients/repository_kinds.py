@@ -27,17 +27,17 @@ TRAINING = re.compile(r"trainer_state\.json|optimizer\.(pt|bin)")
 SILENT = (".gitattributes", ".gitignore")
 
 
-def kind_of(names: Iterable[str]) -> tuple[str, str] | None:
+def identify_kind(names: Iterable[str]) -> tuple[str, str] | None:
     """What files are, in a few words, and what to do instead; None where nothing is known of them."""
     known = [posixpath.basename(name) for name in names]
     rows = ((text, hint) for pattern, text, hint in KINDS if any(re.fullmatch(pattern, name) for name in known))
     return next(rows, None)
 
 
-def found_instead(names: Iterable[str]) -> str:
+def describe_files(names: Iterable[str]) -> str:
     """The files, a few of them, and what they are: for the end of a sentence that says what was expected."""
     known = sorted(name for name in names if name not in SILENT)
     if not known:
         return "nothing"
-    found = kind_of(known)
+    found = identify_kind(known)
     return join_names(known, 8) + (f" ({found[0]})" if found else " (a card alone)" if known == ["README.md"] else "")

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from hfsoup.hub.client import expect_answer, hub_api, is_offline
 from hfsoup.hub.download import RemoteFile
 from hfsoup.hub.notices import listening
 from hfsoup.hub.offline import find_cached_commit
-from hfsoup.ingredients.local_folders import WILD, is_model, local_models, natural
+from hfsoup.ingredients.local_folders import WILD, find_local_models, is_model, natural_key
 from hfsoup.utils.errors import AccessError, HubError, SoupError, UsageError
 from hfsoup.utils.text import quoted
 from hfsoup.utils.threads import map_in_threads
@@ -37,7 +36,7 @@ Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Unpinned:
     """A repository, one of its subfolders, or a folder that a pattern stands for, not pinned yet.
 
     `listed` says that the user did not name the repository: a glob, a collection or a search found it.
@@ -65,20 +64,20 @@ class Resolved:
     refused: tuple[Refused, ...] = ()
 
 
-def resolve(patterns: Iterable[str]) -> tuple[Source, ...]:
+def resolve_patterns(patterns: Iterable[str]) -> tuple[Source, ...]:
     """Pin every model that `patterns` name, as `match` does, soups included.
 
     Raises:
         UsageError: a pattern matches nothing.
         HubError: the Hub refuses or cannot be reached.
     """
-    found = match(patterns, include_soups=True)
+    found = match_patterns(patterns, include_soups=True)
     if found.refused:
         raise found.refused[0].error
     return found.sources
 
 
-def match(
+def match_patterns(
     patterns: Iterable[str],
     *,
     target: str | None = None,
@@ -114,20 +113,20 @@ def match(
     unused = set(exclude)
     with listening(notify):
         for name in names:
-            candidates = _expand(name, base, notify)
+            candidates = _expand_pattern(name, base, notify)
             if not candidates:
-                raise _nothing(name, base)
-            hits = [next((glob for glob in exclude if _excluded(c, glob)), None) for c in candidates]
+                raise _no_match_error(name, base)
+            hits = [next((glob for glob in exclude if _is_excluded(c, glob)), None) for c in candidates]
             unused -= set(hits)
             for candidate, glob in zip(candidates, hits, strict=True):
                 if glob is not None:
-                    notify(f"{_shown(candidate)} matches --exclude {glob}; left out")
+                    notify(f"{_format_match(candidate)} matches --exclude {glob}; left out")
             kept = [c for c, glob in zip(candidates, hits, strict=True) if glob is None]
             if WILD.search(name) or candidates[0].listed:
                 kept = [c for c in kept if not _is_target(c, target, notify)]
                 if not kept and not any(hits):
-                    raise _nothing(name, base)
-            for candidate, pinned in zip(kept, map_in_threads(partial(_tried, asked=name), kept), strict=True):
+                    raise _no_match_error(name, base)
+            for candidate, pinned in zip(kept, map_in_threads(_try_pin, kept), strict=True):
                 if isinstance(pinned, Refused):
                     refused.append(pinned)
                     continue
@@ -148,14 +147,14 @@ def match(
     return Resolved(tuple(sources.values()), tuple(refused))
 
 
-def _is_target(candidate: Candidate, target: str | None, notify: Notify) -> bool:
+def _is_target(candidate: Unpinned, target: str | None, notify: Notify) -> bool:
     if candidate.folder is not None or candidate.id != target:
         return False
     notify(f"{candidate.id} is where the soup is pushed; left out")
     return True
 
 
-def _nothing(pattern: str, base: str | None) -> UsageError:
+def _no_match_error(pattern: str, base: str | None) -> UsageError:
     """The error of a pattern that matches nothing on the Hub."""
     what = f"nothing matches {pattern!r}"
     if base:
@@ -169,34 +168,34 @@ def _nothing(pattern: str, base: str | None) -> UsageError:
     return UsageError(what, hint=f"hf models list --author {author}, or a folder as ./NAME")
 
 
-def _expand(pattern: str, base: str | None, notify: Notify) -> list[Candidate]:
+def _expand_pattern(pattern: str, base: str | None, notify: Notify) -> list[Unpinned]:
     """Everything that one pattern stands for."""
-    folders = local_models(pattern)
+    folders = find_local_models(pattern)
     if folders is not None:
-        return [Candidate(str(folder), None, folder) for folder in folders]
+        return [Unpinned(str(folder), None, folder) for folder in folders]
     if COLLECTION.fullmatch(pattern):
-        return _collected(pattern.partition("/")[2], notify)
+        return _list_collection(pattern.partition("/")[2], notify)
     place, _, revision = pattern.partition("@")
-    name, below = _parts(place)
-    found = _matching(name, base) if WILD.search(name) else [Candidate(name, None, None)]
+    name, below = _split_place(place)
+    found = _list_repositories(name, base) if WILD.search(name) else [Unpinned(name, None, None)]
     if WILD.search(revision):
-        found = list(chain.from_iterable(_revisions(c, revision) for c in found))
+        found = list(chain.from_iterable(_list_revisions(c, revision) for c in found))
     elif revision:
         found = [replace(c, revision=revision) for c in found]
     if not below:
         return found
     if not WILD.search(below):
         return [replace(c, id=f"{c.id}/{below}") for c in found]
-    return list(chain.from_iterable(_subfolders(c, below) for c in found))
+    return list(chain.from_iterable(_list_subfolders(c, below) for c in found))
 
 
-def _parts(place: str) -> tuple[str, str]:
+def _split_place(place: str) -> tuple[str, str]:
     """A repository, and a subfolder of it or nothing."""
     words = place.split("/")
     return "/".join(words[:2]), "/".join(words[2:])
 
 
-def _matching(name: str, base: str | None) -> list[Candidate]:
+def _list_repositories(name: str, base: str | None) -> list[Unpinned]:
     """Repositories on the Hub whose full name matches a glob, of a base's fine-tunes only where one is given."""
     author, _, rest = name.partition("/")
     fixed = bool(rest) and not WILD.search(author)
@@ -207,14 +206,14 @@ def _matching(name: str, base: str | None) -> list[Candidate]:
         listing = hub_api().list_models(
             author=author if fixed else None, filter=f"base_model:finetune:{base}" if base else None
         )
-        found = [Candidate(m.id, None, None, True) for m in listing if fnmatchcase(m.id, name)]
+        found = [Unpinned(m.id, None, None, True) for m in listing if fnmatchcase(m.id, name)]
     if base and len(found) > MOST_FINE_TUNES:
         what = f"expected at most {MOST_FINE_TUNES} fine-tunes of {base}, found {len(found):,}"
         raise UsageError(what, hint=f"a glob narrows them: 'ORG/*' --fine-tunes-of {base}")
-    return sorted(found, key=lambda c: natural(c.id))
+    return sorted(found, key=lambda c: natural_key(c.id))
 
 
-def _collected(slug: str, notify: Notify) -> list[Candidate]:
+def _list_collection(slug: str, notify: Notify) -> list[Unpinned]:
     """The models of a collection, in its order."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -230,49 +229,49 @@ def _collected(slug: str, notify: Notify) -> list[Candidate]:
     for kind in dict.fromkeys(item.item_type for item in items if item.item_type != "model"):
         count = sum(item.item_type == kind for item in items)
         notify(f"{where} holds {count} {quoted(kind)} beside models; left out")
-    return [Candidate(item.item_id, None, None, True) for item in items if item.item_type == "model"]
+    return [Unpinned(item.item_id, None, None, True) for item in items if item.item_type == "model"]
 
 
-def _revisions(candidate: Candidate, pattern: str) -> list[Candidate]:
+def _list_revisions(candidate: Unpinned, pattern: str) -> list[Unpinned]:
     """The branches and tags of a repository that match a glob."""
     with expect_answer(candidate.id, kind="model"):
         refs = hub_api().list_repo_refs(candidate.id)
     names = [ref.name for ref in (*refs.branches, *refs.tags) if fnmatchcase(ref.name, pattern)]
-    return [replace(candidate, revision=name) for name in sorted(names, key=natural)]
+    return [replace(candidate, revision=name) for name in sorted(names, key=natural_key)]
 
 
-def _subfolders(candidate: Candidate, pattern: str) -> list[Candidate]:
+def _list_subfolders(candidate: Unpinned, pattern: str) -> list[Unpinned]:
     """The models in subfolders of a repository that match a glob, all at the commit that was listed."""
-    listed, _ = _pinned(candidate, candidate.id)
+    listed, _ = _pin(candidate)
     folders: dict[str, list[str]] = {}
     for folder, _, name in (file.name.rpartition("/") for file in listed.files):
         folders.setdefault(folder, []).append(name)
     models = (folder for folder, names in folders.items() if folder and is_model(names))
     found = [f for f in models if fnmatchcase(f, pattern) and f.count("/") == pattern.count("/")]
-    plain = sorted((f for f in found if _PLAIN.fullmatch(f)), key=natural)
+    plain = sorted((f for f in found if _PLAIN.fullmatch(f)), key=natural_key)
     return [replace(candidate, id=f"{listed.id}/{f}", revision=listed.revision) for f in plain]
 
 
-def _excluded(candidate: Candidate, glob: str) -> bool:
+def _is_excluded(candidate: Unpinned, glob: str) -> bool:
     """Whether a glob is of a candidate's whole name, or of its last parts."""
     wanted = os.path.expanduser(glob.rstrip("/"))  # noqa: PTH111 - a pattern is no path
     name = f"{candidate.id}@{candidate.revision}" if "@" in wanted else candidate.id
     parts = name.split("/")
     ends = "/".join(parts[-(wanted.count("/") + 1) :])
-    whole = [name, ends] if candidate.folder else [name, ends, _parts(name)[0]]
+    whole = [name, ends] if candidate.folder else [name, ends, _split_place(name)[0]]
     return any(fnmatchcase(text, wanted) for text in whole)
 
 
-def _shown(candidate: Candidate) -> str:
+def _format_match(candidate: Unpinned) -> str:
     return f"{candidate.id}@{candidate.revision[:7]}" if candidate.revision else candidate.id
 
 
-def pin(name: str, revision: str | None = None, folder: Path | None = None) -> Source:
+def pin_source(name: str, revision: str | None = None, folder: Path | None = None) -> Source:
     """One repository at a revision, or one folder; an adapter without its base."""
-    return _pinned(Candidate(name, revision, folder), name)[0]
+    return _pin(Unpinned(name, revision, folder))[0]
 
 
-def file_names(source: Source) -> list[str]:
+def list_file_names(source: Source) -> list[str]:
     """The names of the files in a source's folder or subfolder."""
     if source.folder:
         return os.listdir(source.folder)  # noqa: PTH208 - names are wanted
@@ -280,42 +279,42 @@ def file_names(source: Source) -> list[str]:
     return [name for folder, _, name in parts if folder == source.subfolder]
 
 
-def _tried(candidate: Candidate, asked: str) -> tuple[Source, bool] | Refused:
+def _try_pin(candidate: Unpinned) -> tuple[Source, bool] | Refused:
     """The pinned candidate, and whether it is a soup; of one that was listed also the refusal."""
     try:
-        return _pinned(candidate, asked)
+        return _pin(candidate)
     except AccessError as error:
         if not candidate.listed:
             raise
-        return Refused(_shown(candidate), error)
+        return Refused(_format_match(candidate), error)
 
 
-def _pinned(candidate: Candidate, asked: str) -> tuple[Source, bool]:
+def _pin(candidate: Unpinned) -> tuple[Source, bool]:
     """A commit and its files on the Hub, the real path of a folder; whether it is a soup."""
     if candidate.folder is not None:
-        source = Source(candidate.id, asked, None, candidate.folder.resolve())
+        source = Source(candidate.id, None, candidate.folder.resolve())
         return source, (candidate.folder / "soup.json").is_file()
     where = f"{candidate.id}@{candidate.revision}" if candidate.revision else candidate.id
-    repo, below = _parts(candidate.id)
+    repo, below = _split_place(candidate.id)
     if is_offline():
         with expect_answer(where):
             commit, files = find_cached_commit(repo, candidate.revision, kind="model")
         tame = tuple(file for file in files if _TAME.fullmatch(file.name))
-        return Source(candidate.id, asked, commit, None, tame), False
+        return Source(candidate.id, commit, None, tame), False
     with expect_answer(where, kind=None if candidate.listed else "model"):
-        info = _info(hub_api(), candidate)
-        files = tuple(_remote(s) for s in info.siblings or () if _TAME.fullmatch(s.rfilename))
+        info = _fetch_info(hub_api(), candidate)
+        files = tuple(_make_remote_file(s) for s in info.siblings or () if _TAME.fullmatch(s.rfilename))
         if not _SHA1.fullmatch(info.sha or "") or not _REPO.fullmatch(info.id):
             raise HubError(f"expected a name and a commit, found {info.id!r} and {info.sha!r}", where=where)
-    source = Source(f"{info.id}/{below}" if below else info.id, asked, info.sha, None, files)
+    source = Source(f"{info.id}/{below}" if below else info.id, info.sha, None, files)
     return source, candidate.listed and not SOUP_TAGS.isdisjoint(info.tags or ())
 
 
-def _info(hub: HfApi, candidate: Candidate) -> ModelInfo:
-    return hub.model_info(_parts(candidate.id)[0], revision=candidate.revision, files_metadata=True)
+def _fetch_info(hub: HfApi, candidate: Unpinned) -> ModelInfo:
+    return hub.model_info(_split_place(candidate.id)[0], revision=candidate.revision, files_metadata=True)
 
 
-def _remote(sibling: RepoSibling) -> RemoteFile:
+def _make_remote_file(sibling: RepoSibling) -> RemoteFile:
     """A file of the listing, which must come with a hash to hold it to."""
     sha256, blob = sibling.lfs.sha256 if sibling.lfs else None, sibling.blob_id or ""
     if not (_SHA256.fullmatch(sha256) if sha256 else _SHA1.fullmatch(blob)):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile, finite, to_float
+from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile, is_finite, to_float
 from hfsoup.checkpoints.types import TensorSpec
 
 STEP = 1 << 20
@@ -24,7 +24,7 @@ Read = Callable[[int, str, int, int], NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
-class Closeness:
+class Similarity:
     """Cosines between ingredients, of bodies and of heads (None without a head), and the lengths of the bodies.
 
     `broken` are an ingredient's place and a tensor of it that holds NaN or infinity, the first one of each.
@@ -44,7 +44,7 @@ class Closeness:
         return shares
 
 
-def closeness(homes: Sequence[Home], heads: frozenset[str]) -> Closeness:
+def measure_similarity(homes: Sequence[Home], heads: frozenset[str]) -> Similarity:
     """Compare ingredients, in one pass over their files.
 
     Args:
@@ -59,27 +59,27 @@ def closeness(homes: Sequence[Home], heads: frozenset[str]) -> Closeness:
         return to_float(file.read(spec, begin, count), spec.dtype)
 
     matrices = {n: homes[0][n][1].shape for n in names if _is_matrix(homes[0][n][1])}
-    body = _gram({n: shape for n, shape in matrices.items() if n not in heads}, len(homes), read)
-    head = _gram({n: shape for n, shape in matrices.items() if n in heads}, len(homes), read)
+    body = _sum_inner_products({n: shape for n, shape in matrices.items() if n not in heads}, len(homes), read)
+    head = _sum_inner_products({n: shape for n, shape in matrices.items() if n in heads}, len(homes), read)
     # Inner products tell of the matrices, so that the others alone are looked at unless there is something.
     told = matrices.keys()
     broken = [
-        (i, _broken(homes[i], told if fine else set())) for i, fine in enumerate(np.isfinite(np.diag(body + head)))
+        (i, _find_broken(homes[i], told if fine else set())) for i, fine in enumerate(np.isfinite(np.diag(body + head)))
     ]
-    return Closeness(
-        _cosines(body), _cosines(head) if head.any() else None, np.sqrt(np.diag(body)),
+    return Similarity(
+        _normalize(body), _normalize(head) if head.any() else None, np.sqrt(np.diag(body)),
         tuple((i, name) for i, name in broken if name is not None),
     )  # fmt: skip
 
 
-def _broken(home: Home, fine: Set[str]) -> str | None:
+def _find_broken(home: Home, fine: Set[str]) -> str | None:
     """The first tensor that holds NaN or infinity, but for those known to be `fine`."""
     for name, (file, spec) in home.items():
         if name in fine or spec.dtype not in FLOATS:
             continue
         count = int(np.prod(spec.shape))
         blocks = (file.read(spec, begin, min(STEP, count - begin)) for begin in range(0, count, STEP))
-        if not all(finite(block, spec.dtype) for block in blocks):
+        if not all(is_finite(block, spec.dtype) for block in blocks):
             return name
     return None
 
@@ -88,7 +88,7 @@ def _is_matrix(spec: TensorSpec) -> bool:
     return spec.dtype in FLOATS and len(spec.shape) >= 2 and spec.shape[0] > 1
 
 
-def _gram(tensors: Mapping[str, tuple[int, ...]], size: int, read: Read) -> Matrix:
+def _sum_inner_products(tensors: Mapping[str, tuple[int, ...]], size: int, read: Read) -> Matrix:
     """All inner products of tensors of these shapes, summed block by block."""
     gram = np.zeros((size, size))
     for name, shape in tensors.items():
@@ -100,7 +100,7 @@ def _gram(tensors: Mapping[str, tuple[int, ...]], size: int, read: Read) -> Matr
     return gram
 
 
-def _cosines(gram: Matrix) -> Matrix:
+def _normalize(gram: Matrix) -> Matrix:
     lengths = np.sqrt(np.diag(gram))
     cosines: Matrix = gram / np.maximum(lengths[:, None] * lengths[None], np.finfo(np.float64).tiny)
     return cosines

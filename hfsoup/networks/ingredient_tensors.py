@@ -20,7 +20,7 @@ def read_tensors(family: Family, ingredient: Ingredient) -> StoredTensors:
     """The family's tensors of an ingredient, dtype and array by name, from files that are the ones that were hashed."""
     weights = Weights(ingredient)
     try:
-        found = {spec.name: weights.stored(spec.name) for spec in family.tensors}
+        found = {spec.name: weights.read_stored(spec.name) for spec in family.tensors}
         weights.require_unchanged()
     finally:
         weights.close()
@@ -30,7 +30,7 @@ def read_tensors(family: Family, ingredient: Ingredient) -> StoredTensors:
 def read_reordered(family: Family, i: int) -> StoredTensors:
     """The tensors of ingredient i, its classes in the order of the first one's."""
     found, order = read_tensors(family, family.ingredients[i]), family.orders[i]
-    for name, axis in family.heads.items() if order else ():
+    for name, axis in family.class_axes.items() if order else ():
         dtype, array = found[name]
         found[name] = dtype, array.take(np.asarray(order), axis=axis)
     return found

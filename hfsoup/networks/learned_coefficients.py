@@ -21,8 +21,8 @@ from hfsoup.averaging.accumulators import float64_device
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.combine import STATISTICS
 from hfsoup.averaging.mix import Mix
-from hfsoup.checkpoints.architecture import config_of, own_names
-from hfsoup.checkpoints.processor import image_processor
+from hfsoup.checkpoints.architecture import build_config, map_to_model_names
+from hfsoup.checkpoints.processor import load_image_processor
 from hfsoup.data.images import Split
 from hfsoup.evaluation.candidate import BatchNorm, Classifier, Memory, build_model
 from hfsoup.evaluation.journal import Journal, hash_mix
@@ -153,7 +153,7 @@ class DifferentiableAverage:
     def __init__(self, averager: Averager, members: Sequence[int], device: torch.device, *, per_tensor: bool) -> None:
         family = averager.family
         self._where = str(family.reference)
-        self._processor = image_processor(family.processing.processor_folder)
+        self._processor = load_image_processor(family.processor_ingredient.processor_folder)
         self._stacks: Tensors = {}
         for place, i in enumerate(members):
             self._model = _load_member(averager, i).to(device).eval().requires_grad_(requires_grad=False)
@@ -161,7 +161,7 @@ class DifferentiableAverage:
                 if not place:
                     self._stacks[name] = torch.empty((len(members), *tensor.shape), device=device)
                 self._stacks[name][place] = tensor
-        owns = own_names(self._model, [spec.name for spec in family.tensors]) if per_tensor else {}
+        owns = map_to_model_names(self._model, [spec.name for spec in family.tensors]) if per_tensor else {}
         grouped = {n: own for n, own in owns.items() if own in self._stacks and _may_differ(n, family)}
         self.names = tuple(spec.name for spec in family.tensors if spec.name in grouped)
         self._groups = {grouped[name]: group for group, name in enumerate(self.names)}
@@ -225,7 +225,7 @@ def _load_member(averager: Averager, i: int) -> Any:
     family = averager.family
     memory = Memory((s.name, averager.stored_as(s), s.shape) for s in family.tensors)
     averager.average(Mix.of((i,), len(family)), memory.fill)
-    return build_model(config_of(family.config), memory.tensors, torch.float32, str(family.reference))
+    return build_model(build_config(family.config), memory.tensors, torch.float32, str(family.reference))
 
 
 def _iterate_floats(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
@@ -238,7 +238,7 @@ def _iterate_floats(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _may_differ(name: str, family: Family) -> bool:
     """Whether a tensor may have coefficients of its own."""
-    return name not in family.kept and not name.endswith(STATISTICS)
+    return name not in family.reference_only and not name.endswith(STATISTICS)
 
 
 def _average_stack(coefficients: torch.Tensor, stack: torch.Tensor) -> torch.Tensor:

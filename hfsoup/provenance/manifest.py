@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from hfsoup.averaging.mix import Mix
-from hfsoup.checkpoints.timm_config import libraries
+from hfsoup.checkpoints.timm_config import list_libraries
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.hub.cards import MANIFEST
 from hfsoup.hub.notices import notify_listener
@@ -202,7 +202,7 @@ def make_manifest(soup: BakeResult, files: dict[str, str]) -> Manifest:
         score=score_record(soup.selection),
         test=test_record(soup.comparison),
         files=files,
-        versions={name: version(name) for name in (*LIBRARIES, *libraries(soup.family.config))}
+        versions={name: version(name) for name in (*LIBRARIES, *list_libraries(soup.family.config))}
         | _plug_ins(soup.options),
         adapter=adapter_record(soup.adapter),
         ensemble=test_record(soup.ensemble),

@@ -73,7 +73,7 @@ class BakeResult:
     def used(self) -> tuple[Ingredient, ...]:
         """The ingredients that the soup is made of, the reference where only its head is, and the base last."""
         members, base = self.mix.members, self.family.base
-        places = (0, *members) if self.family.kept and 0 not in members else members
+        places = (0, *members) if self.family.reference_only and 0 not in members else members
         if self.distilled:
             places = tuple(sorted({*places, *self.distilled.start.members}))
         rooted = (base.ingredient,) if base and not self.mix.alone else ()

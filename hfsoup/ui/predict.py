@@ -36,9 +36,11 @@ def guesses(soup: Soup, picture: Path) -> tuple[Guess, ...]:
     Raises:
         SoupError: the file holds no picture that can be shown to them, or an ingredient is not there any more.
     """
-    from hfsoup.checkpoints.processor import image_processor
+    from hfsoup.checkpoints.processor import load_image_processor
 
-    return tuple(_asked(soup, _pixels(picture, image_processor(soup.family.processing.processor_folder))))
+    return tuple(
+        _asked(soup, _pixels(picture, load_image_processor(soup.family.processor_ingredient.processor_folder)))
+    )
 
 
 def _asked(soup: Soup, pixels: NDArray[np.float32]) -> Iterator[Guess]:

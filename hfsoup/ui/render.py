@@ -98,7 +98,7 @@ def plan(found: Plan, *, strangers: bool) -> str:
     """A dry run: what would be used, and what it would take."""
     rows = []
     for holding in (*found.ingredients, *found.bases, *([found.dataset] if found.dataset else [])):
-        source = Source(holding.id, holding.id, holding.revision)
+        source = Source(holding.id, holding.revision)
         name = text(holding.id) if holding is found.dataset else link(source, page(source))
         here = "all" if holding.cached == holding.size else format_size(holding.cached)
         rows.append((name, format_size(holding.size), here))

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.checkpoints.safetensors_io import TensorFile, write_header
-from hfsoup.ingredients.compatibility import check
+from hfsoup.ingredients.compatibility import check_compatibility
 from hfsoup.ingredients.family import Family
-from hfsoup.ingredients.pull import pull
-from hfsoup.ingredients.resolve import resolve
+from hfsoup.ingredients.pull import pull_ingredients
+from hfsoup.ingredients.resolve import resolve_patterns
 
 CLASSES = 10
 PROCESSOR = {
@@ -141,12 +141,12 @@ def linked(folders: list[Path], target: Path, count: int) -> list[Path]:
 
 def checked(folders: list[Path]) -> Family:
     """A family that may be averaged, as a bake finds it."""
-    ingredients = pull(resolve(tuple(map(str, folders))))
+    ingredients = pull_ingredients(resolve_patterns(tuple(map(str, folders))))
     for ingredient in ingredients:
         for file in ingredient.weights:
             # Hashing goes on in threads, and would be in the way of what is timed.
             _ = file.sha256
-    return check(ingredients)
+    return check_compatibility(ingredients)
 
 
 def small(kind: str, folder: Path, count: int, config: dict[str, Any], side: int) -> list[Path]:

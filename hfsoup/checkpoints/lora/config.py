@@ -40,7 +40,7 @@ SUPPORTED = "LoRA on linear and Conv2d layers, with modules_to_save and biases"
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """An adapter_config.json that is understood in full; `kept` are the modules that were trained as they are."""
+    """An adapter_config.json that is understood in full; `modules_to_save` were trained in full."""
 
     base: str
     revision: str | None
@@ -50,21 +50,21 @@ class AdapterConfig:
     alphas: tuple[tuple[re.Pattern[str], float], ...]
     rslora: bool
     bias: bool
-    kept: tuple[str, ...]
+    modules_to_save: tuple[str, ...]
     architecture: str | None
 
     def rank_of(self, module: str) -> int:
         """The rank that a layer is said to have."""
-        return int(_first(self.ranks, module, self.rank))
+        return int(_find_value(self.ranks, module, self.rank))
 
     def scaling(self, module: str) -> float:
         """What B·A is multiplied with: alpha / r, or alpha / √r (https://arxiv.org/abs/2312.03732)."""
         rank = self.rank_of(module)
-        return _first(self.alphas, module, self.alpha) / (sqrt(rank) if self.rslora else rank)
+        return _find_value(self.alphas, module, self.alpha) / (sqrt(rank) if self.rslora else rank)
 
 
 @dataclass(frozen=True)
-class Parts:
+class AdapterTensors:
     """The tensors of an adapter: A and B by layer, and whole tensors by name, all without peft's prefix."""
 
     layers: Mapping[str, tuple[TensorSpec, TensorSpec]]
@@ -77,7 +77,7 @@ def is_adapter(names: Iterable[str]) -> bool:
     return CONFIG in known and not any(FULL.fullmatch(name) for name in known)
 
 
-def adapter_weights(names: Iterable[str], *, where: str) -> str:
+def find_adapter_weights(names: Iterable[str], *, where: str) -> str:
     """The name of the weight file of an adapter."""
     known = set(names)
     for name in WEIGHTS:
@@ -86,7 +86,7 @@ def adapter_weights(names: Iterable[str], *, where: str) -> str:
     raise SoupError(f"expected {WEIGHTS[0]} beside {CONFIG}, found none", where=where)
 
 
-def read_config(path: Path, *, where: str) -> AdapterConfig:
+def read_adapter_config(path: Path, *, where: str) -> AdapterConfig:
     """An adapter_config.json.
 
     Raises:
@@ -94,16 +94,16 @@ def read_config(path: Path, *, where: str) -> AdapterConfig:
     """
     values = read_json(path, where=where)
     if values.get("peft_type") != "LORA":
-        raise _unsupported(f"adapters of type {quoted(values.get('peft_type'))}", where)
+        raise _unsupported_error(f"adapters of type {quoted(values.get('peft_type'))}", where)
     if others := sorted(key for key, value in values.items() if key not in UNDERSTOOD and value):
-        raise _unsupported(f"{quoted(others[0])} in an adapter", where)
+        raise _unsupported_error(f"{quoted(others[0])} in an adapter", where)
     start = values.get("init_lora_weights")
     if not any(start is known or (isinstance(known, str) and start == known) for known in STARTS):
-        raise _unsupported(f"init_lora_weights {quoted(start)}, after which the base is another one", where)
+        raise _unsupported_error(f"init_lora_weights {quoted(start)}, after which the base is another one", where)
     bias, kept, rslora = values.get("bias", "none"), values.get("modules_to_save") or [], values.get("use_rslora")
     if bias not in ("none", "all", "lora_only"):
-        raise _unsupported(f"bias {quoted(bias)}", where)
-    if rslora not in (None, True, False) or not _texts(kept):
+        raise _unsupported_error(f"bias {quoted(bias)}", where)
+    if rslora not in (None, True, False) or not _are_names(kept):
         raise SoupError("expected use_rslora to be true or false and modules_to_save to be names", where=where)
     base, revision = values.get("base_model_name_or_path"), values.get("revision")
     if not isinstance(base, str) or not 0 < len(base) <= MAX_TEXT or not base.isprintable():
@@ -116,18 +116,18 @@ def read_config(path: Path, *, where: str) -> AdapterConfig:
     return AdapterConfig(
         base=base,
         revision=revision or None,
-        rank=int(_number(values.get("r"), "r", where)),
-        alpha=_number(values.get("lora_alpha"), "lora_alpha", where),
-        ranks=_patterns(values.get("rank_pattern"), "rank_pattern", where),
-        alphas=_patterns(values.get("alpha_pattern"), "alpha_pattern", where),
+        rank=int(_parse_number(values.get("r"), "r", where)),
+        alpha=_parse_number(values.get("lora_alpha"), "lora_alpha", where),
+        ranks=_parse_patterns(values.get("rank_pattern"), "rank_pattern", where),
+        alphas=_parse_patterns(values.get("alpha_pattern"), "alpha_pattern", where),
         rslora=bool(rslora),
         bias=bias != "none",
-        kept=tuple(kept),
+        modules_to_save=tuple(kept),
         architecture=named if isinstance(named, str) and "ForImageClassification" in named else None,
     )
 
 
-def parts(specs: Mapping[str, TensorSpec], config: AdapterConfig, *, where: str) -> Parts:
+def sort_tensors(specs: Mapping[str, TensorSpec], config: AdapterConfig, *, where: str) -> AdapterTensors:
     """Sort the tensors of an adapter.
 
     Raises:
@@ -143,8 +143,8 @@ def parts(specs: Mapping[str, TensorSpec], config: AdapterConfig, *, where: str)
         if half := re.fullmatch(r"(.+)\.lora_([AB])\.weight", inner):
             halves.setdefault(half[1], {})[half[2]] = spec
         elif "lora_" in inner:
-            raise _unsupported("this tensor of an adapter", at)
-        elif plain := _whole(inner, specs, config, at):
+            raise _unsupported_error("this tensor of an adapter", at)
+        elif plain := _find_trained_name(inner, specs, config, at):
             whole[plain] = spec
     layers = {}
     for module, found in halves.items():
@@ -153,10 +153,10 @@ def parts(specs: Mapping[str, TensorSpec], config: AdapterConfig, *, where: str)
         layers[module] = found["A"], found["B"]
     if not layers and not whole:
         raise SoupError("expected tensors of an adapter, found none", where=where)
-    return Parts(layers, whole)
+    return AdapterTensors(layers, whole)
 
 
-def _whole(name: str, specs: Mapping[str, TensorSpec], config: AdapterConfig, where: str) -> str | None:
+def _find_trained_name(name: str, specs: Mapping[str, TensorSpec], config: AdapterConfig, where: str) -> str | None:
     """The model's name of a tensor that was trained as it is; None for one that is there a second time, or untrained.
 
     With biases peft also writes those of the wrappers around layers: what was trained, and what it was before.
@@ -166,39 +166,39 @@ def _whole(name: str, specs: Mapping[str, TensorSpec], config: AdapterConfig, wh
         return None
     plain = plain.replace(".base_layer.", ".")
     parents = [plain[: at.start()] for at in re.finditer(r"\.", plain)]
-    if any(parent.endswith(kept) for parent in parents for kept in config.kept):
+    if any(parent.endswith(kept) for parent in parents for kept in config.modules_to_save):
         return plain
     if config.bias and plain.endswith(".bias"):
         return plain
-    raise _unsupported("a tensor of no module in modules_to_save", where)
+    raise _unsupported_error("a tensor of no module in modules_to_save", where)
 
 
-def _unsupported(what: str, where: str) -> SoupError:
+def _unsupported_error(what: str, where: str) -> SoupError:
     hint = f"supported is {SUPPORTED}; merge it with peft: merge_and_unload().save_pretrained(FOLDER)"
     return SoupError(f"not supported: {what}", where=where, hint=hint)
 
 
-def _first(patterns: Iterable[tuple[re.Pattern[str], float]], module: str, default: float) -> float:
+def _find_value(patterns: Iterable[tuple[re.Pattern[str], float]], module: str, default: float) -> float:
     return next((value for pattern, value in patterns if pattern.match(module)), default)
 
 
-def _patterns(found: Any, key: str, where: str) -> tuple[tuple[re.Pattern[str], float], ...]:
+def _parse_patterns(found: Any, key: str, where: str) -> tuple[tuple[re.Pattern[str], float], ...]:
     """Values by the ends of layers' names, as peft matches them."""
     if not isinstance(found, (dict, type(None))) or len(found or ()) > MAX_PATTERNS:
         raise SoupError(f"expected {key} to hold up to {MAX_PATTERNS} numbers by layer", where=where)
     compiled = []
     for text, value in (found or {}).items():
         if len(text) > MAX_TEXT or not PATTERN.fullmatch(text):
-            raise _unsupported(f"the expression {quoted(text)} in {key}", where)
+            raise _unsupported_error(f"the expression {quoted(text)} in {key}", where)
         try:
             pattern = re.compile(rf"(.*\.)?({text})$")
         except re.error as error:
             raise SoupError(f"expected a layer's name in {key}, found {quoted(text)}", where=where) from error
-        compiled.append((pattern, _number(value, key, where)))
+        compiled.append((pattern, _parse_number(value, key, where)))
     return tuple(compiled)
 
 
-def _number(value: Any, key: str, where: str) -> float:
+def _parse_number(value: Any, key: str, where: str) -> float:
     """A finite number; ranks are whole and in bounds."""
     rank = key in ("r", "rank_pattern")
     if type(value) not in ((int,) if rank else (int, float)) or abs(value) > 1e9 or not isfinite(value):
@@ -208,5 +208,5 @@ def _number(value: Any, key: str, where: str) -> float:
     return float(value)
 
 
-def _texts(found: Any) -> bool:
+def _are_names(found: Any) -> bool:
     return isinstance(found, list) and all(isinstance(t, str) and 0 < len(t) <= MAX_TEXT for t in found)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.checkpoints.lora.config import CONFIG
-from hfsoup.checkpoints.lora.plan import Delta, MergePlan, make_plan
+from hfsoup.checkpoints.lora.plan import Delta, MergePlan, plan_merge
 from hfsoup.checkpoints.safetensors_io import TensorFile, to_float, write_header
 from hfsoup.checkpoints.types import AdapterParts, Ingredient, Source, TensorSpec, WeightFile, describe_file
 from hfsoup.hub.client import SAME_COMMAND
@@ -32,7 +32,7 @@ BLOCK = 1 << 20
 Array = NDArray[np.float64]
 
 
-def merged(source: Source, folder: Path, weights: WeightFile, base: Ingredient) -> Ingredient:
+def merge_adapter(source: Source, folder: Path, weights: WeightFile, base: Ingredient) -> Ingredient:
     """An adapter on its base as an ordinary ingredient, merged into hfsoup's cache.
 
     Args:
@@ -45,10 +45,12 @@ def merged(source: Source, folder: Path, weights: WeightFile, base: Ingredient) 
         SoupError: the adapter is of a kind that is not supported, does not fit its base, or does not name its classes.
     """
     adapted = AdapterParts(describe_file(folder / CONFIG), weights, base)
-    with opened(source, adapted, folder) as (plan, adapter, files):
-        configs = _configs(folder, base.folder)
+    with open_plan(source, adapted, folder) as (plan, adapter, files):
+        configs = _find_configs(folder, base.folder)
         home = cached_folder(
-            "merged", _key(plan, adapted, configs), lambda made: _build(plan, adapter, files, configs, made)
+            "merged",
+            _hash_inputs(plan, adapted, configs),
+            lambda made: _write_merged(plan, adapter, files, configs, made),
         )
     for file in (adapted.config, adapted.weights, *base.weights):
         if stamp_file(file.path) != file.stamp:
@@ -57,21 +59,23 @@ def merged(source: Source, folder: Path, weights: WeightFile, base: Ingredient) 
     return Ingredient(source, home, (describe_file(home / "model.safetensors"),), adapter=adapted)
 
 
-def sketched(source: Source, folder: Path, weights: WeightFile, base: Ingredient, scratch: Path) -> Ingredient:
+def merge_adapter_headers(
+    source: Source, folder: Path, weights: WeightFile, base: Ingredient, scratch: Path
+) -> Ingredient:
     """The same from headers alone, in the folder `scratch`: its weight file has a header and a hole."""
     adapted = AdapterParts(describe_file(folder / CONFIG), weights, base)
-    with opened(source, adapted, folder) as (plan, _, _):
-        configs = _configs(folder, base.folder)
+    with open_plan(source, adapted, folder) as (plan, _, _):
+        configs = _find_configs(folder, base.folder)
         scratch.mkdir()
         write_header(scratch / "model.safetensors", plan.tensors)
         _write_configs(plan, configs, scratch)
-    path, key = scratch / "model.safetensors", _key(plan, adapted, configs)
+    path, key = scratch / "model.safetensors", _hash_inputs(plan, adapted, configs)
     adapted = replace(adapted, dtypes=plan.dtypes)
     return Ingredient(source, scratch, (WeightFile(path.name, path, path.stat().st_size, key, ()),), adapter=adapted)
 
 
 @contextmanager
-def opened(
+def open_plan(
     source: Source, adapted: AdapterParts, folder: Path
 ) -> Iterator[tuple[MergePlan, TensorFile, dict[str, TensorFile]]]:
     """The plan, the adapter's file, and the base's file of every tensor, while the block lasts."""
@@ -85,15 +89,15 @@ def opened(
         adapter = file(adapted.weights, source)
         files = {name: f for f in (file(w, adapted.base) for w in adapted.base.weights) for name in f.tensors}
         stored = {name: f.tensors[name] for name, f in files.items()}
-        yield make_plan(source, adapted, adapter, stored, folder), adapter, files
+        yield plan_merge(source, adapted, adapter, stored, folder), adapter, files
 
 
-def delta(file: TensorFile, change: Delta) -> Array:
+def compute_delta(file: TensorFile, change: Delta) -> Array:
     """scaling·B·A in the shape of the weight.
 
     Products are added rank by rank, so that the bytes do not depend on threads or on the library that multiplies.
     """
-    a, b = (_matrix(file, spec) for spec in (change.a, change.b))
+    a, b = (_read_matrix(file, spec) for spec in (change.a, change.b))
     found, step = np.zeros((len(b), a.shape[1])), max(BLOCK // a.shape[1], 1)
     for begin in range(0, len(b), step):
         rows = found[begin : begin + step]
@@ -103,13 +107,13 @@ def delta(file: TensorFile, change: Delta) -> Array:
     return (found.T if change.kind == "transposed" else found).reshape(change.shape)
 
 
-def _matrix(file: TensorFile, spec: TensorSpec) -> Array:
+def _read_matrix(file: TensorFile, spec: TensorSpec) -> Array:
     """A or B as rows × columns."""
     block = to_float(file.read(spec, 0, prod(spec.shape)), spec.dtype)
     return block.astype(np.float64).reshape(spec.shape[0], -1)
 
 
-def _build(
+def _write_merged(
     plan: MergePlan, adapter: TensorFile, files: Mapping[str, TensorFile], configs: list[Path], folder: Path
 ) -> None:
     """Write the merged checkpoint, one tensor at a time."""
@@ -118,11 +122,11 @@ def _build(
     with path.open("r+b") as out:
         for name, _, _ in plan.tensors:
             out.seek(starts[name])
-            out.write(_tensor(plan, adapter, files, name).tobytes())
+            out.write(_merge_tensor(plan, adapter, files, name).tobytes())
     _write_configs(plan, configs, folder)
 
 
-def _tensor(plan: MergePlan, adapter: TensorFile, files: Mapping[str, TensorFile], name: str) -> NDArray[Any]:
+def _merge_tensor(plan: MergePlan, adapter: TensorFile, files: Mapping[str, TensorFile], name: str) -> NDArray[Any]:
     """One tensor of the merged checkpoint, flat, as it is stored."""
     if name in plan.whole:
         spec = plan.whole[name]
@@ -132,11 +136,11 @@ def _tensor(plan: MergePlan, adapter: TensorFile, files: Mapping[str, TensorFile
     if name not in plan.deltas:
         return block
     summed = to_float(block, spec.dtype).astype(np.float64)
-    summed += delta(adapter, plan.deltas[name]).ravel()
+    summed += compute_delta(adapter, plan.deltas[name]).ravel()
     return summed
 
 
-def _configs(adapter: Path, base: Path) -> list[Path]:
+def _find_configs(adapter: Path, base: Path) -> list[Path]:
     """The adapter's image processor, or else its base's, and the adapter's card."""
     own = [adapter / name for name in PROCESSORS if (adapter / name).is_file()]
     found = own or [base / name for name in PROCESSORS if (base / name).is_file()]
@@ -150,7 +154,7 @@ def _write_configs(plan: MergePlan, configs: list[Path], folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def _key(plan: MergePlan, adapted: AdapterParts, configs: list[Path]) -> str:
+def _hash_inputs(plan: MergePlan, adapted: AdapterParts, configs: list[Path]) -> str:
     """The hash of everything that a merged checkpoint depends on."""
     weights = [adapted.config.sha256, adapted.weights.sha256, *(w.sha256 for w in adapted.base.weights)]
     copied = [[path.name, hash_file(path)] for path in configs]

@@ -9,12 +9,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hfsoup.checkpoints.architecture import architecture
-from hfsoup.checkpoints.inspection import MAX_NUMBER, class_names, largest_number, refuse_foreign
-from hfsoup.checkpoints.lora.config import CONFIG, AdapterConfig, Parts, parts, read_config
+from hfsoup.checkpoints.architecture import describe_architecture
+from hfsoup.checkpoints.inspection import MAX_NUMBER, limit_numbers, read_class_names, refuse_foreign_code
+from hfsoup.checkpoints.lora.config import CONFIG, AdapterConfig, AdapterTensors, read_adapter_config, sort_tensors
 from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile
-from hfsoup.checkpoints.tensor_matching import Filling, fill
-from hfsoup.checkpoints.timm_config import is_native, read_model_config
+from hfsoup.checkpoints.tensor_matching import TensorMatch, match_tensors
+from hfsoup.checkpoints.timm_config import has_timm_layout, read_model_config
 from hfsoup.checkpoints.types import AdapterParts, Ingredient, Source, TensorSpec
 from hfsoup.utils.errors import MismatchError, SoupError
 from hfsoup.utils.text import one_line
@@ -53,7 +53,7 @@ class MergePlan:
     dtypes: Mapping[str, str]
 
 
-def make_plan(
+def plan_merge(
     source: Source, adapted: AdapterParts, file: TensorFile, stored: Mapping[str, TensorSpec], folder: Path
 ) -> MergePlan:
     """See what becomes of every tensor of an adapter and its base.
@@ -68,25 +68,25 @@ def make_plan(
     Raises:
         SoupError: the adapter is of a kind that is not supported, does not fit its base, or does not name its classes.
     """
-    adapter = read_config(adapted.config.path, where=f"{source}, {CONFIG}")
-    found = parts(file.tensors, adapter, where=file.name)
-    config, headless = _config(source, folder, adapted.base, adapter, stored)
-    classes = len(class_names(config, where=str(source)))
+    adapter = read_adapter_config(adapted.config.path, where=f"{source}, {CONFIG}")
+    found = sort_tensors(file.tensors, adapter, where=file.name)
+    config, headless = _derive_config(source, folder, adapted.base, adapter, stored)
+    classes = len(read_class_names(config, where=str(source)))
     shapes = {name: spec.shape for name, spec in stored.items()}
     given = (*(f"{module}.weight" for module in found.layers), *found.whole)
-    model = architecture(config, classes, shapes)
-    filling = fill(model, stored, where=str(adapted.base))
+    model = describe_architecture(config, classes, shapes)
+    filling = match_tensors(model, stored, where=str(adapted.base))
     owns = {filling.stored[name]: own for name, own in filling.owns.items() if name not in filling.converted}
-    names = _names(filling, model.prefix, headless)
+    names = _name_tensors(filling, model.prefix, headless)
     homes = {owns[old]: new for old, new in names.items() if old in owns}
     owns |= model.own_names(given)
     whole = {}
     for name, spec in found.whole.items():
-        own = _own(name, owns, source)
-        _fits(spec, model.shapes[own], classes, source)
+        own = _find_own_name(name, owns, source)
+        _require_shape(spec, model.shapes[own], classes, source)
         whole[homes.get(own, own)] = spec
     here = {new: stored[old] for old, new in names.items() if new not in whole}
-    deltas = dict(_deltas(found, adapter, owns, model.kinds, homes, here, source))
+    deltas = dict(_plan_deltas(found, adapter, owns, model.kinds, homes, here, source))
     floats = Counter(spec.dtype for spec in stored.values() if spec.dtype in FLOATS)
     usual = floats.most_common(1)[0][0] if floats else "F32"
     before = {new: stored[old].dtype for old, new in names.items()}
@@ -95,19 +95,19 @@ def make_plan(
     dtypes = {name: here[name].dtype for name in deltas}
     dtypes |= {n: before.get(n, usual) if spec.dtype in FLOATS else spec.dtype for n, spec in whole.items()}
     ends = {new: owns[old] for old, new in names.items() if old in owns}
-    ends |= {homes.get(own, own): own for own in (_own(name, owns, source) for name in found.whole)}
+    ends |= {homes.get(own, own): own for own in (_find_own_name(name, owns, source) for name in found.whole)}
     return MergePlan(config, adapter, tuple(sorted(rows)), deltas, whole, here, ends, dtypes)
 
 
-def _config(
+def _derive_config(
     source: Source, folder: Path, base: Ingredient, adapter: AdapterConfig, stored: Mapping[str, TensorSpec]
 ) -> tuple[dict[str, Any], bool]:
     """The base's config as the classifier's, with the classes that the adapter names; whether the base has no head."""
     where = f"{base}, config.json"
     config = read_model_config(base.folder / "config.json", where=where)
-    refuse_foreign(config, where=where)
+    refuse_foreign_code(config, where=where)
     largest = max(len(stored), *(side for spec in stored.values() for side in (0, *spec.shape)))
-    largest_number(config, where=where, most=max(MAX_NUMBER, largest))
+    limit_numbers(config, where=where, most=max(MAX_NUMBER, largest))
     if (folder / "config.json").is_file():
         own = read_model_config(folder / "config.json", where=f"{source}, config.json")
         if "id2label" in own or "label_names" in own:
@@ -115,7 +115,7 @@ def _config(
             config |= {key: own[key] for key in LABELS if key in own}
     said = config.get("architectures")
     classifies = isinstance(said, list) and any("ForImageClassification" in str(name) for name in said)
-    headless = not classifies and not is_native(config)
+    headless = not classifies and not has_timm_layout(config)
     if headless:
         config = {key: value for key, value in config.items() if key != "architectures"}
         if adapter.architecture:
@@ -123,7 +123,7 @@ def _config(
     return config, headless
 
 
-def _names(filling: Filling, prefix: str, headless: bool) -> dict[str, str]:
+def _name_tensors(filling: TensorMatch, prefix: str, headless: bool) -> dict[str, str]:
     """The base's tensors by the names that a classifier's file gives them; without a head the body has no prefix."""
     start, names = f"{prefix}.", {}
     for name, in_file in filling.stored.items():
@@ -132,8 +132,8 @@ def _names(filling: Filling, prefix: str, headless: bool) -> dict[str, str]:
     return names
 
 
-def _deltas(
-    found: Parts,
+def _plan_deltas(
+    found: AdapterTensors,
     adapter: AdapterConfig,
     owns: Mapping[str, str],
     kinds: Mapping[str, str],
@@ -144,7 +144,7 @@ def _deltas(
     """What the adapter adds, by the name in the merged file."""
     seen: set[str] = set()
     for module, (a, b) in found.layers.items():
-        own, where = _own(f"{module}.weight", owns, source), f"{source}, layer {one_line(module)}"
+        own, where = _find_own_name(f"{module}.weight", owns, source), f"{source}, layer {one_line(module)}"
         name, kind = homes.get(own, own), kinds.get(own)
         if kind is None:
             raise SoupError("not supported: LoRA on a layer that is neither linear nor Conv2d", where=where)
@@ -153,16 +153,17 @@ def _deltas(
         seen.add(name)
         shape = here[name].shape
         rank = adapter.rank_of(module)
-        wanted = _factors(shape, kind, rank)
+        wanted = _expect_shapes(shape, kind, rank)
         if (a.shape, b.shape) != wanted:
-            what = f"expected lora_A and lora_B of shapes {_shown(wanted)}, found {_shown((a.shape, b.shape))}"
+            found_shapes = _format_shapes((a.shape, b.shape))
+            what = f"expected lora_A and lora_B of shapes {_format_shapes(wanted)}, found {found_shapes}"
             raise SoupError(what, where=where, hint="is this adapter's base another one?")
         if here[name].dtype not in FLOATS or rank > max(prod(shape[1:]), shape[0]):
             raise SoupError(f"rank {rank} is larger than the layer", where=where)
         yield name, Delta(a, b, adapter.scaling(module), kind, shape)
 
 
-def _factors(shape: tuple[int, ...], kind: str, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _expect_shapes(shape: tuple[int, ...], kind: str, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shapes of A and B for a weight; those of a convolution in groups are others, and match nothing here."""
     if kind == "convolution":
         return (rank, *shape[1:]), (shape[0], rank, 1, 1)
@@ -170,18 +171,18 @@ def _factors(shape: tuple[int, ...], kind: str, rank: int) -> tuple[tuple[int, .
     return (rank, columns), (rows, rank)
 
 
-def _shown(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
+def _format_shapes(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
     return " and ".join(one_line(list(shape)) for shape in shapes)
 
 
-def _own(name: str, owns: Mapping[str, str], source: Source) -> str:
+def _find_own_name(name: str, owns: Mapping[str, str], source: Source) -> str:
     if name not in owns:
         what = "the model has no such tensor, or makes it of several"
         raise SoupError(what, where=f"{source}, tensor {one_line(name)}", hint="is this adapter's base another one?")
     return owns[name]
 
 
-def _fits(spec: TensorSpec, shape: tuple[int, ...], classes: int, source: Source) -> None:
+def _require_shape(spec: TensorSpec, shape: tuple[int, ...], classes: int, source: Source) -> None:
     """Refuse a trained module of another shape; where only the classes differ, say what is missing."""
     if spec.shape == shape:
         return

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hfsoup.checkpoints.architecture import config_of, own_names
-from hfsoup.checkpoints.processor import image_processor
+from hfsoup.checkpoints.architecture import build_config, map_to_model_names
+from hfsoup.checkpoints.processor import load_image_processor
 from hfsoup.checkpoints.safetensors_io import FLOATS, to_stored, write_tensors
-from hfsoup.checkpoints.timm_config import libraries
+from hfsoup.checkpoints.timm_config import list_libraries
 from hfsoup.checkpoints.types import Ingredient, describe_file
 from hfsoup.evaluation.candidate import Classifier, build_model
 from hfsoup.ingredients.family import Alignment, Family
@@ -65,7 +65,7 @@ def align_family(
     """
     shapes = {spec.name: spec.shape for spec in family.tensors}
     kind = str(family.config["model_type"])
-    groups = find_groups(kind, shapes, config_of(family.config).to_dict())
+    groups = find_groups(kind, shapes, build_config(family.config).to_dict())
     steps = find_steps(kind, shapes) if fitted else ()
     work = Aligner(family, method, seed, images, device, fresh)
     ingredients = [family.reference]
@@ -73,7 +73,9 @@ def align_family(
         ingredients.append(work.copy(i, groups))
         advance(1)
     alignment = Alignment(method, seed, family.ingredients, family.orders, images)
-    found = replace(family, ingredients=tuple(ingredients), orders=(None,) * len(family), heads={}, alignment=alignment)
+    found = replace(
+        family, ingredients=tuple(ingredients), orders=(None,) * len(family), class_axes={}, alignment=alignment
+    )
     if not fitted:
         return found
     return replace(found, alignment=replace(alignment, fitted=work.fit(ingredients, steps, advance)))
@@ -129,7 +131,7 @@ class Aligner:
     def _kept(self, what: str, facts: list[Any], build: Callable[[Path], None], like: Ingredient) -> Ingredient:
         """An ingredient of one file in the cache, known by all that its content depends on."""
         images = self._images and [self._images.fingerprint, self._images.pixels.name]
-        versions = [__version__, *(version(name) for name in (*LIBRARIES, *libraries(self._family.config)))]
+        versions = [__version__, *(version(name) for name in (*LIBRARIES, *list_libraries(self._family.config)))]
         names = [spec.name for spec in self._family.tensors]
         key = hash_json(what, facts, self._method, self._seed, images, names, str(self._device), versions)
         made = cached_folder("aligned", key, build, fresh=self._fresh)
@@ -138,12 +140,12 @@ class Aligner:
     def _network(self, stored: StoredTensors) -> Network:
         """The family's model, which runs in float32."""
         family = self._family
-        config = config_of(family.config)
+        config = build_config(family.config)
         model = build_model(config, to_torch(stored), torch.float32, str(family.reference))
         model = model.to(self._device or torch.device("cpu")).eval()
-        processor = image_processor(family.processing.processor_folder)
+        processor = load_image_processor(family.processor_ingredient.processor_folder)
         classify = Classifier(model, processor, torch.float32, str(family.reference))
-        return Network(model, own_names(model, stored), lambda pixels: classify(pixels).logits)
+        return Network(model, map_to_model_names(model, stored), lambda pixels: classify(pixels).logits)
 
     def _pixels(self) -> torch.Tensor:
         if self._images is None:

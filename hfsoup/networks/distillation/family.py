@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
-from hfsoup.checkpoints.architecture import config_of, own_names
-from hfsoup.checkpoints.processor import image_processor
+from hfsoup.checkpoints.architecture import build_config, map_to_model_names
+from hfsoup.checkpoints.processor import load_image_processor
 from hfsoup.checkpoints.safetensors_io import FLOATS, STORED, to_stored, write_tensors
-from hfsoup.checkpoints.timm_config import libraries
+from hfsoup.checkpoints.timm_config import list_libraries
 from hfsoup.checkpoints.types import Ingredient, Source, describe_file
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.candidate import Candidate, Classifier, build_model
@@ -113,23 +113,23 @@ def distill_family(
     ]
     told = [vars(averager.settings), averager.density, averager.dtype, epochs, seed, str(device)]
     sums = {name: hashlib.sha256(found.tobytes()).hexdigest() for name, found in statistics.items()}
-    versions = [__version__, *(version(name) for name in (*LIBRARIES, *libraries(family.config)))]
+    versions = [__version__, *(version(name) for name in (*LIBRARIES, *list_libraries(family.config)))]
     key = hash_json(facts, told, sums, split.fingerprint, split.pixels.name, versions)
     folder, like = cached_folder("distilled", key, build, fresh=fresh), family.reference
-    return Ingredient(Source(NAME, NAME, None, folder), like.folder, (describe_file(folder / WEIGHTS),), like.run)
+    return Ingredient(Source(NAME, None, folder), like.folder, (describe_file(folder / WEIGHTS),), like.run)
 
 
 def _make_student(family: Family, begun: dict[str, torch.Tensor], accelerator: Accelerator) -> Network:
     """The family's model with the weights to begin with, in float32, where it is trained."""
-    config = config_of(family.config)
+    config = build_config(family.config)
     floats = {name: t.float() if t.is_floating_point() else t for name, t in begun.items()}
     model = build_model(config, floats, torch.float32, NAME)
-    names = own_names(model, begun)
+    names = map_to_model_names(model, begun)
     if lacking := sorted(begun.keys() - names.keys()):
         what = f"not supported with --distill: the model joins or splits what its files hold: {join_names(lacking, 3)}"
         raise SoupError(what, where=str(family.config.get("model_type")), hint="without --distill")
     model = accelerator.prepare_model(model, evaluation_mode=True).eval()
-    processor = image_processor(family.processing.processor_folder)
+    processor = load_image_processor(family.processor_ingredient.processor_folder)
     classify = Classifier(model, processor, torch.float32, NAME)
     return Network(model, names, lambda images: classify(images).logits)
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hfsoup.checkpoints.architecture import config_of, own_names
-from hfsoup.checkpoints.processor import image_processor
+from hfsoup.checkpoints.architecture import build_config, map_to_model_names
+from hfsoup.checkpoints.processor import load_image_processor
 from hfsoup.checkpoints.safetensors_io import write_tensors
-from hfsoup.checkpoints.timm_config import libraries, read_model_config
+from hfsoup.checkpoints.timm_config import list_libraries, read_model_config
 from hfsoup.checkpoints.types import WeightFile, describe_file
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.candidate import Classifier, build_model
@@ -96,13 +96,13 @@ def _cache_estimate(look: Look, i: int, *, fresh: bool) -> WeightFile:
     config = {key: value for key, value in _read_config(family, i).items() if key not in SILENT}
     key = hash_json(
         entry.name, entry.origin, ingredient.content, family.orders[i], config, look.seed,
-        images.fingerprint, images.pixels.name, [(s.name, s.name in family.kept) for s in family.tensors],
-        str(look.device), __version__, *(version(name) for name in (*LIBRARIES, *libraries(family.config))),
+        images.fingerprint, images.pixels.name, [(s.name, s.name in family.reference_only) for s in family.tensors],
+        str(look.device), __version__, *(version(name) for name in (*LIBRARIES, *list_libraries(family.config))),
     )  # fmt: skip
 
     def build(folder: Path) -> None:
         found = _estimate_ingredient(look, i)
-        shared = [spec.name for spec in family.tensors if spec.name in found and spec.name not in family.kept]
+        shared = [spec.name for spec in family.tensors if spec.name in found and spec.name not in family.reference_only]
         write_tensors(folder / ESTIMATES, {name: ("F32", found[name]) for name in shared})
 
     return describe_file(cached_folder("importance", key, build, fresh=fresh) / ESTIMATES)
@@ -112,15 +112,19 @@ def _estimate_ingredient(look: Look, i: int) -> Estimates:
     """What the kind tells of one ingredient, by the file's names of its tensors."""
     family, where = look.family, str(look.family.ingredients[i])
     tensors = to_torch(read_reordered(family, i))
-    model = build_model(config_of(_read_config(family, i)), dict(tensors), torch.float32, where).to(look.device).eval()
-    classify = Classifier(model, image_processor(family.processing.processor_folder), torch.float32, where)
+    model = (
+        build_model(build_config(_read_config(family, i)), dict(tensors), torch.float32, where).to(look.device).eval()
+    )
+    classify = Classifier(
+        model, load_image_processor(family.processor_ingredient.processor_folder), torch.float32, where
+    )
 
     def forward(pixels: Pixels) -> torch.Tensor:
         logits: torch.Tensor = classify(torch.from_numpy(np.array(pixels)).to(look.device)).logits
         look.advance(len(pixels))
         return logits
 
-    subject = Subject(model, own_names(model, tensors), forward, task_of(look.family.config))
+    subject = Subject(model, map_to_model_names(model, tensors), forward, task_of(look.family.config))
     with single_threaded():
         return estimate_importance(
             look.kind, subject, np.load(look.images.pixels, mmap_mode="r"), look.seed, where=where
@@ -130,6 +134,6 @@ def _estimate_ingredient(look: Look, i: int) -> Estimates:
 def _read_config(family: Family, i: int) -> dict[str, Any]:
     """An ingredient's own config where heads differ, else the family's."""
     ingredient = family.ingredients[i]
-    if not family.kept:
+    if not family.reference_only:
         return family.config
     return read_model_config(ingredient.folder / "config.json", where=f"{ingredient}, config.json")

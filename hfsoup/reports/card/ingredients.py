@@ -23,7 +23,7 @@ def about(soup: BakeResult, names: list[str]) -> Iterator[str]:
         yield _alignment(family.alignment, names[0])
     if family.importance:
         yield _importance(family.importance)
-    if family.kept:
+    if family.reference_only:
         yield (
             f"The ingredients' classes differ. The head is that of {names[0]} in every mix, and in the score of every"
             " ingredient alone; only the other tensors were averaged."
@@ -31,7 +31,7 @@ def about(soup: BakeResult, names: list[str]) -> Iterator[str]:
     if soup.images and soup.images.learning:
         yield from _learned(soup)
     if soup.options.processor_from:
-        yield f"Image processor: that of {names[family.processed_by]}, for every score and for this model."
+        yield f"Image processor: that of {names[family.processor_index]}, for every score and for this model."
     if family.base:
         yield from _rooted(soup, family.base)
     if family.dropped:

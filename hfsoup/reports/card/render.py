@@ -10,10 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.checkpoints.timm_config import is_native, is_timm, libraries, model_name
+from hfsoup.checkpoints.timm_config import format_model_type, has_timm_layout, is_timm, list_libraries
 from hfsoup.data.splits import trained_on
 from hfsoup.hub.cards import UNPUSHED
-from hfsoup.ingredients.licences import agreed, license_of, with_bases
+from hfsoup.ingredients.licences import find_common_license, include_bases, read_license
 from hfsoup.merges import MERGES
 from hfsoup.provenance.reproduce import command, config, page
 from hfsoup.recipes import RECIPES
@@ -40,11 +40,11 @@ def card(soup: BakeResult) -> str:
     from huggingface_hub import ModelCard, ModelCardData
 
     data = ModelCardData(
-        library_name="peft" if soup.adapter else "timm" if is_native(soup.family.config) else "transformers",
+        library_name="peft" if soup.adapter else "timm" if has_timm_layout(soup.family.config) else "transformers",
         pipeline_tag="image-classification",
         tags=[*_tags(soup), "hfsoup", *_formats(soup), *soup.task.tags],
         base_model=_bases(soup, soup.used),
-        license=soup.options.license or agreed(soup.used),
+        license=soup.options.license or find_common_license(soup.used),
         datasets=[one_line(soup.images.dataset)] if soup.images and soup.images.revision else None,
         metrics=[_metric(soup)] if soup.images else None,
         model_name="soup" if (results := _eval_results(soup)) else None,
@@ -67,7 +67,7 @@ def _formats(soup: BakeResult) -> list[str]:
         return ["lora"]
     if not is_timm(soup.family.config):
         return []
-    return ["timm", "transformers"] if is_native(soup.family.config) else ["timm"]
+    return ["timm", "transformers"] if has_timm_layout(soup.family.config) else ["timm"]
 
 
 def _timm_name(soup: BakeResult) -> str | None:
@@ -142,7 +142,7 @@ def _values(soup: BakeResult) -> dict[str, Any]:
         "best": names[soup.best] if soup.best is not None else "",
         "best_selection": number(soup, soup.scores[soup.best]) if soup.best is not None else "",
         "about": list(about(soup, names)),
-        "processor": names[soup.family.processed_by] if soup.options.processor_from else None,
+        "processor": names[soup.family.processor_index] if soup.options.processor_from else None,
         "home": json.dumps(one_line(soup.options.push or UNPUSHED)),
         "used": len(soup.mix.members),
         "alone": _untouched(soup),
@@ -164,7 +164,7 @@ def _values(soup: BakeResult) -> dict[str, Any]:
         "selection": number(soup, soup.selection),
         "norms": _norms(soup),
         "comparison": _comparison(soup, names),
-        "model_type": markdown(model_name(soup.family.config)),
+        "model_type": markdown(format_model_type(soup.family.config)),
         "timm": _timm_name(soup),
         "classes": soup.task.describe_classes(len(soup.family.labels)),
         "rule": soup.task.rule,
@@ -174,7 +174,7 @@ def _values(soup: BakeResult) -> dict[str, Any]:
         "licences": _licences(soup),
         "notes": [markdown(note, 600) for note in soup.notes],
         "citations": sorted({CITATIONS[p] for p in _papers(soup) if p in CITATIONS}),
-        "versions": ", ".join(f"{name} {version(name)}" for name in (*VERSIONS, *libraries(soup.family.config))),
+        "versions": ", ".join(f"{name} {version(name)}" for name in (*VERSIONS, *list_libraries(soup.family.config))),
         "backend": images.backend if images else None,
         "hfsoup": __version__,
     }
@@ -182,7 +182,9 @@ def _values(soup: BakeResult) -> dict[str, Any]:
 
 def _untouched(soup: BakeResult) -> bool:
     """Whether a search among several kept one, whose weights are shipped as they are."""
-    changed = soup.adapter or soup.distilled or soup.family.kept or soup.family.alignment or soup.options.dtype
+    changed = (
+        soup.adapter or soup.distilled or soup.family.reference_only or soup.family.alignment or soup.options.dtype
+    )
     return soup.mix.alone and len(soup.family.ingredients) > 1 and not changed
 
 
@@ -249,11 +251,11 @@ def _splits(soup: BakeResult) -> dict[str, dict[str, str]]:
 def _licences(soup: BakeResult) -> dict[str, Any]:
     """What the used ingredients' cards say, and what the soup's does."""
     used = soup.used
-    every = list(with_bases(used))
-    said = list(zip(named(*every), map(license_of, every), strict=True))
+    every = list(include_bases(used))
+    said = list(zip(named(*every), map(read_license, every), strict=True))
     return {
         "chosen": markdown(soup.options.license) if soup.options.license else None,
-        "agreed": markdown(agreed(used)) if agreed(used) else None,
+        "agreed": markdown(find_common_license(used)) if find_common_license(used) else None,
         "named": any(licence for _, licence in said),
         "said": [(name, markdown(licence) if licence else None) for name, licence in said],
     }
@@ -274,7 +276,7 @@ def _comparison(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
         return None
     return {
         "same": soup.mix.members == (soup.best,) and not soup.adapter,
-        "headed": names[0] if soup.family.kept and soup.best else None,
+        "headed": names[0] if soup.family.reference_only and soup.best else None,
         "best": names[soup.best],
         **sides(soup, c),
         "choices": c.choices,

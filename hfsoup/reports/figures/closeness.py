@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hfsoup.ingredients.diagnose import compared
+from hfsoup.ingredients.diagnose import compare_weights
 from hfsoup.ingredients.similarity import BASIN
 from hfsoup.reports.figures.style import Paint, Theme, name
 
@@ -22,7 +22,7 @@ NUMBERED, NAMED = 12, 40
 
 def paint(soup: BakeResult) -> Paint:
     """A heat map of cosines, the ingredients in the order given; those in the soup are marked."""
-    cosines = compared(soup.family).body
+    cosines = compare_weights(soup.family).body
 
     def onto(figure: Figure, theme: Theme) -> None:
         axes, size = figure.subplots(), len(cosines)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfsoup.hub.download import fetch_file
-from hfsoup.ingredients.pull import listed_below
-from hfsoup.ingredients.resolve import resolve
+from hfsoup.ingredients.pull import list_files
+from hfsoup.ingredients.resolve import resolve_patterns
 from hfsoup.provenance.manifest import NAME as RECORD
 from hfsoup.provenance.manifest import Manifest, read
 from hfsoup.provenance.predictions import LIMIT, NAME, Evaluated, parse
@@ -63,8 +63,8 @@ def _here(folder: Path) -> Open:
 
 
 def _there(place: str) -> Open:
-    source = resolve((place,))[0]
-    files = listed_below(source, source.subfolder)
+    source = resolve_patterns((place,))[0]
+    files = list_files(source, source.subfolder)
 
     def opened(name: str) -> Path | None:
         if name not in files:

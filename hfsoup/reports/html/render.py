@@ -102,7 +102,7 @@ def _ingredient_names(record: Manifest) -> list[str]:
 def _ingredient(
     ingredient: IngredientRecord, name: str, best: bool, metric: str, span: tuple[float, float] | None
 ) -> dict[str, Any]:
-    source = Source(ingredient.id, ingredient.id, ingredient.revision)
+    source = Source(ingredient.id, ingredient.revision)
     return {
         "name": name,
         "link": page(source),
