@@ -20,7 +20,7 @@ WORDS = ("kit/vit-1", "kit/vit-10", "--dataset", "kit/shapes", "--output", "soup
 @pytest.fixture
 def slow(plain_http: None, on_hub: LocalHub, signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A Hub that makes the last ingredient wait, and a bake for which any pull is long enough."""
-    monkeypatch.setattr("hfsoup.baking.prefetch.WORTH", 0)
+    monkeypatch.setattr("hfsoup.baking.prefetch.MIN_BYTES", 0)
     monkeypatch.setenv("HFSOUP_CACHE", str(alone / "cache"))
     forget("kit/vit-1", "kit/vit-10")
     with fault(on_hub, "vit-10/resolve/.*model.safetensors", method="GET", stall=3, times=1):

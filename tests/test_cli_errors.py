@@ -184,7 +184,7 @@ def test_the_hub_cannot_be_reached(alone: Path, monkeypatch: Any) -> None:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
         for place in ("ingredients.resolve", "hub.client"):
-            monkeypatch.setattr(f"hfsoup.{place}.api", lambda: HfApi(endpoint=url))
+            monkeypatch.setattr(f"hfsoup.{place}.hub_api", lambda: HfApi(endpoint=url))
         assert f"nothing listens at {url}" in refused("bake", "kit/vit-1", code=1)
 
 

@@ -30,6 +30,6 @@ def test_the_demo_ends_with_what_was_measured(
         "ingredients": [{"used": n < used} for n in range(4)],
     }
     (tmp_path / "soup.json").write_text(json.dumps(found))
-    demo.conclude(tmp_path / "soup.json")
+    demo.print_verdict(tmp_path / "soup.json")
     told = " ".join("".join(capsys.readouterr()).split())
     assert f"On the test split the soup is {words} its best ingredient: 0.9100 against 0.9000" in told

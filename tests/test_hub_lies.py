@@ -23,7 +23,7 @@ from misbehave import (
 )
 from shell import only, refused, run
 
-from hfsoup.baking.pipeline import run as bake_one
+from hfsoup.baking.pipeline import run_bake as bake_one
 from hfsoup.localhub import LocalHub
 from hfsoup.options.options import Options
 from hfsoup.utils.progress import Watch

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import HfApi
 from shell import bake
 
-from hfsoup.cli.launch import asked
+from hfsoup.cli.launch import count_processes
 from hfsoup.localhub import LocalHub
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 )
 def test_the_number_of_processes_is_what_accelerate_was_asked_for(command: str, count: int) -> None:
     """It is read before `-m hfsoup` alone, in each of the ways it may be written."""
-    assert asked(command.split()) == count
+    assert count_processes(command.split()) == count
 
 
 def spied(folder: Path) -> dict[str, str]:

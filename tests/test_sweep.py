@@ -19,7 +19,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from hfsoup.cli.demo.digits import digits
+from hfsoup.cli.demo.digits import make_digits
 
 ROOT = Path(__file__).parents[1]
 STILL = {"learning_rate": 0.0, "num_train_epochs": 1}
@@ -57,7 +57,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(where / "start")
     (where / "start/README.md").write_text("---\nlicense: apache-2.0\n---\n")
     (where / "data").mkdir()
-    digits()["train"].select(range(40)).to_parquet(where / "data/train-00000-of-00001.parquet")
+    make_digits()["train"].select(range(40)).to_parquet(where / "data/train-00000-of-00001.parquet")
     other = {**STILL, "seed": 2, "augment": True, "lr_scheduler_type": "constant"}
     (where / "still.json").write_text(json.dumps([{**STILL, "seed": 1}, other]))
     return where
@@ -76,7 +76,7 @@ def test_a_sweep_writes_models_that_load_with_the_datasets_labels(swept: Path) -
     """Every folder loads by itself, with its processor, and names the digits."""
     for folder in ("runs/vit-0", "runs/vit-1"):
         model = AutoModelForImageClassification.from_pretrained(swept / folder)
-        assert model.config.id2label == dict(enumerate(digits()["train"].features["label"].names))
+        assert model.config.id2label == dict(enumerate(make_digits()["train"].features["label"].names))
         assert AutoImageProcessor.from_pretrained(swept / folder).size["height"] == 8
         assert "license: apache-2.0" in (swept / folder / "README.md").read_text()
 

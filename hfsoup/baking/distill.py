@@ -31,23 +31,23 @@ MOST = 10_000
 Statistics = dict[str, "NDArray[np.float32]"]
 
 
-def with_unlabelled(images: Images, family: Family, options: Options, watch: Watch) -> Images:
+def load_unlabelled_images(images: Images, family: Family, options: Options, watch: Watch) -> Images:
     """The images with those that a network is trained on, where one is asked for."""
     if options.distill is None:
         return images
     from hfsoup.checkpoints.processor import load_image_processor
     from hfsoup.data.unlabelled import unlabelled
 
-    most, notes = wanted(options), list(images.notes)
+    most, notes = limit_training_images(options), list(images.notes)
     with watch.stage("Preparing images to train on", unit="images") as stage:
-        request = replace(options.request(task_of(family.config)), revision=images.revision)
+        request = replace(options.make_request(task_of(family.config)), revision=images.revision)
         processor = load_image_processor(family.processor_ingredient.processor_folder)
         split = unlabelled(request, processor, family.labels, most, note=notes.append, advance=stage)
         stage.done(f"Prepared {len(split):,} images to train on, without their labels")
     return replace(images, unlabelled=split, notes=tuple(dict.fromkeys(notes)))
 
 
-def distilled(
+def distill_network(
     averager: Averager,
     scorer: Scorer,
     search: Search,
@@ -97,6 +97,6 @@ def distilled(
     return world.on_main(train), statistics
 
 
-def wanted(options: Options) -> int:
+def limit_training_images(options: Options) -> int:
     """How many images are to be prepared for a training, at most."""
     return (options.limit or MOST) if options.distill else 0

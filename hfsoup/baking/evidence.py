@@ -20,30 +20,32 @@ if TYPE_CHECKING:
     from hfsoup.recipes._search import Search
 
 
-BETWEEN = 9
+LINE_STEPS = 9
 
 
-def witnessed(scorer: Scorer, soup: Mix, best: Mix, bn: str, test: Split, starts: tuple[Start, ...]) -> Evidence:
+def test_predictions(scorer: Scorer, soup: Mix, best: Mix, bn: str, test: Split, starts: tuple[Start, ...]) -> Evidence:
     """What soup and best ingredient said of each test image when they were compared; nothing is forwarded."""
     return Evidence(scorer.predict_classes(soup, bn, test), scorer.predict_classes(best, "average", test), starts)
 
 
-def pictured(seen: Evidence, scorer: Scorer, search: Search, soup: Mix, images: Images, options: Options) -> Evidence:
+def with_plot_scores(
+    seen: Evidence, scorer: Scorer, search: Search, soup: Mix, images: Images, options: Options
+) -> Evidence:
     """The evidence, with the scores that the pictures need where these are asked for."""
     if options.figures:
-        seen = replace(seen, points=points(scorer, search, soup, images))
-    return replace(seen, line=line(scorer, search, images)) if options.figure_line else seen
+        seen = replace(seen, points=score_plot_points(scorer, search, soup, images))
+    return replace(seen, line=score_line(scorer, search, images)) if options.figure_line else seen
 
 
-def points(scorer: Scorer, search: Search, soup: Mix, images: Images) -> tuple[Point, ...]:
+def score_plot_points(scorer: Scorer, search: Search, soup: Mix, images: Images) -> tuple[Point, ...]:
     """Ingredients, candidates that were scored on all images, and the mean of all, on the test split too.
 
     The choice was made before, on the selection split alone. The soup itself is left out: it was compared already.
     """
-    return tuple(_points(scorer, search, soup, images))
+    return tuple(_iterate_plot_points(scorer, search, soup, images))
 
 
-def _points(scorer: Scorer, search: Search, soup: Mix, images: Images) -> Iterator[Point]:
+def _iterate_plot_points(scorer: Scorer, search: Search, soup: Mix, images: Images) -> Iterator[Point]:
     size = len(search.names)
     uniform = search.mix(tuple(range(size)))
     for i in range(size):
@@ -52,24 +54,24 @@ def _points(scorer: Scorer, search: Search, soup: Mix, images: Images) -> Iterat
     for mix, found in tuple(search.scores.items()):
         steps = [decision for decision in search.trace if decision.score is found]
         if steps and not found.at_most and mix not in (soup, uniform) and len(mix.members) > 1:
-            yield _candidate(found, steps, scorer.score_whole(mix, found.bn, images.test))
+            yield _make_candidate_point(found, steps, scorer.score_whole(mix, found.bn, images.test))
     if size > 1 and uniform != soup:
         found = scorer.score(uniform, images.selection)
         yield Point(UNIFORM, 0, found, scorer.score_whole(uniform, found.bn, images.test))
 
 
-def _candidate(found: Score, steps: list[Decision], test: Score) -> Point:
+def _make_candidate_point(found: Score, steps: list[Decision], test: Score) -> Point:
     return Point(CANDIDATE, steps[0].step, found, test, any(step.accepted for step in steps))
 
 
-def line(scorer: Scorer, search: Search, images: Images) -> Line | None:
+def score_line(scorer: Scorer, search: Search, images: Images) -> Line | None:
     """Both splits along the line between the two best ingredients; None where there is only one."""
     if len(search.ranked) < 2:
         return None
     first, second = search.ranked[:2]
     knots = []
-    for n in range(BETWEEN + 2):
-        share = n / (BETWEEN + 1)
+    for n in range(LINE_STEPS + 2):
+        share = n / (LINE_STEPS + 1)
         mix = search.weighted({first: 1 - share, second: share})
         found = scorer.score(mix, images.selection)
         knots.append(LinePoint(share, found, scorer.score_whole(mix, found.bn, images.test)))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from hfsoup.baking.distill import wanted
-from hfsoup.baking.requirements import CALIBRATION, learners, needs_base
-from hfsoup.baking.resources import afford, hold, needs
+from hfsoup.baking.distill import limit_training_images
+from hfsoup.baking.requirements import CALIBRATION, count_members_in_memory, needs_base
+from hfsoup.baking.resources import list_disk_needs, require_disk, require_memory
 from hfsoup.checkpoints.inspection import read_class_names
 from hfsoup.checkpoints.safetensors_io import FLOATS
 from hfsoup.checkpoints.timm_config import format_model_type
@@ -30,16 +30,16 @@ from hfsoup.utils.progress import Clock, Watch
 from hfsoup.utils.text import format_count, format_size, join_names
 
 if TYPE_CHECKING:
-    from hfsoup.baking.prefetch import Ahead
+    from hfsoup.baking.prefetch import Prefetcher
     from hfsoup.data.survey import Survey
 
 
-def gather(
+def gather_family(
     patterns: tuple[str, ...],
     options: Options,
     watch: Watch,
     clock: Clock,
-    ahead: Ahead | None = None,
+    prefetcher: Prefetcher | None = None,
     *,
     several: bool = True,
 ) -> Family:
@@ -48,21 +48,21 @@ def gather(
     Where they are to be combined, `several` refuses one that is alone; otherwise there must be one.
     """
     with clock("pull"):
-        sources = resolve(patterns, options, watch)
+        sources = resolve_ingredients(patterns, options, watch)
         if not several:
             _require_one(sources)
         elif not sources[0].folder:
             # Nothing is pulled for it; what is wrong with a folder is worth more than that it is alone.
             require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
-        afford(needs(sources, options))
-        if members := learners(options, len(sources)):
-            hold(members, read_outline(sources[0].base or sources[0]).elements)
-        look_at_dataset(options, sources[0], watch)
-        if ahead:
-            ahead.begin(sources[0], options, count_missing_bytes(sources))
-        ingredients = _pulled(sources, watch, ahead)
+        require_disk(list_disk_needs(sources, options))
+        if members := count_members_in_memory(options, len(sources)):
+            require_memory(members, read_outline(sources[0].base or sources[0]).elements)
+        inspect_dataset(options, sources[0], watch)
+        if prefetcher:
+            prefetcher.start(sources[0], options, count_missing_bytes(sources))
+        ingredients = _pull_ingredients(sources, watch, prefetcher)
     with clock("check"), watch.stage("Checking") as stage:
-        family = _checked(sources, ingredients, options, watch, several)
+        family = _check_family(sources, ingredients, options, watch, several)
         stage.done(
             f"Checked: one {format_model_type(family.config)} with {format_count(len(family.labels), 'class', 'es')}"
         )
@@ -93,7 +93,9 @@ def _require_one(sources: Sequence[Source]) -> None:
         raise UsageError(f"expected one model, found {len(sources)}", where=names, hint=hint)
 
 
-def resolve(patterns: tuple[str, ...], options: Options, watch: Watch, *, keep: bool = True) -> tuple[Source, ...]:
+def resolve_ingredients(
+    patterns: tuple[str, ...], options: Options, watch: Watch, *, keep: bool = True
+) -> tuple[Source, ...]:
     """The ingredients that are asked for, pinned, of a soup that may be pushed where it is to go.
 
     Args:
@@ -123,7 +125,7 @@ def resolve(patterns: tuple[str, ...], options: Options, watch: Watch, *, keep: 
     return sources
 
 
-def _checked(
+def _check_family(
     sources: Sequence[Source], ingredients: tuple[Ingredient, ...], options: Options, watch: Watch, several: bool
 ) -> Family:
     """The ingredients as one family, of which these options can make a soup."""
@@ -144,12 +146,12 @@ def _checked(
         from hfsoup.averaging.low_rank import require_adapters
 
         require_adapters(family, options.bn if options.dataset else "average")
-    if members := learners(options, len(family)):
-        hold(members, sum(prod(spec.shape) for spec in family.tensors if spec.dtype in FLOATS))
+    if members := count_members_in_memory(options, len(family)):
+        require_memory(members, sum(prod(spec.shape) for spec in family.tensors if spec.dtype in FLOATS))
     return family
 
 
-def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | None:
+def inspect_dataset(options: Options, first: Source, watch: Watch) -> Survey | None:
     """See that these models can be scored on the dataset, by its listing and headers, before anything is pulled.
 
     Args:
@@ -178,20 +180,22 @@ def look_at_dataset(options: Options, first: Source, watch: Watch) -> Survey | N
         classes = None
     load_metric(options.metric, task, trust_remote=options.trust_remote_metric)
     with watch.stage("Looking at the dataset") as stage:
-        found = survey(options.request(task), classes, most=max(CALIBRATION, wanted(options)))
-        for request in options.other_requests(task).values():
+        found = survey(options.make_request(task), classes, most=max(CALIBRATION, limit_training_images(options)))
+        for request in options.make_other_requests(task).values():
             look_at_other(request)
         stage.done(f"Looked at {options.dataset}")
     return found
 
 
-def _pulled(sources: tuple[Source, ...], watch: Watch, ahead: Ahead | None) -> tuple[Ingredient, ...]:
+def _pull_ingredients(
+    sources: tuple[Source, ...], watch: Watch, prefetcher: Prefetcher | None
+) -> tuple[Ingredient, ...]:
     """The sources on this disk, with a line that says what of them was here."""
     every = include_bases(sources)
     holdings = [count_bytes(source) for source in every if not source.folder]
     total, there = sum(size for size, _ in holdings), sum(size == cached for size, cached in holdings)
     with watch.stage("Pulling", total, "B" if total else "") as stage:
-        ingredients = pull_ingredients(sources, advance=stage, notify=watch.note, follower=ahead)
+        ingredients = pull_ingredients(sources, advance=stage, notify=watch.note, follower=prefetcher)
         known = f" ({there} cached)" if there else ""
         text = (
             f"Pulled {format_count(len(holdings), 'checkpoint')}, {format_size(total)}{known}" if holdings else "Opened"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
-from hfsoup.baking.distill import distilled
-from hfsoup.baking.evidence import pictured, witnessed
+from hfsoup.baking.distill import distill_network
+from hfsoup.baking.evidence import test_predictions, with_plot_scores
 from hfsoup.baking.requirements import needs_images
-from hfsoup.baking.search_progress import Course
-from hfsoup.baking.setup import loaded, scorer_of
-from hfsoup.baking.shifts import count, shifts
+from hfsoup.baking.scoring import load_bake_images, make_scorer
+from hfsoup.baking.search_progress import SearchProgress
+from hfsoup.baking.shifts import count_test_images, score_shifts
 from hfsoup.baking.soup import Soup
 from hfsoup.checkpoints.types import LowRankAdapter
 from hfsoup.data.tasks import task_of
@@ -29,14 +29,14 @@ from hfsoup.utils.progress import Clock, SearchStep, Stage, Watch
 from hfsoup.utils.text import format_count, shorten_names
 
 if TYPE_CHECKING:
-    from hfsoup.baking.prefetch import Ahead
+    from hfsoup.baking.prefetch import Prefetcher
     from hfsoup.data.images import Images, Split
     from hfsoup.evaluation.journal import Journal
     from hfsoup.evaluation.scorer import Scorer
     from hfsoup.networks.learned_coefficients import Learner
 
 
-def measured(
+def measure_soup(
     patterns: tuple[str, ...],
     options: Options,
     watch: Watch,
@@ -57,23 +57,25 @@ def measured(
     recipe = RECIPES.get(options.chosen_recipe)
     with clock("evaluate"), watch.stage("Scoring", unit="images") as stage, ExitStack() as stack:
         journal = Journal(journal_path(), read=options.resume, notify=watch.note)
-        scorer = scorer_of(averager, options, world, journal, images, stage)
-        course = _course(stage, scorer, family, options, images)
-        learner = _learner(averager, options, world, journal, images, course, clock)
-        search, mix = searched(
+        scorer = make_scorer(averager, options, world, journal, images, stage)
+        progress = _make_progress(stage, scorer, family, options, images)
+        learner = _make_learner(averager, options, world, journal, images, progress, clock)
+        search, mix = run_recipe(
             family,
             options,
             watch,
-            course,
+            progress,
             lambda members: scorer.predict_ensemble(members, images.selection).score,
             learner,
         )
-        course.end()
+        progress.finish()
         best = search.ranked[0]
-        adapter = world.on_main(lambda: truncated(averager, mix, options, watch))
+        adapter = world.on_main(lambda: truncate_to_adapter(averager, mix, options, watch))
         with clock("distill"):
-            network, begun = distilled(averager, scorer, search, mix, images, options, world, watch, course.tell)
-        given, shipped, alone = _as_shipped(scorer, search, mix, adapter, network, options, stack)
+            network, begun = distill_network(
+                averager, scorer, search, mix, images, options, world, watch, progress.show
+            )
+        given, shipped, alone = _prepare_shipped(scorer, search, mix, adapter, network, options, stack)
         selection = search.score(mix) if given is scorer else given.score(shipped, images.selection)
 
         def judge(split: Split) -> Comparison:
@@ -84,14 +86,14 @@ def measured(
             together = scorer.predict_ensemble(mix.members, images.test)
             answers = given.predict(shipped, selection.bn, images.test)
             ensemble = given.compare_predictions(answers, together, images.test, recipe.choices)
-        shifted = shifts(options, family, images, world, judge)
+        shifted = score_shifts(options, family, images, world, judge)
         statistics = scorer.estimate_statistics(mix) if selection.bn == RECALIBRATE else begun
         modes = scorer.scores(mix, images.selection)
-        evidence = witnessed(given, shipped, alone, selection.bn, images.test, search.starts)
-        evidence = pictured(evidence, scorer, search, mix, images, options)
+        evidence = test_predictions(given, shipped, alone, selection.bn, images.test, search.starts)
+        evidence = with_plot_scores(evidence, scorer, search, mix, images, options)
         total = scorer.images_forwarded + (learner.images_forwarded if learner else 0)
         forwarded = format_count(total, "image") if total else "no image"
-        stage.done(f"Scored {format_count(course.scored, 'candidate')} and the test split: {forwarded} forwarded")
+        stage.done(f"Scored {format_count(progress.scored, 'candidate')} and the test split: {forwarded} forwarded")
     clock.seconds["evaluate"] -= clock.seconds["distill"]
     if world.main:
         scoring = clock.seconds["evaluate"] - clock.seconds.get("learn", 0.0)
@@ -106,8 +108,14 @@ def measured(
     )  # fmt: skip
 
 
-def _learner(
-    averager: Averager, options: Options, world: World, journal: Journal, images: Images, course: Course, clock: Clock
+def _make_learner(
+    averager: Averager,
+    options: Options,
+    world: World,
+    journal: Journal,
+    images: Images,
+    progress: SearchProgress,
+    clock: Clock,
 ) -> Learner | None:
     """What learns coefficients, where there are images to learn from."""
     if images.learning is None:
@@ -117,12 +125,12 @@ def _learner(
 
     return Learner(
         averager, world, journal, images.learning, epochs=RECIPES.get(options.chosen_recipe).learns,
-        batch_size=options.batch_size or USUAL, seed=options.seed, clock=clock, advance=course.beside,
+        batch_size=options.batch_size or USUAL, seed=options.seed, clock=clock, advance=progress.add_other_images,
         loss=task_of(averager.family.config).loss,
     )  # fmt: skip
 
 
-def _as_shipped(
+def _prepare_shipped(
     scorer: Scorer,
     search: Search,
     mix: Mix,
@@ -148,7 +156,7 @@ def _as_shipped(
     return scorer.with_averager(averager), shipped, Mix.of((best,), len(whole))
 
 
-def truncated(averager: Averager, mix: Mix, options: Options, watch: Watch) -> LowRankAdapter | None:
+def truncate_to_adapter(averager: Averager, mix: Mix, options: Options, watch: Watch) -> LowRankAdapter | None:
     """The soup as an adapter, where it is asked for."""
     if options.as_adapter is None:
         return None
@@ -162,38 +170,38 @@ def truncated(averager: Averager, mix: Mix, options: Options, watch: Watch) -> L
     return found
 
 
-def _course(stage: Stage, scorer: Scorer, family: Family, options: Options, images: Images) -> Course:
+def _make_progress(stage: Stage, scorer: Scorer, family: Family, options: Options, images: Images) -> SearchProgress:
     recipe = RECIPES.get(options.chosen_recipe)
     most = recipe.evaluations(len(family), options.rules()) if recipe.evaluations else None
     learning = recipe.learns * len(images.learning or ())
-    return Course(
+    return SearchProgress(
         stage, lambda mix, least: scorer.score(mix, images.selection, least), size=len(family), most=most,
         images=len(images.selection), modes=2 if images.calibration and options.bn == "auto" else 1,
-        after=learning + count(options, len(images.test), len(family)),
+        after=learning + count_test_images(options, len(images.test), len(family)),
     )  # fmt: skip
 
 
-def prepared(family: Family, options: Options, watch: Watch, ahead: Ahead) -> Images:
+def prepare_images(family: Family, options: Options, watch: Watch, prefetcher: Prefetcher) -> Images:
     """The images that select, report, and settle batch norms, ready for the family."""
     from hfsoup.checkpoints.processor import load_image_processor
 
     processor = load_image_processor(family.processor_ingredient.processor_folder)
     with watch.stage("Preparing images", unit="images") as stage:
-        ahead.follow(stage)
+        prefetcher.follow(stage)
         task = task_of(family.config)
-        images = loaded(options, processor, family.labels, task, family.has_batch_norm, stage, stage.expect)
+        images = load_bake_images(options, processor, family.labels, task, family.has_batch_norm, stage, stage.expect)
         selecting, testing = len(images.selection), len(images.test)
         teaching = f"{len(images.learning):,} to learn from, " if images.learning else ""
         stage.done(f"Prepared {teaching}{format_count(selecting, 'image')} that select and {testing:,} that report")
         return images
 
 
-def settling(images: Images, family: Family, options: Options) -> Images:
+def drop_unused_calibration(images: Images, family: Family, options: Options) -> Images:
     """The images without those that were looked at for an alignment or a merge alone."""
-    return images if family.has_batch_norm and options.settles else replace(images, calibration=None)
+    return images if family.has_batch_norm and options.recalibrates else replace(images, calibration=None)
 
 
-def in_one_basis(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
+def align_ingredients(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
     """The family with its ingredients put into the first one's basis."""
     from hfsoup.networks.alignment.family import align_family
 
@@ -209,7 +217,7 @@ def in_one_basis(family: Family, options: Options, watch: Watch, images: Images 
         )
 
 
-def weighed(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
+def estimate_importance(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
     """The family with what the merge asks of its ingredients beyond their weights."""
     kind = needs_images(options)
     if kind is None or images is None or images.calibration is None:
@@ -225,7 +233,7 @@ def weighed(family: Family, options: Options, watch: Watch, images: Images | Non
     return found
 
 
-def searched(
+def run_recipe(
     family: Family,
     options: Options,
     watch: Watch,
@@ -236,13 +244,15 @@ def searched(
     """The recipe's walk over a family, and the mix where it ends."""
     shown = shorten_names([(i.id, i.source.revision) for i in family.ingredients])
     names = tuple(str(i) if i.source.revision else name for i, name in zip(family.ingredients, shown, strict=True))
-    search = Search(names, score, options.rules(), lambda taken: watch.decision(_step(taken, names)), ensemble, learn)
+    search = Search(
+        names, score, options.rules(), lambda taken: watch.decision(_describe_step(taken, names)), ensemble, learn
+    )
     mix = RECIPES.get(options.chosen_recipe).function(search)
     for i in search.left_out:
         watch.note(f"{names[i]} is below --min-score {options.min_score}; left out")
     return search, mix
 
 
-def _step(taken: Decision, names: tuple[str, ...]) -> SearchStep:
+def _describe_step(taken: Decision, names: tuple[str, ...]) -> SearchStep:
     score, name = taken.score, names[taken.ingredient]
     return SearchStep(taken.step, taken.action, name, score.value, score.at_most, taken.accepted, taken.outcome)

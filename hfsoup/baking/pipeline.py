@@ -10,15 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.averaging.averager import Averager
-from hfsoup.baking.distill import with_unlabelled
-from hfsoup.baking.gather import gather
-from hfsoup.baking.measure import in_one_basis, measured, prepared, searched, settling, truncated, weighed
-from hfsoup.baking.prefetch import Ahead
-from hfsoup.baking.requirements import asked, own
+from hfsoup.baking.distill import load_unlabelled_images
+from hfsoup.baking.gather import gather_family
+from hfsoup.baking.measure import (
+    align_ingredients,
+    drop_unused_calibration,
+    estimate_importance,
+    measure_soup,
+    prepare_images,
+    run_recipe,
+    truncate_to_adapter,
+)
+from hfsoup.baking.prefetch import Prefetcher
+from hfsoup.baking.requirements import check_output, check_request
 from hfsoup.baking.soup import Soup
 from hfsoup.hub.notices import listening
 from hfsoup.merges import MERGES
-from hfsoup.options.config_file import is_config, load
+from hfsoup.options.config_file import is_config, load_config
 from hfsoup.options.options import Options
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.live_progress import follow_bake
@@ -44,54 +52,58 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
         raise UsageError(f"expected names or folders one after another, found a {odd[0]}", hint="bake(*names)")
     patterns = tuple(str(ingredient) for ingredient in ingredients)
     if is_config(patterns):
-        return run(*load(Path(patterns[0]).expanduser(), options), follow_bake())
+        return run_bake(*load_config(Path(patterns[0]).expanduser(), options), follow_bake())
     chosen = Options.of(options)
-    return run(chosen.patterns(patterns), chosen, follow_bake())
+    return run_bake(chosen.choose_patterns(patterns), chosen, follow_bake())
 
 
-def run(patterns: tuple[str, ...], options: Options, watch: Watch, *, several: bool = True) -> Soup:
+def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, several: bool = True) -> Soup:
     """Resolve, pull, check, search, test, write, push; `several` refuses one ingredient alone."""
-    asked(patterns, options)
+    check_request(patterns, options)
     for text in (*RECIPES.broken, *MERGES.broken):
         watch.note(text)
     world, clock = World(options.device, alone=options.dataset is None), Clock()
     with listening(watch.note), ExitStack() as stack:
-        world.on_main(lambda: _claim(patterns, options, stack))
-        ahead = stack.enter_context(Ahead(world))
-        family = world.on_main(lambda: gather(patterns, options, watch, clock, ahead, several=several))
+        world.on_main(lambda: _claim_output(patterns, options, stack))
+        prefetcher = stack.enter_context(Prefetcher(world))
+        family = world.on_main(lambda: gather_family(patterns, options, watch, clock, prefetcher, several=several))
         images = None
         if options.dataset:
             with clock("prepare"):
                 images = world.on_main(
-                    lambda: with_unlabelled(prepared(family, options, watch, ahead), family, options, watch)
+                    lambda: load_unlabelled_images(
+                        prepare_images(family, options, watch, prefetcher), family, options, watch
+                    )
                 )
         if options.align != "none":
             with clock("align"):
-                family = world.on_main(lambda: in_one_basis(family, options, watch, images, world))
+                family = world.on_main(lambda: align_ingredients(family, options, watch, images, world))
         if MERGES.get(options.merge).importance:
             with clock("estimate"):
-                family = world.on_main(lambda: weighed(family, options, watch, images, world))
+                family = world.on_main(lambda: estimate_importance(family, options, watch, images, world))
         averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype, options.settings()))
         if images:
-            soup = measured(patterns, options, watch, clock, world, averager, settling(images, family, options))
-            soup = replace(soup, images_forwarded=soup.images_forwarded + ahead.images_forwarded)
+            soup = measure_soup(
+                patterns, options, watch, clock, world, averager, drop_unused_calibration(images, family, options)
+            )
+            soup = replace(soup, images_forwarded=soup.images_forwarded + prefetcher.images_forwarded)
         else:
-            mix = searched(family, options, watch, None)[1]
-            adapter = world.on_main(lambda: truncated(averager, mix, options, watch))
+            mix = run_recipe(family, options, watch, None)[1]
+            adapter = world.on_main(lambda: truncate_to_adapter(averager, mix, options, watch))
             soup = Soup(family, mix, options, patterns, (None,) * len(family), seconds=clock.seconds, adapter=adapter)
-        return world.on_main(lambda: deliver(soup, watch, clock))
+        return world.on_main(lambda: save_and_push(soup, watch, clock))
 
 
-def _claim(patterns: tuple[str, ...], options: Options, stack: ExitStack) -> None:
+def _claim_output(patterns: tuple[str, ...], options: Options, stack: ExitStack) -> None:
     """Hold the output folder from the start; what stands there already must be this bake's own work, or may go."""
     from hfsoup.averaging.writer import lock_output
 
     if options.output is not None:
         stack.enter_context(lock_output(Path(options.output)))
-    own(patterns, options)
+    check_output(patterns, options)
 
 
-def deliver(soup: Soup, watch: Watch, clock: Clock) -> Soup:
+def save_and_push(soup: Soup, watch: Watch, clock: Clock) -> Soup:
     """Write the folder and push it, where asked to."""
     options = soup.options
     if options.output:

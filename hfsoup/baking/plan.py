@@ -9,12 +9,20 @@ from typing import Any
 
 from rich.text import Text
 
-from hfsoup.baking.distill import wanted
-from hfsoup.baking.evidence import BETWEEN
-from hfsoup.baking.gather import look_at_dataset, resolve
-from hfsoup.baking.requirements import CALIBRATION, asked, learners, looks_at_more, needs_base, needs_images, own
-from hfsoup.baking.resources import Need, afford, memory, needs
-from hfsoup.baking.shifts import count
+from hfsoup.baking.distill import limit_training_images
+from hfsoup.baking.evidence import LINE_STEPS
+from hfsoup.baking.gather import inspect_dataset, resolve_ingredients
+from hfsoup.baking.requirements import (
+    CALIBRATION,
+    check_output,
+    check_request,
+    count_members_in_memory,
+    needs_base,
+    needs_calibration,
+    needs_images,
+)
+from hfsoup.baking.resources import DiskNeed, estimate_memory, list_disk_needs, require_disk
+from hfsoup.baking.shifts import count_test_images
 from hfsoup.checkpoints.inspection import read_class_names
 from hfsoup.checkpoints.types import Source
 from hfsoup.data.survey import Survey
@@ -89,7 +97,7 @@ class Plan:
     work: Workload | None
     memory: int | None
     memory_free: int
-    disk: tuple[Need, ...]
+    disk: tuple[DiskNeed, ...]
     output: str | None
     push: dict[str, Any] | None
 
@@ -118,7 +126,7 @@ class Plan:
         }
 
 
-def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None) -> Plan:
+def plan_bake(patterns: tuple[str, ...], options: Options, watch: Watch | None = None) -> Plan:
     """Look at everything a bake would use, and use none of it: nothing is kept, written or pushed.
 
     Args:
@@ -132,10 +140,10 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
     from psutil import virtual_memory
 
     watch = watch or Watch()
-    recipe = asked(patterns, options)
-    own(patterns, options)
+    recipe = check_request(patterns, options)
+    check_output(patterns, options)
     with listening(watch.note):
-        sources = resolve(patterns, options, watch, keep=False)
+        sources = resolve_ingredients(patterns, options, watch, keep=False)
         given = (find_base(options.base, keep=False),) if options.base else ()
         require_several(sources, recipe.needs_base)
         if needs_base(options) and not given:
@@ -143,43 +151,47 @@ def plan(patterns: tuple[str, ...], options: Options, watch: Watch | None = None
         with watch.stage("Reading headers") as stage:
             first = read_outline(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
-        found = look_at_dataset(options, sources[0], watch)
-        work = _taught(_work(recipe, sources, options, found, first), sources, options, found) if found else None
-        data = _data(found, options, sources[0], first) if found else None
+        found = inspect_dataset(options, sources[0], watch)
+        work = (
+            _add_distillation(_estimate_workload(recipe, sources, options, found, first), sources, options, found)
+            if found
+            else None
+        )
+        data = _plan_dataset(found, options, sources[0], first) if found else None
         bases = tuple(source for source in include_bases((*sources, *given)) if source not in sources)
-        disk = tuple(_disk((*sources, *given), options, first, data, work))
-        afford(disk)
+        disk = tuple(_list_disk_needs((*sources, *given), options, first, data, work))
+        require_disk(disk)
+        memory = estimate_memory(first, options, count_members_in_memory(options, len(sources)))
         return Plan(
-            recipe.name, options.merge, _holdings(sources), _holdings(bases), data, work,
-            memory(first, options, learners(options, len(sources))), virtual_memory().available, disk, options.output,
-            _push(options),
+            recipe.name, options.merge, _list_downloads(sources), _list_downloads(bases), data, work,
+            memory, virtual_memory().available, disk, options.output, _plan_push(options),
         )  # fmt: skip
 
 
-def _holdings(sources: Sequence[Source]) -> tuple[Download, ...]:
+def _list_downloads(sources: Sequence[Source]) -> tuple[Download, ...]:
     return tuple(Download(source.id, source.revision, *count_bytes(source)) for source in sources)
 
 
-def _names(found: Survey, *, calibrate: bool) -> dict[str, str | None]:
+def _name_splits(found: Survey, *, calibrate: bool) -> dict[str, str | None]:
     """The splits that select, report and settle batch norms."""
     return {"selection": found.selection, "test": found.test, "calibration": found.calibration if calibrate else None}
 
 
-def _data(found: Survey, options: Options, source: Source, first: Outline) -> Download | None:
+def _plan_dataset(found: Survey, options: Options, source: Source, first: Outline) -> Download | None:
     """What of the dataset is pulled; None where that is not known beforehand."""
     if found.parts is None:
         return None
-    looks = looks_at_more(options, first.has_batch_norm is not False) or options.distill is not None
-    names = _names(found, calibrate=looks)
+    looks = needs_calibration(options, first.has_batch_norm is not False) or options.distill is not None
+    names = _name_splits(found, calibrate=looks)
     parts = {n: found.parts[n] for n in sorted({n for n in names.values() if n}) if n in found.parts}
     size, held = (sum(p.size for p in parts.values()), sum(p.held for p in parts.values()))
     if held < size:
-        ready = _prepared(options, source, first)
+        ready = _find_prepared_splits(options, source, first)
         held = sum(p.size if name in ready else p.held for name, p in parts.items())
     return Download(found.id, found.revision, size, held)
 
 
-def _prepared(options: Options, source: Source, first: Outline) -> frozenset[str]:
+def _find_prepared_splits(options: Options, source: Source, first: Outline) -> frozenset[str]:
     """The splits whose images are prepared for these models already; none where that cannot be told beforehand.
 
     A distillation and corruptions read the files again, and only a check settles on the processor of another model.
@@ -199,25 +211,29 @@ def _prepared(options: Options, source: Source, first: Outline) -> frozenset[str
         classes = read_class_names(first.config, where=str(source))
     except SoupError:
         return frozenset()
-    calibrate = CALIBRATION if looks_at_more(options, first.has_batch_norm is not False) else 0
+    calibrate = CALIBRATION if needs_calibration(options, first.has_batch_norm is not False) else 0
     learn = RECIPES.get(options.chosen_recipe).learns > 0
-    return prepared_splits(options.request(task_of(first.config)), processor, classes, calibrate=calibrate, learn=learn)
+    return prepared_splits(
+        options.make_request(task_of(first.config)), processor, classes, calibrate=calibrate, learn=learn
+    )
 
 
-def _work(recipe: Entry[Any], sources: Sequence[Source], options: Options, found: Survey, first: Outline) -> Workload:
+def _estimate_workload(
+    recipe: Entry[Any], sources: Sequence[Source], options: Options, found: Survey, first: Outline
+) -> Workload:
     """Evaluations and images at most: every mix that the recipe may ask for, then soup and best on the test split."""
-    shown = _counts(found, options, calibrate=True)[2] if needs_images(options) else None
-    work = _scoring(recipe, len(sources), options, found, first)
+    shown = _count_images(found, options, calibrate=True)[2] if needs_images(options) else None
+    work = _estimate_scoring(recipe, len(sources), options, found, first)
     return work if shown is None else replace(work, shown=shown, estimated=len(sources) * shown)
 
 
-def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first: Outline) -> Workload:
+def _estimate_scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first: Outline) -> Workload:
     """The same without what a merge is told."""
     most = None
     if recipe.evaluations is not None:
         most = recipe.evaluations(k, options.rules())
     norms = first.has_batch_norm is not False and options.bn != "average"
-    selection, test, calibration = _counts(found, options, calibrate=norms)
+    selection, test, calibration = _count_images(found, options, calibrate=norms)
     taught: dict[str, Any] = {}
     if recipe.learns and selection is not None:
         taught = {"learning": selection - selection // 2, "epochs": recipe.learns}
@@ -228,12 +244,12 @@ def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first:
             selection, test, calibration, most, None, None, f"{known_by} cannot be told beforehand", **taught
         )
     passes = 2 if norms and options.bn == "auto" else 1
-    images = selection * (min(k, most) + passes * max(most - k, 0)) + count(options, test, k)
+    images = selection * (min(k, most) + passes * max(most - k, 0)) + count_test_images(options, test, k)
     if options.figures:
         # Every ingredient and candidate on the test split, and the plain mean of all on both.
         images += test * max(k, most) + passes * selection
     if options.figure_line:
-        images += BETWEEN * (passes * selection + test)
+        images += LINE_STEPS * (passes * selection + test)
     if options.eval:
         unknown = "the datasets of --eval are not looked at beforehand"
         return Workload(selection, test, calibration, most, None, None, unknown, **taught)
@@ -244,25 +260,25 @@ def _scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first:
     return Workload(selection, test, calibration, most, images, seconds, unknown, **taught)
 
 
-def _taught(work: Workload, sources: Sequence[Source], options: Options, found: Survey) -> Workload:
+def _add_distillation(work: Workload, sources: Sequence[Source], options: Options, found: Survey) -> Workload:
     """The work, with what a distillation adds: images are shown to the ingredients and to the network."""
     if options.distill is None or found.parts is None:
         return work
-    names = _names(found, calibrate=True)
+    names = _name_splits(found, calibrate=True)
     count = (
         work.selection if names["calibration"] == names["selection"] else found.parts[str(names["calibration"])].images
     )
     if count is None:
         return work
-    seen = min(count, wanted(options))
+    seen = min(count, limit_training_images(options))
     return replace(work, unlabelled=seen, training=count_forwarded(seen, options.distill, len(sources)))
 
 
-def _counts(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | None, int | None, int | None]:
+def _count_images(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | None, int | None, int | None]:
     """Images that select, report and settle; None where they cannot be told."""
     if found.parts is None:
         return None, None, None
-    names = _names(found, calibrate=calibrate)
+    names = _name_splits(found, calibrate=calibrate)
     counts = {n: found.parts[n].images for n in names.values() if n in found.parts}
     first = counts.get(str(names["selection"]))
     second = counts.get(str(names["test"])) if names["test"] else first
@@ -273,22 +289,22 @@ def _counts(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | 
     return limits[0], limits[1], third if third is None else min(third, CALIBRATION)
 
 
-def _disk(
+def _list_disk_needs(
     sources: Sequence[Source], options: Options, first: Outline, data: Download | None, work: Workload | None
-) -> list[Need]:
+) -> list[DiskNeed]:
     """As a bake demands at least, with what is known of the dataset and of prepared images."""
-    found = needs(sources, options)
+    found = list_disk_needs(sources, options)
     if data:
-        found.append(Need("the dataset", found[0].folder, data.size - data.cached))
+        found.append(DiskNeed("the dataset", found[0].folder, data.size - data.cached))
     if work and first.shape:
         kinds = (work.selection, work.test, work.calibration or work.shown, work.learning, work.unlabelled)
         images = sum(n or 0 for n in kinds)
         images += (work.test or 0) if options.shifts else 0
-        found.append(Need("prepared images", cache_root() / "images", images * 4 * prod(first.shape)))
+        found.append(DiskNeed("prepared images", cache_root() / "images", images * 4 * prod(first.shape)))
     return found
 
 
-def _push(options: Options) -> dict[str, Any] | None:
+def _plan_push(options: Options) -> dict[str, Any] | None:
     """Where the soup would go, and whether that is there already."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -305,7 +321,7 @@ def _push(options: Options) -> dict[str, Any] | None:
     return {"repo": options.push, "exists": exists, **how}
 
 
-def costs(plan: Plan) -> Iterator[Row]:
+def describe_plan(plan: Plan) -> Iterator[Row]:
     """What the bake would take, each with a word in front."""
     yield "recipe", plain(f"{plan.recipe}, merge {plan.merge}")
     unknown = ", and the dataset, whose size is not known before" if plan.work and not plan.dataset else ""
@@ -321,16 +337,16 @@ def costs(plan: Plan) -> Iterator[Row]:
         yield "memory", Text(f"at least {format_size(plan.memory)}: {activations}")
     else:
         yield "memory", Text(f"a few blocks of tensors at a time; {format_size(plan.memory_free)} free")
-    yield from _work_lines(plan.work) if plan.work else [("score", Text("nothing: there is no dataset"))]
+    yield from _describe_workload(plan.work) if plan.work else [("score", Text("nothing: there is no dataset"))]
     if plan.output:
         yield "write", plain(plan.output)
-    yield "push", _push_lines(plan)
+    yield "push", _describe_push(plan)
     dataset = "; the dataset's images and labels" if plan.dataset else ""
     yield "not seen", Text(f"whether the ingredients fit together, for that: hfsoup check{dataset}")
     yield "done", Text("nothing was pulled, written or pushed")
 
 
-def _work_lines(work: Workload) -> Iterator[Row]:
+def _describe_workload(work: Workload) -> Iterator[Row]:
     if work.estimated is not None:
         yield "estimate", Text(f"{format_count(work.estimated, 'image')} shown to ingredients for the merge, no labels")
     if work.evaluations is not None:
@@ -354,7 +370,7 @@ def _work_lines(work: Workload) -> Iterator[Row]:
         yield "time", Text(f"not known: {work.unknown}")
 
 
-def _push_lines(plan: Plan) -> Text:
+def _describe_push(plan: Plan) -> Text:
     push = plan.push
     if push is None:
         return Text("nowhere")

@@ -25,7 +25,7 @@ from hfsoup.utils.threads import start_thread
 if TYPE_CHECKING:
     from hfsoup.data.images import Images
 
-WORTH = 32 << 20
+MIN_BYTES = 32 << 20
 """From so many bytes on that are to be pulled, something is done meanwhile."""
 POLL = 0.1
 LIBRARIES = (
@@ -45,7 +45,7 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
     """Nobody waits for what is being done any more."""
 
 
-class Ahead:
+class Prefetcher:
     """Prepares the images of a bake, then scores ingredients as they arrive, in a thread.
 
     Images are found in the cache in their turn, scores in the journal. Nobody asks whether it went well: the caller
@@ -67,7 +67,7 @@ class Ahead:
         self._ready, self._total = 0, 0
         self.images_forwarded = 0
 
-    def __enter__(self) -> Ahead:
+    def __enter__(self) -> Prefetcher:
         return self
 
     def __exit__(
@@ -78,7 +78,7 @@ class Ahead:
         if self._done:
             wait([self._done], timeout=1)
 
-    def begin(self, first: Source, options: Options, missing: int) -> None:
+    def start(self, first: Source, options: Options, missing: int) -> None:
         """Start, if `missing` bytes are enough to wait for and the first ingredient can tell how images are processed.
 
         Args:
@@ -86,7 +86,7 @@ class Ahead:
             options: what is to be baked; without a dataset there is nothing to prepare.
             missing: bytes of all ingredients that have to be pulled.
         """
-        if options.dataset is None or options.processor_from or missing < WORTH or first.folder or first.base:
+        if options.dataset is None or options.processor_from or missing < MIN_BYTES or first.folder or first.base:
             return
         self._done = start_thread(partial(self._work, first, options))
 
@@ -117,15 +117,15 @@ class Ahead:
             self._imported.set()
 
     def _prepare_and_score(self, first: Source, options: Options) -> None:
-        labels, images = self._prepared(first, options)
+        labels, images = self._prepare(first, options)
         if self._world.count > 1 or not options.resume or options.align != "none":
             return
         # Once nothing is pulled any more, the rest is scored in its turn.
         while (source := self._here.get()) is not None and not self._pulled.is_set():
             self._score(source, labels, options, images)
 
-    def _prepared(self, first: Source, options: Options) -> tuple[tuple[str, ...], Images]:
-        from hfsoup.baking.setup import loaded
+    def _prepare(self, first: Source, options: Options) -> tuple[tuple[str, ...], Images]:
+        from hfsoup.baking.scoring import load_bake_images
         from hfsoup.ingredients.headers import read_outline
 
         known = read_outline(first)
@@ -134,27 +134,29 @@ class Ahead:
         self._imported.set()
         labels = read_class_names(known.config, where=str(first))
         norms = bool(known.has_batch_norm)
-        return labels, loaded(options, processor, labels, task_of(known.config), norms, self._advance, self._expect)
+        return labels, load_bake_images(
+            options, processor, labels, task_of(known.config), norms, self._advance, self._expect
+        )
 
     def _score(self, source: Source, labels: tuple[str, ...], options: Options, images: Images) -> None:
-        from hfsoup.baking.setup import scorer_of
+        from hfsoup.baking.scoring import make_scorer
         from hfsoup.evaluation.journal import Journal, journal_path
 
         family = check_compatibility(pull_ingredients([source]))
         if family.labels != labels:
             return
         with Averager(family, options.merge, options.stored_dtype, options.settings()) as averager:
-            alone = scorer_of(averager, options, self._world, Journal(journal_path()), images, self._seen)
+            alone = make_scorer(averager, options, self._world, Journal(journal_path()), images, self._check_stopped)
             alone.score(Mix.of((0,), 1), images.selection)
             self.images_forwarded += alone.images_forwarded
 
-    def _seen(self, _: int) -> None:
+    def _check_stopped(self, _: int) -> None:
         if self._stopped.is_set():
             raise Stopped
 
     def _advance(self, count: int) -> None:
         self._ready += count
-        self._seen(count)
+        self._check_stopped(count)
 
     def _expect(self, total: int) -> None:
         self._total = total

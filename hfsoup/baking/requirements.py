@@ -10,7 +10,7 @@ from hfsoup.data.label_mapping import BY_NAME, BY_NUMBER, read_mapping
 from hfsoup.data.request import at_revision
 from hfsoup.ingredients.local_folders import require_data
 from hfsoup.merges import MERGES
-from hfsoup.options.options import Options, flags, refuse_idle
+from hfsoup.options.options import Options, format_flags, refuse_ineffective
 from hfsoup.recipes import RECIPES, Recipe
 from hfsoup.reports.figures import may_draw
 from hfsoup.utils.errors import SoupError, UsageError
@@ -20,7 +20,7 @@ CALIBRATION = 2048
 """At most so many images are looked at for batch norms, alignments and merges."""
 
 
-def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
+def check_request(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     """The recipe that is asked for, where all is there that it needs.
 
     Raises:
@@ -28,15 +28,15 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
             no ingredients.
     """
     recipe = RECIPES.get(options.chosen_recipe)
-    refuse_idle(options)
+    refuse_ineffective(options)
     for registry, name in ((RECIPES, recipe.name), (MERGES, options.merge)):
-        _refuse_unread(registry, name, options)
+        _refuse_ineffective(registry, name, options)
     if recipe.needs_data and not options.dataset:
         raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
     recipe.require()
     needs_base(options)
     needs_images(options)
-    for dataset in filter(None, (options.dataset, *options.others().values())):
+    for dataset in filter(None, (options.dataset, *options.other_datasets().values())):
         require_data(at_revision(dataset)[0])
     if options.labels not in (None, BY_NAME, BY_NUMBER):
         read_mapping(str(options.labels))
@@ -47,17 +47,17 @@ def asked(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     return recipe
 
 
-def _refuse_unread(registry: Registry[Any], name: str, options: Options) -> None:
+def _refuse_ineffective(registry: Registry[Any], name: str, options: Options) -> None:
     """Refuse what others of hfsoup's own look at, and this one does not; nobody knows what a plug-in looks at."""
     readers = {option: each.name for each in registry.own() for option in each.reads}
-    chosen, asked = registry.get(name), options.changed()
+    chosen, asked = registry.get(name), options.list_changes()
     idle = [option for option in asked if option in readers and option not in chosen.reads]
     if idle and chosen.origin == OWN:
-        what = f"the {registry.kind} {name} does not look at {flags(idle)}"
+        what = f"the {registry.kind} {name} does not look at {format_flags(idle)}"
         raise UsageError(what, hint=f"--{registry.kind} {readers[idle[0]]}")
 
 
-def learners(options: Options, ingredients: int) -> int:
+def count_members_in_memory(options: Options, ingredients: int) -> int:
     """How many ingredients a recipe holds at once to learn from; 0 of one that does not learn."""
     return min(ingredients, options.max_ingredients or ingredients) if RECIPES.get(options.chosen_recipe).learns else 0
 
@@ -81,9 +81,9 @@ def needs_base(options: Options) -> str | None:
     return whose
 
 
-def looks_at_more(options: Options, batch_norm: bool) -> bool:
+def needs_calibration(options: Options, batch_norm: bool) -> bool:
     """Whether a bake looks at images beyond those it scores: for batch norms, an alignment, or a merge that asks."""
-    return options.align != "none" or (batch_norm and options.settles) or needs_images(options) is not None
+    return options.align != "none" or (batch_norm and options.recalibrates) or needs_images(options) is not None
 
 
 def needs_images(options: Options) -> str | None:
@@ -101,7 +101,7 @@ def needs_images(options: Options) -> str | None:
     return merge.importance or None
 
 
-def own(patterns: tuple[str, ...], options: Options) -> None:
+def check_output(patterns: tuple[str, ...], options: Options) -> None:
     """Refuse an output folder that holds something else than this bake's own work, unless it may go."""
     from hfsoup.provenance.manifest import begun_by
 
@@ -114,7 +114,7 @@ def own(patterns: tuple[str, ...], options: Options) -> None:
         )
 
 
-def free(folder: Path) -> Path:
+def find_free_folder(folder: Path) -> Path:
     """`folder`, or the first of `folder-2`, `folder-3` … that is not there yet."""
     n, found = 2, folder
     while found.exists():

@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from hfsoup.data.images import Images
 
 
-SHOWN = 12
+MAX_DIFFERENCES = 12
 
 
-def images_again(record: DatasetRecord, family: Family, options: Options, *, calibrate: bool) -> Images:
+def load_recorded_images(record: DatasetRecord, family: Family, options: Options, *, calibrate: bool) -> Images:
     """The recorded splits, loaded at the recorded commit."""
     from hfsoup.checkpoints.processor import load_image_processor
     from hfsoup.data.images import load_images
     from hfsoup.evaluation.batch_norm import IMAGES
 
     processor = load_image_processor(family.processor_ingredient.processor_folder)
-    request = replace(options.request(task_of(family.config)), revision=record.revision, mapping=record.mapping)
+    request = replace(options.make_request(task_of(family.config)), revision=record.revision, mapping=record.mapping)
     learn = record.learning is not None
     return load_images(request, processor, family.labels, calibrate=IMAGES if calibrate else 0, learn=learn)
 
 
-def scores_again(
+def verify_scores(
     place: str, family: Family, mix: Mix, record: Manifest, options: Options, watch: Watch
 ) -> dict[str, float]:
     """Evaluate on the recorded splits and compare with the recorded scores."""
@@ -49,12 +49,12 @@ def scores_again(
 
     world, best = (
         World(options.device),
-        max(range(len(record.ingredients)), key=lambda i: _value(record.ingredients[i].score)),
+        max(range(len(record.ingredients)), key=lambda i: _score_value(record.ingredients[i].score)),
     )
     with watch.stage("Scoring again", unit="images") as advance:
         bn = record.batch_norm
-        images = images_again(record.dataset, family, options, calibrate=bn is not None)
-        hold(place, _split_differences(record.dataset, images))
+        images = load_recorded_images(record.dataset, family, options, calibrate=bn is not None)
+        require_equal(place, _compare_splits(record.dataset, images))
         with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
             chosen = load_metric(options.metric, task_of(family.config), trust_remote=options.trust_remote_metric)
             mode = RECALIBRATE if bn and bn.statistics and not record.distillation else AVERAGE
@@ -66,34 +66,34 @@ def scores_again(
             comparison = scorer.compare(mix, mode, Mix.of((best,), len(family)), images.test)
     found = {"selection": selection, "test": comparison.soup, "best ingredient, test": comparison.best}
     recorded = {"selection": record.score, "test": record.test.soup, "best ingredient, test": record.test.best}
-    differing = list(_score_differences(recorded, found))
+    differing = list(_compare_scores(recorded, found))
     if differing and record.dataset.backend not in (None, images.backend):
         differing.append(f"images: prepared with {images.backend} now, {one_line(record.dataset.backend)} recorded")
-    hold(place, differing)
+    require_equal(place, differing)
     return {name: score.value for name, score in found.items()}
 
 
-def _value(score: ScoreRecord | None) -> float:
+def _score_value(score: ScoreRecord | None) -> float:
     return float("-inf") if score is None else score.value
 
 
-def _split_differences(record: DatasetRecord, images: Images) -> Iterator[str]:
+def _compare_splits(record: DatasetRecord, images: Images) -> Iterator[str]:
     for name, old, new in (("selection", record.selection, images.selection), ("test", record.test, images.test)):
         if (old.fingerprint, old.images) != (new.fingerprint, len(new)):
             yield f"the {name} split is not the one that was scored"
 
 
-def _score_differences(recorded: Mapping[str, ScoreRecord | None], found: Mapping[str, Score]) -> Iterator[str]:
+def _compare_scores(recorded: Mapping[str, ScoreRecord | None], found: Mapping[str, Score]) -> Iterator[str]:
     for name, old in recorded.items():
         new = found[name]
         if old is None or (old.value, old.correct, old.total) != (new.value, new.correct, new.total):
             yield f"{name}: {new.value} now, {old and old.value} recorded"
 
 
-def hold(place: str, differences: Iterable[str]) -> None:
+def require_equal(place: str, differences: Iterable[str]) -> None:
     """Fail if there is any difference, and name them all."""
     found = list(differences)
     if found:
-        what = "\n  ".join(["this is not what its record says:", *found[:SHOWN]])
-        more = f"\n  and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        what = "\n  ".join(["this is not what its record says:", *found[:MAX_DIFFERENCES]])
+        more = f"\n  and {len(found) - MAX_DIFFERENCES} more" if len(found) > MAX_DIFFERENCES else ""
         raise MismatchError(what + more, where=place, hint="do not use it; bake it again")

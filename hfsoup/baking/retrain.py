@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hfsoup.averaging.mix import Mix
-from hfsoup.baking.distill import wanted
+from hfsoup.baking.distill import limit_training_images
 from hfsoup.data.tasks import task_of
 from hfsoup.ingredients.family import Family
 from hfsoup.networks.distillation.result import append_member
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hfsoup.utils.distributed import World
 
 
-def trained_again(
+def retrain_network(
     averager: Averager,
     record: Manifest,
     options: Options,
@@ -38,40 +38,40 @@ def trained_again(
     from hfsoup.data.unlabelled import unlabelled
     from hfsoup.networks.distillation.family import distill_family
 
-    family, found = averager.family, _possible(record, options, where)
-    data, request = record.dataset, options.request(task_of(family.config))
+    family, found = averager.family, _require_training(record, options, where)
+    data, request = record.dataset, options.make_request(task_of(family.config))
     if data:
         request = replace(request, revision=data.revision, mapping=data.mapping)
     processor = load_image_processor(family.processor_ingredient.processor_folder)
-    split = unlabelled(request, processor, family.labels, wanted(options))
+    split = unlabelled(request, processor, family.labels, limit_training_images(options))
     if split.fingerprint != found.images.fingerprint:
-        raise _mismatch("the images of the training are others now", where)
+        raise _make_error("the images of the training are others now", where)
     made = distill_family(
-        averager, tuple(found.members), _start(record, found),
+        averager, tuple(found.members), _find_start(record, found),
         record.batch_norm.arrays() if record.batch_norm else {}, split, world.accelerator,
         epochs=found.epochs, seed=found.seed, fresh=True, advance=advance,
     )  # fmt: skip
     if made.weights[0].sha256 != found.weights:
-        raise _mismatch("the network that was trained again is not the one that was baked", where)
+        raise _make_error("the network that was trained again is not the one that was baked", where)
     return append_member(family, made)
 
 
-def _start(record: Manifest, found: DistillationRecord) -> Mix:
+def _find_start(record: Manifest, found: DistillationRecord) -> Mix:
     """The mix that the training began with: the recipe's, with its tensors' own coefficients, or one ingredient."""
     mix, plain = record.mix(), Mix(tuple(found.start), found.base)
     return mix if (mix.coefficients, mix.base) == (plain.coefficients, plain.base) else plain
 
 
-def _possible(record: Manifest, options: Options, where: str) -> DistillationRecord:
+def _require_training(record: Manifest, options: Options, where: str) -> DistillationRecord:
     """The record of a training that its options and ingredients allow."""
     found, count = record.distillation, len(record.ingredients)
     if found is None or options.distill is None:
-        raise _mismatch("the record tells of no training", where)
+        raise _make_error("the record tells of no training", where)
     asked = (options.distill, options.seed) == (found.epochs, found.seed)
     if not asked or len(found.start) != count or not all(0 <= i < count for i in found.members):
-        raise _mismatch("the training is not one of these ingredients and options", where)
+        raise _make_error("the training is not one of these ingredients and options", where)
     return found
 
 
-def _mismatch(what: str, where: str) -> MismatchError:
+def _make_error(what: str, where: str) -> MismatchError:
     return MismatchError(f"this is not what its record says: {what}", where=where, hint="do not use it; bake it again")

@@ -9,7 +9,7 @@ from hfsoup.evaluation.scores import Score
 from hfsoup.utils.progress import Stage
 
 
-class Course:
+class SearchProgress:
     """The score of a mix, with every one told to `stage`: the best so far, and how many there can still be.
 
     Args:
@@ -43,16 +43,16 @@ class Course:
         self._stage.reach(self._passed(self.scored), f"best {self.best.value:.4f}{left}" if self.best else "")
         return found
 
-    def beside(self, images: int) -> None:
+    def add_other_images(self, images: int) -> None:
         """So many images were looked at that are of no mix."""
         self._beside += images
         self._stage(images)
 
-    def tell(self, text: str) -> None:
+    def show(self, text: str) -> None:
         """How something else stands that is done in between."""
         self._stage.reach(self._passed(self.scored), text)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """The search is over; what follows is scored on other images."""
         if self._most is not None:
             self._stage.reach(self._passed(self._most), "the test split")

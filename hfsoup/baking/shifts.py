@@ -20,49 +20,49 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def count(options: Options, test: int, members: int) -> int:
+def count_test_images(options: Options, test: int, members: int) -> int:
     """How many images a bake forwards after its search, those of further datasets aside."""
     models = 2 + (2 * len(ALL) if options.shifts else 0) + (members if options.ensemble else 0)
     return test * models
 
 
-def shifts(
+def score_shifts(
     options: Options, family: Family, images: Images, world: World, judge: Callable[[Split], Comparison]
 ) -> tuple[Shift, ...]:
     """Soup and best ingredient, compared by `judge`, on all images that the options name."""
     found = []
-    for name, other in _everywhere(world, _others(options, family, images)):
+    for name, other in _broadcast(world, _load_others(options, family, images)):
         found.append(Shift(name, other.dataset, other.revision, other.test, judge(other.test), other.notes))
-    for name, split in _everywhere(world, _corrupted(options, family, images)):
+    for name, split in _broadcast(world, _load_corrupted(options, family, images)):
         found.append(Shift(name, None, None, split, judge(split)))
     return tuple(found)
 
 
-def _everywhere(world: World, stream: Iterator[T]) -> Iterator[T]:
+def _broadcast(world: World, stream: Iterator[T]) -> Iterator[T]:
     """What the main process draws from `stream`, in every process."""
     while (found := world.on_main(lambda: next(stream, None))) is not None:
         yield found
 
 
-def _others(options: Options, family: Family, images: Images) -> Iterator[tuple[str, Images]]:
+def _load_others(options: Options, family: Family, images: Images) -> Iterator[tuple[str, Images]]:
     from hfsoup.checkpoints.processor import load_image_processor
     from hfsoup.data.shifts import load_other
     from hfsoup.utils.errors import SoupError
 
     if not images.seen:
         raise SoupError("the images that select are not known")
-    for name, request in options.other_requests(task_of(family.config)).items():
+    for name, request in options.make_other_requests(task_of(family.config)).items():
         processor = load_image_processor(family.processor_ingredient.processor_folder)
         yield name, load_other(request, processor, family.labels, images.seen)
 
 
-def _corrupted(options: Options, family: Family, images: Images) -> Iterator[tuple[str, Split]]:
+def _load_corrupted(options: Options, family: Family, images: Images) -> Iterator[tuple[str, Split]]:
     from hfsoup.checkpoints.processor import load_image_processor
     from hfsoup.data.shifts import corrupted
 
     if not options.shifts:
         return
-    request = replace(options.request(task_of(family.config)), revision=images.revision)
+    request = replace(options.make_request(task_of(family.config)), revision=images.revision)
     processor = load_image_processor(family.processor_ingredient.processor_folder)
     splits = corrupted(request, processor, family.labels, ALL)
     yield from ((corruption.name, split) for corruption, split in zip(ALL, splits, strict=True))

@@ -44,7 +44,7 @@ class Soup(BakeResult):
         from hfsoup.utils.hashing import hash_file
 
         target, dtype = Path(folder).expanduser(), self.options.stored_dtype
-        if (hashes := self._there(target)) is not None:
+        if (hashes := self._find_saved(target)) is not None:
             return replace(self, path=target, hashes=hashes)
         family, mix, statistics = self.family, self.mix, self.statistics
         if self.distilled:
@@ -63,7 +63,7 @@ class Soup(BakeResult):
             (stage / NAME).write_text(make_manifest(self, files).text(), encoding="utf-8")
         return replace(self, path=target, hashes=hashes)
 
-    def _there(self, folder: Path) -> dict[str, str] | None:
+    def _find_saved(self, folder: Path) -> dict[str, str] | None:
         """The hashes of the weight files in `folder` if it holds this very soup already."""
         from hfsoup.provenance.manifest import NAME, make_manifest, read
         from hfsoup.utils.hashing import hash_file

@@ -18,9 +18,9 @@ from transformers.utils.logging import set_tqdm_hook
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.writer import write_configs, write_weights
-from hfsoup.baking.gather import gather
-from hfsoup.baking.measure import searched
-from hfsoup.baking.pipeline import deliver, run
+from hfsoup.baking.gather import gather_family
+from hfsoup.baking.measure import run_recipe
+from hfsoup.baking.pipeline import run_bake, save_and_push
 from hfsoup.baking.requirements import needs_images
 from hfsoup.baking.soup import Soup
 from hfsoup.evaluation.scores import Score
@@ -63,13 +63,13 @@ class SoupCallback(TrainerCallback):
         self._options = Options.of({**options, "recipe": recipe, "output": None if output is None else str(output)})
         self._trainer, self._steps = trainer, set[int]()
         if self._options.dataset:
-            raise UsageError("the callback scores on the Trainer's evaluation set alone", hint=_afterwards(recipe))
+            raise UsageError("the callback scores on the Trainer's evaluation set alone", hint=_suggest_bake(recipe))
         if RECIPES.get(recipe).learns:
             what = f"the recipe {recipe} learns from images, and the Trainer's evaluation set only scores"
-            raise UsageError(what, hint=_afterwards(recipe))
+            raise UsageError(what, hint=_suggest_bake(recipe))
         needs_images(self._options)
         if trainer is not None:
-            _can_score(trainer)
+            _require_scoring(trainer)
         elif RECIPES.get(recipe).needs_data:
             hint = f'trainer.add_callback(SoupCallback("{recipe}", trainer=trainer))'
             raise UsageError(f"the recipe {recipe} needs data to search with", hint=hint)
@@ -88,7 +88,7 @@ class SoupCallback(TrainerCallback):
         if self._options.push and state.is_world_process_zero:
             require_push_access(self._options.push, create_pr=self._options.create_pr)
         # A run that goes on from a checkpoint has those before it too; others in the folder are of another run.
-        self._steps = {step for step in _steps(args) if step <= state.global_step}
+        self._steps = {step for step in _find_steps(args) if step <= state.global_step}
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         """Remember which checkpoints are this run's."""
@@ -96,13 +96,13 @@ class SoupCallback(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         """Bake, write, push."""
-        patterns = tuple(_folder(args, step) for step in sorted(self._steps & _steps(args)))
+        patterns = tuple(_checkpoint_folder(args, step) for step in sorted(self._steps & _find_steps(args)))
         options = replace(self._options, output=str(self._target(args)))
         try:
             if self._trainer is not None:
-                self.soup = _scored(patterns, options, self._trainer)
+                self.soup = _bake_with_trainer(patterns, options, self._trainer)
             elif state.is_world_process_zero:
-                self.soup = run(patterns, options, Watch())
+                self.soup = run_bake(patterns, options, Watch())
         except SoupError as error:
             warnings.warn(f"training has ended well, but there is no soup\n{error}", stacklevel=2)
 
@@ -110,37 +110,37 @@ class SoupCallback(TrainerCallback):
         return Path(self._options.output or Path(str(args.output_dir), "soup"))
 
 
-def _afterwards(recipe: str) -> str:
+def _suggest_bake(recipe: str) -> str:
     return f"hfsoup bake OUTPUT_DIR/checkpoint-* --recipe {recipe} --dataset …, after training"
 
 
-def _folder(args: TrainingArguments, step: int) -> str:
+def _checkpoint_folder(args: TrainingArguments, step: int) -> str:
     return str(Path(str(args.output_dir), f"checkpoint-{step}").absolute())
 
 
-def _steps(args: TrainingArguments) -> set[int]:
+def _find_steps(args: TrainingArguments) -> set[int]:
     """The steps of which a checkpoint is there."""
     names = [path.name.removeprefix("checkpoint-") for path in Path(str(args.output_dir)).glob("checkpoint-*")]
     return {int(name) for name in names if name.isdecimal()}
 
 
-def _can_score(trainer: Trainer) -> None:
+def _require_scoring(trainer: Trainer) -> None:
     if trainer.eval_dataset is None or isinstance(trainer.eval_dataset, dict):
         raise UsageError("the Trainer needs one evaluation set to score on", hint="Trainer(…, eval_dataset=…)")
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise UsageError("a model in pieces cannot take other weights to be scored", hint='SoupCallback("latest")')
 
 
-def _scored(patterns: Sequence[str], options: Options, trainer: Trainer) -> Soup | None:
+def _bake_with_trainer(patterns: Sequence[str], options: Options, trainer: Trainer) -> Soup | None:
     """Search with the Trainer's own evaluation; every process takes part, the main one writes."""
     clock, watch, model = Clock(), Watch(), trainer.accelerator.unwrap_model(trainer.model)
-    options = replace(options, metric=" ".join(_metric(trainer)).strip())
-    family = gather(tuple(patterns), options, watch, clock)
+    options = replace(options, metric=" ".join(_read_metric(trainer)).strip())
+    family = gather_family(tuple(patterns), options, watch, clock)
     kept, training = {name: t.detach().clone() for name, t in model.state_dict().items()}, model.training
     try:
         averaged = Averager(family, options.merge, options.stored_dtype, options.settings())
         with clock("evaluate"), averaged as averager:
-            search, mix = searched(family, options, watch, lambda mix, _: _score(trainer, model, averager, mix))
+            search, mix = run_recipe(family, options, watch, lambda mix, _: _score_mix(trainer, model, averager, mix))
             selection, best = search.score(mix), search.ranked[0]
     finally:
         model.load_state_dict(kept)
@@ -150,27 +150,27 @@ def _scored(patterns: Sequence[str], options: Options, trainer: Trainer) -> Soup
         tuple(search.scores.get(search.mix((i,))) for i in range(len(family))), tuple(search.trace), selection,
         best=best, images_forwarded=sum(score.total for score in search.scores.values()), seconds=clock.seconds,
     )  # fmt: skip
-    return deliver(soup, watch, clock) if trainer.is_world_process_zero() else None
+    return save_and_push(soup, watch, clock) if trainer.is_world_process_zero() else None
 
 
-def _metric(trainer: Trainer) -> tuple[str, str]:
+def _read_metric(trainer: Trainer) -> tuple[str, str]:
     """`negative` where less of the Trainer's metric is better, and its name among what the Trainer reports."""
     name = (trainer.args.metric_for_best_model or "loss").removeprefix("eval_")
     more = trainer.args.greater_is_better
     return "" if (not name.endswith("loss") if more is None else more) else "negative", f"eval_{name}"
 
 
-def _score(trainer: Trainer, model: Any, averager: Averager, mix: Mix) -> Score:
+def _score_mix(trainer: Trainer, model: Any, averager: Averager, mix: Mix) -> Score:
     """What the Trainer reports of a mix on its evaluation set."""
     with tempfile.TemporaryDirectory() as scratch:
         write_weights(averager, mix, Path(scratch), {})
         write_configs(averager.family, Path(scratch), averager.dtype)
-        with _no_bars():
+        with _hide_progress_bars():
             # transformers may name tensors in a file otherwise than in the model, and knows how.
             fresh = type(model).from_pretrained(scratch, local_files_only=True, dtype="auto")
     model.load_state_dict(fresh.state_dict())
     images: Any = trainer.eval_dataset
-    found, (sign, name) = trainer.predict(images, metric_key_prefix="eval"), _metric(trainer)
+    found, (sign, name) = trainer.predict(images, metric_key_prefix="eval"), _read_metric(trainer)
     value = (found.metrics or {}).get(name)
     if not isinstance(value, (int, float)) or not isfinite(value):
         known = ", ".join(sorted(found.metrics or ()))
@@ -180,7 +180,7 @@ def _score(trainer: Trainer, model: Any, averager: Averager, mix: Mix) -> Score:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def _hide_progress_bars() -> Iterator[None]:
     """Load without a progress bar for each of many candidates."""
     before = set_tqdm_hook(lambda factory, given, named: factory(*given, **{**named, "disable": True}))
     try:

@@ -10,8 +10,8 @@ from pathlib import Path
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.low_rank import append_member, require_adapters, truncate
 from hfsoup.averaging.writer import write_adapter, write_weights
-from hfsoup.baking.rescore import hold, images_again, scores_again
-from hfsoup.baking.retrain import trained_again
+from hfsoup.baking.rescore import load_recorded_images, require_equal, verify_scores
+from hfsoup.baking.retrain import retrain_network
 from hfsoup.checkpoints.lora.config import CONFIG
 from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.checkpoints.types import Ingredient, LowRankAdapter, Source, WeightFile
@@ -41,11 +41,11 @@ from hfsoup.utils.progress import Watch
 
 Advance = Callable[[int], None]
 # What a Hub adds to a repository by itself, and a signature over the rest.
-ALLOWED = {".gitattributes", NAME, "model.sig"}
+UNRECORDED = {".gitattributes", NAME, "model.sig"}
 
 
 @dataclass(frozen=True)
-class Verified:
+class Verification:
     """What held: the weight files with their sha256, and the scores measured again, if they were."""
 
     folder: Path
@@ -53,7 +53,9 @@ class Verified:
     scores: dict[str, float]
 
 
-def verify(place: str, *, scores: bool = False, public_key: Path | None = None, watch: Watch | None = None) -> Verified:
+def verify(
+    place: str, *, scores: bool = False, public_key: Path | None = None, watch: Watch | None = None
+) -> Verification:
     """Bake the soup in `place` again and compare.
 
     Args:
@@ -69,25 +71,25 @@ def verify(place: str, *, scores: bool = False, public_key: Path | None = None, 
     """
     watch = watch or Watch()
     with listening(watch.note):
-        return _verified(place, scores, public_key, watch)
+        return _verify(place, scores, public_key, watch)
 
 
-def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -> Verified:
+def _verify(place: str, scores: bool, public_key: Path | None, watch: Watch) -> Verification:
     with watch.stage("Reading the record"):
         local = Path(place).is_dir()
         folder = Path(place) if local else pull_repository(resolve_patterns((place,))[0])
         record = read(folder, where=place)
-        hold(place, _folder_differences(folder, record, links=not local))
-        hold(place, _config_differences(record))
+        require_equal(place, _compare_folder(folder, record, links=not local))
+        require_equal(place, _compare_config(record))
         if public_key:
             verify_signature(folder, public_key)
     with watch.stage("Pulling the ingredients"):
         options = Options.of(dict(record.options))
         pinned = [*record.ingredients, *([record.base] if record.base else [])]
         file, key = options.weights_file, options.state_dict_key
-        sources = [replace(_source(i), weights_file=file, state_dict_key=key) for i in record.ingredients]
-        found = pull_ingredients([*sources, *([_source(record.base)] if record.base else [])])
-        hold(place, _ingredient_differences(pinned, found))
+        sources = [replace(_find_source(i), weights_file=file, state_dict_key=key) for i in record.ingredients]
+        found = pull_ingredients([*sources, *([_find_source(record.base)] if record.base else [])])
+        require_equal(place, _compare_ingredients(pinned, found))
         ingredients, base = found[: len(record.ingredients)], found[len(record.ingredients) :]
         # What did not fit was left out of the record, so all that is in it must fit.
         on_mismatch = "backbone-only" if options.on_mismatch == "backbone-only" else "error"
@@ -98,10 +100,10 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
             family = attach_base(family, base[0])
     if record.alignment:
         with watch.stage("Aligning again") as advance:
-            family = _aligned_again(place, family, record, record.alignment, options, advance)
+            family = _realign(place, family, record, record.alignment, options, advance)
     if record.importance:
         with watch.stage("Estimating again", unit="images") as advance:
-            family = _weighed_again(place, family, record, record.importance, options, advance)
+            family = _reestimate_importance(place, family, record, record.importance, options, advance)
     mix = record.mix()
     with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:
         with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
@@ -110,19 +112,19 @@ def _verified(place: str, scores: bool, public_key: Path | None, watch: Watch) -
                 require_adapters(family, "average")
                 adapter = truncate(averager, mix, options.as_adapter)
                 hashes = write_adapter(adapter, Path(scratch))
-                hold(place, _adapter_differences(Path(scratch), adapter, record))
+                require_equal(place, _compare_adapter(Path(scratch), adapter, record))
                 family, mix = append_member(family, adapter)
             elif record.distillation or (options.distill and len(mix.members) > 1):
-                family, mix = trained_again(averager, record, options, World(options.device), place)
+                family, mix = retrain_network(averager, record, options, World(options.device), place)
                 with Averager(family, record.merge, options.stored_dtype, options.settings()) as whole:
                     hashes = write_weights(whole, mix, Path(scratch), {})
             else:
                 hashes = write_weights(averager, mix, Path(scratch), statistics)
-        hold(place, _weight_differences(folder, Path(scratch), hashes, record))
-    return Verified(folder, hashes, scores_again(place, family, mix, record, options, watch) if scores else {})
+        require_equal(place, _compare_weights(folder, Path(scratch), hashes, record))
+    return Verification(folder, hashes, verify_scores(place, family, mix, record, options, watch) if scores else {})
 
 
-def _aligned_again(
+def _realign(
     place: str,
     family: Family,
     record: Manifest,
@@ -135,18 +137,20 @@ def _aligned_again(
 
     images = None
     if alignment.images and record.dataset:
-        images = images_again(record.dataset, family, options, calibrate=True).calibration
+        images = load_recorded_images(record.dataset, family, options, calibrate=True).calibration
         found = images and images.fingerprint
-        hold(place, ["the images of the alignment are others now"] if found != alignment.images.fingerprint else [])
+        require_equal(
+            place, ["the images of the alignment are others now"] if found != alignment.images.fingerprint else []
+        )
     family = align_family(
         family, method=alignment.method, seed=alignment.seed, images=images, fitted=alignment.fitted is not None,
         device=World(options.device).device if images else None, fresh=True, advance=advance,
     )  # fmt: skip
-    hold(place, _alignment_differences(alignment, family))
+    require_equal(place, _compare_alignment(alignment, family))
     return family
 
 
-def _alignment_differences(record: AlignmentRecord, family: Family) -> Iterator[str]:
+def _compare_alignment(record: AlignmentRecord, family: Family) -> Iterator[str]:
     for ingredient, expected in zip(family.ingredients[1:], record.copies, strict=True):
         if ingredient.weights[0].sha256 != expected:
             yield f"ingredient {ingredient.id}: aligned again it is not what was baked"
@@ -154,13 +158,15 @@ def _alignment_differences(record: AlignmentRecord, family: Family) -> Iterator[
         yield "the network that was fitted again is not the one that was baked"
 
 
-def _weighed_again(
+def _reestimate_importance(
     place: str, family: Family, record: Manifest, importance: ImportanceRecord, options: Options, advance: Advance
 ) -> Family:
     """The family with what its merge asks of the ingredients made anew, if that gives the same."""
     from hfsoup.networks.importance.family import estimate_family, find_differences
 
-    images = images_again(record.dataset, family, options, calibrate=True).calibration if record.dataset else None
+    images = (
+        load_recorded_images(record.dataset, family, options, calibrate=True).calibration if record.dataset else None
+    )
     if images is None or images.fingerprint != importance.images.fingerprint:
         what = "the images that the merge looked at are others now"
         raise MismatchError(what, where=place, hint="do not use it; bake it again")
@@ -168,21 +174,21 @@ def _weighed_again(
     family = estimate_family(
         family, importance.kind, seed=importance.seed, images=images, device=device, fresh=True, advance=advance
     )
-    hold(place, find_differences(family, importance.files))
+    require_equal(place, find_differences(family, importance.files))
     return family
 
 
-def _source(record: PinnedRecord) -> Source:
+def _find_source(record: PinnedRecord) -> Source:
     """Where an ingredient was when it was baked, and an adapter's base."""
     under = record.base if isinstance(record, IngredientRecord) else None
     if under is None:
-        return _place(record)
+        return _pin_place(record)
     if record.revision and not under.revision:
         raise SoupError("an adapter on the Hub has no base in a local folder", where=record.id)
-    return replace(_place(record), base=_place(under))
+    return replace(_pin_place(record), base=_pin_place(under))
 
 
-def _place(record: PlaceRecord) -> Source:
+def _pin_place(record: PlaceRecord) -> Source:
     """A repository at its commit, or a local folder."""
     if record.revision:
         return pin_source(record.id, record.revision)
@@ -192,10 +198,10 @@ def _place(record: PlaceRecord) -> Source:
     return pin_source(record.id, folder=folder)
 
 
-def _folder_differences(folder: Path, record: Manifest, *, links: bool) -> Iterator[str]:
+def _compare_folder(folder: Path, record: Manifest, *, links: bool) -> Iterator[str]:
     """Files too many, missing, linked or other than recorded; the Hub's cache consists of `links`."""
     present = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
-    for name in sorted(present.keys() - record.files.keys() - ALLOWED):
+    for name in sorted(present.keys() - record.files.keys() - UNRECORDED):
         yield f"{name}: not part of the soup"
     for name, expected in record.files.items():
         path = present.get(name)
@@ -207,7 +213,7 @@ def _folder_differences(folder: Path, record: Manifest, *, links: bool) -> Itera
             yield f"{name}: sha256 {found[:12]}, expected {expected[:12]}"
 
 
-def _config_differences(record: Manifest) -> Iterator[str]:
+def _compare_config(record: Manifest) -> Iterator[str]:
     """A config that would bake something else than the record says."""
     local = record.dataset is not None and record.dataset.revision is None
     names = [(ingredient.id, ingredient.revision) for ingredient in record.ingredients]
@@ -219,27 +225,27 @@ def _config_differences(record: Manifest) -> Iterator[str]:
         yield f"{NAME}: its config is not the one of its ingredients and options"
 
 
-def _ingredient_differences(pinned: Sequence[PinnedRecord], ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
+def _compare_ingredients(pinned: Sequence[PinnedRecord], ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
     for expected, found in zip(pinned, ingredients, strict=True):
-        if _known(expected.files) != _known(found.files):
+        if _map_hashes(expected.files) != _map_hashes(found.files):
             yield f"ingredient {expected.id}: its weight files are not those that were baked"
         under = expected.base if isinstance(expected, IngredientRecord) else None
-        if under and found.adapter and _known(under.files) != _known(found.adapter.base.weights):
+        if under and found.adapter and _map_hashes(under.files) != _map_hashes(found.adapter.base.weights):
             yield f"base {under.id} of {expected.id}: its weight files are not those that were baked"
 
 
-def _known(files: Iterable[FileRecord | WeightFile]) -> dict[str, str]:
+def _map_hashes(files: Iterable[FileRecord | WeightFile]) -> dict[str, str]:
     return {file.name: file.sha256 for file in files}
 
 
-def _adapter_differences(again: Path, adapter: LowRankAdapter, record: Manifest) -> Iterator[str]:
+def _compare_adapter(again: Path, adapter: LowRankAdapter, record: Manifest) -> Iterator[str]:
     if record.files.get(CONFIG) != hash_file(again / CONFIG):
         yield f"{CONFIG}: not the one that is baked again"
     if adapter_record(adapter) != record.adapter:
         yield "the errors of the truncation are not those recorded"
 
 
-def _weight_differences(folder: Path, again: Path, hashes: dict[str, str], record: Manifest) -> Iterator[str]:
+def _compare_weights(folder: Path, again: Path, hashes: dict[str, str], record: Manifest) -> Iterator[str]:
     rounded = any(ingredient.base and ingredient.merged is None for ingredient in record.ingredients)
     if rounded and any(record.files.get(name) != found for name, found in hashes.items()):
         yield "its adapters were rounded to their base's type before they were averaged, which is not done any more"
@@ -250,13 +256,13 @@ def _weight_differences(folder: Path, again: Path, hashes: dict[str, str], recor
             yield f"{name}: not in the record"
             continue
         old, new = TensorFile(folder / name, name), TensorFile(again / name, name)
-        differing = [n for n, spec in new.tensors.items() if not _same_tensor(old, new, n)] or ["the header"]
+        differing = [n for n, spec in new.tensors.items() if not _is_same_tensor(old, new, n)] or ["the header"]
         old.close()
         new.close()
         yield f"{name}: {len(differing)} tensors differ from those baked again, the first is {differing[0]}"
 
 
-def _same_tensor(old: TensorFile, new: TensorFile, name: str) -> bool:
+def _is_same_tensor(old: TensorFile, new: TensorFile, name: str) -> bool:
     a, b = old.tensors.get(name), new.tensors[name]
     if a is None or (a.dtype, a.shape) != (b.dtype, b.shape):
         return False

@@ -8,7 +8,7 @@ import sys
 import threading
 from types import FrameType
 
-from hfsoup.cli.app import app, fail
+from hfsoup.cli.app import app, exit_with_error
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.redact import excepthook
 from hfsoup.utils.redact import redact as redact
@@ -31,25 +31,25 @@ def main() -> None:
 
 def _run() -> None:
     """A problem is one short block on standard error and an exit code, a traceback with `--debug`."""
-    _quieten()
+    _silence_libraries()
     from hfsoup.cli import commands, hub, ui  # noqa: F401 - registers them
     from hfsoup.cli.launch import relaunch
 
     relaunch()
 
-    before = signal.signal(signal.SIGINT, _interrupt)
+    before = signal.signal(signal.SIGINT, _handle_interrupt)
     debug = "--debug" in sys.argv
-    sys.argv = [_home(word) for word in sys.argv if word != "--debug"]
+    sys.argv = [_expand_home(word) for word in sys.argv if word != "--debug"]
     try:
         app()
     except SoupError as error:
         if debug:
             raise
-        fail(error)
+        exit_with_error(error)
     except OSError as error:
         if debug:
             raise
-        fail(SoupError(f"the disk refuses: {error.strerror or error}", where=str(error.filename or "")))
+        exit_with_error(SoupError(f"the disk refuses: {error.strerror or error}", where=str(error.filename or "")))
     except SystemExit as end:
         if end.code == INTERRUPTED:
             kept = "; what was pulled and scored is kept, the same command goes on" if "bake" in sys.argv[1:2] else ""
@@ -60,13 +60,13 @@ def _run() -> None:
         sys.excepthook = excepthook
 
 
-def _home(word: str) -> str:
+def _expand_home(word: str) -> str:
     """A word with its `~` expanded, which a shell leaves behind an equals sign and in quotes as it is."""
     flag, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
     return flag + sign + os.path.expanduser(value)  # noqa: PTH111 - most words are no paths
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _handle_interrupt(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, and leave soon in any case: a library may wait for threads that wait for a Hub."""
     end = threading.Timer(GRACE, os._exit, (INTERRUPTED,))
     end.daemon = True
@@ -74,7 +74,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.default_int_handler(number, frame)
 
 
-def _quieten() -> None:
+def _silence_libraries() -> None:
     """Keep the libraries below from talking, phoning home, or converting pickles elsewhere; what the user set stays."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")

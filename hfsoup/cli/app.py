@@ -38,7 +38,7 @@ def _options(
     """What stands before every command."""
 
 
-def fail(error: SoupError) -> None:
+def exit_with_error(error: SoupError) -> None:
     """Print the block, once whatever the number of processes, and leave."""
     if os.environ.get("RANK", "0") == "0":
         text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in redact(str(error)))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hfsoup.cli.app import app, fail
-from hfsoup.cli.flags import flags
+from hfsoup.cli.app import app, exit_with_error
+from hfsoup.cli.flags import add_option_flags
 from hfsoup.options.options import Options
 from hfsoup.utils.errors import SoupError, UsageError
 
@@ -36,7 +36,7 @@ EPILOG = 'Example: hfsoup bake "org/model-*" --recipe pruned --dataset org/pets 
 
 
 @app.command(epilog=EPILOG)
-@flags("Ingredients", "Weights", "Search", "Data", "Compute", "Report", "Result")
+@add_option_flags("Ingredients", "Weights", "Search", "Data", "Compute", "Report", "Result")
 def bake(
     ctx: typer.Context,
     ingredients: Ingredients = None,
@@ -54,47 +54,47 @@ def bake(
     **options: Any,
 ) -> None:
     """Average fine-tuned checkpoints into one model, measure it, write it, push it."""
-    from hfsoup.baking.pipeline import run
-    from hfsoup.baking.requirements import free
+    from hfsoup.baking.pipeline import run_bake
+    from hfsoup.baking.requirements import find_free_folder
     from hfsoup.cli.screen import Screen
-    from hfsoup.options.config_file import commented, put
+    from hfsoup.options.config_file import format_commented_config, write_config
 
     main = os.environ.get("RANK", "0") == "0"
     screen = Screen(quiet=quiet or not main)
-    patterns, chosen = _asked(ctx, ingredients or [], options)
+    patterns, chosen = _read_request(ctx, ingredients or [], options)
     if save_config and main:
-        put(save_config, commented(patterns, chosen, str(save_config)))
-    chosen = replace(chosen, output=chosen.output or str(free(Path("soup"))))
+        write_config(save_config, format_commented_config(patterns, chosen, str(save_config)))
+    chosen = replace(chosen, output=chosen.output or str(find_free_folder(Path("soup"))))
     if dry_run:
         if main:
-            _plan(patterns, chosen, screen, json_file)
+            _show_plan(patterns, chosen, screen, json_file)
         return
-    soup = run(patterns, chosen, screen)
+    soup = run_bake(patterns, chosen, screen)
     if main:
-        screen.result(soup)
+        screen.show_result(soup)
         _write_json(json_file, soup.to_json())
 
 
-def _plan(patterns: tuple[str, ...], options: Options, screen: Screen, json_file: str | None) -> None:
-    from hfsoup.baking.plan import plan
+def _show_plan(patterns: tuple[str, ...], options: Options, screen: Screen, json_file: str | None) -> None:
+    from hfsoup.baking.plan import plan_bake
 
-    found = plan(patterns, options, screen)
-    screen.plan(found)
+    found = plan_bake(patterns, options, screen)
+    screen.show_plan(found)
     _write_json(json_file, found.to_json())
 
 
-def _asked(ctx: typer.Context, words: list[str], options: dict[str, Any]) -> tuple[tuple[str, ...], Options]:
+def _read_request(ctx: typer.Context, words: list[str], options: dict[str, Any]) -> tuple[tuple[str, ...], Options]:
     """Ingredients and options, from the command line or from the file that it names; its flags win."""
-    from hfsoup.options.config_file import is_config, load
+    from hfsoup.options.config_file import is_config, load_config
 
     if not is_config(words):
         chosen = Options.of(options)
-        return chosen.patterns(words), chosen
-    typed = {name: value for name, value in options.items() if _typed(ctx, name)}
-    return load(Path(words[0]).expanduser(), typed)
+        return chosen.choose_patterns(words), chosen
+    typed = {name: value for name, value in options.items() if _is_typed(ctx, name)}
+    return load_config(Path(words[0]).expanduser(), typed)
 
 
-def _typed(ctx: typer.Context, name: str) -> bool:
+def _is_typed(ctx: typer.Context, name: str) -> bool:
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
@@ -105,14 +105,14 @@ def init(
     output: Annotated[Path, typer.Option("--output", "-o", help="the file to write")] = Path("soup.yaml"),
 ) -> None:
     """Write a config file for these ingredients, with every option explained, for `hfsoup bake FILE`."""
-    from hfsoup.options.config_file import commented, put
+    from hfsoup.options.config_file import format_commented_config, write_config
 
-    put(output, commented(ingredients, Options(), str(output)))
+    write_config(output, format_commented_config(ingredients, Options(), str(output)))
     typer.echo(f"wrote {output}; bake it with: hfsoup bake {output}", err=True)
 
 
 @app.command(epilog='Example: hfsoup check "org/model-*" --weights')
-@flags("Ingredients", "Weights")
+@add_option_flags("Ingredients", "Weights")
 def check(
     ingredients: Annotated[
         list[str] | None,
@@ -130,7 +130,7 @@ def check(
 
     screen = Screen(quiet=quiet)
     chosen = Options.of(options)
-    patterns = chosen.patterns(ingredients or ())
+    patterns = chosen.choose_patterns(ingredients or ())
     if not patterns:
         raise UsageError("no ingredients", hint='hfsoup check "org/model-*"')
     found = diagnose(
@@ -142,12 +142,12 @@ def check(
         state_dict_key=chosen.state_dict_key,
         watch=screen,
     )
-    screen.diagnosis(found)
+    screen.show_diagnosis(found)
     _write_json(json_file, found.to_json())
 
 
 @app.command(name="eval", epilog="Example: hfsoup eval org/model-a --dataset org/pets")
-@flags("Weights", "Data", "Compute")
+@add_option_flags("Weights", "Data", "Compute")
 def evaluate(
     model: Annotated[str, typer.Argument(help="ORG/NAME, with @REVISION, or a local folder")],
     *,
@@ -156,16 +156,16 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Score one model on the same splits, in the same way, as a bake does."""
-    from hfsoup.baking.pipeline import run
+    from hfsoup.baking.pipeline import run_bake
     from hfsoup.cli.screen import Screen
 
     main = os.environ.get("RANK", "0") == "0"
     screen = Screen(quiet=quiet or not main)
     chosen = Options.of({**options, "recipe": "uniform"})
-    chosen.request()
-    soup = run((model,), chosen, screen, several=False)
+    chosen.make_request()
+    soup = run_bake((model,), chosen, screen, several=False)
     if main:
-        screen.score(soup)
+        screen.show_score(soup)
         found = soup.to_json()
         names = ("hfsoup", "metric", "task", "threshold", "images_forwarded", "seconds")
         kept = {key: found[key] for key in names if key in found}
@@ -188,11 +188,11 @@ def verify(
     screen = Screen(quiet=quiet)
     found = verify_place(place, scores=scores, public_key=public_key, watch=screen)
     if public_key:
-        screen.same(f"model.sig: signed by the owner of {public_key}")
+        screen.show_check(f"model.sig: signed by the owner of {public_key}")
     for name, sha in found.files.items():
-        screen.same(f"{name}: baked again, the same bytes (sha256 {sha[:12]})")
+        screen.show_check(f"{name}: baked again, the same bytes (sha256 {sha[:12]})")
     for name, value in found.scores.items():
-        screen.same(f"{name}: {value:.4f}, as recorded")
+        screen.show_check(f"{name}: {value:.4f}, as recorded")
     _write_json(json_file, {"place": place, "verified": True, "files": found.files, "scores": found.scores})
 
 
@@ -212,7 +212,7 @@ def report(
     screen = Screen(quiet=quiet)
     writable(output, overwrite=overwrite)
     write_report(report_place(place, images=images, watch=screen), output, overwrite=overwrite)
-    screen.same(f"wrote {output}")
+    screen.show_check(f"wrote {output}")
 
 
 @app.command(epilog="Example: hfsoup recipes")
@@ -262,9 +262,9 @@ def demo(
     folder: Annotated[Path | None, typer.Option(help="where to work \\[a temporary folder]")] = None,
 ) -> None:
     """Show the whole story on this machine: a Hub, a sweep, a bake, a push, a pipeline. No network, no token."""
-    from hfsoup.cli.demo import run
+    from hfsoup.cli.demo import run_demo
 
-    run(family, folder)
+    run_demo(family, folder)
 
 
 @app.command(epilog="Example: hfsoup sign soup --key key.pem")
@@ -288,4 +288,4 @@ def _write_json(file: str | None, value: dict[str, Any]) -> None:
     try:
         Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
-        fail(SoupError(f"the JSON could not be written: {error.strerror}", where=file))
+        exit_with_error(SoupError(f"the JSON could not be written: {error.strerror}", where=file))

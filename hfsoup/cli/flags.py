@@ -9,7 +9,7 @@ from dataclasses import fields
 import typer
 
 from hfsoup.checkpoints.dtypes import FLOAT_DTYPES
-from hfsoup.options.options import BN_MODES, Options, hints
+from hfsoup.options.options import BN_MODES, Options, get_option_types
 
 
 def _recipes() -> list[str]:
@@ -24,13 +24,13 @@ def _merges() -> list[str]:
     return [entry.name for entry in MERGES]
 
 
-def flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def add_option_flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for every field of Options in `groups`."""
 
     choices = {"recipe": _recipes, "merge": _merges, "bn": lambda: list(BN_MODES), "dtype": lambda: list(FLOAT_DTYPES)}
 
     def give(command: Callable[..., None]) -> Callable[..., None]:
-        types = hints()
+        types = get_option_types()
         kept = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
         for f in (f for f in fields(Options) if f.metadata["group"] in groups):
             flag = f.name.replace("_", "-")

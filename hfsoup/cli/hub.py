@@ -23,7 +23,7 @@ hub.add_typer(org, name="org")
 
 
 @hub.command(epilog="Example: hfsoup hub serve my-hub --port 0")
-def serve(
+def serve_hub(
     folder: Annotated[Path, typer.Argument(help="where the repositories are kept")],
     port: Annotated[int, typer.Option(help="0 takes a free one")] = 8080,
     host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",

@@ -21,12 +21,12 @@ def relaunch() -> None:
     from psutil import Process
 
     parent = Process().parent()
-    count = asked(parent.cmdline()) if parent else 1
+    count = count_processes(parent.cmdline()) if parent else 1
     if count > 1:
-        sys.exit(_start(count, sys.argv[1:]))
+        sys.exit(_launch_processes(count, sys.argv[1:]))
 
 
-def asked(command: Sequence[str]) -> int:
+def count_processes(command: Sequence[str]) -> int:
     """The number of processes that an `accelerate launch` command line asks for; 1 where it does not say."""
     own = list(command[: command.index("-m", 3)]) if "-m" in command[3:] else list(command)
     for word, following in zip(own, [*own[1:], ""], strict=True):
@@ -36,7 +36,7 @@ def asked(command: Sequence[str]) -> int:
     return 1
 
 
-def _start(count: int, arguments: list[str]) -> int:
+def _launch_processes(count: int, arguments: list[str]) -> int:
     """Run this program in `count` processes; one that fails ends the others. The first failure's exit code."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

@@ -21,7 +21,7 @@ from hfsoup.utils.text import format_size
 NARROW, WIDE, TAKEN = 6, 40, 68
 
 
-class Line(Stage):
+class StageLine(Stage):
     """A stage that leaves a line and shows nothing while it runs."""
 
     text = ""
@@ -31,7 +31,7 @@ class Line(Stage):
         self.text = text
 
 
-class Bar(Line):
+class StageBar(StageLine):
     """A stage with a bar, or a pulse where the total is not known.
 
     Args:
@@ -42,7 +42,7 @@ class Bar(Line):
     """
 
     def __init__(self, console: Console, title: str, total: int, unit: str) -> None:
-        self.progress = Progress(*_columns(console.width, unit), console=console, transient=True)
+        self.progress = Progress(*_choose_columns(console.width, unit), console=console, transient=True)
         self._task = self.progress.add_task(title, total=total or None, standing="")
 
     def __call__(self, count: int) -> None:
@@ -58,7 +58,7 @@ class Bar(Line):
         self.progress.update(self._task, completed=done, standing=text)
 
 
-class Rate(ProgressColumn):
+class RateColumn(ProgressColumn):
     """Units a second over the last seconds."""
 
     def __init__(self, unit: str) -> None:
@@ -73,7 +73,7 @@ class Rate(ProgressColumn):
         return Text(f"{format_size(speed)}/s" if self._unit == "B" else f"{speed:,.0f}/s", "cyan")
 
 
-class Count(ProgressColumn):
+class CountColumn(ProgressColumn):
     """How many of how many."""
 
     def render(self, task: Task) -> Text:
@@ -82,11 +82,18 @@ class Count(ProgressColumn):
         return Text(f"{task.completed:,.0f}{of}") if task.completed or of else Text("")
 
 
-def _columns(width: int, unit: str) -> list[ProgressColumn]:
+def _choose_columns(width: int, unit: str) -> list[ProgressColumn]:
     """Columns that fit into one line."""
     head = [SpinnerColumn(), TextColumn("{task.description}")]
     if not unit:
         return [*head, TimeElapsedColumn()]
     bar = BarColumn(max(NARROW, min(WIDE, width - TAKEN)))
-    count = DownloadColumn() if unit == "B" else Count()
-    return [*head, bar, count, Rate(unit), TimeElapsedColumn(), TextColumn("{task.fields[standing]}", markup=False)]
+    count = DownloadColumn() if unit == "B" else CountColumn()
+    return [
+        *head,
+        bar,
+        count,
+        RateColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[standing]}", markup=False),
+    ]

@@ -11,8 +11,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from hfsoup.cli.progress_bars import Bar, Line
-from hfsoup.cli.tables import ingredients, planned
+from hfsoup.cli.progress_bars import StageBar, StageLine
+from hfsoup.cli.tables import make_ingredient_table, make_plan_table
 from hfsoup.reports.summary import closing, plain, usage
 from hfsoup.utils.progress import SearchStep, Stage, Watch
 
@@ -35,7 +35,7 @@ class Screen(Watch):
 
     def note(self, text: str) -> None:
         """Print a note."""
-        self._line(Text("note", "yellow"), plain(text, 600))
+        self._print_line(Text("note", "yellow"), plain(text, 600))
 
     def decision(self, step: SearchStep) -> None:
         """Print a step of the search."""
@@ -48,28 +48,28 @@ class Screen(Watch):
     @contextmanager
     def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:
         """Show a bar, or a spinner where nothing is counted, and leave one line behind."""
-        stage: Line
+        stage: StageLine
         if self.console.is_terminal and not self.console.quiet:
-            bar = stage = Bar(self.console, title, total, unit)
+            bar = stage = StageBar(self.console, title, total, unit)
             with bar.progress:
                 yield bar
         else:
-            stage = Line()
+            stage = StageLine()
             if unit:
                 self.console.print(f"{title} …")
             yield stage
-        self._line(Text("✓", "green"), plain(stage.text or title, 600))
+        self._print_line(Text("✓", "green"), plain(stage.text or title, 600))
 
-    def result(self, soup: Soup) -> None:
+    def show_result(self, soup: Soup) -> None:
         """The ingredients, the soup against the best of them, and what to type next."""
         self.console.print()
-        self.console.print(ingredients(soup))
+        self.console.print(make_ingredient_table(soup))
         self.console.print()
-        self._facts("soup", list(closing(soup)))
+        self._print_facts("soup", list(closing(soup)))
         if (line := usage(soup)) is not None:
             self.console.print(Text.assemble("use it: ", (line.plain, "bold")), soft_wrap=True)
 
-    def _facts(self, title: str, rows: list[tuple[str, Text]]) -> None:
+    def _print_facts(self, title: str, rows: list[tuple[str, Text]]) -> None:
         """Facts with a word in front of each, in a panel where there is a terminal."""
         if not self.console.is_terminal:
             for name, text in rows:
@@ -82,7 +82,7 @@ class Screen(Watch):
             grid.add_row(name, text)
         self.console.print(Panel(grid, title=title, border_style="green", expand=False, padding=(0, 1)))
 
-    def _line(self, mark: Text, text: Text) -> None:
+    def _print_line(self, mark: Text, text: Text) -> None:
         """A mark and a text, whose further lines stand below its first."""
         if not self.console.is_terminal:
             self.console.print(Text.assemble(mark, " ", text), soft_wrap=True)
@@ -93,27 +93,27 @@ class Screen(Watch):
         grid.add_row(mark, text)
         self.console.print(grid)
 
-    def plan(self, plan: Plan) -> None:
+    def show_plan(self, plan: Plan) -> None:
         """What a bake would take."""
-        from hfsoup.baking.plan import costs
+        from hfsoup.baking.plan import describe_plan
 
         self.console.print()
-        self.console.print(planned(plan))
+        self.console.print(make_plan_table(plan))
         self.console.print()
-        self._facts("dry run", list(costs(plan)))
+        self._print_facts("dry run", list(describe_plan(plan)))
 
-    def same(self, text: str) -> None:
+    def show_check(self, text: str) -> None:
         """Print something that held."""
-        self._line(Text("✓", "green"), plain(text, 600))
+        self._print_line(Text("✓", "green"), plain(text, 600))
 
-    def score(self, soup: Soup) -> None:
+    def show_score(self, soup: Soup) -> None:
         """What one model scores."""
         c = soup.comparison
         interval = f" [{c.ci95.soup[0]:.4f}, {c.ci95.soup[1]:.4f}]" if c and c.ci95 else ""
         numbers = f": selection {soup.score:.4f}, test {soup.test:.4f}{interval}"
         self.console.print(Text.assemble(plain(soup.metric), numbers))
 
-    def diagnosis(self, found: Diagnosis) -> None:
+    def show_diagnosis(self, found: Diagnosis) -> None:
         """The ingredients with their cosines, the reasons, and the verdict last."""
         table = Table(box=None, pad_edge=False)
         table.add_column("ingredient")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hfsoup.baking.soup import Soup
 
 
-def ingredients(soup: Soup) -> Table:
+def make_ingredient_table(soup: Soup) -> Table:
     """Every ingredient with its own score and its weight in the soup."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("ingredient", no_wrap=True, overflow="ellipsis")
@@ -36,11 +36,11 @@ def ingredients(soup: Soup) -> Table:
     return table
 
 
-def planned(plan: Plan) -> Table:
+def make_plan_table(plan: Plan) -> Table:
     """Everything that would be pulled, with what is here already."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("would use", no_wrap=True, overflow="ellipsis")
-    for title in ("size", "here already"):
+    table.add_column("source", no_wrap=True, overflow="ellipsis")
+    for title in ("size", "cached"):
         table.add_column(title, justify="right", no_wrap=True)
     for holding in (*plan.ingredients, *plan.bases):
         source = Source(holding.id, holding.revision)

@@ -13,13 +13,13 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
-from hfsoup.options.options import EVERYTHING, Options, hints
+from hfsoup.options.options import EVERYTHING, Options, get_option_types
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.text import one_line, quoted
 
 SUFFIXES = (".yaml", ".yml")
 LIMIT = 64 << 10
-TAME = re.compile(r"[A-Za-z0-9_.][\w./@*+-]*", re.ASCII)
+PLAIN = re.compile(r"[A-Za-z0-9_.][\w./@*+-]*", re.ASCII)
 HEAD = """\
 # Bake it with: hfsoup bake {name}
 # Flags of the command line win over what stands here. An option with a # in front has its default.
@@ -28,7 +28,7 @@ SCHEMA = create_model(
     "Config",
     __config__=ConfigDict(strict=True, extra="forbid"),
     ingredients=(list[str], Field(min_length=1)),
-    **{name: (hint, None) for name, hint in hints().items()},  # type: ignore[call-overload]
+    **{name: (hint, None) for name, hint in get_option_types().items()},  # type: ignore[call-overload]
 )
 
 
@@ -37,7 +37,7 @@ def is_config(words: Sequence[str]) -> bool:
     return len(words) == 1 and words[0].endswith(SUFFIXES) and Path(words[0]).expanduser().is_file()
 
 
-def load(path: Path, over: Mapping[str, Any]) -> tuple[tuple[str, ...], Options]:
+def load_config(path: Path, over: Mapping[str, Any]) -> tuple[tuple[str, ...], Options]:
     """The ingredients and options of a file.
 
     Args:
@@ -47,30 +47,32 @@ def load(path: Path, over: Mapping[str, Any]) -> tuple[tuple[str, ...], Options]
     Raises:
         UsageError: something in it is not as it should be; file and line are named.
     """
-    lines, values = _read(path)
-    found = _valid(path, lines, values)
+    lines, values = _read_yaml(path)
+    found = _validate(path, lines, values)
     ingredients = found.pop("ingredients")
     try:
         return tuple(ingredients), Options.of({**found, **over})
     except UsageError as error:
-        line = next((lines[name] for name in found if _mends(found, over, name)), None)
+        line = next((lines[name] for name in found if _is_valid_without(found, over, name)), None)
         if line is None:
             raise
         raise UsageError(error.what, where=f"{path}, line {line}", hint=error.hint) from error
 
 
-def brief(ingredients: Sequence[str], values: Mapping[str, Any]) -> str:
+def format_config(ingredients: Sequence[str], values: Mapping[str, Any]) -> str:
     """The ingredients and some options as YAML; each line is one key or one ingredient, whatever the texts hold."""
-    lines = ["ingredients:", *(f"  - {_scalar(name)}" for name in ingredients)]
-    return "\n".join([*lines, *(f"{name}: {_scalar(value)}" for name, value in values.items())]) + "\n"
+    lines = ["ingredients:", *(f"  - {_format_scalar(name)}" for name in ingredients)]
+    return "\n".join([*lines, *(f"{name}: {_format_scalar(value)}" for name, value in values.items())]) + "\n"
 
 
-def commented(ingredients: Sequence[str], options: Options, name: str) -> str:
+def format_commented_config(ingredients: Sequence[str], options: Options, name: str) -> str:
     """A file with every option, its words and its default; what has its default is commented out."""
-    return HEAD.format(name=one_line(name)) + brief(ingredients, {}) + "\n".join(_every(options)) + "\n"
+    return (
+        HEAD.format(name=one_line(name)) + format_config(ingredients, {}) + "\n".join(_format_options(options)) + "\n"
+    )
 
 
-def put(path: Path, text: str) -> None:
+def write_config(path: Path, text: str) -> None:
     """Write a config where there is none yet, or this very one."""
     try:
         if path.is_file() and path.read_text("utf-8", "replace") == text:
@@ -83,7 +85,7 @@ def put(path: Path, text: str) -> None:
         raise SoupError(f"the config could not be written: {error.strerror}", where=str(path)) from error
 
 
-def _every(options: Options) -> Iterator[str]:
+def _format_options(options: Options) -> Iterator[str]:
     group = ""
     for f in fields(Options):
         if f.metadata["group"] != group:
@@ -92,21 +94,21 @@ def _every(options: Options) -> Iterator[str]:
         value = getattr(options, f.name)
         yield ""
         yield from (f"# {line}" for line in textwrap.wrap(f.metadata["help"], 110))
-        yield f"{'# ' if value == f.default else ''}{f.name}: {_scalar(value)}"
+        yield f"{'# ' if value == f.default else ''}{f.name}: {_format_scalar(value)}"
 
 
-def _scalar(value: object) -> str:
+def _format_scalar(value: object) -> str:
     """A value on one line of ASCII."""
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_scalar, value))}]"
+        return f"[{', '.join(map(_format_scalar, value))}]"
     if not isinstance(value, str):
         return str(yaml.safe_dump(value)).split("\n", 1)[0]
-    if TAME.fullmatch(value) and yaml.safe_load(value) == value:
+    if PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
         return value
     return str(yaml.safe_dump(value, default_style='"', width=float("inf"))).rstrip("\n")
 
 
-def _read(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
+def _read_yaml(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
     """The line and the value of every key."""
     try:
         if path.stat().st_size > LIMIT:
@@ -136,7 +138,7 @@ def _read(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
     return lines, values
 
 
-def _valid(path: Path, lines: Mapping[str, int], values: dict[str, Any]) -> dict[str, Any]:
+def _validate(path: Path, lines: Mapping[str, int], values: dict[str, Any]) -> dict[str, Any]:
     """The values, if the schema takes them."""
     if isinstance(values.get("ingredients"), str):
         values["ingredients"] = [values["ingredients"]]
@@ -158,7 +160,7 @@ def _valid(path: Path, lines: Mapping[str, int], values: dict[str, Any]) -> dict
     raise UsageError(what, where=f"{path}, line {line}", hint=hint)
 
 
-def _mends(found: Mapping[str, Any], over: Mapping[str, Any], name: str) -> bool:
+def _is_valid_without(found: Mapping[str, Any], over: Mapping[str, Any], name: str) -> bool:
     """Whether the options are well without the file's `name`."""
     if name in over:
         return False

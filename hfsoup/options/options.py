@@ -203,25 +203,25 @@ class Options:
 
     def __post_init__(self) -> None:
         _refuse_unfit(self)
-        self.others()
+        self.other_datasets()
         self.rules()
         self.settings()
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> Options:
         """Options from keywords; an unknown one, or one of another type, is an error that says what is known."""
-        known = hints()
+        known = get_option_types()
         values: dict[str, Any] = {}
         for name, value in given.items():
             if name not in known:
                 raise UsageError(f"there is no option {name!r}; known: {', '.join(known)}")
-            values[name] = _taken(name, value, known[name])
+            values[name] = _convert_value(name, value, known[name])
         for name in PATHS:
             if isinstance(text := values.get(name), str):
                 values[name] = os.path.expanduser(text)  # noqa: PTH111 - names on the Hub stay as they are
         return cls(**values)
 
-    def patterns(self, given: Sequence[str]) -> tuple[str, ...]:
+    def choose_patterns(self, given: Sequence[str]) -> tuple[str, ...]:
         """The ingredients that are asked for: those given, or all that a search of the Hub finds."""
         return tuple(given) or (EVERYTHING if self.fine_tunes_of else ())
 
@@ -252,7 +252,7 @@ class Options:
             self.keep_best,
             self.last,
             self.decay,
-            _numbers(self.weights),
+            _parse_numbers(self.weights),
             self.temperature,
             self.budget,
             self.per_tensor,
@@ -263,11 +263,11 @@ class Options:
         return Settings(self.scale, self.density, self.outliers, self.seed)
 
     @property
-    def settles(self) -> bool:
+    def recalibrates(self) -> bool:
         """Whether batch norms get new statistics, where there are any; those of a fitted network fit already."""
         return self.bn != "average" and not self.fit
 
-    def request(self, task: Task | None = None) -> Request:
+    def make_request(self, task: Task | None = None) -> Request:
         """What is asked of the dataset."""
         if self.dataset is None:
             raise UsageError("this needs a dataset", hint="--dataset ORG/NAME")
@@ -288,17 +288,17 @@ class Options:
             task=task,
         )
 
-    def other_requests(self, task: Task | None = None) -> dict[str, Request]:
+    def make_other_requests(self, task: Task | None = None) -> dict[str, Request]:
         """What is asked of the further datasets, by their names: the same as of the first, but for its splits."""
-        places = {name: at_revision(dataset) for name, dataset in self.others().items()}
+        places = {name: at_revision(dataset) for name, dataset in self.other_datasets().items()}
         return {
             name: replace(
-                self.request(task), dataset=place, revision=revision, config=None, split=None, test_split=None
+                self.make_request(task), dataset=place, revision=revision, config=None, split=None, test_split=None
             )
             for name, (place, revision) in places.items()
         }
 
-    def others(self) -> dict[str, str]:
+    def other_datasets(self) -> dict[str, str]:
         """The further datasets to score on, by the names that the user gave them.
 
         Raises:
@@ -314,22 +314,22 @@ class Options:
             found[name] = os.path.expanduser(dataset)  # noqa: PTH111 - names on the Hub stay as they are
         return found
 
-    def recorded(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """The options that say what a soup is, not where it goes or how fast it gets there."""
         kept = [f.name for f in fields(self) if f.name in RECORDED or f.metadata["group"] != "Result"]
         values = {name: getattr(self, name) for name in kept if name not in SILENT}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
-    def changed(self) -> dict[str, Any]:
+    def list_changes(self) -> dict[str, Any]:
         """Those of them that differ from their defaults."""
         # Accuracy scores what it may score without being asked for, and older records name it.
         defaults = {f.name: (f.default, *(("accuracy",) if f.name == "metric" else ())) for f in fields(self)}
-        return {name: value for name, value in self.recorded().items() if value not in defaults[name]}
+        return {name: value for name, value in self.to_record().items() if value not in defaults[name]}
 
-    def command(self, ingredients: list[str]) -> str:
+    def format_command(self, ingredients: list[str]) -> str:
         """The shell command that bakes the same soup of `ingredients`."""
         words = ["hfsoup", "bake", *ingredients]
-        for name, value in self.changed().items():
+        for name, value in self.list_changes().items():
             for each in value if isinstance(value, list) else [value]:
                 words.append("--" + name.replace("_", "-"))
                 if each is not True:
@@ -337,7 +337,7 @@ class Options:
         return shlex.join(words)
 
 
-def _taken(name: str, value: Any, kind: Any) -> Any:
+def _convert_value(name: str, value: Any, kind: Any) -> Any:
     """A keyword's value as the option holds it: a path as text, weights as the command line has them."""
     kinds = get_args(kind) or (kind,)
     if name == "weights" and isinstance(value, Iterable) and not isinstance(value, str):
@@ -359,13 +359,13 @@ def _taken(name: str, value: Any, kind: Any) -> Any:
     return made
 
 
-def hints() -> dict[str, Any]:
+def get_option_types() -> dict[str, Any]:
     """The type of every option as a command line or a file gives it: a list where several values may be given."""
     found = get_type_hints(Options)
     return {name: list[str] | None if hint == tuple[str, ...] | None else hint for name, hint in found.items()}
 
 
-def _numbers(text: str | None) -> tuple[float, ...] | None:
+def _parse_numbers(text: str | None) -> tuple[float, ...] | None:
     """The numbers between commas."""
     if text is None:
         return None
@@ -391,7 +391,7 @@ def _refuse_unfit(options: Options) -> None:
         raise UsageError(what, hint="--figures --dataset ORG/NAME")
 
 
-def refuse_idle(options: Options) -> None:
+def refuse_ineffective(options: Options) -> None:
     """Refuse what somebody asked for that would have no effect; a record may hold such options.
 
     Raises:
@@ -404,12 +404,14 @@ def refuse_idle(options: Options) -> None:
         # It is also about ingredients without class names.
         del given["labels"]
     if options.dataset is None and (idle := [name for name, group in given.items() if group == "Data"]):
-        raise UsageError(f"expected a dataset with {flags(idle)}, found none", hint="--dataset ORG/NAME")
+        raise UsageError(f"expected a dataset with {format_flags(idle)}, found none", hint="--dataset ORG/NAME")
     if options.push is None and (idle := [name for name in PUSHED if name in given]):
-        raise UsageError(f"expected a repository to push to with {flags(idle)}, found none", hint="--push ORG/NAME")
+        raise UsageError(
+            f"expected a repository to push to with {format_flags(idle)}, found none", hint="--push ORG/NAME"
+        )
 
 
-def flags(names: list[str]) -> str:
+def format_flags(names: list[str]) -> str:
     """Options as the command line writes them."""
     return ", ".join("--" + name.replace("_", "-") for name in names)
 

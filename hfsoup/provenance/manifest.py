@@ -188,7 +188,7 @@ def make_manifest(soup: BakeResult, files: dict[str, str]) -> Manifest:
         hfsoup=__version__,
         recipe=soup.options.chosen_recipe,
         merge=soup.options.merge,
-        options=soup.options.recorded(),
+        options=soup.options.to_record(),
         patterns=list(soup.patterns),
         config=config(soup),
         ingredients=[ingredient_record(*row) for row in rows],
@@ -243,7 +243,7 @@ def begun_by(folder: Path, patterns: tuple[str, ...], options: Options) -> bool:
         found = read(folder, where=str(folder))
     except SoupError:
         return False
-    return found.patterns == list(patterns) and found.options == options.recorded()
+    return found.patterns == list(patterns) and found.options == options.to_record()
 
 
 def _dataset(soup: BakeResult) -> DatasetRecord | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from hfsoup.hub.client import hub_api
-from hfsoup.options.config_file import brief
+from hfsoup.options.config_file import format_config
 from hfsoup.utils.text import shorten_names
 
 if TYPE_CHECKING:
@@ -43,14 +43,14 @@ def config(soup: BakeResult) -> str:
 def text(ingredients: Names, options: Options, *, local: bool, base: tuple[str, str | None] | None = None) -> str:
     """The same from ids with their commits and from options, `local` where their dataset is on this disk alone."""
     public = _public(ingredients, options, local=local, base=base)
-    return brief(_pinned(ingredients), public.changed())
+    return format_config(_pinned(ingredients), public.list_changes())
 
 
 def command(soup: BakeResult) -> str:
     """The shell command that bakes this soup again."""
     names = _names(soup)
     public = _public(names, _settled(soup), local=_is_local(soup), base=_base(soup))
-    return public.command(_pinned(names))
+    return public.format_command(_pinned(names))
 
 
 def settled(options: Options, coefficients: Sequence[float], *, elsewhere: bool) -> Options:
@@ -98,7 +98,7 @@ def _public(ingredients: Names, options: Options, *, local: bool, base: tuple[st
     if options.labels and Path(options.labels).suffix:
         options = replace(options, labels=Path(options.labels).name)
     if options.eval:
-        options = replace(options, eval=tuple(f"{n}={_shared(place)}" for n, place in options.others().items()))
+        options = replace(options, eval=tuple(f"{n}={_shared(place)}" for n, place in options.other_datasets().items()))
     on_hub = {name for name, revision in ingredients if revision}
     if options.processor_from and options.processor_from.partition("@")[0] not in on_hub:
         shorts = dict(zip((Path(name) for name, _ in ingredients), shorten_names(ingredients), strict=True))

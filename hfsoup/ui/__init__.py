@@ -30,7 +30,7 @@ def serve(host: str, port: int, ready: Callable[[str, bool], None]) -> None:
     Raises:
         UsageError: gradio is not installed, or the port is taken.
     """
-    need_gradio()
+    require_gradio()
     strangers = host not in LOOPBACK or SPACE in os.environ
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with tempfile.TemporaryDirectory(prefix="hfsoup-page-") as nowhere:
@@ -38,21 +38,21 @@ def serve(host: str, port: int, ready: Callable[[str, bool], None]) -> None:
             forget_tokens()
             # No name that a stranger gives can be a folder here.
             os.chdir(nowhere)
-        free = _free(host, port)
-        from hfsoup.ui.page import page, started
+        free = _find_port(host, port)
+        from hfsoup.ui.page import build_page, serve_page
 
-        threading.excepthook = _told
+        threading.excepthook = _report_crash
         hosts = ["*"] if strangers else [host, *LOOPBACK]
-        started(page(strangers=strangers), host, free, hosts, lambda url: ready(url, strangers))
+        serve_page(build_page(strangers=strangers), host, free, hosts, lambda url: ready(url, strangers))
 
 
-def _told(found: threading.ExceptHookArgs) -> None:
+def _report_crash(found: threading.ExceptHookArgs) -> None:
     """Print what broke a bake, without secrets."""
     if found.exc_value:
         excepthook(found.exc_type, found.exc_value, found.exc_traceback)
 
 
-def need_gradio() -> None:
+def require_gradio() -> None:
     """Fail where the extra is not installed."""
     if find_spec("gradio") is None:
         raise UsageError("the page needs the package gradio, which is not installed", hint="pip install 'hfsoup[ui]'")
@@ -68,7 +68,7 @@ def forget_tokens() -> None:
     os.environ |= {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_TOKEN_PATH": os.devnull}
 
 
-def _free(host: str, port: int) -> int:
+def _find_port(host: str, port: int) -> int:
     """The port, or a free one for 0."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -8,26 +8,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfsoup.baking.pipeline import run
-from hfsoup.baking.plan import Plan, plan
+from hfsoup.baking.pipeline import run_bake
+from hfsoup.baking.plan import Plan, plan_bake
 from hfsoup.baking.push import push_folder
 from hfsoup.baking.soup import Soup
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.html import report
 from hfsoup.ui import render as show
-from hfsoup.ui.form import Asked, Form
+from hfsoup.ui.form import BakeRequest, Form
 from hfsoup.ui.job import Job
-from hfsoup.ui.predict import guesses
+from hfsoup.ui.predict import classify_picture
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Watch
 
-Act = Callable[[Asked, Watch], Soup | Plan]
+Act = Callable[[BakeRequest, Watch], Soup | Plan]
 Scratch = tempfile.TemporaryDirectory[str] | None
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageState:
     """What the page shows from now on: `live` HTML, and what came of the bake; `work` is what a Stop would stop."""
 
     live: str
@@ -47,7 +47,7 @@ class Shown:
             self.scratch.cleanup()
 
 
-class Acts:
+class Actions:
     """The page's work.
 
     Args:
@@ -57,71 +57,75 @@ class Acts:
     def __init__(self, *, strangers: bool) -> None:
         self.strangers = strangers
 
-    def dry_run(self, form: Form) -> Iterator[Shown]:
+    def dry_run(self, form: Form) -> Iterator[PageState]:
         """What a bake would take."""
-        yield from self._going(form, lambda asked, watch: plan(*asked, watch))
+        yield from self._run_job(form, lambda asked, watch: plan_bake(*asked, watch))
 
-    def bake(self, form: Form) -> Iterator[Shown]:
+    def bake(self, form: Form) -> Iterator[PageState]:
         """Bake, and say how far it is."""
-        yield from self._going(form, lambda asked, watch: run(*asked, watch))
+        yield from self._run_job(form, lambda asked, watch: run_bake(*asked, watch))
 
-    def _going(self, form: Form, act: Act) -> Iterator[Shown]:
+    def _run_job(self, form: Form, act: Act) -> Iterator[PageState]:
         scratch = tempfile.TemporaryDirectory(prefix="hfsoup-page-") if self.strangers else None
         try:
-            asked = form.to_bake(scratch=Path(scratch.name) if scratch else None)
+            asked = form.to_request(scratch=Path(scratch.name) if scratch else None)
         except SoupError as error:
-            yield Shown(show.error(error))
+            yield PageState(show.render_error(error))
             return
         work: Job[Soup | Plan] = Job(lambda watch: act(asked, watch))
         began = time.monotonic()
         for _ in work.updates():
-            yield self._shown(work, scratch, time.monotonic() - began)
+            yield self._make_state(work, scratch, time.monotonic() - began)
 
-    def _shown(self, work: Job[Soup | Plan], scratch: Scratch, seconds: float) -> Shown:
-        live, found, result = show.progress(work, seconds), work.result, ""
+    def _make_state(self, work: Job[Soup | Plan], scratch: Scratch, seconds: float) -> PageState:
+        live, found, result = show.render_progress(work, seconds), work.result, ""
         if work.error:
-            live = show.error(work.error) + live
+            live = show.render_error(work.error) + live
         elif isinstance(found, Plan):
-            result = show.plan(found, strangers=self.strangers)
+            result = show.render_plan(found, strangers=self.strangers)
         elif isinstance(found, Soup):
-            result = show.result(found, strangers=self.strangers)
-        return Shown(live, result, work, scratch)
+            result = show.render_result(found, strangers=self.strangers)
+        return PageState(live, result, work, scratch)
 
-    def report(self, shown: Shown) -> str:
+    def report(self, shown: PageState) -> str:
         """The report of the soup, in a frame."""
         soup = shown.soup
-        return _or_error(lambda: show.framed(report(str(soup.path)))) if soup else ""
+        return _or_error(lambda: show.render_report(report(str(soup.path)))) if soup else ""
 
-    def guess(self, shown: Shown, picture: str | None) -> str:
+    def guess(self, shown: PageState, picture: str | None) -> str:
         """What the soup and its best ingredient say of a picture."""
         soup = shown.soup
-        return _or_error(lambda: show.guessed(guesses(soup, Path(picture)))) if soup and picture else ""
+        return (
+            _or_error(lambda: show.render_predictions(classify_picture(soup, Path(picture))))
+            if soup and picture
+            else ""
+        )
 
-    def push(self, shown: Shown, repo: str, private: bool) -> str:
+    def push(self, shown: PageState, repo: str, private: bool) -> str:
         """Push the soup that was baked last."""
         soup = shown.soup
         if self.strangers or not soup or not soup.path:
             return ""
         path, where = soup.path, repo.strip()
-        return _or_error(lambda: show.home(replace(soup, pushed=push_folder(path, where, private=private))))
+        return _or_error(lambda: show.render_home(replace(soup, pushed=push_folder(path, where, private=private))))
 
 
 def _or_error(act: Callable[[], str]) -> str:
     try:
         return act()
     except SoupError as error:
-        return show.error(error)
+        return show.render_error(error)
 
 
-def command(form: Form) -> str:
+def format_command(form: Form) -> str:
     """The command line that does what the form says; empty while it says nothing that could be done."""
     try:
-        return form.command() if form.ingredients.strip() else 'hfsoup bake "org/model-*"'
+        return form.format_command() if form.ingredients.strip() else 'hfsoup bake "org/model-*"'
     except SoupError as error:
         return "".join(f"# {line}\n" for line in str(error).splitlines())
 
 
-def summary(name: str) -> str:
+def describe_method(name: str) -> str:
     """What a recipe or merge does, in its own words."""
     entry = next((entry for registry in (RECIPES, MERGES) for entry in registry if entry.name == name), None)
     return entry.summary if entry else "greedy with a dataset, uniform without"

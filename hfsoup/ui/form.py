@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfsoup.baking.requirements import free
+from hfsoup.baking.requirements import find_free_folder
 from hfsoup.data.tasks import METRICS
 from hfsoup.options.options import Options
 from hfsoup.provenance.reproduce import REPO
@@ -16,7 +16,7 @@ from hfsoup.utils.text import quoted
 
 # A repository or a glob of them, a subfolder of it, a revision: nothing that could be a path of this machine.
 NAME = re.compile(r"[\w-][\w.-]*/[\w*?\[\]-][\w.*?\[\]!-]*(/[\w*?\[\]-][\w.*?\[\]!-]*)*(@[\w.*?\[\]/!-]+)?", re.ASCII)
-Asked = tuple[tuple[str, ...], Options]
+BakeRequest = tuple[tuple[str, ...], Options]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Form:
     push: str
     private: bool
 
-    def asked(self) -> Asked:
+    def read_options(self) -> BakeRequest:
         """Ingredients and options, the output as it was given.
 
         Raises:
@@ -64,7 +64,7 @@ class Form:
         )
         return patterns, options
 
-    def to_bake(self, *, scratch: Path | None) -> Asked:
+    def to_request(self, *, scratch: Path | None) -> BakeRequest:
         """The same with a folder to write to.
 
         Args:
@@ -73,11 +73,11 @@ class Form:
         Raises:
             UsageError: a stranger asks for more than names on the Hub.
         """
-        patterns, options = self.asked()
+        patterns, options = self.read_options()
         if not patterns:
             raise UsageError("no ingredients yet", hint="org/model-*")
         if scratch is None:
-            return patterns, replace(options, output=options.output or str(free(Path("soup"))))
+            return patterns, replace(options, output=options.output or str(find_free_folder(Path("soup"))))
         for pattern in patterns:
             if not NAME.fullmatch(pattern) or ".." in pattern:
                 what = f"expected the name of a repository on the Hub, or a glob of such, found {quoted(pattern)}"
@@ -89,9 +89,9 @@ class Form:
             raise UsageError("this page neither pushes nor runs the metrics of others")
         return patterns, replace(options, output=str(scratch / "soup"))
 
-    def command(self) -> str:
+    def format_command(self) -> str:
         """The command line that does the same."""
-        patterns, options = self.asked()
+        patterns, options = self.read_options()
         places = [(f"--{name}", getattr(options, name)) for name in ("output", "push") if getattr(options, name)]
-        words = [options.command(list(patterns)), *map(shlex.join, places)]
+        words = [options.format_command(list(patterns)), *map(shlex.join, places)]
         return " ".join([*words, *["--private"] * bool(options.push and options.private)])

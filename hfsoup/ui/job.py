@@ -17,7 +17,7 @@ PACE = 0.25
 
 
 @dataclass
-class Line(Stage):
+class StageLine(Stage):
     """A stage or a note: what it says, and how far it is."""
 
     title: str
@@ -58,7 +58,7 @@ class Job(Watch, Generic[T]):
     """
 
     def __init__(self, act: Callable[[Watch], T]) -> None:
-        self.lines: list[Line] = []
+        self.lines: list[StageLine] = []
         self.steps: list[SearchStep] = []
         self.result: T | None = None
         self.error: SoupError | None = None
@@ -85,7 +85,7 @@ class Job(Watch, Generic[T]):
 
     def note(self, text: str) -> None:
         """Keep a note."""
-        self.lines.append(Line(text, state="note"))
+        self.lines.append(StageLine(text, state="note"))
         self._moved()
 
     def decision(self, step: SearchStep) -> None:
@@ -96,7 +96,7 @@ class Job(Watch, Generic[T]):
     @contextmanager
     def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:
         """Keep a line for the stage."""
-        line = Line(title, unit, total, moved=self._moved)
+        line = StageLine(title, unit, total, moved=self._moved)
         self.lines.append(line)
         self._moved()
         ended = False

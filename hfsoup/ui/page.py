@@ -14,7 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from hfsoup.data.tasks import METRICS
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
-from hfsoup.ui.actions import Acts, Shown, command, summary
+from hfsoup.ui.actions import Actions, PageState, describe_method, format_command
 from hfsoup.ui.form import Form
 from hfsoup.ui.style import COLOURS, CSS, FONTS, MONO
 
@@ -32,23 +32,23 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}
 
 
-def page(*, strangers: bool) -> gr.Blocks:
+def build_page(*, strangers: bool) -> gr.Blocks:
     """The page, not served yet.
 
     Args:
         strangers: whether those who use it may be anybody.
     """
-    acts = Acts(strangers=strangers)
+    acts = Actions(strangers=strangers)
     with gr.Blocks(title="Model soups", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as blocks:
         gr.HTML(HEAD)
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
-                fields = _fields(strangers=strangers)
+                fields = _build_fields(strangers=strangers)
                 with gr.Row():
-                    buttons = _buttons()
+                    buttons = _build_buttons()
             with gr.Column(scale=6, min_width=320):
                 line = gr.Code(
-                    command(Form(**_defaults())),
+                    format_command(Form(**_defaults())),
                     language="shell",
                     label="The same on the command line",
                     interactive=False,
@@ -59,19 +59,19 @@ def page(*, strangers: bool) -> gr.Blocks:
                 )
                 result = gr.HTML(EMPTY, elem_classes="soup", elem_id="result")
                 live = gr.HTML("", elem_classes="soup", elem_id="live")
-        shown = gr.State(Shown(""), delete_callback=Shown.forget)
+        shown = gr.State(PageState(""), delete_callback=PageState.forget)
         with gr.Column(visible=False) as after:
-            outlets = _after(acts, shown)
-        _tie(acts, fields, buttons, [shown, live, result, after], outlets)
+            outlets = _build_result_tabs(acts, shown)
+        _connect_buttons(acts, fields, buttons, [shown, live, result, after], outlets)
         every = [field.change for field in fields]
-        gr.on(every, lambda *values: command(Form(*values)), fields, line, trigger_mode="always_last", **QUICK)
+        gr.on(every, lambda *values: format_command(Form(*values)), fields, line, trigger_mode="always_last", **QUICK)
         for field in fields[1:3]:
-            field.change(lambda name: gr.update(info=summary(name)), field, field, **QUICK)
+            field.change(lambda name: gr.update(info=describe_method(name)), field, field, **QUICK)
     blocks.queue(max_size=WAITING, api_open=False)
     return blocks
 
 
-def started(blocks: gr.Blocks, host: str, port: int, hosts: Sequence[str], ready: Callable[[str], None]) -> None:
+def serve_page(blocks: gr.Blocks, host: str, port: int, hosts: Sequence[str], ready: Callable[[str], None]) -> None:
     """Serve it until Ctrl-C; nothing of it, and nothing that it says, goes anywhere else.
 
     Only those who call it by one of the names in `hosts` are answered: a page of somebody else's, in the same browser,
@@ -93,15 +93,15 @@ def _defaults() -> dict[str, Any]:
     return {f.name: kinds[str(f.type)] for f in dataclasses.fields(Form)} | {"merge": "mean"}
 
 
-def _fields(*, strangers: bool) -> list[Any]:
+def _build_fields(*, strangers: bool) -> list[Any]:
     """One field for each of Form's, in its order."""
     where = "repositories or globs, one a line" if strangers else "repositories, globs or local folders, one a line"
     found = [gr.Textbox(label="Ingredients", lines=2, placeholder="org/model-*", info=where, elem_id="ingredients")]
     with gr.Row():
         recipes = [("automatic", ""), *((entry.name, entry.name) for entry in RECIPES)]
-        found.append(gr.Dropdown(recipes, value="", label="Recipe", info=summary(""), elem_id="recipe"))
+        found.append(gr.Dropdown(recipes, value="", label="Recipe", info=describe_method(""), elem_id="recipe"))
         merges = [entry.name for entry in MERGES]
-        found.append(gr.Dropdown(merges, value="mean", label="Merge", info=summary("mean"), elem_id="merge"))
+        found.append(gr.Dropdown(merges, value="mean", label="Merge", info=describe_method("mean"), elem_id="merge"))
     base = gr.Textbox(
         label="Base", placeholder="as the cards say", max_lines=1, info="where a merge needs it", render=False
     )
@@ -133,7 +133,7 @@ def _fields(*, strangers: bool) -> list[Any]:
     return found
 
 
-def _buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
+def _build_buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
     return (
         gr.Button("Dry run", elem_id="dry-run", min_width=90),
         gr.Button("Bake", variant="primary", elem_id="bake", min_width=90),
@@ -141,7 +141,7 @@ def _buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
     )
 
 
-def _after(acts: Acts, shown: gr.State) -> list[Any]:
+def _build_result_tabs(acts: Actions, shown: gr.State) -> list[Any]:
     """What there is once a soup is baked; the outlets that a new bake empties, the report first."""
     with gr.Tabs():
         with gr.Tab("Report"):
@@ -155,12 +155,12 @@ def _after(acts: Acts, shown: gr.State) -> list[Any]:
             with gr.Column(scale=3, min_width=300):
                 said = gr.HTML("", elem_classes="soup", elem_id="said")
         with gr.Tab("Push", elem_id="pushing"):
-            pushed = _push(acts, shown)
+            pushed = _build_push_tab(acts, shown)
     picture.change(acts.guess, [shown, picture], said, concurrency_limit=1, **PRIVATE)
     return [report, picture, said, pushed]
 
 
-def _push(acts: Acts, shown: gr.State) -> gr.HTML:
+def _build_push_tab(acts: Actions, shown: gr.State) -> gr.HTML:
     if acts.strangers:
         return gr.HTML(NO_PUSH, elem_classes="soup")
     with gr.Row():
@@ -172,19 +172,19 @@ def _push(acts: Acts, shown: gr.State) -> gr.HTML:
     return pushed
 
 
-def _tie(
-    acts: Acts, fields: Sequence[Any], buttons: Sequence[gr.Button], places: Sequence[Any], after: Sequence[Any]
+def _connect_buttons(
+    acts: Actions, fields: Sequence[Any], buttons: Sequence[gr.Button], places: Sequence[Any], after: Sequence[Any]
 ) -> None:
     """Let the buttons work; `places` are state, progress, result, and what there is once a soup is baked."""
     dry_run, bake, stop = buttons
 
-    def going(act: Callable[[Form], Iterator[Shown]]) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    def going(act: Callable[[Form], Iterator[PageState]]) -> Callable[..., Iterator[tuple[Any, ...]]]:
         def go(*values: Any) -> Iterator[tuple[Any, ...]]:
-            found = Shown("")
+            found = PageState("")
             for found in act(Form(*values)):
-                yield (found, found.live, found.result, gr.update(visible=False), *_pressable(busy=True))
+                yield (found, found.live, found.result, gr.update(visible=False), *_set_buttons(busy=True))
             baked = gr.update(visible=found.soup is not None)
-            yield (found, found.live, found.result, baked, *_pressable(busy=False))
+            yield (found, found.live, found.result, baked, *_set_buttons(busy=False))
 
         return go
 
@@ -196,13 +196,13 @@ def _tie(
     empty = [None if isinstance(outlet, gr.Image) else "" for outlet in after if outlet.elem_id]
     emptied = done.then(lambda: empty, None, [outlet for outlet in after if outlet.elem_id], **QUICK)
     emptied.then(acts.report, places[0], after[0], **PRIVATE)
-    stop.click(_stop, places[0], None, **QUICK)
+    stop.click(_stop_job, places[0], None, **QUICK)
 
 
-def _pressable(*, busy: bool) -> tuple[Any, Any, Any]:
+def _set_buttons(*, busy: bool) -> tuple[Any, Any, Any]:
     return tuple(gr.update(interactive=pressable) for pressable in (not busy, not busy, busy))
 
 
-def _stop(shown: Shown) -> None:
+def _stop_job(shown: PageState) -> None:
     if shown.work:
         shown.work.stop()

@@ -21,14 +21,14 @@ MOST = 5
 
 
 @dataclass(frozen=True)
-class Guess:
+class Prediction:
     """A model's likeliest classes with their probabilities, best first."""
 
     who: str
     classes: tuple[tuple[str, float], ...]
 
 
-def guesses(soup: Soup, picture: Path) -> tuple[Guess, ...]:
+def classify_picture(soup: Soup, picture: Path) -> tuple[Prediction, ...]:
     """What the soup and its best ingredient say of a picture; the soup alone where nothing was measured.
 
     Both are formed from the ingredients' files, with the class names and the image processor of the soup.
@@ -39,11 +39,11 @@ def guesses(soup: Soup, picture: Path) -> tuple[Guess, ...]:
     from hfsoup.checkpoints.processor import load_image_processor
 
     return tuple(
-        _asked(soup, _pixels(picture, load_image_processor(soup.family.processor_ingredient.processor_folder)))
+        _classify(soup, _read_pixels(picture, load_image_processor(soup.family.processor_ingredient.processor_folder)))
     )
 
 
-def _asked(soup: Soup, pixels: NDArray[np.float32]) -> Iterator[Guess]:
+def _classify(soup: Soup, pixels: NDArray[np.float32]) -> Iterator[Prediction]:
     import torch
 
     from hfsoup.averaging.averager import Averager
@@ -65,10 +65,10 @@ def _asked(soup: Soup, pixels: NDArray[np.float32]) -> Iterator[Guess]:
             shares = task_of(family.config).probabilities(logits)[0]
             best = shares.topk(min(MOST, len(shares)))
             likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            yield Guess(who, tuple((family.labels[place], share) for place, share in likeliest))
+            yield Prediction(who, tuple((family.labels[place], share) for place, share in likeliest))
 
 
-def _pixels(picture: Path, processor: Any) -> NDArray[np.float32]:
+def _read_pixels(picture: Path, processor: Any) -> NDArray[np.float32]:
     """Images × channels × height × width, of one image."""
     import numpy as np
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.baking.plan import costs
+from hfsoup.baking.plan import describe_plan
 from hfsoup.checkpoints.types import Source
 from hfsoup.provenance.reproduce import page
 from hfsoup.reports.card.text import number
@@ -19,69 +19,70 @@ from hfsoup.utils.text import format_duration, format_size, one_line
 if TYPE_CHECKING:
     from hfsoup.baking.plan import Plan
     from hfsoup.baking.soup import Soup
-    from hfsoup.ui.job import Job, Line
-    from hfsoup.ui.predict import Guess
+    from hfsoup.ui.job import Job, StageLine
+    from hfsoup.ui.predict import Prediction
 
 MARKS = {"running": "…", "done": "✓", "note": "!", "broken": "✗"}
 # Where a page sits in a page: its own scripts run, apart from everything else, and its links open elsewhere.
 FRAME = "allow-scripts allow-popups allow-popups-to-escape-sandbox"
 
 
-def text(value: object, longest: int = 600) -> str:
+def escape_text(value: object, longest: int = 600) -> str:
     """Any text, as text."""
     return escape(one_line(redact(str(value)), longest))
 
 
-def link(value: object, url: str | None) -> str:
+def render_link(value: object, url: str | None) -> str:
     """A text that leads to a page of the Hub, where there is one."""
     if not url or not url.startswith(("http://", "https://")):
-        return text(value)
-    return f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">{text(value)}</a>'
+        return escape_text(value)
+    return f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">{escape_text(value)}</a>'
 
 
-def error(found: SoupError) -> str:
+def render_error(found: SoupError) -> str:
     """The block that a command line would print."""
     rows = [("in", found.where), ("try", found.hint)]
-    below = "".join(f"<dt>{name}</dt><dd>{_lines(value)}</dd>" for name, value in rows if value)
-    return f'<div class="soup-error" role="alert"><b>{_lines(found.what)}</b><dl>{below}</dl></div>'
+    below = "".join(f"<dt>{name}</dt><dd>{_render_lines(value)}</dd>" for name, value in rows if value)
+    return f'<div class="soup-error" role="alert"><b>{_render_lines(found.what)}</b><dl>{below}</dl></div>'
 
 
-def _lines(value: str) -> str:
-    return "<br>".join(text(line, 1000) for line in value.splitlines())
+def _render_lines(value: str) -> str:
+    return "<br>".join(escape_text(line, 1000) for line in value.splitlines())
 
 
-def progress(work: Job[Any], seconds: float) -> str:
+def render_progress(work: Job[Any], seconds: float) -> str:
     """Stages and notes, the decisions so far, and how it stands."""
     going = work.result is None and work.error is None and not work.stopped
     best = max((step.score for step in work.steps if step.accepted), default=None)
     stand = ""
     if going and best is not None:
         stand = f'<p class="soup-stand"><b>{best:.4f}</b> best so far on the selection split</p>'
-    lines = "".join(map(_line, list(work.lines)))
+    lines = "".join(map(_render_line, list(work.lines)))
     foot = format_duration(seconds) if going else f"in {format_duration(seconds)}"
     if work.stopped:
         foot = "stopped; what was scored is kept, and the same bake goes on from there"
-    below = f'{steps(list(work.steps))}<p class="soup-faint">{foot}</p>'
+    below = f'{render_steps(list(work.steps))}<p class="soup-faint">{foot}</p>'
     return f'<div class="soup-live">{stand}<ul>{lines}</ul>{below}</div>'
 
 
-def _line(line: Line) -> str:
+def _render_line(line: StageLine) -> str:
     if line.state != "running":
-        return f'<li class="{line.state}"><i>{MARKS[line.state]}</i><span>{text(line.text or line.title)}</span></li>'
-    parts = [text(line.title)]
+        done = escape_text(line.text or line.title)
+        return f'<li class="{line.state}"><i>{MARKS[line.state]}</i><span>{done}</span></li>'
+    parts = [escape_text(line.title)]
     if line.unit:
         done = format_size(line.count) if line.unit == "B" else f"{line.count:,}"
         total = format_size(line.total) if line.unit == "B" else f"{line.total:,}"
-        of = f" of {total}" if line.count <= line.total else f" {text(line.unit)}"
+        of = f" of {total}" if line.count <= line.total else f" {escape_text(line.unit)}"
         parts.append(f'<span class="soup-faint">{done}{of}</span>')
     if line.standing:
-        parts.append(text(line.standing))
+        parts.append(escape_text(line.standing))
     share = min(100.0, 100 * line.count / line.total) if line.total else None
     bar = f'<div class="soup-bar"><div style="width:{share:.1f}%"></div></div>' if share is not None else ""
     return f'<li class="running"><i>{MARKS["running"]}</i><span>{" ".join(parts)}{bar}</span></li>'
 
 
-def steps(found: Sequence[SearchStep]) -> str:
+def render_steps(found: Sequence[SearchStep]) -> str:
     """The decisions, the latest first."""
     if not found:
         return ""
@@ -90,43 +91,45 @@ def steps(found: Sequence[SearchStep]) -> str:
         score = f"{'≤ ' if step.at_most else ''}{step.score:.4f}"
         tag, look = ("b", "soup-good") if step.accepted else ("span", "soup-faint")
         became = f'<{tag} class="{look}">{step.outcome}</{tag}>'
-        rows.append((str(step.number), text(step.action, 20), text(step.ingredient), score, became))
-    return _table("soup-steps", ("step", "tried", "ingredient", "score", ""), rows, (0, 3), scroll=True)
+        rows.append((str(step.number), escape_text(step.action, 20), escape_text(step.ingredient), score, became))
+    return _render_table("soup-steps", ("step", "tried", "ingredient", "score", ""), rows, (0, 3), scroll=True)
 
 
-def plan(found: Plan, *, strangers: bool) -> str:
+def render_plan(found: Plan, *, strangers: bool) -> str:
     """A dry run: what would be used, and what it would take."""
     rows = []
     for holding in (*found.ingredients, *found.bases, *([found.dataset] if found.dataset else [])):
         source = Source(holding.id, holding.revision)
-        name = text(holding.id) if holding is found.dataset else link(source, page(source))
+        name = escape_text(holding.id) if holding is found.dataset else render_link(source, page(source))
         here = "all" if holding.cached == holding.size else format_size(holding.cached)
         rows.append((name, format_size(holding.size), here))
     hidden = ("write", "push", "disk") if strangers else ()
-    facts = [(name, text(value.plain)) for name, value in costs(found) if name not in hidden]
-    return f"<h3>Dry run</h3>{_facts(facts)}{_table('soup-plan', ('would use', 'size', 'here already'), rows, (1, 2))}"
+    facts = [(name, escape_text(value.plain)) for name, value in describe_plan(found) if name not in hidden]
+    table = _render_table("soup-plan", ("source", "size", "cached"), rows, (1, 2))
+    return f"<h3>Dry run</h3>{_render_facts(facts)}{table}"
 
 
-def result(soup: Soup, *, strangers: bool) -> str:
+def render_result(soup: Soup, *, strangers: bool) -> str:
     """The verdict, what came of the bake, and every ingredient with its score and weight."""
     rows = dict(closing(soup))
     verdict, c = rows.pop("verdict"), soup.comparison
     kind = "" if c is None else {"better": "better", "worse": "worse"}.get(c.verdict, "even")
     if strangers:
         rows.pop("saved to", None)
-    facts = [(name, text(value.plain)) for name, value in rows.items() if name != "pushed to"]
-    where = "" if strangers else home(soup)
-    return f'<p class="soup-verdict {kind}">{text(verdict.plain)}</p>{_facts(facts)}{where}{ingredients(soup)}'
+    facts = [(name, escape_text(value.plain)) for name, value in rows.items() if name != "pushed to"]
+    where = "" if strangers else render_home(soup)
+    first = f'<p class="soup-verdict {kind}">{escape_text(verdict.plain)}</p>'
+    return f"{first}{_render_facts(facts)}{where}{render_ingredients(soup)}"
 
 
-def home(soup: Soup) -> str:
+def render_home(soup: Soup) -> str:
     """Where it is on the Hub, if it is there, and the Python line that uses it."""
-    facts = [("pushed to", link(soup.pushed.url, soup.pushed.url))] if soup.pushed else []
+    facts = [("pushed to", render_link(soup.pushed.url, soup.pushed.url))] if soup.pushed else []
     line = usage(soup)
-    return _facts([*facts, ("use it", f"<code>{text(line.plain)}</code>")]) if line else ""
+    return _render_facts([*facts, ("use it", f"<code>{escape_text(line.plain)}</code>")]) if line else ""
 
 
-def ingredients(soup: Soup) -> str:
+def render_ingredients(soup: Soup) -> str:
     """Every ingredient with its own score and its weight in the soup."""
     rows = []
     for n, ingredient in enumerate(soup.family.ingredients):
@@ -134,37 +137,37 @@ def ingredients(soup: Soup) -> str:
         best = ' <span class="soup-tag">best</span>' if n == soup.best else ""
         share = f'<div class="soup-bar"><div style="width:{min(100.0, max(0.0, 100 * weight)):.1f}%"></div></div>'
         shown = f"{weight:.3f}{share}" if weight else '<span class="soup-faint">left out</span>'
-        name = link(ingredient, page(ingredient.source)) + best
+        name = render_link(ingredient, page(ingredient.source)) + best
         rows.append((name, *([number(soup, soup.scores[n])] if soup.selection else []), shown))
-    heads = ("ingredient", *([f"{text(soup.metric, 40)} on selection"] if soup.selection else []), "weight")
-    return _table("soup-ingredients", heads, rows, range(1, len(heads)))
+    heads = ("ingredient", *([f"{escape_text(soup.metric, 40)} on selection"] if soup.selection else []), "weight")
+    return _render_table("soup-ingredients", heads, rows, range(1, len(heads)))
 
 
-def guessed(found: Iterable[Guess]) -> str:
+def render_predictions(found: Iterable[Prediction]) -> str:
     """What models say of a picture, side by side."""
     columns = []
     for guess in found:
         rows = "".join(
-            f'<li><span>{text(name, 60)}</span><b>{100 * share:.1f} %</b>'
+            f'<li><span>{escape_text(name, 60)}</span><b>{100 * share:.1f} %</b>'
             f'<div class="soup-bar"><div style="width:{100 * share:.1f}%"></div></div></li>'
             for name, share in guess.classes
         )  # fmt: skip
-        columns.append(f'<div class="soup-guess"><h4>{text(guess.who)}</h4><ol>{rows}</ol></div>')
+        columns.append(f'<div class="soup-guess"><h4>{escape_text(guess.who)}</h4><ol>{rows}</ol></div>')
     alone = '<p class="soup-faint">Without a dataset it is not known which ingredient is best.</p>'
     return f'<div class="soup-guesses">{"".join(columns)}</div>{alone if len(columns) == 1 else ""}'
 
 
-def framed(report: str) -> str:
+def render_report(report: str) -> str:
     """A report in a frame that can reach nothing of this page."""
     opened = report.replace("<head>", '<head><base target="_blank">', 1)
     return f'<iframe class="soup-report" title="Report" sandbox="{FRAME}" srcdoc="{escape(opened)}"></iframe>'
 
 
-def _facts(rows: Iterable[tuple[str, str]]) -> str:
-    return f"<dl>{''.join(f'<dt>{text(name)}</dt><dd>{value}</dd>' for name, value in rows)}</dl>"
+def _render_facts(rows: Iterable[tuple[str, str]]) -> str:
+    return f"<dl>{''.join(f'<dt>{escape_text(name)}</dt><dd>{value}</dd>' for name, value in rows)}</dl>"
 
 
-def _table(
+def _render_table(
     name: str, heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = (), *, scroll: bool = False
 ) -> str:
     """A table of cells that are HTML already."""

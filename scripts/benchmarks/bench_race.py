@@ -50,12 +50,12 @@ def dataset(folder: Path) -> Path:
     """The digits as they are and as negatives, under the twenty classes that the model knows."""
     from datasets import ClassLabel, concatenate_datasets
 
-    from hfsoup.cli.demo.digits import NAMES, digits
+    from hfsoup.cli.demo.digits import NAMES, make_digits
 
     folder.mkdir()
     classes = ClassLabel(names=[*NAMES, *(f"{name}-swapped" for name in NAMES)])
     for name in ("validation", "test"):
-        plain = digits()[name].cast_column("label", classes)
+        plain = make_digits()[name].cast_column("label", classes)
         swapped = plain.map(_negative, features=plain.features)
         concatenate_datasets([plain, swapped]).to_parquet(folder / f"{name}-00000-of-00001.parquet")
     return folder

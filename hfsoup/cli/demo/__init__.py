@@ -22,7 +22,7 @@ FAMILIES = ("vit", "resnet", "efficientnet")
 console = Console(highlight=False, soft_wrap=True)
 
 
-def run(family: str, folder: Path | None) -> None:
+def run_demo(family: str, folder: Path | None) -> None:
     """Play the demo for one family, in `folder` or a temporary one.
 
     Raises:
@@ -38,8 +38,8 @@ def run(family: str, folder: Path | None) -> None:
         from hfsoup.localhub import LocalHub
 
         hub = stack.enter_context(LocalHub(home / "hub", user=ORG))
-        _say("A Hub in a folder, so that no network and no account are needed")
-        _show(f"hfsoup hub serve {home / 'hub'} --user {ORG}")
+        _print_heading("A Hub in a folder, so that no network and no account are needed")
+        _print_command(f"hfsoup hub serve {home / 'hub'} --user {ORG}")
         # Read by huggingface_hub when it is first imported, which is below.
         settings = {
             "HF_ENDPOINT": hub.url,
@@ -47,37 +47,37 @@ def run(family: str, folder: Path | None) -> None:
             "HF_HOME": str(home / "cache"),
         }
         os.environ.update(settings)
-        _play(family, home)
+        _run_steps(family, home)
 
 
-def _play(family: str, home: Path) -> None:
-    from hfsoup.cli.demo.digits import BATCH, digits, grid, pretrain
+def _run_steps(family: str, home: Path) -> None:
+    from hfsoup.cli.demo.digits import BATCH, make_digits, make_grid, pretrain
 
-    _say("Real images: scikit-learn's handwritten digits, pushed as a dataset")
-    _show(f'digits().push_to_hub("{ORG}/digits")', prompt=">>>")
-    images = digits()
+    _print_heading("Real images: scikit-learn's handwritten digits, pushed as a dataset")
+    _print_command(f'digits().push_to_hub("{ORG}/digits")', prompt=">>>")
+    images = make_digits()
     images.push_to_hub(f"{ORG}/digits")
 
-    _say(f"A pre-trained start: a small {family}, taught a related task on the training images alone")
-    _show(f'pretrain("{family}", "{home / "start"}")', prompt=">>>")
+    _print_heading(f"A pre-trained start: a small {family}, taught a related task on the training images alone")
+    _print_command(f'pretrain("{family}", "{home / "start"}")', prompt=">>>")
     pretrain(family, home / "start")
 
-    _say("A sweep: the same start, fine-tuned with different hyper-parameters, each run pushed")
+    _print_heading("A sweep: the same start, fine-tuned with different hyper-parameters, each run pushed")
     runs = home / "grid.json"
-    runs.write_text(json.dumps(grid(family), indent=1), encoding="utf-8")
+    runs.write_text(json.dumps(make_grid(family), indent=1), encoding="utf-8")
     sweep = ["--start", str(home / "start"), "--dataset", f"{ORG}/digits", "--push", f"{ORG}/{family}-{{n}}"]
     sweep += ["--validation-split", "validation", "--grid", str(runs), "--batch-size", str(BATCH[family])]
-    _command("python", str(find_resource("scripts/sweep.py")), *sweep)
+    _run_command("python", str(find_resource("scripts/sweep.py")), *sweep)
 
-    _say("The soup")
+    _print_heading("The soup")
     soup = f"{ORG}/{family}-soup"
     bake = ["bake", f"{ORG}/{family}-*", "--recipe", "greedy", "--dataset", f"{ORG}/digits", "--push", soup]
-    _command("hfsoup", *bake, "--output", str(home / "soup"), "--json", str(home / "soup.json"))
+    _run_command("hfsoup", *bake, "--output", str(home / "soup"), "--json", str(home / "soup.json"))
 
-    _say("Anyone can use it now")
-    _show(f'pipeline("image-classification", "{soup}")(image)', prompt=">>>")
+    _print_heading("Anyone can use it now")
+    _print_command(f'pipeline("image-classification", "{soup}")(image)', prompt=">>>")
     _classify(soup, images["test"])
-    conclude(home / "soup.json")
+    print_verdict(home / "soup.json")
 
 
 def _classify(repo: str, images: object) -> None:
@@ -91,7 +91,7 @@ def _classify(repo: str, images: object) -> None:
     console.print(f"    (it is {images.features['label'].int2str(row['label'])})")  # type: ignore[attr-defined]
 
 
-def conclude(result: Path) -> None:
+def print_verdict(result: Path) -> None:
     """Say in one line what the test split showed."""
     found = json.loads(result.read_text(encoding="utf-8"))
     soup, best = found["soup"]["test"], found["best_ingredient"]["test"]
@@ -99,21 +99,21 @@ def conclude(result: Path) -> None:
     words = {"better": "better than", "worse": "worse than"}.get(verdict, "not distinguishable from")
     if sum(ingredient["used"] for ingredient in found["ingredients"]) == 1:
         words = "the same model as"
-    _say(f"On the test split the soup is {words} its best ingredient: {soup:.4f} against {best:.4f}")
+    _print_heading(f"On the test split the soup is {words} its best ingredient: {soup:.4f} against {best:.4f}")
 
 
-def _command(*words: str) -> None:
+def _run_command(*words: str) -> None:
     """Show a command as a user would type it, and run it with this Python."""
-    _show(shlex.join(words))
+    _print_command(shlex.join(words))
     mine = {"hfsoup": [sys.executable, "-m", "hfsoup"], "python": [sys.executable]}
     done = subprocess.run([*mine[words[0]], *words[1:]], check=False)
     if done.returncode:
         raise SoupError(f"this command ended with exit code {done.returncode}", where=shlex.join(words))
 
 
-def _say(text: str) -> None:
+def _print_heading(text: str) -> None:
     console.print(f"\n[bold]{escape(text)}[/]")
 
 
-def _show(command: str, prompt: str = "$") -> None:
+def _print_command(command: str, prompt: str = "$") -> None:
     console.print(f"[cyan]{prompt} {escape(command)}[/]")

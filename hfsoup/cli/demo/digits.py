@@ -75,7 +75,7 @@ RATES = {
 DECAYS, SMOOTHINGS = (0.01, 0.1, 0.01, 0.001, 0.1, 0.05), (0.0, 0.1, 0.05, 0.0, 0.1, 0.0)
 
 
-def grid(family: str, schedule: Settings | None = None) -> list[Settings]:
+def make_grid(family: str, schedule: Settings | None = None) -> list[Settings]:
     """Return the runs of a family, for `scripts/sweep.py --grid` once written as JSON; `schedule` if not its own."""
     return [
         {
@@ -91,7 +91,7 @@ def grid(family: str, schedule: Settings | None = None) -> list[Settings]:
     ]
 
 
-def digits(seed: int = 0) -> DatasetDict:
+def make_digits(seed: int = 0) -> DatasetDict:
     """Return the digits as `train` (400), `validation` (650) and `test` (747), stratified by class.
 
     Columns: `image`, an RGB PNG of 8x8 pixels, and `label`, a ClassLabel from "zero" to "nine". The same seed always
@@ -106,24 +106,24 @@ def digits(seed: int = 0) -> DatasetDict:
     train, rest = train_test_split(range(len(labels)), train_size=TRAIN, stratify=labels, random_state=seed)
     validation, test = train_test_split(rest, train_size=VALIDATION, stratify=labels[rest], random_state=seed)
     parts = {"train": train, "validation": validation, "test": test}
-    return DatasetDict({name: _rows(greys[part], labels[part]) for name, part in parts.items()})
+    return DatasetDict({name: _make_dataset(greys[part], labels[part]) for name, part in parts.items()})
 
 
-def write(family: str, folder: str | Path) -> None:
+def write_sweep_inputs(family: str, folder: str | Path) -> None:
     """Write what a sweep of `family` needs: `data`, the digits as parquet files, `start`, and two grids.
 
     `grid.json` is the demo's, `decayed.json` the same runs with learning rates that decay over ten epochs.
     """
     data, start = Path(folder, "data"), Path(folder, "start")
     data.mkdir(parents=True, exist_ok=True)
-    for name, rows in digits().items():
+    for name, rows in make_digits().items():
         rows.to_parquet(data / f"{name}-00000-of-00001.parquet")
     pretrain(family, start)
     for name, schedule in (("grid", SCHEDULE[family]), ("decayed", DECAYED)):
-        Path(folder, f"{name}.json").write_text(json.dumps(grid(family, schedule), indent=1), encoding="utf-8")
+        Path(folder, f"{name}.json").write_text(json.dumps(make_grid(family, schedule), indent=1), encoding="utf-8")
 
 
-def _rows(greys: Any, labels: Any) -> Dataset:
+def _make_dataset(greys: Any, labels: Any) -> Dataset:
     """Return the images (n, 8, 8), 0 to 255, and their labels (n,) as a dataset."""
     from datasets import ClassLabel, Dataset, Features, Image
     from PIL import Image as Pictures
@@ -141,13 +141,13 @@ def pretrain(family: str, folder: Path, seed: int = 0) -> None:
     import torch
     from transformers import ViTImageProcessorPil
 
-    train = digits()["train"]
+    train = make_digits()["train"]
     side = SIZE[family]
     processor = ViTImageProcessorPil(size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     pixels = processor(train["image"][:], return_tensors="pt")["pixel_values"]
     labels = torch.tensor(train["label"][:])
     torch.manual_seed(seed)
-    model = _model(family)
+    model = _make_model(family)
     threads = torch.get_num_threads()
     # Models this small gain nothing from more threads, which slow each other down on a busy machine.
     torch.set_num_threads(1)
@@ -159,7 +159,7 @@ def pretrain(family: str, folder: Path, seed: int = 0) -> None:
     processor.save_pretrained(folder)
 
 
-def _model(family: str) -> PreTrainedModel:
+def _make_model(family: str) -> PreTrainedModel:
     """Return a new model; EfficientNet's batch-norm weights, drawn close to zero by transformers, are set to one."""
     import torch
     from transformers import AutoConfig, AutoModelForImageClassification

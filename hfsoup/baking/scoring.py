@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.averaging.averager import Averager
-from hfsoup.baking.requirements import looks_at_more
+from hfsoup.baking.requirements import needs_calibration
 from hfsoup.data.tasks import task_of
 from hfsoup.options.options import Options
 from hfsoup.recipes import RECIPES
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hfsoup.evaluation.scorer import Scorer
 
 
-def scorer_of(
+def make_scorer(
     averager: Averager,
     options: Options,
     world: World,
@@ -45,7 +45,7 @@ def scorer_of(
     )
 
 
-def loaded(
+def load_bake_images(
     options: Options,
     processor: Any,
     labels: tuple[str, ...],
@@ -58,8 +58,8 @@ def loaded(
     from hfsoup.data.images import load_images
     from hfsoup.evaluation.batch_norm import IMAGES
 
-    calibrate = IMAGES if looks_at_more(options, batch_norm) else 0
+    calibrate = IMAGES if needs_calibration(options, batch_norm) else 0
     return load_images(
-        options.request(task), processor, labels, calibrate=calibrate, advance=advance, expect=expect,
+        options.make_request(task), processor, labels, calibrate=calibrate, advance=advance, expect=expect,
         learn=RECIPES.get(options.chosen_recipe).learns > 0,
     )  # fmt: skip
