@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from hfsoup.averaging.averager import Averager, Block
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.architecture import build_config, find_model_class
+from hfsoup.checkpoints.dtypes import FLOAT_NAMES
 from hfsoup.checkpoints.safetensors_io import count_bytes, is_finite, to_stored, write_header
 from hfsoup.checkpoints.timm_config import has_timm_layout, read_image_settings, read_model_config, restore_layout
 from hfsoup.checkpoints.types import PROCESSORS, LowRankAdapter, TensorSpec
@@ -35,7 +36,6 @@ from hfsoup.utils.text import one_line
 
 STAGE = ".hfsoup-"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @contextmanager
@@ -180,8 +180,8 @@ def write_configs(family: Family, folder: Path, dtype: str | None) -> None:
         if config.get("num_labels", 0) is None:
             del config["num_labels"]
         config["architectures"] = [find_model_class(build_config(config)).__name__]
-        floats = Counter(spec.dtype for spec in family.tensors if spec.dtype in DTYPES)
-        config["dtype"] = DTYPES[dtype or floats.most_common(1)[0][0]]
+        floats = Counter(spec.dtype for spec in family.tensors if spec.dtype in FLOAT_NAMES)
+        config["dtype"] = FLOAT_NAMES[dtype or floats.most_common(1)[0][0]]
     if read_image_settings(family.config):
         path = family.processor_ingredient.folder / "config.json"
         own = read_image_settings(read_model_config(path, where=f"{family.processor_ingredient}, config.json"))

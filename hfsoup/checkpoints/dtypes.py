@@ -1,7 +1,11 @@
-"""The float types of tensors, as safetensors and torch call them."""
+"""The types of tensors, as safetensors and torch call them."""
 
 from __future__ import annotations
 
-FLOAT_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-"""The names of safetensors by those of torch."""
-FLOAT_NAMES = {stored: name for name, stored in FLOAT_DTYPES.items()}
+TORCH_NAMES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+"""The names of torch by those of safetensors."""
+FLOAT_NAMES = {stored: name for stored, name in TORCH_NAMES.items() if "float" in name}
+FLOAT_DTYPES = {name: stored for stored, name in FLOAT_NAMES.items()}

@@ -11,6 +11,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
+from hfsoup.checkpoints.dtypes import TORCH_NAMES
 from hfsoup.checkpoints.safetensors_io import write_header
 from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.errors import SoupError
@@ -29,10 +30,7 @@ CALLS = re.compile(
     r"|torch\.storage (Untyped|Typed)Storage"
 )
 INDIRECT = {"STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX"}
-DTYPES = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
-    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
+DTYPES = {name: stored for stored, name in TORCH_NAMES.items()}
 DAMAGES = (
     ArithmeticError, AssertionError, AttributeError, BadZipFile, EOFError, ImportError, LookupError, MemoryError,
     OSError, RuntimeError, TypeError, UnpicklingError, ValueError, struct.error,

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from hfsoup.checkpoints.architecture import build_config, map_to_model_names
+from hfsoup.checkpoints.classifier import Classifier, build_model
 from hfsoup.checkpoints.processor import load_image_processor
 from hfsoup.checkpoints.safetensors_io import FLOATS, to_stored, write_tensors
 from hfsoup.checkpoints.timm_config import list_libraries
 from hfsoup.checkpoints.types import Ingredient, describe_file
-from hfsoup.evaluation.candidate import Classifier, build_model
 from hfsoup.ingredients.family import Alignment, Family
 from hfsoup.networks.alignment.fitting import fit_layers
 from hfsoup.networks.alignment.groups import Group, permute_group

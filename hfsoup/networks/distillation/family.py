@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.architecture import build_config, map_to_model_names
+from hfsoup.checkpoints.classifier import Classifier, build_model
 from hfsoup.checkpoints.processor import load_image_processor
 from hfsoup.checkpoints.safetensors_io import FLOATS, STORED, to_stored, write_tensors
 from hfsoup.checkpoints.timm_config import list_libraries
 from hfsoup.checkpoints.types import Ingredient, Source, describe_file
 from hfsoup.data.tasks import task_of
-from hfsoup.evaluation.candidate import Candidate, Classifier, build_model
+from hfsoup.evaluation.candidate import Candidate
 from hfsoup.evaluation.journal import hash_mix
 from hfsoup.ingredients.family import Family
 from hfsoup.networks.distillation.augmentation import AugmentedImages

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from hfsoup.checkpoints.architecture import build_config, map_to_model_names
+from hfsoup.checkpoints.classifier import Classifier, build_model
 from hfsoup.checkpoints.processor import load_image_processor
 from hfsoup.checkpoints.safetensors_io import write_tensors
 from hfsoup.checkpoints.timm_config import list_libraries, read_model_config
 from hfsoup.checkpoints.types import WeightFile, describe_file
 from hfsoup.data.tasks import task_of
-from hfsoup.evaluation.candidate import Classifier, build_model
 from hfsoup.evaluation.journal import LIBRARIES, SILENT
 from hfsoup.ingredients.family import Family, Importance
 from hfsoup.networks.importance import KINDS, Estimates, Pixels, Subject, estimate_importance
