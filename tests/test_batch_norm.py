@@ -15,7 +15,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.writer import write_weights
-from hfsoup.data.splits import limited
+from hfsoup.data.splits import limit_rows
 from hfsoup.ingredients.compatibility import check_compatibility
 from hfsoup.ingredients.pull import pull_ingredients
 from hfsoup.ingredients.resolve import resolve_patterns
@@ -46,7 +46,7 @@ def test_new_statistics_are_those_of_the_training_images(
     bake(*normed.words, "--recipe", "uniform", "--dataset", with_train, "--bn", "recalibrate", "--output", "soup")
     model = AutoModelForImageClassification.from_pretrained("soup")
     train = images["train"]  # type: ignore[index]
-    rows = limited(np.asarray(train["label"][:]), 2048)[:128]
+    rows = limit_rows(np.asarray(train["label"][:]), 2048)[:128]
     pixels = AutoImageProcessor.from_pretrained("soup")(train.select(rows)["image"][:], return_tensors="pt")[
         "pixel_values"
     ]

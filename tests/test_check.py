@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shell import bake, refused
 
-from hfsoup.data.labels import align
+from hfsoup.data.labels import match_classes
 from hfsoup.utils.errors import MismatchError
 
 
@@ -203,8 +203,8 @@ def test_alignment_is_a_permutation_or_an_error(names: list[str], random: Any) -
     plain = {" ".join(n.casefold().replace("_", " ").split()) for n in names}
     if len(plain) < len(names):
         with pytest.raises(MismatchError, match="ambiguous"):
-            align(names, shuffled, where="a", against="b")
+            match_classes(names, shuffled, where="a", against="b")
         return
-    order = align(names, shuffled, where="a", against="b")
+    order = match_classes(names, shuffled, where="a", against="b")
     assert sorted(order) == list(range(len(names)))
     assert [shuffled[i] for i in order] == names

@@ -168,7 +168,7 @@ def test_a_branch_that_moves_changes_nothing(
     api = publish(signed_in, "moving", parquet(images, tmp_path / "d"))
     commit = api.dataset_info("kit/moving").sha
     first = load("kit/moving")
-    original, pushed = datasource.Files.take, []
+    original, pushed = datasource.Files.fetch, []
 
     def take(files: Any, names: Any) -> None:
         if not pushed:
@@ -176,7 +176,7 @@ def test_a_branch_that_moves_changes_nothing(
         original(files, names)
 
     shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
-    monkeypatch.setattr(datasource.Files, "take", take)
+    monkeypatch.setattr(datasource.Files, "fetch", take)
     found = load("kit/moving")
     assert pushed
     assert found.revision == commit

@@ -257,12 +257,12 @@ def test_a_chosen_licence_is_an_identifier(licence: str, vit: Family, alone: Pat
 @given(TEXT)
 def test_errors_quote_names(name: str) -> None:
     """Class names in an error are escaped and shortened, so that they cannot pass for lines of ours."""
-    from hfsoup.data.labels import align
+    from hfsoup.data.labels import match_classes
     from hfsoup.utils.errors import MismatchError
 
     wanted = [name, *NAMES]
     with pytest.raises(MismatchError) as caught:
-        align(wanted, NAMES if name not in NAMES else NAMES[1:], where="one", against="the other")
+        match_classes(wanted, NAMES if name not in NAMES else NAMES[1:], where="one", against="the other")
     assert caught.value.what.count("\n") == 2
     assert all(c.isprintable() or c == "\n" for c in caught.value.what)
     assert len(caught.value.what) < 1500

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shell import bake, refused, run
 from transformers import ViTForImageClassification
 
-from hfsoup.data.splits import halves, limited
+from hfsoup.data.splits import halve, limit_rows
 from hfsoup.localhub import LocalHub
 
 
@@ -305,7 +305,7 @@ LABELS = st.lists(st.integers(0, 4), min_size=2, max_size=80).map(np.array)
 @given(LABELS)
 def test_halves_are_stratified(labels: Any) -> None:
     """Two disjoint halves of all rows, equal to within one image in total and in every class."""
-    first, second = halves(labels)
+    first, second = halve(labels)
     assert sorted([*first, *second]) == list(range(len(labels)))
     assert len(first) - len(second) in (0, 1)
     a, b = Counter(labels[first].tolist()), Counter(labels[second].tolist())
@@ -315,7 +315,7 @@ def test_halves_are_stratified(labels: Any) -> None:
 @given(LABELS, st.integers(2, 60))
 def test_a_limit_keeps_every_class_in_its_share(labels: Any, limit: int) -> None:
     """At most that many distinct rows, each class within one of its exact share."""
-    rows = limited(labels, limit)
+    rows = limit_rows(labels, limit)
     assert len(rows) == min(limit, len(labels)) == len(set(rows.tolist()))
     assert (np.diff(rows) > 0).all()
     kept, whole = Counter(labels[rows].tolist()), Counter(labels.tolist())
@@ -326,5 +326,5 @@ def test_a_limit_keeps_every_class_in_its_share(labels: Any, limit: int) -> None
 @given(LABELS, st.integers(2, 30))
 def test_cuts_are_the_same_every_time(labels: Any, limit: int) -> None:
     """Nothing random is in them."""
-    assert all(np.array_equal(a, b) for a, b in zip(halves(labels), halves(labels.copy()), strict=True))
-    assert np.array_equal(limited(labels, limit), limited(labels.copy(), limit))
+    assert all(np.array_equal(a, b) for a, b in zip(halve(labels), halve(labels.copy()), strict=True))
+    assert np.array_equal(limit_rows(labels, limit), limit_rows(labels.copy(), limit))

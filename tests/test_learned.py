@@ -22,7 +22,7 @@ from transformers import AutoModelForImageClassification
 
 import hfsoup
 from hfsoup.averaging.averager import Averager
-from hfsoup.data.splits import halves
+from hfsoup.data.splits import halve
 from hfsoup.ingredients.compatibility import check_compatibility
 from hfsoup.ingredients.pull import pull_ingredients
 from hfsoup.ingredients.resolve import resolve_patterns
@@ -40,7 +40,7 @@ def words(family: Family, data: Path, *more: object) -> tuple[object, ...]:
 def entropy(folder: Path, images: Any) -> float:
     """The cross-entropy of a model folder on the learning half, its temperature fitted, computed apart from hfsoup."""
     split = images["validation"]
-    rows, _ = halves(np.asarray(split["label"][:]))
+    rows, _ = halve(np.asarray(split["label"][:]))
     found, labels = logits(folder, [split["image"][int(r)] for r in rows]), torch.tensor(split["label"][:])[rows]
     betas = torch.linspace(0.2, 3, 57)
     return min(float(torch.nn.functional.cross_entropy(beta * found, labels)) for beta in betas)
@@ -112,7 +112,7 @@ def test_the_halves_are_told_and_scored_apart(vit: Family, data: Path, images: A
     assert record["dataset"]["selection"]["name"] == "validation[scoring half]"
     assert record["dataset"]["learning"]["images"] + record["dataset"]["selection"]["images"] == 60
     split = images["validation"]
-    _, rows = halves(np.asarray(split["label"][:]))
+    _, rows = halve(np.asarray(split["label"][:]))
     labels = torch.tensor(split["label"][:])[rows]
     for folder, row in zip([*vit.folders, Path("soup")], [*found["ingredients"], found["soup"]], strict=True):
         right = logits(folder, [split["image"][int(r)] for r in rows]).argmax(1) == labels

@@ -19,7 +19,7 @@ from shell import bake, refused, run
 from sklearn.metrics import average_precision_score, f1_score
 from transformers import pipeline
 
-from hfsoup.data.splits import halves, limited
+from hfsoup.data.splits import halve, limit_rows
 from hfsoup.data.tasks import MULTI_LABEL
 from hfsoup.evaluation.metrics import load_metric
 from hfsoup.localhub import LocalHub
@@ -308,12 +308,12 @@ SETS = st.lists(st.sets(st.integers(0, 4)), min_size=2, max_size=60)
 def test_sets_are_halved_and_limited_in_their_shares(held: list[set[int]], limit: int) -> None:
     """Halves that differ by one row at most of each set; a limit takes rows of everywhere, always the same."""
     labels = np.array([[int(n in each) for n in range(5)] for each in held])
-    first, second = halves(labels)
+    first, second = halve(labels)
     assert sorted([*first, *second]) == list(range(len(held)))
     for each in {frozenset(s) for s in held}:
         counts = [sum(frozenset(held[n]) == each for n in half) for half in (first, second)]
         assert abs(counts[0] - counts[1]) <= 1
-    rows = limited(labels, limit)
+    rows = limit_rows(labels, limit)
     assert len(rows) == len(set(rows.tolist())) == min(limit, len(held))
     for each in {frozenset(s) for s in held}:
         share = len(rows) / len(held) * sum(frozenset(s) == each for s in held)

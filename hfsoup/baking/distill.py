@@ -36,13 +36,13 @@ def load_unlabelled_images(images: Images, family: Family, options: Options, wat
     if options.distill is None:
         return images
     from hfsoup.checkpoints.processor import load_image_processor
-    from hfsoup.data.unlabelled import unlabelled
+    from hfsoup.data.unlabelled import load_unlabelled
 
     most, notes = limit_training_images(options), list(images.notes)
     with watch.stage("Preparing images to train on", unit="images") as stage:
         request = replace(options.make_request(task_of(family.config)), revision=images.revision)
         processor = load_image_processor(family.processor_ingredient.processor_folder)
-        split = unlabelled(request, processor, family.labels, most, note=notes.append, advance=stage)
+        split = load_unlabelled(request, processor, family.labels, most, note=notes.append, advance=stage)
         stage.done(f"Prepared {len(split):,} images to train on, without their labels")
     return replace(images, unlabelled=split, notes=tuple(dict.fromkeys(notes)))
 

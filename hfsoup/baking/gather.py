@@ -31,7 +31,7 @@ from hfsoup.utils.text import format_count, format_size, join_names
 
 if TYPE_CHECKING:
     from hfsoup.baking.prefetch import Prefetcher
-    from hfsoup.data.survey import Survey
+    from hfsoup.data.survey import DatasetPreview
 
 
 def gather_family(
@@ -167,8 +167,8 @@ def inspect_dataset(options: Options, first: Source, watch: Watch) -> Survey | N
     """
     if options.dataset is None:
         return None
-    from hfsoup.data.shifts import look_at_other
-    from hfsoup.data.survey import survey
+    from hfsoup.data.shifts import check_other_dataset
+    from hfsoup.data.survey import preview_dataset
     from hfsoup.evaluation.metrics import load_metric
 
     config, classes = peek_config(first.base or first), None
@@ -180,9 +180,11 @@ def inspect_dataset(options: Options, first: Source, watch: Watch) -> Survey | N
         classes = None
     load_metric(options.metric, task, trust_remote=options.trust_remote_metric)
     with watch.stage("Looking at the dataset") as stage:
-        found = survey(options.make_request(task), classes, most=max(CALIBRATION, limit_training_images(options)))
+        found = preview_dataset(
+            options.make_request(task), classes, most=max(CALIBRATION, limit_training_images(options))
+        )
         for request in options.make_other_requests(task).values():
-            look_at_other(request)
+            check_other_dataset(request)
         stage.done(f"Looked at {options.dataset}")
     return found
 

@@ -25,7 +25,7 @@ from hfsoup.baking.resources import DiskNeed, estimate_memory, list_disk_needs, 
 from hfsoup.baking.shifts import count_test_images
 from hfsoup.checkpoints.inspection import read_class_names
 from hfsoup.checkpoints.types import Source
-from hfsoup.data.survey import Survey
+from hfsoup.data.survey import DatasetPreview
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.journal import read_pace
 from hfsoup.hub.notices import listening
@@ -172,12 +172,12 @@ def _list_downloads(sources: Sequence[Source]) -> tuple[Download, ...]:
     return tuple(Download(source.id, source.revision, *count_bytes(source)) for source in sources)
 
 
-def _name_splits(found: Survey, *, calibrate: bool) -> dict[str, str | None]:
+def _name_splits(found: DatasetPreview, *, calibrate: bool) -> dict[str, str | None]:
     """The splits that select, report and settle batch norms."""
     return {"selection": found.selection, "test": found.test, "calibration": found.calibration if calibrate else None}
 
 
-def _plan_dataset(found: Survey, options: Options, source: Source, first: Outline) -> Download | None:
+def _plan_dataset(found: DatasetPreview, options: Options, source: Source, first: Outline) -> Download | None:
     """What of the dataset is pulled; None where that is not known beforehand."""
     if found.parts is None:
         return None
@@ -196,7 +196,7 @@ def _find_prepared_splits(options: Options, source: Source, first: Outline) -> f
 
     A distillation and corruptions read the files again, and only a check settles on the processor of another model.
     """
-    from hfsoup.data.images import prepared_splits
+    from hfsoup.data.images import find_prepared_splits
 
     if (
         source.base
@@ -213,13 +213,13 @@ def _find_prepared_splits(options: Options, source: Source, first: Outline) -> f
         return frozenset()
     calibrate = CALIBRATION if needs_calibration(options, first.has_batch_norm is not False) else 0
     learn = RECIPES.get(options.chosen_recipe).learns > 0
-    return prepared_splits(
+    return find_prepared_splits(
         options.make_request(task_of(first.config)), processor, classes, calibrate=calibrate, learn=learn
     )
 
 
 def _estimate_workload(
-    recipe: Entry[Any], sources: Sequence[Source], options: Options, found: Survey, first: Outline
+    recipe: Entry[Any], sources: Sequence[Source], options: Options, found: DatasetPreview, first: Outline
 ) -> Workload:
     """Evaluations and images at most: every mix that the recipe may ask for, then soup and best on the test split."""
     shown = _count_images(found, options, calibrate=True)[2] if needs_images(options) else None
@@ -227,7 +227,7 @@ def _estimate_workload(
     return work if shown is None else replace(work, shown=shown, estimated=len(sources) * shown)
 
 
-def _estimate_scoring(recipe: Entry[Any], k: int, options: Options, found: Survey, first: Outline) -> Workload:
+def _estimate_scoring(recipe: Entry[Any], k: int, options: Options, found: DatasetPreview, first: Outline) -> Workload:
     """The same without what a merge is told."""
     most = None
     if recipe.evaluations is not None:
@@ -260,7 +260,7 @@ def _estimate_scoring(recipe: Entry[Any], k: int, options: Options, found: Surve
     return Workload(selection, test, calibration, most, images, seconds, unknown, **taught)
 
 
-def _add_distillation(work: Workload, sources: Sequence[Source], options: Options, found: Survey) -> Workload:
+def _add_distillation(work: Workload, sources: Sequence[Source], options: Options, found: DatasetPreview) -> Workload:
     """The work, with what a distillation adds: images are shown to the ingredients and to the network."""
     if options.distill is None or found.parts is None:
         return work
@@ -274,7 +274,9 @@ def _add_distillation(work: Workload, sources: Sequence[Source], options: Option
     return replace(work, unlabelled=seen, training=count_forwarded(seen, options.distill, len(sources)))
 
 
-def _count_images(found: Survey, options: Options, *, calibrate: bool) -> tuple[int | None, int | None, int | None]:
+def _count_images(
+    found: DatasetPreview, options: Options, *, calibrate: bool
+) -> tuple[int | None, int | None, int | None]:
     """Images that select, report and settle; None where they cannot be told."""
     if found.parts is None:
         return None, None, None

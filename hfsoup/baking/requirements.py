@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.data.label_mapping import BY_NAME, BY_NUMBER, read_mapping
-from hfsoup.data.request import at_revision
+from hfsoup.data.request import split_revision
 from hfsoup.ingredients.local_folders import require_data
 from hfsoup.merges import MERGES
 from hfsoup.options.options import Options, format_flags, refuse_ineffective
@@ -37,7 +37,7 @@ def check_request(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     needs_base(options)
     needs_images(options)
     for dataset in filter(None, (options.dataset, *options.other_datasets().values())):
-        require_data(at_revision(dataset)[0])
+        require_data(split_revision(dataset)[0])
     if options.labels not in (None, BY_NAME, BY_NUMBER):
         read_mapping(str(options.labels))
     if options.figures:

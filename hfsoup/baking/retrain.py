@@ -35,7 +35,7 @@ def retrain_network(
         MismatchError: the images are others now, or another network comes of it than was recorded.
     """
     from hfsoup.checkpoints.processor import load_image_processor
-    from hfsoup.data.unlabelled import unlabelled
+    from hfsoup.data.unlabelled import load_unlabelled
     from hfsoup.networks.distillation.family import distill_family
 
     family, found = averager.family, _require_training(record, options, where)
@@ -43,7 +43,7 @@ def retrain_network(
     if data:
         request = replace(request, revision=data.revision, mapping=data.mapping)
     processor = load_image_processor(family.processor_ingredient.processor_folder)
-    split = unlabelled(request, processor, family.labels, limit_training_images(options))
+    split = load_unlabelled(request, processor, family.labels, limit_training_images(options))
     if split.fingerprint != found.images.fingerprint:
         raise _make_error("the images of the training are others now", where)
     made = distill_family(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from hfsoup.data.corruptions import ALL
+from hfsoup.data.corruptions import CORRUPTIONS
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.measurements import Shift
 from hfsoup.evaluation.scores import Comparison
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 def count_test_images(options: Options, test: int, members: int) -> int:
     """How many images a bake forwards after its search, those of further datasets aside."""
-    models = 2 + (2 * len(ALL) if options.shifts else 0) + (members if options.ensemble else 0)
+    models = 2 + (2 * len(CORRUPTIONS) if options.shifts else 0) + (members if options.ensemble else 0)
     return test * models
 
 
@@ -46,23 +46,23 @@ def _broadcast(world: World, stream: Iterator[T]) -> Iterator[T]:
 
 def _load_others(options: Options, family: Family, images: Images) -> Iterator[tuple[str, Images]]:
     from hfsoup.checkpoints.processor import load_image_processor
-    from hfsoup.data.shifts import load_other
+    from hfsoup.data.shifts import load_other_dataset
     from hfsoup.utils.errors import SoupError
 
     if not images.seen:
         raise SoupError("the images that select are not known")
     for name, request in options.make_other_requests(task_of(family.config)).items():
         processor = load_image_processor(family.processor_ingredient.processor_folder)
-        yield name, load_other(request, processor, family.labels, images.seen)
+        yield name, load_other_dataset(request, processor, family.labels, images.seen)
 
 
 def _load_corrupted(options: Options, family: Family, images: Images) -> Iterator[tuple[str, Split]]:
     from hfsoup.checkpoints.processor import load_image_processor
-    from hfsoup.data.shifts import corrupted
+    from hfsoup.data.shifts import corrupt_test_split
 
     if not options.shifts:
         return
     request = replace(options.make_request(task_of(family.config)), revision=images.revision)
     processor = load_image_processor(family.processor_ingredient.processor_folder)
-    splits = corrupted(request, processor, family.labels, ALL)
-    yield from ((corruption.name, split) for corruption, split in zip(ALL, splits, strict=True))
+    splits = corrupt_test_split(request, processor, family.labels, CORRUPTIONS)
+    yield from ((corruption.name, split) for corruption, split in zip(CORRUPTIONS, splits, strict=True))

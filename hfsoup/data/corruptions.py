@@ -34,7 +34,7 @@ class Corruption:
         return f"{self.kind} {self.strength}"
 
     @property
-    def facts(self) -> str:
+    def key(self) -> str:
         """All that its pixels depend on beside picture, row and libraries."""
         return f"{self.kind} {AMOUNTS[self.kind][self.strength - 1]}"
 
@@ -57,4 +57,4 @@ class Corruption:
         return Pictures.open(file).convert("RGB")
 
 
-ALL = tuple(Corruption(kind, strength) for kind in AMOUNTS for strength in (1, 2, 3))
+CORRUPTIONS = tuple(Corruption(kind, strength) for kind in AMOUNTS for strength in (1, 2, 3))

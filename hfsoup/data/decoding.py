@@ -90,20 +90,20 @@ def decode(data: bytes, mode: str | None = None) -> Decoded:
         raise BadImageError("the image has no bytes")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _bounded(*image.size)
+            _require_bounded(*image.size)
             image.load()
             upright = ImageOps.exif_transpose(image)
             declared = upright.convert(mode) if mode and mode != upright.mode else upright
-            return Decoded(declared.convert("RGB"), upright, _lost(upright))
+            return Decoded(declared.convert("RGB"), upright, _share_lost(upright))
     except Image.DecompressionBombError as error:
         raise BadImageError(f"more than {PIXELS / 1e6:.0f} megapixels") from error
     except UnidentifiedImageError as error:
-        raise BadImageError(f"cannot be decoded: {_unidentified(data)}") from error
+        raise BadImageError(f"cannot be decoded: {_describe_unidentified(data)}") from error
     except BROKEN as error:
         raise BadImageError(f"cannot be decoded ({str(error)[:100] or type(error).__name__})") from error
 
 
-def size(data: bytes) -> tuple[int, int]:
+def read_size(data: bytes) -> tuple[int, int]:
     """Width and height that a picture says it has, 0 where they cannot be read."""
     from PIL import Image
 
@@ -114,7 +114,7 @@ def size(data: bytes) -> tuple[int, int]:
         return 0, 0
 
 
-def file_format(data: bytes) -> str | None:
+def detect_format(data: bytes) -> str | None:
     """The name of the format that some bytes are of, by what they begin with; None where they do not tell."""
     found = next((name for at, magic, name in MAGIC if data.startswith(magic, at)), None)
     if found is None:
@@ -127,10 +127,10 @@ def file_format(data: bytes) -> str | None:
     return found or ("TGA" if tga or data.endswith(b"TRUEVISION-XFILE.\0") else None)
 
 
-def _unidentified(data: bytes) -> str:
+def _describe_unidentified(data: bytes) -> str:
     """What bytes are that hold no image of the formats that are read, and what to do."""
     known = f"hfsoup reads {', '.join(FORMATS)}"
-    found = file_format(data)
+    found = detect_format(data)
     if found is None:
         return f"bytes of no known image format (they begin with {data[:8].hex(' ')}); {known}"
     if found.upper().replace(" ", "") in (*FORMATS, "GITLFSPOINTER"):
@@ -139,14 +139,14 @@ def _unidentified(data: bytes) -> str:
     return f"a file of the format {found}; {known}: convert it to PNG, or leave it out"
 
 
-def _bounded(width: int, height: int) -> None:
+def _require_bounded(width: int, height: int) -> None:
     if width * height > PIXELS:
         raise BadImageError(f"{width * height / 1e6:.0f} megapixels, at most {PIXELS / 1e6:.0f} are read")
     if min(width, height) < 1:
         raise BadImageError(f"{width} × {height} pixels")
 
 
-def _lost(image: Image) -> float:
+def _share_lost(image: Image) -> float:
     """The share of the pixels of a picture of wide integers or floats that become white or black in eight bits.
 
     Pillow makes white of what is above 255, and black of a fraction of 1.

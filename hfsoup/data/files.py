@@ -29,7 +29,7 @@ ZIP_GROWTH, ZIP_FLOOR = 50, 64 << 20
 
 @dataclass
 class Files:
-    """The files of a dataset below `folder`; `taken` maps the names of those in use to their sha256.
+    """The files of a dataset below `folder`; `fetched` maps the names of those in use to their sha256.
 
     For the Hub, `folder` holds an empty stand-in for every file of the commit, so that datasets can see the names; a
     file gets its content, compared with the commit's listing, when it is taken. Where nothing is to be `kept`, small
@@ -40,41 +40,43 @@ class Files:
     repo: str = ""
     revision: str | None = None
     listing: dict[str, RemoteFile] = field(default_factory=dict)
-    kept: bool = True
-    taken: dict[str, str] = field(default_factory=dict)
+    to_cache: bool = True
+    fetched: dict[str, str] = field(default_factory=dict)
     _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of_repo(cls, repo: str, revision: str | None, folder: Path, *, kept: bool = True) -> Files:
+    def of_repo(cls, repo: str, revision: str | None, folder: Path, *, to_cache: bool = True) -> Files:
         """The files of a dataset repository at the commit that `revision`, or the head, is now."""
         with expect_answer(repo, kind="dataset"):
-            sha, found = find_cached_commit(repo, revision, kind="dataset") if is_offline() else _listed(repo, revision)
+            sha, found = (
+                find_cached_commit(repo, revision, kind="dataset") if is_offline() else _list_commit(repo, revision)
+            )
         listing = {file.name: file for file in found}
         for name in listing:
-            _plain(name, repo)
+            _require_inside(name, repo)
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        if kept:
+        if to_cache:
             store_listing(repo, sha, found, kind="dataset")
-        return cls(folder, repo, sha, listing, kept)
+        return cls(folder, repo, sha, listing, to_cache)
 
     def __contains__(self, name: str) -> bool:
         return name in self.listing if self.revision else (self.folder / name).is_file()
 
-    def take(self, names: Iterable[str]) -> None:
+    def fetch(self, names: Iterable[str]) -> None:
         """Have the content of some files, hashed, eight at a time."""
-        wanted = [name for name in dict.fromkeys(names) if name not in self.taken]
+        wanted = [name for name in dict.fromkeys(names) if name not in self.fetched]
         for name in wanted:
-            _plain(name, self.repo or str(self.folder))
-        self.taken.update(zip(wanted, map_in_threads(self._take, wanted), strict=True))
+            _require_inside(name, self.repo or str(self.folder))
+        self.fetched.update(zip(wanted, map_in_threads(self._fetch, wanted), strict=True))
         for name in wanted:
             if name.endswith(".zip"):
-                _no_bomb(self.folder / name, f"{self.repo or self.folder}, {quoted(name)}")
+                _require_bounded_archive(self.folder / name, f"{self.repo or self.folder}, {quoted(name)}")
 
-    def _take(self, name: str) -> str:
+    def _fetch(self, name: str) -> str:
         path = self.folder / name
-        if self.revision and not self.kept:
+        if self.revision and not self.to_cache:
             self._write_small(path, name)
         elif self.revision:
             fetched = fetch_file(self.repo, self.listing[name], self.revision, kind="dataset")
@@ -101,23 +103,23 @@ class Files:
         if found != (file.sha256 or file.blob):
             raise make_hash_error(found, file, where)
 
-    def digest(self, name: str) -> str:
+    def find_sha256(self, name: str) -> str:
         """The sha256 of a file: what the Hub lists, else of its bytes, for which it is taken."""
         listed = self.listing[name].sha256 if self.revision else None
-        if name not in self.taken and listed is None:
-            self.take([name])
-        return self.taken.get(name) or str(listed)
+        if name not in self.fetched and listed is None:
+            self.fetch([name])
+        return self.fetched.get(name) or str(listed)
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
         return self.listing[name].size if self.revision else (self.folder / name).stat().st_size
 
-    def look_into(self, name: str) -> Any:
+    def open_ranges(self, name: str) -> Any:
         """What pyarrow opens to see a file's footer and a column: its path, or ranges of bytes on the Hub.
 
         Bytes of a file that was not taken are not hashed: they may choose rows and files, and never be scored.
         """
-        if not self.revision or name in self.taken:
+        if not self.revision or name in self.fetched:
             return str(self.folder / name)
         from huggingface_hub import try_to_load_from_cache
 
@@ -127,10 +129,10 @@ class Files:
         read = open_range_reader(self.repo, self.revision, name, kind="dataset")
         return Ranges(f"{self.repo}, {quoted(name)}", read, self.size(name))
 
-    def name_of(self, path: str | Path) -> str:
+    def find_name(self, path: str | Path) -> str:
         """The name of a file that datasets found, which must lie in the folder."""
         name = Path(os.path.relpath(path, self.folder)).as_posix()
-        _plain(name, self.repo or str(self.folder))
+        _require_inside(name, self.repo or str(self.folder))
         return name
 
     def require_unchanged(self) -> None:
@@ -141,17 +143,17 @@ class Files:
                     f"{quoted(name)} changed while it was read", where=str(self.folder), hint="the same command again"
                 )
 
-    def take_cards(self) -> None:
+    def fetch_cards(self) -> None:
         """Have the dataset's cards, whose YAML tells datasets what to load, and see that they point nowhere else."""
         cards = [name for name in CARDS if name in self]
         for name in cards:
             if (size := self.size(name)) > SMALL:
                 where = f"{self.repo or self.folder}, {name}"
                 raise SoupError(f"expected at most {SMALL:,} bytes, found {size:,}", where=where)
-        self.take(cards)
+        self.fetch(cards)
         for name in cards:
             if not name.endswith(".json"):
-                points_inside(self.folder / name, f"{self.repo or self.folder}, {name}")
+                require_own_files(self.folder / name, f"{self.repo or self.folder}, {name}")
 
 
 class Ranges(io.RawIOBase):
@@ -198,51 +200,51 @@ class Ranges(io.RawIOBase):
         return self._size
 
 
-def points_inside(card: Path, where: str) -> None:
+def require_own_files(card: Path, where: str) -> None:
     """Refuse a card whose configurations name files outside the dataset, on this disk or on another machine."""
     text = card.read_text("utf-8", "replace")
     try:
         configs = (read_front_matter(text) if card.suffix == ".md" else parse_yaml_mapping(text)).get("configs")
     except ValueError as error:
         raise SoupError(str(error), where=where) from error
-    for value in _strings(configs):
+    for value in _iterate_strings(configs):
         if "://" in value or "::" in value or value.startswith("/") or ".." in PurePosixPath(value).parts:
             raise SoupError(f"expected data files of the dataset itself, found {quoted(value)}", where=where)
 
 
-def _listed(repo: str, revision: str | None) -> tuple[str, tuple[RemoteFile, ...]]:
+def _list_commit(repo: str, revision: str | None) -> tuple[str, tuple[RemoteFile, ...]]:
     """The commit that a dataset repository is at, and its files."""
     sha = hub_api().dataset_info(repo, revision=revision).sha
     if sha is None:
         raise HubError("the Hub names no commit", where=repo)
     found = hub_api().list_repo_tree(repo, repo_type="dataset", revision=sha, recursive=True)
-    return sha, tuple(file for file in map(_remote, found) if file)
+    return sha, tuple(file for file in map(_to_remote_file, found) if file)
 
 
-def _remote(entry: Any) -> RemoteFile | None:
+def _to_remote_file(entry: Any) -> RemoteFile | None:
     """A file of a listing; None for a folder."""
     if not hasattr(entry, "size"):
         return None
     return RemoteFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
 
 
-def _plain(name: str, where: str) -> None:
+def _require_inside(name: str, where: str) -> None:
     """Refuse a name that is not one of a file below the folder."""
     parts = name.split("/")
     if "\\" in name or "\0" in name or not all(parts) or {".", ".."} & set(parts) or ":" in parts[0]:
         raise SoupError(f"expected a file of the dataset, found {quoted(name)}", where=where)
 
 
-def _strings(value: Any, depth: int = 0) -> Iterator[str]:
+def _iterate_strings(value: Any, depth: int = 0) -> Iterator[str]:
     """Every text within YAML values; nesting deeper than datasets understands is left alone."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (dict, list)) and depth < 6:
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _strings(part, depth + 1)
+            yield from _iterate_strings(part, depth + 1)
 
 
-def _no_bomb(path: Path, where: str) -> None:
+def _require_bounded_archive(path: Path, where: str) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(info.file_size for info in archive.infolist())

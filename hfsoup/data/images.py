@@ -19,20 +19,27 @@ from hfsoup.data.label_mapping import BY_NAME, BY_NUMBER, read_mapping
 from hfsoup.data.labels import (
     UNLABELLED,
     ClassList,
-    Labels,
+    FileLabels,
     Note,
     check_classes,
     check_folders,
-    plain,
-    rows_text,
-    same_numbering,
+    format_rows,
+    normalize_name,
+    require_same_numbering,
 )
-from hfsoup.data.leakage import apart
-from hfsoup.data.preprocessing import Advance, Prepared, are_prepared, prepare
+from hfsoup.data.leakage import check_leakage
+from hfsoup.data.preprocessing import Advance, PreparedImages, are_prepared, prepare_images
 from hfsoup.data.request import Request
-from hfsoup.data.rows import Facts
-from hfsoup.data.source import DatasetSource, opened
-from hfsoup.data.splits import calibration_name, halves, is_training, limited, split_names, trained_on
+from hfsoup.data.rows import ShardMetadata
+from hfsoup.data.source import DatasetSource, open_dataset
+from hfsoup.data.splits import (
+    choose_calibration_split,
+    choose_splits,
+    describe_training_split,
+    halve,
+    is_training,
+    limit_rows,
+)
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
 from hfsoup.utils.text import join_names, one_line, quoted
@@ -44,7 +51,7 @@ ONE_HOT = "*"
 """Stands for a column of yes and no for each class."""
 WEBDATASET = "cls"
 """What the layout of that name calls its labels."""
-LABELS = ("label", "labels", "class", "classes", "cls", "category", "target")
+LABEL_NAMES = ("label", "labels", "class", "classes", "cls", "category", "target")
 """What a column of labels is called where datasets does not say which one it is."""
 
 
@@ -100,7 +107,7 @@ class Images:
     learning: Split | None = None
     unlabelled: Split | None = None
     mapping: Mapping[str, str | int] | None = None
-    seen: tuple[Prepared, ...] = field(default=(), repr=False)
+    seen: tuple[PreparedImages, ...] = field(default=(), repr=False)
 
 
 def load_images(
@@ -131,15 +138,15 @@ def load_images(
     """
     notes: dict[str, None] = {}
     note: Note = notes.setdefault
-    with opened(request) as source:
-        cuts, halved = _all_cuts(source, request, classes, calibrate, learn, note)
+    with open_dataset(request) as source:
+        cuts, halved = _choose_cuts(source, request, classes, calibrate, learn, note)
         expect(sum(len(rows) if most is None else min(len(rows), most) for *_, rows, most in cuts))
         done = [part.prepare(processor, title, rows, most, advance) for part, title, rows, most in cuts]
         calibration = done.pop()[0] if calibrate else None
         *learning, (selection, seen), (test, held) = done
         every = (seen, *(prepared for _, prepared in learning))
         for prepared in every:
-            apart(prepared, held, request, note=note)
+            check_leakage(prepared, held, request, note=note)
         source.files.require_unchanged()
     return Images(
         request.dataset, request.config, source.revision, selection, test, halved, tuple(notes),
@@ -148,45 +155,45 @@ def load_images(
     )  # fmt: skip
 
 
-def prepared_splits(
+def find_prepared_splits(
     request: Request, processor: Any, classes: Sequence[str], *, calibrate: int = 0, learn: bool = False
 ) -> frozenset[str]:
     """The splits of which `load_images` would find all that it takes in the cache, and pull no file.
 
     The dataset is looked into only where an earlier bake kept what its files say of themselves.
     """
-    with opened(request, kept=False) as source:
-        if not all(source.rows(name).are_known() for name in split_names(list(source.parts), request) if name):
+    with open_dataset(request, to_cache=False) as source:
+        if not all(source.rows(name).are_cached() for name in choose_splits(list(source.split_files), request) if name):
             return frozenset()
-        cuts, _ = _all_cuts(source, request, classes, calibrate, learn, lambda _: None)
+        cuts, _ = _choose_cuts(source, request, classes, calibrate, learn, lambda _: None)
         lacking = {part.name for part, _, rows, most in cuts if not part.is_prepared(processor, rows, most)}
         return frozenset(part.name for part, *_ in cuts) - lacking
 
 
-def _all_cuts(
+def _choose_cuts(
     source: DatasetSource, request: Request, classes: Sequence[str], calibrate: int, learn: bool, note: Note
 ) -> tuple[list[tuple[DatasetSplit, str, NDArray[np.int64], int | None]], bool]:
     """What to prepare: images to learn from, to select, to report and to look at; whether one split is halved."""
-    parts, name, test_name = scored_parts(source, request, classes, note)
-    settles = calibration_name(list(source.parts), request, name, note) if calibrate else None
+    parts, name, test_name = open_scored_splits(source, request, classes, note)
+    settles = choose_calibration_split(list(source.split_files), request, name, note) if calibrate else None
     if settles is not None and settles not in parts:
         parts[settles] = DatasetSplit(source, settles, request, classes, note, scored=False, most=calibrate)
-    selecting, testing = cuts_of(parts, name, test_name)
+    selecting, testing = cut_splits(parts, name, test_name)
     if test_name is None:
         cut = f", cut {request.task.strata}" if request.task not in (None, SINGLE_LABEL) else ""
         note(f"only the split {name!r} was there: a stratified half of it selects, the other half reports{cut}")
     for trained in sorted({part.name for part in (selecting[0], testing[0]) if is_training(part.name)}):
-        note(trained_on(trained).removesuffix("."))
+        note(describe_training_split(trained).removesuffix("."))
     cuts = [(*selecting, request.limit), (*testing, request.limit)]
     if learn:
-        cuts = [*in_two(*cuts.pop(0), note=note), *cuts]
+        cuts = [*halve_cut(*cuts.pop(0), note=note), *cuts]
     if settles is not None:
         rows = selecting[2] if settles == name else np.arange(len(parts[settles].labels))
         cuts.append((parts[settles], settles, rows, calibrate))
     return cuts, test_name is None
 
 
-def scored_parts(
+def open_scored_splits(
     source: DatasetSource, request: Request, classes: Sequence[str], note: Note
 ) -> tuple[dict[str, DatasetSplit], str, str | None]:
     """The split that selects and the one that reports, with their names; a split without labels does not report.
@@ -194,27 +201,27 @@ def scored_parts(
     Raises:
         MismatchError: their files number classes differently, and numbers decide.
     """
-    name, test_name = split_names(list(source.parts), request)
+    name, test_name = choose_splits(list(source.split_files), request)
     parts = {name: DatasetSplit(source, name, request, classes, note)}
-    if test_name is not None and not says_unlabelled(source, test_name, request, classes):
+    if test_name is not None and not lacks_labels(source, test_name, request, classes):
         part = DatasetSplit(source, test_name, request, classes, note, scored=False)
         parts.update({test_name: part} if part.is_labelled else {})
     if test_name is not None and test_name not in parts:
         note(f"the split {test_name!r} has no labels, so it does not report, and {name!r} is halved")
         test_name = None
-    same_numbering([found for part in parts.values() for found in part.lists], where=request.dataset)
+    require_same_numbering([found for part in parts.values() for found in part.lists], where=request.dataset)
     return parts, name, test_name
 
 
-def says_unlabelled(source: DatasetSource, name: str, request: Request, classes: Sequence[str]) -> bool:
+def lacks_labels(source: DatasetSource, name: str, request: Request, classes: Sequence[str]) -> bool:
     """Whether the footers of a split say that all its labels are -1, so that its files need not be pulled."""
     if source.kind != "parquet":
         return False
     rows = source.rows(name)
-    facts = rows.facts()
+    facts = rows.metadata()
     where = one_line(f"{request.dataset}, split {name}")
     columns = Columns(source, name, rows.names(), facts, request, classes, where)
-    label = columns.label(columns.image(), missing=True)
+    label = columns.find_labels(columns.find_images(), missing=True)
     return label is None or all(fact.bounds.get(label) == (UNLABELLED, UNLABELLED) for fact in facts)
 
 
@@ -225,31 +232,31 @@ def mapping_of(request: Request) -> Mapping[str, str | int] | None:
     return read_mapping(str(request.labels))
 
 
-def content_hash(source: DatasetSource, part: str, column: str, *more: str, files: Sequence[str] | None = None) -> str:
+def hash_content(source: DatasetSource, part: str, column: str, *more: str, files: Sequence[str] | None = None) -> str:
     """A hash of the files that the images of a split are in, of their column, and of what else is done to them."""
-    return hashlib.sha256(" ".join([source.content(part, files), column, *more]).encode()).hexdigest()
+    return hashlib.sha256(" ".join([source.hash_content(part, files), column, *more]).encode()).hexdigest()
 
 
-def fingerprint(content: str, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> str:
+def hash_split(content: str, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> str:
     """A hash of what a split holds: its files, rows and labels."""
     return hashlib.sha256(content.encode() + rows.tobytes() + labels.tobytes()).hexdigest()
 
 
-def cuts_of(
+def cut_splits(
     parts: Mapping[str, DatasetSplit], name: str, test_name: str | None
 ) -> list[tuple[DatasetSplit, str, NDArray[np.int64]]]:
     """The split that selects and the one that reports, or two halves of the first: part, title and rows of each."""
     if test_name is None:
-        first, second = halves(parts[name].labels)
+        first, second = halve(parts[name].labels)
         return [(parts[name], f"{name}[first half]", first), (parts[name], f"{name}[second half]", second)]
     return [(part, part.name, np.arange(len(part.labels))) for part in (parts[name], parts[test_name])]
 
 
-def in_two(
+def halve_cut(
     part: DatasetSplit, title: str, rows: NDArray[np.int64], limit: int | None, *, note: Note
 ) -> list[tuple[DatasetSplit, str, NDArray[np.int64], int | None]]:
     """Two stratified halves of a cut, the first to learn from and the second to score on, which share its limit."""
-    first, second = halves(part.labels[rows])
+    first, second = halve(part.labels[rows])
     note(f"a stratified half of {title!r} teaches the coefficients, labels included; the other half scores and ranks")
     mosts = (None, None) if limit is None else (limit - limit // 2, limit // 2)
     return [
@@ -279,61 +286,61 @@ class DatasetSplit:
         self._request, self._classes, self._note, self._source = request, classes, note, source
         self._task = request.task or SINGLE_LABEL
         self.name, self.where = name, one_line(f"{request.dataset}, split {name}")
-        self._files = None if most is None else source.drawn(name, most)
+        self._files = None if most is None else source.draw_files(name, most)
         self.rows = source.rows(name, self._files)
         if self._files is None and request.limit is None and not source.by_folder:
-            self.rows.take()
+            self.rows.fetch()
         count = len(self.rows)
         if not count:
             raise UsageError("the split is empty", where=self.where, hint="another --split")
-        promised = source.promised.get(name)
+        promised = source.expected_rows.get(name)
         if self._files is None and promised not in (None, count):
             what = f"its card promises {promised} rows in the split {quoted(name)}, found {count}"
             raise SoupError(what, where=request.dataset, hint="a complete copy of the dataset")
-        self._columns = Columns(source, name, self.rows.names(), self.rows.facts(), request, classes, self.where)
-        self.image = self._columns.image()
-        self._mode = self._columns.mode(self.image)
+        self._columns = Columns(source, name, self.rows.names(), self.rows.metadata(), request, classes, self.where)
+        self.image = self._columns.find_images()
+        self._mode = self._columns.find_mode(self.image)
         self.label: str | None = None
         self.labels, self.lists, self.labelled_by = np.zeros(count, np.int64), tuple[ClassList, ...](), ""
         self.is_labelled = self._files is None and (scored or self._has_labels())
         if self.is_labelled:
-            self._match()
+            self._match_labels()
 
     def _has_labels(self) -> bool:
         """Whether any row has a label."""
-        label = self._columns.label(self.image, missing=True)
+        label = self._columns.find_labels(self.image, missing=True)
         if label is None:
             return False
-        values = [value for each in self._values(label) for value in each]
+        values = [value for each in self._read_labels(label) for value in each]
         return len(set(values)) > 1 if label == FOLDERS else not self._task.is_unlabelled(values)
 
-    def _values(self, label: str) -> list[list[Any]]:
+    def _read_labels(self, label: str) -> list[list[Any]]:
         """The labels of each file."""
         if label == FOLDERS:
-            return [self.rows.folders(self.image)]
+            return [self.rows.read_folders(self.image)]
         if label == ONE_HOT:
-            names, columns = self._columns.one_hot(), map(self.rows.column, self._columns.one_hot())
-            return [_named_by_columns(names, list(each), self.where) for each in zip(*columns, strict=True)]
-        return self.rows.column(label)
+            names, columns = self._columns.find_one_hot(), map(self.rows.read_column, self._columns.find_one_hot())
+            return [_list_true_columns(names, list(each), self.where) for each in zip(*columns, strict=True)]
+        return self.rows.read_column(label)
 
-    def _match(self) -> None:
+    def _match_labels(self) -> None:
         """Find the model's class of every row."""
-        label = str(self._columns.label(self.image))
+        label = str(self._columns.find_labels(self.image))
         if label == FOLDERS and not self._has_labels():
             what = "there is no column of labels, and the images lie in no class folders"
             raise UsageError(what, where=self.where, hint="--label-column NAME, or a folder for each class")
         where = self.where if label in (FOLDERS, ONE_HOT) else f"{self.where}, column {one_line(label)}"
         asked, mapping = self._request.labels, mapping_of(self._request)
-        columns = zip(self.rows.names(), self._values(label), self._columns.class_lists(label), strict=True)
+        columns = zip(self.rows.names(), self._read_labels(label), self._columns.list_classes(label), strict=True)
         found = self._task.match_labels(
-            [Labels(*column) for column in columns], self._classes, where=where, asked=asked, mapping=mapping
+            [FileLabels(*column) for column in columns], self._classes, where=where, asked=asked, mapping=mapping
         )
         self.label, self.labels, self.lists, self.labelled_by = label, found.numbers, found.lists, found.rule
         if found.rule != DEFAULT_RULE or asked:
             self._note(f"labels of the split {self.name!r}: {found.rule}")
         check_classes(self.labels, self._classes, where=self.where, note=self._note)
         if self._source.by_folder and label != FOLDERS and self.labels.ndim == 1:
-            check_folders(self.rows.folders(self.image), self.labels, self._classes, where)
+            check_folders(self.rows.read_folders(self.image), self.labels, self._classes, where)
 
     def prepare(
         self,
@@ -345,37 +352,37 @@ class DatasetSplit:
         *,
         corruption: Corruption | None = None,
         home: Path | None = None,
-    ) -> tuple[Split, Prepared]:
+    ) -> tuple[Split, PreparedImages]:
         """Decode and process the rows, or `limit` of them, once, into hfsoup's cache or `home`."""
         cut = limit is not None and limit < len(rows)
-        rows = self._limited(rows, limit)
-        more = [corruption.facts] if corruption else []
-        content = content_hash(self._source, self.name, self.image, *more, files=self._files)
+        rows = self._apply_limit(rows, limit)
+        more = [corruption.key] if corruption else []
+        content = hash_content(self._source, self.name, self.image, *more, files=self._files)
         where = f"{self.where}, column {one_line(self.image)}"
-        found = prepare(
-            rows.tolist(), lambda: self._read(rows), processor, content=content, where=where, advance=advance,
+        found = prepare_images(
+            rows.tolist(), lambda: self._read_images(rows), processor, content=content, where=where, advance=advance,
             note=self._note, mode=self._mode, change=corruption, home=home,
         )  # fmt: skip
-        self._bad(found, len(rows), where)
-        self._lost(found)
+        self._report_bad(found, len(rows), where)
+        self._note_lost(found)
         kept = np.asarray(found.rows, np.int64)
         labels = self.labels[kept]
         if self.is_labelled:
             where = one_line(f"{self._request.dataset}, split {title}")
             check_classes(labels, self._classes, where=where, note=self._note, limited=cut)
-        rule = f"{len(kept)} of {len(self.labels)} rows of {self._extent()}"
-        seal = fingerprint(content, kept, labels)
+        rule = f"{len(kept)} of {len(self.labels)} rows of {self._describe_extent()}"
+        seal = hash_split(content, kept, labels)
         return Split(title, rule, seal, found.path, labels, kept, self.name, self.image, self.labelled_by), found
 
     def is_prepared(self, processor: Any, rows: NDArray[np.int64], limit: int | None) -> bool:
         """Whether `prepare` would find these rows in hfsoup's cache."""
-        content = content_hash(self._source, self.name, self.image, files=self._files)
-        return are_prepared(self._limited(rows, limit).tolist(), processor, content=content, mode=self._mode)
+        content = hash_content(self._source, self.name, self.image, files=self._files)
+        return are_prepared(self._apply_limit(rows, limit).tolist(), processor, content=content, mode=self._mode)
 
-    def _limited(self, rows: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
-        return rows if limit is None or limit >= len(rows) else rows[limited(self.labels[rows], limit)]
+    def _apply_limit(self, rows: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
+        return rows if limit is None or limit >= len(rows) else rows[limit_rows(self.labels[rows], limit)]
 
-    def _lost(self, found: Prepared) -> None:
+    def _note_lost(self, found: PreparedImages) -> None:
         """Say how many images are not seen as their files have them, for neither are they by those who use the soup."""
         if not found.lost:
             return
@@ -383,25 +390,25 @@ class DatasetSplit:
         self._note(
             f"{len(rows)} of {len(found.rows)} images of the split {self.name!r} have more than 8 bits a pixel, which"
             f" pipeline() cuts off and so does every score here: {sum(shares) / len(shares):.0%} of their pixels are"
-            f" white or black only for that ({rows_text(rows)})"
+            f" white or black only for that ({format_rows(rows)})"
         )
 
-    def _extent(self) -> str:
+    def _describe_extent(self) -> str:
         """What the rows are counted in."""
         if self._files is None:
             return f"the split {self.name!r}"
-        every = len(self._source.parts[self.name])
+        every = len(self._source.split_files[self.name])
         return f"{len(self._files)} of the {every} files of the split {self.name!r}, drawn by a hash of their places"
 
-    def _read(self, rows: NDArray[np.int64]) -> Iterator[bytes | BadImageError]:
+    def _read_images(self, rows: NDArray[np.int64]) -> Iterator[bytes | BadImageError]:
         """The encoded image of each row, or why there is none."""
-        for cell in self.rows.cells(self.image, rows.tolist()):
+        for cell in self.rows.read_cells(self.image, rows.tolist()):
             try:
-                yield self._source.image(cell)
+                yield self._source.read_image(cell)
             except BadImageError as error:
                 yield error
 
-    def _bad(self, found: Prepared, total: int, where: str) -> None:
+    def _report_bad(self, found: PreparedImages, total: int, where: str) -> None:
         """Images that cannot be used are an error, or left out and counted where that was asked for."""
         if not found.bad:
             return
@@ -410,7 +417,7 @@ class DatasetSplit:
         if not self._request.skip_bad_images or not found.rows:
             hint = "--skip-bad-images leaves them out and says so" if found.rows else "another --split"
             raise SoupError(f"{what}:{reasons}", where=where, hint=hint)
-        rows = rows_text([row for row, _ in found.bad])
+        rows = format_rows([row for row, _ in found.bad])
         self._note(f"{what} and are left out of the split {self.name!r}: {rows} ({found.bad[0][1]})")
 
 
@@ -432,18 +439,18 @@ class Columns:
         source: DatasetSource,
         split: str,
         names: Sequence[str],
-        facts: Sequence[Facts],
+        facts: Sequence[ShardMetadata],
         request: Request,
         classes: Sequence[str],
         where: str,
     ) -> None:
         self._names, self._request, self._classes, self._where = names, request, classes, where
-        self._declared = source.declared(split)
-        self._features = [self._merged(fact.features) for fact in facts]
+        self._declared = source.declared_features(split)
+        self._features = [self._merge_features(fact.features) for fact in facts]
         self._own = [fact.features for fact in facts]
         self._by_folder = source.by_folder
 
-    def image(self) -> str:
+    def find_images(self) -> str:
         """The column of images: the one asked for, the one that is declared so, or the only one that may hold some.
 
         Raises:
@@ -456,17 +463,19 @@ class Columns:
         images = [name for name, feature in features.items() if isinstance(feature, Image)]
         able = images or [name for name, feature in features.items() if _may_hold_images(feature)]
         flag = "--image-column"
-        name = self._asked(asked, able, flag) if asked else self._only(able, "Image", flag, list(features))
+        name = (
+            self._require_column(asked, able, flag) if asked else self._require_one(able, "Image", flag, list(features))
+        )
         for file, columns in zip(self._names, self._features, strict=True):
             feature = columns.get(name)
             if not isinstance(feature, Image) and not _may_hold_images(feature):
                 found = "no such column" if feature is None else type(feature).__name__
                 where = f"{self._where}, column {one_line(name)}"
                 hint = f"{flag} {shlex.quote(one_line(able[0]))}" if able and able[0] != name else ""
-                raise UsageError(f"expected images, found {found}{self._of(file)}", where=where, hint=hint)
+                raise UsageError(f"expected images, found {found}{self._in_file(file)}", where=where, hint=hint)
         return name
 
-    def mode(self, image: str) -> str | None:
+    def find_mode(self, image: str) -> str | None:
         """The Pillow mode that the files declare for a column of images.
 
         Raises:
@@ -482,7 +491,7 @@ class Columns:
             raise UsageError(f"expected one mode of all images, found {what}", where=where, hint="files alike")
         return next(iter(found))
 
-    def label(self, image: str, *, missing: bool = False) -> str | None:
+    def find_labels(self, image: str, *, missing: bool = False) -> str | None:
         """The column of labels: the one asked for, the only one of classes, or the folders that the images lie in.
 
         Args:
@@ -495,25 +504,27 @@ class Columns:
         features, task = self._features[0], self._request.task or SINGLE_LABEL
         asked = self._request.label_column
         classes = task.label_columns(features)
-        if asked is None and len(classes) != 1 and task.one_hot and self.one_hot():
+        if asked is None and len(classes) != 1 and task.one_hot and self.find_one_hot():
             return ONE_HOT
-        usual = [name for name in features if name.casefold() in LABELS]
+        usual = [name for name in features if name.casefold() in LABEL_NAMES]
         if asked is None and not classes and not usual and self._by_folder:
             return FOLDERS
         if missing and ((asked and asked not in features) or (not asked and not classes and not usual)):
             return None
         able = classes or [name for name in features if name == WEBDATASET]
         if asked is not None:
-            name = self._asked(asked, usual, "--label-column")
+            name = self._require_column(asked, usual, "--label-column")
         else:
-            name = self._only(able, "ClassLabel", "--label-column", [*usual, *(n for n in features if n != image)])
+            name = self._require_one(
+                able, "ClassLabel", "--label-column", [*usual, *(n for n in features if n != image)]
+            )
         for file, columns in zip(self._names, self._features, strict=True):
             if name not in columns:
-                what = f"there is no column {one_line(name)!r}{self._of(file)}"
+                what = f"there is no column {one_line(name)!r}{self._in_file(file)}"
                 raise UsageError(what, where=self._where, hint="files with the same columns")
         return name
 
-    def class_lists(self, label: str) -> list[tuple[str, ...] | None]:
+    def list_classes(self, label: str) -> list[tuple[str, ...] | None]:
         """What each file calls the class numbers of a column.
 
         Raises:
@@ -533,14 +544,14 @@ class Columns:
             found.append(tuple(either) if either else None)
         return found if label != FOLDERS else [None]
 
-    def one_hot(self) -> list[str]:
+    def find_one_hot(self) -> list[str]:
         """The columns that are named like the model's classes, where every class and every file has one."""
-        found = {plain(name): name for name in self._features[0]}
-        names = [found.get(plain(name)) for name in self._classes]
+        found = {normalize_name(name): name for name in self._features[0]}
+        names = [found.get(normalize_name(name)) for name in self._classes]
         every = all(name in features for name in names for features in self._features)
         return [name for name in names if name is not None] if every else []
 
-    def _merged(self, own: dict[str, Any]) -> dict[str, Any]:
+    def _merge_features(self, own: dict[str, Any]) -> dict[str, Any]:
         """A file's features, with what a card knows better: which columns hold images, and which classes."""
         from datasets import ClassLabel, Image
 
@@ -553,29 +564,29 @@ class Columns:
         }
         return {**own, **better}
 
-    def _asked(self, name: str, able: Sequence[str], flag: str) -> str:
+    def _require_column(self, name: str, able: Sequence[str], flag: str) -> str:
         if name not in self._features[0]:
             near = [*able, *self._features[0]][:1]
-            what = f"there is no column {name!r}; found {self._shown()}"
+            what = f"there is no column {name!r}; found {self._describe_columns()}"
             raise UsageError(what, where=self._where, hint=f"{flag} {shlex.quote(one_line(near[0]))}" if near else "")
         return name
 
-    def _only(self, able: Sequence[str], kind: str, flag: str, likely: Sequence[str] = ()) -> str:
+    def _require_one(self, able: Sequence[str], kind: str, flag: str, likely: Sequence[str] = ()) -> str:
         if len(able) != 1:
             near = [*able, *likely][:1]
-            what = f"expected one column of {kind}, found {len(able)} in {self._shown()}"
+            what = f"expected one column of {kind}, found {len(able)} in {self._describe_columns()}"
             raise UsageError(what, where=self._where, hint=f"{flag} {shlex.quote(one_line(near[0]))}" if near else "")
         return able[0]
 
-    def _shown(self) -> str:
+    def _describe_columns(self) -> str:
         features = self._features[0].items()
         return one_line(", ".join(f"{name} ({type(feature).__name__})" for name, feature in features), 400)
 
-    def _of(self, file: str) -> str:
+    def _in_file(self, file: str) -> str:
         return f" in {quoted(file)}" if len(self._names) > 1 else ""
 
 
-def _named_by_columns(names: Sequence[str], columns: Sequence[Sequence[Any]], where: str) -> list[list[str]]:
+def _list_true_columns(names: Sequence[str], columns: Sequence[Sequence[Any]], where: str) -> list[list[str]]:
     """For each row the names of the columns that say yes."""
     for name, values in zip(names, columns, strict=True):
         if odd := [(row, value) for row, value in enumerate(values) if value not in (0, 1)]:

@@ -42,10 +42,10 @@ def read_mapping(file: str) -> dict[str, str | int]:
     try:
         if path.stat().st_size > LIMIT:
             raise UsageError(f"expected at most {LIMIT:,} bytes", where=file)
-        found = _parsed(path.suffix.lower(), path.read_text("utf-8-sig"))
+        found = _parse(path.suffix.lower(), path.read_text("utf-8-sig"))
     except OSError as error:
         raise UsageError(
-            f"the file of --labels cannot be read: {error.strerror}", where=file, hint=_near(path)
+            f"the file of --labels cannot be read: {error.strerror}", where=file, hint=_suggest_file(path)
         ) from error
     except (ValueError, yaml.YAMLError, csv.Error, RecursionError) as error:
         raise UsageError("the file of --labels cannot be parsed", where=file, hint=EXAMPLE) from error
@@ -56,14 +56,14 @@ def read_mapping(file: str) -> dict[str, str | int]:
     return {str(key): value for key, value in found.items()}
 
 
-def _near(path: Path) -> str:
+def _suggest_file(path: Path) -> str:
     """What to type where a file is not there: the one beside it that is nearly called so, or a look around."""
     beside = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in SUFFIXES)
     close = get_close_matches(path.name, beside, 1, 0.7)
     return f"--labels {shlex.quote(str(path.parent / close[0]))}" if close else f"ls {shlex.quote(str(path.parent))}"
 
 
-def _parsed(suffix: str, text: str) -> dict[Any, Any]:
+def _parse(suffix: str, text: str) -> dict[Any, Any]:
     if suffix == ".csv":
         # A row of more or fewer than two is a ValueError.
         return {name.strip(): value.strip() for name, value in filter(None, csv.reader(io.StringIO(text)))}

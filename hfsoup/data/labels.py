@@ -25,7 +25,7 @@ EITHER = "--labels by-number where the dataset's numbers are the model's, or --l
 
 
 @dataclass(frozen=True)
-class Labels:
+class FileLabels:
     """The labels of one file: one value a row, and the names that it gives numbers, None where it gives none."""
 
     file: str
@@ -34,7 +34,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedLabels:
     """Class numbers in the model's order, one a row, and the rule that they were found by; `lists` are its files'."""
 
     numbers: NDArray[np.int64]
@@ -57,7 +57,7 @@ class ClassList:
 
 
 @dataclass(frozen=True)
-class Match:
+class ClassMatch:
     """For numbers of a dataset the model's class, the rule, and whether numbers alone decided."""
 
     places: dict[int, int]
@@ -65,14 +65,14 @@ class Match:
     numbered: bool = False
 
 
-def class_numbers(
-    labels: Sequence[Labels],
+def match_labels(
+    labels: Sequence[FileLabels],
     classes: Sequence[str],
     *,
     where: str,
     asked: str | None = None,
     mapping: Mapping[str, str | int] | None = None,
-) -> Matched:
+) -> MatchedLabels:
     """One class of the model per row.
 
     Args:
@@ -87,27 +87,29 @@ def class_numbers(
         MismatchError: the class names are not the model's.
     """
     every = [value for one in labels for value in one.values]
-    _complete(every, where)
+    _require_complete(every, where)
     if every and isinstance(every[0], str):
         names = tuple(sorted({str(value) for value in every}))
         place = {name: n for n, name in enumerate(names)}
-        labels = [Labels(one.file, [place[value] for value in one.values], names) for one in labels]
+        labels = [FileLabels(one.file, [place[value] for value in one.values], names) for one in labels]
     rules: dict[str, None] = {}
     found, lists = [], []
     for one in labels:
         count = len(classes) if one.names is None else len(one.names)
-        values = _whole(one.values, count, f"{where}, {one.file}" if len(labels) > 1 else where)
-        match = match_classes(one.names, classes, np.unique(values).tolist(), where=where, asked=asked, mapping=mapping)
+        values = _require_in_range(one.values, count, f"{where}, {one.file}" if len(labels) > 1 else where)
+        match = match_dataset_classes(
+            one.names, classes, np.unique(values).tolist(), where=where, asked=asked, mapping=mapping
+        )
         rules.setdefault(match.rule)
         alike = one.names is not None and all(n == place for n, place in match.places.items())
         lists.append(ClassList(one.file, one.names, match.numbered, alike))
         order = np.full(count, UNLABELLED, np.int64)
         order[list(match.places)] = list(match.places.values())
         found.append(order[values])
-    return Matched(np.concatenate(found), "; ".join(rules), tuple(lists))
+    return MatchedLabels(np.concatenate(found), "; ".join(rules), tuple(lists))
 
 
-def match_classes(
+def match_dataset_classes(
     names: Sequence[str] | None,
     classes: Sequence[str],
     needed: Iterable[int],
@@ -115,7 +117,7 @@ def match_classes(
     where: str,
     asked: str | None = None,
     mapping: Mapping[str, str | int] | None = None,
-) -> Match:
+) -> ClassMatch:
     """The model's class for each number of a dataset that some image needs.
 
     Args:
@@ -132,24 +134,29 @@ def match_classes(
     """
     needed = list(needed)
     if mapping is not None:
-        return _mapped(names, classes, needed, mapping, where)
+        return _match_by_mapping(names, classes, needed, mapping, where)
     if names is None:
         if asked == BY_NAME:
             what = "this dataset has no class names, only numbers"
             raise UsageError(what, where=where, hint="--labels by-number, or --labels FILE")
-        return Match(
+        return ClassMatch(
             {n: n for n in needed}, "the dataset's numbers are the model's: it names no classes", numbered=True
         )
     if asked == BY_NUMBER:
-        return _by_number(names, classes, needed, where)
-    found, rule = _by_name(names, classes)
+        return _match_by_number(names, classes, needed, where)
+    found, rule = _match_by_name(names, classes)
     if all(n in found for n in needed):
-        return Match({n: found[n] for n in needed}, rule)
-    if asked is None and unnamed(classes) and len(names) == len(classes):
-        return _unnamed(names, needed, where)
+        return ClassMatch({n: found[n] for n in needed}, rule)
+    if asked is None and has_placeholder_names(classes) and len(names) == len(classes):
+        return _match_unnamed(names, needed, where)
     missing = [names[n] for n in needed if n not in found]
     doubled = [(names, _doubled(names)), (classes, _doubled(classes))]
-    several = [name for side, twice in doubled for name in side if plain(name) in twice & set(map(plain, missing))]
+    several = [
+        name
+        for side, twice in doubled
+        for name in side
+        if normalize_name(name) in twice & set(map(normalize_name, missing))
+    ]
     if several:
         what = f"class names are ambiguous, for case, spaces and underscores do not count: {join_names(several)}"
     else:
@@ -158,7 +165,7 @@ def match_classes(
     raise MismatchError(f"{what}\n  {lists}", where=where, hint=EITHER)
 
 
-def same_numbering(lists: Sequence[ClassList], where: str) -> None:
+def require_same_numbering(lists: Sequence[ClassList], where: str) -> None:
     """See that where numbers alone decide, every file numbers the same classes in the same way.
 
     Raises:
@@ -197,8 +204,8 @@ def check_folders(folders: Sequence[str], labels: NDArray[np.int64], classes: Se
     Raises:
         SoupError: some do; they are counted and the first ones named.
     """
-    known = {plain(name): n for n, name in enumerate(classes)}
-    places = [known.get(plain(folder)) for folder in folders]
+    known = {normalize_name(name): n for n, name in enumerate(classes)}
+    places = [known.get(normalize_name(folder)) for folder in folders]
     wrong = [row for row, place in enumerate(places) if place is not None and place != labels[row]]
     if wrong:
         first = wrong[0]
@@ -208,40 +215,40 @@ def check_folders(folders: Sequence[str], labels: NDArray[np.int64], classes: Se
         raise SoupError(what, where=where, hint=hint)
 
 
-def rows_text(rows: Sequence[int], most: int = 8) -> str:
+def format_rows(rows: Sequence[int], most: int = 8) -> str:
     """`row 3`, or `rows 3, 5, 8 …`."""
     return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:most]))}{' …' if len(rows) > most else ''}"
 
 
-def _mapped(
+def _match_by_mapping(
     names: Sequence[str] | None,
     classes: Sequence[str],
     needed: Sequence[int],
     mapping: Mapping[str, str | int],
     where: str,
-) -> Match:
+) -> ClassMatch:
     """By a mapping that the user wrote; several names may be one class."""
-    known = {plain(key): value for key, value in mapping.items()}
+    known = {normalize_name(key): value for key, value in mapping.items()}
     missing, found, numbered = [], {}, False
     for n in needed:
-        name = None if names is None else plain(names[n])
+        name = None if names is None else normalize_name(names[n])
         numbered = numbered or name not in known
         value = known.get(str(n) if name is None or name not in known else name)
         if value is None:
             missing.append(n if names is None else names[n])
         else:
-            found[n] = _class_of(value, classes, where)
+            found[n] = _find_class(value, classes, where)
     if missing:
         what = f"the mapping of --labels has no class for {join_names(missing)}"
         raise UsageError(what, where=where, hint="add them to the file")
-    return Match(found, "by the mapping of --labels", numbered)
+    return ClassMatch(found, "by the mapping of --labels", numbered)
 
 
-def _class_of(value: str | int, classes: Sequence[str], where: str) -> int:
+def _find_class(value: str | int, classes: Sequence[str], where: str) -> int:
     """The class that a mapping names, by its number or by its name."""
     if isinstance(value, str):
         places = [n for n, name in enumerate(classes) if name == value]
-        places = places or [n for n, name in enumerate(classes) if plain(name) == plain(value)]
+        places = places or [n for n, name in enumerate(classes) if normalize_name(name) == normalize_name(value)]
         if len(places) > 1:
             what = f"the model has {len(places)} classes {quoted(value)}"
             raise UsageError(
@@ -256,9 +263,9 @@ def _class_of(value: str | int, classes: Sequence[str], where: str) -> int:
     return value
 
 
-def _by_number(names: Sequence[str], classes: Sequence[str], needed: Sequence[int], where: str) -> Match:
+def _match_by_number(names: Sequence[str], classes: Sequence[str], needed: Sequence[int], where: str) -> ClassMatch:
     """By number as asked: the number in a name where all names are numbers, else its place in the dataset's list."""
-    numbers = _numbers(names)
+    numbers = _parse_numbers(names)
     if numbers is None and len(names) != len(classes):
         what = f"the dataset names {len(names)} classes and the model has {len(classes)}, so their numbers differ"
         raise MismatchError(what, where=where, hint="--labels FILE, which maps one to the other")
@@ -267,21 +274,23 @@ def _by_number(names: Sequence[str], classes: Sequence[str], needed: Sequence[in
         what = f"the model's classes are 0 to {len(classes) - 1}, the dataset has {join_names(outside)}"
         raise MismatchError(what, where=where, hint="--labels FILE, which maps one to the other")
     if numbers is None:
-        return Match(found, "by number, as asked: the dataset's numbers are the model's", numbered=True)
-    return Match(found, "by number, as asked: the dataset's names are numbers, and those are the model's")
+        return ClassMatch(found, "by number, as asked: the dataset's numbers are the model's", numbered=True)
+    return ClassMatch(found, "by number, as asked: the dataset's names are numbers, and those are the model's")
 
 
-def _unnamed(names: Sequence[str], needed: Sequence[int], where: str) -> Match:
+def _match_unnamed(names: Sequence[str], needed: Sequence[int], where: str) -> ClassMatch:
     """By number where the model has no names; not where the names are numbers in another order."""
-    numbers = _numbers(names)
+    numbers = _parse_numbers(names)
     if numbers is not None and numbers != list(range(len(names))):
         what = f"the model names no classes, and the dataset's are numbers in another order: {join_names(names)}"
         hint = f"--labels by-number takes {quoted(names[needed[0]])} as class {numbers[needed[0]]}; or --labels FILE"
         raise MismatchError(what, where=where, hint=hint)
-    return Match({n: n for n in needed}, "the dataset's numbers are the model's, which names no classes", numbered=True)
+    return ClassMatch(
+        {n: n for n in needed}, "the dataset's numbers are the model's, which names no classes", numbered=True
+    )
 
 
-def _numbers(names: Sequence[str]) -> list[int] | None:
+def _parse_numbers(names: Sequence[str]) -> list[int] | None:
     """The numbers that all names are, or end in after the same word; None where they are not."""
     parts = [re.fullmatch(r"(.*?)[ _-]?0*(\d{1,9})", name.strip()) for name in names]
     if not all(parts) or len({part.group(1) for part in parts if part}) > 1:
@@ -291,25 +300,27 @@ def _numbers(names: Sequence[str]) -> list[int] | None:
     return found if (bare and len(set(found)) == len(found)) or sorted(found) == list(range(len(found))) else None
 
 
-def _by_name(names: Sequence[str], classes: Sequence[str]) -> tuple[dict[int, int], str]:
+def _match_by_name(names: Sequence[str], classes: Sequence[str]) -> tuple[dict[int, int], str]:
     """The classes that names decide, one to one, and how: letter by letter first, then as people write them."""
     if list(names) == list(classes):
         return {n: n for n in range(len(names))}, "by name"
     found: dict[int, int] = {}
-    for key in (str, plain, _hyphens):
-        _pair(names, classes, found, partial(_alone, key))
+    for key in (str, normalize_name, _hyphens):
+        _add_unique_pairs(names, classes, found, partial(_alone, key))
     rule, direct = "by name", len(found)
-    _pair(names, classes, found, _synonyms)
+    _add_unique_pairs(names, classes, found, _synonyms)
     if len(found) > direct:
         rule += f", {len(found) - direct} of them by one of the synonyms between commas"
-    doubled = _by_place(names, classes, found)
+    doubled = _match_by_place(names, classes, found)
     if doubled:
         found.update({n: n for n in doubled})
         rule += f"; names that stand twice by their place, as all others: {join_names([names[n] for n in doubled], 6)}"
     return found, rule
 
 
-def _pair(names: Sequence[str], classes: Sequence[str], found: dict[int, int], keys: Callable[[str], set[str]]) -> None:
+def _add_unique_pairs(
+    names: Sequence[str], classes: Sequence[str], found: dict[int, int], keys: Callable[[str], set[str]]
+) -> None:
     """Add the pairs of a name and a class that share a key with each other and with nothing else that is left."""
     left = {place: keys(classes[place]) for place in set(range(len(classes))) - set(found.values())}
     by_key: dict[str, set[int]] = {}
@@ -328,14 +339,14 @@ def _alone(key: Callable[[str], str], text: str) -> set[str]:
 
 
 def _hyphens(text: str) -> str:
-    return re.sub(r"(?<=\w)-(?=\w)", " ", plain(text))
+    return re.sub(r"(?<=\w)-(?=\w)", " ", normalize_name(text))
 
 
 def _synonyms(text: str) -> set[str]:
     return {_hyphens(part) for part in text.split(",") if part.strip()}
 
 
-def _by_place(names: Sequence[str], classes: Sequence[str], found: Mapping[int, int]) -> list[int]:
+def _match_by_place(names: Sequence[str], classes: Sequence[str], found: Mapping[int, int]) -> list[int]:
     """Names that are left because the model's stands twice, in lists of one length where all others have one place.
 
     The name must hold the model's, as `crane2` holds `crane`: a place alone decides nothing.
@@ -344,13 +355,15 @@ def _by_place(names: Sequence[str], classes: Sequence[str], found: Mapping[int, 
     if len(names) != len(classes) or len(left) >= len(found) or any(n != place for n, place in found.items()):
         return []
     doubled = _doubled(classes)
-    fits = all(plain(classes[n]) in doubled and plain(classes[n]) in plain(names[n]) for n in left)
+    fits = all(
+        normalize_name(classes[n]) in doubled and normalize_name(classes[n]) in normalize_name(names[n]) for n in left
+    )
     return left if fits else []
 
 
 def _doubled(names: Iterable[str]) -> set[str]:
     """Names, as `plain` writes them, that stand more than once."""
-    return {name for name, count in Counter(map(plain, names)).items() if count > 1}
+    return {name for name, count in Counter(map(normalize_name, names)).items() if count > 1}
 
 
 def is_unlabelled(values: Sequence[Any]) -> bool:
@@ -358,11 +371,11 @@ def is_unlabelled(values: Sequence[Any]) -> bool:
     return all(value is None or (type(value) is int and value == UNLABELLED) for value in values)
 
 
-def _complete(values: Sequence[Any], where: str) -> None:
+def _require_complete(values: Sequence[Any], where: str) -> None:
     """Refuse labels that are missing, or of several kinds, or not one a row."""
     missing = [row for row, value in enumerate(values) if value is None]
     if missing:
-        text = f"{len(missing)} rows without a label: {rows_text(missing)}"
+        text = f"{len(missing)} rows without a label: {format_rows(missing)}"
         raise SoupError(text, where=where, hint=ELSEWHERE)
     kinds = Counter(type(value).__name__ for value in values)
     if not kinds.keys() <= {"int"} and not kinds.keys() <= {"str"}:
@@ -373,27 +386,27 @@ def _complete(values: Sequence[Any], where: str) -> None:
         raise SoupError(f"{what}, found {', '.join(sorted(kinds))}", where=where, hint=hint)
 
 
-def _whole(values: Sequence[int], count: int, where: str) -> NDArray[np.int64]:
+def _require_in_range(values: Sequence[int], count: int, where: str) -> NDArray[np.int64]:
     outside = [row for row, value in enumerate(values) if not 0 <= value < count]
     if outside:
         none = all(values[row] == UNLABELLED for row in outside)
         meaning = "; -1 stands for no label" if none else ""
-        found = f"found {values[outside[0]]} in {len(outside)} of {len(values)} rows ({rows_text(outside)}){meaning}"
+        found = f"found {values[outside[0]]} in {len(outside)} of {len(values)} rows ({format_rows(outside)}){meaning}"
         raise SoupError(f"labels outside 0 to {count - 1}: {found}", where=where, hint=ELSEWHERE)
     return np.asarray(values, np.int64)
 
 
-def plain(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A name without case, underscores and doubled spaces, its accents in one form."""
     return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
 
 
-def unnamed(labels: Sequence[str]) -> bool:
+def has_placeholder_names(labels: Sequence[str]) -> bool:
     """Whether labels are only transformers' placeholders, LABEL_0 and so on, or each one's own number."""
     return any(list(labels) == [f"{word}{i}" for i in range(len(labels))] for word in ("LABEL_", ""))
 
 
-def align(wanted: Sequence[str], given: Sequence[str], *, where: str, against: str) -> tuple[int, ...]:
+def match_classes(wanted: Sequence[str], given: Sequence[str], *, where: str, against: str) -> tuple[int, ...]:
     """For each name in `wanted`, its place in `given`.
 
     Args:
@@ -405,11 +418,11 @@ def align(wanted: Sequence[str], given: Sequence[str], *, where: str, against: s
     Raises:
         MismatchError: a name is missing, or two names differ only in case, spaces or underscores; both lists are shown.
     """
-    places = {plain(name): i for i, name in enumerate(given)}
+    places = {normalize_name(name): i for i, name in enumerate(given)}
     doubles = [*_doubles(wanted), *_doubles(given)]
-    missing = [name for name in wanted if plain(name) not in places]
+    missing = [name for name in wanted if normalize_name(name) not in places]
     if not doubles and not missing:
-        return tuple(places[plain(name)] for name in wanted)
+        return tuple(places[normalize_name(name)] for name in wanted)
     if doubles:
         what = f"class names are ambiguous, for case, spaces and underscores do not count: {join_names(doubles)}"
     else:
@@ -422,5 +435,5 @@ def _doubles(names: Sequence[str]) -> list[str]:
     """Names that are another one's double."""
     seen: dict[str, list[str]] = {}
     for name in names:
-        seen.setdefault(plain(name), []).append(name)
+        seen.setdefault(normalize_name(name), []).append(name)
     return [name for group in seen.values() if len(group) > 1 for name in group]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.data.labels import Note, rows_text
-from hfsoup.data.preprocessing import Prepared
+from hfsoup.data.labels import Note, format_rows
+from hfsoup.data.preprocessing import PreparedImages
 from hfsoup.data.request import Request
 from hfsoup.utils.errors import SoupError
 
@@ -24,7 +24,7 @@ STEPS = 12
 SAME = 0.99
 
 
-def alike(first: Path, second: Path) -> list[tuple[int, int]]:
+def find_near_copies(first: Path, second: Path) -> list[tuple[int, int]]:
     """Places in `second` whose picture is a near copy of one in `first`, with that one's place.
 
     Candidates have the same difference hash: for each of 8 × 8 places of a 9 × 8 thumbnail, whether brightness rises to
@@ -38,29 +38,29 @@ def alike(first: Path, second: Path) -> list[tuple[int, int]]:
     one, two = np.load(first, mmap_mode="r"), np.load(second, mmap_mode="r")
     if one.ndim != 4 or two.ndim != 4 or one.shape[1:] != two.shape[1:]:
         return []
-    known = {h: n for n, h in reversed(list(enumerate(_hashes(one)))) if h is not None}
-    pairs = [(known[h], n) for n, h in enumerate(_hashes(two)) if h in known]
-    return [(a, b) for a, b in pairs if _correlation(one[a], two[b]) >= SAME]
+    known = {h: n for n, h in reversed(list(enumerate(_hash_images(one)))) if h is not None}
+    pairs = [(known[h], n) for n, h in enumerate(_hash_images(two)) if h in known]
+    return [(a, b) for a, b in pairs if _correlate(one[a], two[b]) >= SAME]
 
 
-def _correlation(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+def _correlate(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
     """The correlation of the brightness of two pictures."""
     a, b = (picture.mean(axis=0, dtype=np.float64).ravel() for picture in (one, two))
     a, b = a - a.mean(), b - b.mean()
     return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), np.finfo(np.float64).tiny))
 
 
-def _hashes(pixels: NDArray[np.float32]) -> Sequence[bytes | None]:
+def _hash_images(pixels: NDArray[np.float32]) -> Sequence[bytes | None]:
     found: list[bytes | None] = []
     for at in range(0, len(pixels), STEP):
-        small = _thumbnails(np.asarray(pixels[at : at + STEP]).mean(axis=1))
+        small = _shrink(np.asarray(pixels[at : at + STEP]).mean(axis=1))
         rises = small[:, :, 1:] > small[:, :, :-1]
         telling = (small[:, :, 1:] != small[:, :, :-1]).sum(axis=(1, 2)) >= STEPS
         found += [np.packbits(rise).tobytes() if tells else None for rise, tells in zip(rises, telling, strict=True)]
     return found
 
 
-def _thumbnails(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+def _shrink(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """Images × height × width averaged down to images × 8 × 9; smaller ones are repeated up first."""
     _, height, width = grey.shape
     grey = grey.repeat(-(-ROWS // height), axis=1).repeat(-(-COLUMNS // width), axis=2)
@@ -74,7 +74,9 @@ def _thumbnails(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     return thumbnails
 
 
-def apart(seen: Prepared, held: Prepared, request: Request, *, note: Note, role: str = "select") -> None:
+def check_leakage(
+    seen: PreparedImages, held: PreparedImages, request: Request, *, note: Note, role: str = "select"
+) -> None:
     """See that the test images are not those that `role` says: by a hash of every decoded image.
 
     Raises:
@@ -82,12 +84,12 @@ def apart(seen: Prepared, held: Prepared, request: Request, *, note: Note, role:
     """
     known = set(seen.digests)
     shared = [row for row, digest in zip(held.rows, held.digests, strict=True) if digest in known]
-    similar = [held.rows[n] for _, n in alike(seen.path, held.path) if held.rows[n] not in set(shared)]
+    similar = [held.rows[n] for _, n in find_near_copies(seen.path, held.path) if held.rows[n] not in set(shared)]
     if similar:
-        note(f"{len(similar)} of {len(held.rows)} test images look like one that {role}s ({rows_text(similar)})")
+        note(f"{len(similar)} of {len(held.rows)} test images look like one that {role}s ({format_rows(similar)})")
     if not shared:
         return
-    text = f"{len(shared)} of {len(held.rows)} test images are also among those that {role} ({rows_text(shared)})"
+    text = f"{len(shared)} of {len(held.rows)} test images are also among those that {role} ({format_rows(shared)})"
     many = len(shared) > SHARED * len(held.rows)
     if many and not request.allow_duplicates:
         hint = "remove the doubles, or --allow-duplicates: a score on images that made the model is no test of it"

@@ -21,7 +21,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.data.decoding import PIXELS, BadImageError, Decoded, decode, size
+from hfsoup.data.decoding import PIXELS, BadImageError, Decoded, decode, read_size
 from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import LOADING_ERRORS, SoupError
 from hfsoup.utils.hashing import hash_file, hash_json
@@ -45,7 +45,7 @@ _large = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImages:
     """A file of pixels in the cache, float32, images × channels × height × width.
 
     `rows` are those of its images; `bad` the rows that have none, each with the reason; `digests` are hashes of the
@@ -88,7 +88,7 @@ class _Image:
     lost: float = 0.0
 
 
-def prepare(
+def prepare_images(
     rows: Sequence[int],
     read: Callable[[], Iterator[bytes | BadImageError]],
     processor: Any,
@@ -100,7 +100,7 @@ def prepare(
     mode: str | None = None,
     change: Change | None = None,
     home: Path | None = None,
-) -> Prepared:
+) -> PreparedImages:
     """Decode and process `rows`, or take them from the cache if every byte there is as it was written.
 
     Args:
@@ -118,43 +118,43 @@ def prepare(
     from filelock import FileLock
 
     job = _Job(rows, read, processor, where, change, mode)
-    path = _path(rows, processor, content, mode, home)
+    path = _cache_path(rows, processor, content, mode, home)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        found = _sealed(path, note)
+        found = _read_cached(path, note)
         if found:
             advance(len(rows))
             return found
         for left in path.parent.glob(f"{path.stem}.*.partial"):
             left.unlink()
         try:
-            return _make(job, path, advance)
+            return _write_pixels(job, path, advance)
         except OSError as error:
             raise SoupError(f"the images cannot be kept: {error.strerror}", where=str(path.parent)) from error
 
 
 def are_prepared(rows: Sequence[int], processor: Any, *, content: str, mode: str | None = None) -> bool:
     """Whether `prepare` would find these images in the cache, if they are as they were written."""
-    path = _path(rows, processor, content, mode, None)
+    path = _cache_path(rows, processor, content, mode, None)
     return path.is_file() and path.with_suffix(".json").is_file()
 
 
-def _path(rows: Sequence[int], processor: Any, content: str, mode: str | None, home: Path | None) -> Path:
+def _cache_path(rows: Sequence[int], processor: Any, content: str, mode: str | None, home: Path | None) -> Path:
     """Where the file of pixels is: its name is a hash of everything that they depend on."""
-    versions = [_version(name) for name in BACKENDS]
+    versions = [_find_version(name) for name in BACKENDS]
     kind = f"{type(processor).__module__}.{type(processor).__qualname__}"
     key = hash_json(content, list(rows), kind, processor.to_dict(), versions, [READING, mode])
     return (home or cache_root() / "images") / f"{key[:32]}.npy"
 
 
-def _version(name: str) -> str | None:
+def _find_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
         return None
 
 
-def _sealed(path: Path, note: Note) -> Prepared | None:
+def _read_cached(path: Path, note: Note) -> PreparedImages | None:
     """What an earlier bake prepared, if its seal is whole and the file is the one that was sealed."""
     seal = path.with_suffix(".json")
     if not seal.exists():
@@ -166,7 +166,7 @@ def _sealed(path: Path, note: Note) -> Prepared | None:
             if values["sha256"] == hash_file(path):
                 bad = [(row, reason) for row, reason in values["bad"]]
                 lost = [(row, share) for row, share in values["lost"]]
-                return Prepared(path, values["rows"], bad, values["digests"], lost, values["sha256"])
+                return PreparedImages(path, values["rows"], bad, values["digests"], lost, values["sha256"])
     except (OSError, ValueError):
         pass
     note("prepared images in the cache were damaged; they are prepared again")
@@ -174,7 +174,7 @@ def _sealed(path: Path, note: Note) -> Prepared | None:
     return None
 
 
-def _make(job: _Job, path: Path, advance: Advance) -> Prepared:
+def _write_pixels(job: _Job, path: Path, advance: Advance) -> PreparedImages:
     """Write the file, then its seal, each complete on the disk before it gets its name."""
     rows: list[int] = []
     bad: list[tuple[int, str]] = []
@@ -186,7 +186,7 @@ def _make(job: _Job, path: Path, advance: Advance) -> Prepared:
     ) as partial:
         name = Path(partial.name)
         try:
-            for found in _images(job):
+            for found in _process_all(job):
                 advance(1)
                 row, pixels = found.row, found.pixels
                 if pixels is None:
@@ -196,7 +196,7 @@ def _make(job: _Job, path: Path, advance: Advance) -> Prepared:
                     lost.append((row, found.lost))
                 if shape is None:
                     shape = pixels.shape
-                    _header(partial, len(job.rows), shape)
+                    _write_header(partial, len(job.rows), shape)
                 if pixels.shape != shape:
                     what = f"images of several sizes after processing: {shape}, {pixels.shape}"
                     raise SoupError(what, where=f"{job.where}, row {row}")
@@ -204,20 +204,20 @@ def _make(job: _Job, path: Path, advance: Advance) -> Prepared:
                 digests.append(found.outcome)
                 partial.write(pixels.tobytes())
             if shape is None:
-                return Prepared(path, rows, bad, digests, lost, "")
+                return PreparedImages(path, rows, bad, digests, lost, "")
             partial.seek(0)
-            _header(partial, len(rows), shape)
+            _write_header(partial, len(rows), shape)
             partial.flush()
             os.fsync(partial.fileno())
-            prepared = Prepared(path, rows, bad, digests, lost, hash_file(name))
+            prepared = PreparedImages(path, rows, bad, digests, lost, hash_file(name))
             name.rename(path)
-            _seal(prepared)
+            _write_seal(prepared)
             return prepared
         finally:
             name.unlink(missing_ok=True)
 
 
-def _seal(prepared: Prepared) -> None:
+def _write_seal(prepared: PreparedImages) -> None:
     values = asdict(prepared)
     del values["path"]
     text = json.dumps(values)
@@ -230,17 +230,17 @@ def _seal(prepared: Prepared) -> None:
     partial.rename(target)
 
 
-def _header(file: BinaryIO | Any, count: int, shape: tuple[int, ...]) -> None:
+def _write_header(file: BinaryIO | Any, count: int, shape: tuple[int, ...]) -> None:
     """The .npy header; it is as long for any smaller count, so that it can be written again."""
     facts = {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)}
     np.lib.format.write_array_header_1_0(file, facts)
 
 
-def _images(job: _Job) -> Iterator[_Image]:
+def _process_all(job: _Job) -> Iterator[_Image]:
     """Every image in order; few batches at a time."""
 
     def batch(given: Sequence[Encoded]) -> list[_Image]:
-        return [_image(job, row, data) for row, data in given]
+        return [_process_row(job, row, data) for row, data in given]
 
     workers, encoded = os.cpu_count() or 1, zip(job.rows, job.read(), strict=True)
     batches = iter(lambda: list(islice(encoded, BATCH)), [])
@@ -256,22 +256,22 @@ def _images(job: _Job) -> Iterator[_Image]:
                 left.cancel()
 
 
-def _image(job: _Job, row: int, data: bytes | BadImageError) -> _Image:
+def _process_row(job: _Job, row: int, data: bytes | BadImageError) -> _Image:
     if isinstance(data, BadImageError):
         return _Image(row, None, str(data))
     try:
-        width, height = size(data)
+        width, height = read_size(data)
         work = job.work(width, height)
         if work > max(PIXELS, width * height):
             what = f"{width} × {height} pixels would be resized to {work / 1e6:.0f} megapixels"
             raise BadImageError(f"{what}, at most {PIXELS / 1e6:.0f} are")
         with _large if work > LARGE else nullcontext():
-            return _shown(job, row, decode(data, job.mode))
+            return _process_picture(job, row, decode(data, job.mode))
     except BadImageError as error:
         return _Image(row, None, str(error))
 
 
-def _shown(job: _Job, row: int, found: Decoded) -> _Image:
+def _process_picture(job: _Job, row: int, found: Decoded) -> _Image:
     """What the processor makes of a picture."""
     picture = found.picture
     digest = hashlib.blake2b(f"{picture.size}".encode(), digest_size=16)
@@ -280,16 +280,16 @@ def _shown(job: _Job, row: int, found: Decoded) -> _Image:
     if job.change:
         picture = job.change(picture, row)
     try:
-        pixels = _processed(job, picture)
+        pixels = _run_processor(job, picture)
     except LOADING_ERRORS as error:
         _require_processor(job)
-        return _Image(row, None, f"the image processor refuses it ({_described(error)})")
+        return _Image(row, None, f"the image processor refuses it ({_describe_error(error)})")
     if not np.isfinite(pixels).all():
         raise SoupError("the image processor gives pixels that are NaN or infinite", where=f"{job.where}, row {row}")
     return _Image(row, pixels, digest.hexdigest(), found.lost)
 
 
-def _processed(job: _Job, picture: Image) -> NDArray[np.float32]:
+def _run_processor(job: _Job, picture: Image) -> NDArray[np.float32]:
     found: NDArray[np.float32] = np.asarray(
         job.processor(images=[picture], return_tensors="pt")["pixel_values"], "<f4"
     )[0]
@@ -305,12 +305,12 @@ def _require_processor(job: _Job) -> None:
     from PIL import Image
 
     try:
-        _processed(job, Image.new("RGB", (PROBE, PROBE)))
+        _run_processor(job, Image.new("RGB", (PROBE, PROBE)))
     except LOADING_ERRORS as error:
-        what = f"the models' image processor takes no image at all: {_described(error)}"
+        what = f"the models' image processor takes no image at all: {_describe_error(error)}"
         hint = "save a whole processor beside them: AutoImageProcessor.from_pretrained(START).save_pretrained(FOLDER)"
         raise SoupError(what, where=type(job.processor).__name__, hint=hint) from error
 
 
-def _described(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(error, 100)}" if isinstance(error, LookupError) else one_line(error, 100)

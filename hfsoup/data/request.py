@@ -39,7 +39,7 @@ class Request:
     task: Task | None = None
 
 
-def at_revision(dataset: str) -> tuple[str, str | None]:
+def split_revision(dataset: str) -> tuple[str, str | None]:
     """A dataset's name and the revision after its `@`; what lies on this disk has none."""
     if "@" not in dataset or Path(dataset).expanduser().exists():
         return dataset, None

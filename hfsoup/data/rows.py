@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Facts:
+class ShardMetadata:
     """What a shard says of itself: its rows, the features and bounds of its columns, and those that were asked for.
 
     `hashed` tells whether every byte of that was compared with a hash; if not, it may choose rows, and is compared with
@@ -61,44 +61,44 @@ class Rows:
         wrap: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self._files, self._shards, self._image, self._wrap = files, shards, image, wrap
-        self._facts: list[Facts] | None = None
+        self._facts: list[ShardMetadata] | None = None
 
     def __len__(self) -> int:
-        return sum(facts.count for facts in self.facts())
+        return sum(facts.count for facts in self.metadata())
 
     def names(self) -> list[str]:
         """What each shard is called."""
         return [shard.name for shard in self._shards]
 
-    def take(self) -> None:
+    def fetch(self) -> None:
         """Have all that is needed to read any column on this disk, hashed, unless its columns were read before."""
-        known = [self._cached(shard) for shard in self._shards]
-        self._take([shard for shard, facts in zip(self._shards, known, strict=True) if facts is None])
+        known = [self._read_cached(shard) for shard in self._shards]
+        self._fetch([shard for shard, facts in zip(self._shards, known, strict=True) if facts is None])
 
-    def are_known(self) -> bool:
+    def are_cached(self) -> bool:
         """Whether an earlier bake kept what every shard says of itself."""
-        return all(self._cached(shard) is not None for shard in self._shards)
+        return all(self._read_cached(shard) is not None for shard in self._shards)
 
-    def facts(self) -> list[Facts]:
+    def metadata(self) -> list[ShardMetadata]:
         """What every shard says of itself."""
         if self._facts is None:
             self._facts = map_in_threads(self._read, self._shards)
         return self._facts
 
-    def column(self, name: str) -> list[list[Any]]:
+    def read_column(self, name: str) -> list[list[Any]]:
         """The values of a column, shard by shard."""
-        facts = self.facts()
+        facts = self.metadata()
         lacking = [n for n, fact in enumerate(facts) if name not in fact.columns]
         for n, values in zip(lacking, map_in_threads(lambda n: self._column(n, name), lacking), strict=True):
             facts[n].columns[name] = values
-            self._keep(self._shards[n], facts[n])
+            self._store(self._shards[n], facts[n])
         return [fact.columns[name] for fact in facts]
 
-    def folders(self, name: str) -> list[str]:
+    def read_folders(self, name: str) -> list[str]:
         """The name of the folder that each image of a column lies in, in an archive the one within it; or nothing."""
-        return [folder for values in self.column(name + FOLDER) for folder in values]
+        return [folder for values in self.read_column(name + FOLDER) for folder in values]
 
-    def cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
+    def read_cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
         """The cells of a column in some rows, which ascend; only the files that hold them are taken.
 
         Raises:
@@ -106,21 +106,21 @@ class Rows:
         """
         touched: list[tuple[int, list[int]]] = []
         first, at = 0, 0
-        for n, fact in enumerate(self.facts()):
+        for n, fact in enumerate(self.metadata()):
             begin, at = at, bisect_left(rows, first + fact.count, at)
             if at > begin:
                 touched.append((n, [int(row) - first for row in rows[begin:at]]))
             first += fact.count
-        self._take([self._shards[n] for n, _ in touched])
+        self._fetch([self._shards[n] for n, _ in touched])
         for n, inside in touched:
-            self._hold(n)
+            self._require_same(n)
             yield from self._in_shard(self._shards[n], name, inside)
 
     def _in_shard(self, shard: Shard, name: str, rows: Sequence[int]) -> Iterator[Any]:
-        cells = iter(self._wrap(lambda: shard.read().cells(name, rows)))
-        if shard.points:
+        cells = iter(self._wrap(lambda: shard.read().read_cells(name, rows)))
+        if shard.has_paths:
             held = self._wrap(lambda: list(cells))
-            self._wrap(lambda: self._files.take(found for found in map(self._image, held) if found))
+            self._wrap(lambda: self._files.fetch(found for found in map(self._image, held) if found))
             cells = iter(held)
         for row in rows:
             cell = self._wrap(lambda: next(cells, END))
@@ -128,29 +128,33 @@ class Rows:
                 raise SoupError(f"expected a row {row}, found none", where=quoted(shard.name), hint="a complete copy")
             yield cell
 
-    def _take(self, shards: Sequence[Shard]) -> None:
-        needed = [name for shard in shards if self._files.kept or shard.points for name in shard.needs]
-        self._wrap(lambda: self._files.take(needed))
+    def _fetch(self, shards: Sequence[Shard]) -> None:
+        needed = [name for shard in shards if self._files.to_cache or shard.has_paths for name in shard.required]
+        self._wrap(lambda: self._files.fetch(needed))
 
-    def _read(self, shard: Shard) -> Facts:
-        found = self._cached(shard)
+    def _read(self, shard: Shard) -> ShardMetadata:
+        found = self._read_cached(shard)
         if found is None:
-            count, features, bounds = self._look(shard, lambda reader: (reader.count, reader.features, reader.bounds))
-            found = Facts(count, features, bounds, self._hashed(shard))
-            self._keep(shard, found)
+            count, features, bounds = self._read_shard(
+                shard, lambda reader: (reader.count, reader.features, reader.bounds)
+            )
+            found = ShardMetadata(count, features, bounds, self._is_hashed(shard))
+            self._store(shard, found)
         return found
 
     def _column(self, n: int, name: str) -> list[Any]:
         shard = self._shards[n]
         if name.endswith(FOLDER):
-            cells = self._look(shard, lambda reader: list(reader.cells(name.removesuffix(FOLDER), range(reader.count))))
-            return [_folder(cell) for cell in cells]
-        found, count = self._look(shard, lambda reader: (reader.column(name), reader.count))
+            cells = self._read_shard(
+                shard, lambda reader: list(reader.read_cells(name.removesuffix(FOLDER), range(reader.count)))
+            )
+            return [_parent_name(cell) for cell in cells]
+        found, count = self._read_shard(shard, lambda reader: (reader.read_column(name), reader.count))
         if len(found) != count:
             raise SoupError(f"expected {count} labels, found {len(found)}", where=quoted(shard.name))
         return found
 
-    def _look(self, shard: Shard, act: Callable[[Reader], T]) -> T:
+    def _read_shard(self, shard: Shard, act: Callable[[Reader], T]) -> T:
         """What a shard is read for; where ranges of a file on the Hub cannot be read, from all of it, hashed.
 
         Then the file is to blame if it is the one that the Hub lists, and the Hub if it is not.
@@ -158,33 +162,33 @@ class Rows:
         try:
             found: T = self._wrap(lambda: act(shard.read()))
         except UsageError as error:
-            if not self._files.revision or self._hashed(shard):
+            if not self._files.revision or self._is_hashed(shard):
                 raise
-            if not self._files.kept and any(self._files.size(name) > SMALL for name in shard.needs):
+            if not self._files.to_cache and any(self._files.size(name) > SMALL for name in shard.required):
                 what = f"what the Hub sends of this file cannot be read: {one_line(error.__cause__, 300)}"
                 where = f"{self._files.repo}, {quoted(shard.name)}"
                 raise HubError(what, where=where, hint=f"later, {SAME_COMMAND}") from error
-            self._files.take(shard.needs)
+            self._files.fetch(shard.required)
             found = self._wrap(lambda: act(shard.read()))
         return found
 
-    def _hashed(self, shard: Shard) -> bool:
-        return all(name in self._files.taken for name in shard.needs)
+    def _is_hashed(self, shard: Shard) -> bool:
+        return all(name in self._files.fetched for name in shard.required)
 
-    def _hold(self, n: int) -> None:
+    def _require_same(self, n: int) -> None:
         """See that a file that is hashed now says what it said before."""
-        facts, shard = self.facts()[n], self._shards[n]
+        facts, shard = self.metadata()[n], self._shards[n]
         if facts.hashed:
             return
-        count, features = self._look(shard, lambda reader: (reader.count, reader.features))
+        count, features = self._read_shard(shard, lambda reader: (reader.count, reader.features))
         again = {name: self._column(n, name) for name in facts.columns}
-        if (count, again) != (facts.count, facts.columns) or _plain(features) != _plain(facts.features):
+        if (count, again) != (facts.count, facts.columns) or _to_json(features) != _to_json(facts.features):
             what = f"{quoted(shard.name)} is not the file that was looked into before"
             raise SoupError(what, where=self._files.repo or str(self._files.folder), hint=SAME_COMMAND)
         facts.hashed = True
-        self._keep(shard, facts)
+        self._store(shard, facts)
 
-    def _home(self, shard: Shard) -> Path | None:
+    def _cache_path(self, shard: Shard) -> Path | None:
         """Where facts are kept of files that a commit lists with their hashes."""
         listing = self._files.listing
         if not self._files.revision or any(listing[name].sha256 is None for name in shard.names):
@@ -192,10 +196,10 @@ class Rows:
         key = hash_json(FORMAT, shard.kind, [(name, listing[name].sha256) for name in shard.names])
         return cache_root() / "columns" / f"{key[:32]}.json"
 
-    def _cached(self, shard: Shard) -> Facts | None:
+    def _read_cached(self, shard: Shard) -> ShardMetadata | None:
         from datasets import Features
 
-        home = self._home(shard)
+        home = self._cache_path(shard)
         text = read_sealed(home) if home else None
         if text is None:
             return None
@@ -203,27 +207,27 @@ class Rows:
             values = json.loads(text)
             bounds = {name: (least, most) for name, (least, most) in values["bounds"].items()}
             features = dict(Features.from_dict(values["features"]))
-            return Facts(**{**values, "features": features, "bounds": bounds})
+            return ShardMetadata(**{**values, "features": features, "bounds": bounds})
         except (ValueError, KeyError, TypeError):
             return None
 
-    def _keep(self, shard: Shard, facts: Facts) -> None:
-        home = self._home(shard)
-        if home is None or not self._files.kept:
+    def _store(self, shard: Shard, facts: ShardMetadata) -> None:
+        home = self._cache_path(shard)
+        if home is None or not self._files.to_cache:
             return
         try:
-            text = json.dumps({**vars(facts), "features": _plain(facts.features)})
+            text = json.dumps({**vars(facts), "features": _to_json(facts.features)})
         except (TypeError, ValueError):
             return
         write_sealed(home, text)
 
 
-def _plain(features: dict[str, Any]) -> Any:
+def _to_json(features: dict[str, Any]) -> Any:
     from datasets import Features
 
     return Features(features).to_dict()
 
 
-def _folder(cell: Any) -> str:
+def _parent_name(cell: Any) -> str:
     path = cell.get("path") if isinstance(cell, dict) else None
     return Path(str(path).split("::")[0]).parent.name if path else ""

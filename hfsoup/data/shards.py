@@ -13,7 +13,7 @@ from hfsoup.data.decoding import BYTES
 from hfsoup.utils.text import quoted
 
 BATCH = 32
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 # Text beside an image in a tar: labels and what else is known of it.
 TEXT_LIMIT = 1 << 20
 
@@ -28,10 +28,10 @@ class Reader(Protocol):
     count: int
     bounds: dict[str, tuple[int, int]]
 
-    def column(self, name: str) -> list[Any]:
+    def read_column(self, name: str) -> list[Any]:
         """The values of a column, one a row."""
 
-    def cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
+    def read_cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
         """The cells of a column in some rows, which ascend; images are not decoded."""
 
 
@@ -43,17 +43,17 @@ class Shard:
         name: what it is called in errors.
         kind: how it is read.
         names: the files that decide what its columns hold.
-        needs: those of them that must be on this disk before it is read.
+        required: those of them that must be on this disk before it is read.
         read: opens it; a parquet file that is still on the Hub is looked into by ranges.
-        points: its cells may name files that hold the images.
+        has_paths: its cells may name files that hold the images.
     """
 
     name: str
     kind: str
     names: tuple[str, ...]
-    needs: tuple[str, ...]
+    required: tuple[str, ...]
     read: Callable[[], Reader]
-    points: bool = False
+    has_paths: bool = False
 
 
 class ParquetReader:
@@ -70,13 +70,13 @@ class ParquetReader:
         self._file = ParquetFile(source, memory_map=isinstance(source, str))
         self.features = dict(Features.from_arrow_schema(self._file.schema_arrow))
         self.count = int(self._file.metadata.num_rows)
-        self.bounds = _bounds(self._file.metadata)
+        self.bounds = _read_bounds(self._file.metadata)
 
-    def column(self, name: str) -> list[Any]:
+    def read_column(self, name: str) -> list[Any]:
         """The values of a column."""
         return list(self._file.read(columns=[name]).column(name).to_pylist())
 
-    def cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
+    def read_cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
         """The cells of some rows, which ascend."""
         first, at = 0, 0
         for group in range(self._file.num_row_groups):
@@ -97,19 +97,24 @@ class ParquetReader:
             first += batch.num_rows
 
 
-def _bounds(metadata: Any) -> dict[str, tuple[int, int]]:
+def _read_bounds(metadata: Any) -> dict[str, tuple[int, int]]:
     """The least and the largest value of columns of whole numbers, as a footer has them; none where it may be wrong."""
     found: dict[str, tuple[int, int]] = {}
     doubtful = set()
     for group in range(metadata.num_row_groups):
         for n in range(metadata.num_columns):
             column = metadata.row_group(group).column(n)
-            name, told = column.path_in_schema, column.statistics
-            if told is None or not told.has_min_max or told.null_count or type(told.min) is not int:
+            name, statistics = column.path_in_schema, column.statistics
+            if (
+                statistics is None
+                or not statistics.has_min_max
+                or statistics.null_count
+                or type(statistics.min) is not int
+            ):
                 doubtful.add(name)
                 continue
-            least, most = found.get(name, (told.min, told.max))
-            found[name] = min(least, told.min), max(most, told.max)
+            least, most = found.get(name, (statistics.min, statistics.max))
+            found[name] = min(least, statistics.min), max(most, statistics.max)
     return {name: bounds for name, bounds in found.items() if name not in doubtful}
 
 
@@ -137,11 +142,11 @@ class ArrowReader:
         self.features = dict(Features.from_arrow_schema(schema))
         self.count, self.bounds = int(self._table.num_rows), dict[str, tuple[int, int]]()
 
-    def column(self, name: str) -> list[Any]:
+    def read_column(self, name: str) -> list[Any]:
         """The values of a column."""
         return list(self._table.column(name).to_pylist())
 
-    def cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
+    def read_cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
         """The cells of some rows."""
         column = self._table.column(name)
         return (column[row].as_py() for row in rows)
@@ -158,16 +163,16 @@ class TableReader:
         self._table, self.features, self.count = table, dict(table.features), len(table)
         self.bounds: dict[str, tuple[int, int]] = {}
 
-    def column(self, name: str) -> list[Any]:
+    def read_column(self, name: str) -> list[Any]:
         """The values of a column."""
-        return list(self._one(name)[name])
+        return list(self._select(name)[name])
 
-    def cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
+    def read_cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
         """The cells of some rows."""
-        table = self._one(name)
+        table = self._select(name)
         return (table[row][name] for row in rows)
 
-    def _one(self, name: str) -> Any:
+    def _select(self, name: str) -> Any:
         from datasets import Image
 
         kind = self.features[name]
@@ -208,20 +213,20 @@ class TarReader:
         self.count, self.bounds = len(self._rows), dict[str, tuple[int, int]]()
         self._texts: dict[str, list[Any]] = {}
         columns = dict.fromkeys(name for row in self._rows for name in row)
-        images = [name for name in columns if f".{name.rsplit('.', 1)[-1]}" in PICTURES]
+        images = [name for name in columns if f".{name.rsplit('.', 1)[-1]}" in IMAGE_SUFFIXES]
         for name in columns:
             if name not in images and name in ("cls", "txt", "json", "label"):
-                self._texts.update(self._parsed(name))
+                self._texts.update(self._parse_texts(name))
         self.features = {name: Image() for name in images} | {
             name: Value("int64" if all(type(v) is int for v in values if v is not None) else "string")
             for name, values in self._texts.items()
         }
 
-    def column(self, name: str) -> list[Any]:
+    def read_column(self, name: str) -> list[Any]:
         """The values of a column."""
         return self._texts[name]
 
-    def cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
+    def read_cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
         """The images of some rows."""
         with self._path.open("rb") as file:
             for row in rows:
@@ -232,7 +237,7 @@ class TarReader:
                 file.seek(at)
                 yield {"bytes": file.read(size), "path": None} if name in self._rows[row] else None
 
-    def _parsed(self, name: str) -> dict[str, list[Any]]:
+    def _parse_texts(self, name: str) -> dict[str, list[Any]]:
         """A column of texts, whole numbers where they all are; an object's keys as columns of their own."""
         found: dict[str, list[Any]] = {}
         with self._path.open("rb") as file:
@@ -242,12 +247,12 @@ class TarReader:
                     continue
                 file.seek(at)
                 text = file.read(size).decode("utf-8").strip()
-                for key, value in _values(name, text).items():
+                for key, value in _parse_values(name, text).items():
                     found.setdefault(key, [None] * self.count)[n] = value
-        return {key: _numbers(values) for key, values in found.items()}
+        return {key: _parse_numbers(values) for key, values in found.items()}
 
 
-def _values(name: str, text: str) -> dict[str, Any]:
+def _parse_values(name: str, text: str) -> dict[str, Any]:
     if name != "json":
         return {name: text}
     values = json.loads(text)
@@ -256,7 +261,7 @@ def _values(name: str, text: str) -> dict[str, Any]:
     return {f"{name}.{key}": value for key, value in values.items() if isinstance(value, (str, int, list))}
 
 
-def _numbers(values: list[Any]) -> list[Any]:
+def _parse_numbers(values: list[Any]) -> list[Any]:
     """Texts as the whole numbers that they all are."""
     texts = [value for value in values if value is not None]
     if not all(isinstance(text, str) and text.isascii() and text.removeprefix("-").isdigit() for text in texts):

@@ -27,8 +27,8 @@ from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.text import join_names, one_line, quoted
 
 # The readers of datasets that only read: others unpickle, or open what a file names.
-READERS = ("parquet", "arrow", "imagefolder", "webdataset", "csv", "json")
-ALONE = ("parquet", "arrow", "webdataset")
+BUILDERS = ("parquet", "arrow", "imagefolder", "webdataset", "csv", "json")
+READ_PER_FILE = ("parquet", "arrow", "webdataset")
 """Those whose files are read one by one, each with the features that it declares itself."""
 SUFFIXES = {
     ".parquet": "parquet",
@@ -42,7 +42,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredFeatures:
     """The features of a split as a file beside its data declares them, and that file's name."""
 
     features: dict[str, Any]
@@ -66,12 +66,12 @@ class DatasetSource:
 
     request: Request
     files: Files
-    parts: dict[str, list[str]]
+    split_files: dict[str, list[str]]
     config: str
     kind: str
     shards: Callable[[str, Sequence[str]], list[Shard]]
-    declared: Callable[[str], Declared] = lambda _: Declared({}, "")
-    promised: dict[str, int] = field(default_factory=dict)
+    declared_features: Callable[[str], DeclaredFeatures] = lambda _: DeclaredFeatures({}, "")
+    expected_rows: dict[str, int] = field(default_factory=dict)
 
     @property
     def by_folder(self) -> bool:
@@ -85,15 +85,15 @@ class DatasetSource:
 
     def rows(self, split: str, names: Sequence[str] | None = None) -> Rows:
         """The rows of a split, or of some of its files alone; nothing is read before it is needed."""
-        shards = self.shards(split, self.parts[split] if names is None else names)
-        return Rows(self.files, shards, self.name_of_image, partial(loading, self.request))
+        shards = self.shards(split, self.split_files[split] if names is None else names)
+        return Rows(self.files, shards, self.find_image_file, partial(call_datasets, self.request))
 
-    def drawn(self, split: str, count: int) -> list[str] | None:
+    def draw_files(self, split: str, count: int) -> list[str] | None:
         """The first files of a split that hold `count` rows, in an order that is shuffled by a hash of their places.
 
         None where that takes all of them, or where datasets reads them together.
         """
-        names = [shard.name for shard in self.shards(split, self.parts[split])]
+        names = [shard.name for shard in self.shards(split, self.split_files[split])]
         if len(names) < 2:
             return None
         order = sorted(range(len(names)), key=lambda n: hashlib.sha256(b"%d" % n).digest())
@@ -104,16 +104,16 @@ class DatasetSource:
             found.append(place)
         return None if len(found) == len(names) else [names[place] for place in sorted(found)]
 
-    def content(self, split: str, names: Sequence[str] | None = None) -> str:
+    def hash_content(self, split: str, names: Sequence[str] | None = None) -> str:
         """The sha256 of what a split, or some of its files, are made from: file names and bytes, wherever they lie."""
-        used = self.parts[split] if names is None else names
-        every = sorted({*used, *(name for name in CARDS if name in self.files.taken)})
+        used = self.split_files[split] if names is None else names
+        every = sorted({*used, *(name for name in CARDS if name in self.files.fetched)})
         unlisted = [name for name in every if not self.files.revision or self.files.listing[name].sha256 is None]
-        loading(self.request, partial(self.files.take, unlisted))
-        facts = [self.config, split, [(name, self.files.digest(name)) for name in every]]
+        call_datasets(self.request, partial(self.files.fetch, unlisted))
+        facts = [self.config, split, [(name, self.files.find_sha256(name)) for name in every]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    def image(self, cell: Any) -> bytes:
+    def read_image(self, cell: Any) -> bytes:
         """The encoded bytes of one cell of an image column.
 
         Raises:
@@ -128,25 +128,25 @@ class DatasetSource:
         path = str(cell.get("path") or "")
         if path.startswith("zip://"):
             inner, _, outer = path.removeprefix("zip://").partition("::")
-            return self._unzipped(inner, self.name_of_image({"bytes": None, "path": outer}))
-        name = self.name_of_image(cell)
-        if name is None or name not in self.files.taken:
+            return self._read_zipped(inner, self.find_image_file({"bytes": None, "path": outer}))
+        name = self.find_image_file(cell)
+        if name is None or name not in self.files.fetched:
             raise BadImageError(f"the row holds no image, only the name of a file outside the dataset, {quoted(path)}")
         data = (self.files.folder / name).read_bytes()
-        if hashlib.sha256(data).hexdigest() != self.files.taken[name]:
+        if hashlib.sha256(data).hexdigest() != self.files.fetched[name]:
             raise SoupError(f"{quoted(name)} changed while it was read", hint="the same command again")
         return data
 
-    def name_of_image(self, cell: Any) -> str | None:
+    def find_image_file(self, cell: Any) -> str | None:
         """The file of the dataset that a cell points to instead of holding an image; None where it points to none."""
         path = "" if isinstance(cell, bytes) or not cell or cell["bytes"] is not None else str(cell.get("path") or "")
         try:
-            return self.files.name_of(path) if Path(path).is_absolute() else None
+            return self.files.find_name(path) if Path(path).is_absolute() else None
         except SoupError:
             return None
 
-    def _unzipped(self, inner: str, name: str | None) -> bytes:
-        if name is None or name not in self.files.taken:
+    def _read_zipped(self, inner: str, name: str | None) -> bytes:
+        if name is None or name not in self.files.fetched:
             raise BadImageError(f"{quoted(name)} is not an archive of the dataset")
         try:
             with zipfile.ZipFile(self.files.folder / name) as archive:
@@ -158,7 +158,7 @@ class DatasetSource:
 
 
 @contextmanager
-def opened(request: Request, *, kept: bool = True) -> Iterator[DatasetSource]:
+def open_dataset(request: Request, *, to_cache: bool = True) -> Iterator[DatasetSource]:
     """The dataset that is asked for, for as long as its rows are needed.
 
     Args:
@@ -173,41 +173,41 @@ def opened(request: Request, *, kept: bool = True) -> Iterator[DatasetSource]:
 
     datasets.disable_progress_bars()
     path = Path(request.dataset).expanduser()
-    with workspace() as work:
+    with open_workspace() as work:
         if path.is_file():
-            yield _one_file(Files(path.resolve().parent, kept=kept), path.resolve(), request, work)
+            yield _open_file(Files(path.resolve().parent, to_cache=to_cache), path.resolve(), request, work)
         elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            yield _saved(Files(path.resolve(), kept=kept), request)
+            yield _open_saved(Files(path.resolve(), to_cache=to_cache), request)
         elif path.is_dir():
-            yield _folder(Files(path.resolve(), kept=kept), request, work)
+            yield _open_folder(Files(path.resolve(), to_cache=to_cache), request, work)
         else:
             home = work / "files" / Path(request.dataset).name
             home.mkdir(parents=True)
-            yield _folder(Files.of_repo(request.dataset, request.revision, home, kept=kept), request, work)
+            yield _open_folder(Files.of_repo(request.dataset, request.revision, home, to_cache=to_cache), request, work)
 
 
-def _folder(files: Files, request: Request, work: Path) -> DatasetSource:
+def _open_folder(files: Files, request: Request, work: Path) -> DatasetSource:
     """A dataset of data files in a folder, with a card or without."""
     import datasets
 
-    files.take_cards()
-    if files.kept:
-        files.take(name for name in files.listing if name.endswith(".zip"))
+    files.fetch_cards()
+    if files.to_cache:
+        files.fetch(name for name in files.listing if name.endswith(".zip"))
     home, config = files.folder, request.config
-    if config is not None and (converted := _converted(files)):
+    if config is not None and (converted := _list_converted_configs(files)):
         if config not in converted:
             what = f"there is no configuration {quoted(config)}; this dataset has {join_names(converted)}"
             raise UsageError(what, where=request.dataset, hint=f"--dataset-config {shlex.quote(converted[0])}")
         home, config = home / config, None
-    elif len(converted := _converted(files)) > 1:
+    elif len(converted := _list_converted_configs(files)) > 1:
         what = f"this dataset has several configurations: {join_names(converted)}"
         raise UsageError(what, where=request.dataset, hint=f"--dataset-config {shlex.quote(converted[0])}")
     make = datasets.load_dataset_builder
-    builder = loading(request, lambda: make(str(home), config, cache_dir=str(work / "arrow")))
-    return _built(files, builder, request)
+    builder = call_datasets(request, lambda: make(str(home), config, cache_dir=str(work / "arrow")))
+    return _open_builder(files, builder, request)
 
 
-def _converted(files: Files) -> list[str]:
+def _list_converted_configs(files: Files) -> list[str]:
     """The configurations of a branch that the Hub converted to parquet: CONFIG/SPLIT/0000.parquet, without a card."""
     places = [name.split("/") for name in files.listing if not name.startswith(".")]
     if not all(len(place) == 3 and re.fullmatch(r"\d{4}\.parquet", place[2]) for place in places):
@@ -215,7 +215,7 @@ def _converted(files: Files) -> list[str]:
     return sorted({place[0] for place in places})
 
 
-def _one_file(files: Files, path: Path, request: Request, work: Path) -> DatasetSource:
+def _open_file(files: Files, path: Path, request: Request, work: Path) -> DatasetSource:
     """A dataset that is one file; its only split is called validation, or train where the file is called so."""
     import datasets
 
@@ -223,28 +223,28 @@ def _one_file(files: Files, path: Path, request: Request, work: Path) -> Dataset
         raise UsageError(f"expected a file ending in {', '.join(SUFFIXES)}", where=request.dataset)
     kind, data = SUFFIXES[path.suffix.lower()], {"train" if is_training(path.stem) else "validation": str(path)}
     make = datasets.load_dataset_builder
-    builder = loading(request, lambda: make(kind, data_files=data, cache_dir=str(work / "arrow")))
-    return _built(files, builder, request)
+    builder = call_datasets(request, lambda: make(kind, data_files=data, cache_dir=str(work / "arrow")))
+    return _open_builder(files, builder, request)
 
 
-def _built(files: Files, builder: Any, request: Request) -> DatasetSource:
+def _open_builder(files: Files, builder: Any, request: Request) -> DatasetSource:
     kind = str(builder.__module__).rsplit(".", 1)[-1]
-    if kind not in READERS:
-        what = f"hfsoup reads no datasets of the kind {quoted(kind)}; it reads {', '.join(READERS)}"
+    if kind not in BUILDERS:
+        what = f"hfsoup reads no datasets of the kind {quoted(kind)}; it reads {', '.join(BUILDERS)}"
         raise UsageError(what, where=request.dataset, hint="a dataset of parquet files or of images in folders")
     found = {str(k): [str(f) for f in v] for k, v in (builder.config.data_files or {}).items()}
-    parts = {split: [files.name_of(path) for path in paths] for split, paths in found.items()}
+    parts = {split: [files.find_name(path) for path in paths] for split, paths in found.items()}
     promised = {name: info.num_examples for name, info in (builder.info.splits or {}).items() if info.num_examples}
-    card = next((name for name in CARDS if name in files.taken), "")
-    declared, config = Declared(dict(builder.info.features or {}), card), str(builder.config.name)
+    card = next((name for name in CARDS if name in files.fetched), "")
+    declared, config = DeclaredFeatures(dict(builder.info.features or {}), card), str(builder.config.name)
     tables = _Tables(files, builder, request, found, parts)
 
     def shards(split: str, names: Sequence[str]) -> list[Shard]:
-        if kind in ALONE:
-            return [Shard(name, kind, (name,), (name,), partial(_read, files, kind, name)) for name in names]
+        if kind in READ_PER_FILE:
+            return [Shard(name, kind, (name,), (name,), partial(_open_shard, files, kind, name)) for name in names]
         return [
             tables.shard(
-                split, f"{kind} {config} {[(name, files.digest(name)) for name in CARDS if name in files.taken]}"
+                split, f"{kind} {config} {[(name, files.find_sha256(name)) for name in CARDS if name in files.fetched]}"
             )
         ]
 
@@ -256,17 +256,17 @@ def _built(files: Files, builder: Any, request: Request) -> DatasetSource:
         request.config or config,
         kind,
         shards,
-        lambda _: declared if kind in ALONE else Declared({}, card),
+        lambda _: declared if kind in READ_PER_FILE else DeclaredFeatures({}, card),
         promised,
     )
 
 
-def _read(files: Files, kind: str, name: str) -> Reader:
+def _open_shard(files: Files, kind: str, name: str) -> Reader:
     """Open a file whose rows are its own."""
     if kind == "parquet":
-        return ParquetReader(files.look_into(name))
-    if files.kept:
-        files.take([name])
+        return ParquetReader(files.open_ranges(name))
+    if files.to_cache:
+        files.fetch([name])
     path = str(files.folder / name)
     return ArrowReader(path) if kind == "arrow" else TarReader(path)
 
@@ -296,8 +296,8 @@ class _Tables:
             return Shard(split, kind, tuple(names), tuple(names), lambda: self._reader(split))
         # Class folders are counted over all splits; what a file of another split holds does not matter.
         every = tuple(dict.fromkeys(name for names in self._parts.values() for name in names))
-        needs = tuple(name for name in every if Path(name).name in METADATA or name.endswith(".zip"))
-        return Shard(split, f"{kind} {split}", every, needs, lambda: self._reader(split), points=True)
+        required = tuple(name for name in every if Path(name).name in METADATA or name.endswith(".zip"))
+        return Shard(split, f"{kind} {split}", every, required, lambda: self._reader(split), has_paths=True)
 
     def _reader(self, split: str) -> Reader:
         import datasets
@@ -305,12 +305,12 @@ class _Tables:
         if split not in self._made:
             if not self._folders:
                 self._builder.config.data_files = datasets.data_files.DataFilesDict({split: self._found[split]})
-            loading(self._request, lambda: self._builder.download_and_prepare(verification_mode="no_checks"))
-            self._made[split] = loading(self._request, partial(self._builder.as_dataset, split=split))
+            call_datasets(self._request, lambda: self._builder.download_and_prepare(verification_mode="no_checks"))
+            self._made[split] = call_datasets(self._request, partial(self._builder.as_dataset, split=split))
         return TableReader(self._made[split])
 
 
-def _saved(files: Files, request: Request) -> DatasetSource:
+def _open_saved(files: Files, request: Request) -> DatasetSource:
     """A dataset that `save_to_disk` wrote."""
     from datasets import Features
 
@@ -322,26 +322,26 @@ def _saved(files: Files, request: Request) -> DatasetSource:
     def names(home: str) -> list[str]:
         state = json.loads((path / home / "state.json").read_text("utf-8"))
         wanted = ["state.json", "dataset_info.json", *(str(f["filename"]) for f in state["_data_files"])]
-        return [files.name_of(path / home / name) for name in wanted]
+        return [files.find_name(path / home / name) for name in wanted]
 
     path = files.folder
-    homes = loading(request, splits)
-    parts = {split: loading(request, partial(names, home)) for split, home in homes.items()}
+    homes = call_datasets(request, splits)
+    parts = {split: call_datasets(request, partial(names, home)) for split, home in homes.items()}
 
     def shards(_: str, names: Sequence[str]) -> list[Shard]:
         kind, data = "arrow", [name for name in names if not name.endswith(".json")]
-        return [Shard(name, kind, (name,), (name,), partial(_read, files, kind, name)) for name in data]
+        return [Shard(name, kind, (name,), (name,), partial(_open_shard, files, kind, name)) for name in data]
 
-    def declared(split: str) -> Declared:
+    def declared(split: str) -> DeclaredFeatures:
         name = next(name for name in parts[split] if name.endswith("dataset_info.json"))
-        loading(request, partial(files.take, [name]))
-        info = loading(request, lambda: json.loads((path / name).read_text("utf-8"))["features"])
-        return Declared(loading(request, lambda: dict(Features.from_dict(info or {}))), name)
+        call_datasets(request, partial(files.fetch, [name]))
+        info = call_datasets(request, lambda: json.loads((path / name).read_text("utf-8"))["features"])
+        return DeclaredFeatures(call_datasets(request, lambda: dict(Features.from_dict(info or {}))), name)
 
     return DatasetSource(request, files, parts, "default", "arrow", shards, declared)
 
 
-def loading(request: Request, act: Callable[[], Any]) -> Any:
+def call_datasets(request: Request, act: Callable[[], Any]) -> Any:
     """What datasets raises about a dataset, as an error with its name."""
     from tarfile import TarError
 
@@ -364,7 +364,7 @@ def loading(request: Request, act: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def workspace() -> Iterator[Path]:
+def open_workspace() -> Iterator[Path]:
     """A folder for what is needed for a while, gone afterwards; what a killed bake left is cleared away."""
     from filelock import FileLock, Timeout
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from hfsoup.data.images import Columns, DatasetSplit, mapping_of
-from hfsoup.data.labels import UNLABELLED, Labels, Note, class_numbers, match_classes
+from hfsoup.data.labels import UNLABELLED, FileLabels, Note, match_dataset_classes, match_labels
 from hfsoup.data.request import Request
-from hfsoup.data.shards import PICTURES
-from hfsoup.data.source import METADATA, DatasetSource, opened
-from hfsoup.data.splits import calibration_name, split_names
+from hfsoup.data.shards import IMAGE_SUFFIXES
+from hfsoup.data.source import METADATA, DatasetSource, open_dataset
+from hfsoup.data.splits import choose_calibration_split, choose_splits
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.hub.download import is_cached
 from hfsoup.utils.errors import MismatchError, UsageError
 from hfsoup.utils.text import one_line
 
-TOLD = ("parquet", "imagefolder")
+COUNTABLE = ("parquet", "imagefolder")
 """Kinds of datasets whose rows can be counted from outside."""
 
 
@@ -31,7 +31,7 @@ class SplitSize:
 
 
 @dataclass(frozen=True)
-class Survey:
+class DatasetPreview:
     """A dataset and what is used of it: the split that selects, the one that reports, None where the first is halved.
 
     `parts` is None where they cannot be told before the data is there. Of the split that batch norms look at, the files
@@ -46,9 +46,9 @@ class Survey:
     parts: dict[str, SplitSize] | None
 
 
-def survey(
+def preview_dataset(
     request: Request, classes: Sequence[str] | None = None, *, most: int = 0, note: Note = lambda _: None
-) -> Survey:
+) -> DatasetPreview:
     """Look at a dataset through its listing, its cards, and the footers of its parquet files; nothing of it is kept.
 
     Args:
@@ -62,50 +62,53 @@ def survey(
         MismatchError: the dataset's classes are not the model's.
         HubError: the Hub refuses or cannot be reached.
     """
-    with opened(request, kept=False) as source:
-        splits = list(source.parts)
-        selection, test = split_names(splits, request)
-        if _can_be_told(source):
+    with open_dataset(request, to_cache=False) as source:
+        splits = list(source.split_files)
+        selection, test = choose_splits(splits, request)
+        if _has_readable_columns(source):
             labelled = [
-                _labelled(source, name, request, classes, test=name == test) for name in filter(None, (selection, test))
+                _check_labels(source, name, request, classes, test=name == test)
+                for name in filter(None, (selection, test))
             ]
             if test and not labelled[-1]:
                 note(f"the split {test!r} has no labels, so it does not report, and {selection!r} is halved")
                 test = None
-        calibration = calibration_name(splits, request, selection, lambda _: None)
+        calibration = choose_calibration_split(splits, request, selection, lambda _: None)
         parts = None
-        if source.kind in TOLD and not _archives(source):
-            parts = {name: _size(source, name, None) for name in filter(None, (selection, test))}
-            parts.setdefault(calibration, _size(source, calibration, most))
-        return Survey(request.dataset, source.revision, selection, test, calibration, parts)
+        if source.kind in COUNTABLE and not _has_archives(source):
+            parts = {name: _measure_split(source, name, None) for name in filter(None, (selection, test))}
+            parts.setdefault(calibration, _measure_split(source, calibration, most))
+        return DatasetPreview(request.dataset, source.revision, selection, test, calibration, parts)
 
 
-def _archives(source: DatasetSource) -> bool:
-    return any(name.endswith(".zip") for names in source.parts.values() for name in names)
+def _has_archives(source: DatasetSource) -> bool:
+    return any(name.endswith(".zip") for names in source.split_files.values() for name in names)
 
 
-def _can_be_told(source: DatasetSource) -> bool:
+def _has_readable_columns(source: DatasetSource) -> bool:
     """Whether columns and classes show without pulling files."""
     if source.kind == "imagefolder":
-        every = [name for names in source.parts.values() for name in names]
-        return not _archives(source) and not any(PurePosixPath(name).name in METADATA for name in every)
+        every = [name for names in source.split_files.values() for name in names]
+        return not _has_archives(source) and not any(PurePosixPath(name).name in METADATA for name in every)
     return source.kind == "parquet" or (source.kind == "arrow" and source.revision is None)
 
 
-def _labelled(source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None, *, test: bool) -> bool:
+def _check_labels(
+    source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None, *, test: bool
+) -> bool:
     """Whether a split has labels; its columns and classes must be those of these models."""
     if source.by_folder:
-        return _folders(source, name, request, classes)
+        return _check_class_folders(source, name, request, classes)
     where = one_line(f"{request.dataset}, split {name}")
     rows = source.rows(name)
-    facts = rows.facts()
+    facts = rows.metadata()
     if not len(rows):
         raise UsageError("the split is empty", where=where, hint="another --split")
     columns = Columns(source, name, rows.names(), facts, request, classes or (), where)
-    label = columns.label(columns.image(), missing=test)
+    label = columns.find_labels(columns.find_images(), missing=test)
     if label is None or classes is None:
         return label is not None
-    lists = columns.class_lists(label)
+    lists = columns.list_classes(label)
     bounds = [fact.bounds.get(label) for fact in facts]
     if test and all(bound == (UNLABELLED, UNLABELLED) for bound in bounds):
         return False
@@ -115,7 +118,9 @@ def _labelled(source: DatasetSource, name: str, request: Request, classes: Seque
         count = len(classes) if lists[0] is None else len(lists[0])
         try:
             if len(needed) <= count:
-                match_classes(lists[0], classes, needed, where=where, asked=request.labels, mapping=mapping_of(request))
+                match_dataset_classes(
+                    lists[0], classes, needed, where=where, asked=request.labels, mapping=mapping_of(request)
+                )
                 return True
         except MismatchError:
             pass
@@ -123,35 +128,37 @@ def _labelled(source: DatasetSource, name: str, request: Request, classes: Seque
     return DatasetSplit(source, name, request, classes, scored=not test).is_labelled
 
 
-def _folders(source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None) -> bool:
+def _check_class_folders(source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None) -> bool:
     """As `_labelled`, of images in folders."""
-    folders = {split: [_folder(file) for file in names if _is_picture(file)] for split, names in source.parts.items()}
+    folders = {
+        split: [_parent_name(file) for file in names if _is_image(file)] for split, names in source.split_files.items()
+    }
     names = sorted({folder for each in folders.values() for folder in each})
     if len(set(folders[name])) < 2 or request.label_column is not None:
         return len(set(folders[name])) > 1
     if classes is not None:
-        labels = Labels(name, [names.index(folder) for folder in folders[name]], tuple(names))
+        labels = FileLabels(name, [names.index(folder) for folder in folders[name]], tuple(names))
         where = one_line(f"{request.dataset}, split {name}")
-        class_numbers([labels], classes, where=where, asked=request.labels, mapping=mapping_of(request))
+        match_labels([labels], classes, where=where, asked=request.labels, mapping=mapping_of(request))
     return True
 
 
-def _folder(name: str) -> str:
+def _parent_name(name: str) -> str:
     return PurePosixPath(name).parent.name
 
 
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(PICTURES)
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _size(source: DatasetSource, name: str, most: int | None) -> SplitSize:
+def _measure_split(source: DatasetSource, name: str, most: int | None) -> SplitSize:
     """A split, or as many of its files as hold `most` images."""
-    files, every = source.files, source.parts[name]
-    used = (source.drawn(name, most) if most else None) or every
+    files, every = source.files, source.split_files[name]
+    used = (source.draw_files(name, most) if most else None) or every
     held = [f for f in used if not files.revision or is_cached(files.repo, files.listing[f], files.revision, "dataset")]
-    images = source.promised.get(name) if used is every else None
+    images = source.expected_rows.get(name) if used is every else None
     if images is None and source.by_folder:
-        images = sum(map(_is_picture, every)) or None
+        images = sum(map(_is_image, every)) or None
     elif images is None:
         images = len(source.rows(name, used))
     return SplitSize(images, sum(map(files.size, used)), sum(map(files.size, held)))

@@ -44,7 +44,7 @@ def _compare_counts(
     metric: Metric, soup: ScoredPredictions, best: ScoredPredictions, references: Labels
 ) -> tuple[IntervalsAt | None, float | None]:
     """Wilson's intervals of counts of right answers, a bootstrap of their difference, and McNemar's p-value."""
-    a, b = (metric.task.right(one.predictions, references) for one in (soup, best))
+    a, b = (metric.task.mark_correct(one.predictions, references) for one in (soup, best))
     draws = draw_bootstrap(lambda rows: float(a[rows].mean()), lambda rows: float(b[rows].mean()), len(references))
 
     def at(alpha: float) -> Intervals:

@@ -9,7 +9,7 @@ from hfsoup.evaluation.scores import Comparison, Score, Start
 
 if TYPE_CHECKING:
     from hfsoup.data.images import Split
-    from hfsoup.data.tasks.task import Named
+    from hfsoup.data.tasks.task import Predicted
 
 INGREDIENT, CANDIDATE, UNIFORM = "ingredient", "candidate", "uniform"
 
@@ -55,8 +55,8 @@ class Evidence:
     asked for.
     """
 
-    soup: tuple[Named, ...]
-    best: tuple[Named, ...]
+    soup: tuple[Predicted, ...]
+    best: tuple[Predicted, ...]
     starts: tuple[Start, ...] = ()
     points: tuple[Point, ...] = ()
     line: Line | None = None

@@ -26,7 +26,7 @@ def load_metric(name: str | None = None, task: Task = SINGLE_LABEL, *, trust_rem
         trust_remote: allow the latter, whose script is fetched and run.
     """
     name = require_metric(name, task, trust_remote=trust_remote)
-    return task.own_metric(name) if name in task.metrics else _fetch_metric(name, task)
+    return task.load_metric(name) if name in task.metrics else _fetch_metric(name, task)
 
 
 def _fetch_metric(name: str, task: Task) -> Metric:

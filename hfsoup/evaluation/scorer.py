@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
 from hfsoup.data.images import Split
-from hfsoup.data.tasks.task import Metric, Named
+from hfsoup.data.tasks.task import Metric, Predicted
 from hfsoup.evaluation.batch_norm import estimate_statistics
 from hfsoup.evaluation.batches import Batches, Results
 from hfsoup.evaluation.candidate import Candidate, Statistics
@@ -156,9 +156,9 @@ class Scorer:
         """The metric of `mix` on all of `split` with statistics of mode `bn`, for numbers that choose nothing."""
         return self._score(self._predictions(mix, split, bn, None), split, bn)
 
-    def predict_classes(self, mix: Mix, bn: str, split: Split) -> tuple[Named, ...]:
+    def predict_classes(self, mix: Mix, bn: str, split: Split) -> tuple[Predicted, ...]:
         """What is said of each image of `split`, as class indices."""
-        return self._metric.task.named(self._predictions(mix, split, bn, None).values)
+        return self._metric.task.list_predicted(self._predictions(mix, split, bn, None).values)
 
     def estimate_statistics(self, mix: Mix) -> Statistics:
         """The batch-norm statistics of `mix` on the calibration images."""
@@ -188,7 +188,7 @@ class Scorer:
 
     def _right(self, predictions: NDArray[Any], split: Split, order: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the first predictions in `order` are right."""
-        return self._metric.task.right(predictions, split.labels[order[: len(predictions)]])
+        return self._metric.task.mark_correct(predictions, split.labels[order[: len(predictions)]])
 
     def _allowed(self, split: Split, least: float | None) -> int | None:
         return len(split) - int(least) if self._race and least is not None else None
@@ -309,7 +309,7 @@ class Scorer:
             raise SoupError(f"the metric {self._metric.name} gave {value}", where=split.name)
         if not self._metric.counts:
             return Score(value, len(split), bn=bn, images=len(split))
-        right = self._metric.task.right(predictions.values, split.labels)
+        right = self._metric.task.mark_correct(predictions.values, split.labels)
         return Score(value, len(split), int(right.sum()), right.astype(np.uint8).tobytes(), bn, len(split))
 
 

@@ -19,7 +19,7 @@ from hfsoup.checkpoints.safetensors_io import FLOATS
 from hfsoup.checkpoints.tensor_matching import match_tensors
 from hfsoup.checkpoints.timm_config import read_model_config
 from hfsoup.checkpoints.types import Ingredient, TensorSpec
-from hfsoup.data.labels import align
+from hfsoup.data.labels import match_classes
 from hfsoup.hub.cards import read_front_matter
 from hfsoup.ingredients.compatibility import find_class_axes
 from hfsoup.ingredients.family import Base, Family
@@ -112,7 +112,7 @@ def attach_base(family: Family, ingredient: Ingredient) -> Family:
     try:
         labels = read_class_names(config, where=where)
         same = labels == family.labels
-        order = None if same else align(family.labels, labels, where="the ingredients", against=where)
+        order = None if same else match_classes(family.labels, labels, where="the ingredients", against=where)
     except SoupError:
         heads = find_class_axes(family)
         kept = {name: own for name, own in names.items() if name not in heads}

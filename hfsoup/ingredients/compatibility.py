@@ -17,7 +17,7 @@ from hfsoup.checkpoints.tensor_matching import describe_gap, find_extra_layers, 
 from hfsoup.checkpoints.timm_config import is_timm, read_image_settings, repeats_classes, strip_timm_prefix
 from hfsoup.checkpoints.types import Ingredient, TensorSpec
 from hfsoup.data.label_mapping import BY_NUMBER
-from hfsoup.data.labels import align, unnamed
+from hfsoup.data.labels import has_placeholder_names, match_classes
 from hfsoup.ingredients.differences import compare_configs, compare_processors, same_model_type
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
@@ -268,7 +268,7 @@ def _refuse_differences(
     alike = [other for other, _ in compared if same_model_type(first, other)]
     if any(other.converted != first.converted for other in alike):
         hints.append("AutoModelForImageClassification.from_pretrained(X).save_pretrained(X) brings X to the usual form")
-    if any(unnamed(first.labels) != unnamed(other.labels) for other in alike):
+    if any(has_placeholder_names(first.labels) != has_placeholder_names(other.labels) for other in alike):
         hints.append(f"--labels {BY_NUMBER} takes LABEL_0 for the first class of those that name theirs, and so on")
     if any(isinstance(_match_class_order(first, other), str) for other in alike):
         hints.append("--on-mismatch backbone-only averages all but the heads")
@@ -280,14 +280,14 @@ def _refuse_differences(
 
 def _name_classes_by_number(found: Sequence[Checkpoint]) -> list[Checkpoint]:
     """Checkpoints of which those without class names have the names of the others, if those agree on them."""
-    named_ones = [one for one in found if not unnamed(one.labels)]
+    named_ones = [one for one in found if not has_placeholder_names(one.labels)]
     if len({one.labels for one in named_ones}) != 1:
         return list(found)
     labels, config = named_ones[0].labels, named_ones[0].config
     words: dict[str, Any] = {key: config[key] for key in ("id2label", "label2id", "label_names") if key in config}
     return [
         replace(one, labels=labels, config={**one.config, **words})
-        if unnamed(one.labels) and len(one.labels) == len(labels)
+        if has_placeholder_names(one.labels) and len(one.labels) == len(labels)
         else one
         for one in found
     ]
@@ -301,7 +301,7 @@ def _match_class_order(first: Checkpoint, other: Checkpoint) -> tuple[int, ...] 
     if other.labels == first.labels:
         return None
     try:
-        order = align(first.labels, other.labels, where=str(first.ingredient), against=str(other.ingredient))
+        order = match_classes(first.labels, other.labels, where=str(first.ingredient), against=str(other.ingredient))
     except MismatchError as error:
         return error.what
     if len(other.labels) != len(first.labels):

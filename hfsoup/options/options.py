@@ -18,7 +18,7 @@ from hfsoup.averaging.settings import Settings
 from hfsoup.checkpoints.dtypes import FLOAT_DTYPES
 from hfsoup.checkpoints.lora import MAX_RANK
 from hfsoup.data.label_mapping import BY_NUMBER
-from hfsoup.data.request import Request, at_revision
+from hfsoup.data.request import Request, split_revision
 from hfsoup.hub.cards import LICENSE
 from hfsoup.recipes._search import Rules
 from hfsoup.utils.errors import UsageError
@@ -271,7 +271,7 @@ class Options:
         """What is asked of the dataset."""
         if self.dataset is None:
             raise UsageError("this needs a dataset", hint="--dataset ORG/NAME")
-        dataset, revision = at_revision(self.dataset)
+        dataset, revision = split_revision(self.dataset)
         return Request(
             dataset,
             self.dataset_config,
@@ -290,7 +290,7 @@ class Options:
 
     def make_other_requests(self, task: Task | None = None) -> dict[str, Request]:
         """What is asked of the further datasets, by their names: the same as of the first, but for its splits."""
-        places = {name: at_revision(dataset) for name, dataset in self.other_datasets().items()}
+        places = {name: split_revision(dataset) for name, dataset in self.other_datasets().items()}
         return {
             name: replace(
                 self.make_request(task), dataset=place, revision=revision, config=None, split=None, test_split=None

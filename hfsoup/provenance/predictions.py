@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hfsoup.utils.errors import SoupError
 
 if TYPE_CHECKING:
-    from hfsoup.data.tasks.task import Named
+    from hfsoup.data.tasks.task import Predicted
     from hfsoup.provenance.result import BakeResult
 
 NAME = "evaluation.json"
@@ -83,13 +83,13 @@ def evaluated(soup: BakeResult) -> Evaluated | None:
         classes=list(soup.family.labels),
         best_ingredient=soup.best,
         rows=images.test.rows.tolist(),
-        labels=soup.task.true(images.test.labels),
+        labels=soup.task.list_true(images.test.labels),
         soup=_listed(seen.soup),
         best=_listed(seen.best),
     )
 
 
-def _listed(named: Sequence[Named]) -> Any:
+def _listed(named: Sequence[Predicted]) -> Any:
     return [one if isinstance(one, int) else list(one) for one in named]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from hfsoup.data.splits import trained_on
+from hfsoup.data.splits import describe_training_split
 from hfsoup.provenance.reproduce import page
 from hfsoup.utils.text import format_probability, format_size
 
@@ -55,7 +55,7 @@ def closing(soup: BakeResult) -> Iterator[Row]:
         learned = soup.images is not None and soup.images.learning is not None
         yield "verdict", verdict(c, kind, alone=soup.mix.members == (soup.best,) and not learned)
         if soup.images and soup.images.test.is_training:
-            yield "but", Text(trained_on(soup.images.test.name), "yellow")
+            yield "but", Text(describe_training_split(soup.images.test.name), "yellow")
         yield from _further(soup)
         yield "forwarded", Text(f"{soup.images_forwarded:,} images")
     else:

@@ -18,7 +18,7 @@ TASKS: tuple[Task, ...] = (SINGLE_LABEL, MULTI_LABEL)
 METRICS = tuple(dict.fromkeys(name for task in TASKS for name in task.metrics))
 """hfsoup's own, all of which are shares and shown in per cent."""
 REGRESSION = "regression"
-SPACE = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+SPACE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
 def task_of(config: Mapping[str, Any]) -> Task:
@@ -57,7 +57,7 @@ def require_metric(name: str | None, task: Task, *, trust_remote: bool) -> str:
     if name is None or name in task.metrics:
         return name or task.metrics[0]
     known = ", ".join(task.metrics)
-    if not SPACE.fullmatch(name) or name.endswith(".py"):
+    if not SPACE_NAME.fullmatch(name) or name.endswith(".py"):
         raise UsageError(f"expected the name of a metric, found {quoted(name)}; hfsoup's own are {known}")
     if name in METRICS or not task.scripts:
         what = f"{name!r} does not score {task.name} models ({task.problem_type}); {known} do"

@@ -9,9 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.data.label_mapping import BY_NAME
-from hfsoup.data.labels import ELSEWHERE, UNLABELLED, Matched, class_numbers, rows_text
-from hfsoup.data.labels import Labels as FileLabels
-from hfsoup.data.tasks.task import Labels, Metric, Named, OnRows, Predictions, Rows, Task, calibration_error, on_rows
+from hfsoup.data.labels import ELSEWHERE, UNLABELLED, MatchedLabels, format_rows, match_labels
+from hfsoup.data.labels import FileLabels as FileLabels
+from hfsoup.data.tasks.task import (
+    Labels,
+    Metric,
+    OnRows,
+    Predicted,
+    Predictions,
+    Rows,
+    Task,
+    calibration_error,
+    on_rows,
+)
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.text import quoted
 
@@ -19,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 THRESHOLD = 0.5
-LISTED = (
+LIST_TYPES = (
     "string",
     "large_string",
     "bool",
@@ -44,7 +54,7 @@ class MultiLabel(Task):
         "multi-label: a class is predicted where its sigmoid is at least 0.5, for f1_micro and f1_macro;"
         " average_precision (mAP) needs no threshold, and is the mean over the classes that some image has"
     )
-    right_text = "The set of classes that is predicted is exactly right"
+    correct_text = "The set of classes that is predicted is exactly right"
     tags = ("multi-label",)
 
     def label_columns(self, features: Mapping[str, Any]) -> list[str]:
@@ -53,7 +63,7 @@ class MultiLabel(Task):
 
         lists = {name: feature.feature for name, feature in features.items() if hasattr(feature, "feature")}
         named = [name for name, inner in lists.items() if isinstance(inner, ClassLabel)]
-        plain = [name for name, inner in lists.items() if getattr(inner, "dtype", None) in LISTED]
+        plain = [name for name, inner in lists.items() if getattr(inner, "dtype", None) in LIST_TYPES]
         return named or plain or [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
 
     def class_names(self, feature: Any) -> Sequence[str] | None:
@@ -68,22 +78,22 @@ class MultiLabel(Task):
         where: str,
         asked: str | None,
         mapping: Mapping[str, str | int] | None,
-    ) -> Matched:
+    ) -> MatchedLabels:
         """0 or 1, rows × classes: of lists of names or numbers, of lists of a 0 or 1 for each class, or of one class.
 
         An empty list says that the image has none of the classes.
         """
         every = [value for one in labels for value in one.values]
         if missing := [n for n, value in enumerate(every) if value is None]:
-            what = f"{len(missing)} rows without a label: {rows_text(missing)}; of no class is an empty list"
+            what = f"{len(missing)} rows without a label: {format_rows(missing)}; of no class is an empty list"
             raise SoupError(what, where=where, hint=ELSEWHERE)
-        rows = [_row(value, n, where) for n, value in enumerate(every)]
+        rows = [_parse_row(value, n, where) for n, value in enumerate(every)]
         if _is_vectors(rows, len(classes)) and all(one.names is None for one in labels):
             if asked == BY_NAME or mapping is not None:
                 what = "the labels are a 0 or 1 for each class, in the order of the model's, and no names"
                 raise UsageError(what, where=where, hint="--labels by-number")
             rule = "by place: each has a 0 or 1 for every class, in the model's order"
-            return Matched(np.asarray(rows, np.int64).reshape(-1, len(classes)), rule, ())
+            return MatchedLabels(np.asarray(rows, np.int64).reshape(-1, len(classes)), rule, ())
         begin, flat = 0, []
         for one in labels:
             held = rows[begin : begin + len(one.values)]
@@ -93,16 +103,16 @@ class MultiLabel(Task):
             begin += len(one.values)
         found = np.zeros((len(rows), len(classes)), np.int64)
         if not any(each.values for each in flat):
-            return Matched(found, "by name", ())
-        matched = class_numbers(flat, classes, where=where, asked=asked, mapping=mapping)
+            return MatchedLabels(found, "by name", ())
+        matched = match_labels(flat, classes, where=where, asked=asked, mapping=mapping)
         found[np.repeat(np.arange(len(rows)), [len(row) for row in rows]), matched.numbers] = 1
-        return Matched(found, matched.rule, matched.lists)
+        return MatchedLabels(found, matched.rule, matched.lists)
 
     def is_unlabelled(self, values: Sequence[Any]) -> bool:
         """Whether all are missing, -1 or empty."""
         return all(value is None or value in (UNLABELLED, []) or value == [UNLABELLED] for value in values)
 
-    def own_metric(self, name: str) -> Metric:
+    def load_metric(self, name: str) -> Metric:
         """One of this file's."""
         value, drawn = _METRICS[name]
         return Metric(name, self, 0, counts=False, value=value, on_rows=drawn)
@@ -116,16 +126,16 @@ class MultiLabel(Task):
         shares = logits.sigmoid()
         return {"predictions": shares, "confidence": shares.amax(1)}
 
-    def right(self, predictions: Predictions, labels: Labels) -> NDArray[np.bool_]:
+    def mark_correct(self, predictions: Predictions, labels: Labels) -> NDArray[np.bool_]:
         """Whether exactly the true classes are predicted."""
         found: NDArray[np.bool_] = ((predictions >= THRESHOLD) == (labels == 1)).all(axis=1)
         return found
 
-    def named(self, predictions: Predictions) -> tuple[Named, ...]:
+    def list_predicted(self, predictions: Predictions) -> tuple[Predicted, ...]:
         """The classes at the threshold or above."""
         return tuple(tuple(np.flatnonzero(row).tolist()) for row in predictions >= THRESHOLD)
 
-    def true(self, labels: Labels) -> list[Any]:
+    def list_true(self, labels: Labels) -> list[Any]:
         """The classes that an image has."""
         return [np.flatnonzero(row).tolist() for row in labels]
 
@@ -158,11 +168,11 @@ class MultiLabel(Task):
         return f"It says of each of {count} classes whether an image has it, by a sigmoid of its own,"
 
 
-def _row(value: Any, row: int, where: str) -> list[Any]:
+def _parse_row(value: Any, row: int, where: str) -> list[Any]:
     """The labels of one row: whole numbers or names, of which a 0 or 1 may have been a float or a truth value."""
     if value is None:
         raise SoupError(
-            f"1 row without a label: {rows_text([row])}; an empty list is no class", where=where, hint=ELSEWHERE
+            f"1 row without a label: {format_rows([row])}; an empty list is no class", where=where, hint=ELSEWHERE
         )
     held = value if isinstance(value, list) else [value]
     found = [int(one) if isinstance(one, (bool, float)) and one in (0, 1) else one for one in held]
@@ -182,12 +192,12 @@ def _require_numbers(rows: Sequence[Sequence[Any]], count: int, first: int, wher
     outside = [n for n, row in enumerate(rows, first) if any(type(v) is int and not 0 <= v < count for v in row)]
     if outside:
         values = [v for v in rows[outside[0] - first] if type(v) is int and not 0 <= v < count]
-        found = f"found {values[0]} in {len(outside)} of {len(rows)} rows ({rows_text(outside)})"
+        found = f"found {values[0]} in {len(outside)} of {len(rows)} rows ({format_rows(outside)})"
         raise SoupError(f"labels outside 0 to {count - 1}: {found}", where=where, hint=ELSEWHERE)
     if {int, str} <= {type(value) for row in rows for value in row}:
         raise SoupError("expected names or numbers as labels, found both", where=where, hint="--label-column NAME")
     if twice := [n for n, row in enumerate(rows, first) if len(set(row)) < len(row)]:
-        what = f"the same class twice in {len(twice)} rows: {rows_text(twice)}"
+        what = f"the same class twice in {len(twice)} rows: {format_rows(twice)}"
         hint = f"each class once; a list of 0 and 1 has one for each of the model's {count} classes"
         raise SoupError(what, where=where, hint=hint)
 
@@ -225,17 +235,17 @@ def average_precision_on_rows(predictions: Predictions, labels: Labels) -> Calla
 
 def f1_micro(predictions: Predictions, labels: Labels) -> float:
     """2·tp / (2·tp + fp + fn), counted over all classes together; 0 where there is nothing to count."""
-    right, named = _counted(predictions, labels)
+    right, named = _count(predictions, labels)
     return float(2 * right.sum() / max(named.sum(), 1))
 
 
 def f1_macro(predictions: Predictions, labels: Labels) -> float:
     """2·tp / (2·tp + fp + fn) of each class that some image has or is predicted to have, averaged."""
-    right, named = _counted(predictions, labels)
+    right, named = _count(predictions, labels)
     return float(np.mean(2 * right[named > 0] / named[named > 0])) if named.any() else 0.0
 
 
-def _counted(predictions: Predictions, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _count(predictions: Predictions, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each class the images of which it is rightly predicted, and those that have it plus those predicted."""
     decided = predictions >= THRESHOLD
     return (decided & (labels == 1)).sum(axis=0), decided.sum(axis=0) + labels.sum(axis=0)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.data.labels import Labels as FileLabels
-from hfsoup.data.labels import Matched, class_numbers, is_unlabelled
-from hfsoup.data.tasks.task import Labels, Metric, Named, Predictions, Task, calibration_error, on_rows
+from hfsoup.data.labels import FileLabels as FileLabels
+from hfsoup.data.labels import MatchedLabels, is_unlabelled, match_labels
+from hfsoup.data.tasks.task import Labels, Metric, Predicted, Predictions, Task, calibration_error, on_rows
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ class SingleLabel(Task):
     metrics = ("accuracy", "top5_accuracy", "f1_macro", "balanced_accuracy")
     scripts = True
     strata = "by class"
-    right_text = "The class that is named first is right"
+    correct_text = "The class that is named first is right"
 
     def label_columns(self, features: Mapping[str, Any]) -> list[str]:
         """Those of ClassLabel."""
@@ -44,15 +44,15 @@ class SingleLabel(Task):
         where: str,
         asked: str | None,
         mapping: Mapping[str, str | int] | None,
-    ) -> Matched:
+    ) -> MatchedLabels:
         """One class number a row."""
-        return class_numbers(labels, classes, where=where, asked=asked, mapping=mapping)
+        return match_labels(labels, classes, where=where, asked=asked, mapping=mapping)
 
     def is_unlabelled(self, values: Sequence[Any]) -> bool:
         """Whether all are -1, or missing."""
         return is_unlabelled(values)
 
-    def own_metric(self, name: str) -> Metric:
+    def load_metric(self, name: str) -> Metric:
         """One of those of `class_metrics`."""
         from hfsoup.data.tasks.class_metrics import OURS, local_metric
 
@@ -70,20 +70,20 @@ class SingleLabel(Task):
         shares = logits.softmax(1)
         return {
             "predictions": logits.topk(min(top, logits.shape[1]), dim=1).indices.int(),
-            "sureness": shares[torch.arange(len(logits)), torch.from_numpy(labels).to(logits.device)],
+            "true_class_probability": shares[torch.arange(len(logits)), torch.from_numpy(labels).to(logits.device)],
             "confidence": shares.amax(1),
         }
 
-    def right(self, predictions: Predictions, labels: Labels) -> NDArray[np.bool_]:
+    def mark_correct(self, predictions: Predictions, labels: Labels) -> NDArray[np.bool_]:
         """Whether the true class is among those that are predicted."""
         found: NDArray[np.bool_] = (predictions == labels[:, None]).any(axis=1)
         return found
 
-    def named(self, predictions: Predictions) -> tuple[Named, ...]:
+    def list_predicted(self, predictions: Predictions) -> tuple[Predicted, ...]:
         """The likeliest class."""
         return tuple(predictions[:, 0].tolist())
 
-    def true(self, labels: Labels) -> list[Any]:
+    def list_true(self, labels: Labels) -> list[Any]:
         """The true class."""
         return list(labels.tolist())
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.data.labels import Labels as FileLabels
-from hfsoup.data.labels import Matched
+from hfsoup.data.labels import FileLabels as FileLabels
+from hfsoup.data.labels import MatchedLabels
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ BINS = 15
 Labels = NDArray[np.int64]
 Predictions = NDArray[Any]
 OnRows = Callable[[Predictions, Labels], Callable[[Rows], float]]
-Named = int | tuple[int, ...]
+Predicted = int | tuple[int, ...]
 """What is said of one image: a class, or several."""
 
 
@@ -35,7 +35,7 @@ class Metric:
     the function that has this number of any of the images, an image as often as its row is given, for the many draws of
     a bootstrap; None of a metric that is too slow to be drawn.
     `top` is how many of the likeliest classes the task is to name of every image. `counts` says that the metric is the
-    share of images of which `Task.right` holds. `source` is the Space and the commit that a metric of the Hub is from.
+    share of images that `Task.mark_correct` marks. `source` is the Space and the commit that a Hub metric is from.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Task(ABC):
         strata: by what a split is cut in equal shares, in words.
         rule: how predictions come from the model's outputs, where that has to be said, for screen and card.
         threshold: the least probability of a class that is predicted; None where the likeliest one is.
-        right_text: what an image of which all is right is called in a report.
+        correct_text: what an image of which all is right is called in a report.
         tags: what the Hub is told of such a model.
     """
 
@@ -76,7 +76,7 @@ class Task(ABC):
     strata: ClassVar[str]
     rule: ClassVar[str] = ""
     threshold: ClassVar[float | None] = None
-    right_text: ClassVar[str]
+    correct_text: ClassVar[str]
     tags: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -96,7 +96,7 @@ class Task(ABC):
         where: str,
         asked: str | None,
         mapping: Mapping[str, str | int] | None,
-    ) -> Matched:
+    ) -> MatchedLabels:
         """Labels in the order of the model's classes; arguments and errors as for `class_numbers`."""
 
     @abstractmethod
@@ -104,7 +104,7 @@ class Task(ABC):
         """Whether no row of a split has a label."""
 
     @abstractmethod
-    def own_metric(self, name: str) -> Metric:
+    def load_metric(self, name: str) -> Metric:
         """The metric of that name, which is one of `metrics`."""
 
     @abstractmethod
@@ -117,19 +117,19 @@ class Task(ABC):
 
         Returns:
             `predictions`, what a metric is computed of; `confidence`, the probability of the likeliest class; and
-            `sureness`, that of what is true, where the task has a metric that counts.
+            `true_class_probability`, that of what is true, where the task has a metric that counts.
         """
 
     @abstractmethod
-    def right(self, predictions: Predictions, labels: Labels) -> NDArray[np.bool_]:
+    def mark_correct(self, predictions: Predictions, labels: Labels) -> NDArray[np.bool_]:
         """Of every image whether what is predicted is all right."""
 
     @abstractmethod
-    def named(self, predictions: Predictions) -> tuple[Named, ...]:
+    def list_predicted(self, predictions: Predictions) -> tuple[Predicted, ...]:
         """What is said of every image, as class indices."""
 
     @abstractmethod
-    def true(self, labels: Labels) -> list[Any]:
+    def list_true(self, labels: Labels) -> list[Any]:
         """What is true of every image, in the same form."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.checkpoints.timm_config import format_model_type, has_timm_layout, is_timm, list_libraries
-from hfsoup.data.splits import trained_on
+from hfsoup.data.splits import describe_training_split
 from hfsoup.hub.cards import UNPUSHED
 from hfsoup.ingredients.licences import find_common_license, include_bases, read_license
 from hfsoup.merges import MERGES
@@ -155,7 +155,7 @@ def _values(soup: BakeResult) -> dict[str, Any]:
         "shifts": shifts(soup),
         "trace": [{"d": d, "name": names[d.ingredient], "score": number(soup, d.score)} for d in soup.trace],
         "images": images,
-        "trained": markdown(trained_on(images.test.name)) if images and images.test.is_training else "",
+        "trained": markdown(describe_training_split(images.test.name)) if images and images.test.is_training else "",
         "pictures": pictures(soup),
         "adapter": _adapter(soup),
         "splits": _splits(soup),

@@ -65,19 +65,19 @@ def gallery(found: Reading) -> Gallery:
 
 
 def _tiles(seen: Evaluated, places: Sequence[int], request: Request, expected: str) -> list[Tile]:
-    from hfsoup.data.images import content_hash, fingerprint
-    from hfsoup.data.source import opened
+    from hfsoup.data.images import hash_content, hash_split
+    from hfsoup.data.source import open_dataset
 
-    with opened(request) as source:
-        if seen.part not in source.parts:
+    with open_dataset(request) as source:
+        if seen.part not in source.split_files:
             raise SoupError("the dataset has no such split any more")
         table = source.rows(seen.part)
         rows, labels = np.asarray(seen.rows, np.int64), seen.label_array()
-        content = content_hash(source, seen.part, seen.column)
-        if fingerprint(content, rows, labels) != expected or rows.max() >= len(table):
+        content = hash_content(source, seen.part, seen.column)
+        if hash_split(content, rows, labels) != expected or rows.max() >= len(table):
             raise SoupError("the dataset is not the one that was scored")
-        cells = table.cells(seen.column, [seen.rows[n] for n in places])
-        return [_tile(n, source.image(cell)) for n, cell in zip(places, cells, strict=True)]
+        cells = table.read_cells(seen.column, [seen.rows[n] for n in places])
+        return [_tile(n, source.read_image(cell)) for n, cell in zip(places, cells, strict=True)]
 
 
 def _tile(place: int, data: bytes) -> Tile:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.checkpoints.types import Source
-from hfsoup.data.splits import is_training, trained_on
+from hfsoup.data.splits import describe_training_split, is_training
 from hfsoup.data.tasks import METRICS, SINGLE_LABEL, TASKS
 from hfsoup.evaluation.scores import ALPHA, describe_outcome
 from hfsoup.networks.distillation.result import describe_distillation
@@ -76,7 +76,7 @@ def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
         "classes": [_class(row) for row in by_class(seen)] if seen else [],
         "counts": counts(seen) if seen else None,
         "multi": task is not SINGLE_LABEL,
-        "right_text": task.right_text,
+        "right_text": task.correct_text,
         "differ": len(differing(seen)) if seen else 0,
         "tiles": [_tile(seen, tile) for tile in gallery.tiles] if seen else [],
         "missing": gallery.missing,
@@ -168,7 +168,7 @@ def _dataset(record: Manifest) -> dict[str, str] | None:
         "selection": f"{one_line(data.selection.name)}, {one_line(data.selection.rule)}",
         "learning": f"{one_line(data.learning.name)}, {one_line(data.learning.rule)}" if data.learning else "",
         "test": f"{one_line(data.test.name)}, {one_line(data.test.rule)}",
-        "trained": trained_on(data.test.name) if is_training(data.test.name) else "",
+        "trained": describe_training_split(data.test.name) if is_training(data.test.name) else "",
     }
 
 
