@@ -140,7 +140,7 @@ class Scorer:
         mean, task = torch.from_numpy(total / len(members)), self._metric.task
         said = {name: found.numpy() for name, found in task.outputs(mean, split.labels, self._metric.top).items()}
         predictions, confidence = _widen_indices(said["predictions"]), said["confidence"].astype(np.float32)
-        wrong = int((~task.right(predictions, split.labels)).sum())
+        wrong = int((~task.mark_correct(predictions, split.labels)).sum())
         found = RacePredictions(predictions, confidence, len(split), wrong, at_most=False)
         return ScoredPredictions(found.values, found.confidence, self._score(found, split, AVERAGE))
 
