@@ -221,7 +221,7 @@ class Scorer:
             size = len(self._averager.family)
             plain = np.arange(len(split))
             keys = [self._predictions_key(Mix.of((i,), size), split, AVERAGE, plain) for i in range(size)]
-            alone = [self._found[key]["sureness"] for key in keys if key in self._found]
+            alone = [self._found[key]["true_class_probability"] for key in keys if key in self._found]
             self._orders[split.fingerprint] = order_hardest_first(alone) if len(alone) == size else plain
         return self._orders[split.fingerprint]
 
