@@ -151,7 +151,7 @@ def _check_family(
     return family
 
 
-def inspect_dataset(options: Options, first: Source, watch: Watch) -> Survey | None:
+def inspect_dataset(options: Options, first: Source, watch: Watch) -> DatasetPreview | None:
     """See that these models can be scored on the dataset, by its listing and headers, before anything is pulled.
 
     Args:
