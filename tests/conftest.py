@@ -10,6 +10,7 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 def _free_port() -> int:
@@ -188,3 +189,21 @@ def on_hub(hub: LocalHub, vit: Family, images: object) -> LocalHub:
     without_train = images.__class__({name: images[name] for name in ("validation", "test")})  # type: ignore[index]
     without_train.push_to_hub(f"{USER}/shapes", token=hub.token)
     return hub
+
+
+@pytest.fixture
+def reader(hub: LocalHub, vit: Family, images: Any, alone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Somebody who owns org/model-0 and so on, and org/pets."""
+    token = hub.add_user("org")
+    monkeypatch.setenv("HF_TOKEN", token)
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    for n, folder in enumerate(vit.folders):
+        api.create_repo(f"org/model-{n}")
+        api.upload_folder(repo_id=f"org/model-{n}", folder_path=folder)
+    images.push_to_hub("org/pets", token=token)
+    yield alone
+    for model in list(api.list_models(author="org")):
+        api.delete_repo(model.id)
+    api.delete_repo("org/pets", repo_type="dataset")

@@ -5,37 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from family import Family
-from huggingface_hub import HfApi
 from shell import run
 
-from hfsoup.localhub import LocalHub
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```(shell|python)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture
-def reader(hub: LocalHub, vit: Family, images: Any, alone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Somebody who owns org/model-0 and so on, and org/pets."""
-    token = hub.add_user("org")
-    monkeypatch.setenv("HF_TOKEN", token)
-    api = HfApi(token=token)
-    for n, folder in enumerate(vit.folders):
-        api.create_repo(f"org/model-{n}")
-        api.upload_folder(repo_id=f"org/model-{n}", folder_path=folder)
-    images.push_to_hub("org/pets", token=token)
-    yield alone
-    for model in list(api.list_models(author="org")):
-        api.delete_repo(model.id)
-    api.delete_repo("org/pets", repo_type="dataset")
 
 
 def test_every_block_runs(reader: Path) -> None:

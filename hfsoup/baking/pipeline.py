@@ -46,7 +46,15 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
         The soup. Nothing is written unless `output` is given, and nothing pushed unless `push` is.
 
     Raises:
-        SoupError: something is wrong that the message says how to mend.
+        SoupError: something is wrong; the message says what, where, and what to do.
+
+    Example:
+        >>> import hfsoup
+        >>> soup = hfsoup.bake("org/model-*", recipe="greedy", dataset="org/pets")
+        >>> soup
+        <Soup: greedy, 2 of 4 ingredients; test accuracy ...>
+        >>> soup.mix.coefficients
+        (0.0, 0.5, 0.5, 0.0)
     """
     if odd := [type(i).__name__ for i in ingredients if not isinstance(i, str | PathLike)]:
         raise UsageError(f"expected names or folders one after another, found a {odd[0]}", hint="bake(*names)")

@@ -14,7 +14,20 @@ from hfsoup.utils.errors import SoupError
 
 @dataclass(frozen=True, repr=False)
 class Soup(BakeResult):
-    """The result of a bake, with what can be done with it."""
+    """The result of a bake: a record of what was made and measured, with the verbs to save, push and use it.
+
+    Example:
+        >>> import hfsoup
+        >>> from PIL import Image
+        >>> soup = hfsoup.bake("org/model-*", recipe="uniform").save("pets-soup")
+        >>> sorted(path.name for path in soup.path.iterdir())
+        ['README.md', 'config.json', 'model.safetensors', 'preprocessor_config.json', 'soup.json']
+        >>> classify = soup.pipeline()
+        >>> classify(Image.new("RGB", (16, 16)), top_k=1)
+        [{'label': '...', 'score': ...}]
+        >>> soup.push_to_hub("org/pets-soup").pushed.url
+        'http...//.../org/pets-soup'
+    """
 
     def __repr__(self) -> str:
         from hfsoup.reports.notebook import line

@@ -49,6 +49,18 @@ class SoupCallback(TrainerCallback):
 
     Attributes:
         soup: the soup, once training has ended; None in all processes but the main one.
+
+    Example:
+        With a `trainer` that has an evaluation set and saves a checkpoint after every epoch:
+
+        >>> import hfsoup
+        >>> callback = hfsoup.SoupCallback("greedy", trainer=trainer)
+        >>> trainer.add_callback(callback)
+        >>> _ = trainer.train()
+        >>> callback.soup
+        <Soup: greedy, ... of 3 ingredients; ...>
+        >>> callback.soup.path
+        PosixPath('.../soup')
     """
 
     def __init__(

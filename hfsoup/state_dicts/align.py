@@ -51,6 +51,17 @@ def align(
         UsageError: an unknown method, or no model or images for activations.
         MismatchError: the state dicts differ, or do not fit the groups.
         SoupError: there is no such table.
+
+    Example:
+        Two networks of two hidden units, of which the second has them the other way round:
+
+        >>> import hfsoup, torch
+        >>> from hfsoup.networks.alignment.groups import Group, Member
+        >>> first = {"up.weight": torch.tensor([[1.0, 0.0], [0.0, 2.0]]), "down.weight": torch.tensor([[3.0, 4.0]])}
+        >>> second = {"up.weight": first["up.weight"].flip(0), "down.weight": first["down.weight"].flip(1)}
+        >>> hidden = Group("hidden", 2, (Member("up.weight"), Member("down.weight", axis=1)))
+        >>> hfsoup.align([first, second], [hidden], method="weights")[1]["down.weight"]
+        tensor([[3., 4.]])
     """
     states = load_ingredients(ingredients, unwrap=unwrap)[1]
     if method not in METHODS:
@@ -97,6 +108,17 @@ def fit(
     Raises:
         UsageError: there are no images.
         SoupError: there is no such table, or the model lacks a layer of it.
+
+    Example:
+        For a linear layer the fit is the mean of the ingredients:
+
+        >>> import hfsoup, torch
+        >>> from hfsoup.networks.alignment.groups import Step
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> ingredients = [{"0.weight": torch.full((2, 4), value), "0.bias": torch.zeros(2)} for value in (1.0, 3.0)]
+        >>> fitted = hfsoup.fit(ingredients, [Step("0")], model=model, images=torch.randn(100, 4))
+        >>> torch.allclose(fitted["0.weight"], torch.full((2, 4), 2.0), atol=1e-2)
+        True
     """
     states = load_ingredients(ingredients, unwrap=unwrap)[1]
     if not len(images):

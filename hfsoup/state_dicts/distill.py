@@ -57,6 +57,13 @@ def distill(
         UsageError: there are fewer than two images, or no epochs; the model gives no logits, or nothing of it trains.
         MismatchError: the state dicts differ.
         SoupError: the model does not take them.
+
+    Example:
+        >>> import hfsoup, torch
+        >>> model = torch.nn.Linear(4, 3)
+        >>> ingredients = [torch.nn.Linear(4, 3).state_dict() for _ in range(2)]
+        >>> trained = hfsoup.distill(ingredients, model=model, images=torch.randn(64, 4), epochs=2)
+        >>> _ = model.load_state_dict(trained)
     """
     if len(images) < 2 or epochs < 1:
         raise UsageError(

@@ -46,6 +46,14 @@ def estimate(
         UsageError: an unknown kind, or there are no images.
         MismatchError: the state dicts differ.
         SoupError: the model does not take them, or what it computes is not finite.
+
+    Example:
+        >>> import hfsoup, torch
+        >>> ingredients = [torch.nn.Linear(4, 3).state_dict() for _ in range(2)]
+        >>> importance = hfsoup.estimate("fisher", ingredients, model=torch.nn.Linear(4, 3), images=torch.randn(16, 4))
+        >>> importance[0]["weight"].shape
+        torch.Size([3, 4])
+        >>> found = hfsoup.search("uniform", ingredients, merge="fisher", importance=importance)
     """
     names, states = load_ingredients(ingredients, unwrap=unwrap)
     if not len(images):

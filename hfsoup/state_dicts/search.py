@@ -27,7 +27,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Found:
-    """The result of a search; `weights` are in the order given, 0 for what is left out."""
+    """The result of a search.
+
+    Attributes:
+        weights: a coefficient for each ingredient in the order given, 0 for one that was left out.
+        trace: every candidate that the recipe tried, with its score.
+        score: of the average; None where no score was given.
+
+    Example:
+        >>> import hfsoup, torch
+        >>> found = hfsoup.search("uniform", [{"w": torch.zeros(2)}, {"w": torch.ones(2)}])
+        >>> found.weights
+        (0.5, 0.5)
+        >>> found.state_dict()
+        {'w': tensor([0.5000, 0.5000])}
+    """
 
     weights: tuple[float, ...]
     trace: tuple[Decision, ...]
@@ -36,7 +50,7 @@ class Found:
     _pot: _Merger = field(repr=False)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The average itself."""
+        """The average, in the dtypes of the first ingredient."""
         return self._pot.combined(self._mix)
 
 
@@ -73,6 +87,13 @@ def search(
         UsageError: an unknown recipe, merge or rule, or something that recipe or merge need is missing.
         MismatchError: the state dicts differ in names, shapes or dtypes, or in whole numbers that are weights.
         SoupError: a tensor holds NaN or infinity, or is quantised, sparse or without values.
+
+    Example:
+        >>> import hfsoup, torch
+        >>> ingredients = [{"w": torch.tensor([value])} for value in (1.0, 2.0, 6.0)]
+        >>> found = hfsoup.search("greedy", ingredients, score=lambda state: 1 - abs(state["w"].item() - 1.5))
+        >>> found.weights, found.score
+        ((0.5, 0.5, 0.0), 1.0)
     """
     found = RECIPES.get(recipe)
     found.require()

@@ -28,6 +28,15 @@ class SoupError(Exception):
         what: what was expected and what was found.
         where: the repo, file and tensor it was found in.
         hint: the next command to type, or what to change.
+
+    Example:
+        >>> import hfsoup
+        >>> try:
+        ...     hfsoup.search("greedy", ["missing.safetensors"])
+        ... except hfsoup.SoupError as error:
+        ...     print(error)
+        the file is missing
+          in:  missing.safetensors
     """
 
     exit_code = 1
