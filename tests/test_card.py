@@ -18,7 +18,7 @@ from shell import bake, run
 
 import hfsoup
 from hfsoup.localhub import LocalHub
-from hfsoup.reports.card.render import markdown
+from hfsoup.reports.card.formatting import escape_markdown
 
 
 @pytest.fixture
@@ -104,14 +104,14 @@ def test_the_verdict_is_said_plainly(verdict: str, text: str, vit: Family, data:
     from dataclasses import replace
 
     from hfsoup.evaluation.scores import Comparison, Intervals, Score
-    from hfsoup.reports.card.render import card
+    from hfsoup.reports.card.render import render_card
 
     soup = hfsoup.bake(*vit.words, recipe="uniform", dataset=str(data))
     soup_right, best_right, p_value = {"better": (60, 40, 0.001), "worse": (40, 60, 0.001)}.get(verdict, (50, 49, 0.9))
     scores = [Score(n / 72, 72, n) for n in (soup_right, best_right)]
     comparison = Comparison(*scores, Intervals((0.1, 0.9), (0.1, 0.9), (-0.1, 0.1)), None, p_value)
     assert comparison.verdict == verdict
-    found = card(replace(soup, comparison=comparison))
+    found = render_card(replace(soup, comparison=comparison))
     assert f"**On the test split {text}" in found
     assert found.count("**On the test split") == 1
 
@@ -182,7 +182,7 @@ def test_hostile_names_are_only_text(vit: Family, data: Path, alone: Path) -> No
 @given(st.text(max_size=60))
 def test_escaped_text_renders_as_itself(text: str) -> None:
     """Any text, once escaped, is one table cell without links, images, code or tags."""
-    table = f"| a | b |\n|---|---|\n| {markdown(text)} | end |\n"
+    table = f"| a | b |\n|---|---|\n| {escape_markdown(text)} | end |\n"
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(table)
     cells = [t for t in tokens if t.type == "inline"]
     assert len(cells) == 4

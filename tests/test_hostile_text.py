@@ -27,7 +27,7 @@ from hfsoup.baking.soup import Soup
 from hfsoup.cli.screen import Screen
 from hfsoup.ingredients.licences import find_common_license, read_license
 from hfsoup.localhub import LocalHub
-from hfsoup.reports.card.render import card, shell
+from hfsoup.reports.card.render import quote_command, render_card
 
 BAD = [
     "<script>alert(1)</script>",
@@ -90,7 +90,7 @@ FIELDS = {
 @given(st.lists(TEXT, min_size=5, max_size=5))
 def test_a_card_holds_no_strangers_markup(measured: Soup, text: list[str]) -> None:
     """Whatever names say: metadata of exactly our fields, no HTML, links to the Hub alone, tables of our shape."""
-    found = card(dressed(measured, text))
+    found = render_card(dressed(measured, text))
     front, body = front_and_body(found)
     assert front.keys() <= FIELDS
     assert front["license"] == "apache-2.0"
@@ -131,7 +131,7 @@ def shape(tokens: Any) -> list[list[int]]:
 @given(st.lists(TEXT.filter(lambda t: "\0" not in t and "\ud800" not in t), min_size=1, max_size=4))
 def test_a_command_is_one_line_and_means_what_it_says(words: list[str]) -> None:
     """Any words are quoted so that a shell gives them back, on one line of a code block."""
-    line = shell(shlex.join(["printf", "%s\\0", *words]))
+    line = quote_command(shlex.join(["printf", "%s\\0", *words]))
     assert line.isprintable()
     done = subprocess.run(["bash", "-c", line], capture_output=True, env={"LC_ALL": "C.UTF-8"}, check=True)
     assert done.stdout.decode().split("\0")[:-1] == words
@@ -157,7 +157,7 @@ def test_numbers_of_numpy_are_plain_in_the_card(measured: Soup) -> None:
     comparison = measured.comparison
     assert comparison is not None
     odd = replace(comparison, soup=replace(comparison.soup, value=np.float64(0.5)))
-    front, _ = front_and_body(card(replace(measured, comparison=odd)))
+    front, _ = front_and_body(render_card(replace(measured, comparison=odd)))
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.5
 
 

@@ -78,7 +78,7 @@ def test_an_interrupted_write_leaves_nothing(step: str, vit: Family, alone: Path
 
     target = {
         "write_configs": "hfsoup.averaging.writer.write_configs",
-        "card": "hfsoup.reports.card.render.card",
+        "card": "hfsoup.reports.card.render.render_card",
         "rename": "pathlib.Path.rename",
     }
     with monkeypatch.context() as patch:

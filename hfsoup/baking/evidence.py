@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hfsoup.averaging.mix import Mix
 from hfsoup.evaluation.measurements import CANDIDATE, INGREDIENT, UNIFORM, Evidence, Line, LinePoint, Point
 from hfsoup.evaluation.scores import Decision, Score, Start
-from hfsoup.provenance.predictions import NAME, evaluated
+from hfsoup.provenance.predictions import FILE_NAME, record_predictions
 
 if TYPE_CHECKING:
     from hfsoup.data.images import Images, Split
@@ -80,9 +80,9 @@ def score_line(scorer: Scorer, search: Search, images: Images) -> Line | None:
 
 def write_evidence(soup: BakeResult, folder: Path) -> None:
     """Write what was seen, and draw it where that was asked for."""
-    from hfsoup.reports.figures import draw
+    from hfsoup.reports.figures import draw_pictures
 
-    if (found := evaluated(soup)) is not None:
-        (folder / NAME).write_text(found.text(), encoding="utf-8")
+    if (found := record_predictions(soup)) is not None:
+        (folder / FILE_NAME).write_text(found.text(), encoding="utf-8")
     if soup.options.figures:
-        draw(soup, folder)
+        draw_pictures(soup, folder)

@@ -35,7 +35,7 @@ from hfsoup.ingredients.pull import count_bytes, include_bases
 from hfsoup.networks.distillation.result import count_forwarded
 from hfsoup.options.options import Options
 from hfsoup.recipes import RECIPES
-from hfsoup.reports.summary import Row, plain
+from hfsoup.reports.summary import Row, replace_unprintable
 from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Watch
@@ -325,12 +325,12 @@ def _plan_push(options: Options) -> dict[str, Any] | None:
 
 def describe_plan(plan: Plan) -> Iterator[Row]:
     """What the bake would take, each with a word in front."""
-    yield "recipe", plain(f"{plan.recipe}, merge {plan.merge}")
+    yield "recipe", replace_unprintable(f"{plan.recipe}, merge {plan.merge}")
     unknown = ", and the dataset, whose size is not known before" if plan.work and not plan.dataset else ""
     yield "pull", Text(f"{format_size(plan.to_pull)}{unknown}")
     for need in filter(lambda need: need.size, plan.disk):
         text = f"{format_size(need.size)} for {need.purpose}, {format_size(need.free)} free in "
-        yield "disk", Text.assemble(text, plain(need.folder))
+        yield "disk", Text.assemble(text, replace_unprintable(need.folder))
     if plan.memory is None:
         yield "memory", Text("not known before the weights are here: pickles have no header")
     elif plan.memory:
@@ -341,7 +341,7 @@ def describe_plan(plan: Plan) -> Iterator[Row]:
         yield "memory", Text(f"a few blocks of tensors at a time; {format_size(plan.memory_free)} free")
     yield from _describe_workload(plan.work) if plan.work else [("score", Text("nothing: there is no dataset"))]
     if plan.output:
-        yield "write", plain(plan.output)
+        yield "write", replace_unprintable(plan.output)
     yield "push", _describe_push(plan)
     dataset = "; the dataset's images and labels" if plan.dataset else ""
     yield "not seen", Text(f"whether the ingredients fit together, for that: hfsoup check{dataset}")
@@ -378,4 +378,6 @@ def _describe_push(plan: Plan) -> Text:
         return Text("nowhere")
     how = "a pull request to " if push["create_pr"] else "" if push["exists"] else "a new repository, "
     branch = f", branch {push['revision']}" if push["revision"] else ""
-    return Text.assemble(how, plain(push["repo"]), plain(branch), ", private" if push["private"] else "")
+    return Text.assemble(
+        how, replace_unprintable(push["repo"]), replace_unprintable(branch), ", private" if push["private"] else ""
+    )

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def push_folder(folder: Path, repo: str, *, notify: Callable[[str], None] | None = None, **options: Any) -> Pushed:
     """Push every file of a model folder in one commit; arguments and errors are those of `hfsoup.hub.push.push`."""
     from hfsoup.hub.push import push
-    from hfsoup.provenance.manifest import note_local_paths
+    from hfsoup.provenance.manifest import warn_of_local_paths
 
     with listening(notify):
-        note_local_paths(folder)
+        warn_of_local_paths(folder)
         return push(folder, repo, notify=notify, **options)

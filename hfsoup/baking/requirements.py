@@ -12,7 +12,7 @@ from hfsoup.ingredients.local_folders import require_data
 from hfsoup.merges import MERGES
 from hfsoup.options.options import Options, format_flags, refuse_ineffective
 from hfsoup.recipes import RECIPES, Recipe
-from hfsoup.reports.figures import may_draw
+from hfsoup.reports.figures import require_matplotlib
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.registry import OWN, Entry, Registry
 
@@ -41,7 +41,7 @@ def check_request(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
     if options.labels not in (None, BY_NAME, BY_NUMBER):
         read_mapping(str(options.labels))
     if options.figures:
-        may_draw()
+        require_matplotlib()
     if not patterns:
         raise UsageError("no ingredients", hint='hfsoup bake "org/model-*"')
     return recipe
@@ -103,12 +103,12 @@ def needs_images(options: Options) -> str | None:
 
 def check_output(patterns: tuple[str, ...], options: Options) -> None:
     """Refuse an output folder that holds something else than this bake's own work, unless it may go."""
-    from hfsoup.provenance.manifest import begun_by
+    from hfsoup.provenance.manifest import is_same_bake
 
     if options.output is None:
         return
     target = Path(options.output)
-    if os.path.lexists(target) and not options.overwrite and not begun_by(target, patterns, options):
+    if os.path.lexists(target) and not options.overwrite and not is_same_bake(target, patterns, options):
         raise SoupError(
             "the output folder is already there", where=options.output, hint="--overwrite, or another --output"
         )

@@ -30,14 +30,14 @@ class Soup(BakeResult):
     """
 
     def __repr__(self) -> str:
-        from hfsoup.reports.notebook import line
+        from hfsoup.reports.notebook import format_line
 
-        return line(self)
+        return format_line(self)
 
     def _repr_html_(self) -> str:
-        from hfsoup.reports.notebook import table
+        from hfsoup.reports.notebook import format_table
 
-        return table(self)
+        return format_table(self)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Soup:
         """Write the complete model folder; the soup with its path and hashes.
@@ -52,8 +52,8 @@ class Soup(BakeResult):
         from hfsoup.averaging.writer import stage_output, write_adapter, write_configs, write_weights
         from hfsoup.baking.evidence import write_evidence
         from hfsoup.networks.distillation.result import append_member
-        from hfsoup.provenance.manifest import NAME, make_manifest
-        from hfsoup.reports.card.render import card
+        from hfsoup.provenance.manifest import FILE_NAME, make_manifest
+        from hfsoup.reports.card.render import render_card
         from hfsoup.utils.hashing import hash_file
 
         target, dtype = Path(folder).expanduser(), self.options.stored_dtype
@@ -70,24 +70,24 @@ class Soup(BakeResult):
                 hashes = write_weights(averager, mix, stage, statistics)
             write_configs(self.family, stage, dtype)
             write_evidence(self, stage)
-            (stage / "README.md").write_text(card(self), encoding="utf-8")
+            (stage / "README.md").write_text(render_card(self), encoding="utf-8")
             paths = {path.relative_to(stage).as_posix(): path for path in sorted(stage.rglob("*")) if path.is_file()}
             files = {name: hashes.get(name) or hash_file(path) for name, path in paths.items()}
-            (stage / NAME).write_text(make_manifest(self, files).text(), encoding="utf-8")
+            (stage / FILE_NAME).write_text(make_manifest(self, files).text(), encoding="utf-8")
         return replace(self, path=target, hashes=hashes)
 
     def _find_saved(self, folder: Path) -> dict[str, str] | None:
         """The hashes of the weight files in `folder` if it holds this very soup already."""
-        from hfsoup.provenance.manifest import NAME, make_manifest, read
+        from hfsoup.provenance.manifest import FILE_NAME, make_manifest, read_manifest
         from hfsoup.utils.hashing import hash_file
 
-        if not (folder / NAME).is_file():
+        if not (folder / FILE_NAME).is_file():
             return None
         try:
-            files = read(folder, where=str(folder)).files
+            files = read_manifest(folder, where=str(folder)).files
         except SoupError:
             return None
-        same = (folder / NAME).read_text(encoding="utf-8") == make_manifest(self, files).text()
+        same = (folder / FILE_NAME).read_text(encoding="utf-8") == make_manifest(self, files).text()
         if not same or any(not (folder / n).is_file() or hash_file(folder / n) != h for n, h in files.items()):
             return None
         return {name: sha for name, sha in files.items() if name.endswith(".safetensors")}

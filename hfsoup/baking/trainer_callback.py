@@ -26,7 +26,7 @@ from hfsoup.baking.soup import Soup
 from hfsoup.evaluation.scores import Score
 from hfsoup.options.options import Options
 from hfsoup.recipes import RECIPES
-from hfsoup.reports.figures import may_draw
+from hfsoup.reports.figures import require_matplotlib
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.progress import Clock, Watch
 
@@ -96,7 +96,7 @@ class SoupCallback(TrainerCallback):
         if os.path.lexists(target) and not self._options.overwrite:
             raise SoupError("the soup's folder is already there", where=str(target), hint="overwrite=True, or output=…")
         if self._options.figures:
-            may_draw()
+            require_matplotlib()
         if self._options.push and state.is_world_process_zero:
             require_push_access(self._options.push, create_pr=self._options.create_pr)
         # A run that goes on from a checkpoint has those before it too; others in the folder are of another run.

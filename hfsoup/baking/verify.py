@@ -22,7 +22,7 @@ from hfsoup.ingredients.family import Family
 from hfsoup.ingredients.pull import pull_ingredients, pull_repository
 from hfsoup.ingredients.resolve import pin_source, resolve_patterns
 from hfsoup.options.options import Options
-from hfsoup.provenance.manifest import NAME, Manifest, read
+from hfsoup.provenance.manifest import FILE_NAME, Manifest, read_manifest
 from hfsoup.provenance.records import (
     AlignmentRecord,
     FileRecord,
@@ -30,9 +30,9 @@ from hfsoup.provenance.records import (
     IngredientRecord,
     PinnedRecord,
     PlaceRecord,
-    adapter_record,
+    record_adapter,
 )
-from hfsoup.provenance.reproduce import settled, text
+from hfsoup.provenance.reproduce import reproduce_config_of, reproducible_options
 from hfsoup.provenance.signing import verify_signature
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import MismatchError, SoupError
@@ -41,7 +41,7 @@ from hfsoup.utils.progress import Watch
 
 Advance = Callable[[int], None]
 # What a Hub adds to a repository by itself, and a signature over the rest.
-UNRECORDED = {".gitattributes", NAME, "model.sig"}
+UNRECORDED = {".gitattributes", FILE_NAME, "model.sig"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _verify(place: str, scores: bool, public_key: Path | None, watch: Watch) -> 
     with watch.stage("Reading the record"):
         local = Path(place).is_dir()
         folder = Path(place) if local else pull_repository(resolve_patterns((place,))[0])
-        record = read(folder, where=place)
+        record = read_manifest(folder, where=place)
         require_equal(place, _compare_folder(folder, record, links=not local))
         require_equal(place, _compare_config(record))
         if public_key:
@@ -220,9 +220,9 @@ def _compare_config(record: Manifest) -> Iterator[str]:
     base = (record.base.id, record.base.revision) if record.base else None
     elsewhere = record.dataset is None and record.score is not None
     coefficients = [ingredient.coefficient for ingredient in record.ingredients]
-    options = settled(Options.of(dict(record.options)), coefficients, elsewhere=elsewhere)
-    if record.config not in (None, text(names, options, local=local, base=base)):
-        yield f"{NAME}: its config is not the one of its ingredients and options"
+    options = reproducible_options(Options.of(dict(record.options)), coefficients, elsewhere=elsewhere)
+    if record.config not in (None, reproduce_config_of(names, options, local=local, base=base)):
+        yield f"{FILE_NAME}: its config is not the one of its ingredients and options"
 
 
 def _compare_ingredients(pinned: Sequence[PinnedRecord], ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
@@ -241,7 +241,7 @@ def _map_hashes(files: Iterable[FileRecord | WeightFile]) -> dict[str, str]:
 def _compare_adapter(again: Path, adapter: LowRankAdapter, record: Manifest) -> Iterator[str]:
     if record.files.get(CONFIG) != hash_file(again / CONFIG):
         yield f"{CONFIG}: not the one that is baked again"
-    if adapter_record(adapter) != record.adapter:
+    if record_adapter(adapter) != record.adapter:
         yield "the errors of the truncation are not those recorded"
 
 

@@ -206,11 +206,11 @@ def report(
 ) -> None:
     """Write one HTML page of a soup: tables, pictures, classes, and the images on which it differs from the best."""
     from hfsoup.cli.screen import Screen
-    from hfsoup.reports.html import report as report_place
-    from hfsoup.reports.html import writable, write_report
+    from hfsoup.reports.html import make_report as report_place
+    from hfsoup.reports.html import require_writable, write_report
 
     screen = Screen(quiet=quiet)
-    writable(output, overwrite=overwrite)
+    require_writable(output, overwrite=overwrite)
     write_report(report_place(place, images=images, watch=screen), output, overwrite=overwrite)
     screen.show_check(f"wrote {output}")
 
@@ -224,14 +224,14 @@ def recipes() -> None:
     from hfsoup.cli.screen import Screen
     from hfsoup.merges import MERGES
     from hfsoup.recipes import RECIPES
-    from hfsoup.reports.summary import plain
+    from hfsoup.reports.summary import replace_unprintable
 
     for registry in (RECIPES, MERGES):
         table = Table(box=None, pad_edge=False)
         for title in (registry.kind, "what it does", "from", "paper"):
             table.add_column(title, no_wrap=title != "what it does", overflow="fold")
         for entry in registry:
-            table.add_row(*map(plain, (entry.name, entry.summary, entry.origin, entry.paper)))
+            table.add_row(*map(replace_unprintable, (entry.name, entry.summary, entry.origin, entry.paper)))
         Console().print(table, "")
     for text in (*RECIPES.broken, *MERGES.broken):
         Screen(quiet=False).note(text)
@@ -273,7 +273,7 @@ def sign(
     key: Annotated[Path, typer.Option(help="an elliptic-curve private key, PEM")],
 ) -> None:
     """Sign a baked folder with OpenSSF model-signing, for `hfsoup verify --public-key`."""
-    from hfsoup.provenance.signing import sign as sign_folder
+    from hfsoup.provenance.signing import sign_folder as sign_folder
 
     typer.echo(f"signed: {sign_folder(folder, key)}", err=True)
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from hfsoup.cli.progress_bars import StageBar, StageLine
 from hfsoup.cli.tables import make_ingredient_table, make_plan_table
-from hfsoup.reports.summary import closing, plain, usage
+from hfsoup.reports.summary import format_usage, replace_unprintable, summarize
 from hfsoup.utils.progress import SearchStep, Stage, Watch
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ class Screen(Watch):
 
     def note(self, text: str) -> None:
         """Print a note."""
-        self._print_line(Text("note", "yellow"), plain(text, 600))
+        self._print_line(Text("note", "yellow"), replace_unprintable(text, 600))
 
     def decision(self, step: SearchStep) -> None:
         """Print a step of the search."""
         mark = (f"{step.outcome:<9}", "green" if step.accepted else "dim")
         score = f"{'≤' if step.at_most else ' '}{step.score:.4f} "
         text = Text.assemble(f"  {step.number:>3} {step.action:<4} {score}", mark, "  ")
-        text.append_text(plain(step.ingredient))
+        text.append_text(replace_unprintable(step.ingredient))
         self.console.print(text, no_wrap=True, overflow="ellipsis")
 
     @contextmanager
@@ -58,15 +58,15 @@ class Screen(Watch):
             if unit:
                 self.console.print(f"{title} …")
             yield stage
-        self._print_line(Text("✓", "green"), plain(stage.text or title, 600))
+        self._print_line(Text("✓", "green"), replace_unprintable(stage.text or title, 600))
 
     def show_result(self, soup: Soup) -> None:
         """The ingredients, the soup against the best of them, and what to type next."""
         self.console.print()
         self.console.print(make_ingredient_table(soup))
         self.console.print()
-        self._print_facts("soup", list(closing(soup)))
-        if (line := usage(soup)) is not None:
+        self._print_facts("soup", list(summarize(soup)))
+        if (line := format_usage(soup)) is not None:
             self.console.print(Text.assemble("use it: ", (line.plain, "bold")), soft_wrap=True)
 
     def _print_facts(self, title: str, rows: list[tuple[str, Text]]) -> None:
@@ -104,14 +104,14 @@ class Screen(Watch):
 
     def show_check(self, text: str) -> None:
         """Print something that held."""
-        self._print_line(Text("✓", "green"), plain(text, 600))
+        self._print_line(Text("✓", "green"), replace_unprintable(text, 600))
 
     def show_score(self, soup: Soup) -> None:
         """What one model scores."""
         c = soup.comparison
         interval = f" [{c.ci95.soup[0]:.4f}, {c.ci95.soup[1]:.4f}]" if c and c.ci95 else ""
         numbers = f": selection {soup.score:.4f}, test {soup.test:.4f}{interval}"
-        self.console.print(Text.assemble(plain(soup.metric), numbers))
+        self.console.print(Text.assemble(replace_unprintable(soup.metric), numbers))
 
     def show_diagnosis(self, found: Diagnosis) -> None:
         """The ingredients with their cosines, the reasons, and the verdict last."""
@@ -121,9 +121,9 @@ class Screen(Watch):
             table.add_column(str(n + 1), justify="right")
         for n, fact in enumerate(found.ingredients):
             row = [f"{c:.2f}" for c in found.cosine[n]] if found.cosine else []
-            table.add_row(Text.assemble(f"{n + 1} ", plain(fact["id"])), *row)
+            table.add_row(Text.assemble(f"{n + 1} ", replace_unprintable(fact["id"])), *row)
         self.console.print(table)
         for reason in found.reasons:
-            self.console.print(Text("\n").join(plain(line, 600) for line in f"- {reason}".splitlines()))
+            self.console.print(Text("\n").join(replace_unprintable(line, 600) for line in f"- {reason}".splitlines()))
         colour = {"soup": "green", "recalibrate": "green", "align": "yellow", "no": "red"}[found.verdict]
         self.console.print(Text(found.summary, f"bold {colour}"))

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hfsoup.checkpoints.types import Source
-from hfsoup.provenance.reproduce import page
-from hfsoup.reports.summary import link, plain
+from hfsoup.provenance.reproduce import hub_url
+from hfsoup.reports.summary import add_link, replace_unprintable
 from hfsoup.utils.text import format_size, shorten_names
 
 if TYPE_CHECKING:
@@ -22,13 +22,15 @@ def make_ingredient_table(soup: Soup) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("ingredient", no_wrap=True, overflow="ellipsis")
     if soup.selection:
-        table.add_column(plain(soup.metric, 24), justify="right", no_wrap=True)
+        table.add_column(replace_unprintable(soup.metric, 24), justify="right", no_wrap=True)
     table.add_column("weight", justify="right", no_wrap=True)
     shown = shorten_names([(i.id, i.source.revision) for i in soup.family.ingredients])
     rows = zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True)
     for n, (ingredient, score, weight) in enumerate(rows):
         style = "" if weight else "dim"
-        name = link(plain(ingredient if ingredient.source.revision else shown[n]), page(ingredient.source))
+        name = add_link(
+            replace_unprintable(ingredient if ingredient.source.revision else shown[n]), hub_url(ingredient.source)
+        )
         best = Text(f"{score.value:.4f}" if score else "–", "bold" if n == soup.best else "")
         span = "" if (found := soup.mix.span(n)) is None else f" ({found[0]:.3f} to {found[1]:.3f})"
         cells = [name, *([best] if soup.selection else []), Text(f"{weight:.3f}{span}" if weight else "–")]
@@ -44,13 +46,15 @@ def make_plan_table(plan: Plan) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for holding in (*plan.ingredients, *plan.bases):
         source = Source(holding.id, holding.revision)
-        name = link(plain(source), page(source))
+        name = add_link(replace_unprintable(source), hub_url(source))
         table.add_row(
             name, format_size(holding.size), "all" if holding.cached == holding.size else format_size(holding.cached)
         )
     if plan.dataset:
         data = plan.dataset
         table.add_row(
-            plain(data.id), format_size(data.size), "all" if data.cached == data.size else format_size(data.cached)
+            replace_unprintable(data.id),
+            format_size(data.size),
+            "all" if data.cached == data.size else format_size(data.cached),
         )
     return table

@@ -26,7 +26,7 @@ from hfsoup.provenance.records import (
     ImportanceRecord,
     IngredientRecord,
     PinnedRecord,
-    Plain,
+    RelativePath,
     ScoreRecord,
     Sha256,
     ShiftRecord,
@@ -34,18 +34,18 @@ from hfsoup.provenance.records import (
     Strict,
     TestRecord,
     Text,
-    adapter_record,
-    alignment_record,
-    distillation_record,
-    importance_record,
-    ingredient_record,
-    pinned,
-    score_record,
-    shift_record,
-    split_record,
-    test_record,
+    pin_files,
+    record_adapter,
+    record_alignment,
+    record_comparison,
+    record_distillation,
+    record_importance,
+    record_ingredient,
+    record_score,
+    record_shift,
+    record_split,
 )
-from hfsoup.provenance.reproduce import config
+from hfsoup.provenance.reproduce import reproduce_config
 from hfsoup.recipes import RECIPES
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.registry import OWN
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from hfsoup.options.options import Options
     from hfsoup.provenance.result import BakeResult
 
-NAME = MANIFEST
-LIMIT = 16 << 20
+FILE_NAME = MANIFEST
+MAX_BYTES = 16 << 20
 LIBRARIES = (
     "torch",
     "transformers",
@@ -148,7 +148,7 @@ class Manifest(Strict):
     trace: list[DecisionRecord]
     score: ScoreRecord | None
     test: TestRecord | None
-    files: dict[Plain, Sha256]
+    files: dict[RelativePath, Sha256]
     versions: dict[str, Text]
     adapter: AdapterRecord | None = None
     ensemble: TestRecord | None = None
@@ -190,63 +190,65 @@ def make_manifest(soup: BakeResult, files: dict[str, str]) -> Manifest:
         merge=soup.options.merge,
         options=soup.options.to_record(),
         patterns=list(soup.patterns),
-        config=config(soup),
-        ingredients=[ingredient_record(*row) for row in rows],
-        base=PinnedRecord(**pinned(family.base.ingredient), coefficient=soup.mix.base) if family.base else None,
-        dataset=_dataset(soup),
-        batch_norm=_batch_norm(soup),
-        alignment=alignment_record(soup.family),
-        importance=importance_record(soup.family.importance),
-        distillation=distillation_record(soup.distilled),
+        config=reproduce_config(soup),
+        ingredients=[record_ingredient(*row) for row in rows],
+        base=PinnedRecord(**pin_files(family.base.ingredient), coefficient=soup.mix.base) if family.base else None,
+        dataset=_record_dataset(soup),
+        batch_norm=_record_batch_norm(soup),
+        alignment=record_alignment(soup.family),
+        importance=record_importance(soup.family.importance),
+        distillation=record_distillation(soup.distilled),
         trace=[DecisionRecord(**decision) for decision in soup.decisions()],
-        score=score_record(soup.selection),
-        test=test_record(soup.comparison),
+        score=record_score(soup.selection),
+        test=record_comparison(soup.comparison),
         files=files,
         versions={name: version(name) for name in (*LIBRARIES, *list_libraries(soup.family.config))}
-        | _plug_ins(soup.options),
-        adapter=adapter_record(soup.adapter),
-        ensemble=test_record(soup.ensemble),
-        shifts=[shift_record(shift) for shift in soup.shifts],
+        | _plugin_versions(soup.options),
+        adapter=record_adapter(soup.adapter),
+        ensemble=record_comparison(soup.ensemble),
+        shifts=[record_shift(shift) for shift in soup.shifts],
         attempts=[AttemptRecord(**attempt) for attempt in soup.tried()],
         tensors={name: list(coefficients) for name, coefficients in soup.mix.tensors},
     )
 
 
-def _plug_ins(options: Options) -> dict[str, str]:
+def _plugin_versions(options: Options) -> dict[str, str]:
     """The packages that recipe and merge come from, where those are not hfsoup, with their versions."""
     origins = {RECIPES.get(options.chosen_recipe).origin, MERGES.get(options.merge).origin} - {OWN}
     return {name: found for name, _, found in (origin.partition(" ") for origin in sorted(origins))}
 
 
-def read(folder: Path, *, where: str) -> Manifest:
+def read_manifest(folder: Path, *, where: str) -> Manifest:
     """The record in a folder, which may come from anyone.
 
     Raises:
         SoupError: there is none, or it is not one that hfsoup wrote.
     """
-    path = folder / NAME
+    path = folder / FILE_NAME
     if not path.is_file():
-        raise SoupError(f"expected {NAME}, found none", where=where, hint="a folder or repository that hfsoup baked")
-    if path.stat().st_size > LIMIT:
-        raise SoupError(f"{NAME} is over the limit of {LIMIT} bytes", where=where)
+        raise SoupError(
+            f"expected {FILE_NAME}, found none", where=where, hint="a folder or repository that hfsoup baked"
+        )
+    if path.stat().st_size > MAX_BYTES:
+        raise SoupError(f"{FILE_NAME} is over the limit of {MAX_BYTES} bytes", where=where)
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))[:200]
-        raise SoupError(f"{NAME} is damaged: {place}: {first['msg']}", where=where) from error
+        raise SoupError(f"{FILE_NAME} is damaged: {place}: {first['msg']}", where=where) from error
 
 
-def begun_by(folder: Path, patterns: tuple[str, ...], options: Options) -> bool:
+def is_same_bake(folder: Path, patterns: tuple[str, ...], options: Options) -> bool:
     """Whether a folder holds a soup of the same patterns and options: what a stopped bake left is its own."""
     try:
-        found = read(folder, where=str(folder))
+        found = read_manifest(folder, where=str(folder))
     except SoupError:
         return False
     return found.patterns == list(patterns) and found.options == options.to_record()
 
 
-def _dataset(soup: BakeResult) -> DatasetRecord | None:
+def _record_dataset(soup: BakeResult) -> DatasetRecord | None:
     images = soup.images
     if images is None:
         return None
@@ -255,10 +257,10 @@ def _dataset(soup: BakeResult) -> DatasetRecord | None:
         config=images.config,
         revision=images.revision,
         metric=soup.metric,
-        selection=split_record(images.selection),
-        test=split_record(images.test),
+        selection=record_split(images.selection),
+        test=record_split(images.test),
         backend=images.backend,
-        learning=split_record(images.learning) if images.learning else None,
+        learning=record_split(images.learning) if images.learning else None,
         labels=images.test.labelled_by or None,
         mapping=dict(images.mapping) if images.mapping is not None else None,
         task=soup.task.name,
@@ -266,18 +268,18 @@ def _dataset(soup: BakeResult) -> DatasetRecord | None:
     )
 
 
-def _batch_norm(soup: BakeResult) -> BatchNormRecord | None:
+def _record_batch_norm(soup: BakeResult) -> BatchNormRecord | None:
     if soup.images is None or soup.images.calibration is None:
         return None
     encoded = {name: b64encode(v.astype("<f4").tobytes()).decode() for name, v in sorted(soup.statistics.items())}
-    modes = {mode: score_record(score) for mode, score in soup.modes.items()}
-    return BatchNormRecord(modes=modes, calibration=split_record(soup.images.calibration), statistics=encoded)
+    modes = {mode: record_score(score) for mode, score in soup.modes.items()}
+    return BatchNormRecord(modes=modes, calibration=record_split(soup.images.calibration), statistics=encoded)
 
 
-def note_local_paths(folder: Path) -> None:
+def warn_of_local_paths(folder: Path) -> None:
     """Say so where others will read from soup.json how folders of this disk are called."""
     try:
-        record = read(folder, where=str(folder))
+        record = read_manifest(folder, where=str(folder))
     except SoupError:
         return
     base, dataset = record.base, record.dataset
@@ -285,5 +287,5 @@ def note_local_paths(folder: Path) -> None:
     named += [(dataset.id, dataset.revision)] if dataset else []
     paths = [name for name, revision in named if revision is None and Path(name).name != name]
     if paths:
-        told = f"{NAME} tells others what lies where on this disk, as in {quoted(paths[0])}"
+        told = f"{FILE_NAME} tells others what lies where on this disk, as in {quoted(paths[0])}"
         notify_listener(f"{told}; a bake from inside that folder, by the last name alone, does not")

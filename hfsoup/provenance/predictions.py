@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from hfsoup.data.tasks.task import Predicted
     from hfsoup.provenance.result import BakeResult
 
-NAME = "evaluation.json"
-LIMIT = 64 << 20
+FILE_NAME = "evaluation.json"
+MAX_BYTES = 64 << 20
 Index = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(max_length=4096)]
 
 
-class Evaluated(BaseModel):
+class TestPredictions(BaseModel):
     """Test images and what was said of them.
 
     `rows` are the images' places in the dataset's split `part`, in its column `column`; `labels`, `soup` and
@@ -42,12 +42,12 @@ class Evaluated(BaseModel):
     best: list[Index] | list[list[Index]]
 
     @model_validator(mode="after")
-    def _whole(self) -> Evaluated:
+    def _whole(self) -> TestPredictions:
         groups: dict[str, Sequence[Any]] = {"labels": self.labels, "soup": self.soup, "best": self.best}
         for name, found in groups.items():
             if len(found) != len(self.rows):
                 raise ValueError(f"expected {len(self.rows)} {name}, found {len(found)}")
-            most = max(max(classes_of(one), default=0) for one in found)
+            most = max(max(list_classes(one), default=0) for one in found)
             if most >= len(self.classes):
                 raise ValueError(f"expected {name} below {len(self.classes)}, found {most}")
         return self
@@ -58,7 +58,7 @@ class Evaluated(BaseModel):
             return np.asarray(self.labels, np.int64)
         found = np.zeros((len(self.rows), len(self.classes)), np.int64)
         for row, one in enumerate(self.labels):
-            found[row, list(classes_of(one))] = 1
+            found[row, list(list_classes(one))] = 1
         return found
 
     def text(self) -> str:
@@ -67,17 +67,17 @@ class Evaluated(BaseModel):
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def classes_of(named: Any) -> tuple[int, ...]:
+def list_classes(named: Any) -> tuple[int, ...]:
     """The classes that are true of an image or predicted: one of a single-label model, else any number."""
     return (named,) if isinstance(named, int) else tuple(named)
 
 
-def evaluated(soup: BakeResult) -> Evaluated | None:
+def record_predictions(soup: BakeResult) -> TestPredictions | None:
     """The record of a soup; None of one that was not tested."""
     seen, images = soup.evidence, soup.images
     if seen is None or images is None or soup.best is None:
         return None
-    return Evaluated(
+    return TestPredictions(
         part=images.test.part,
         column=images.test.column,
         classes=list(soup.family.labels),
@@ -93,15 +93,15 @@ def _listed(named: Sequence[Predicted]) -> Any:
     return [one if isinstance(one, int) else list(one) for one in named]
 
 
-def parse(data: bytes, *, where: str) -> Evaluated:
+def parse_predictions(data: bytes, *, where: str) -> TestPredictions:
     """The record in a file, which may come from anyone.
 
     Raises:
         SoupError: it is not one that hfsoup wrote.
     """
     try:
-        return Evaluated.model_validate_json(data)
+        return TestPredictions.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))[:200]
-        raise SoupError(f"{NAME} is damaged: {place}: {first['msg']}", where=where) from error
+        raise SoupError(f"{FILE_NAME} is damaged: {place}: {first['msg']}", where=where) from error

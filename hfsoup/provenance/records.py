@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from hfsoup.networks.distillation.result import Distillation
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)]
+RelativePath = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)
+]
 
 
 Text = Annotated[str, Field(max_length=4096)]
@@ -118,7 +120,7 @@ class DistillationRecord(Strict):
     weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def distillation_record(found: Distillation | None) -> DistillationRecord | None:
+def record_distillation(found: Distillation | None) -> DistillationRecord | None:
     """The record of a training, None of none."""
     if found is None:
         return None
@@ -126,40 +128,40 @@ def distillation_record(found: Distillation | None) -> DistillationRecord | None
         members=list(found.members),
         start=list(found.start.coefficients),
         base=found.start.base,
-        before=score_record(found.before),
-        images=split_record(found.images),
+        before=record_score(found.before),
+        images=record_split(found.images),
         epochs=found.epochs,
         seed=found.seed,
         weights=found.ingredient.weights[0].sha256,
     )
 
 
-def split_record(split: Split) -> SplitRecord:
+def record_split(split: Split) -> SplitRecord:
     """The record of a split."""
     return SplitRecord(name=split.name, rule=split.rule, images=len(split), fingerprint=split.fingerprint)
 
 
-def importance_record(found: Importance | None) -> ImportanceRecord | None:
+def record_importance(found: Importance | None) -> ImportanceRecord | None:
     """The record of what was estimated, None of nothing."""
     if found is None:
         return None
     files = [file.sha256 for file in found.files]
-    return ImportanceRecord(kind=found.kind, seed=found.seed, images=split_record(found.images), files=files)
+    return ImportanceRecord(kind=found.kind, seed=found.seed, images=record_split(found.images), files=files)
 
 
-def score_record(score: Score | None) -> Any:
+def record_score(score: Score | None) -> Any:
     """The record of a score, None of none."""
     return score and ScoreRecord(value=score.value, correct=score.correct, total=score.total)
 
 
-def test_record(c: Comparison | None) -> Any:
+def record_comparison(c: Comparison | None) -> Any:
     """The record of a comparison, None of none."""
     if c is None:
         return None
     found, adjusted = c.ci95, c.adjusted
     return TestRecord(
-        soup=score_record(c.soup),
-        best=score_record(c.best),
+        soup=record_score(c.soup),
+        best=record_score(c.best),
         ci95=list(found.soup) if found else None,
         best_ci95=list(found.best) if found else None,
         difference_ci95=list(found.difference) if found else None,
@@ -172,21 +174,21 @@ def test_record(c: Comparison | None) -> Any:
     )
 
 
-def shift_record(shift: Shift) -> ShiftRecord:
+def record_shift(shift: Shift) -> ShiftRecord:
     """The record of a shift."""
     return ShiftRecord(
         name=shift.name,
         dataset=shift.dataset,
         revision=shift.revision,
-        images=split_record(shift.split),
-        test=test_record(shift.comparison),
+        images=record_split(shift.split),
+        test=record_comparison(shift.comparison),
     )
 
 
 class FileRecord(Strict):
     """A file and the sha256 of its bytes."""
 
-    name: Plain
+    name: RelativePath
     size: int
     sha256: Sha256
 
@@ -240,34 +242,34 @@ class AlignmentRecord(Strict):
     fitted: Sha256 | None
 
 
-def adapter_record(adapter: LowRankAdapter | None) -> AdapterRecord | None:
+def record_adapter(adapter: LowRankAdapter | None) -> AdapterRecord | None:
     """The record of a truncation."""
     a = adapter
     return AdapterRecord(rank=a.rank, error=a.error, worst=a.worst, layer=a.layer) if a else None
 
 
-def ingredient_record(
+def record_ingredient(
     ingredient: Ingredient, coefficient: float, order: tuple[int, ...] | None, score: Score | None
 ) -> IngredientRecord:
     """The record of an ingredient in a mix, with what an adapter lies on."""
     adapter = ingredient.adapter
     return IngredientRecord(
-        **pinned(ingredient),
+        **pin_files(ingredient),
         coefficient=coefficient,
         order=list(order) if order else None,
-        score=score_record(score),
-        base=PlaceRecord(**pinned(adapter.base)) if adapter else None,
+        score=record_score(score),
+        base=PlaceRecord(**pin_files(adapter.base)) if adapter else None,
         merged="float64" if adapter else None,
     )
 
 
-def pinned(ingredient: Ingredient) -> dict[str, Any]:
+def pin_files(ingredient: Ingredient) -> dict[str, Any]:
     """What pins an ingredient: its name, commit and files."""
     files = [FileRecord(name=w.name, size=w.size, sha256=w.sha256) for w in ingredient.files]
     return {"id": ingredient.id, "revision": ingredient.source.revision, "files": files}
 
 
-def alignment_record(family: Family) -> AlignmentRecord | None:
+def record_alignment(family: Family) -> AlignmentRecord | None:
     """The record of how ingredients came into one basis; None where they did not have to."""
     found = family.alignment
     if found is None:
@@ -275,7 +277,7 @@ def alignment_record(family: Family) -> AlignmentRecord | None:
     return AlignmentRecord(
         method=found.method,
         seed=found.seed,
-        images=split_record(found.images) if found.images else None,
+        images=record_split(found.images) if found.images else None,
         copies=[w.sha256 for ingredient in family.ingredients[1:] for w in ingredient.weights],
         fitted=found.fitted.weights[0].sha256 if found.fitted else None,
     )

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from hfsoup.options.options import Options
     from hfsoup.provenance.result import BakeResult
 
-REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
+REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
 Names = Sequence[tuple[str, str | None]]
 # What forms a soup once its weights are known.
-SETTLED = (
+WEIGHT_OPTIONS = (
     "merge",
     "dtype",
     "license",
@@ -35,35 +35,37 @@ SETTLED = (
 )
 
 
-def config(soup: BakeResult) -> str:
+def reproduce_config(soup: BakeResult) -> str:
     """The YAML that `hfsoup bake` takes to bake this soup again."""
-    return text(_names(soup), _settled(soup), local=_is_local(soup), base=_base(soup))
+    return reproduce_config_of(_names(soup), _select_options(soup), local=_is_local(soup), base=_base(soup))
 
 
-def text(ingredients: Names, options: Options, *, local: bool, base: tuple[str, str | None] | None = None) -> str:
+def reproduce_config_of(
+    ingredients: Names, options: Options, *, local: bool, base: tuple[str, str | None] | None = None
+) -> str:
     """The same from ids with their commits and from options, `local` where their dataset is on this disk alone."""
-    public = _public(ingredients, options, local=local, base=base)
-    return format_config(_pinned(ingredients), public.list_changes())
+    public = _shorten_paths(ingredients, options, local=local, base=base)
+    return format_config(_pin(ingredients), public.list_changes())
 
 
-def command(soup: BakeResult) -> str:
+def reproduce_command(soup: BakeResult) -> str:
     """The shell command that bakes this soup again."""
     names = _names(soup)
-    public = _public(names, _settled(soup), local=_is_local(soup), base=_base(soup))
-    return public.format_command(_pinned(names))
+    public = _shorten_paths(names, _select_options(soup), local=_is_local(soup), base=_base(soup))
+    return public.format_command(_pin(names))
 
 
-def settled(options: Options, coefficients: Sequence[float], *, elsewhere: bool) -> Options:
+def reproducible_options(options: Options, coefficients: Sequence[float], *, elsewhere: bool) -> Options:
     """The options that bake a soup again: of one that was scored `elsewhere`, where no command goes, its weights."""
     if not elsewhere:
         return options
-    kept = {name: getattr(options, name) for name in SETTLED}
+    kept = {name: getattr(options, name) for name in WEIGHT_OPTIONS}
     return replace(type(options)(recipe="weighted", weights=",".join(map(repr, coefficients))), **kept)
 
 
-def _settled(soup: BakeResult) -> Options:
+def _select_options(soup: BakeResult) -> Options:
     elsewhere = soup.images is None and soup.selection is not None
-    return settled(soup.options, soup.mix.coefficients, elsewhere=elsewhere)
+    return reproducible_options(soup.options, soup.mix.coefficients, elsewhere=elsewhere)
 
 
 def _base(soup: BakeResult) -> tuple[str, str | None] | None:
@@ -79,7 +81,7 @@ def _is_local(soup: BakeResult) -> bool:
     return soup.images is not None and soup.images.revision is None
 
 
-def _pinned(names: Names) -> list[str]:
+def _pin(names: Names) -> list[str]:
     """Ingredients at their commits, local folders by as much of their paths as tells them apart."""
     return [
         f"{name}@{revision}" if revision else short
@@ -87,18 +89,22 @@ def _pinned(names: Names) -> list[str]:
     ]
 
 
-def _public(ingredients: Names, options: Options, *, local: bool, base: tuple[str, str | None] | None) -> Options:
+def _shorten_paths(
+    ingredients: Names, options: Options, *, local: bool, base: tuple[str, str | None] | None
+) -> Options:
     """The options with the base at its commit, and a local dataset or ingredient by its last name only."""
     # Each ingredient is named, so nothing is left to look for.
     options = replace(options, exclude=None, fine_tunes_of=None)
     if base:
-        options = replace(options, base=_pinned([base])[0])
+        options = replace(options, base=_pin([base])[0])
     if local and options.dataset:
         options = replace(options, dataset=Path(options.dataset).name)
     if options.labels and Path(options.labels).suffix:
         options = replace(options, labels=Path(options.labels).name)
     if options.eval:
-        options = replace(options, eval=tuple(f"{n}={_shared(place)}" for n, place in options.other_datasets().items()))
+        options = replace(
+            options, eval=tuple(f"{n}={_shorten_dataset(place)}" for n, place in options.other_datasets().items())
+        )
     on_hub = {name for name, revision in ingredients if revision}
     if options.processor_from and options.processor_from.partition("@")[0] not in on_hub:
         shorts = dict(zip((Path(name) for name, _ in ingredients), shorten_names(ingredients), strict=True))
@@ -107,12 +113,12 @@ def _public(ingredients: Names, options: Options, *, local: bool, base: tuple[st
     return options
 
 
-def _shared(place: str) -> str:
+def _shorten_dataset(place: str) -> str:
     """A dataset of the Hub as it is, anything that can only be a path by its last name."""
-    return place if REPO.fullmatch(place) else Path(place).name
+    return place if REPO_ID.fullmatch(place) else Path(place).name
 
 
-def page(source: Source) -> str | None:
+def hub_url(source: Source) -> str | None:
     """The page of a source's commit on the Hub; None for a local folder."""
     if source.revision is None:
         return None

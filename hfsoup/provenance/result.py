@@ -131,13 +131,13 @@ class BakeResult:
 
     def _further(self) -> dict[str, Any]:
         """Ensemble and shifts as plain values, where there are any."""
-        from hfsoup.provenance.records import shift_record, test_record
+        from hfsoup.provenance.records import record_comparison, record_shift
 
         found: dict[str, Any] = {}
         if self.ensemble:
-            found["ensemble"] = {"members": len(self.mix.members), **test_record(self.ensemble).model_dump()}
+            found["ensemble"] = {"members": len(self.mix.members), **record_comparison(self.ensemble).model_dump()}
         if self.shifts:
-            found["shifts"] = [shift_record(shift).model_dump() for shift in self.shifts]
+            found["shifts"] = [record_shift(shift).model_dump() for shift in self.shifts]
         return found
 
     def _learned(self) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class BakeResult:
 
     def to_json(self) -> dict[str, Any]:
         """The one object that `--json` writes."""
-        from hfsoup.provenance.records import test_record
+        from hfsoup.provenance.records import record_comparison
 
         c, best, a, d = self.comparison, self.best, self.adapter, self.distilled
         return {
@@ -207,7 +207,7 @@ class BakeResult:
                 "test": c.best.value if c else None,
                 **({"ece": c.best_ece} if c else {}),
             },
-            **({"comparison": test_record(c).model_dump()} if c else {}),
+            **({"comparison": record_comparison(c).model_dump()} if c else {}),
             **self._further(),
             "images_forwarded": self.images_forwarded,
             "images_spared": self.images_spared,

@@ -26,12 +26,12 @@ def follow_bake() -> Watch:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     # The shell of a terminal has no kernel, and shows no HTML.
     if shell is None or not hasattr(shell, "kernel"):
-        return Logged()
+        return LoggedProgress()
     display = import_module("IPython.display").display
-    return Display(lambda content, **how: display(content, raw=True, **how))
+    return NotebookDisplay(lambda content, **how: display(content, raw=True, **how))
 
 
-class Logged(Watch):
+class LoggedProgress(Watch):
     """Notes are warnings, which Python prints to standard error unless told otherwise; all else is information."""
 
     def note(self, text: str) -> None:
@@ -40,17 +40,17 @@ class Logged(Watch):
 
     def decision(self, step: SearchStep) -> None:
         """Log a step of the search."""
-        LOG.info(_step(step))
+        LOG.info(_format_step(step))
 
     @contextmanager
     def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:  # noqa: ARG002
         """Log what the stage did."""
-        line = _Line(title)
+        line = _StageLine(title)
         yield line
         LOG.info(one_line(line.text, 600))
 
 
-class Display(Watch):
+class NotebookDisplay(Watch):
     """One output of a cell, which is replaced as the bake goes on.
 
     Args:
@@ -60,7 +60,7 @@ class Display(Watch):
     def __init__(self, show: Callable[..., Any]) -> None:
         self._show, self._lock = show, threading.Lock()
         self._shown, self._id = 0.0, f"hfsoup-{id(self)}"
-        self._lines: list[str | _Line] = []
+        self._lines: list[str | _StageLine] = []
 
     def note(self, text: str) -> None:
         """Show a note."""
@@ -68,18 +68,18 @@ class Display(Watch):
 
     def decision(self, step: SearchStep) -> None:
         """Show a step of the search."""
-        self._add(_step(step))
+        self._add(_format_step(step))
 
     @contextmanager
     def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:
         """Show how far a stage is, and then what it did."""
-        line = _Line(title, total, unit, self._moved)
+        line = _StageLine(title, total, unit, self._moved)
         self._add(line)
         yield line
         line.total = 0
         self._moved(force=True)
 
-    def _add(self, line: str | _Line) -> None:
+    def _add(self, line: str | _StageLine) -> None:
         with self._lock:
             self._lines.append(line)
         self._moved(force=True)
@@ -94,7 +94,7 @@ class Display(Watch):
             self._shown = time.monotonic()
 
 
-class _Line(Stage):
+class _StageLine(Stage):
     """A stage in one line of text."""
 
     def __init__(self, text: str, total: int = 0, unit: str = "", moved: Callable[[], None] = lambda: None) -> None:
@@ -127,7 +127,7 @@ class _Line(Stage):
         return one_line(f"{self.text} … {far}{unit} {self._standing}".rstrip(), 600)
 
 
-def _step(step: SearchStep) -> str:
+def _format_step(step: SearchStep) -> str:
     bound = "≤" if step.at_most else ""
     return (
         f"{step.number} {one_line(step.action, 20)} {bound}{step.score:.4f} {step.outcome} {one_line(step.ingredient)}"

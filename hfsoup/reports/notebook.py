@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
-from hfsoup.reports.card.text import weight
+from hfsoup.reports.card.formatting import format_weight
 from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
     from hfsoup.provenance.result import BakeResult
 
 
-def line(soup: BakeResult) -> str:
+def format_line(soup: BakeResult) -> str:
     """The soup on one line: what it is made of, what was measured, where it is."""
     return f"<Soup: {'; '.join(_facts(soup))}>"
 
 
-def table(soup: BakeResult) -> str:
+def format_table(soup: BakeResult) -> str:
     """The soup as an HTML table of its ingredients below the same facts; every text from outside is escaped."""
     metric = escape(one_line(soup.metric))
     scored = any(score is not None for score in soup.scores)
@@ -27,7 +27,7 @@ def table(soup: BakeResult) -> str:
     shares = zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True)
     for n, (ingredient, score, share) in enumerate(shares):
         cells = [escape(one_line(ingredient)), *([f"{score.value:.4f}" if score else "–"] if scored else [])]
-        rows.append([*cells, weight(share, soup.mix.span(n)) if share else "–"])
+        rows.append([*cells, format_weight(share, soup.mix.span(n)) if share else "–"])
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     head = "".join(f"<th>{text}</th>" for text in heads)
     facts = "<br>".join(escape(fact) for fact in _facts(soup))

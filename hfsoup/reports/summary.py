@@ -9,7 +9,7 @@ from rich.style import Style
 from rich.text import Text
 
 from hfsoup.data.splits import describe_training_split
-from hfsoup.provenance.reproduce import page
+from hfsoup.provenance.reproduce import hub_url
 from hfsoup.utils.text import format_probability, format_size
 
 if TYPE_CHECKING:
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 Row = tuple[str, Text]
 
 
-def plain(text: object, longest: int = 200) -> Text:
+def replace_unprintable(text: object, longest: int = 200) -> Text:
     """Text from outside that can neither steer the terminal nor be taken for markup: every odd character replaced."""
     shortened = str(text) if len(str(text)) <= longest else f"{str(text)[: longest - 1]}…"
     return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shortened))
 
 
-def link(text: Text, url: str | None) -> Text:
+def add_link(text: Text, url: str | None) -> Text:
     """Text that leads to a page, where the terminal knows links."""
     if url and url.isprintable():
         text.stylize(Style(link=url))
     return text
 
 
-def closing(soup: BakeResult) -> Iterator[Row]:
+def summarize(soup: BakeResult) -> Iterator[Row]:
     """What came of the bake, each with a word in front."""
     c = soup.comparison
     if c is not None and soup.best is not None:
-        metric = plain(soup.metric, 40)
+        metric = replace_unprintable(soup.metric, 40)
         kind = "distilled model" if soup.distilled else "soup"
         yield kind, Text.assemble("test ", metric, f" {c.soup.value:.4f}", _interval(c, "soup"))
-        best = plain(soup.family.ingredients[soup.best])
-        name = link(best, page(soup.family.ingredients[soup.best].source))
+        best = replace_unprintable(soup.family.ingredients[soup.best])
+        name = add_link(best, hub_url(soup.family.ingredients[soup.best].source))
         yield (
             "best ingredient",
             Text.assemble(f"{c.best.value:.4f}", _interval(c, "best"), "  ", name),
@@ -53,7 +53,7 @@ def closing(soup: BakeResult) -> Iterator[Row]:
         if soup.distilled:
             yield "training", Text(soup.distilled.said)
         learned = soup.images is not None and soup.images.learning is not None
-        yield "verdict", verdict(c, kind, alone=soup.mix.members == (soup.best,) and not learned)
+        yield "verdict", format_verdict(c, kind, alone=soup.mix.members == (soup.best,) and not learned)
         if soup.images and soup.images.test.is_training:
             yield "but", Text(describe_training_split(soup.images.test.name), "yellow")
         yield from _further(soup)
@@ -62,16 +62,16 @@ def closing(soup: BakeResult) -> Iterator[Row]:
         yield "verdict", Text("nothing was measured: without --dataset it is not known whether the soup is better")
     if soup.path:
         held = sum(path.stat().st_size for path in soup.path.rglob("*") if path.is_file())
-        yield "saved to", Text.assemble(plain(soup.path), f" ({format_size(held)})")
+        yield "saved to", Text.assemble(replace_unprintable(soup.path), f" ({format_size(held)})")
     if soup.pushed:
-        yield "pushed to", link(plain(soup.pushed.url), soup.pushed.url)
+        yield "pushed to", add_link(replace_unprintable(soup.pushed.url), soup.pushed.url)
 
 
 def _chosen(soup: BakeResult) -> Text:
     """Which of the finished soups this one is, and what the others scored."""
     kept = [attempt.name for attempt in soup.attempts if attempt.mix == soup.mix]
     told = ", ".join(f"{attempt.name} {attempt.score.value:.4f}" for attempt in soup.attempts)
-    return plain(f"{' and '.join(kept)}, of {told} on the selection split", 600)
+    return replace_unprintable(f"{' and '.join(kept)}, of {told} on the selection split", 600)
 
 
 def _further(soup: BakeResult) -> Iterator[Row]:
@@ -85,16 +85,19 @@ def _further(soup: BakeResult) -> Iterator[Row]:
     for shift in soup.shifts:
         d = shift.comparison
         points = f" ({100 * d.difference:+.2f} points, {d.verdict})"
-        yield "shift", Text.assemble(plain(shift.name, 40), f" {d.soup.value:.4f}, best {d.best.value:.4f}{points}")
+        yield (
+            "shift",
+            Text.assemble(replace_unprintable(shift.name, 40), f" {d.soup.value:.4f}, best {d.best.value:.4f}{points}"),
+        )
 
 
-def usage(soup: BakeResult) -> Text | None:
+def format_usage(soup: BakeResult) -> Text | None:
     """The Python line that uses the soup; None where it is nowhere yet."""
     home = soup.pushed.repo if soup.pushed else soup.path
-    return Text.assemble('pipeline("image-classification", "', plain(home), '")') if home else None
+    return Text.assemble('pipeline("image-classification", "', replace_unprintable(home), '")') if home else None
 
 
-def verdict(c: Comparison, kind: str, *, alone: bool) -> Text:
+def format_verdict(c: Comparison, kind: str, *, alone: bool) -> Text:
     """What was baked, by its kind, against the best ingredient in a sentence."""
     p = "" if c.p_value is None else f", p = {format_probability(c.p_value, c.alpha)}"
     if alone:

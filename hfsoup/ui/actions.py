@@ -14,7 +14,7 @@ from hfsoup.baking.push import push_folder
 from hfsoup.baking.soup import Soup
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
-from hfsoup.reports.html import report
+from hfsoup.reports.html import make_report
 from hfsoup.ui import render as show
 from hfsoup.ui.form import BakeRequest, Form
 from hfsoup.ui.job import Job
@@ -90,7 +90,7 @@ class Actions:
     def report(self, shown: PageState) -> str:
         """The report of the soup, in a frame."""
         soup = shown.soup
-        return _or_error(lambda: show.render_report(report(str(soup.path)))) if soup else ""
+        return _or_error(lambda: show.render_report(make_report(str(soup.path)))) if soup else ""
 
     def guess(self, shown: PageState, picture: str | None) -> str:
         """What the soup and its best ingredient say of a picture."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from hfsoup.baking.requirements import find_free_folder
 from hfsoup.data.tasks import METRICS
 from hfsoup.options.options import Options
-from hfsoup.provenance.reproduce import REPO
+from hfsoup.provenance.reproduce import REPO_ID
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.text import quoted
 
@@ -83,7 +83,7 @@ class Form:
                 what = f"expected the name of a repository on the Hub, or a glob of such, found {quoted(pattern)}"
                 raise UsageError(what, hint="org/model-*")
         for name in filter(None, (options.dataset, options.base)):
-            if not REPO.fullmatch(name) or ".." in name:
+            if not REPO_ID.fullmatch(name) or ".." in name:
                 raise UsageError(f"expected the name of a repository on the Hub, found {quoted(name)}", hint="ORG/NAME")
         if options.push or options.metric not in (None, *METRICS):
             raise UsageError("this page neither pushes nor runs the metrics of others")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup.baking.plan import describe_plan
 from hfsoup.checkpoints.types import Source
-from hfsoup.provenance.reproduce import page
-from hfsoup.reports.card.text import number
-from hfsoup.reports.summary import closing, usage
+from hfsoup.provenance.reproduce import hub_url
+from hfsoup.reports.card.formatting import format_score
+from hfsoup.reports.summary import format_usage, summarize
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import SearchStep
 from hfsoup.utils.redact import redact
@@ -100,7 +100,7 @@ def render_plan(found: Plan, *, strangers: bool) -> str:
     rows = []
     for holding in (*found.ingredients, *found.bases, *([found.dataset] if found.dataset else [])):
         source = Source(holding.id, holding.revision)
-        name = escape_text(holding.id) if holding is found.dataset else render_link(source, page(source))
+        name = escape_text(holding.id) if holding is found.dataset else render_link(source, hub_url(source))
         here = "all" if holding.cached == holding.size else format_size(holding.cached)
         rows.append((name, format_size(holding.size), here))
     hidden = ("write", "push", "disk") if strangers else ()
@@ -111,7 +111,7 @@ def render_plan(found: Plan, *, strangers: bool) -> str:
 
 def render_result(soup: Soup, *, strangers: bool) -> str:
     """The verdict, what came of the bake, and every ingredient with its score and weight."""
-    rows = dict(closing(soup))
+    rows = dict(summarize(soup))
     verdict, c = rows.pop("verdict"), soup.comparison
     kind = "" if c is None else {"better": "better", "worse": "worse"}.get(c.verdict, "even")
     if strangers:
@@ -125,7 +125,7 @@ def render_result(soup: Soup, *, strangers: bool) -> str:
 def render_home(soup: Soup) -> str:
     """Where it is on the Hub, if it is there, and the Python line that uses it."""
     facts = [("pushed to", render_link(soup.pushed.url, soup.pushed.url))] if soup.pushed else []
-    line = usage(soup)
+    line = format_usage(soup)
     return _render_facts([*facts, ("use it", f"<code>{escape_text(line.plain)}</code>")]) if line else ""
 
 
@@ -137,8 +137,8 @@ def render_ingredients(soup: Soup) -> str:
         best = ' <span class="soup-tag">best</span>' if n == soup.best else ""
         share = f'<div class="soup-bar"><div style="width:{min(100.0, max(0.0, 100 * weight)):.1f}%"></div></div>'
         shown = f"{weight:.3f}{share}" if weight else '<span class="soup-faint">left out</span>'
-        name = render_link(ingredient, page(ingredient.source)) + best
-        rows.append((name, *([number(soup, soup.scores[n])] if soup.selection else []), shown))
+        name = render_link(ingredient, hub_url(ingredient.source)) + best
+        rows.append((name, *([format_score(soup, soup.scores[n])] if soup.selection else []), shown))
     heads = ("ingredient", *([f"{escape_text(soup.metric, 40)} on selection"] if soup.selection else []), "weight")
     return _render_table("soup-ingredients", heads, rows, range(1, len(heads)))
 

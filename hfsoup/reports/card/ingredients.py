@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hfsoup.checkpoints.dtypes import FLOAT_NAMES
 from hfsoup.networks.importance import KINDS
-from hfsoup.reports.card.text import markdown
+from hfsoup.reports.card.formatting import escape_markdown
 from hfsoup.utils.text import join_names, shorten_names
 
 if TYPE_CHECKING:
@@ -16,34 +16,35 @@ if TYPE_CHECKING:
     from hfsoup.provenance.result import BakeResult
 
 
-def about(soup: BakeResult, names: list[str]) -> Iterator[str]:
+def describe_preparation(soup: BakeResult, names: list[str]) -> Iterator[str]:
     """What was settled where the ingredients differ."""
     family = soup.family
     if family.alignment:
-        yield _alignment(family.alignment, names[0])
+        yield _describe_alignment(family.alignment, names[0])
     if family.importance:
-        yield _importance(family.importance)
+        yield _describe_importance(family.importance)
     if family.reference_only:
         yield (
             f"The ingredients' classes differ. The head is that of {names[0]} in every mix, and in the score of every"
             " ingredient alone; only the other tensors were averaged."
         )
     if soup.images and soup.images.learning:
-        yield from _learned(soup)
+        yield from _describe_learning(soup)
     if soup.options.processor_from:
         yield f"Image processor: that of {names[family.processor_index]}, for every score and for this model."
     if family.base:
-        yield from _rooted(soup, family.base)
+        yield from _describe_base(soup, family.base)
     if family.dropped:
-        dropped = markdown(join_names(family.dropped, 6), 600)
+        dropped = escape_markdown(join_names(family.dropped, 6), 600)
         yield f"Tensors that the classifier does not have were left out: {dropped}."
     if family.dtypes:
         yield f"The ingredients' weights are stored in {' and '.join(FLOAT_NAMES[dtype] for dtype in family.dtypes)}."
     if family.skipped:
-        yield f"Given, but unlike the others and left out: {', '.join(named(*(i for i, _ in family.skipped)))}."
+        left_out = ", ".join(name_ingredients(*(i for i, _ in family.skipped)))
+        yield f"Given, but unlike the others and left out: {left_out}."
 
 
-def _learned(soup: BakeResult) -> Iterator[str]:
+def _describe_learning(soup: BakeResult) -> Iterator[str]:
     """What the weights are that were learned, and what for."""
     if soup.mix.tensors:
         yield (
@@ -54,41 +55,42 @@ def _learned(soup: BakeResult) -> Iterator[str]:
         yield f"The weights were learned for the mean, and are here those of the merge {soup.options.merge}."
 
 
-def _rooted(soup: BakeResult, base: Base) -> Iterator[str]:
+def _describe_base(soup: BakeResult, base: Base) -> Iterator[str]:
     """The base, and what of it is in the soup."""
     share = f" It weighs {soup.mix.base:g} beside the ingredients." if soup.mix.base else ""
-    revision, (name,) = base.ingredient.source.revision, named(base.ingredient)
+    revision, (name,) = base.ingredient.source.revision, name_ingredients(base.ingredient)
     commit = f" at commit `{revision}`" if revision else ", a local folder"
     yield f"Base, which the ingredients were fine-tuned from: {name}{commit}.{share}"
     if base.lacking:
-        names = markdown(join_names(base.lacking, 6), 600)
+        names = escape_markdown(join_names(base.lacking, 6), 600)
         yield f"Averaged over the ingredients alone, for the base has none that fit: {names}."
 
 
-def _alignment(found: Alignment, first: str) -> str:
+def _describe_alignment(found: Alignment, first: str) -> str:
     """How the ingredients came into one basis, and whether what is shipped is an average at all."""
     how = "the products of their weights"
     if found.method == "activations":
-        how = f"the correlations of their activations on {_looked(found)}"
+        how = f"the correlations of their activations on {_describe_images(found)}"
     text = f"The ingredients were aligned: the units of each were put in the order of those of {first} by {how}."
     if not found.fitted:
         return text
     return (
-        f"{text} Then one network was fitted to all of them, layer by layer, by ridge regression on {_looked(found)}."
-        " Its weights are new ones, learnt from images, and not an average of the ingredients'."
+        f"{text} Then one network was fitted to all of them, layer by layer, by ridge regression on"
+        f" {_describe_images(found)}. Its weights are new ones, learnt from images, not an average of the ingredients'."
     )
 
 
-def _importance(found: Importance) -> str:
+def _describe_importance(found: Importance) -> str:
     """What the merge was told of every ingredient beside its weights."""
     what = KINDS.get(found.kind).summary
-    return f"The merge weighs every ingredient by {what}, estimated on {_looked(found)}."
+    return f"The merge weighs every ingredient by {what}, estimated on {_describe_images(found)}."
 
 
-def _looked(found: Alignment | Importance) -> str:
-    return f"{len(found.images or ())} images of *{markdown(found.images and found.images.name)}*, without their labels"
+def _describe_images(found: Alignment | Importance) -> str:
+    name = escape_markdown(found.images and found.images.name)
+    return f"{len(found.images or ())} images of *{name}*, without their labels"
 
 
-def named(*ingredients: Ingredient) -> list[str]:
+def name_ingredients(*ingredients: Ingredient) -> list[str]:
     """Ingredients as cards call them, among each other: the rest of a folder's path is the user's own business."""
-    return list(map(markdown, shorten_names([(i.id, i.source.revision) for i in ingredients])))
+    return list(map(escape_markdown, shorten_names([(i.id, i.source.revision) for i in ingredients])))

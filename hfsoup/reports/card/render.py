@@ -15,12 +15,19 @@ from hfsoup.data.splits import describe_training_split
 from hfsoup.hub.cards import UNPUSHED
 from hfsoup.ingredients.licences import find_common_license, include_bases, read_license
 from hfsoup.merges import MERGES
-from hfsoup.provenance.reproduce import command, config, page
+from hfsoup.provenance.reproduce import hub_url, reproduce_command, reproduce_config
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.card.citations import CITATIONS
-from hfsoup.reports.card.ingredients import about, named
-from hfsoup.reports.card.text import attempts, markdown, number, shifts, sides, weight
-from hfsoup.reports.figures import pictures
+from hfsoup.reports.card.formatting import (
+    describe_attempts,
+    describe_comparison,
+    describe_shifts,
+    escape_markdown,
+    format_score,
+    format_weight,
+)
+from hfsoup.reports.card.ingredients import describe_preparation, name_ingredients
+from hfsoup.reports.figures import list_pictures
 from hfsoup.utils.resources import find_resource
 from hfsoup.utils.text import one_line
 from hfsoup.utils.version import __version__
@@ -35,7 +42,7 @@ HUB_METRICS = {"f1_macro": "f1", "f1_micro": "f1"}
 VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")
 
 
-def card(soup: BakeResult) -> str:
+def render_card(soup: BakeResult) -> str:
     """The text of README.md for a soup, from `model_cards/soup.md`."""
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -70,14 +77,14 @@ def _formats(soup: BakeResult) -> list[str]:
     return ["timm", "transformers"] if has_timm_layout(soup.family.config) else ["timm"]
 
 
-def _timm_name(soup: BakeResult) -> str | None:
+def _timm_argument(soup: BakeResult) -> str | None:
     """What timm.create_model is given for this soup; None where timm cannot load it."""
     if soup.adapter or "pretrained_cfg" not in soup.family.config or len(soup.family.shards) > 1:
         return None
     return json.dumps(f"hf-hub:{one_line(soup.options.push)}" if soup.options.push else "local-dir:PATH/TO/THIS/FOLDER")
 
 
-def shell(command: str) -> str:
+def quote_command(command: str) -> str:
     """A command on one line, whatever its words hold: what cannot be printed is written as $'\\n'."""
     return " ".join(_word(word) for word in shlex.split(command))
 
@@ -121,27 +128,27 @@ def _metric(soup: BakeResult) -> str:
 def _values(soup: BakeResult) -> dict[str, Any]:
     """What the template is filled with; every text from outside is escaped here."""
     recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
-    names = named(*soup.family.ingredients)
+    names = name_ingredients(*soup.family.ingredients)
     images = soup.images
     return {
         "recipe": recipe,
         "merge": merge,
-        "metric": markdown(soup.metric),
+        "metric": escape_markdown(soup.metric),
         "ingredients": [
             {
                 "name": names[n],
-                "link": page(i.source),
+                "link": hub_url(i.source),
                 "revision": (i.source.revision or "")[:12],
                 "base": _base(i),
                 "weight": _weight(soup, n),
-                "score": number(soup, s),
+                "score": format_score(soup, s),
             }
             for n, (i, s) in enumerate(zip(soup.family.ingredients, soup.scores, strict=True))
         ],
         "scored": any(score is not None for score in soup.scores),
         "best": names[soup.best] if soup.best is not None else "",
-        "best_selection": number(soup, soup.scores[soup.best]) if soup.best is not None else "",
-        "about": list(about(soup, names)),
+        "best_selection": format_score(soup, soup.scores[soup.best]) if soup.best is not None else "",
+        "about": list(describe_preparation(soup, names)),
         "processor": names[soup.family.processor_index] if soup.options.processor_from else None,
         "home": json.dumps(one_line(soup.options.push or UNPUSHED)),
         "used": len(soup.mix.members),
@@ -149,30 +156,32 @@ def _values(soup: BakeResult) -> dict[str, Any]:
         "fitted": soup.family.fitted is not None and len(soup.mix.members) > 1,
         "distilled": _distilled(soup, names),
         "kind": "distilled model" if soup.distilled else "soup",
-        "attempts": attempts(soup),
+        "attempts": describe_attempts(soup),
         "tried": len(soup.attempts),
-        "ensemble": sides(soup, soup.ensemble) if soup.ensemble else None,
-        "shifts": shifts(soup),
-        "trace": [{"d": d, "name": names[d.ingredient], "score": number(soup, d.score)} for d in soup.trace],
+        "ensemble": describe_comparison(soup, soup.ensemble) if soup.ensemble else None,
+        "shifts": describe_shifts(soup),
+        "trace": [{"d": d, "name": names[d.ingredient], "score": format_score(soup, d.score)} for d in soup.trace],
         "images": images,
-        "trained": markdown(describe_training_split(images.test.name)) if images and images.test.is_training else "",
-        "pictures": pictures(soup),
+        "trained": escape_markdown(describe_training_split(images.test.name))
+        if images and images.test.is_training
+        else "",
+        "pictures": list_pictures(soup),
         "adapter": _adapter(soup),
         "splits": _splits(soup),
         "learned": recipe.learns if images and images.learning else 0,
-        "dataset": markdown(_dataset(soup)) if images else "",
-        "selection": number(soup, soup.selection),
+        "dataset": escape_markdown(_dataset(soup)) if images else "",
+        "selection": format_score(soup, soup.selection),
         "norms": _norms(soup),
         "comparison": _comparison(soup, names),
-        "model_type": markdown(format_model_type(soup.family.config)),
-        "timm": _timm_name(soup),
+        "model_type": escape_markdown(format_model_type(soup.family.config)),
+        "timm": _timm_argument(soup),
         "classes": soup.task.describe_classes(len(soup.family.labels)),
         "rule": soup.task.rule,
         "local": [n for n, i in zip(names, soup.family.ingredients, strict=True) if not i.source.revision],
-        "command": shell(command(soup)),
-        "config": config(soup),
+        "command": quote_command(reproduce_command(soup)),
+        "config": reproduce_config(soup),
         "licences": _licences(soup),
-        "notes": [markdown(note, 600) for note in soup.notes],
+        "notes": [escape_markdown(note, 600) for note in soup.notes],
         "citations": sorted({CITATIONS[p] for p in _papers(soup) if p in CITATIONS}),
         "versions": ", ".join(f"{name} {version(name)}" for name in (*VERSIONS, *list_libraries(soup.family.config))),
         "backend": images.backend if images else None,
@@ -199,7 +208,7 @@ def _weight(soup: BakeResult, n: int) -> str:
     network, share, span = soup.distilled, soup.mix.coefficients[n], soup.mix.span(n)
     if network:
         share, span = (n in network.members) / len(network.members), None
-    return weight(share, span) if share else "left out"
+    return format_weight(share, span) if share else "left out"
 
 
 def _distilled(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
@@ -208,11 +217,11 @@ def _distilled(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
     if found is None:
         return None
     start = names[found.start.members[0]] if found.start.alone else f"what the recipe made of {len(found.members)}"
-    split = markdown(found.images.name)
+    split = escape_markdown(found.images.name)
     return {
         "said": found.said,
         "start": start,
-        "before": number(soup, found.before),
+        "before": format_score(soup, found.before),
         "split": split,
         "seed": found.seed,
     }
@@ -235,7 +244,7 @@ def _adapter(soup: BakeResult) -> dict[str, Any] | None:
         "rank": found.rank,
         "error": f"{100 * found.error:.3g} %",
         "worst": f"{100 * found.worst:.3g} %",
-        "layer": markdown(found.layer),
+        "layer": escape_markdown(found.layer),
         "base": json.dumps(one_line(base.id if base.revision else "PATH/TO/" + Path(base.id).name)),
         "revision": json.dumps(base.revision) if base.revision else None,
     }
@@ -245,19 +254,19 @@ def _splits(soup: BakeResult) -> dict[str, dict[str, str]]:
     if soup.images is None:
         return {}
     every = {"selection": soup.images.selection, "test": soup.images.test, "learning": soup.images.learning}
-    return {part: {"name": markdown(s.name), "rule": markdown(s.rule)} for part, s in every.items() if s}
+    return {part: {"name": escape_markdown(s.name), "rule": escape_markdown(s.rule)} for part, s in every.items() if s}
 
 
 def _licences(soup: BakeResult) -> dict[str, Any]:
     """What the used ingredients' cards say, and what the soup's does."""
     used = soup.used
     every = list(include_bases(used))
-    said = list(zip(named(*every), map(read_license, every), strict=True))
+    said = list(zip(name_ingredients(*every), map(read_license, every), strict=True))
     return {
-        "chosen": markdown(soup.options.license) if soup.options.license else None,
-        "agreed": markdown(find_common_license(used)) if find_common_license(used) else None,
+        "chosen": escape_markdown(soup.options.license) if soup.options.license else None,
+        "agreed": escape_markdown(find_common_license(used)) if find_common_license(used) else None,
         "named": any(licence for _, licence in said),
-        "said": [(name, markdown(licence) if licence else None) for name, licence in said],
+        "said": [(name, escape_markdown(licence) if licence else None) for name, licence in said],
     }
 
 
@@ -266,8 +275,8 @@ def _norms(soup: BakeResult) -> dict[str, Any] | None:
     split = soup.images.calibration if soup.images else None
     if split is None or len(soup.mix.members) == 1 or soup.selection is None or soup.distilled:
         return None
-    modes = [{"name": mode, "score": number(soup, score)} for mode, score in soup.modes.items()]
-    return {"images": len(split), "split": markdown(split.name), "modes": modes, "kept": soup.selection.bn}
+    modes = [{"name": mode, "score": format_score(soup, score)} for mode, score in soup.modes.items()]
+    return {"images": len(split), "split": escape_markdown(split.name), "modes": modes, "kept": soup.selection.bn}
 
 
 def _comparison(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
@@ -278,7 +287,7 @@ def _comparison(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
         "same": soup.mix.members == (soup.best,) and not soup.adapter,
         "headed": names[0] if soup.family.reference_only and soup.best else None,
         "best": names[soup.best],
-        **sides(soup, c),
+        **describe_comparison(soup, c),
         "choices": c.choices,
         "level": f"{100 * c.level:.3g} %",
         "alpha": f"{c.alpha:.2g}",
@@ -290,7 +299,11 @@ def _base(ingredient: Ingredient) -> dict[str, str | None] | None:
     if ingredient.adapter is None:
         return None
     base = ingredient.adapter.base
-    return {"name": named(base)[0], "link": page(base.source), "revision": (base.source.revision or "")[:12]}
+    return {
+        "name": name_ingredients(base)[0],
+        "link": hub_url(base.source),
+        "revision": (base.source.revision or "")[:12],
+    }
 
 
 def _dataset(soup: BakeResult) -> str:

@@ -37,7 +37,7 @@ class Picture:
         return f"{FOLDER}/{self.name}-dark.png"
 
 
-def may_draw() -> None:
+def require_matplotlib() -> None:
     """Fail where matplotlib is missing.
 
     Raises:
@@ -47,7 +47,7 @@ def may_draw() -> None:
         raise UsageError("pictures need matplotlib, and it is not installed", hint="pip install 'hfsoup[plot]'")
 
 
-def pictures(soup: BakeResult) -> tuple[Picture, ...]:
+def list_pictures(soup: BakeResult) -> tuple[Picture, ...]:
     """The pictures of a soup: those that were asked for and that there are numbers for."""
     return tuple(_pictures(soup)) if soup.options.figures else ()
 
@@ -55,7 +55,7 @@ def pictures(soup: BakeResult) -> tuple[Picture, ...]:
 def _pictures(soup: BakeResult) -> Iterator[Picture]:
     seen = soup.evidence
     if seen and seen.points:
-        yield Picture("scores", "Selection score against test score", _scores_words(soup))
+        yield Picture("scores", "Selection score against test score", _caption_scores(soup))
     if soup.trace:
         given_up = sum(decision.score.at_most for decision in soup.trace)
         words = "Every candidate's score on the selection split, and the score at which the search stood."
@@ -72,7 +72,7 @@ def _pictures(soup: BakeResult) -> Iterator[Picture]:
         yield Picture("line", "From the best ingredient to the second best", words)
 
 
-def _scores_words(soup: BakeResult) -> str:
+def _caption_scores(soup: BakeResult) -> str:
     found = soup.evidence.points if soup.evidence else ()
     candidates = sum(point.kind == CANDIDATE for point in found)
     parts = [f"{len(soup.family)} ingredients" if len(soup.family) > 1 else "The ingredient"]
@@ -86,17 +86,17 @@ def _scores_words(soup: BakeResult) -> str:
     )
 
 
-def draw(soup: BakeResult, folder: Path) -> None:
+def draw_pictures(soup: BakeResult, folder: Path) -> None:
     """Draw the pictures of a soup below `folder`, the same bytes for the same soup and matplotlib."""
     from hfsoup.reports.figures import closeness, line, scores, search
-    from hfsoup.reports.figures.style import THEMES, drawn
+    from hfsoup.reports.figures.style import THEMES, render_png
 
     painters = {"scores": scores.paint, "search": search.paint, "closeness": closeness.paint, "line": line.paint}
-    found = pictures(soup)
+    found = list_pictures(soup)
     if found:
         (folder / FOLDER).mkdir()
     for picture in found:
         for theme in THEMES:
             (folder / (picture.dark if theme.dark else picture.light)).write_bytes(
-                drawn(painters[picture.name](soup), theme, picture.title)
+                render_png(painters[picture.name](soup), theme, picture.title)
             )

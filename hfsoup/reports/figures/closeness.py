@@ -8,7 +8,7 @@ import numpy as np
 
 from hfsoup.ingredients.diagnose import compare_weights
 from hfsoup.ingredients.similarity import BASIN
-from hfsoup.reports.figures.style import Paint, Theme, name
+from hfsoup.reports.figures.style import Paint, Theme, name_ingredient
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,17 +26,17 @@ def paint(soup: BakeResult) -> Paint:
 
     def onto(figure: Figure, theme: Theme) -> None:
         axes, size = figure.subplots(), len(cosines)
-        low = _floor(cosines)
+        low = _lowest_color(cosines)
         shown = axes.imshow(cosines, cmap="cividis", vmin=low, vmax=1.0, interpolation="nearest")
         axes.spines[:].set_visible(False)
         if size <= NAMED:
             used = soup.mix.members
-            names = [f"{name(soup, i)}{' ●' if i in used else ''}" for i in range(size)]
+            names = [f"{name_ingredient(soup, i)}{' ●' if i in used else ''}" for i in range(size)]
             small = 9 if size <= 16 else 6
             axes.set_xticks(range(size), names, rotation=40, ha="right", fontsize=small)
             axes.set_yticks(range(size), names, fontsize=small)
         if size <= NUMBERED:
-            _numbers(axes, cosines, low)
+            _draw_numbers(axes, cosines, low)
         figure.colorbar(shown, ax=axes, label="cosine", shrink=0.9)
         figure.supxlabel(
             f"● is in the soup; fine-tunings that share a basin are above {BASIN}", fontsize=9, color=theme.faint
@@ -45,12 +45,12 @@ def paint(soup: BakeResult) -> Paint:
     return onto
 
 
-def _floor(cosines: Matrix) -> float:
+def _lowest_color(cosines: Matrix) -> float:
     """Where the colours begin: a tenth below the least, so that close ones do not all look far apart."""
     return float(min(np.floor(cosines.min() * 10 - 1e-9) / 10, BASIN))
 
 
-def _numbers(axes: Any, cosines: Matrix, low: float) -> None:
+def _draw_numbers(axes: Any, cosines: Matrix, low: float) -> None:
     for (row, column), cosine in np.ndenumerate(cosines):
         ink = "#000000" if cosine - low > 0.5 * (1 - low) else "#ffffff"
         places = 3 if cosine > BASIN and row != column else 2

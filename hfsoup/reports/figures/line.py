@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hfsoup.reports.figures.style import Paint, Theme, as_metric, metric, name
+from hfsoup.reports.figures.style import Paint, Theme, format_axis, name_ingredient, name_metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,11 +27,12 @@ def paint(soup: BakeResult) -> Paint:
         axes.plot(shares, selection, marker="o", linestyle="--", color=theme.blue, label="selection split")
         axes.plot(shares, test, marker="s", color=theme.red, label="test split")
         axes.set_xticks(
-            [0, 0.25, 0.5, 0.75, 1], [name(soup, line.first, 24), "¼", "½", "¾", name(soup, line.second, 24)]
+            [0, 0.25, 0.5, 0.75, 1],
+            [name_ingredient(soup, line.first, 24), "¼", "½", "¾", name_ingredient(soup, line.second, 24)],
         )
         axes.set_xlabel("share of the second in the average")
-        axes.set_ylabel(metric(soup))
-        as_metric(soup, axes.yaxis)
+        axes.set_ylabel(name_metric(soup))
+        format_axis(soup, axes.yaxis)
         figure.legend(loc="outside right upper", frameon=False)
 
     return onto

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.evaluation.measurements import CANDIDATE, INGREDIENT, UNIFORM, Point
-from hfsoup.reports.figures.style import Paint, Theme, as_metric, metric, name
+from hfsoup.reports.figures.style import Paint, Theme, format_axis, name_ingredient, name_metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,36 +22,36 @@ def paint(soup: BakeResult) -> Paint:
 
     def onto(figure: Figure, theme: Theme) -> None:
         points = soup.evidence.points if soup.evidence else ()
-        upper = _crowded(soup, points)
+        upper = _find_crowded(soup, points)
         panels = figure.subplots(1, 2 if upper else 1, squeeze=False)[0]
         for axes in panels:
-            _panel(soup, points, axes, theme)
+            _draw_panel(soup, points, axes, theme)
         if upper:
-            _closer(soup, upper, panels[1])
+            _zoom(soup, upper, panels[1])
         for axes in panels:
-            _diagonal(axes, theme)
-            axes.set_xlabel(f"{metric(soup, 24)}, selection split")
-        panels[0].set_ylabel(f"{metric(soup, 24)}, test split")
+            _draw_diagonal(axes, theme)
+            axes.set_xlabel(f"{name_metric(soup, 24)}, selection split")
+        panels[0].set_ylabel(f"{name_metric(soup, 24)}, test split")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
 
     return onto
 
 
-def _panel(soup: BakeResult, points: tuple[Point, ...], axes: Any, theme: Theme) -> None:
+def _draw_panel(soup: BakeResult, points: tuple[Point, ...], axes: Any, theme: Theme) -> None:
     axes.grid(visible=True, linewidth=0.7)
     axes.set_axisbelow(True)
-    for label, chosen, look in _groups(soup, points, theme):
+    for label, chosen, look in _group_points(soup, points, theme):
         if chosen:
             sides = [p.selection.value for p in chosen], [p.test.value for p in chosen]
             axes.scatter(*sides, label=label, **look)
-    _soup(soup, axes, theme)
-    as_metric(soup, axes.xaxis)
-    as_metric(soup, axes.yaxis)
+    _draw_soup(soup, axes, theme)
+    format_axis(soup, axes.xaxis)
+    format_axis(soup, axes.yaxis)
     axes.locator_params(nbins=5)
 
 
-def _crowded(soup: BakeResult, points: tuple[Point, ...]) -> list[Point]:
+def _find_crowded(soup: BakeResult, points: tuple[Point, ...]) -> list[Point]:
     """The upper half by selection score, where others are so far below that they would crowd it into a corner."""
     ranked = sorted(points, key=lambda p: p.selection.value)
     upper = ranked[len(ranked) // 2 :]
@@ -61,7 +61,7 @@ def _crowded(soup: BakeResult, points: tuple[Point, ...]) -> list[Point]:
     return upper if top - ranked[0].selection.value > CROWDED * (top - upper[0].selection.value) else []
 
 
-def _closer(soup: BakeResult, upper: list[Point], axes: Any) -> None:
+def _zoom(soup: BakeResult, upper: list[Point], axes: Any) -> None:
     c, selection = soup.comparison, soup.selection
     tests, chosen = [p.test.value for p in upper], [p.selection.value for p in upper]
     if c and selection:
@@ -72,18 +72,20 @@ def _closer(soup: BakeResult, upper: list[Point], axes: Any) -> None:
     axes.set_title("the upper half, closer", fontsize=9.5)
 
 
-def _diagonal(axes: Any, theme: Theme) -> None:
+def _draw_diagonal(axes: Any, theme: Theme) -> None:
     """Where both scores are the same, without moving the limits."""
     axes.set_xlim(*axes.get_xlim())
     axes.set_ylim(*axes.get_ylim())
     axes.axline((0, 0), slope=1, color=theme.faint, linewidth=0.9, linestyle=(0, (4, 4)), zorder=1)
 
 
-def _groups(soup: BakeResult, points: tuple[Point, ...], theme: Theme) -> list[tuple[str, list[Point], dict[str, Any]]]:
+def _group_points(
+    soup: BakeResult, points: tuple[Point, ...], theme: Theme
+) -> list[tuple[str, list[Point], dict[str, Any]]]:
     """What is drawn alike: every group has a shape of its own, too."""
     alone = [p for p in points if p.kind == INGREDIENT]
     tried = [p for p in points if p.kind == CANDIDATE]
-    best = f"best ingredient, {name(soup, soup.best or 0, 20)}"
+    best = f"best ingredient, {name_ingredient(soup, soup.best or 0, 20)}"
     full, hollow = {"s": 46}, {"s": 46, "facecolors": "none", "linewidths": 1.5}
     return [
         ("ingredient", [p for p in alone if p.number != soup.best], {**full, "marker": "o", "color": theme.blue}),
@@ -102,7 +104,7 @@ def _groups(soup: BakeResult, points: tuple[Point, ...], theme: Theme) -> list[t
     ]
 
 
-def _soup(soup: BakeResult, axes: Any, theme: Theme) -> None:
+def _draw_soup(soup: BakeResult, axes: Any, theme: Theme) -> None:
     """The soup, with the interval that its test score has."""
     c, selection = soup.comparison, soup.selection
     if c is None or selection is None:

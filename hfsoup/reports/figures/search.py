@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.reports.figures.style import Paint, Theme, as_metric, metric, name
+from hfsoup.reports.figures.style import Paint, Theme, format_axis, name_ingredient, name_metric
 from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def paint(soup: BakeResult) -> Paint:
     """Every candidate at its step: kept, not kept, or given up at an upper bound; the level to reach; the soup."""
 
     def onto(figure: Figure, theme: Theme) -> None:
-        axes, walks, whole = figure.subplots(), _walks(soup), _whole(soup)
+        axes, walks, whole = figure.subplots(), _walks(soup), _find_whole(soup)
         axes.grid(visible=True, axis="y", linewidth=0.7)
         axes.set_axisbelow(True)
         for n, walk in enumerate(walks):
@@ -59,18 +59,18 @@ def paint(soup: BakeResult) -> Paint:
                 *walk.levels(), drawstyle="steps-post", color=theme.faint, linewidth=1.4,
                 label="where the search stood" if n == 0 else None,
             )  # fmt: skip
-        _tried(walks, axes, theme)
+        _draw_steps(walks, axes, theme)
         if soup.attempts:
-            _apart(walks, axes, theme)
+            _separate_walks(walks, axes, theme)
         if whole:
             axes.scatter(
                 range(_first(whole), -1), [a.score.value for a in whole], label="tried as a whole", zorder=3,
                 marker="D", s=56, facecolors=theme.ground, edgecolors=theme.orange, linewidths=1.6,
             )  # fmt: skip
         if soup.attempts and soup.selection:
-            _soup(soup, axes, theme, walks[-1].right + 2)
-        axes.set_ylabel(f"{metric(soup)} on the selection split")
-        as_metric(soup, axes.yaxis)
+            _draw_soup(soup, axes, theme, walks[-1].right + 2)
+        axes.set_ylabel(f"{name_metric(soup)} on the selection split")
+        format_axis(soup, axes.yaxis)
         axes.set_xlim(_first(whole) - 0.5, walks[-1].right + (2.8 if soup.attempts else 0.8))
         if len(soup.trace) <= NAMED:
             ticks = dict(_ticks(soup, walks, whole))
@@ -98,7 +98,7 @@ def _walks(soup: BakeResult) -> list[Walk]:
     return found
 
 
-def _whole(soup: BakeResult) -> list[Attempt]:
+def _find_whole(soup: BakeResult) -> list[Attempt]:
     """What was tried beside the walks, without steps."""
     walked = {decision.walk for decision in soup.trace}
     return [attempt for attempt in soup.attempts if attempt.name not in walked]
@@ -109,7 +109,7 @@ def _first(whole: list[Attempt]) -> int:
     return -len(whole) - 1 if whole else 0
 
 
-def _tried(walks: list[Walk], axes: Any, theme: Theme) -> None:
+def _draw_steps(walks: list[Walk], axes: Any, theme: Theme) -> None:
     starts = [(walk.left, walk.start.value) for walk in walks if walk.start]
     every = [pair for walk in walks for pair in walk.places()]
     seen = [(place, d) for place, d in every if not d.score.at_most]
@@ -134,7 +134,7 @@ def _tried(walks: list[Walk], axes: Any, theme: Theme) -> None:
             axes.scatter(*sides, label=label, zorder=3, **look)
 
 
-def _apart(walks: list[Walk], axes: Any, theme: Theme) -> None:
+def _separate_walks(walks: list[Walk], axes: Any, theme: Theme) -> None:
     """A line around every walk, and its name above it."""
     for at in (-1, *(walk.right + 1 for walk in walks)):
         axes.axvline(at, color=theme.grid, linewidth=1.2)
@@ -145,7 +145,7 @@ def _apart(walks: list[Walk], axes: Any, theme: Theme) -> None:
         )  # fmt: skip
 
 
-def _soup(soup: BakeResult, axes: Any, theme: Theme, right: int) -> None:
+def _draw_soup(soup: BakeResult, axes: Any, theme: Theme, right: int) -> None:
     """The score of the mix that is shipped, at the end and across the whole width."""
     if soup.selection is None:
         return
@@ -160,7 +160,7 @@ def _ticks(soup: BakeResult, walks: list[Walk], whole: list[Attempt]) -> Iterato
     for walk in walks:
         yield walk.left, "start"
         for place, decision in walk.places():
-            yield place, f"{'+' if decision.action == 'add' else '−'} {name(soup, decision.ingredient, 22)}"
+            yield place, f"{'+' if decision.action == 'add' else '−'} {name_ingredient(soup, decision.ingredient, 22)}"
     if soup.attempts:
         kept = " and ".join(attempt.name for attempt in soup.attempts if attempt.mix == soup.mix)
         yield walks[-1].right + 2, f"this soup ({one_line(kept, 22)})" if kept else "this soup"

@@ -39,7 +39,7 @@ DARK = Theme(True, "#0d1117", "#e6edf3", "#9198a1", "#30363d", "#56b4e9", "#f0b4
 THEMES = (LIGHT, DARK)
 
 
-def drawn(paint: Paint, theme: Theme, title: str) -> bytes:
+def render_png(paint: Paint, theme: Theme, title: str) -> bytes:
     """A picture as PNG; no date, no version, no setting of the user's in it."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -81,13 +81,13 @@ def _settings(theme: Theme) -> Any:
     }
 
 
-def name(soup: BakeResult, i: int, longest: int = 28) -> str:
+def name_ingredient(soup: BakeResult, i: int, longest: int = 28) -> str:
     """An ingredient's name, of a local folder the last part only; its end where it is long."""
     text = one_line(shorten_names([(each.id, each.source.revision) for each in soup.family.ingredients])[i])
     return text if len(text) <= longest else f"…{text[-longest + 1 :]}"
 
 
-def as_metric(soup: BakeResult, axis: Any) -> None:
+def format_axis(soup: BakeResult, axis: Any) -> None:
     """Numbers on an axis as the card writes them: per cent of hfsoup's own metrics, others as they are."""
     from matplotlib.ticker import PercentFormatter
 
@@ -97,6 +97,6 @@ def as_metric(soup: BakeResult, axis: Any) -> None:
         axis.set_major_formatter(PercentFormatter(1.0))
 
 
-def metric(soup: BakeResult, longest: int = 40) -> str:
+def name_metric(soup: BakeResult, longest: int = 40) -> str:
     """The metric's name."""
     return one_line(soup.metric, longest)

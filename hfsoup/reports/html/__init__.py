@@ -7,14 +7,14 @@ import tempfile
 from pathlib import Path
 
 from hfsoup.hub.notices import listening
-from hfsoup.reports.html.gallery import Gallery, gallery
-from hfsoup.reports.html.reading import reading
-from hfsoup.reports.html.render import html
+from hfsoup.reports.html.gallery import Gallery, load_gallery
+from hfsoup.reports.html.load import load_report_data
+from hfsoup.reports.html.render import render_html
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Watch
 
 
-def report(place: str, *, images: bool = True, watch: Watch | None = None) -> str:
+def make_report(place: str, *, images: bool = True, watch: Watch | None = None) -> str:
     """The page of a soup.
 
     Args:
@@ -28,16 +28,16 @@ def report(place: str, *, images: bool = True, watch: Watch | None = None) -> st
     watch = watch or Watch()
     with listening(watch.note):
         with watch.stage("Reading the record"):
-            found = reading(place)
+            found = load_report_data(place)
         shown = Gallery((), "")
         if images and found.seen is not None:
             with watch.stage("Reading the images") as stage:
-                shown = gallery(found)
+                shown = load_gallery(found)
                 stage.done(shown.missing or f"Read {len(shown.tiles)} images on which the two differ")
-    return html(found, shown)
+    return render_html(found, shown)
 
 
-def writable(path: Path, *, overwrite: bool) -> None:
+def require_writable(path: Path, *, overwrite: bool) -> None:
     """Fail where a page would take the place of something that may not go."""
     if os.path.lexists(path) and not (overwrite and path.is_file()):
         raise SoupError("the file is already there", where=str(path), hint="--overwrite, or another --output")
@@ -49,7 +49,7 @@ def write_report(text: str, path: Path, *, overwrite: bool = False) -> None:
     Raises:
         SoupError: the file is there and may not be replaced, or the disk refuses.
     """
-    writable(path, overwrite=overwrite)
+    require_writable(path, overwrite=overwrite)
     try:
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, suffix=".partial", delete=False

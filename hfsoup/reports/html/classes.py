@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hfsoup.provenance.predictions import classes_of
+from hfsoup.provenance.predictions import list_classes
 
 if TYPE_CHECKING:
-    from hfsoup.provenance.predictions import Evaluated
+    from hfsoup.provenance.predictions import TestPredictions
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
-class Counts:
+class Agreement:
     """Images by who is right."""
 
     both: int
@@ -32,27 +32,27 @@ class Counts:
     neither: int
 
 
-def by_class(seen: Evaluated) -> list[ClassRow]:
+def count_by_class(seen: TestPredictions) -> list[ClassRow]:
     """Every class that the test images have."""
     return list(_rows(seen))
 
 
-def _rows(seen: Evaluated) -> Iterator[ClassRow]:
+def _rows(seen: TestPredictions) -> Iterator[ClassRow]:
     images, soup, best = ([0] * len(seen.classes) for _ in range(3))
     for true, first, second in zip(seen.labels, seen.soup, seen.best, strict=True):
-        for label in classes_of(true):
+        for label in list_classes(true):
             images[label] += 1
-            soup[label] += label in classes_of(first)
-            best[label] += label in classes_of(second)
+            soup[label] += label in list_classes(first)
+            best[label] += label in list_classes(second)
     for n, name in enumerate(seen.classes):
         if images[n]:
             yield ClassRow(name, images[n], soup[n], best[n])
 
 
-def counts(seen: Evaluated) -> Counts:
+def count_agreement(seen: TestPredictions) -> Agreement:
     """How often both, one or none is right."""
     rights = [(s == y, b == y) for y, s, b in zip(seen.labels, seen.soup, seen.best, strict=True)]
-    return Counts(
+    return Agreement(
         rights.count((True, True)),
         rights.count((True, False)),
         rights.count((False, True)),

@@ -18,8 +18,8 @@ from hfsoup.utils.text import one_line
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from hfsoup.provenance.predictions import Evaluated
-    from hfsoup.reports.html.reading import Reading
+    from hfsoup.provenance.predictions import TestPredictions
+    from hfsoup.reports.html.load import ReportData
 
 MOST, SIDE, SMALL = 40, 144, 64
 
@@ -41,19 +41,19 @@ class Gallery:
     missing: str
 
 
-def differing(seen: Evaluated) -> list[int]:
+def find_differences(seen: TestPredictions) -> list[int]:
     """The places among the test images at which the two name different classes."""
     return [n for n, (soup, best) in enumerate(zip(seen.soup, seen.best, strict=True)) if soup != best]
 
 
-def gallery(found: Reading) -> Gallery:
+def load_gallery(found: ReportData) -> Gallery:
     """Up to 40 of the images on which the two differ, evenly spaced among them."""
     seen, dataset = found.seen, found.record.dataset
     if seen is None or dataset is None:
         return Gallery((), "")
     if dataset.revision is None and not found.local:
         return Gallery((), "The images were in a folder of whoever baked this soup, so they are not shown.")
-    every = differing(seen)
+    every = find_differences(seen)
     places = [every[n * len(every) // MOST] for n in range(MOST)] if len(every) > MOST else every
     if not places:
         return Gallery((), "")
@@ -64,7 +64,7 @@ def gallery(found: Reading) -> Gallery:
         return Gallery((), f"The images could not be read again: {one_line(error.what, 300)}.")
 
 
-def _tiles(seen: Evaluated, places: Sequence[int], request: Request, expected: str) -> list[Tile]:
+def _tiles(seen: TestPredictions, places: Sequence[int], request: Request, expected: str) -> list[Tile]:
     from hfsoup.data.images import hash_content, hash_split
     from hfsoup.data.source import open_dataset
 
@@ -93,9 +93,9 @@ def _tile(place: int, data: bytes) -> Tile:
 def _uri(image: Image, form: str) -> str:
     held = io.BytesIO()
     image.save(held, form, **({} if form == "PNG" else {"quality": 82}))
-    return data_uri(held.getvalue(), form.lower())
+    return encode_data_uri(held.getvalue(), form.lower())
 
 
-def data_uri(data: bytes, form: str) -> str:
+def encode_data_uri(data: bytes, form: str) -> str:
     """Bytes of a picture as a page holds them."""
     return f"data:image/{form};base64,{b64encode(data).decode()}"

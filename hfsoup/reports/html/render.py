@@ -13,21 +13,21 @@ from hfsoup.data.splits import describe_training_split, is_training
 from hfsoup.data.tasks import METRICS, SINGLE_LABEL, TASKS
 from hfsoup.evaluation.scores import ALPHA, describe_outcome
 from hfsoup.networks.distillation.result import describe_distillation
-from hfsoup.provenance.predictions import classes_of
-from hfsoup.provenance.reproduce import page
-from hfsoup.reports.card.text import weight
+from hfsoup.provenance.predictions import list_classes
+from hfsoup.provenance.reproduce import hub_url
+from hfsoup.reports.card.formatting import format_weight
 from hfsoup.reports.figures import FOLDER, NAMES
-from hfsoup.reports.html.classes import by_class, counts
-from hfsoup.reports.html.gallery import Gallery, data_uri, differing
+from hfsoup.reports.html.classes import count_agreement, count_by_class
+from hfsoup.reports.html.gallery import Gallery, encode_data_uri, find_differences
 from hfsoup.utils.resources import find_resource
 from hfsoup.utils.text import format_probability, one_line, shorten_names
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
     from hfsoup.provenance.manifest import Manifest
-    from hfsoup.provenance.predictions import Evaluated
+    from hfsoup.provenance.predictions import TestPredictions
     from hfsoup.provenance.records import IngredientRecord, ScoreRecord
-    from hfsoup.reports.html.reading import Reading
+    from hfsoup.reports.html.load import ReportData
 
 TITLES = {
     "scores": ("Selection score against test score", "Test scores were measured after the choice."),
@@ -37,7 +37,7 @@ TITLES = {
 }
 
 
-def html(found: Reading, gallery: Gallery) -> str:
+def render_html(found: ReportData, gallery: Gallery) -> str:
     """The page. Nothing in it is loaded from elsewhere, and its policy forbids that and every script but its own."""
     from jinja2 import Environment, StrictUndefined
 
@@ -49,7 +49,7 @@ def html(found: Reading, gallery: Gallery) -> str:
     return page.render(script=script, digest=digest, hfsoup=__version__, **_values(found, gallery)) + "\n"
 
 
-def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
+def _values(found: ReportData, gallery: Gallery) -> dict[str, Any]:
     record, seen, mix = found.record, found.seen, found.record.mix()
     metric = record.dataset.metric if record.dataset else record.options.get("metric") or "accuracy"
     task = next((t for t in TASKS if record.dataset and t.name == record.dataset.task), SINGLE_LABEL)
@@ -73,11 +73,11 @@ def _values(found: Reading, gallery: Gallery) -> dict[str, Any]:
         "best": names[best] if best is not None else "its best ingredient",
         "dataset": _dataset(record),
         "pictures": list(_pictures(found)),
-        "classes": [_class(row) for row in by_class(seen)] if seen else [],
-        "counts": counts(seen) if seen else None,
+        "classes": [_class(row) for row in count_by_class(seen)] if seen else [],
+        "counts": count_agreement(seen) if seen else None,
         "multi": task is not SINGLE_LABEL,
         "right_text": task.correct_text,
-        "differ": len(differing(seen)) if seen else 0,
+        "differ": len(find_differences(seen)) if seen else 0,
         "tiles": [_tile(seen, tile) for tile in gallery.tiles] if seen else [],
         "missing": gallery.missing,
         "versions": ", ".join(f"{one_line(name)} {one_line(text)}" for name, text in record.versions.items()),
@@ -105,12 +105,12 @@ def _ingredient(
     source = Source(ingredient.id, ingredient.revision)
     return {
         "name": name,
-        "link": page(source),
+        "link": hub_url(source),
         "revision": (ingredient.revision or "")[:12],
         "score": number(ingredient.score, metric),
         "value": ingredient.score.value if ingredient.score else "",
         "weight": ingredient.coefficient,
-        "shown": weight(ingredient.coefficient, span) if ingredient.coefficient else "left out",
+        "shown": format_weight(ingredient.coefficient, span) if ingredient.coefficient else "left out",
         "best": best,
     }
 
@@ -172,7 +172,7 @@ def _dataset(record: Manifest) -> dict[str, str] | None:
     }
 
 
-def _pictures(found: Reading) -> Iterator[dict[str, str]]:
+def _pictures(found: ReportData) -> Iterator[dict[str, str]]:
     for name in NAMES:
         light, dark = (found.pictures.get(f"{FOLDER}/{name}{end}.png") for end in ("", "-dark"))
         if light:
@@ -180,8 +180,8 @@ def _pictures(found: Reading) -> Iterator[dict[str, str]]:
             yield {
                 "title": title,
                 "caption": caption,
-                "light": data_uri(light, "png"),
-                "dark": data_uri(dark or light, "png"),
+                "light": encode_data_uri(light, "png"),
+                "dark": encode_data_uri(dark or light, "png"),
             }
 
 
@@ -195,8 +195,8 @@ def _class(row: Any) -> dict[str, Any]:
     }
 
 
-def _tile(seen: Evaluated, tile: Any) -> dict[str, Any]:
-    label, soup, best = (classes_of(group[tile.place]) for group in (seen.labels, seen.soup, seen.best))
+def _tile(seen: TestPredictions, tile: Any) -> dict[str, Any]:
+    label, soup, best = (list_classes(group[tile.place]) for group in (seen.labels, seen.soup, seen.best))
     return {
         "picture": tile.picture,
         "pixels": tile.pixels,
@@ -208,5 +208,5 @@ def _tile(seen: Evaluated, tile: Any) -> dict[str, Any]:
     }
 
 
-def _names(seen: Evaluated, classes: tuple[int, ...]) -> str:
+def _names(seen: TestPredictions, classes: tuple[int, ...]) -> str:
     return one_line(", ".join(seen.classes[n] for n in classes), 60) or "none"

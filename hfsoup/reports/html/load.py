@@ -10,9 +10,9 @@ from pathlib import Path
 from hfsoup.hub.download import fetch_file
 from hfsoup.ingredients.pull import list_files
 from hfsoup.ingredients.resolve import resolve_patterns
-from hfsoup.provenance.manifest import NAME as RECORD
-from hfsoup.provenance.manifest import Manifest, read
-from hfsoup.provenance.predictions import LIMIT, NAME, Evaluated, parse
+from hfsoup.provenance.manifest import FILE_NAME as RECORD
+from hfsoup.provenance.manifest import Manifest, read_manifest
+from hfsoup.provenance.predictions import FILE_NAME, MAX_BYTES, TestPredictions, parse_predictions
 from hfsoup.reports.figures import FOLDER, NAMES
 from hfsoup.utils.errors import MismatchError, SoupError
 from hfsoup.utils.text import quoted
@@ -22,7 +22,7 @@ PICTURE_LIMIT = 8 << 20
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReportData:
     """A soup as its folder tells it.
 
     `seen` is what was said of the test images, None where nothing was tested or the soup is of an older hfsoup;
@@ -32,11 +32,11 @@ class Reading:
     place: str
     local: bool
     record: Manifest
-    seen: Evaluated | None
+    seen: TestPredictions | None
     pictures: dict[str, bytes]
 
 
-def reading(place: str) -> Reading:
+def load_report_data(place: str) -> ReportData:
     """Read the soup in a folder or repository, without its weights.
 
     Raises:
@@ -44,25 +44,23 @@ def reading(place: str) -> Reading:
         MismatchError: a file is not the one that was recorded.
     """
     local = Path(place).is_dir()
-    opened = _here(Path(place)) if local else _there(place)
+    opened = _open_folder(Path(place)) if local else _open_repo(place)
     path = opened(RECORD)
     if path is None:
         raise SoupError(f"expected {RECORD}, found none", where=place, hint="a folder or repository that hfsoup baked")
-    record = read(path.parent, where=place)
-    seen = _bytes(opened, record, NAME, place, LIMIT)
+    record = read_manifest(path.parent, where=place)
+    seen = _read_recorded(opened, record, FILE_NAME, place, MAX_BYTES)
     names = [f"{FOLDER}/{name}{end}.png" for name in NAMES for end in ("", "-dark")]
-    pictures = {name: _bytes(opened, record, name, place, PICTURE_LIMIT) for name in names}
-    return Reading(
-        place, local, record, _matching(parse(seen, where=place), record, place) if seen else None,
-        {name: data for name, data in pictures.items() if data},
-    )  # fmt: skip
+    pictures = {name: _read_recorded(opened, record, name, place, PICTURE_LIMIT) for name in names}
+    predictions = _require_same_images(parse_predictions(seen, where=place), record, place) if seen else None
+    return ReportData(place, local, record, predictions, {name: data for name, data in pictures.items() if data})
 
 
-def _here(folder: Path) -> Open:
+def _open_folder(folder: Path) -> Open:
     return lambda name: folder / name if (folder / name).is_file() and not (folder / name).is_symlink() else None
 
 
-def _there(place: str) -> Open:
+def _open_repo(place: str) -> Open:
     source = resolve_patterns((place,))[0]
     files = list_files(source, source.subfolder)
 
@@ -74,7 +72,7 @@ def _there(place: str) -> Open:
     return opened
 
 
-def _bytes(opened: Open, record: Manifest, name: str, place: str, most: int) -> bytes | None:
+def _read_recorded(opened: Open, record: Manifest, name: str, place: str, most: int) -> bytes | None:
     """A file that the record names; one that it does not name is no part of the soup."""
     expected = record.files.get(name)
     if expected is None:
@@ -92,10 +90,10 @@ def _bytes(opened: Open, record: Manifest, name: str, place: str, most: int) -> 
     return data
 
 
-def _matching(seen: Evaluated, record: Manifest, place: str) -> Evaluated:
+def _require_same_images(seen: TestPredictions, record: Manifest, place: str) -> TestPredictions:
     """What was seen, if it is of as many images and ingredients as the record's."""
     if record.dataset is None or record.dataset.test.images != len(seen.rows):
-        raise MismatchError(f"{NAME} is of other images than {RECORD}", where=place, hint="bake it again")
+        raise MismatchError(f"{FILE_NAME} is of other images than {RECORD}", where=place, hint="bake it again")
     if seen.best_ingredient >= len(record.ingredients):
-        raise MismatchError(f"{NAME} is of other ingredients than {RECORD}", where=place, hint="bake it again")
+        raise MismatchError(f"{FILE_NAME} is of other ingredients than {RECORD}", where=place, hint="bake it again")
     return seen
