@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from huggingface_hub import HfApi
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from shell import bake, refused
+from shell import bake, refused, run
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
 from hfsoup.data.tasks.class_metrics import OURS
@@ -135,6 +136,25 @@ def test_a_trusted_metric_is_used(on_hub: LocalHub, vit: Family, data: Path, alo
     assert [2 * i["score"] for i in found["ingredients"]] == pytest.approx([i["score"] for i in plain["ingredients"]])
     assert found["soup"]["ci95"] is None
     assert not Path("marker").exists()
+    assert run("verify", "soup", "--scores", "--trust-remote-metric").code == 0
+
+
+def test_a_record_does_not_grant_trust(on_hub: LocalHub, vit: Family, data: Path, alone: Path) -> None:
+    """Neither soup.json nor a config makes a script of the Hub run; nothing of it is fetched."""
+    bake(*vit.words[:2], "--dataset", data, "--output", "soup")
+    record = json.loads(Path("soup/soup.json").read_text())
+    record["options"] |= {"metric": "kit/stranger", "trust_remote_metric": True}
+    Path("soup/soup.json").write_text(json.dumps(record))
+    on_hub.forget_requests()
+    block = refused("verify", "soup", "--scores", code=2)
+    assert "'kit/stranger', a script that is fetched from the Hub" in block
+    assert "--trust-remote-metric, if you trust it" in block
+    words = [f"ingredients: [{vit.words[0]}, {vit.words[1]}]", f"dataset: {data}", "metric: kit/stranger"]
+    Path("soup.yaml").write_text("\n".join([*words, "trust_remote_metric: true", ""]))
+    block = refused("bake", "soup.yaml", "--output", "other", code=2)
+    assert "soup.yaml, line 4" in block
+    assert "only you can allow that" in block
+    assert not [r for r in on_hub.requests if "stranger" in r.path]
 
 
 @given(st.integers(1, 5000), st.data())

@@ -15,6 +15,7 @@ from hfsoup.baking.retrain import retrain_network
 from hfsoup.checkpoints.lora.config import CONFIG
 from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.checkpoints.types import Ingredient, LowRankAdapter, Source, WeightFile
+from hfsoup.data.tasks import METRICS
 from hfsoup.hub.notices import listening
 from hfsoup.ingredients.base_model import attach_base
 from hfsoup.ingredients.compatibility import check_compatibility
@@ -35,9 +36,10 @@ from hfsoup.provenance.records import (
 from hfsoup.provenance.reproduce import reproduce_config_of, reproducible_options
 from hfsoup.provenance.signing import verify_signature
 from hfsoup.utils.distributed import World
-from hfsoup.utils.errors import MismatchError, SoupError
+from hfsoup.utils.errors import MismatchError, SoupError, UsageError
 from hfsoup.utils.hashing import hash_file
 from hfsoup.utils.progress import Watch
+from hfsoup.utils.text import quoted
 
 Advance = Callable[[int], None]
 # What a Hub adds to a repository by itself, and a signature over the rest.
@@ -54,7 +56,12 @@ class Verification:
 
 
 def verify(
-    place: str, *, scores: bool = False, public_key: Path | None = None, watch: Watch | None = None
+    place: str,
+    *,
+    scores: bool = False,
+    public_key: Path | None = None,
+    trust_remote_metric: bool = False,
+    watch: Watch | None = None,
 ) -> Verification:
     """Bake the soup in `place` again and compare.
 
@@ -62,29 +69,34 @@ def verify(
         place: a baked folder, or `ORG/NAME` on the Hub, with `@REVISION`.
         scores: evaluate again too, on the same splits.
         public_key: also verify the signature over the folder with this key.
+        trust_remote_metric: run the script of a recorded metric that is not hfsoup's own; the record cannot ask for it.
         watch: told of the stages.
 
     Raises:
         MismatchError: a file was tampered with, is missing or too many, or the rebuilt weights or scores differ; every
             difference is named, down to the tensor.
         SoupError: there is no record, or an ingredient is not to be had any more.
+        UsageError: the scores need a script that is not trusted.
     """
     watch = watch or Watch()
     with listening(watch.note):
-        return _verify(place, scores, public_key, watch)
+        return _verify(place, scores, public_key, trust_remote_metric, watch)
 
 
-def _verify(place: str, scores: bool, public_key: Path | None, watch: Watch) -> Verification:
+def _verify(place: str, scores: bool, public_key: Path | None, trusted: bool, watch: Watch) -> Verification:
     with watch.stage("Reading the record"):
         local = Path(place).is_dir()
         folder = Path(place) if local else pull_repository(resolve_patterns((place,))[0])
         record = read_manifest(folder, where=place)
+        options = replace(Options.of(dict(record.options)), trust_remote_metric=trusted)
+        if scores and not trusted and options.metric not in (None, *METRICS):
+            what = f"this soup was scored by {quoted(options.metric)}, a script that is fetched from the Hub and run"
+            raise UsageError(what, where=place, hint="--trust-remote-metric, if you trust it, or leave out --scores")
         require_equal(place, _compare_folder(folder, record, links=not local))
         require_equal(place, _compare_config(record))
         if public_key:
             verify_signature(folder, public_key)
     with watch.stage("Pulling the ingredients"):
-        options = Options.of(dict(record.options))
         pinned = [*record.ingredients, *([record.base] if record.base else [])]
         file, key = options.weights_file, options.state_dict_key
         sources = [replace(_find_source(i), weights_file=file, state_dict_key=key) for i in record.ingredients]

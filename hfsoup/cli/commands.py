@@ -178,6 +178,9 @@ def verify(
     place: Annotated[str, typer.Argument(help="a baked folder, or ORG/NAME on the Hub, with @REVISION")],
     scores: Annotated[bool, typer.Option("--scores", help="evaluate again too, but for shifts and ensemble")] = False,
     public_key: Annotated[Path | None, typer.Option(help="also verify model.sig with this key")] = None,
+    trust_remote_metric: Annotated[
+        bool, typer.Option("--trust-remote-metric", help="run the script of a recorded metric that is not ours")
+    ] = False,
     json_file: Json = None,
     quiet: Quiet = False,
 ) -> None:
@@ -186,7 +189,9 @@ def verify(
     from hfsoup.cli.screen import Screen
 
     screen = Screen(quiet=quiet)
-    found = verify_place(place, scores=scores, public_key=public_key, watch=screen)
+    found = verify_place(
+        place, scores=scores, public_key=public_key, trust_remote_metric=trust_remote_metric, watch=screen
+    )
     if public_key:
         screen.show_check(f"model.sig: signed by the owner of {public_key}")
     for name, sha in found.files.items():

@@ -50,6 +50,13 @@ def load_config(path: Path, over: Mapping[str, Any]) -> tuple[tuple[str, ...], O
     lines, values = _read_yaml(path)
     found = _validate(path, lines, values)
     ingredients = found.pop("ingredients")
+    if found.get("trust_remote_metric") and not over.get("trust_remote_metric"):
+        # Such a file may come from a card; only who runs the bake can trust a script.
+        what = (
+            f"this file wants the script of the metric {quoted(found.get('metric'))} to be run; only you can allow that"
+        )
+        where = f"{path}, line {lines['trust_remote_metric']}"
+        raise UsageError(what, where=where, hint=f"hfsoup bake {path} --trust-remote-metric, if you trust it")
     try:
         return tuple(ingredients), Options.of({**found, **over})
     except UsageError as error:
