@@ -12,19 +12,19 @@ from family import Family
 from hypothesis import given
 from hypothesis import strategies as st
 from shell import bake, run
-from test_recipes import RULES, TOTAL, reference, scores_of
+from test_recipes import RULES, TOTAL, Asked, reference, scores_of
 
 from hfsoup.averaging.mix import Mix
 from hfsoup.evaluation.scores import Comparison, Intervals, Score
 from hfsoup.recipes import RECIPES
-from hfsoup.recipes._search import Rules, Search
+from hfsoup.recipes._search import Search
 from hfsoup.utils.errors import SoupError
 
 WALKS = ("uniform", "greedy", "pruned")
 
 
 @given(size=st.integers(1, 7), salt=st.integers(0, 10**6), rules=RULES)
-def test_auto_is_the_best_of_the_three_at_the_cost_of_each_mix_once(size: int, salt: int, rules: Rules) -> None:
+def test_auto_is_the_best_of_the_three_at_the_cost_of_each_mix_once(size: int, salt: int, rules: Asked) -> None:
     """Bounds that one walk may give up at never decide another's, and no mix is measured in full twice."""
     scores, asked = scores_of(salt), []
 
@@ -35,9 +35,10 @@ def test_auto_is_the_best_of_the_three_at_the_cost_of_each_mix_once(size: int, s
         asked.append(mix)
         return Score(count / TOTAL, TOTAL, count)
 
-    search = Search([f"m{i}" for i in range(size)], score, rules)
+    search = Search([f"m{i}" for i in range(size)], score, rules.rules)
+    arguments = {"passes": rules.passes, "keep_best": rules.keep_best}
     try:
-        found = RECIPES.get("auto").function(search)
+        found = RECIPES.get("auto").function(search, **arguments)
     except SoupError:
         assert rules.min_score is not None
         return
@@ -50,9 +51,9 @@ def test_auto_is_the_best_of_the_three_at_the_cost_of_each_mix_once(size: int, s
     walked = [(d.walk, d.action, d.ingredient, d.accepted) for d in search.trace]
     assert walked == [(name, *step) for name, _, trace in ends for step in trace]
     assert len(asked) == len(set(asked))
-    at_most = RECIPES.get("auto").evaluations
+    at_most = RECIPES.get("auto").count_evaluations(size, arguments)
     assert at_most is not None
-    assert len(search.scores) <= at_most(size, rules)
+    assert len(search.scores) <= at_most
 
 
 def test_the_interval_allows_for_three_finished_soups(vit: Family, data: Path, alone: Path) -> None:

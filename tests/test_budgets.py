@@ -33,10 +33,10 @@ def test_radin_verifies_the_best_guesses(size: int, salt: int, budget: int, cap:
     search = Search(
         [f"m{i}" for i in range(size)],
         lambda mix, _: scored(real, mix.members),
-        Rules(budget=budget, max_ingredients=cap),
+        Rules(max_ingredients=cap),
         ensemble=lambda members: scored(guess, members),
     )
-    found = RECIPES.get("radin").function(search)
+    found = RECIPES.get("radin").function(search, budget=budget)
     ranked = sorted(range(size), key=lambda i: (-real(frozenset([i])), i))
     met, current = [frozenset(ranked)], ranked[:1]
     while len(current) < size:

@@ -24,7 +24,7 @@ from hfsoup.utils.distributed import World
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]:
     """A device of its own, with no score paid for; how often a model was built, and blocks came to a sum there."""
     count = {"built": 0, "sums": 0}
-    build, scaled = candidate.build_model, sums.DeviceSums.scaled
+    build, scale = candidate.build_model, sums.DeviceSums.scale
 
     def counted(name: str, act: Any) -> Any:
         def call(*given: Any) -> Any:
@@ -36,7 +36,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]
     monkeypatch.setenv("HFSOUP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(World, "device", property(lambda _: torch.device("cpu:0")))
     monkeypatch.setattr(candidate, "build_model", counted("built", build))
-    monkeypatch.setattr(sums.DeviceSums, "scaled", counted("sums", scaled))
+    monkeypatch.setattr(sums.DeviceSums, "scale", counted("sums", scale))
     return count
 
 

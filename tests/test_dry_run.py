@@ -96,7 +96,11 @@ def test_images_that_are_prepared_are_not_pulled_for(
 
 @pytest.mark.parametrize(
     ("recipe", "passes"),
-    [(entry, passes) for entry in RECIPES for passes in ((1, 3) if "passes" in entry.reads else (1,))],
+    [
+        (entry, passes)
+        for entry in RECIPES
+        for passes in ((1, 3) if "passes" in [p.name for p in entry.parameters] else (1,))
+    ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
 def test_no_recipe_scores_more_than_it_says(recipe: Any, passes: int, resnet: Family, data: Path, alone: Path) -> None:

@@ -179,7 +179,7 @@ def test_dare_draws_for_an_ingredient_and_a_tensor_alike_in_every_mix() -> None:
 
 
 @pytest.mark.parametrize("merge", ALL)
-@pytest.mark.parametrize("recipe", sorted(entry.name for entry in RECIPES if not entry.logits and not entry.learns))
+@pytest.mark.parametrize("recipe", sorted(entry.name for entry in RECIPES if not entry.logits and not entry.epochs))
 def test_every_recipe_goes_with_every_merge(recipe: str, merge: str) -> None:
     """The state dict found scores what was reported, is finite, and nothing that was given has changed."""
     base, members = given(4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ from threadpoolctl import threadpool_limits
 
 from hfsoup.averaging.combine import NO_BASE, STATISTICS, BaseTensor, combine
 from hfsoup.averaging.mix import Mix
-from hfsoup.averaging.settings import Settings
 from hfsoup.averaging.trimming import Thresholds
 from hfsoup.checkpoints.reader import Weights
 from hfsoup.checkpoints.safetensors_io import FLOATS, is_finite, to_float, to_stored
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 BLOCK = 1 << 18
-DEFAULTS = Settings()
 BASE_HINT = "--base ORG/NAME|FOLDER"
 IMAGES_HINT = "--dataset ORG/NAME"
 Emit = Callable[[TensorSpec, int, NDArray[Any]], None]
@@ -71,16 +69,21 @@ class Averager:
         family: what may be averaged.
         merge: the name of the merge.
         dtype: the safetensors name of the float type to write; None keeps the reference's.
-        settings: what the merge is told.
+        parameters: the merge's own arguments; those that are missing or None have its defaults.
 
     Raises:
         UsageError: the merge needs a base and the family has none.
     """
 
     def __init__(
-        self, family: Family, merge: str = "mean", dtype: str | None = None, settings: Settings = DEFAULTS
+        self,
+        family: Family,
+        merge: str = "mean",
+        dtype: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        self.family, self.merge, self.dtype, self.settings = family, MERGES.get(merge), dtype, settings
+        self.family, self.merge, self.dtype = family, MERGES.get(merge), dtype
+        self.parameters = self.merge.fill_parameters(parameters or {})
         if self.merge.needs_base and family.base is None:
             raise UsageError(f"the merge {merge} needs the model that the ingredients started from", hint=BASE_HINT)
         known = family.importance if self.merge.importance else None
@@ -88,7 +91,7 @@ class Averager:
         self._weights = [Weights(ingredient) for ingredient in every]
         self._importance = [Weights(i) for i in known.replace_weights(family.ingredients)] if known else []
         self._base = Weights(family.base.ingredient) if family.base else None
-        self._cuts = Thresholds(self._read_task_vector, self.density)
+        self._thresholds = Thresholds(self._read_task_vector)
 
     def __enter__(self) -> Averager:
         return self
@@ -98,11 +101,6 @@ class Averager:
     ) -> None:
         for weights in (*self._weights, *self._importance, *([self._base] if self._base else [])):
             weights.close()
-
-    @property
-    def density(self) -> float:
-        """The share of a task vector that the merge keeps."""
-        return self.settings.density or self.merge.density
 
     def stored_as(self, spec: TensorSpec) -> str:
         """The dtype that a tensor is written in."""
@@ -186,12 +184,11 @@ class Averager:
         merge, root = self.merge.name, BaseTensor(lambda name: self._read_base(job, name), mix.base)
         if name in self.family.reference_only:
             merge, root = "mean", NO_BASE
-        told = self.settings
-        context = Context(
-            name, mix.members, scale=told.scale, density=self.density, outliers=told.outliers, seed=told.seed,
-            cut=self._cuts, importance=self._read_importance(mix, job),
-        )  # fmt: skip
-        block = combine(name, read, weights, merge, floats=floats, root=root, context=context)
+        importance = self._read_importance(mix, job)
+        context = Context(name, mix.members, threshold=self._thresholds, importance=importance)
+        block = combine(
+            name, read, weights, merge, floats=floats, root=root, context=context, parameters=self.parameters
+        )
         emit(job.first, job.begin, self.convert_block(mix, block, job) if floats else block)
 
     def convert_block(self, mix: Mix, block: Array, job: Block) -> NDArray[Any]:

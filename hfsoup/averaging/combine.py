@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -14,6 +14,7 @@ from hfsoup.merges import EMPTY, MERGES, PLAIN, Context
 from hfsoup.merges.mean import mean
 
 Read = Callable[[str], Iterable[NDArray[Any]]]
+NONE: Mapping[str, Any] = {}
 STATISTICS = ("running_mean", "running_var")
 
 
@@ -37,6 +38,7 @@ def combine(
     floats: bool,
     root: BaseTensor = NO_BASE,
     context: Context = PLAIN,
+    parameters: Mapping[str, Any] = NONE,
 ) -> NDArray[Any]:
     """One tensor of every member into one.
 
@@ -52,6 +54,7 @@ def combine(
         floats: whether the tensor holds floats.
         root: the base, where there is one.
         context: what the merge may know beside these.
+        parameters: the merge's own arguments.
     """
     if not floats:
         largest: NDArray[Any] = np.asarray(np.maximum.reduce(list(read(name))))
@@ -71,5 +74,6 @@ def combine(
     lacking = (chosen.needs_base and base is None) or (chosen.importance and context.importance is None)
     if len(weights) == 1 or lacking or merge == "mean" or name.endswith("running_mean"):
         return mean(everyone(name), shares, context)
-    merged = chosen.function(read(name), weights, replace(context, base=EMPTY if base is None else base))
+    known = replace(context, base=EMPTY if base is None else base)
+    merged: NDArray[Any] = chosen.function(read(name), weights, known, **parameters)
     return merged if base is None or not share else (1 - share) * merged + share * base

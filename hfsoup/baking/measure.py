@@ -124,7 +124,7 @@ def _make_learner(
     from hfsoup.networks.learned_coefficients import Learner
 
     return Learner(
-        averager, world, journal, images.learning, epochs=RECIPES.get(options.chosen_recipe).learns,
+        averager, world, journal, images.learning, epochs=RECIPES.get(options.chosen_recipe).epochs,
         batch_size=options.batch_size or USUAL, seed=options.seed, clock=clock, advance=progress.add_other_images,
         loss=task_of(averager.family.config).loss,
     )  # fmt: skip
@@ -152,7 +152,7 @@ def _prepare_shipped(
         whole, shipped = with_adapter(scorer.family, adapter)
     else:
         return scorer, mix, search.mix((best,))
-    averager = stack.enter_context(Averager(whole, options.merge, options.stored_dtype, options.settings()))
+    averager = stack.enter_context(Averager(whole, options.merge, options.stored_dtype, options.merge_parameters()))
     return scorer.with_averager(averager), shipped, Mix.of((best,), len(whole))
 
 
@@ -172,8 +172,8 @@ def truncate_to_adapter(averager: Averager, mix: Mix, options: Options, watch: W
 
 def _make_progress(stage: Stage, scorer: Scorer, family: Family, options: Options, images: Images) -> SearchProgress:
     recipe = RECIPES.get(options.chosen_recipe)
-    most = recipe.evaluations(len(family), options.rules()) if recipe.evaluations else None
-    learning = recipe.learns * len(images.learning or ())
+    most = recipe.count_evaluations(len(family), options.recipe_parameters())
+    learning = recipe.epochs * len(images.learning or ())
     return SearchProgress(
         stage, lambda mix, least: scorer.score(mix, images.selection, least), size=len(family), most=most,
         images=len(images.selection), modes=2 if images.calibration and options.bn == "auto" else 1,
@@ -247,7 +247,7 @@ def run_recipe(
     search = Search(
         names, score, options.rules(), lambda taken: watch.decision(_describe_step(taken, names)), ensemble, learn
     )
-    mix = RECIPES.get(options.chosen_recipe).function(search)
+    mix = RECIPES.get(options.chosen_recipe).function(search, **options.recipe_parameters())
     for i in search.left_out:
         watch.note(f"{names[i]} is below --min-score {options.min_score}; left out")
     return search, mix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from hfsoup.baking.soup import Soup
 from hfsoup.hub.notices import listening
 from hfsoup.merges import MERGES
 from hfsoup.options.config_file import is_config, load_config
-from hfsoup.options.options import Options
+from hfsoup.options.options import Options, option_fields
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.live_progress import follow_bake
 from hfsoup.utils.distributed import World
@@ -89,7 +89,9 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
         if MERGES.get(options.merge).importance:
             with clock("estimate"):
                 family = world.on_main(lambda: estimate_importance(family, options, watch, images, world))
-        averager = stack.enter_context(Averager(family, options.merge, options.stored_dtype, options.settings()))
+        averager = stack.enter_context(
+            Averager(family, options.merge, options.stored_dtype, options.merge_parameters())
+        )
         if images:
             soup = measure_soup(
                 patterns, options, watch, clock, world, averager, drop_unused_calibration(images, family, options)
@@ -132,7 +134,7 @@ bake.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         inspect.Parameter("ingredients", inspect.Parameter.VAR_POSITIONAL, annotation=str | PathLike[str]),
         *(
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-            for f in fields(Options)
+            for f in option_fields()
         ),
     ],
     return_annotation=Soup,

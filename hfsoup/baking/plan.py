@@ -34,12 +34,11 @@ from hfsoup.ingredients.headers import Outline, peek_processor, read_outline
 from hfsoup.ingredients.pull import count_bytes, include_bases
 from hfsoup.networks.distillation.result import count_forwarded
 from hfsoup.options.options import Options
-from hfsoup.recipes import RECIPES
+from hfsoup.recipes import RECIPES, RecipeEntry
 from hfsoup.reports.summary import Row, replace_unprintable
 from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Watch
-from hfsoup.utils.registry import Entry
 from hfsoup.utils.text import format_count, format_duration, format_size
 
 
@@ -212,14 +211,14 @@ def _find_prepared_splits(options: Options, source: Source, first: Outline) -> f
     except SoupError:
         return frozenset()
     calibrate = CALIBRATION if needs_calibration(options, first.has_batch_norm is not False) else 0
-    learn = RECIPES.get(options.chosen_recipe).learns > 0
+    learn = RECIPES.get(options.chosen_recipe).epochs > 0
     return find_prepared_splits(
         options.make_request(task_of(first.config)), processor, classes, calibrate=calibrate, learn=learn
     )
 
 
 def _estimate_workload(
-    recipe: Entry[Any], sources: Sequence[Source], options: Options, found: DatasetPreview, first: Outline
+    recipe: RecipeEntry, sources: Sequence[Source], options: Options, found: DatasetPreview, first: Outline
 ) -> Workload:
     """Evaluations and images at most: every mix that the recipe may ask for, then soup and best on the test split."""
     shown = _count_images(found, options, calibrate=True)[2] if needs_images(options) else None
@@ -227,16 +226,14 @@ def _estimate_workload(
     return work if shown is None else replace(work, shown=shown, estimated=len(sources) * shown)
 
 
-def _estimate_scoring(recipe: Entry[Any], k: int, options: Options, found: DatasetPreview, first: Outline) -> Workload:
+def _estimate_scoring(recipe: RecipeEntry, k: int, options: Options, found: DatasetPreview, first: Outline) -> Workload:
     """The same without what a merge is told."""
-    most = None
-    if recipe.evaluations is not None:
-        most = recipe.evaluations(k, options.rules())
+    most = recipe.count_evaluations(k, options.recipe_parameters())
     norms = first.has_batch_norm is not False and options.bn != "average"
     selection, test, calibration = _count_images(found, options, calibrate=norms)
     taught: dict[str, Any] = {}
-    if recipe.learns and selection is not None:
-        taught = {"learning": selection - selection // 2, "epochs": recipe.learns}
+    if recipe.epochs and selection is not None:
+        taught = {"learning": selection - selection // 2, "epochs": recipe.epochs}
         selection //= 2
     if selection is None or test is None or most is None:
         known_by = "how many images there are" if most is not None else f"how far {recipe.name} searches"
@@ -256,7 +253,7 @@ def _estimate_scoring(recipe: Entry[Any], k: int, options: Options, found: Datas
     pace = read_pace(first.config, options.pace_settings)
     seconds = None if pace is None else images / pace
     unknown = "this architecture was not scored here before" if pace is None else ""
-    images += recipe.learns * taught.get("learning", 0)
+    images += recipe.epochs * taught.get("learning", 0)
     return Workload(selection, test, calibration, most, images, seconds, unknown, **taught)
 
 

@@ -9,18 +9,18 @@ from typing import Any
 from hfsoup.data.label_mapping import BY_NAME, BY_NUMBER, read_mapping
 from hfsoup.data.request import split_revision
 from hfsoup.ingredients.local_folders import require_data
-from hfsoup.merges import MERGES
+from hfsoup.merges import MERGES, MergeEntry
 from hfsoup.options.options import Options, format_flags, refuse_ineffective
-from hfsoup.recipes import RECIPES, Recipe
+from hfsoup.recipes import RECIPES, RecipeEntry
 from hfsoup.reports.figures import require_matplotlib
 from hfsoup.utils.errors import SoupError, UsageError
-from hfsoup.utils.registry import OWN, Entry, Registry
+from hfsoup.utils.registry import Registry
 
 CALIBRATION = 2048
 """At most so many images are looked at for batch norms, alignments and merges."""
 
 
-def check_request(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
+def check_request(patterns: tuple[str, ...], options: Options) -> RecipeEntry:
     """The recipe that is asked for, where all is there that it needs.
 
     Raises:
@@ -33,7 +33,7 @@ def check_request(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
         _refuse_ineffective(registry, name, options)
     if recipe.needs_data and not options.dataset:
         raise UsageError(f"the recipe {recipe.name} needs data to search with", hint="--dataset ORG/NAME")
-    recipe.require()
+    recipe.require_package()
     needs_base(options)
     needs_images(options)
     for dataset in filter(None, (options.dataset, *options.other_datasets().values())):
@@ -48,18 +48,18 @@ def check_request(patterns: tuple[str, ...], options: Options) -> Entry[Recipe]:
 
 
 def _refuse_ineffective(registry: Registry[Any], name: str, options: Options) -> None:
-    """Refuse what others of hfsoup's own look at, and this one does not; nobody knows what a plug-in looks at."""
-    readers = {option: each.name for each in registry.own() for option in each.reads}
-    chosen, asked = registry.get(name), options.list_changes()
-    idle = [option for option in asked if option in readers and option not in chosen.reads]
-    if idle and chosen.origin == OWN:
-        what = f"the {registry.kind} {name} does not look at {format_flags(idle)}"
-        raise UsageError(what, hint=f"--{registry.kind} {readers[idle[0]]}")
+    """Refuse options that only other recipes or merges use; the seed is of more than these."""
+    users = {p.name: entry.name for entry in registry.list_built_in() for p in entry.parameters if p.name != "seed"}
+    own = {p.name for p in registry.get(name).parameters}
+    idle = [option for option in options.list_changes() if option in users and option not in own]
+    if idle:
+        what = f"the {registry.kind} {name} does not use {format_flags(idle)}"
+        raise UsageError(what, hint=f"--{registry.kind} {users[idle[0]]}")
 
 
 def count_members_in_memory(options: Options, ingredients: int) -> int:
     """How many ingredients a recipe holds at once to learn from; 0 of one that does not learn."""
-    return min(ingredients, options.max_ingredients or ingredients) if RECIPES.get(options.chosen_recipe).learns else 0
+    return min(ingredients, options.max_ingredients or ingredients) if RECIPES.get(options.chosen_recipe).epochs else 0
 
 
 def needs_base(options: Options) -> str | None:
@@ -68,7 +68,7 @@ def needs_base(options: Options) -> str | None:
     Raises:
         UsageError: a base is given that nothing needs.
     """
-    chosen: dict[str, Entry[Any]] = {
+    chosen: dict[str, RecipeEntry | MergeEntry] = {
         "the recipe": RECIPES.get(options.chosen_recipe),
         "the merge": MERGES.get(options.merge),
     }

@@ -55,7 +55,7 @@ def verify_scores(
         bn = record.batch_norm
         images = load_recorded_images(record.dataset, family, options, calibrate=bn is not None)
         require_equal(place, _compare_splits(record.dataset, images))
-        with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
+        with Averager(family, record.merge, options.stored_dtype, options.merge_parameters()) as averager:
             chosen = load_metric(options.metric, task_of(family.config), trust_remote=options.trust_remote_metric)
             mode = RECALIBRATE if bn and bn.statistics and not record.distillation else AVERAGE
             scorer = Scorer(

@@ -61,5 +61,5 @@ def load_bake_images(
     calibrate = IMAGES if needs_calibration(options, batch_norm) else 0
     return load_images(
         options.make_request(task), processor, labels, calibrate=calibrate, advance=advance, expect=expect,
-        learn=RECIPES.get(options.chosen_recipe).learns > 0,
+        learn=RECIPES.get(options.chosen_recipe).epochs > 0,
     )  # fmt: skip

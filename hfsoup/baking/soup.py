@@ -62,7 +62,7 @@ class Soup(BakeResult):
         family, mix, statistics = self.family, self.mix, self.statistics
         if self.distilled:
             family, mix, statistics = *append_member(family, self.distilled.ingredient), {}
-        averaged = Averager(family, self.options.merge, dtype, self.options.settings())
+        averaged = Averager(family, self.options.merge, dtype, self.options.merge_parameters())
         with stage_output(target, overwrite=overwrite) as stage, averaged as averager:
             if self.adapter:
                 hashes = write_adapter(self.adapter, stage)

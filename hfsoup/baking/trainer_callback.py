@@ -76,7 +76,7 @@ class SoupCallback(TrainerCallback):
         self._trainer, self._steps = trainer, set[int]()
         if self._options.dataset:
             raise UsageError("the callback scores on the Trainer's evaluation set alone", hint=_suggest_bake(recipe))
-        if RECIPES.get(recipe).learns:
+        if RECIPES.get(recipe).epochs:
             what = f"the recipe {recipe} learns from images, and the Trainer's evaluation set only scores"
             raise UsageError(what, hint=_suggest_bake(recipe))
         needs_images(self._options)
@@ -150,7 +150,7 @@ def _bake_with_trainer(patterns: Sequence[str], options: Options, trainer: Train
     family = gather_family(tuple(patterns), options, watch, clock)
     kept, training = {name: t.detach().clone() for name, t in model.state_dict().items()}, model.training
     try:
-        averaged = Averager(family, options.merge, options.stored_dtype, options.settings())
+        averaged = Averager(family, options.merge, options.stored_dtype, options.merge_parameters())
         with clock("evaluate"), averaged as averager:
             search, mix = run_recipe(family, options, watch, lambda mix, _: _score_mix(trainer, model, averager, mix))
             selection, best = search.score(mix), search.ranked[0]

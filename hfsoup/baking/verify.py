@@ -118,7 +118,7 @@ def _verify(place: str, scores: bool, public_key: Path | None, trusted: bool, wa
             family = _reestimate_importance(place, family, record, record.importance, options, advance)
     mix = record.mix()
     with watch.stage("Baking again"), tempfile.TemporaryDirectory() as scratch:
-        with Averager(family, record.merge, options.stored_dtype, options.settings()) as averager:
+        with Averager(family, record.merge, options.stored_dtype, options.merge_parameters()) as averager:
             statistics = record.batch_norm.arrays() if record.batch_norm else {}
             if options.as_adapter:
                 require_adapters(family, "average")
@@ -128,7 +128,7 @@ def _verify(place: str, scores: bool, public_key: Path | None, trusted: bool, wa
                 family, mix = append_member(family, adapter)
             elif record.distillation or (options.distill and len(mix.members) > 1):
                 family, mix = retrain_network(averager, record, options, World(options.device), place)
-                with Averager(family, record.merge, options.stored_dtype, options.settings()) as whole:
+                with Averager(family, record.merge, options.stored_dtype, options.merge_parameters()) as whole:
                     hashes = write_weights(whole, mix, Path(scratch), {})
             else:
                 hashes = write_weights(averager, mix, Path(scratch), statistics)

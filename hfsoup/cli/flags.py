@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
 
 import typer
 
 from hfsoup.checkpoints.dtypes import FLOAT_DTYPES
-from hfsoup.options.options import BN_MODES, Options, get_option_types
+from hfsoup.options.options import BN_MODES, get_option_types, option_fields
 
 
 def _recipes() -> list[str]:
@@ -32,7 +31,7 @@ def add_option_flags(*groups: str) -> Callable[[Callable[..., None]], Callable[.
     def give(command: Callable[..., None]) -> Callable[..., None]:
         types = get_option_types()
         kept = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
-        for f in (f for f in fields(Options) if f.metadata["group"] in groups):
+        for f in (f for f in option_fields() if f.metadata["group"] in groups):
             flag = f.name.replace("_", "-")
             default = typer.Option(
                 f.default,

@@ -1,8 +1,8 @@
 """Merges: each combines one tensor of every ingredient into one. One file a merge; a new file here is a new merge.
 
-A merge gets the ingredients' tensors one after the other, their weights, which sum to one, and a `Context`. It returns
-float64 in the shape it was given and never writes into an input. One ingredient alone is never merged: it stays as it
-is.
+A merge gets the ingredients' tensors one after the other, their weights, which sum to one, and a `Context`; its
+keyword-only arguments are options of the user. It returns float64 in the shape it was given and never writes into an
+input. One ingredient alone is never merged: it stays as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.utils.registry import Registry
+from hfsoup.utils.registry import Entry, Registry
 
 Array = NDArray[np.float64]
 EMPTY: NDArray[Any] = np.empty(0)
@@ -22,37 +22,45 @@ EMPTY: NDArray[Any] = np.empty(0)
 
 @dataclass(frozen=True)
 class Context:
-    """What a merge may know beside values and weights.
+    """What a merge may know besides values, weights and its own arguments.
 
     Args:
         name: the tensor's name; of the first one where several neighbours are merged as one.
         members: the places of the ingredients that take part, among all that were given.
         base: the base's values, for merges that are registered with `needs_base`.
-        scale: λ of the task vectors; None leaves it to the merge.
-        density: the share of a task vector that is kept, over 0 and at most 1.
-        outliers: the share of a task vector that is too large to be kept.
-        seed: for what is drawn by lot.
-        cut: for the place of an ingredient, the smallest magnitude, in float32, in its task vector's `density` share of
-            largest ones, over all tensors that it has in common with the base.
-        importance: for merges that are registered with a kind of importance, what that says of the values, for
-            each ingredient of the mix in turn: of the block where the merge is elementwise, else of the whole tensor,
-            in a shape of its own. Where it says nothing the tensor is averaged, and no merge is asked.
+        threshold: for the place of an ingredient and a density, the smallest magnitude, in float32, in that share of
+            its task vector's largest ones, over all tensors that it has in common with the base.
+        importance: for merges that are registered with a kind of importance, the importance of the values, for each
+            ingredient of the mix in turn: of the block where the merge is elementwise, else of the whole tensor, in a
+            shape of its own. A tensor without importance is averaged, and the merge is not called.
     """
 
     name: str = ""
     members: tuple[int, ...] = ()
     base: NDArray[Any] = field(default_factory=lambda: EMPTY)
-    scale: float | None = None
-    density: float = 1.0
-    outliers: float = 0.0
-    seed: int = 0
-    cut: Callable[[int], float] = lambda _: 0.0
+    threshold: Callable[[int, float], float] = lambda *_: 0.0
     importance: Iterable[NDArray[Any]] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class MergeEntry(Entry):
+    """A merge.
+
+    Attributes:
+        needs_data: accepted for symmetry with recipes; a merge never looks at data.
+        elementwise: whether any block of a tensor may be merged by itself; else the merge gets whole tensors.
+        needs_base: whether it needs the model that the ingredients were fine-tuned from.
+        importance: the kind of importance that it needs of every ingredient, which is estimated on images.
+    """
+
+    needs_data: bool = False
+    elementwise: bool = True
+    needs_base: bool = False
+    importance: str = ""
+
+
 PLAIN = Context()
-Merge = Callable[[Iterable[NDArray[Any]], Sequence[float], Context], Array]
-MERGES: Registry[Merge] = Registry("merge", "hfsoup.merges")
+MERGES = Registry("merge", "hfsoup.merges", MergeEntry)
 merge = MERGES.register
 
 
@@ -62,7 +70,7 @@ def task_vectors(tensors: Iterable[NDArray[Any]], context: Context) -> Iterator[
         yield np.subtract(tensor, context.base, dtype=np.float64)
 
 
-def add_to_base(tasks: Iterable[Array], weights: Sequence[float], context: Context) -> Array:
+def add_to_base(tasks: Iterable[Array], weights: Sequence[float], context: Context, scale: float | None) -> Array:
     """θ0 + λΣτᵢ, where a weight counts as a multiple of the mean one.
 
     Without a scale λ is one over the number of ingredients: what was trained for one task is averaged, not summed up.
@@ -70,8 +78,8 @@ def add_to_base(tasks: Iterable[Array], weights: Sequence[float], context: Conte
     total = np.zeros(context.base.shape)
     for task, weight in zip(tasks, weights, strict=True):
         total += task * weight
-    if context.scale is not None:
-        total *= context.scale * len(weights)
+    if scale is not None:
+        total *= scale * len(weights)
     total += context.base
     return total
 

@@ -14,21 +14,30 @@ from hfsoup.merges import Array, Context, add_to_base, magnitudes, merge, task_v
 @merge(
     "breadcrumbs",
     paper="arXiv:2312.06795",
+    citation=(
+        "Davari and Belilovsky, Model breadcrumbs: scaling multi-task model merging with sparse masks, ECCV "
+        "2024, https://arxiv.org/abs/2312.06795"
+    ),
     summary="task arithmetic without the largest (--outliers) and smallest changes of each tensor, --density kept",
-    needs_data=False,
     needs_base=True,
     elementwise=False,
-    density=0.1,
-    reads=("scale", "density", "outliers"),
 )
-def breadcrumbs(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
+def breadcrumbs(
+    tensors: Iterable[NDArray[Any]],
+    weights: Sequence[float],
+    context: Context,
+    *,
+    scale: float | None = None,
+    density: float = 0.1,
+    outliers: float = 0.01,
+) -> Array:
     """θ0 + λΣ mᵢ ⊙ τᵢ, where mᵢ keeps the `density` share of |τᵢ| next below the `outliers`; λ = 1/k unless given."""
-    return add_to_base(_mask_tasks(task_vectors(tensors, context), context), weights, context)
+    return add_to_base(_mask_tasks(task_vectors(tensors, context), density, outliers), weights, context, scale)
 
 
-def _mask_tasks(tasks: Iterable[Array], context: Context) -> Iterator[Array]:
+def _mask_tasks(tasks: Iterable[Array], density: float, outliers: float) -> Iterator[Array]:
     for task in tasks:
-        keep, largest = int(context.density * task.size), int(context.outliers * task.size)
+        keep, largest = int(density * task.size), int(outliers * task.size)
         begin = max(task.size - keep - largest, 0)
         if not keep:
             yield np.zeros_like(task)

@@ -1,4 +1,4 @@
-"""Drop changes by lot, and enlarge the rest."""
+"""Drop changes at random, and rescale the rest."""
 
 from __future__ import annotations
 
@@ -15,26 +15,35 @@ from hfsoup.merges import Array, Context, add_to_base, merge, task_vectors
 @merge(
     "dare",
     paper="arXiv:2311.03099",
-    summary="task arithmetic with changes dropped by lot, --density of them kept and divided by it",
-    needs_data=False,
+    citation=(
+        "Yu et al., Language models are super Mario: absorbing abilities from homologous models as a free "
+        "lunch, ICML 2024, https://arxiv.org/abs/2311.03099"
+    ),
+    summary="task arithmetic with changes dropped at random; the --density share that is kept is divided by it",
     needs_base=True,
     elementwise=False,
-    density=0.5,
-    reads=("scale", "density"),
 )
-def dare(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
+def dare(
+    tensors: Iterable[NDArray[Any]],
+    weights: Sequence[float],
+    context: Context,
+    *,
+    scale: float | None = None,
+    density: float = 0.5,
+    seed: int = 0,
+) -> Array:
     """θ0 + λΣ τᵢ ⊙ Bernoulli(d)/d for the density d = 1 − p; λ = 1/k unless given."""
     tasks = zip(context.members, task_vectors(tensors, context), strict=True)
-    kept = (task * _draw_mask(place, task.shape, context) / context.density for place, task in tasks)
-    return add_to_base(kept, weights, context)
+    rest = (task * _draw_mask(task.shape, f"{seed} {place} {context.name}", density) / density for place, task in tasks)
+    return add_to_base(rest, weights, context, scale)
 
 
-def _draw_mask(place: int, shape: tuple[int, ...], context: Context) -> NDArray[np.bool_]:
-    """Which elements stay: the same for one seed, tensor and ingredient, whatever else is in the mix.
+def _draw_mask(shape: tuple[int, ...], key: str, density: float) -> NDArray[np.bool_]:
+    """Which elements stay: the same for one key of seed, ingredient and tensor, whatever else is in the mix.
 
     Raw draws of a bit generator are the same in every version of numpy, those of distributions are not.
     """
-    lot = hashlib.sha256(f"{context.seed} {place} {context.name}".encode()).digest()
+    lot = hashlib.sha256(key.encode()).digest()
     drawn = np.random.PCG64(int.from_bytes(lot, "big")).random_raw(int(np.prod(shape)))
-    stays: NDArray[np.bool_] = (np.asarray(drawn) >> np.uint64(11)).reshape(shape) < context.density * 2.0**53
+    stays: NDArray[np.bool_] = (np.asarray(drawn) >> np.uint64(11)).reshape(shape) < density * 2.0**53
     return stays

@@ -14,8 +14,11 @@ from hfsoup.merges import Array, Context, merge
 @merge(
     "fisher",
     paper="arXiv:2111.09832",
+    citation=(
+        "Matena and Raffel, Merging models with Fisher-weighted averaging, NeurIPS 2022, "
+        "https://arxiv.org/abs/2111.09832"
+    ),
     summary="the mean of each weight by how much every ingredient depends on it, estimated on training images",
-    needs_data=False,
     importance="fisher",
 )
 def fisher(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:

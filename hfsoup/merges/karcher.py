@@ -17,7 +17,6 @@ STEPS, CLOSE = 100, 1e-10
     "karcher",
     paper="doi:10.1002/cpa.3160300502",
     summary="the Karcher mean on the sphere, tensor by tensor, as long as the ingredients on average",
-    needs_data=False,
     elementwise=False,
 )
 def karcher(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:  # noqa: ARG001

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from hfsoup.merges import Array, Context, merge
 
 
-@merge("mean", paper="arXiv:2203.05482", summary="the arithmetic mean, weighted by the mix", needs_data=False)
+@merge(
+    "mean",
+    paper="arXiv:2203.05482",
+    citation=(
+        "Wortsman et al., Model soups: averaging weights of multiple fine-tuned models improves accuracy "
+        "without increasing inference time, ICML 2022, https://arxiv.org/abs/2203.05482"
+    ),
+    summary="the arithmetic mean, weighted by the mix",
+)
 def mean(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:  # noqa: ARG001
     """Sum wᵢθᵢ in float64, one tensor at a time; equal weights are summed first and scaled once."""
     equal = len(set(weights)) == 1

@@ -16,8 +16,11 @@ SINGULAR = 1e-6
 @merge(
     "model-stock",
     paper="arXiv:2403.19522",
+    citation=(
+        "Jang, Yun and Han, Model Stock: all we need is just a few fine-tuned models, ECCV 2024, "
+        "https://arxiv.org/abs/2403.19522"
+    ),
     summary="between base and mean, tensor by tensor nearer the mean the more the changes agree",
-    needs_data=False,
     needs_base=True,
     elementwise=False,
 )

@@ -16,8 +16,11 @@ ALPHA, RIDGE = 0.9, 1e-10
 @merge(
     "regmean",
     paper="arXiv:2212.09849",
+    citation=(
+        "Jin, Ren, Preotiuc-Pietro and Cheng, Dataless knowledge fusion by merging weights of language "
+        "models, ICLR 2023, https://arxiv.org/abs/2212.09849"
+    ),
     summary="linear layers by regression on what reaches them on training images; everything else averaged",
-    needs_data=False,
     elementwise=False,
     importance="gram",
 )

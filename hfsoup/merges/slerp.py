@@ -17,7 +17,6 @@ STRAIGHT = 0.9995
     "slerp",
     paper="doi:10.1145/325165.325242",
     summary="spherical interpolation, tensor by tensor; more than two ingredients one after the other",
-    needs_data=False,
     elementwise=False,
 )
 def slerp(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:  # noqa: ARG001

@@ -13,11 +13,12 @@ from hfsoup.merges import Array, Context, add_to_base, merge, task_vectors
 @merge(
     "task-arithmetic",
     paper="arXiv:2212.04089",
+    citation=("Ilharco et al., Editing models with task arithmetic, ICLR 2023, https://arxiv.org/abs/2212.04089"),
     summary="the base plus --scale times the sum of the task vectors θᵢ − θ0",
-    needs_data=False,
     needs_base=True,
-    reads=("scale",),
 )
-def task_arithmetic(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
+def task_arithmetic(
+    tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context, *, scale: float | None = None
+) -> Array:
     """θ0 + λΣτᵢ; without a scale λ = 1/k, which gives the mean."""
-    return add_to_base(task_vectors(tensors, context), weights, context)
+    return add_to_base(task_vectors(tensors, context), weights, context, scale)

@@ -14,13 +14,21 @@ from hfsoup.merges import Array, Context, magnitudes, merge, task_vectors
 @merge(
     "ties",
     paper="arXiv:2306.01708",
+    citation=(
+        "Yadav et al., TIES-Merging: resolving interference when merging models, NeurIPS 2023, "
+        "https://arxiv.org/abs/2306.01708"
+    ),
     summary="the base plus the mean of the largest changes of each ingredient that agree in sign",
-    needs_data=False,
     needs_base=True,
-    density=0.2,
-    reads=("scale", "density"),
 )
-def ties(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
+def ties(
+    tensors: Iterable[NDArray[Any]],
+    weights: Sequence[float],
+    context: Context,
+    *,
+    scale: float | None = None,
+    density: float = 0.2,
+) -> Array:
     """θ0 + λ·mean of the τᵢ, trimmed to their largest, that have the sign of the trimmed sum; λ = 1 unless given.
 
     As in the paper and its code the largest are those of the whole ingredient, not of each tensor. Where nothing is
@@ -28,7 +36,7 @@ def ties(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Con
     """
     up, down, risers, fallers = np.zeros((4, *context.base.shape))
     for place, task, weight in zip(context.members, task_vectors(tensors, context), weights, strict=True):
-        task *= weight * (magnitudes(task) >= context.cut(place))
+        task *= weight * (magnitudes(task) >= context.threshold(place, density))
         up += np.maximum(task, 0)
         down += np.minimum(task, 0)
         risers += weight * (task > 0)
@@ -36,4 +44,4 @@ def ties(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Con
     sums = up + down
     merged: Array = np.divide(up, risers, out=np.zeros_like(sums), where=sums > 0)
     np.divide(down, fallers, out=merged, where=sums < 0)
-    return context.base + (1.0 if context.scale is None else context.scale) * merged
+    return context.base + (1.0 if scale is None else scale) * merged

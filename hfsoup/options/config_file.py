@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
-from hfsoup.options.options import EVERYTHING, Options, get_option_types
+from hfsoup.options.options import EVERYTHING, Options, get_option_types, option_fields
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.text import one_line, quoted
 
@@ -94,7 +93,7 @@ def write_config(path: Path, text: str) -> None:
 
 def _format_options(options: Options) -> Iterator[str]:
     group = ""
-    for f in fields(Options):
+    for f in option_fields():
         if f.metadata["group"] != group:
             group = f.metadata["group"]
             yield f"\n# {group} {'-' * 20}"

@@ -6,22 +6,25 @@ import os
 import re
 import reprlib
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
 from difflib import get_close_matches
+from math import inf, isfinite
 from numbers import Integral, Real
 from os import PathLike, fspath
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from hfsoup.averaging.settings import Settings
 from hfsoup.checkpoints.dtypes import FLOAT_DTYPES
 from hfsoup.checkpoints.lora import MAX_RANK
 from hfsoup.data.label_mapping import BY_NUMBER
 from hfsoup.data.request import Request, split_revision
 from hfsoup.hub.cards import LICENSE
 from hfsoup.recipes._search import Rules
+from hfsoup.recipes.weighted import parse_weights
 from hfsoup.utils.errors import UsageError
+from hfsoup.utils.registry import Parameter, find_nearest
+from hfsoup.utils.text import quoted
 
 if TYPE_CHECKING:
     from hfsoup.data.tasks.task import Task
@@ -38,6 +41,17 @@ EVERYTHING = ("*/*",)
 PATHS = ("output", "dataset", "base", "processor_from", "labels")
 SILENT, RECORDED = ("resume", "device"), ("license", "as_adapter", "figures", "figure_line")
 SHIFT = r"[\w][\w .+-]{0,39}"
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "scale": (isfinite, "a number"),
+    "density": (lambda value: 0 < value <= 1, "over 0 and at most 1"),
+    "outliers": (lambda value: 0 <= value < 1, "at least 0 and under 1"),
+    "passes": (lambda value: value >= 1, "at least 1"),
+    "budget": (lambda value: value >= 1, "at least 1"),
+    "last": (lambda value: value >= 1, "at least 1"),
+    "decay": (lambda value: 0 < value <= 1, "over 0 and at most 1"),
+    "temperature": (lambda value: 0 < value < inf, "over 0"),
+}
+"""What arguments of recipes and merges may be."""
 
 
 def _option(default: Any, group: str, text: str) -> Any:
@@ -200,26 +214,56 @@ class Options:
     private: bool = _option(False, "Result", "make that repository private")
     create_pr: bool = _option(False, "Result", "push as a pull request")
     revision: str | None = _option(None, "Result", "push to this branch")
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Arguments of a plug-in's recipe or merge, by their names: flags and keywords of their own."""
 
     def __post_init__(self) -> None:
         _refuse_unfit(self)
         self.other_datasets()
         self.rules()
-        self.settings()
+        require_ranges({name: getattr(self, name) for name in RANGES})
+        if self.weights is not None:
+            parse_weights(self.weights)
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> Options:
         """Options from keywords; an unknown one, or one of another type, is an error that says what is known."""
         known = get_option_types()
-        values: dict[str, Any] = {}
-        for name, value in given.items():
-            if name not in known:
-                raise UsageError(f"there is no option {name!r}; known: {', '.join(known)}")
-            values[name] = _convert_value(name, value, known[name])
+        values = {name: _convert_value(name, value, known[name]) for name, value in given.items() if name in known}
         for name in PATHS:
             if isinstance(text := values.get(name), str):
                 values[name] = os.path.expanduser(text)  # noqa: PTH111 - names on the Hub stay as they are
-        return cls(**values)
+        options = cls(**values)
+        others = {name: value for name, value in given.items() if name not in known}
+        return replace(options, parameters=options._convert_parameters(others)) if others else options
+
+    def _convert_parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of the chosen recipe and merge of plug-ins in their types."""
+        known = {p.name: p for p in self._plug_in_parameters()}
+        for name in given:
+            if name not in known:
+                raise _unknown_option(name, self, known)
+        return {name: known[name].convert(value) for name, value in given.items()}
+
+    def _plug_in_parameters(self) -> list[Parameter]:
+        """The arguments of the chosen recipe and merge that are no options of hfsoup."""
+        from hfsoup.merges import MERGES
+        from hfsoup.recipes import RECIPES
+
+        chosen, known = (RECIPES.get(self.chosen_recipe), MERGES.get(self.merge)), get_option_types()
+        return [p for entry in chosen for p in entry.parameters if p.name not in known]
+
+    def recipe_parameters(self) -> dict[str, Any]:
+        """The arguments of the recipe."""
+        from hfsoup.recipes import RECIPES
+
+        return RECIPES.get(self.chosen_recipe).fill_parameters({**vars(self), **self.parameters})
+
+    def merge_parameters(self) -> dict[str, Any]:
+        """The arguments of the merge."""
+        from hfsoup.merges import MERGES
+
+        return MERGES.get(self.merge).fill_parameters({**vars(self), **self.parameters})
 
     def choose_patterns(self, given: Sequence[str]) -> tuple[str, ...]:
         """The ingredients that are asked for: those given, or all that a search of the Hub finds."""
@@ -242,25 +286,7 @@ class Options:
 
     def rules(self) -> Rules:
         """What the search honours."""
-        return Rules(
-            self.accept,
-            self.margin,
-            self.passes,
-            self.seed,
-            self.min_score,
-            self.max_ingredients,
-            self.keep_best,
-            self.last,
-            self.decay,
-            _parse_numbers(self.weights),
-            self.temperature,
-            self.budget,
-            self.per_tensor,
-        )
-
-    def settings(self) -> Settings:
-        """What the merge is told."""
-        return Settings(self.scale, self.density, self.outliers, self.seed)
+        return Rules(self.accept, self.margin, self.seed, self.min_score, self.max_ingredients)
 
     @property
     def recalibrates(self) -> bool:
@@ -315,15 +341,17 @@ class Options:
         return found
 
     def to_record(self) -> dict[str, Any]:
-        """The options that say what a soup is, not where it goes or how fast it gets there."""
-        kept = [f.name for f in fields(self) if f.name in RECORDED or f.metadata["group"] != "Result"]
+        """The options that say what a soup is, not where it goes or how fast it gets there, with those of plug-ins."""
+        kept = [f.name for f in option_fields() if f.name in RECORDED or f.metadata["group"] != "Result"]
         values = {name: getattr(self, name) for name in kept if name not in SILENT}
+        values |= {p.name: self.parameters.get(p.name, p.default) for p in self._plug_in_parameters()}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def list_changes(self) -> dict[str, Any]:
         """Those of them that differ from their defaults."""
         # Accuracy scores what it may score without being asked for, and older records name it.
-        defaults = {f.name: (f.default, *(("accuracy",) if f.name == "metric" else ())) for f in fields(self)}
+        defaults = {f.name: (f.default, *(("accuracy",) if f.name == "metric" else ())) for f in option_fields()}
+        defaults |= {p.name: (p.default,) for p in self._plug_in_parameters()}
         return {name: value for name, value in self.to_record().items() if value not in defaults[name]}
 
     def format_command(self, ingredients: list[str]) -> str:
@@ -331,8 +359,8 @@ class Options:
         words = ["hfsoup", "bake", *ingredients]
         for name, value in self.list_changes().items():
             for each in value if isinstance(value, list) else [value]:
-                words.append("--" + name.replace("_", "-"))
-                if each is not True:
+                words.append(("--no-" if each is False else "--") + name.replace("_", "-"))
+                if not isinstance(each, bool):
                     words.append(str(each))
         return shlex.join(words)
 
@@ -359,20 +387,42 @@ def _convert_value(name: str, value: Any, kind: Any) -> Any:
     return made
 
 
+def option_fields() -> list[Field[Any]]:
+    """The fields of Options that are one option each."""
+    return [f for f in fields(Options) if f.metadata]
+
+
+def require_ranges(values: Mapping[str, Any]) -> None:
+    """Fail if an argument of a recipe or merge is out of its range; None is the function's own default.
+
+    Raises:
+        UsageError: one is.
+    """
+    for name in RANGES.keys() & values.keys():
+        fits, text = RANGES[name]
+        if values[name] is not None and not fits(values[name]):
+            raise UsageError(f"{name} must be {text}, found {values[name]}")
+
+
+def _unknown_option(name: str, options: Options, parameters: Iterable[str]) -> UsageError:
+    """What to say of an option that there is not, or that only another recipe or merge has."""
+    from hfsoup.merges import MERGES
+    from hfsoup.recipes import RECIPES
+
+    for registry, chosen in ((RECIPES, options.chosen_recipe), (MERGES, options.merge)):
+        for entry in registry.list_plug_ins():
+            if name in [p.name for p in entry.parameters]:
+                what = f"the {registry.kind} {chosen} does not use {format_flags([name])}"
+                return UsageError(what, hint=f"--{registry.kind} {entry.name}")
+    known = [*parameters, *get_option_types()]
+    what, near = f"there is no option {quoted(name)}", find_nearest(name, known)
+    return UsageError(what, hint=near) if near else UsageError(f"{what}; known: {', '.join(known)}")
+
+
 def get_option_types() -> dict[str, Any]:
     """The type of every option as a command line or a file gives it: a list where several values may be given."""
-    found = get_type_hints(Options)
+    found = {name: hint for name, hint in get_type_hints(Options).items() if name != "parameters"}
     return {name: list[str] | None if hint == tuple[str, ...] | None else hint for name, hint in found.items()}
-
-
-def _parse_numbers(text: str | None) -> tuple[float, ...] | None:
-    """The numbers between commas."""
-    if text is None:
-        return None
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except (ValueError, AttributeError) as error:
-        raise UsageError(f"expected weights as in 0.5,0.3,0.2, found {text!r}") from error
 
 
 def _refuse_unfit(options: Options) -> None:
@@ -399,7 +449,7 @@ def refuse_ineffective(options: Options) -> None:
     """
     if options.dataset == "":
         raise UsageError("the dataset has no name", hint="--dataset ORG/NAME")
-    given = {f.name: f.metadata["group"] for f in fields(options) if getattr(options, f.name) != f.default}
+    given = {f.name: f.metadata["group"] for f in option_fields() if getattr(options, f.name) != f.default}
     if options.labels == BY_NUMBER:
         # It is also about ingredients without class names.
         del given["labels"]

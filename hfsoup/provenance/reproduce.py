@@ -30,6 +30,9 @@ WEIGHT_OPTIONS = (
     "base",
     "scale",
     "density",
+    "outliers",
+    "seed",
+    "parameters",
     "weights_file",
     "state_dict_key",
 )

@@ -147,7 +147,7 @@ class BakeResult:
         learning = self.images.learning if self.images else None
         if learning is None:
             return {}
-        epochs = RECIPES.get(self.options.chosen_recipe).learns
+        epochs = RECIPES.get(self.options.chosen_recipe).epochs
         found = {"split": learning.name, "images": len(learning), "epochs": epochs}
         return {"learned": {**found, "tensors": len(self.mix.tensors)}}
 

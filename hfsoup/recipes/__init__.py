@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from hfsoup.averaging.mix import Mix
-from hfsoup.recipes._search import Search
-from hfsoup.utils.registry import Registry
+from hfsoup.utils.registry import Entry, Registry
 
-Recipe = Callable[[Search], Mix]
-RECIPES: Registry[Recipe] = Registry("recipe", "hfsoup.recipes")
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeEntry(Entry):
+    """A recipe.
+
+    Attributes:
+        needs_data: whether it needs scores, and so a dataset.
+        needs_base: whether it needs the model that the ingredients were fine-tuned from.
+        evaluations: the most mixes that it scores of k ingredients, called with k and the recipe's keyword-only
+            arguments; None where unknown.
+        choices: the number of finished soups that it takes the best of, which intervals have to allow for.
+        logits: whether it reads the ingredients' logits.
+        epochs: how often it goes over half of the selection split to learn from it.
+        warning: a sentence for cards.
+    """
+
+    needs_data: bool = True
+    needs_base: bool = False
+    evaluations: Callable[..., int] | None = None
+    choices: int = 1
+    logits: bool = False
+    epochs: int = 0
+    warning: str = ""
+
+    def count_evaluations(self, ingredients: int, parameters: dict[str, Any]) -> int | None:
+        """The most mixes that it scores, where that is known."""
+        return None if self.evaluations is None else self.evaluations(ingredients, **parameters)
+
+
+RECIPES = Registry("recipe", "hfsoup.recipes", RecipeEntry)
 recipe = RECIPES.register

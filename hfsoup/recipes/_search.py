@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import sqrt
 from typing import TYPE_CHECKING
 
 from hfsoup.averaging.mix import Mix
@@ -16,45 +16,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rules:
-    """What every recipe honours: `max_ingredients` is a hard cap, `min_score` a floor for single ingredients.
+    """What every recipe honours, beside its own arguments.
 
-    `last` and `decay` are those of the recipe latest, `weights` and `temperature` those of weighted, `budget` that of
-    search and radin, `per_tensor` that of learned.
+    `max_ingredients` is a hard cap, `min_score` a floor for single ingredients, `seed` that of random draws; `accept`
+    and `margin` are as for `is_accepted`.
     """
 
     accept: str = ">="
     margin: float = 0.0
-    passes: int = 1
     seed: int = 0
     min_score: float | None = None
     max_ingredients: int | None = None
-    keep_best: bool = False
-    last: int = 5
-    decay: float = 1.0
-    weights: tuple[float, ...] | None = None
-    temperature: float = 0.01
-    budget: int | None = None
-    per_tensor: bool = False
 
     def __post_init__(self) -> None:
         if self.accept not in (">=", ">"):
             raise UsageError(f"accept must be '>=' or '>', found {self.accept!r}")
-        if self.passes < 1:
-            raise UsageError(f"passes must be at least 1, found {self.passes}")
         if self.max_ingredients is not None and self.max_ingredients < 1:
             raise UsageError(f"max-ingredients must be at least 1, found {self.max_ingredients}")
         if self.margin < 0:
             raise UsageError(f"margin must not be negative, found {self.margin}")
-        if self.budget is not None and self.budget < 1:
-            raise UsageError(f"budget must be at least 1, found {self.budget}")
-        if self.last < 1:
-            raise UsageError(f"last must be at least 1, found {self.last}")
-        if not 0 < self.decay <= 1:
-            raise UsageError(f"decay must be over 0 and at most 1, found {self.decay}")
-        if self.weights is not None and not (sum(self.weights) < inf and sum(self.weights) > 0 <= min(self.weights)):
-            raise UsageError(f"weights must not be negative, nor all 0, found {self.weights}")
-        if not 0 < self.temperature < inf:
-            raise UsageError(f"temperature must be over 0, found {self.temperature}")
 
 
 class Search:
@@ -156,11 +136,11 @@ class Search:
             raise UsageError("this recipe needs the ingredients' logits", hint="hfsoup bake --dataset ORG/NAME")
         return self._ensemble(members)
 
-    def learn(self, members: tuple[int, ...]) -> Mix:
-        """The mix of the members that is learned from images, which no score is measured on."""
+    def learn(self, members: tuple[int, ...], *, per_tensor: bool = False) -> Mix:
+        """The mix of the members that is learned from images, on which no score is measured."""
         if self._learn is None:
             raise UsageError("this recipe learns from images", hint="hfsoup bake --dataset ORG/NAME")
-        return self._learn(members, self.rules.per_tensor)
+        return self._learn(members, per_tensor)
 
     def attempt(self, name: str, mix: Mix) -> Score:
         """The score of a whole mix, which is listed as an attempt."""

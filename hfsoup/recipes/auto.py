@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from hfsoup.averaging.mix import Mix
 from hfsoup.recipes import greedy, pruned, recipe
 from hfsoup.recipes._search import Search
 from hfsoup.recipes.uniform import uniform
 
-WALKS = {"uniform": uniform, "greedy": greedy.greedy, "pruned": pruned.pruned}
+WALKS = ("uniform", "greedy", "pruned")
+
+
+def count_evaluations(k: int, *, passes: int, keep_best: bool) -> int:
+    """Those of greedy and pruned, which share the scores of every ingredient alone."""
+    return (
+        greedy.count_evaluations(k, passes=passes) + pruned.count_evaluations(k, passes=passes, keep_best=keep_best) - k
+    )
 
 
 @recipe(
     "auto",
     paper="arXiv:2203.05482",
     summary="uniform, greedy and pruned, which share their scores; keeps what scores best on the selection split",
-    evaluations=lambda k, rules: greedy.count_evaluations(k, rules) + pruned.count_evaluations(k, rules) - k,
+    evaluations=count_evaluations,
     choices=len(WALKS),
-    reads=("passes", "keep_best"),
 )
-def auto(search: Search) -> Mix:
+def auto(search: Search, *, passes: int = 1, keep_best: bool = False) -> Mix:
     """Run all three; of equal ones the first stays."""
-    found = [search.run(name, walk) for name, walk in WALKS.items()]
+    walks: dict[str, Callable[[Search], Mix]] = {
+        "uniform": uniform,
+        "greedy": partial(greedy.greedy, passes=passes),
+        "pruned": partial(pruned.pruned, passes=passes, keep_best=keep_best),
+    }
+    found = [search.run(name, walks[name]) for name in WALKS]
     return max(found, key=lambda mix: search.score(mix).key)

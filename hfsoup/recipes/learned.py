@@ -1,4 +1,4 @@
-"""Weights that are learned."""
+"""Weights learned by gradient descent."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ EPOCHS = 5
     "learned",
     paper="arXiv:2203.05482",
     summary="weights learned by gradient descent on half of the selection split, scored on its other half",
-    evaluations=lambda k, _: k + 2,
-    learns=EPOCHS,
-    reads=("per_tensor",),
+    evaluations=lambda k, **_: k + 2,
+    epochs=EPOCHS,
 )
-def learned(search: Search) -> Mix:
-    """Take the weights that were learned, whatever they score; the mean is scored beside them."""
-    kept = search.ranked[: search.cap]
-    found = search.learn(kept)
-    search.attempt("uniform", search.mix(kept))
+def learned(search: Search, *, per_tensor: bool = False) -> Mix:
+    """Take the learned weights, whatever they score; the mean is scored too."""
+    members = search.ranked[: search.cap]
+    found = search.learn(members, per_tensor=per_tensor)
+    search.attempt("uniform", search.mix(members))
     search.attempt("learned", found)
     return found

@@ -1,37 +1,36 @@
-"""Subsets guessed from the ensembles that they are the averages of."""
+"""Subsets, ranked by how their ensembles score."""
 
 from __future__ import annotations
 
 from hfsoup.averaging.mix import Mix
 from hfsoup.evaluation.scores import Score
 from hfsoup.recipes import recipe
-from hfsoup.recipes._search import Rules, Search
+from hfsoup.recipes._search import Search
 
-BUDGET = 5
 Members = tuple[int, ...]
 
 
-def count_evaluations(k: int, rules: Rules) -> int:
+def count_evaluations(k: int, *, budget: int) -> int:
     """Every ingredient alone, then the budget."""
-    return k + (rules.budget or BUDGET)
+    return k + budget
 
 
 @recipe(
     "radin",
     paper="arXiv:2401.17790",
-    summary="scores subsets by the mean of their logits, which is free, and really only the best --budget of them",
+    citation="Menes and Risser-Maroix, RADIN: souping on a budget, 2024, https://arxiv.org/abs/2401.17790",
+    summary="ranks subsets by the score of their ensemble, which costs nothing, and scores the best --budget averages",
     evaluations=count_evaluations,
     logits=True,
-    reads=("budget",),
 )
-def radin(search: Search) -> Mix:
-    """Guess at the subsets that growing and pruning meet, score the most promising and keep the best of them.
+def radin(search: Search, *, budget: int = 5) -> Mix:
+    """Rank the subsets that growing and pruning meet, score the most promising and keep the best of them.
 
     The best ingredient alone stays where it scores higher.
     """
     guesses = [(m, s) for m, s in guess_subsets(search).items() if 1 < len(m) <= search.cap]
     guesses.sort(key=lambda guess: -guess[1].key)
-    for members, score in guesses[: search.rules.budget or BUDGET]:
+    for members, score in guesses[:budget]:
         search.attempt(f"ensemble {score.value:.4f}", search.mix(members))
     search.attempt("best ingredient", search.mix(search.ranked[:1]))
     return max(search.attempts, key=lambda attempt: attempt.score.key).mix

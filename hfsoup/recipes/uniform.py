@@ -12,7 +12,7 @@ from hfsoup.recipes._search import Search
     paper="arXiv:2203.05482",
     summary="the mean of all ingredients above the floor; needs no data",
     needs_data=False,
-    evaluations=lambda k, _: k + 1,
+    evaluations=lambda k: k + 1,
 )
 def uniform(search: Search) -> Mix:
     """Take every ingredient, the best ones first where there is a cap."""

@@ -14,9 +14,10 @@ TENTHS = 10
 @recipe(
     "wise-ft",
     paper="arXiv:2109.01903",
+    citation=("Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022, https://arxiv.org/abs/2109.01903"),
     summary="all, drawn towards the base as far as scores best, in steps of a tenth",
     needs_base=True,
-    evaluations=lambda k, _: k + TENTHS,
+    evaluations=lambda k: k + TENTHS,
 )
 def wise_ft(search: Search) -> Mix:
     """(1 − α)θ0 + αθ with θ the mix of all and α in 1.0, 0.9 … 0.1; of equal scores the one with the largest α."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +12,14 @@ from numpy.typing import NDArray
 
 from hfsoup.averaging.combine import STATISTICS, BaseTensor, combine
 from hfsoup.averaging.mix import Mix
-from hfsoup.averaging.settings import Settings
 from hfsoup.averaging.trimming import Thresholds
 from hfsoup.evaluation.scores import Decision, Score
-from hfsoup.merges import EMPTY, MERGES, Array, Context, Merge
+from hfsoup.merges import EMPTY, MERGES, Array, Context, MergeEntry
+from hfsoup.options.options import require_ranges
 from hfsoup.recipes import RECIPES
 from hfsoup.recipes._search import Rules, Search
 from hfsoup.state_dicts.load import Ingredient, StateDict, load_ingredients, load_state_dict, name_ingredient
 from hfsoup.utils.errors import MismatchError, UsageError
-from hfsoup.utils.registry import Entry
 
 if TYPE_CHECKING:
     import torch
@@ -96,32 +96,36 @@ def search(
         ((0.5, 0.5, 0.0), 1.0)
     """
     found = RECIPES.get(recipe)
-    found.require()
-    if found.learns:
+    found.require_package()
+    if found.epochs:
         raise UsageError(f"the recipe {recipe} learns from images", hint="hfsoup.bake(…, dataset=…)")
     if base is None and (needing := next((e for e in (found, MERGES.get(merge)) if e.needs_base), None)):
         raise UsageError(f"{needing.name} needs what the ingredients started from", hint="base=STATE_DICT")
-    known = {*Rules.__dataclass_fields__, *Settings.__dataclass_fields__} - {"margin"}
+    chosen = MERGES.get(merge)
+    every = [found, chosen, *RECIPES.list_built_in(), *MERGES.list_built_in()]
+    known = {*Rules.__dataclass_fields__, *(p.name for entry in every for p in entry.parameters)} - {"margin"}
     if unknown := sorted(set(rules) - known):
         raise UsageError(f"there is no rule {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    if not isinstance(rules.get("weights"), (str, NoneType)):
+        rules["weights"] = ",".join(str(float(weight)) for weight in rules["weights"])
+    require_ranges(rules)
     names, loaded = load_ingredients(ingredients, unwrap=unwrap)
-    given = _check_importance(MERGES.get(merge), loaded, importance)
+    given = _check_importance(chosen, loaded, importance)
     start = None if base is None else load_state_dict(base, unwrap, name_ingredient(base, "the base"))
-    told = Settings(**{n: v for n, v in rules.items() if n in Settings.__dataclass_fields__})
-    pot = _Merger(loaded, merge, start, told, given)
+    obeyed = Rules(**{name: rule for name, rule in rules.items() if name in Rules.__dataclass_fields__})
+    pot = _Merger(loaded, merge, start, chosen.fill_parameters(rules), given)
 
     def value(mix: Mix, _: float | None = None) -> Score:
         return Score(float(score(pot.combined(mix)))) if score else Score(0.0)
 
-    obeyed = Rules(**{name: rule for name, rule in rules.items() if name in Rules.__dataclass_fields__})
     walk = Search(names, value if score else None, obeyed)
-    mix = found.function(walk)
+    mix = found.function(walk, **found.fill_parameters(rules))
     value_found = walk.score(mix).value if score else None
     return Found(mix.coefficients, tuple(walk.trace), value_found, mix, pot)
 
 
 def _check_importance(
-    merge: Entry[Merge], ingredients: Sequence[StateDict], given: Sequence[StateDict] | None
+    merge: MergeEntry, ingredients: Sequence[StateDict], given: Sequence[StateDict] | None
 ) -> Sequence[StateDict]:
     """What is known of every ingredient's weights, where the merge asks for it."""
     if not merge.importance:
@@ -145,19 +149,18 @@ class _Merger:
         ingredients: Sequence[StateDict],
         merge: str,
         base: StateDict | None,
-        settings: Settings,
+        parameters: Mapping[str, Any],
         importance: Sequence[StateDict],
     ) -> None:
-        self._ingredients, self._merge, self._base, self._settings = ingredients, merge, base, settings
-        self._density = settings.density or MERGES.get(merge).density
-        self._cuts, self._importance = Thresholds(self._task, self._density), importance
+        self._ingredients, self._merge, self._base = ingredients, merge, base
+        self._parameters, self._importance, self._thresholds = parameters, importance, Thresholds(self._task)
 
     def combined(self, mix: Mix) -> dict[str, torch.Tensor]:
         """The merge of the members, tensor by tensor, each in its ingredients' dtype."""
         import torch
 
-        weights, told = [mix.coefficients[i] for i in mix.members], self._settings
-        context = Context("", mix.members, EMPTY, told.scale, self._density, told.outliers, told.seed, self._cuts)
+        weights = [mix.coefficients[i] for i in mix.members]
+        context = Context("", mix.members, EMPTY, self._thresholds)
         root = BaseTensor(self._start, mix.base)
 
         def read(name: str) -> list[Any]:
@@ -167,11 +170,13 @@ class _Merger:
         for name, like in self._ingredients[0].items():
             known = [None if like.is_complex() else self._importance[i].get(name) for i in mix.members]
             important = None if any(found is None for found in known) else [_to_numpy(found) for found in known]
-            told_name = replace(context, name=name, importance=important)
+            described = replace(context, name=name, importance=important)
             floats = like.is_floating_point() or like.is_complex()
-            found = torch.from_numpy(
-                combine(name, read, weights, self._merge, floats=floats, root=root, context=told_name).copy()
-            )
+            merged = combine(
+                name, read, weights, self._merge,
+                floats=floats, root=root, context=described, parameters=self._parameters,
+            )  # fmt: skip
+            found = torch.from_numpy(merged.copy())
             if like.is_complex():
                 found = torch.view_as_complex(found.reshape(*like.shape, 2))
             result[name] = found.to(like.dtype).reshape(like.shape)

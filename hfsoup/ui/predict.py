@@ -54,7 +54,7 @@ def _classify(soup: Soup, pixels: NDArray[np.float32]) -> Iterator[Prediction]:
     shown = [("the soup", soup.mix)]
     if soup.best is not None:
         shown.append((str(family.ingredients[soup.best]), Mix.of((soup.best,), len(family))))
-    with Averager(family, soup.options.merge, soup.options.stored_dtype, soup.options.settings()) as averager:
+    with Averager(family, soup.options.merge, soup.options.stored_dtype, soup.options.merge_parameters()) as averager:
         candidate = Candidate(averager, device)
         for n, (who, mix) in enumerate(shown):
             model = candidate.load(mix)

@@ -112,7 +112,7 @@ def distill_family(
         hash_mix(family, start),
         averager.merge.name,
     ]
-    told = [vars(averager.settings), averager.density, averager.dtype, epochs, seed, str(device)]
+    told = [averager.parameters, averager.dtype, epochs, seed, str(device)]
     sums = {name: hashlib.sha256(found.tobytes()).hexdigest() for name, found in statistics.items()}
     versions = [__version__, *(version(name) for name in (*LIBRARIES, *list_libraries(family.config)))]
     key = hash_json(facts, told, sums, split.fingerprint, split.pixels.name, versions)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.data.tasks.task import Task
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.registry import Registry
+from hfsoup.utils.registry import Entry, Registry
 from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ class Subject:
         return {name: own[path] for name, path in paths.items() if path in own}
 
 
-Kind = Callable[[Subject, Pixels, int], Estimates]
-KINDS: Registry[Kind] = Registry("kind of importance", "hfsoup.networks.importance", "hfsoup.importance")
+KINDS = Registry("kind of importance", "hfsoup.networks.importance", Entry, "hfsoup.importance")
 kind = KINDS.register
 
 
@@ -68,7 +67,7 @@ def estimate_importance(name: str, subject: Subject, images: Pixels, seed: int, 
         UsageError: there is no such kind.
         SoupError: something is not finite.
     """
-    found = KINDS.get(name).function(subject, images, seed)
+    found: Estimates = KINDS.get(name).function(subject, images, seed)
     if odd := [tensor for tensor, array in found.items() if not np.isfinite(array).all()]:
         what = "expected finite weights and activations, found NaN or infinity"
         raise SoupError(what, where=f"{where}, tensor {one_line(odd[0])}", hint="leave this one out")

@@ -17,7 +17,6 @@ from hfsoup.ingredients.licences import find_common_license, include_bases, read
 from hfsoup.merges import MERGES
 from hfsoup.provenance.reproduce import hub_url, reproduce_command, reproduce_config
 from hfsoup.recipes import RECIPES
-from hfsoup.reports.card.citations import CITATIONS
 from hfsoup.reports.card.formatting import (
     describe_attempts,
     describe_comparison,
@@ -38,6 +37,10 @@ if TYPE_CHECKING:
     from hfsoup.checkpoints.types import Ingredient
     from hfsoup.provenance.result import BakeResult
 
+DISTILLATION = (
+    "Beyer et al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022,"
+    " https://arxiv.org/abs/2106.05237"
+)
 HUB_METRICS = {"f1_macro": "f1", "f1_micro": "f1"}
 VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")
 
@@ -168,7 +171,7 @@ def _values(soup: BakeResult) -> dict[str, Any]:
         "pictures": list_pictures(soup),
         "adapter": _adapter(soup),
         "splits": _splits(soup),
-        "learned": recipe.learns if images and images.learning else 0,
+        "learned": recipe.epochs if images and images.learning else 0,
         "dataset": escape_markdown(_dataset(soup)) if images else "",
         "selection": format_score(soup, soup.selection),
         "norms": _norms(soup),
@@ -182,7 +185,7 @@ def _values(soup: BakeResult) -> dict[str, Any]:
         "config": reproduce_config(soup),
         "licences": _licences(soup),
         "notes": [escape_markdown(note, 600) for note in soup.notes],
-        "citations": sorted({CITATIONS[p] for p in _papers(soup) if p in CITATIONS}),
+        "citations": sorted(_list_citations(soup)),
         "versions": ", ".join(f"{name} {version(name)}" for name in (*VERSIONS, *list_libraries(soup.family.config))),
         "backend": images.backend if images else None,
         "hfsoup": __version__,
@@ -197,10 +200,17 @@ def _untouched(soup: BakeResult) -> bool:
     return soup.mix.alone and len(soup.family.ingredients) > 1 and not changed
 
 
-def _papers(soup: BakeResult) -> list[str | None]:
-    """What the soup stands on."""
-    recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
-    return [recipe.paper, merge.paper, "arXiv:2203.05482", *(["arXiv:2106.05237"] if soup.distilled else [])]
+def _list_citations(soup: BakeResult) -> set[str]:
+    """What the soup stands on, as a list shows it: a line each, BibTeX as a block of code."""
+    entries = (RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge), MERGES.get("mean"))
+    texts = {entry.citation for entry in entries} | ({DISTILLATION} if soup.distilled else set())
+    return {_format_bibtex(text) if text.lstrip().startswith("@") else one_line(text, 1000) for text in texts if text}
+
+
+def _format_bibtex(text: str) -> str:
+    """BibTeX as a block of code in a list."""
+    lines = ["```bibtex", *text.replace("```", "").strip().splitlines(), "```"]
+    return "\n  ".join(map(str.rstrip, lines))
 
 
 def _weight(soup: BakeResult, n: int) -> str:
