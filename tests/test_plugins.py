@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,11 +82,129 @@ def test_without_its_package_a_soup_cannot_be_verified(example: Path, vit: Famil
     assert "no merge called 'median'; known: " in done.stderr
 
 
+TRIM = """
+import numpy as np
+from hfsoup.merges import merge
+from hfsoup.recipes import recipe
+
+BIBTEX = "@article{trim,\\n  title = {Trimmed},\\n}"
+
+@merge("trimmed", paper="arXiv:1803.01498", summary="the mean without the extremes", citation=BIBTEX)
+def trimmed(tensors, weights, context, *, trim: float = 0.25, density: float = 1.0):
+    \"\"\"The mean without the extremes.
+
+    Args:
+        trim: the share left out at either end
+    \"\"\"
+    stacked = np.sort([tensor.astype(np.float64) for tensor in tensors], axis=0)
+    cut = int(trim * len(stacked))
+    return density * stacked[cut : len(stacked) - cut].mean(axis=0)
+
+@recipe("firsts", paper="", summary="the first ones", needs_data=False, evaluations=lambda k, *, firsts: k + firsts)
+def firsts(search, *, firsts: int = 2):
+    return search.mix(tuple(range(firsts)))
+"""
+
+
+@pytest.fixture
+def trim(tmp_path: Path) -> Path:
+    """A package whose merge and recipe have arguments of their own."""
+    points = {f"hfsoup.{kind}": {"x": "soup_trim"} for kind in ("merges", "recipes")}
+    install(tmp_path / "site", "soup-trim", TRIM, points)
+    return tmp_path / "site"
+
+
+def test_arguments_of_a_plug_in_are_flags(trim: Path, vit: Family, alone: Path) -> None:
+    """They are in the help and in soup.json, change the soup, are cited, and are baked again by verify and the card."""
+    for words in (("recipes",), ("bake", "--help")):
+        shown = " ".join(hfsoup(trim, *words).stdout.split())
+        assert "--trim" in shown
+        assert "--firsts" in shown
+    words = ("--recipe", "firsts", "--firsts", 4, "--merge", "trimmed")
+    for name, more in (("own", ()), ("none", ("--trim", 0)), ("half", ("--trim=0.25", "--density", "0.5"))):
+        done = hfsoup(trim, "bake", *vit.words, *words, *more, "--output", name, "--save-config", f"{name}.yaml")
+        assert done.returncode == 0, done.stderr
+    stacked = {n: np.sort([weights(f)[n].numpy() for f in vit.folders[:4]], axis=0) for n in weights(Path("own"))}
+    for name, cut, share in (("own", 1, 1.0), ("none", 0, 1.0), ("half", 1, 0.5)):
+        for tensor, found in weights(Path(name)).items():
+            mean = stacked[tensor].astype(np.float64)[cut : 4 - cut].mean(axis=0)
+            assert np.array_equal(found.numpy(), (share * mean).astype(np.float32))
+        options = json.loads((Path(name) / "soup.json").read_text())["options"]
+        assert (options["trim"], options["firsts"]) == (cut / 4, 4)
+    assert "@article{trim" in (card := Path("none/README.md").read_text())
+    assert "--trim 0.0" in card
+    assert hfsoup(trim, "verify", "half").returncode == 0
+    assert hfsoup(trim, "bake", "none.yaml", "--output", "again").returncode == 0
+    assert Path("again/model.safetensors").read_bytes() == Path("none/model.safetensors").read_bytes()
+    assert hfsoup(trim, "bake", *vit.words, "--merge", "trimmed", "--dry-run").returncode == 0
+
+
+def test_arguments_of_a_plug_in_from_python(trim: Path, vit: Family, alone: Path) -> None:
+    """The same keywords in `hfsoup.bake` and `hfsoup.search`."""
+    script = f"""
+import hfsoup
+from pathlib import Path
+folders = {[str(folder) for folder in vit.folders]!r}
+hfsoup.bake(*folders, merge="trimmed", trim=0.25).save("baked")
+files = [Path(folder) / "model.safetensors" for folder in folders]
+found = hfsoup.search("uniform", files, merge="trimmed", trim=0.25).state_dict()
+from safetensors.torch import load_file
+assert all(found[name].equal(tensor) for name, tensor in load_file("baked/model.safetensors").items())
+for wrong in ({{"trim": "much"}}, {{"trm": 0.1}}):
+    try:
+        hfsoup.bake(*folders, merge="trimmed", **wrong)
+    except hfsoup.SoupError as error:
+        print(error)
+"""
+    Path("script.py").write_text(script)
+    paths = os.pathsep.join([str(trim), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "script.py"], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "expected trim to be float, found 'much'" in done.stdout
+    assert "there is no option 'trm'\n  try: trim" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--merge", "trimmed", "--trimm", 0.1), "--trim"),
+        (("--merge", "trimmed", "--trim", "much"), "--trim"),
+        (("--trim", 0.1), "error: the merge mean does not use --trim\n  try: --merge trimmed"),
+        (("--merge", "trimmed", "--outliers", 0.1), "the merge trimmed does not use --outliers"),
+        (("--merge", "trimmed", "--density", 2), "density must be over 0 and at most 1, found 2.0"),
+    ],
+)
+def test_a_wrong_argument_is_a_short_block(
+    trim: Path, vit: Family, alone: Path, words: tuple[Any, ...], said: str
+) -> None:
+    """Exit code 2, at most six lines, and what would be right."""
+    done = hfsoup(trim, "bake", *vit.words[:2], *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) <= 6
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_argument_in_a_file(trim: Path, vit: Family, alone: Path) -> None:
+    """The line, and the nearest name."""
+    for key, said in (("trmi: 0.1", "there is no option 'trmi'\n  in:  soup.yaml, line 3"), ("trim: x", "line 3")):
+        Path("soup.yaml").write_text(f"ingredients: [{vit.words[0]}, {vit.words[1]}]\nmerge: trimmed\n{key}\n")
+        done = hfsoup(trim, "bake", "soup.yaml")
+        assert done.returncode == 2
+        assert said in done.stderr
+
+
 BROKEN = {
     "raises": "class Odd(Exception): pass\nraise Odd('on\\nits own terms')",
     "leaves": "import sys\nsys.exit(3)",
     "misspelt": "from hfsoup.merges import mergee",
     "syntax": "def (",
+    "argument": (
+        "from hfsoup.merges import merge\n"
+        "@merge('listed')\ndef listed(tensors, weights, context, *, of: list = []):\n    return 0"
+    ),
     "takes-over": (
         "from hfsoup.merges import merge\n"
         "@merge('mean', paper='', summary='')\ndef mean(tensors, weights, context):\n    return 0 * next(iter(tensors))"

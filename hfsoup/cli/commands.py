@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hfsoup.cli.app import app, exit_with_error
-from hfsoup.cli.flags import add_option_flags
-from hfsoup.options.options import Options
+from hfsoup.cli.flags import PARAMETERS, PlugInCommand, add_option_flags
+from hfsoup.options.options import Options, get_option_types
 from hfsoup.utils.errors import SoupError, UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Ingredients = Annotated[
 EPILOG = 'Example: hfsoup bake "org/model-*" --recipe pruned --dataset org/pets --push org/pets-soup'
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, cls=PlugInCommand)
 @add_option_flags("Ingredients", "Weights", "Search", "Data", "Compute", "Report", "Result")
 def bake(
     ctx: typer.Context,
@@ -87,11 +87,12 @@ def _read_request(ctx: typer.Context, words: list[str], options: dict[str, Any])
     """Ingredients and options, from the command line or from the file that it names; its flags win."""
     from hfsoup.options.config_file import is_config, load_config
 
+    given = ctx.meta.get(PARAMETERS, {})
     if not is_config(words):
-        chosen = Options.of(options)
+        chosen = Options.of({**options, **given})
         return chosen.choose_patterns(words), chosen
     typed = {name: value for name, value in options.items() if _is_typed(ctx, name)}
-    return load_config(Path(words[0]).expanduser(), typed)
+    return load_config(Path(words[0]).expanduser(), {**typed, **given})
 
 
 def _is_typed(ctx: typer.Context, name: str) -> bool:
@@ -237,6 +238,9 @@ def recipes() -> None:
             table.add_column(title, no_wrap=title != "what it does", overflow="fold")
         for entry in registry:
             table.add_row(*map(replace_unprintable, (entry.name, entry.summary, entry.origin, entry.paper)))
+            for p in (p for p in entry.parameters if p.name not in get_option_types()):
+                flag = f"--{p.name.replace('_', '-')} {p.type.__name__.upper()}"
+                table.add_row("", replace_unprintable(f"  {flag}: {p.help} [{p.default}]"))
         Console().print(table, "")
     for text in (*RECIPES.broken, *MERGES.broken):
         Screen(quiet=False).note(text)

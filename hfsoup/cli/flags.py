@@ -3,30 +3,91 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from hfsoup.checkpoints.dtypes import FLOAT_DTYPES
 from hfsoup.options.options import BN_MODES, get_option_types, option_fields
+from hfsoup.utils.registry import Entry
 
 
-def _recipes() -> list[str]:
+def _list_recipes() -> Iterable[Entry]:
     from hfsoup.recipes import RECIPES
 
-    return [entry.name for entry in RECIPES]
+    return RECIPES
 
 
-def _merges() -> list[str]:
+def _list_merges() -> Iterable[Entry]:
     from hfsoup.merges import MERGES
 
-    return [entry.name for entry in MERGES]
+    return MERGES
+
+
+PARAMETERS = "hfsoup.parameters"
+
+
+class PlugInCommand(TyperCommand):
+    """A command that takes the arguments of plug-ins' recipes and merges as flags of its own.
+
+    Plug-ins are imported only for its help, and where a flag is typed that hfsoup does not have.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words that are left, once the flags are read; those of plug-ins are in `ctx.meta[PARAMETERS]`."""
+        flags: list[Any] = []
+        known = {flag for p in self.params for flag in (*p.opts, *p.secondary_opts)}
+        if any(word.startswith("--") and word.partition("=")[0] not in known for word in args) or "-h" in args:
+            self.params.extend(flags := _make_plug_in_flags())
+        words = super().parse_args(ctx, args)
+        given = {p.name: ctx.params.pop(p.name) for p in flags}
+        ctx.meta[PARAMETERS] = {name: value for name, value in given.items() if value is not None}
+        return words
+
+
+def _make_plug_in_flags() -> list[Any]:
+    """A flag for every argument of a plug-in's recipe or merge that is no option of hfsoup; none without plug-ins."""
+    found: dict[str, inspect.Parameter] = {}
+    for kind in ("recipe", "merge"):
+        if not entry_points(group=f"hfsoup.{kind}s"):
+            continue
+        for entry in (_list_recipes if kind == "recipe" else _list_merges)():
+            for p in (p for p in entry.parameters if p.name not in get_option_types()):
+                flag = p.name.replace("_", "-")
+                option = typer.Option(
+                    None,
+                    f"--{flag}/--no-{flag}" if p.type is bool else f"--{flag}",
+                    help=f"{p.help or entry.summary} ({kind} {entry.name}) [{p.default}]".replace("[", "\\["),
+                    rich_help_panel="Plug-ins",
+                    show_default=False,
+                )
+                kept = inspect.Parameter(
+                    p.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=p.type | None
+                )
+                found.setdefault(p.name, kept)
+
+    def command() -> None:
+        """Its flags are taken."""
+
+    command.__signature__ = inspect.Signature(list(found.values()))  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in found.values()}
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    return typer.main.get_command(app).params
 
 
 def add_option_flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for every field of Options in `groups`."""
 
-    choices = {"recipe": _recipes, "merge": _merges, "bn": lambda: list(BN_MODES), "dtype": lambda: list(FLOAT_DTYPES)}
+    choices: dict[str, Callable[[], list[str]]] = {
+        "recipe": lambda: [entry.name for entry in _list_recipes()],
+        "merge": lambda: [entry.name for entry in _list_merges()],
+        "bn": lambda: list(BN_MODES),
+        "dtype": lambda: list(FLOAT_DTYPES),
+    }
 
     def give(command: Callable[..., None]) -> Callable[..., None]:
         types = get_option_types()

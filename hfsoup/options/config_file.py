@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
-from hfsoup.options.options import EVERYTHING, Options, get_option_types, option_fields
+from hfsoup.options.options import EVERYTHING, Options, find_parameters, get_option_types, option_fields
 from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.registry import find_nearest
 from hfsoup.utils.text import one_line, quoted
 
 SUFFIXES = (".yaml", ".yml")
@@ -47,7 +47,7 @@ def load_config(path: Path, over: Mapping[str, Any]) -> tuple[tuple[str, ...], O
         UsageError: something in it is not as it should be; file and line are named.
     """
     lines, values = _read_yaml(path)
-    found = _validate(path, lines, values)
+    found = _validate(path, lines, values, over)
     ingredients = found.pop("ingredients")
     if found.get("trust_remote_metric") and not over.get("trust_remote_metric"):
         # Such a file may come from a card; only who runs the bake can trust a script.
@@ -101,6 +101,9 @@ def _format_options(options: Options) -> Iterator[str]:
         yield ""
         yield from (f"# {line}" for line in textwrap.wrap(f.metadata["help"], 110))
         yield f"{'# ' if value == f.default else ''}{f.name}: {_format_scalar(value)}"
+    if options.parameters:
+        yield f"\n# Plug-ins {'-' * 20}\n"
+        yield from (f"{name}: {_format_scalar(value)}" for name, value in options.parameters.items())
 
 
 def _format_scalar(value: object) -> str:
@@ -144,14 +147,17 @@ def _read_yaml(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
     return lines, values
 
 
-def _validate(path: Path, lines: Mapping[str, int], values: dict[str, Any]) -> dict[str, Any]:
+def _validate(path: Path, lines: Mapping[str, int], values: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """The values, if the schema takes them."""
     if isinstance(values.get("ingredients"), str):
         values["ingredients"] = [values["ingredients"]]
     if values.get("fine_tunes_of"):
         values.setdefault("ingredients", list(EVERYTHING))
+    known = {*SCHEMA.model_fields, *find_parameters(values, over)}
+    own = {name: value for name, value in values.items() if name in SCHEMA.model_fields or name not in known}
     try:
-        return dict(SCHEMA.model_validate(values).model_dump(include=set(values)))
+        found = SCHEMA.model_validate(own).model_dump(include=set(own))
+        return {**found, **{name: value for name, value in values.items() if name not in own}}
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     name = str(first["loc"][0])
@@ -160,9 +166,8 @@ def _validate(path: Path, lines: Mapping[str, int], values: dict[str, Any]) -> d
     line = lines.get(".".join(map(str, first["loc"])), lines[name])
     what, hint = f"{name}: {first['msg'].replace('Input should be', 'expected')}, found {quoted(first['input'])}", ""
     if first["type"] == "extra_forbidden":
-        known = list(SCHEMA.model_fields)
-        what, close = f"there is no option {quoted(name)}", get_close_matches(name, known, 1)
-        hint = f"{close[0]}" if close else f"one of {', '.join(known)}"
+        what = f"there is no option {quoted(name)}"
+        hint = find_nearest(name, [*known]) or f"one of {', '.join(SCHEMA.model_fields)}"
     raise UsageError(what, where=f"{path}, line {line}", hint=hint)
 
 

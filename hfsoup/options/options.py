@@ -392,6 +392,16 @@ def option_fields() -> list[Field[Any]]:
     return [f for f in fields(Options) if f.metadata]
 
 
+def find_parameters(*given: Mapping[str, Any]) -> list[str]:
+    """The names among some options that are none of hfsoup's, but arguments of a plug-in's recipe or merge."""
+    from hfsoup.merges import MERGES
+    from hfsoup.recipes import RECIPES
+
+    others = {name for options in given for name in options} - get_option_types().keys() - {"ingredients"}
+    entries = [*RECIPES.list_plug_ins(), *MERGES.list_plug_ins()] if others else []
+    return [p.name for entry in entries for p in entry.parameters if p.name in others]
+
+
 def require_ranges(values: Mapping[str, Any]) -> None:
     """Fail if an argument of a recipe or merge is out of its range; None is the function's own default.
 
