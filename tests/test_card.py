@@ -111,7 +111,7 @@ def test_the_verdict_is_said_plainly(verdict: str, text: str, vit: Family, data:
     scores = [Score(n / 72, 72, n) for n in (soup_right, best_right)]
     comparison = Comparison(*scores, Intervals((0.1, 0.9), (0.1, 0.9), (-0.1, 0.1)), None, p_value)
     assert comparison.verdict == verdict
-    found = render_card(replace(soup, comparison=comparison))
+    found = render_card(replace(soup, evaluation=replace(soup.evaluation, comparison=comparison)))
     assert f"**On the test split {text}" in found
     assert found.count("**On the test split") == 1
 

@@ -65,7 +65,7 @@ def test_a_greedy_soup_below_its_best_ingredient_is_an_error(
     def spoilt(*patterns: str, **options: object) -> hfsoup.Soup:
         soup = bake(*patterns, **options)
         assert soup.selection is not None
-        return replace(soup, selection=replace(soup.selection, correct=0))
+        return replace(soup, search=replace(soup.search, selection=replace(soup.selection, correct=0)))
 
     monkeypatch.setattr(hfsoup, "bake", spoilt)
     assert script.main([f"ViT={vit.glob}", "--dataset", str(data)]) == 1

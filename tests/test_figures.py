@@ -73,8 +73,8 @@ def test_pictures_choose_nothing_and_are_counted(drawn: dict[str, Any], vit: Fam
 def test_points_are_what_was_measured(vit: Family, data: Path, alone: Path) -> None:
     """Every ingredient stands with the scores that it has alone; candidates that were given up have no point."""
     soup = hfsoup.bake(*vit.words, dataset=str(data), figures=True, accept=">", batch_size=8)
-    assert soup.evidence is not None
-    points = {(p.kind, p.number): p for p in soup.evidence.points}
+    assert soup.evaluation.evidence is not None
+    points = {(p.kind, p.number): p for p in soup.evaluation.evidence.points}
     for n, word in enumerate(vit.words):
         alone_ = hfsoup.bake(vit.words[n - 1], word, dataset=str(data), recipe="latest", last=1, batch_size=8)
         assert (points["ingredient", n].selection.value, points["ingredient", n].test.value) == (
@@ -153,16 +153,18 @@ def test_pictures_are_pushed_and_stale_ones_go(drawn: dict[str, Any], vit: Famil
 def test_every_walk_of_auto_has_its_own_line_and_the_soup_its_score(vit: Family, data: Path, alone: Path) -> None:
     """Greedy begins at the best ingredient and pruned at the mean of all; the star is at the shipped score."""
     soup = hfsoup.bake(*vit.words, recipe="auto", dataset=str(data))
-    assert soup.evidence is not None
+    assert soup.evaluation.evidence is not None
     assert soup.selection is not None
-    assert [start.walk for start in soup.evidence.starts] == ["greedy", "pruned"]
+    assert [start.walk for start in soup.evaluation.evidence.starts] == ["greedy", "pruned"]
     figure = Figure()
     search.paint(soup)(figure, LIGHT)
     (axes,) = figure.axes
     lines = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
-    uniform = next(a.score.value for a in soup.attempts if a.name == "uniform")
+    uniform = next(a.score.value for a in soup.search.attempts if a.name == "uniform")
     assert [line.get_ydata()[0] for line in lines] == [max(s.value for s in soup.scores if s), uniform]
-    assert [line.get_ydata()[-1] for line in lines] == [a.score.value for a in soup.attempts if a.name != "uniform"]
+    assert [line.get_ydata()[-1] for line in lines] == [
+        a.score.value for a in soup.search.attempts if a.name != "uniform"
+    ]
     spans = [set(line.get_xdata()) for line in lines]
     assert max(spans[0]) < min(spans[1])
     shown = {group.get_label(): group.get_offsets().tolist() for group in axes.collections}

@@ -71,7 +71,8 @@ def dressed(soup: Soup, text: list[str]) -> Soup:
     splits = {part: replace(getattr(soup.images, part), name=e, rule=d) for part in ("selection", "test")}
     images = replace(soup.images, dataset=f"org/{c}", config=d, revision="f" * 40, **splits)
     options = replace(soup.options, dataset=c, dataset_config=d, split=e, image_column=a, label_column=b)
-    return replace(soup, family=family, images=images, options=options, notes=(a, b, c, d, e), patterns=(a,))
+    composition, run = replace(soup.composition, family=family), replace(soup.run, notes=(a, b, c, d, e))
+    return replace(soup, composition=composition, images=images, options=options, run=run, patterns=(a,))
 
 
 def front_and_body(text: str) -> tuple[dict[str, Any], str]:

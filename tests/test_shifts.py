@@ -123,7 +123,7 @@ def test_another_dataset_is_scored_recorded_and_asked_for_again(
     Path("sketches").symlink_to(other)
     assert [row["test"] for row in bake("soup.yaml", "--output", "filed")["shifts"]] == [sketch["test"], same["test"]]
     soup = hfsoup.bake(*vit.words, dataset=str(data), eval=[f"sketch={other}"])
-    assert [shift.comparison.soup.correct for shift in soup.shifts] == [sketch["test"]["soup"]["correct"]]
+    assert [shift.comparison.soup.correct for shift in soup.evaluation.shifts] == [sketch["test"]["soup"]["correct"]]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from hfsoup.evaluation.scores import Comparison, Decision, Score
 from hfsoup.ingredients.family import Family
 from hfsoup.networks.distillation.result import Distillation, append_member
 from hfsoup.options.options import Options
+from hfsoup.provenance.result import Composition, Evaluation, Run, SearchResult
 from hfsoup.recipes import RECIPES
 from hfsoup.recipes._search import Search
 from hfsoup.utils.distributed import World
@@ -100,12 +101,19 @@ def measure_soup(
         record_pace(journal, family.config, options.pace_settings, images=scorer.images_forwarded, seconds=scoring)
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     return Soup(
-        family, mix, options, patterns, scores, tuple(search.trace), selection, comparison, best, images,
-        total + (0 if given is scorer else given.images_forwarded), scorer.images_spared,
-        (*images.notes, *(note for shift in shifted for note in shift.notes)),
-        modes, statistics, clock.seconds, adapter=adapter, evidence=evidence, attempts=tuple(search.attempts),
-        ensemble=ensemble, shifts=shifted, distilled=network,
-    )  # fmt: skip
+        patterns,
+        options,
+        Composition(family, mix, statistics, adapter, network),
+        SearchResult(scores, best, tuple(search.trace), tuple(search.attempts), selection, modes),
+        images,
+        Evaluation(comparison, evidence, ensemble, shifted),
+        Run(
+            total + (0 if given is scorer else given.images_forwarded),
+            scorer.images_spared,
+            clock.seconds,
+            (*images.notes, *(note for shift in shifted for note in shift.notes)),
+        ),
+    )
 
 
 def _make_learner(

@@ -28,6 +28,7 @@ from hfsoup.hub.notices import listening
 from hfsoup.merges import MERGES
 from hfsoup.options.config_file import is_config, load_config
 from hfsoup.options.options import Options, option_fields
+from hfsoup.provenance.result import Composition, Run, SearchResult
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.live_progress import follow_bake
 from hfsoup.utils.distributed import World
@@ -96,11 +97,14 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
             soup = measure_soup(
                 patterns, options, watch, clock, world, averager, drop_unused_calibration(images, family, options)
             )
-            soup = replace(soup, images_forwarded=soup.images_forwarded + prefetcher.images_forwarded)
+            forwarded = soup.run.images_forwarded + prefetcher.images_forwarded
+            soup = replace(soup, run=replace(soup.run, images_forwarded=forwarded))
         else:
             mix = run_recipe(family, options, watch, None)[1]
             adapter = world.on_main(lambda: truncate_to_adapter(averager, mix, options, watch))
-            soup = Soup(family, mix, options, patterns, (None,) * len(family), seconds=clock.seconds, adapter=adapter)
+            made_of = Composition(family, mix, adapter=adapter)
+            unscored = SearchResult((None,) * len(family))
+            soup = Soup(patterns, options, made_of, unscored, run=Run(seconds=clock.seconds))
         return world.on_main(lambda: save_and_push(soup, watch, clock))
 
 

@@ -39,6 +39,12 @@ class Soup(BakeResult):
 
         return format_table(self)
 
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain values, as `--json` writes it."""
+        from hfsoup.reports.json_output import make_json
+
+        return make_json(self)
+
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Soup:
         """Write the complete model folder; the soup with its path and hashes.
 
@@ -58,14 +64,15 @@ class Soup(BakeResult):
 
         target, dtype = Path(folder).expanduser(), self.options.stored_dtype
         if (hashes := self._find_saved(target)) is not None:
-            return replace(self, path=target, hashes=hashes)
-        family, mix, statistics = self.family, self.mix, self.statistics
-        if self.distilled:
-            family, mix, statistics = *append_member(family, self.distilled.ingredient), {}
+            return replace(self, location=replace(self.location, path=target, hashes=hashes))
+        made_of = self.composition
+        family, mix, statistics = made_of.family, made_of.mix, made_of.statistics
+        if made_of.distilled:
+            family, mix, statistics = *append_member(family, made_of.distilled.ingredient), {}
         averaged = Averager(family, self.options.merge, dtype, self.options.merge_parameters())
         with stage_output(target, overwrite=overwrite) as stage, averaged as averager:
-            if self.adapter:
-                hashes = write_adapter(self.adapter, stage)
+            if made_of.adapter:
+                hashes = write_adapter(made_of.adapter, stage)
             else:
                 hashes = write_weights(averager, mix, stage, statistics)
             write_configs(self.family, stage, dtype)
@@ -74,7 +81,7 @@ class Soup(BakeResult):
             paths = {path.relative_to(stage).as_posix(): path for path in sorted(stage.rglob("*")) if path.is_file()}
             files = {name: hashes.get(name) or hash_file(path) for name, path in paths.items()}
             (stage / FILE_NAME).write_text(make_manifest(self, files).text(), encoding="utf-8")
-        return replace(self, path=target, hashes=hashes)
+        return replace(self, location=replace(self.location, path=target, hashes=hashes))
 
     def _find_saved(self, folder: Path) -> dict[str, str] | None:
         """The hashes of the weight files in `folder` if it holds this very soup already."""
@@ -104,17 +111,16 @@ class Soup(BakeResult):
             saved = self.save(folder / "soup")
             there = saved.push_to_hub(repo, private=private, create_pr=create_pr, revision=revision)
             shutil.rmtree(folder)
-            return replace(there, path=None)
-        return replace(
-            self, pushed=push_folder(self.path, repo, private=private, create_pr=create_pr, revision=revision)
-        )
+            return replace(there, location=replace(there.location, path=None))
+        pushed = push_folder(self.path, repo, private=private, create_pr=create_pr, revision=revision)
+        return replace(self, location=replace(self.location, pushed=pushed))
 
     def pipeline(self, **options: Any) -> Any:
         """A transformers image-classification pipeline on this soup; `options` go to `transformers.pipeline`."""
         from transformers import pipeline
 
-        if self.adapter is not None:
-            return pipeline("image-classification", model=str(self.adapter.ingredient.folder), **options)
+        if (adapter := self.composition.adapter) is not None:
+            return pipeline("image-classification", model=str(adapter.ingredient.folder), **options)
         if self.path is not None:
             return pipeline("image-classification", model=str(self.path), **options)
         with tempfile.TemporaryDirectory() as folder:

@@ -25,6 +25,7 @@ from hfsoup.baking.requirements import needs_images
 from hfsoup.baking.soup import Soup
 from hfsoup.evaluation.scores import Score
 from hfsoup.options.options import Options
+from hfsoup.provenance.result import Composition, Run, SearchResult
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.figures import require_matplotlib
 from hfsoup.utils.errors import SoupError, UsageError
@@ -157,11 +158,14 @@ def _bake_with_trainer(patterns: Sequence[str], options: Options, trainer: Train
     finally:
         model.load_state_dict(kept)
         model.train(training)
+    scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     soup = Soup(
-        family, mix, options, tuple(patterns),
-        tuple(search.scores.get(search.mix((i,))) for i in range(len(family))), tuple(search.trace), selection,
-        best=best, images_forwarded=sum(score.total for score in search.scores.values()), seconds=clock.seconds,
-    )  # fmt: skip
+        tuple(patterns),
+        options,
+        Composition(family, mix),
+        SearchResult(scores, best, tuple(search.trace), selection=selection),
+        run=Run(sum(score.total for score in search.scores.values()), seconds=clock.seconds),
+    )
     return save_and_push(soup, watch, clock) if trainer.is_world_process_zero() else None
 
 

@@ -22,6 +22,7 @@ from hfsoup.provenance.records import (
     AdapterRecord,
     AlignmentRecord,
     AttemptRecord,
+    DecisionRecord,
     DistillationRecord,
     ImportanceRecord,
     IngredientRecord,
@@ -37,6 +38,7 @@ from hfsoup.provenance.records import (
     pin_files,
     record_adapter,
     record_alignment,
+    record_attempts,
     record_comparison,
     record_distillation,
     record_importance,
@@ -44,6 +46,7 @@ from hfsoup.provenance.records import (
     record_score,
     record_shift,
     record_split,
+    record_trace,
 )
 from hfsoup.provenance.reproduce import reproduce_config
 from hfsoup.recipes import RECIPES
@@ -95,19 +98,6 @@ class DatasetRecord(Strict):
     threshold: float | None = None
 
 
-class DecisionRecord(Strict):
-    """One step of the search; `at_most` where it was given up, and `score` is the most that it could have reached."""
-
-    step: int
-    action: Text
-    ingredient: Text
-    score: float
-    at_most: bool = False
-    accepted: bool
-    images: int
-    walk: Text = ""
-
-
 class BatchNormRecord(Strict):
     """What each mode scored on the selection split, and the re-estimated statistics, if the soup has them.
 
@@ -155,6 +145,7 @@ class Manifest(Strict):
     shifts: list[ShiftRecord] = Field(default_factory=list)
     attempts: list[AttemptRecord] = Field(default_factory=list)
     tensors: dict[Text, list[float]] = Field(default_factory=dict)
+    numbers: dict[Text, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _whole(self) -> Manifest:
@@ -170,7 +161,8 @@ class Manifest(Strict):
 
     def text(self) -> str:
         """The file's content."""
-        return json.dumps(self.model_dump(), indent=2, ensure_ascii=False) + "\n"
+        found = self.model_dump(exclude=None if self.numbers else {"numbers"})
+        return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
 def make_manifest(soup: BakeResult, files: dict[str, str]) -> Manifest:
@@ -197,18 +189,19 @@ def make_manifest(soup: BakeResult, files: dict[str, str]) -> Manifest:
         batch_norm=_record_batch_norm(soup),
         alignment=record_alignment(soup.family),
         importance=record_importance(soup.family.importance),
-        distillation=record_distillation(soup.distilled),
-        trace=[DecisionRecord(**decision) for decision in soup.decisions()],
+        distillation=record_distillation(soup.composition.distilled),
+        trace=record_trace(soup.trace, soup.family.ingredients),
         score=record_score(soup.selection),
         test=record_comparison(soup.comparison),
         files=files,
         versions={name: version(name) for name in (*LIBRARIES, *list_libraries(soup.family.config))}
         | _plugin_versions(soup.options),
-        adapter=record_adapter(soup.adapter),
-        ensemble=record_comparison(soup.ensemble),
-        shifts=[record_shift(shift) for shift in soup.shifts],
-        attempts=[AttemptRecord(**attempt) for attempt in soup.tried()],
+        adapter=record_adapter(soup.composition.adapter),
+        ensemble=record_comparison(soup.evaluation.ensemble),
+        shifts=[record_shift(shift) for shift in soup.evaluation.shifts],
+        attempts=record_attempts(soup.search.attempts, soup.mix),
         tensors={name: list(coefficients) for name, coefficients in soup.mix.tensors},
+        numbers=dict(soup.evaluation.numbers),
     )
 
 
@@ -271,8 +264,10 @@ def _record_dataset(soup: BakeResult) -> DatasetRecord | None:
 def _record_batch_norm(soup: BakeResult) -> BatchNormRecord | None:
     if soup.images is None or soup.images.calibration is None:
         return None
-    encoded = {name: b64encode(v.astype("<f4").tobytes()).decode() for name, v in sorted(soup.statistics.items())}
-    modes = {mode: record_score(score) for mode, score in soup.modes.items()}
+    encoded = {
+        name: b64encode(v.astype("<f4").tobytes()).decode() for name, v in sorted(soup.composition.statistics.items())
+    }
+    modes = {mode: record_score(score) for mode, score in soup.search.modes.items()}
     return BatchNormRecord(modes=modes, calibration=record_split(soup.images.calibration), statistics=encoded)
 
 

@@ -74,7 +74,7 @@ def list_classes(named: Any) -> tuple[int, ...]:
 
 def record_predictions(soup: BakeResult) -> TestPredictions | None:
     """The record of a soup; None of one that was not tested."""
-    seen, images = soup.evidence, soup.images
+    seen, images = soup.evaluation.evidence, soup.images
     if seen is None or images is None or soup.best is None:
         return None
     return TestPredictions(

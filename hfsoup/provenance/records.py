@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
+    from hfsoup.averaging.mix import Mix
     from hfsoup.checkpoints.types import Ingredient, LowRankAdapter
     from hfsoup.data.images import Split
     from hfsoup.evaluation.measurements import Shift
-    from hfsoup.evaluation.scores import Comparison, Score
+    from hfsoup.evaluation.scores import Attempt, Comparison, Decision, Score
     from hfsoup.ingredients.family import Family, Importance
     from hfsoup.networks.distillation.result import Distillation
 
@@ -62,6 +64,19 @@ class AttemptRecord(Strict):
     score: float
     weights: list[float]
     kept: bool
+
+
+class DecisionRecord(Strict):
+    """One step of the search; `at_most` where it was given up, and `score` is the most that it could have reached."""
+
+    step: int
+    action: Text
+    ingredient: Text
+    score: float
+    at_most: bool = False
+    accepted: bool
+    images: int
+    walk: Text = ""
 
 
 class AdjustedRecord(Strict):
@@ -183,6 +198,31 @@ def record_shift(shift: Shift) -> ShiftRecord:
         images=record_split(shift.split),
         test=record_comparison(shift.comparison),
     )
+
+
+def record_trace(trace: Sequence[Decision], ingredients: Sequence[Ingredient]) -> list[DecisionRecord]:
+    """The records of the steps of a search."""
+    return [
+        DecisionRecord(
+            step=d.step,
+            action=d.action,
+            ingredient=ingredients[d.ingredient].id,
+            score=d.score.value,
+            at_most=d.score.at_most,
+            accepted=d.accepted,
+            images=d.images,
+            walk=d.walk,
+        )
+        for d in trace
+    ]
+
+
+def record_attempts(attempts: Sequence[Attempt], soup: Mix) -> list[AttemptRecord]:
+    """The records of mixes that were measured as a whole, of which the soup may be one."""
+    return [
+        AttemptRecord(name=a.name, score=a.score.value, weights=list(a.mix.coefficients), kept=a.mix == soup)
+        for a in attempts
+    ]
 
 
 class FileRecord(Strict):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.types import Ingredient, LowRankAdapter
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.scores import Attempt, Comparison, Decision, Score
 from hfsoup.ingredients.family import Family
-from hfsoup.utils.version import __version__
+from hfsoup.utils.text import shorten_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,55 +30,158 @@ if TYPE_CHECKING:
 Statistics = dict[str, "NDArray[np.float32]"]
 
 
-@dataclass(frozen=True, repr=False)
-class BakeResult:
-    """The result of a bake.
+@dataclass(frozen=True)
+class Composition:
+    """What a soup is made of: a mix of a family.
 
-    `scores` are the ingredients' own on the selection split, None where there was no data; `best` is the index of the
-    best ingredient; `modes` are the soup's selection scores by batch-norm mode, and `statistics` the re-estimated ones
-    if it is shipped with them; `images_spared` were not forwarded because the verdict was sure without them; `path` is
-    set once the soup is written and `pushed` once it is on the Hub; `adapter` is what is written, and was scored, where
-    the soup is one; `evidence` is what was seen on the test split, image by image; `attempts` are the mixes that the
-    recipe measured as wholes; `ensemble` is the soup against the mean of its ingredients' logits on the test split, and
-    `shifts` are its scores on other images. `distilled` is the network that was trained on what the mix's members say;
-    then that is what is written and was scored, and `statistics` are those that its training began with.
+    `statistics` are re-estimated batch-norm statistics by tensor, where the soup is shipped with them. Where there is
+    an `adapter` or a `distilled` network, that is what was scored and is written, not the mix; the `statistics` are
+    then those that the network's training began with.
     """
 
     family: Family
     mix: Mix
-    options: Options
-    patterns: tuple[str, ...]
-    scores: tuple[Score | None, ...]
-    trace: tuple[Decision, ...] = ()
-    selection: Score | None = None
-    comparison: Comparison | None = None
-    best: int | None = None
-    images: Images | None = None
-    images_forwarded: int = 0
-    images_spared: int = 0
-    notes: tuple[str, ...] = ()
-    modes: dict[str, Score] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=dict, repr=False)
-    seconds: dict[str, float] = field(default_factory=dict)
-    path: Path | None = None
-    hashes: dict[str, str] = field(default_factory=dict)
-    pushed: Pushed | None = None
     adapter: LowRankAdapter | None = None
-    evidence: Evidence | None = None
-    attempts: tuple[Attempt, ...] = ()
-    ensemble: Comparison | None = None
-    shifts: tuple[Shift, ...] = ()
     distilled: Distillation | None = None
 
     @property
     def used(self) -> tuple[Ingredient, ...]:
-        """The ingredients that the soup is made of, the reference where only its head is, and the base last."""
+        """The ingredients with a part in the soup, the reference where only its head is used, and the base last."""
         members, base = self.mix.members, self.family.base
         places = (0, *members) if self.family.reference_only and 0 not in members else members
         if self.distilled:
             places = tuple(sorted({*places, *self.distilled.start.members}))
         rooted = (base.ingredient,) if base and not self.mix.alone else ()
         return (*(self.family.ingredients[i] for i in places), *rooted)
+
+    @property
+    def names(self) -> list[str]:
+        """What texts call the ingredients: repositories by their id, folders of this disk by their last name."""
+        return shorten_names([(i.id, i.source.revision) for i in self.family.ingredients])
+
+    @property
+    def kind(self) -> str:
+        """What texts call the result."""
+        return "distilled model" if self.distilled else "soup"
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What was measured on the selection split.
+
+    `scores` are those of the ingredients alone, None without data, and `best` is the index of the best one; `attempts`
+    are the mixes that the recipe measured as a whole; `selection` is the soup's score, and `modes` are its scores by
+    batch-norm mode.
+    """
+
+    scores: tuple[Score | None, ...]
+    best: int | None = None
+    trace: tuple[Decision, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    selection: Score | None = None
+    modes: Mapping[str, Score] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured after the choice.
+
+    `comparison` is soup against best ingredient on the test split, `evidence` what both predict there, image by image,
+    with the points of the plots; `ensemble` is the soup against the mean of its ingredients' logits, and `shifts` are
+    comparisons on other images. `numbers` are all others by name, as `hfsoup.reports.measurements` declares them.
+    """
+
+    comparison: Comparison | None = None
+    evidence: Evidence | None = None
+    ensemble: Comparison | None = None
+    shifts: tuple[Shift, ...] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the bake took: images through a network, images that a decided comparison did not need, seconds by stage."""
+
+    images_forwarded: int = 0
+    images_spared: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a soup is: its folder and the sha256 of its weight files once written, its repository once pushed."""
+
+    path: Path | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    pushed: Pushed | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """The sha256 of the weight file, or of the lines `sha256  name` of several; None before it is written."""
+        if len(self.hashes) < 2:
+            return next(iter(self.hashes.values()), None)
+        return hashlib.sha256("".join(f"{h}  {n}\n" for n, h in sorted(self.hashes.items())).encode()).hexdigest()
+
+
+@dataclass(frozen=True, repr=False)
+class BakeResult:
+    """The result of a bake of `patterns` with `options`; `images` are the splits of its dataset, None without one."""
+
+    patterns: tuple[str, ...]
+    options: Options
+    composition: Composition
+    search: SearchResult
+    images: Images | None = None
+    evaluation: Evaluation = Evaluation()
+    run: Run = Run()
+    location: Location = Location()
+
+    @property
+    def family(self) -> Family:
+        """The ingredients, and how their files fit together."""
+        return self.composition.family
+
+    @property
+    def mix(self) -> Mix:
+        """The coefficients of the ingredients."""
+        return self.composition.mix
+
+    @property
+    def scores(self) -> tuple[Score | None, ...]:
+        """The ingredients' own scores on the selection split, None without data."""
+        return self.search.scores
+
+    @property
+    def best(self) -> int | None:
+        """The index of the best ingredient; None without data."""
+        return self.search.best
+
+    @property
+    def trace(self) -> tuple[Decision, ...]:
+        """The steps of the search."""
+        return self.search.trace
+
+    @property
+    def selection(self) -> Score | None:
+        """The score on the selection split; None without data."""
+        return self.search.selection
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """Soup against best ingredient on the test split; None without data."""
+        return self.evaluation.comparison
+
+    @property
+    def path(self) -> Path | None:
+        """The folder that it was written to."""
+        return self.location.path
+
+    @property
+    def pushed(self) -> Pushed | None:
+        """Where it is on the Hub."""
+        return self.location.pushed
 
     @property
     def task(self) -> Task:
@@ -98,121 +202,3 @@ class BakeResult:
     def test(self) -> float | None:
         """The metric on the test split; None without data."""
         return self.comparison.soup.value if self.comparison else None
-
-    @property
-    def sha256(self) -> str | None:
-        """The sha256 of the weight file, or of the lines `sha256  name` of several; None before it is written."""
-        if len(self.hashes) < 2:
-            return next(iter(self.hashes.values()), None)
-        return hashlib.sha256("".join(f"{h}  {n}\n" for n, h in sorted(self.hashes.items())).encode()).hexdigest()
-
-    def decisions(self) -> list[dict[str, Any]]:
-        """The trace as plain values."""
-        return [
-            {
-                "step": d.step,
-                "action": d.action,
-                "ingredient": self.family.ingredients[d.ingredient].id,
-                "score": d.score.value,
-                "at_most": d.score.at_most,
-                "accepted": d.accepted,
-                "images": d.images,
-                **({"walk": d.walk} if d.walk else {}),
-            }
-            for d in self.trace
-        ]
-
-    def _base(self) -> dict[str, Any]:
-        """The base, where one has a part in the soup."""
-        if self.family.base is None:
-            return {}
-        base = self.family.base.ingredient
-        return {"base": {"id": base.id, "revision": base.source.revision, "weight": self.mix.base}}
-
-    def _further(self) -> dict[str, Any]:
-        """Ensemble and shifts as plain values, where there are any."""
-        from hfsoup.provenance.records import record_comparison, record_shift
-
-        found: dict[str, Any] = {}
-        if self.ensemble:
-            found["ensemble"] = {"members": len(self.mix.members), **record_comparison(self.ensemble).model_dump()}
-        if self.shifts:
-            found["shifts"] = [record_shift(shift).model_dump() for shift in self.shifts]
-        return found
-
-    def _learned(self) -> dict[str, Any]:
-        """What coefficients were learned from, where they were, and the passes over it."""
-        from hfsoup.recipes import RECIPES
-
-        learning = self.images.learning if self.images else None
-        if learning is None:
-            return {}
-        epochs = RECIPES.get(self.options.chosen_recipe).epochs
-        found = {"split": learning.name, "images": len(learning), "epochs": epochs}
-        return {"learned": {**found, "tensors": len(self.mix.tensors)}}
-
-    def _ingredients(self) -> list[dict[str, Any]]:
-        """Every ingredient with its score and weight; its least and largest where tensors have their own."""
-        weights = enumerate(zip(self.family.ingredients, self.mix.coefficients, self.scores, strict=True))
-        return [
-            {
-                "id": i.id,
-                "revision": i.source.revision,
-                "score": s and s.value,
-                "weight": w,
-                **({"weights": list(span)} if (span := self.mix.span(n)) else {}),
-                "used": w != 0,
-            }
-            for n, (i, w, s) in weights
-        ]
-
-    def tried(self) -> list[dict[str, Any]]:
-        """The attempts as plain values."""
-        return [
-            {"name": a.name, "score": a.score.value, "weights": list(a.mix.coefficients), "kept": a.mix == self.mix}
-            for a in self.attempts
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        """The one object that `--json` writes."""
-        from hfsoup.provenance.records import record_comparison
-
-        c, best, a, d = self.comparison, self.best, self.adapter, self.distilled
-        return {
-            "hfsoup": __version__,
-            "recipe": self.options.chosen_recipe,
-            "merge": self.options.merge,
-            "metric": self.metric,
-            **({"task": self.task.name, "threshold": t} if (t := self.task.threshold) is not None else {}),
-            "ingredients": self._ingredients(),
-            **self._base(),
-            **self._learned(),
-            "trace": self.decisions(),
-            **({"attempts": self.tried()} if self.attempts else {}),
-            "soup": {
-                "score": self.score,
-                "test": self.test,
-                "ci95": list(c.ci95.soup) if c and c.ci95 else None,
-                **({"choices": c.choices} if c and c.choices > 1 else {}),
-                **({"adjusted": {"level": c.level, "interval": list(c.adjusted.soup)}} if c and c.adjusted else {}),
-                **({"ece": c.ece} if c else {}),
-                "path": str(self.path) if self.path else None,
-                "sha256": self.sha256,
-            },
-            "best_ingredient": None
-            if best is None
-            else {
-                "id": self.family.ingredients[best].id,
-                "score": (s := self.scores[best]) and s.value,
-                "test": c.best.value if c else None,
-                **({"ece": c.best_ece} if c else {}),
-            },
-            **({"comparison": record_comparison(c).model_dump()} if c else {}),
-            **self._further(),
-            "images_forwarded": self.images_forwarded,
-            "images_spared": self.images_spared,
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
-            "pushed": vars(self.pushed) if self.pushed else None,
-            **({"distilled": d.to_json()} if d else {}),
-            **({"adapter": {"rank": a.rank, "error": a.error, "worst": a.worst, "layer": a.layer}} if a else {}),
-        }

@@ -37,8 +37,8 @@ def format_table(soup: BakeResult) -> str:
 def _facts(soup: BakeResult) -> Iterator[str]:
     used, known = len(soup.mix.members), len(soup.family)
     yield f"{soup.options.chosen_recipe}, {used} of {known} ingredient{'s' if known != 1 else ''}"
-    if soup.distilled:
-        yield soup.distilled.said
+    if soup.composition.distilled:
+        yield soup.composition.distilled.said
     metric, c = one_line(soup.metric), soup.comparison
     if c is not None:
         yield f"test {metric} {c.soup.value:.4f}, best ingredient {c.best.value:.4f}: {c.verdict}"

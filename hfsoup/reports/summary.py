@@ -38,7 +38,7 @@ def summarize(soup: BakeResult) -> Iterator[Row]:
     c = soup.comparison
     if c is not None and soup.best is not None:
         metric = replace_unprintable(soup.metric, 40)
-        kind = "distilled model" if soup.distilled else "soup"
+        kind = soup.composition.kind
         yield kind, Text.assemble("test ", metric, f" {c.soup.value:.4f}", _interval(c, "soup"))
         best = replace_unprintable(soup.family.ingredients[soup.best])
         name = add_link(best, hub_url(soup.family.ingredients[soup.best].source))
@@ -50,14 +50,14 @@ def summarize(soup: BakeResult) -> Iterator[Row]:
             yield "chosen", _chosen(soup)
             level = f"{100 * c.level:.3g} % each"
             yield "intervals", Text(f"{level}, since the soup is the best of {c.choices} mixes")
-        if soup.distilled:
-            yield "training", Text(soup.distilled.said)
+        if soup.composition.distilled:
+            yield "training", Text(soup.composition.distilled.said)
         learned = soup.images is not None and soup.images.learning is not None
         yield "verdict", format_verdict(c, kind, alone=soup.mix.members == (soup.best,) and not learned)
         if soup.images and soup.images.test.is_training:
             yield "but", Text(describe_training_split(soup.images.test.name), "yellow")
         yield from _further(soup)
-        yield "forwarded", Text(f"{soup.images_forwarded:,} images")
+        yield "forwarded", Text(f"{soup.run.images_forwarded:,} images")
     else:
         yield "verdict", Text("nothing was measured: without --dataset it is not known whether the soup is better")
     if soup.path:
@@ -69,20 +69,20 @@ def summarize(soup: BakeResult) -> Iterator[Row]:
 
 def _chosen(soup: BakeResult) -> Text:
     """Which of the finished soups this one is, and what the others scored."""
-    kept = [attempt.name for attempt in soup.attempts if attempt.mix == soup.mix]
-    told = ", ".join(f"{attempt.name} {attempt.score.value:.4f}" for attempt in soup.attempts)
+    kept = [attempt.name for attempt in soup.search.attempts if attempt.mix == soup.mix]
+    told = ", ".join(f"{attempt.name} {attempt.score.value:.4f}" for attempt in soup.search.attempts)
     return replace_unprintable(f"{' and '.join(kept)}, of {told} on the selection split", 600)
 
 
 def _further(soup: BakeResult) -> Iterator[Row]:
     """Calibration, the ensemble and other images."""
-    c, e = soup.comparison, soup.ensemble
+    c, e = soup.comparison, soup.evaluation.ensemble
     if c and c.ece is not None and c.best_ece is not None:
         yield "calibration error", Text(f"{c.ece:.4f}, best ingredient {c.best_ece:.4f}")
     if e:
         costs = f"  the soup {100 * e.difference:+.2f} points, {e.verdict}; {len(soup.mix.members)} times the cost"
         yield "ensemble", Text.assemble(f"{e.best.value:.4f}", _interval(e, "best"), costs)
-    for shift in soup.shifts:
+    for shift in soup.evaluation.shifts:
         d = shift.comparison
         points = f" ({100 * d.difference:+.2f} points, {d.verdict})"
         yield (

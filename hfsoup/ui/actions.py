@@ -5,12 +5,11 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from hfsoup.baking.pipeline import run_bake
 from hfsoup.baking.plan import Plan, plan_bake
-from hfsoup.baking.push import push_folder
 from hfsoup.baking.soup import Soup
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
@@ -106,8 +105,8 @@ class Actions:
         soup = shown.soup
         if self.strangers or not soup or not soup.path:
             return ""
-        path, where = soup.path, repo.strip()
-        return _or_error(lambda: show.render_home(replace(soup, pushed=push_folder(path, where, private=private))))
+        where = repo.strip()
+        return _or_error(lambda: show.render_home(soup.push_to_hub(where, private=private)))
 
 
 def _or_error(act: Callable[[], str]) -> str:

@@ -58,8 +58,8 @@ def _classify(soup: Soup, pixels: NDArray[np.float32]) -> Iterator[Prediction]:
         candidate = Candidate(averager, device)
         for n, (who, mix) in enumerate(shown):
             model = candidate.load(mix)
-            if n == 0 and soup.statistics:
-                candidate.set_statistics(soup.statistics)
+            if n == 0 and soup.composition.statistics:
+                candidate.set_statistics(soup.composition.statistics)
             with torch.no_grad():
                 logits = model(torch.from_numpy(pixels).to(device)).logits.float()
             shares = task_of(family.config).probabilities(logits)[0]

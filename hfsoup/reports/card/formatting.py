@@ -73,10 +73,10 @@ def describe_shifts(soup: BakeResult) -> list[dict[str, Any]]:
     """Every shift, and the mean of them where there are several."""
     rows = [
         {"name": escape_markdown(s.name), "of": _origin(s), **describe_comparison(soup, s.comparison)}
-        for s in soup.shifts
+        for s in soup.evaluation.shifts
     ]
     if len(rows) > 1:
-        pairs = [(s.comparison.soup, s.comparison.best) for s in soup.shifts]
+        pairs = [(s.comparison.soup, s.comparison.best) for s in soup.evaluation.shifts]
         first, second = (Score(sum(s.value for s in side) / len(side)) for side in zip(*pairs, strict=True))
         difference = f"{100 * (first.value - second.value):+.2f} points"
         rows.append(
@@ -100,7 +100,7 @@ def _origin(shift: Shift) -> str:
 
 def describe_attempts(soup: BakeResult) -> list[dict[str, Any]]:
     """What was measured as a whole, the best first; of many only those at the top."""
-    found = sorted(soup.attempts, key=lambda attempt: (-attempt.score.key, attempt.mix != soup.mix))[:ATTEMPTS]
+    found = sorted(soup.search.attempts, key=lambda attempt: (-attempt.score.key, attempt.mix != soup.mix))[:ATTEMPTS]
     return [
         {
             "name": escape_markdown(a.name),

@@ -49,31 +49,36 @@ def render_card(soup: BakeResult) -> str:
     """The text of README.md for a soup, from `model_cards/soup.md`."""
     from huggingface_hub import ModelCard, ModelCardData
 
+    made_of = soup.composition
     data = ModelCardData(
-        library_name="peft" if soup.adapter else "timm" if has_timm_layout(soup.family.config) else "transformers",
+        library_name="peft"
+        if made_of.adapter
+        else "timm"
+        if has_timm_layout(made_of.family.config)
+        else "transformers",
         pipeline_tag="image-classification",
         tags=[*_tags(soup), "hfsoup", *_formats(soup), *soup.task.tags],
-        base_model=_bases(soup, soup.used),
-        license=soup.options.license or find_common_license(soup.used),
+        base_model=_bases(soup, soup.composition.used),
+        license=soup.options.license or find_common_license(soup.composition.used),
         datasets=[one_line(soup.images.dataset)] if soup.images and soup.images.revision else None,
         metrics=[_metric(soup)] if soup.images else None,
         model_name="soup" if (results := _eval_results(soup)) else None,
         eval_results=results,
     )
     if data.base_model:
-        data["base_model_relation"] = "adapter" if soup.adapter else "finetune" if soup.distilled else "merge"
+        data["base_model_relation"] = "adapter" if made_of.adapter else "finetune" if made_of.distilled else "merge"
     filled = ModelCard.from_template(data, template_path=str(find_resource("model_cards/soup.md")), **_values(soup))
     return re.sub(r"\n{3,}", "\n\n", str(filled))
 
 
 def _tags(soup: BakeResult) -> list[str]:
     """What the Hub is told that this is; a glob that leaves out soups leaves out what was distilled too."""
-    return ["distilled-soup", "distillation"] if soup.distilled else ["model-soup", "merge"]
+    return ["distilled-soup", "distillation"] if soup.composition.distilled else ["model-soup", "merge"]
 
 
 def _formats(soup: BakeResult) -> list[str]:
     """The other libraries and formats that the Hub lists this model under."""
-    if soup.adapter:
+    if soup.composition.adapter:
         return ["lora"]
     if not is_timm(soup.family.config):
         return []
@@ -82,7 +87,7 @@ def _formats(soup: BakeResult) -> list[str]:
 
 def _timm_argument(soup: BakeResult) -> str | None:
     """What timm.create_model is given for this soup; None where timm cannot load it."""
-    if soup.adapter or "pretrained_cfg" not in soup.family.config or len(soup.family.shards) > 1:
+    if soup.composition.adapter or "pretrained_cfg" not in soup.family.config or len(soup.family.shards) > 1:
         return None
     return json.dumps(f"hf-hub:{one_line(soup.options.push)}" if soup.options.push else "local-dir:PATH/TO/THIS/FOLDER")
 
@@ -158,10 +163,10 @@ def _values(soup: BakeResult) -> dict[str, Any]:
         "alone": _untouched(soup),
         "fitted": soup.family.fitted is not None and len(soup.mix.members) > 1,
         "distilled": _distilled(soup, names),
-        "kind": "distilled model" if soup.distilled else "soup",
+        "kind": soup.composition.kind,
         "attempts": describe_attempts(soup),
-        "tried": len(soup.attempts),
-        "ensemble": describe_comparison(soup, soup.ensemble) if soup.ensemble else None,
+        "tried": len(soup.search.attempts),
+        "ensemble": describe_comparison(soup, soup.evaluation.ensemble) if soup.evaluation.ensemble else None,
         "shifts": describe_shifts(soup),
         "trace": [{"d": d, "name": names[d.ingredient], "score": format_score(soup, d.score)} for d in soup.trace],
         "images": images,
@@ -184,7 +189,7 @@ def _values(soup: BakeResult) -> dict[str, Any]:
         "command": quote_command(reproduce_command(soup)),
         "config": reproduce_config(soup),
         "licences": _licences(soup),
-        "notes": [escape_markdown(note, 600) for note in soup.notes],
+        "notes": [escape_markdown(note, 600) for note in soup.run.notes],
         "citations": sorted(_list_citations(soup)),
         "versions": ", ".join(f"{name} {version(name)}" for name in (*VERSIONS, *list_libraries(soup.family.config))),
         "backend": images.backend if images else None,
@@ -195,7 +200,11 @@ def _values(soup: BakeResult) -> dict[str, Any]:
 def _untouched(soup: BakeResult) -> bool:
     """Whether a search among several kept one, whose weights are shipped as they are."""
     changed = (
-        soup.adapter or soup.distilled or soup.family.reference_only or soup.family.alignment or soup.options.dtype
+        soup.composition.adapter
+        or soup.composition.distilled
+        or soup.family.reference_only
+        or soup.family.alignment
+        or soup.options.dtype
     )
     return soup.mix.alone and len(soup.family.ingredients) > 1 and not changed
 
@@ -203,7 +212,7 @@ def _untouched(soup: BakeResult) -> bool:
 def _list_citations(soup: BakeResult) -> set[str]:
     """What the soup stands on, as a list shows it: a line each, BibTeX as a block of code."""
     entries = (RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge), MERGES.get("mean"))
-    texts = {entry.citation for entry in entries} | ({DISTILLATION} if soup.distilled else set())
+    texts = {entry.citation for entry in entries} | ({DISTILLATION} if soup.composition.distilled else set())
     return {_format_bibtex(text) if text.lstrip().startswith("@") else one_line(text, 1000) for text in texts if text}
 
 
@@ -215,7 +224,7 @@ def _format_bibtex(text: str) -> str:
 
 def _weight(soup: BakeResult, n: int) -> str:
     """An ingredient's share of the average, or of the mean logits that a network was trained to match."""
-    network, share, span = soup.distilled, soup.mix.coefficients[n], soup.mix.span(n)
+    network, share, span = soup.composition.distilled, soup.mix.coefficients[n], soup.mix.span(n)
     if network:
         share, span = (n in network.members) / len(network.members), None
     return format_weight(share, span) if share else "left out"
@@ -223,7 +232,7 @@ def _weight(soup: BakeResult, n: int) -> str:
 
 def _distilled(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
     """How the network was trained that is shipped instead of an average."""
-    found = soup.distilled
+    found = soup.composition.distilled
     if found is None:
         return None
     start = names[found.start.members[0]] if found.start.alone else f"what the recipe made of {len(found.members)}"
@@ -240,13 +249,13 @@ def _distilled(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
 def _bases(soup: BakeResult, used: Sequence[Ingredient]) -> list[str] | None:
     """What the Hub is told that this comes from: ingredients and their bases, or an adapter's base alone."""
     bases = [i.source.base for i in used]
-    named = bases if soup.adapter else [*bases, *(i.source for i in used)]
+    named = bases if soup.composition.adapter else [*bases, *(i.source for i in used)]
     return sorted({one_line(source.repo) for source in named if source and source.revision}) or None
 
 
 def _adapter(soup: BakeResult) -> dict[str, Any] | None:
     """How far an adapter is from the average, and what it is loaded on."""
-    found = soup.adapter
+    found = soup.composition.adapter
     if found is None or found.ingredient.adapter is None:
         return None
     base = found.ingredient.adapter.base.source
@@ -269,7 +278,7 @@ def _splits(soup: BakeResult) -> dict[str, dict[str, str]]:
 
 def _licences(soup: BakeResult) -> dict[str, Any]:
     """What the used ingredients' cards say, and what the soup's does."""
-    used = soup.used
+    used = soup.composition.used
     every = list(include_bases(used))
     said = list(zip(name_ingredients(*every), map(read_license, every), strict=True))
     return {
@@ -283,9 +292,9 @@ def _licences(soup: BakeResult) -> dict[str, Any]:
 def _norms(soup: BakeResult) -> dict[str, Any] | None:
     """What each batch-norm mode scored, where statistics were estimated at all."""
     split = soup.images.calibration if soup.images else None
-    if split is None or len(soup.mix.members) == 1 or soup.selection is None or soup.distilled:
+    if split is None or len(soup.mix.members) == 1 or soup.selection is None or soup.composition.distilled:
         return None
-    modes = [{"name": mode, "score": format_score(soup, score)} for mode, score in soup.modes.items()]
+    modes = [{"name": mode, "score": format_score(soup, score)} for mode, score in soup.search.modes.items()]
     return {"images": len(split), "split": escape_markdown(split.name), "modes": modes, "kept": soup.selection.bn}
 
 
@@ -294,7 +303,7 @@ def _comparison(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
     if c is None or soup.best is None:
         return None
     return {
-        "same": soup.mix.members == (soup.best,) and not soup.adapter,
+        "same": soup.mix.members == (soup.best,) and not soup.composition.adapter,
         "headed": names[0] if soup.family.reference_only and soup.best else None,
         "best": names[soup.best],
         **describe_comparison(soup, c),

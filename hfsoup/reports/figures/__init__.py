@@ -53,13 +53,13 @@ def list_pictures(soup: BakeResult) -> tuple[Picture, ...]:
 
 
 def _pictures(soup: BakeResult) -> Iterator[Picture]:
-    seen = soup.evidence
+    seen = soup.evaluation.evidence
     if seen and seen.points:
         yield Picture("scores", "Selection score against test score", _caption_scores(soup))
     if soup.trace:
         given_up = sum(decision.score.at_most for decision in soup.trace)
         words = "Every candidate's score on the selection split, and the score at which the search stood."
-        if soup.attempts:
+        if soup.search.attempts:
             words += " Each recipe has its own steps; the star is the mix that is this soup."
         if given_up:
             words += f" {given_up} of them were given up once they could not reach that: a triangle is an upper bound."
@@ -73,7 +73,7 @@ def _pictures(soup: BakeResult) -> Iterator[Picture]:
 
 
 def _caption_scores(soup: BakeResult) -> str:
-    found = soup.evidence.points if soup.evidence else ()
+    found = soup.evaluation.evidence.points if soup.evaluation.evidence else ()
     candidates = sum(point.kind == CANDIDATE for point in found)
     parts = [f"{len(soup.family)} ingredients" if len(soup.family) > 1 else "The ingredient"]
     if candidates:

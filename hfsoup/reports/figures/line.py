@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def paint(soup: BakeResult) -> Paint:
     """Both splits from one end to the other."""
-    line = soup.evidence.line if soup.evidence else None
+    line = soup.evaluation.evidence.line if soup.evaluation.evidence else None
 
     def onto(figure: Figure, theme: Theme) -> None:
         if line is None:

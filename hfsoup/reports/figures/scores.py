@@ -21,7 +21,7 @@ def paint(soup: BakeResult) -> Paint:
     """Ingredients, candidates, the mean of all, and the soup with its interval on the test split."""
 
     def onto(figure: Figure, theme: Theme) -> None:
-        points = soup.evidence.points if soup.evidence else ()
+        points = soup.evaluation.evidence.points if soup.evaluation.evidence else ()
         upper = _find_crowded(soup, points)
         panels = figure.subplots(1, 2 if upper else 1, squeeze=False)[0]
         for axes in panels:

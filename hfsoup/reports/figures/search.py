@@ -60,22 +60,22 @@ def paint(soup: BakeResult) -> Paint:
                 label="where the search stood" if n == 0 else None,
             )  # fmt: skip
         _draw_steps(walks, axes, theme)
-        if soup.attempts:
+        if soup.search.attempts:
             _separate_walks(walks, axes, theme)
         if whole:
             axes.scatter(
                 range(_first(whole), -1), [a.score.value for a in whole], label="tried as a whole", zorder=3,
                 marker="D", s=56, facecolors=theme.ground, edgecolors=theme.orange, linewidths=1.6,
             )  # fmt: skip
-        if soup.attempts and soup.selection:
+        if soup.search.attempts and soup.selection:
             _draw_soup(soup, axes, theme, walks[-1].right + 2)
         axes.set_ylabel(f"{name_metric(soup)} on the selection split")
         format_axis(soup, axes.yaxis)
-        axes.set_xlim(_first(whole) - 0.5, walks[-1].right + (2.8 if soup.attempts else 0.8))
+        axes.set_xlim(_first(whole) - 0.5, walks[-1].right + (2.8 if soup.search.attempts else 0.8))
         if len(soup.trace) <= NAMED:
             ticks = dict(_ticks(soup, walks, whole))
             axes.set_xticks(list(ticks), list(ticks.values()), rotation=40, ha="right", fontsize=9)
-        elif soup.attempts:
+        elif soup.search.attempts:
             axes.set_xticks([])
         else:
             axes.set_xlabel("step")
@@ -86,9 +86,9 @@ def paint(soup: BakeResult) -> Paint:
 
 def _walks(soup: BakeResult) -> list[Walk]:
     """The walks of a search, in the order that they were begun."""
-    starts = {start.walk: start.score for start in soup.evidence.starts} if soup.evidence else {}
+    starts = {start.walk: start.score for start in soup.evaluation.evidence.starts} if soup.evaluation.evidence else {}
     alone = soup.scores[soup.best] if soup.best is not None else None
-    if not soup.evidence and alone and soup.trace[0].action == "add":
+    if not soup.evaluation.evidence and alone and soup.trace[0].action == "add":
         # One that adds begins at the best ingredient.
         starts = {soup.trace[0].walk: alone}
     found: list[Walk] = []
@@ -101,7 +101,7 @@ def _walks(soup: BakeResult) -> list[Walk]:
 def _find_whole(soup: BakeResult) -> list[Attempt]:
     """What was tried beside the walks, without steps."""
     walked = {decision.walk for decision in soup.trace}
-    return [attempt for attempt in soup.attempts if attempt.name not in walked]
+    return [attempt for attempt in soup.search.attempts if attempt.name not in walked]
 
 
 def _first(whole: list[Attempt]) -> int:
@@ -161,6 +161,6 @@ def _ticks(soup: BakeResult, walks: list[Walk], whole: list[Attempt]) -> Iterato
         yield walk.left, "start"
         for place, decision in walk.places():
             yield place, f"{'+' if decision.action == 'add' else '−'} {name_ingredient(soup, decision.ingredient, 22)}"
-    if soup.attempts:
-        kept = " and ".join(attempt.name for attempt in soup.attempts if attempt.mix == soup.mix)
+    if soup.search.attempts:
+        kept = " and ".join(attempt.name for attempt in soup.search.attempts if attempt.mix == soup.mix)
         yield walks[-1].right + 2, f"this soup ({one_line(kept, 22)})" if kept else "this soup"
