@@ -158,7 +158,8 @@ def test_numbers_of_numpy_are_plain_in_the_card(measured: Soup) -> None:
     comparison = measured.comparison
     assert comparison is not None
     odd = replace(comparison, soup=replace(comparison.soup, value=np.float64(0.5)))
-    front, _ = front_and_body(render_card(replace(measured, comparison=odd)))
+    evaluation = replace(measured.evaluation, comparison=odd)
+    front, _ = front_and_body(render_card(replace(measured, evaluation=evaluation)))
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.5
 
 
