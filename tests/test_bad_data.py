@@ -309,7 +309,7 @@ def test_a_split_that_selects_cannot_report_under_another_name(vit: Family, imag
     """The same rows as validation and test are refused before anything is scored."""
     write({"validation": images["validation"], "test": images["validation"]}, alone / "d")
     block = refused("bake", *vit.words[:2], "--dataset", "./d", "--output", "soup", code=1)
-    assert "60 of 60 test images are also among those that select" in block
+    assert "60 of 60 test images are also selection images" in block
 
 
 @pytest.mark.parametrize("copies", [1, 2])
@@ -323,11 +323,11 @@ def test_images_in_both_splits_are_counted(copies: int, images: Any, tmp_path: P
     many = Dataset.from_list([*test.cast_column("image", Image(decode=False)), *noise(40)], features=RAW)
     where = write({"validation": images["validation"], "test": many}, tmp_path / "d")
     if copies == 2:
-        with pytest.raises(SoupError, match=r"2 of 112 test images are also among those that select \(rows 69, 70\)"):
+        with pytest.raises(SoupError, match=r"2 of 112 test images are also selection images \(rows 69, 70\)"):
             load(where)
     else:
         notes = load(where).notes
-        assert any("1 of 112 test images are also among those that select (row 70)" in note for note in notes)
+        assert any("1 of 112 test images are also selection images (row 70)" in note for note in notes)
 
 
 def noise(count: int) -> list[dict[str, Any]]:
@@ -385,4 +385,4 @@ def test_a_recoloured_copy_of_a_selection_image_is_named(vit: Family, images: An
     folder = write_parquet({"validation": images["validation"], "test": test}, alone / "data")
     done = run("bake", *vit.words, "--dataset", folder, "--output", "soup")
     assert done.code == 0, done.err
-    assert "1 of 72 test images look like one that selects (row 5)" in done.err
+    assert "1 of 72 test images look like a selection image (row 5)" in done.err

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shell import bake, refused
 
-from hfsoup.data.labels import match_classes
+from hfsoup.data.class_names import match_classes
 from hfsoup.utils.errors import MismatchError
 
 

@@ -124,11 +124,11 @@ def test_what_cannot_be_meant_is_refused_at_once(words: list[str], said: str, al
 def test_images_that_report_never_train(vit: Family, data: Path, images: Any, alone: Path) -> None:
     """Neither the split itself, nor one that holds its images."""
     said = refused("bake", *vit.words, "--dataset", data, "--distill", 1, "--calibration-split", "test", code=2)
-    assert "the split 'test' cannot both train and report" in said
+    assert "the split 'test' cannot be both trained on and test" in said
     for split, source in (("train", "test"), ("validation", "validation"), ("test", "test")):
         images[source].to_parquet(f"doubled/{split}-00000-of-00001.parquet")
     said = refused("bake", *vit.words, "--dataset", "doubled", "--distill", 1, code=1)
-    assert "72 of 72 test images are also among those that train" in said
+    assert "72 of 72 test images are also training images" in said
 
 
 def test_a_split_without_labels_trains(resnet: Family, images: Any, alone: Path) -> None:

@@ -259,7 +259,7 @@ def test_a_chosen_licence_is_an_identifier(licence: str, vit: Family, alone: Pat
 @given(TEXT)
 def test_errors_quote_names(name: str) -> None:
     """Class names in an error are escaped and shortened, so that they cannot pass for lines of ours."""
-    from hfsoup.data.labels import match_classes
+    from hfsoup.data.class_names import match_classes
     from hfsoup.utils.errors import MismatchError
 
     wanted = [name, *NAMES]

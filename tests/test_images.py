@@ -67,7 +67,7 @@ def test_a_single_parquet_file_is_halved(vit: Family, data: Path, alone: Path) -
     file = data / "test-00000-of-00001.parquet"
     done = run("bake", *vit.words[:2], "--dataset", file, "--output", "soup", "--json", "-")
     assert done.code == 0, done.err
-    assert "a stratified half of it selects" in done.err
+    assert "is for selection, the other for test" in done.err
     lock = json.loads(Path("soup/soup.json").read_text())["dataset"]
     assert [lock[part]["images"] for part in ("selection", "test")] == [36, 36]
     assert [lock[part]["name"] for part in ("selection", "test")] == [
@@ -75,7 +75,7 @@ def test_a_single_parquet_file_is_halved(vit: Family, data: Path, alone: Path) -
         "validation[second half]",
     ]
     assert lock["selection"]["fingerprint"] != lock["test"]["fingerprint"]
-    assert "a stratified half of it selects" in Path("soup/README.md").read_text()
+    assert "is for selection, the other for test" in Path("soup/README.md").read_text()
 
 
 def test_halves_of_one_split_of_several(vit: Family, images: Any, alone: Path) -> None:

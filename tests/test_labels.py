@@ -12,8 +12,9 @@ from family import NAMES, Family, accuracy, copy_model
 from huggingface_hub import ModelCard
 from shell import bake, refused, run
 
+from hfsoup.data.class_names import match_dataset_classes
 from hfsoup.data.label_mapping import read_mapping
-from hfsoup.data.labels import FileLabels, match_dataset_classes, match_labels
+from hfsoup.data.labels import FileLabels, match_labels
 from hfsoup.utils.errors import MismatchError, SoupError
 
 CRANES = ("hen", "crane", "crowbar", "crane", "yurt")
@@ -150,7 +151,7 @@ def test_a_split_without_labels_does_not_report(lacking: str, vit: Family, image
         done = run("eval", vit.folders[0], "--dataset", "./d", *words, "--no-resume", "--json", "-")
         assert done.code == 0, done.err
         assert ("the split 'test' has no labels" in done.err) == (words[1:] != ("none",))
-        assert "a stratified half of it selects" in done.err
+        assert "is for selection, the other for test" in done.err
         assert done.json["images_forwarded"] == 60
     assert run("bake", *vit.words[:2], "--dataset", "./d", "--dry-run").code == 0
 
@@ -373,8 +374,8 @@ def test_doubles_between_splits_are_allowed_on_request(vit: Family, images: Any,
     assert "--allow-duplicates" in refused("bake", *words, code=1)
     done = run("bake", *words, "--allow-duplicates")
     assert done.code == 0, done.err
-    assert "60 of 60 test images are also among those that select" in done.err
-    assert "60 of 60 test images are also among those that select" in Path("soup/README.md").read_text()
+    assert "60 of 60 test images are also selection images" in done.err
+    assert "60 of 60 test images are also selection images" in Path("soup/README.md").read_text()
     assert json.loads(Path("soup/soup.json").read_text())["options"]["allow_duplicates"] is True
 
 

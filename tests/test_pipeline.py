@@ -146,7 +146,7 @@ def test_what_eight_bits_cannot_hold_is_told(vit: Family, images: Any, alone: Pa
     narrow = [Pictures.fromarray(noise(SIDE, SIDE, 3)) for _ in range(20)]
     write(images, [encoded(p, "PNG") for p in (*wide, *narrow)], [n % 6 for n in range(24)], alone / "d")
     words = ("bake", *vit.words[:2], "--dataset", "./d", "--output", "soup")
-    said = "4 of 24 images of the split 'test' have more than 8 bits a pixel, which pipeline() cuts off"
+    said = "4 of 24 images of the split 'test' have more than 8 bits a channel, which are cut off here as in pipeline()"
     assert said in run(*words).err
     assert said in Path("soup/README.md").read_text().replace("\\", "")
     # What is taken from the cache is told as well.

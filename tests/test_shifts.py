@@ -131,7 +131,7 @@ def test_another_dataset_is_scored_recorded_and_asked_for_again(
     [
         (["sketch"], "expected NAME=DATASET"),
         (["a=x", "a=y"], "two datasets are called 'a'"),
-        (["seen={data}/validation-00000-of-00001.parquet"], "also among those that select"),
+        (["seen={data}/validation-00000-of-00001.parquet"], "are also selection images"),
     ],
     ids=["no name", "double", "selection images"],
 )

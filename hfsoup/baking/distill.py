@@ -36,7 +36,7 @@ def load_unlabelled_images(images: Images, family: Family, options: Options, wat
     if options.distill is None:
         return images
     from hfsoup.checkpoints.processor import load_image_processor
-    from hfsoup.data.unlabelled import load_unlabelled
+    from hfsoup.data.images import load_unlabelled
 
     most, notes = limit_training_images(options), list(images.notes)
     with watch.stage("Preparing images to train on", unit="images") as stage:

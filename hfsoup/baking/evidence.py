@@ -13,7 +13,8 @@ from hfsoup.evaluation.scores import Decision, Score, Start
 from hfsoup.provenance.predictions import FILE_NAME, record_predictions
 
 if TYPE_CHECKING:
-    from hfsoup.data.images import Images, Split
+    from hfsoup.data.dataset_split import Split
+    from hfsoup.data.images import Images
     from hfsoup.evaluation.scorer import Scorer
     from hfsoup.options.options import Options
     from hfsoup.provenance.result import BakeResult

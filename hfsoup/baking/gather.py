@@ -31,7 +31,7 @@ from hfsoup.utils.text import format_count, format_size, join_names
 
 if TYPE_CHECKING:
     from hfsoup.baking.prefetch import Prefetcher
-    from hfsoup.data.survey import DatasetPreview
+    from hfsoup.data.preview import DatasetPreview
 
 
 def gather_family(
@@ -167,8 +167,8 @@ def inspect_dataset(options: Options, first: Source, watch: Watch) -> DatasetPre
     """
     if options.dataset is None:
         return None
+    from hfsoup.data.preview import preview_dataset
     from hfsoup.data.shifts import check_other_dataset
-    from hfsoup.data.survey import preview_dataset
     from hfsoup.evaluation.metrics import load_metric
 
     config, classes = peek_config(first.base or first), None

@@ -31,7 +31,8 @@ from hfsoup.utils.text import format_count, shorten_names
 
 if TYPE_CHECKING:
     from hfsoup.baking.prefetch import Prefetcher
-    from hfsoup.data.images import Images, Split
+    from hfsoup.data.dataset_split import Split
+    from hfsoup.data.images import Images
     from hfsoup.evaluation.journal import Journal
     from hfsoup.evaluation.scorer import Scorer
     from hfsoup.networks.learned_coefficients import Learner

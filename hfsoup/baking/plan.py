@@ -25,7 +25,7 @@ from hfsoup.baking.resources import DiskNeed, estimate_memory, list_disk_needs, 
 from hfsoup.baking.shifts import count_test_images
 from hfsoup.checkpoints.inspection import read_class_names
 from hfsoup.checkpoints.types import Source
-from hfsoup.data.survey import DatasetPreview
+from hfsoup.data.preview import DatasetPreview
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.journal import read_pace
 from hfsoup.hub.notices import listening

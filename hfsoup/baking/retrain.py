@@ -35,7 +35,7 @@ def retrain_network(
         MismatchError: the images are others now, or another network comes of it than was recorded.
     """
     from hfsoup.checkpoints.processor import load_image_processor
-    from hfsoup.data.unlabelled import load_unlabelled
+    from hfsoup.data.images import load_unlabelled
     from hfsoup.networks.distillation.family import distill_family
 
     family, found = averager.family, _require_training(record, options, where)

@@ -12,7 +12,8 @@ from hfsoup.evaluation.measurements import Shift
 from hfsoup.evaluation.scores import Comparison
 
 if TYPE_CHECKING:
-    from hfsoup.data.images import Images, Split
+    from hfsoup.data.dataset_split import Split
+    from hfsoup.data.images import Images
     from hfsoup.ingredients.family import Family
     from hfsoup.options.options import Options
     from hfsoup.utils.distributed import World

@@ -1,4 +1,4 @@
-"""Images that look alike though their pixels differ: resized, recompressed or recoloured copies."""
+"""Test images that are also among those that a soup was chosen or trained with: equal ones and near copies."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from hfsoup.data.preprocessing import PreparedImages
 from hfsoup.data.request import Request
 from hfsoup.utils.errors import SoupError
 
-# The most test images, as a share, that may be among those that select. Public test sets hold a few such doubles.
 SHARED = 0.01
-
-
+"""The largest share of test images that may be among the selection images; public test sets have a few duplicates."""
 ROWS, COLUMNS = 8, 9
 STEP = 256
-# An image with fewer brightness steps than this is too plain to be told from another plain one.
+# An image with fewer brightness steps than this is too plain to be compared.
 STEPS = 12
 SAME = 0.99
 
@@ -75,23 +73,30 @@ def _shrink(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def check_leakage(
-    seen: PreparedImages, held: PreparedImages, request: Request, *, note: Note, role: str = "select"
+    used: PreparedImages, test: PreparedImages, request: Request, *, note: Note, use: str = "selection"
 ) -> None:
-    """See that the test images are not those that `role` says: by a hash of every decoded image.
+    """Compare the test images with those that were used before: decoded pixels by a hash, near copies as well.
+
+    Args:
+        used: the images that a soup was chosen or trained with.
+        test: the test images.
+        request: whether duplicates are allowed, and the dataset's name for errors.
+        note: called with what was found.
+        use: `selection` or `training`, for messages.
 
     Raises:
         SoupError: more than one test image in a hundred is among the others, pixel for pixel, and that is not allowed.
     """
-    known = set(seen.digests)
-    shared = [row for row, digest in zip(held.rows, held.digests, strict=True) if digest in known]
-    similar = [held.rows[n] for _, n in find_near_copies(seen.path, held.path) if held.rows[n] not in set(shared)]
+    known = set(used.digests)
+    shared = [row for row, digest in zip(test.rows, test.digests, strict=True) if digest in known]
+    similar = [test.rows[n] for _, n in find_near_copies(used.path, test.path) if test.rows[n] not in set(shared)]
     if similar:
-        note(f"{len(similar)} of {len(held.rows)} test images look like one that {role}s ({format_rows(similar)})")
+        note(f"{len(similar)} of {len(test.rows)} test images look like a {use} image ({format_rows(similar)})")
     if not shared:
         return
-    text = f"{len(shared)} of {len(held.rows)} test images are also among those that {role} ({format_rows(shared)})"
-    many = len(shared) > SHARED * len(held.rows)
+    text = f"{len(shared)} of {len(test.rows)} test images are also {use} images ({format_rows(shared)})"
+    many = len(shared) > SHARED * len(test.rows)
     if many and not request.allow_duplicates:
-        hint = "remove the doubles, or --allow-duplicates: a score on images that made the model is no test of it"
+        hint = "remove the duplicates, or --allow-duplicates if the score may be too high"
         raise SoupError(f"{text}, at most {SHARED:.0%} may be", where=request.dataset, hint=hint)
-    note(f"{text}; that is more than {SHARED:.0%}, which --allow-duplicates allowed" if many else text)
+    note(f"{text}; that is more than {SHARED:.0%}, which --allow-duplicates allows" if many else text)

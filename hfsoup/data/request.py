@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hfsoup.data.label_mapping import BY_NAME, BY_NUMBER, read_mapping
+
 if TYPE_CHECKING:
     from hfsoup.data.tasks.task import Task
 
@@ -37,6 +39,16 @@ class Request:
     mapping: Mapping[str, str | int] | None = None
     allow_duplicates: bool = False
     task: Task | None = None
+
+    def read_class_mapping(self) -> Mapping[str, str | int] | None:
+        """What maps the dataset's classes to the model's, from `mapping` or the file that `labels` names; else None.
+
+        Raises:
+            UsageError: the file cannot be read.
+        """
+        if self.mapping is not None or self.labels in (None, BY_NAME, BY_NUMBER):
+            return self.mapping
+        return read_mapping(str(self.labels))
 
 
 def split_revision(dataset: str) -> tuple[str, str | None]:

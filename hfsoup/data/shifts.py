@@ -10,7 +10,8 @@ import numpy as np
 
 from hfsoup.checkpoints.model_inputs import describe_backend
 from hfsoup.data.corruptions import Corruption
-from hfsoup.data.images import DatasetSplit, Images, Split, cut_splits, open_scored_splits
+from hfsoup.data.dataset_split import DatasetSplit, Split
+from hfsoup.data.images import Images, cut_scored_splits
 from hfsoup.data.leakage import check_leakage
 from hfsoup.data.preprocessing import PreparedImages
 from hfsoup.data.request import Request
@@ -25,11 +26,11 @@ def corrupt_test_split(
 ) -> Iterator[Split]:
     """The test split of `load_images` under each corruption in turn; its pixels go when the next one is asked for."""
     with open_dataset(request) as source, open_workspace() as work:
-        part, title, rows = cut_splits(*open_scored_splits(source, request, classes, lambda _: None))[-1]
+        _, test = cut_scored_splits(source, request, classes)
         for corruption in corruptions:
             home = work / corruption.name
             home.mkdir()
-            yield part.prepare(processor, title, rows, request.limit, corruption=corruption, home=home)[0]
+            yield test.prepare(processor, corruption=corruption, home=home)[0]
             rmtree(home)
 
 

@@ -104,14 +104,22 @@ class DatasetSource:
             found.append(place)
         return None if len(found) == len(names) else [names[place] for place in sorted(found)]
 
-    def hash_content(self, split: str, names: Sequence[str] | None = None) -> str:
-        """The sha256 of what a split, or some of its files, are made from: file names and bytes, wherever they lie."""
-        used = self.split_files[split] if names is None else names
+    def hash_images(self, split: str, column: str, *changes: str, files: Sequence[str] | None = None) -> str:
+        """A hash of all that the images of a split depend on: names and bytes of files, their column, and `changes`.
+
+        Args:
+            split: the split.
+            column: the column of images.
+            changes: what is done to the images, as text.
+            files: the files of the split that are used, None for all.
+        """
+        used = self.split_files[split] if files is None else files
         every = sorted({*used, *(name for name in CARDS if name in self.files.fetched)})
         unlisted = [name for name in every if not self.files.revision or self.files.listing[name].sha256 is None]
         call_datasets(self.request, partial(self.files.fetch, unlisted))
         facts = [self.config, split, [(name, self.files.find_sha256(name)) for name in every]]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        content = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return hashlib.sha256(" ".join([content, column, *changes]).encode()).hexdigest()
 
     def read_image(self, cell: Any) -> bytes:
         """The encoded bytes of one cell of an image column.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hfsoup.data.images import Split
+from hfsoup.data.dataset_split import Split
 from hfsoup.evaluation.candidate import BatchNormLayer, Statistics
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import SoupError

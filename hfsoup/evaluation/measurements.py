@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hfsoup.evaluation.scores import Comparison, Score, Start
 
 if TYPE_CHECKING:
-    from hfsoup.data.images import Split
+    from hfsoup.data.dataset_split import Split
     from hfsoup.data.tasks.task import Predicted
 
 INGREDIENT, CANDIDATE, UNIFORM = "ingredient", "candidate", "uniform"

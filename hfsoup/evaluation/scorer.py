@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
-from hfsoup.data.images import Split
+from hfsoup.data.dataset_split import Split
 from hfsoup.data.tasks.task import Metric, Predicted
 from hfsoup.evaluation.batch_norm import estimate_statistics
 from hfsoup.evaluation.batches import Batches, Results

@@ -19,7 +19,7 @@ from hfsoup.checkpoints.safetensors_io import FLOATS
 from hfsoup.checkpoints.tensor_matching import match_tensors
 from hfsoup.checkpoints.timm_config import read_model_config
 from hfsoup.checkpoints.types import Ingredient, TensorSpec
-from hfsoup.data.labels import match_classes
+from hfsoup.data.class_names import match_classes
 from hfsoup.hub.cards import read_front_matter
 from hfsoup.ingredients.compatibility import find_class_axes
 from hfsoup.ingredients.family import Base, Family

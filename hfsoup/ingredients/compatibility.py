@@ -16,8 +16,8 @@ from hfsoup.checkpoints.safetensors_io import FLOATS
 from hfsoup.checkpoints.tensor_matching import describe_gap, find_extra_layers, match_tensors
 from hfsoup.checkpoints.timm_config import is_timm, read_image_settings, repeats_classes, strip_timm_prefix
 from hfsoup.checkpoints.types import Ingredient, TensorSpec
+from hfsoup.data.class_names import has_placeholder_names, match_classes
 from hfsoup.data.label_mapping import BY_NUMBER
-from hfsoup.data.labels import has_placeholder_names, match_classes
 from hfsoup.ingredients.differences import compare_configs, compare_processors, same_model_type
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError

@@ -10,7 +10,7 @@ from hfsoup.checkpoints.types import Ingredient, TensorSpec
 
 if TYPE_CHECKING:
     from hfsoup.checkpoints.types import Ingredient, WeightFile
-    from hfsoup.data.images import Split
+    from hfsoup.data.dataset_split import Split
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.architecture import build_config, map_to_model_names
 from hfsoup.checkpoints.classifier import Classifier, build_model
 from hfsoup.checkpoints.processor import load_image_processor
-from hfsoup.data.images import Split
+from hfsoup.data.dataset_split import Split
 from hfsoup.evaluation.candidate import BatchNorm, Memory
 from hfsoup.evaluation.journal import Journal, hash_mix
 from hfsoup.ingredients.family import Family

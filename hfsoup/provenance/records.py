@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     from hfsoup.averaging.mix import Mix
     from hfsoup.checkpoints.types import Ingredient, LowRankAdapter
-    from hfsoup.data.images import Split
+    from hfsoup.data.dataset_split import Split
     from hfsoup.evaluation.measurements import Shift
     from hfsoup.evaluation.scores import Attempt, Comparison, Decision, Score
     from hfsoup.ingredients.family import Family, Importance

@@ -55,7 +55,7 @@ def run(setting: Setting) -> Iterator[Row]:
 
 def scoring(averager: Averager, home: Path, pixels: np.ndarray[Any, np.dtype[np.float32]]) -> Way:
     """Each time the score of the next ingredient; the model is there from the second time on."""
-    from hfsoup.data.images import Split
+    from hfsoup.data.dataset_split import Split
     from hfsoup.evaluation.metrics import load_metric
     from hfsoup.evaluation.scorer import Scorer
     from hfsoup.utils.distributed import World

@@ -105,7 +105,7 @@ class MultiLabel(Task):
         if not any(each.values for each in flat):
             return MatchedLabels(found, "by name", ())
         matched = match_labels(flat, classes, where=where, asked=asked, mapping=mapping)
-        found[np.repeat(np.arange(len(rows)), [len(row) for row in rows]), matched.numbers] = 1
+        found[np.repeat(np.arange(len(rows)), [len(row) for row in rows]), matched.labels] = 1
         return MatchedLabels(found, matched.rule, matched.lists)
 
     def is_unlabelled(self, values: Sequence[Any]) -> bool:

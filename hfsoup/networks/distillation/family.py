@@ -39,7 +39,7 @@ from hfsoup.utils.version import __version__
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from hfsoup.data.images import Split
+    from hfsoup.data.dataset_split import Split
 
 NAME = "the distilled network"
 WEIGHTS = "model.safetensors"

@@ -11,7 +11,7 @@ from hfsoup.ingredients.family import Family
 from hfsoup.utils.text import format_count
 
 if TYPE_CHECKING:
-    from hfsoup.data.images import Split
+    from hfsoup.data.dataset_split import Split
     from hfsoup.evaluation.scores import Score
 
 VIEWS = 8

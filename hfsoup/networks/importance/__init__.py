@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from hfsoup.checkpoints.types import Ingredient as Ingredient
     from hfsoup.checkpoints.types import WeightFile as WeightFile
-    from hfsoup.data.images import Split as Split
+    from hfsoup.data.dataset_split import Split as Split
 
 Pixels = NDArray[np.float32]
 Estimates = dict[str, NDArray[np.float32]]

@@ -28,7 +28,7 @@ from hfsoup.utils.threads import single_threaded
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
-    from hfsoup.data.images import Split
+    from hfsoup.data.dataset_split import Split
 
 ESTIMATES = "importance.safetensors"
 Advance = Callable[[int], None]

@@ -65,7 +65,7 @@ def load_gallery(found: ReportData) -> Gallery:
 
 
 def _tiles(seen: TestPredictions, places: Sequence[int], request: Request, expected: str) -> list[Tile]:
-    from hfsoup.data.images import hash_content, hash_split
+    from hfsoup.data.dataset_split import hash_split
     from hfsoup.data.source import open_dataset
 
     with open_dataset(request) as source:
@@ -73,7 +73,7 @@ def _tiles(seen: TestPredictions, places: Sequence[int], request: Request, expec
             raise SoupError("the dataset has no such split any more")
         table = source.rows(seen.part)
         rows, labels = np.asarray(seen.rows, np.int64), seen.label_array()
-        content = hash_content(source, seen.part, seen.column)
+        content = source.hash_images(seen.part, seen.column)
         if hash_split(content, rows, labels) != expected or rows.max() >= len(table):
             raise SoupError("the dataset is not the one that was scored")
         cells = table.read_cells(seen.column, [seen.rows[n] for n in places])

@@ -1,4 +1,4 @@
-"""What a dataset holds, and whether these models can be scored on it, told before anything of it is pulled."""
+"""What a dataset holds and whether the models can be scored on it, read before any of its data is downloaded."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from hfsoup.data.images import Columns, DatasetSplit, mapping_of
-from hfsoup.data.labels import UNLABELLED, FileLabels, Note, match_dataset_classes, match_labels
+from hfsoup.data.class_names import match_dataset_classes
+from hfsoup.data.columns import Columns
+from hfsoup.data.dataset_split import DatasetSplit
+from hfsoup.data.labels import FileLabels, Note, match_labels
 from hfsoup.data.request import Request
 from hfsoup.data.shards import IMAGE_SUFFIXES
 from hfsoup.data.source import METADATA, DatasetSource, open_dataset
@@ -18,12 +20,12 @@ from hfsoup.utils.errors import MismatchError, UsageError
 from hfsoup.utils.text import one_line
 
 COUNTABLE = ("parquet", "imagefolder")
-"""Kinds of datasets whose rows can be counted from outside."""
+"""Kinds of datasets whose rows can be counted without their data."""
 
 
 @dataclass(frozen=True)
 class SplitSize:
-    """A split: its images, None where its files do not tell, its bytes, and those on this disk already."""
+    """A split: its images, None if they cannot be counted, its bytes, and how many of those are on this disk."""
 
     images: int | None
     size: int
@@ -32,10 +34,10 @@ class SplitSize:
 
 @dataclass(frozen=True)
 class DatasetPreview:
-    """A dataset and what is used of it: the split that selects, the one that reports, None where the first is halved.
+    """A dataset and its splits: for selection, for test (None if the selection split is halved) and for calibration.
 
-    `parts` is None where they cannot be told before the data is there. Of the split that batch norms look at, the files
-    count that hold as many images as are wanted.
+    `parts` has the size of each, None if it is unknown before the data is downloaded. Of the calibration split only the
+    files count that hold as many images as are wanted.
     """
 
     id: str
@@ -49,13 +51,13 @@ class DatasetPreview:
 def preview_dataset(
     request: Request, classes: Sequence[str] | None = None, *, most: int = 0, note: Note = lambda _: None
 ) -> DatasetPreview:
-    """Look at a dataset through its listing, its cards, and the footers of its parquet files; nothing of it is kept.
+    """Read a dataset's listing, cards and the footers of its parquet files; nothing of it is cached.
 
     Args:
-        request: what is asked.
-        classes: the model's classes, with which those of the dataset are compared as far as can be told; None for none.
-        most: how many images batch norms or a training look at.
-        note: told what a bake will have to assume.
+        request: what is asked of the dataset.
+        classes: the model's classes, with which those of the dataset are compared as far as possible; None for none.
+        most: how many images batch norms or a training need.
+        note: called with what a bake will have to assume.
 
     Raises:
         UsageError: datasets cannot load it, or there is no such split or column.
@@ -66,17 +68,14 @@ def preview_dataset(
         splits = list(source.split_files)
         selection, test = choose_splits(splits, request)
         if _has_readable_columns(source):
-            labelled = [
-                _check_labels(source, name, request, classes, test=name == test)
-                for name in filter(None, (selection, test))
-            ]
-            if test and not labelled[-1]:
-                note(f"the split {test!r} has no labels, so it does not report, and {selection!r} is halved")
+            _check_labels(source, selection, request, classes, required=True)
+            if test and not _check_labels(source, test, request, classes, required=False):
+                note(f"the split {test!r} has no labels, so {selection!r} is halved for selection and test")
                 test = None
         calibration = choose_calibration_split(splits, request, selection, lambda _: None)
         parts = None
         if source.kind in COUNTABLE and not _has_archives(source):
-            parts = {name: _measure_split(source, name, None) for name in filter(None, (selection, test))}
+            parts = {name: _measure_split(source, name, None) for name in (selection, test) if name}
             parts.setdefault(calibration, _measure_split(source, calibration, most))
         return DatasetPreview(request.dataset, source.revision, selection, test, calibration, parts)
 
@@ -86,7 +85,7 @@ def _has_archives(source: DatasetSource) -> bool:
 
 
 def _has_readable_columns(source: DatasetSource) -> bool:
-    """Whether columns and classes show without pulling files."""
+    """Whether columns and classes can be read without a download of the files."""
     if source.kind == "imagefolder":
         every = [name for names in source.split_files.values() for name in names]
         return not _has_archives(source) and not any(PurePosixPath(name).name in METADATA for name in every)
@@ -94,57 +93,54 @@ def _has_readable_columns(source: DatasetSource) -> bool:
 
 
 def _check_labels(
-    source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None, *, test: bool
+    source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None, *, required: bool
 ) -> bool:
-    """Whether a split has labels; its columns and classes must be those of these models."""
+    """Whether a split has labels; its columns and classes must be those of the models.
+
+    Raises:
+        UsageError: it is empty, lacks a column of images, or of labels although they are `required`.
+        MismatchError: its classes are not the model's.
+    """
     if source.by_folder:
         return _check_class_folders(source, name, request, classes)
-    where = one_line(f"{request.dataset}, split {name}")
-    rows = source.rows(name)
-    facts = rows.metadata()
+    where, rows = one_line(f"{request.dataset}, split {name}"), source.rows(name)
     if not len(rows):
         raise UsageError("the split is empty", where=where, hint="another --split")
-    columns = Columns(source, name, rows.names(), facts, request, classes or (), where)
-    label = columns.find_labels(columns.find_images(), missing=test)
+    columns = Columns(source, name, rows, request, classes or ())
+    label = columns.find_labels(missing=not required)
     if label is None or classes is None:
         return label is not None
-    lists = columns.list_classes(label)
-    bounds = [fact.bounds.get(label) for fact in facts]
-    if test and all(bound == (UNLABELLED, UNLABELLED) for bound in bounds):
+    if not required and columns.lacks_labels():
         return False
+    lists, bounds = columns.list_classes(label), [each for each in columns.list_bounds(label) if each]
     single = request.task in (None, SINGLE_LABEL)
-    if single and all(bound and bound[0] >= 0 for bound in bounds) and len(set(lists)) == 1:
-        needed = range(max(bound[1] for bound in bounds if bound) + 1)
-        count = len(classes) if lists[0] is None else len(lists[0])
+    if single and len(bounds) == len(lists) and all(least >= 0 for least, _ in bounds) and len(set(lists)) == 1:
+        needed = range(max(largest for _, largest in bounds) + 1)
+        mapping = request.read_class_mapping()
         try:
-            if len(needed) <= count:
-                match_dataset_classes(
-                    lists[0], classes, needed, where=where, asked=request.labels, mapping=mapping_of(request)
-                )
+            if len(needed) <= len(classes if lists[0] is None else lists[0]):
+                match_dataset_classes(lists[0], classes, needed, where=where, asked=request.labels, mapping=mapping)
                 return True
         except MismatchError:
             pass
-    # What the footers leave open, the labels themselves decide.
-    return DatasetSplit(source, name, request, classes, scored=not test).is_labelled
+    # The footers do not decide, so the column of labels is read.
+    return DatasetSplit(source, name, request, classes, scored=required).is_labelled
 
 
 def _check_class_folders(source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None) -> bool:
-    """As `_labelled`, of images in folders."""
+    """As `_check_labels`, for images in folders."""
     folders = {
-        split: [_parent_name(file) for file in names if _is_image(file)] for split, names in source.split_files.items()
+        split: [PurePosixPath(file).parent.name for file in names if _is_image(file)]
+        for split, names in source.split_files.items()
     }
     names = sorted({folder for each in folders.values() for folder in each})
     if len(set(folders[name])) < 2 or request.label_column is not None:
         return len(set(folders[name])) > 1
     if classes is not None:
         labels = FileLabels(name, [names.index(folder) for folder in folders[name]], tuple(names))
-        where = one_line(f"{request.dataset}, split {name}")
-        match_labels([labels], classes, where=where, asked=request.labels, mapping=mapping_of(request))
+        where, mapping = one_line(f"{request.dataset}, split {name}"), request.read_class_mapping()
+        match_labels([labels], classes, where=where, asked=request.labels, mapping=mapping)
     return True
-
-
-def _parent_name(name: str) -> str:
-    return PurePosixPath(name).parent.name
 
 
 def _is_image(name: str) -> bool:
@@ -152,7 +148,7 @@ def _is_image(name: str) -> bool:
 
 
 def _measure_split(source: DatasetSource, name: str, most: int | None) -> SplitSize:
-    """A split, or as many of its files as hold `most` images."""
+    """The size of a split, or of as many of its files as hold `most` images."""
     files, every = source.files, source.split_files[name]
     used = (source.draw_files(name, most) if most else None) or every
     held = [f for f in used if not files.revision or is_cached(files.repo, files.listing[f], files.revision, "dataset")]
