@@ -292,7 +292,7 @@ def test_a_card_that_promises_other_rows_is_refused(images: Any, tmp_path: Path)
         "dataset_info:\n  splits:\n  - name: test\n    num_examples: 80\n  - name: validation\n    num_examples: 60\n"
     )
     (where / "README.md").write_text(f"---\n{info}---\n")
-    with pytest.raises(SoupError, match="promises 80 rows in the split 'test', found 72"):
+    with pytest.raises(SoupError, match="expected 80 rows in the split 'test' as its card says, found 72"):
         load(where)
 
 

@@ -274,7 +274,7 @@ def test_numbers_of_folders_are_taken_as_such_on_request() -> None:
     names = sorted(map(str, range(12)))
     labels = [FileLabels("d", list(range(12)), tuple(names))]
     found = match_labels(labels, [f"c{n}" for n in range(12)], where="d", asked="by-number")
-    assert found.numbers.tolist() == [int(name) for name in names]
+    assert found.labels.tolist() == [int(name) for name in names]
 
 
 def pictures(images: Any, folder: Path, call: Any) -> Path:
@@ -421,4 +421,4 @@ def test_a_matched_list_raises_for_what_rows_need() -> None:
     with pytest.raises(MismatchError, match="ambiguous"):
         match_labels([FileLabels("d", [0], ("crane",))], CRANES, where="d")
     found = match_labels([FileLabels("d", [0], ("crane",))], CRANES, where="d", mapping={"crane": 3})
-    assert found.numbers.tolist() == [3]
+    assert found.labels.tolist() == [3]
