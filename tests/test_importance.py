@@ -103,10 +103,10 @@ def test_record_and_card_say_what_was_looked_at_and_verify_looks_again(
     assert SHOWN in Path("soup/README.md").read_text()
     told["files"][1] = "0" * 64
     path.write_text(json.dumps(record))
-    assert "vit-2: estimated again, its importance is not" in refused("verify", "soup", code=1)
+    assert "vit-2: its importance, estimated again, is not" in refused("verify", "soup", code=1)
     told["files"].append("0" * 64)
     path.write_text(json.dumps(record))
-    assert "of 2 ingredients was estimated again, 3 are recorded" in refused("verify", "soup", code=1)
+    assert "the importance of 3 ingredients as recorded, found that of 2" in refused("verify", "soup", code=1)
     told["images"]["fingerprint"] = "other"
     path.write_text(json.dumps(record))
     assert "the images that the merge looked at are others now" in refused("verify", "soup", code=1)

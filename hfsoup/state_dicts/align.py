@@ -76,7 +76,7 @@ def align(
             if model is None or images is None or method == "weights":
                 orders = match_units(states[0], other, found, seed)
             else:
-                with Network(model).lent() as network:
+                with Network(model).preserve() as network:
                     orders = match_units(states[0], other, found, seed, network, images)
             state = dict(other)
             for group, order in orders:
@@ -124,7 +124,7 @@ def fit(
     if not len(images):
         raise UsageError("a fit needs images", hint="images=")
     found = find_steps(steps, _read_shapes(states[0])) if isinstance(steps, str) else tuple(steps)
-    with single_threaded(), Network(model).lent() as network:
+    with single_threaded(), Network(model).preserve() as network:
         return fit_layers(network, states, found, images)
 
 

@@ -67,7 +67,7 @@ def estimate(
 
     subject = Subject(model, {name: name for name in states[0]}, forward)
     pixels, every = images.detach().float().cpu().numpy(), []
-    with single_threaded(), Network(model).lent() as network:
+    with single_threaded(), Network(model).preserve() as network:
         for where, state in zip(names, states, strict=True):
             network.load(state)
             found = estimate_importance(kind, subject, pixels, seed, where=where)

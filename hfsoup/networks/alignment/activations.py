@@ -53,7 +53,7 @@ def find_sites(groups: Sequence[Group], network: Network) -> list[Site]:
         read = [m for m in weights if m.axis == 1]
         for member in read or [m for m in weights if m.axis == 0]:
             found[member.tensor, member.axis] = None
-    return [site for site in found if network.holds(site[0])]
+    return [site for site in found if network.has_weight(site[0])]
 
 
 def correlate_activations(

@@ -86,7 +86,7 @@ def _sum_products(
     network: Network, step: Step, images: torch.Tensor, wanted: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Products of the layer's inputs, a one appended, with themselves and with what is wanted; how many there are."""
-    module = network.layer(step.layer)
+    module = network.get_layer(step.layer)
     squares = products = torch.zeros(())
     count = 0
     for begin in range(0, len(images), BATCH):
@@ -134,7 +134,7 @@ def _write_layer(
     found[name] = weight.reshape(found[name].shape).to(found[name])
     given = {f"{step.layer}.bias": bias}
     if step.norm:
-        one, eps = torch.ones_like(bias), float(network.layer(step.norm).eps)  # type: ignore[arg-type]
+        one, eps = torch.ones_like(bias), float(network.get_layer(step.norm).eps)  # type: ignore[arg-type]
         statistics = {"weight": one, "bias": bias, "running_mean": 0 * one, "running_var": one - eps}
         given = {f"{step.norm}.{part}": value for part, value in statistics.items()}
         if f"{step.layer}.bias" in found:
