@@ -1,1 +1,1 @@
-"""Ingredients that were trained from different starts, put into one basis before they are averaged."""
+"""Permutes the hidden units of ingredients with different initialisations, so that they can be averaged."""

@@ -1,4 +1,4 @@
-"""Correlations between the activations of two ingredients, at every axis that groups permute."""
+"""Correlations between the activations of two ingredients, for every axis that a group permutes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from hfsoup.networks.alignment.groups import Group
 from hfsoup.networks.network import BATCH, Network, Observe, State
 
 Site = tuple[str, int]
+"""A weight and one of its axes: 1 for the inputs of its layer, 0 for the outputs."""
 
 
 @dataclass
 class PairMoments:
-    """Sums over images and positions of one site of two ingredients."""
+    """Sums over images and positions at one site of two ingredients, in float64."""
 
     count: int = 0
     sums: list[NDArray[np.float64]] = field(default_factory=list)
@@ -26,17 +27,17 @@ class PairMoments:
     products: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
 
     def add(self, a: torch.Tensor, b: torch.Tensor) -> None:
-        """Take in rows × channels of both."""
+        """Add a batch: rows × channels of both."""
         new = [to_float64(x).sum(0).cpu().numpy() for x in (a, b)]
         new += [to_float64(x.square()).sum(0).cpu().numpy() for x in (a, b)]
         product = (a.T @ b).cpu().double().numpy()
-        held = [*self.sums, *self.squares] or [np.zeros(())] * 4
-        new = [x + y for x, y in zip(held, new, strict=True)]
+        before = [*self.sums, *self.squares] or [np.zeros(())] * 4
+        new = [x + y for x, y in zip(before, new, strict=True)]
         self.sums, self.squares, self.products = new[:2], new[2:], self.products + product
         self.count += len(a)
 
-    def correlations(self) -> NDArray[np.float64]:
-        """Pearson's, channel by channel; 0 for a channel that never changes."""
+    def correlate(self) -> NDArray[np.float64]:
+        """Pearson correlations, channels × channels; 0 for a channel that is constant."""
         means = [s / self.count for s in self.sums]
         spreads = [np.sqrt(np.maximum(q / self.count - m**2, 0)) for q, m in zip(self.squares, means, strict=True)]
         covariance = self.products / self.count - np.outer(*means)
@@ -46,12 +47,12 @@ class PairMoments:
 
 
 def find_sites(groups: Sequence[Group], network: Network) -> list[Site]:
-    """Where a group's activations are seen: at the inputs of the layers that read them, else at the outputs."""
+    """Where the activations of groups are observed: at the inputs of the layers that take them, else at the outputs."""
     found: dict[Site, None] = {}
     for group in groups:
         weights = [m for m in group.members if m.tensor.endswith(".weight")]
-        read = [m for m in weights if m.axis == 1]
-        for member in read or [m for m in weights if m.axis == 0]:
+        inputs = [m for m in weights if m.axis == 1]
+        for member in inputs or [m for m in weights if m.axis == 0]:
             found[member.tensor, member.axis] = None
     return [site for site in found if network.has_weight(site[0])]
 
@@ -59,18 +60,18 @@ def find_sites(groups: Sequence[Group], network: Network) -> list[Site]:
 def correlate_activations(
     network: Network, first: State, other: State, images: torch.Tensor, where: Iterable[Site]
 ) -> dict[Site, NDArray[np.float64]]:
-    """How alike the channels of two ingredients are at each site, over images and positions.
+    """The correlations of the channels of two ingredients at each site, over images and positions.
 
     Args:
-        network: takes the weights of both.
+        network: the model, which loads the weights of both.
         first: the ingredient whose channels are rows.
         other: the one whose channels are columns.
-        images: what both see, images × channels × height × width; no labels.
+        images: the inputs of both, images × channels × height × width.
         where: the sites.
     """
     found = {site: PairMoments() for site in where}
     for begin in range(0, len(images), BATCH):
-        seen: list[dict[Site, torch.Tensor]] = []
+        observed: list[dict[Site, torch.Tensor]] = []
         for state in (first, other):
             network.load(state)
             rows: dict[Site, torch.Tensor] = {}
@@ -78,16 +79,16 @@ def correlate_activations(
                 (name.removesuffix(".weight"), axis == 0, _collect_rows(rows, (name, axis))) for name, axis in found
             ]
             network.run(images[begin : begin + BATCH], watched)
-            seen.append(rows)
+            observed.append(rows)
         for site, moments in found.items():
-            moments.add(seen[0][site], seen[1][site])
-    return {site: moments.correlations() for site, moments in found.items()}
+            moments.add(observed[0][site], observed[1][site])
+    return {site: moments.correlate() for site, moments in found.items()}
 
 
 def _collect_rows(rows: dict[Site, torch.Tensor], site: Site) -> Observe:
-    def see(given: torch.Tensor) -> None:
-        # Channels come second in images and last in tokens.
-        channels = given.movedim(1, -1) if given.ndim == 4 else given
+    def observe(activations: torch.Tensor) -> None:
+        # Channels are axis 1 of feature maps and the last axis of tokens.
+        channels = activations.movedim(1, -1) if activations.ndim == 4 else activations
         rows[site] = channels.reshape(-1, channels.shape[-1]).float()
 
-    return see
+    return observe

@@ -40,7 +40,7 @@ def groups(shapes: Shapes, config: dict[str, Any]) -> tuple[Group, ...]:
 
 
 def _list_inner_axes(block: str) -> tuple[Member, ...]:
-    """What follows the channels between a block's expansion and projection; a depthwise filter has one input."""
+    """The axes that follow the channels between expansion and projection; depthwise filters have one input."""
     excite = f"{block}.squeeze_excite"
     return (
         *axes(f"{block}.depthwise_conv.depthwise_conv.weight"),
@@ -51,6 +51,6 @@ def _list_inner_axes(block: str) -> tuple[Member, ...]:
 
 
 def _find_first_blocks(config: dict[str, Any]) -> set[int]:
-    """The blocks that begin a stage, and so are not added to what they were given."""
+    """The blocks that begin a stage and so have no residual connection."""
     depths = [ceil(config["depth_coefficient"] * repeats) for repeats in config["num_block_repeats"]]
     return {sum(depths[:stage]) for stage in range(len(depths))}

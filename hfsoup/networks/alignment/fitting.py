@@ -1,4 +1,4 @@
-"""Layer after layer, the weights that make one network do what its ingredients do on average: ridge regression."""
+"""Fits one network to the mean outputs of aligned ingredients, layer by layer, by ridge regression."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hfsoup.utils.errors import SoupError
 
 RIDGE = 1e-4
 ROWS = 1 << 18
-"""Positions that a layer is fitted on at most; there are far more in the first layers than weights to be found."""
+"""The most positions that a layer is fitted on; the first layers have far more of them than weights."""
 
 
 def fit_layers(
@@ -28,32 +28,35 @@ def fit_layers(
     rows: int = ROWS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, torch.Tensor]:
-    """Fit the layers from front to back, each on what reaches it in the network fitted so far.
+    """Fit the layers from front to back, each on its inputs in the network fitted so far.
 
     The target of a convolution is the mean of the ingredients' batch-norm outputs, less the fitted network's own
     shortcut where they are added to one; that of the head is the mean of their logits.
 
     Args:
-        network: takes the weights of every ingredient.
-        states: the ingredients in one basis.
+        network: the model, which loads the weights of every ingredient.
+        states: the aligned ingredients.
         steps: the layers.
-        images: what they see, without labels, in random order.
+        images: the inputs in random order, images × channels × height × width.
         ridge: the penalty, in units of the mean variance of a layer's inputs.
-        rows: positions per layer at most.
-        advance: told of every layer.
+        rows: the most positions that a layer is fitted on.
+        advance: called with 1 after every layer.
 
     Returns:
-        The weights, which are no average of the ingredients'.
+        New weights; they are not an average of the ingredients'.
+
+    Raises:
+        SoupError: activations are not finite, or a layer is neither linear nor a plain convolution.
     """
     found = {name: tensor.clone() for name, tensor in states[0].items()}
     for step in steps:
         network.load(found)
-        few = images[: max(1, rows // _count_positions(network, step, images[:1]))]
-        wanted = _compute_outputs(network, states[0], step, few)
+        subset = images[: max(1, rows // _count_positions(network, step, images[:1]))]
+        targets = _compute_outputs(network, states[0], step, subset)
         for state in states[1:]:
-            wanted += _compute_outputs(network, state, step, few)
+            targets += _compute_outputs(network, state, step, subset)
         network.load(found)
-        squares, products, count = _sum_products(network, step, few, wanted / len(states))
+        squares, products, count = _sum_products(network, step, subset, targets / len(states))
         if not (squares.isfinite().all() and products.isfinite().all()):
             raise SoupError("the activations are NaN or infinite", where=step.layer)
         weight, bias = _solve_ridge(squares, products, count, ridge)
@@ -63,29 +66,29 @@ def fit_layers(
 
 
 def _count_positions(network: Network, step: Step, image: torch.Tensor) -> int:
-    """How many places of one image a layer is applied to."""
-    seen: list[torch.Tensor] = []
-    network.run(image, [(step.layer, True, seen.append)])
-    return seen[0][0, 0].numel()
+    """The number of positions of one image that a layer is applied to."""
+    outputs: list[torch.Tensor] = []
+    network.run(image, [(step.layer, True, outputs.append)])
+    return outputs[0][0, 0].numel()
 
 
 def _compute_outputs(network: Network, state: State, step: Step, images: torch.Tensor) -> torch.Tensor:
-    """What an ingredient makes of a layer, the shortcut added: images × channels, and height × width if there are."""
+    """The outputs of a layer in one ingredient, shortcut added: images × channels (× height × width)."""
     network.load(state)
-    seen: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
     added: list[torch.Tensor] = []
-    watched = [(step.norm or step.layer, True, seen.append)]
+    watched = [(step.norm or step.layer, True, outputs.append)]
     if step.shortcut:
         watched.append((step.shortcut, True, added.append))
     network.run(images, watched)
-    found = torch.cat(seen)
+    found = torch.cat(outputs)
     return found + torch.cat(added) if added else found
 
 
 def _sum_products(
-    network: Network, step: Step, images: torch.Tensor, wanted: torch.Tensor
+    network: Network, step: Step, images: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Products of the layer's inputs, a one appended, with themselves and with what is wanted; how many there are."""
+    """The products of the layer's inputs, with a 1 appended, with themselves and with the targets, and their number."""
     module = network.get_layer(step.layer)
     squares = products = torch.zeros(())
     count = 0
@@ -96,7 +99,7 @@ def _sum_products(
         if step.shortcut:
             watched.append((step.shortcut, True, added.append))
         network.run(images[begin : begin + BATCH], watched)
-        target = wanted[begin : begin + BATCH] - added[0] if added else wanted[begin : begin + BATCH]
+        target = targets[begin : begin + BATCH] - added[0] if added else targets[begin : begin + BATCH]
         x, y = _unfold_inputs(module, given[0], step), target.movedim(1, -1).reshape(-1, target.shape[1])
         x = torch.cat([x, x.new_ones(len(x), 1)], 1)
         squares, products = squares + to_float64(x.T @ x), products + to_float64(x.T @ y)
@@ -105,7 +108,7 @@ def _sum_products(
 
 
 def _unfold_inputs(module: nn.Module, given: torch.Tensor, step: Step) -> torch.Tensor:
-    """A layer's inputs, one row for every place it is applied to."""
+    """The inputs of a layer, positions × inputs."""
     if isinstance(module, nn.Linear):
         return given
     if not isinstance(module, nn.Conv2d) or module.groups != 1 or isinstance(module.padding, str):
@@ -117,7 +120,7 @@ def _unfold_inputs(module: nn.Module, given: torch.Tensor, step: Step) -> torch.
 def _solve_ridge(
     squares: torch.Tensor, products: torch.Tensor, count: int, ridge: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ridge regression with a free bias: outputs × inputs, and outputs."""
+    """Ridge regression with an unpenalised bias: weights (outputs × inputs) and biases (outputs)."""
     mean, target = squares[:-1, -1] / count, products[-1] / count
     covariance = squares[:-1, :-1] / count - torch.outer(mean, mean)
     crossed = products[:-1] / count - torch.outer(mean, target)
@@ -129,7 +132,7 @@ def _solve_ridge(
 def _write_layer(
     network: Network, found: dict[str, torch.Tensor], step: Step, weight: torch.Tensor, bias: torch.Tensor
 ) -> None:
-    """Write a layer; the batch norm behind it only adds the bias."""
+    """Write a layer into `found`; its batch norm becomes one that only adds the bias."""
     name = f"{step.layer}.weight"
     found[name] = weight.reshape(found[name].shape).to(found[name])
     given = {f"{step.layer}.bias": bias}

@@ -1,4 +1,7 @@
-"""Which unit of one ingredient is which of another: linear assignment, group by group."""
+"""Matches the units of two ingredients by linear assignment, group by group.
+
+Source: Ainsworth et al., "Git Re-Basin", arXiv:2209.04836.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +25,22 @@ GAIN = 1e-9
 
 
 class Similarity(Protocol):
-    """How alike the places along an axis are, the first ingredient's by rows and the other's by columns."""
+    """The similarity of the positions along an axis: rows of the first ingredient, columns of the other."""
 
     def __call__(self, member: Member) -> Matrix | None:
-        """None where nothing is known of that axis."""
+        """Positions × positions; None for an axis that is not compared."""
 
 
-def assign_units(group: Group, alike: Similarity) -> tuple[Order, float]:
-    """The best order of the other's units, and how much more alike the two are in it than as they stand."""
+def assign_units(group: Group, similarity: Similarity) -> tuple[Order, float]:
+    """The best order of the other's units, and the similarity that it gains over the present order."""
     total = np.zeros((group.size, group.size))
     parts: dict[tuple[str, int], Matrix] = {}
     for member in group.members:
-        whole = alike(member)
+        whole = similarity(member)
         if whole is None:
             continue
-        places = member.places(group.size).ravel()
-        found = whole[np.ix_(places, places)]
+        positions = member.find_positions(group.size).ravel()
+        found = whole[np.ix_(positions, positions)]
         parts[member.part, member.width] = parts.get((member.part, member.width), 0.0) + found
     for (_, width), matrix in parts.items():
         if not np.isfinite(matrix).all():
@@ -48,7 +51,7 @@ def assign_units(group: Group, alike: Similarity) -> tuple[Order, float]:
 
 
 def _compare_blocks(matrix: Matrix, width: int) -> Matrix:
-    """How alike units of `width` places are when the places inside may be permuted."""
+    """The similarity of units of `width` positions that may be permuted inside."""
     units = len(matrix) // width
     blocks = matrix.reshape(units, width, units, width).swapaxes(1, 2)
     found = np.empty((units, units))
@@ -61,20 +64,20 @@ def _compare_blocks(matrix: Matrix, width: int) -> Matrix:
 def match_by_weights(
     groups: Sequence[Group], first: Mapping[str, Matrix], other: dict[str, Matrix], seed: int
 ) -> list[tuple[Group, Order]]:
-    """Coordinate descent over the groups in random order until none gains, on the products of weights.
+    """Match by inner products of weights: coordinate descent over the groups in random order until none gains.
 
     Args:
-        groups: what may be permuted.
-        first: the tensors of the ingredient that stays as it is, as float64 arrays.
-        other: those of the one that is permuted; a private copy that is changed.
-        seed: of the order.
+        groups: the axes that may be permuted.
+        first: the tensors of the reference, as float64 arrays.
+        other: those of the ingredient to permute; changed in place.
+        seed: of the order of the groups.
 
     Returns:
-        Orders to apply one after the other.
+        Groups with orders, to apply one after the other.
     """
     random, steps = np.random.default_rng(seed), []
 
-    def alike(member: Member) -> Matrix | None:
+    def compare(member: Member) -> Matrix | None:
         if member.tensor.endswith(STATISTICS) or member.tensor not in first:
             return None
         a, b = (np.moveaxis(tensors[member.tensor], member.axis, 0) for tensors in (first, other))
@@ -84,7 +87,7 @@ def match_by_weights(
     for _ in range(PASSES):
         gained = False
         for n in random.permutation(len(groups)):
-            order, gain = assign_units(groups[n], alike)
+            order, gain = assign_units(groups[n], compare)
             if gain > GAIN:
                 steps.append((groups[n], order))
                 other.update(permute_group(other, groups[n], order))
@@ -95,16 +98,16 @@ def match_by_weights(
 
 
 def match_by_similarity(groups: Sequence[Group], found: dict[tuple[str, int], Matrix]) -> list[tuple[Group, Order]]:
-    """One assignment a group on how alike the places of an axis are, such as correlations of activations.
+    """Match by given similarities, such as correlations of activations: one assignment for each group.
 
-    Groups come in the order given, so one whose units hold others' comes before those.
+    Groups are matched in the order given: one whose units contain those of others comes before these.
 
     Args:
-        groups: what may be permuted.
-        found: by tensor and axis; changed as the groups are assigned.
+        groups: the axes that may be permuted.
+        found: positions × positions by tensor and axis; changed in place.
 
     Returns:
-        Orders to apply one after the other.
+        Groups with orders, to apply one after the other.
     """
     steps = []
     for group in groups:
@@ -115,7 +118,7 @@ def match_by_similarity(groups: Sequence[Group], found: dict[tuple[str, int], Ma
         for member in group.members:
             key = member.tensor, member.axis
             if key in found:
-                found[key] = found[key][:, member.order(group.size, len(found[key]), order)]
+                found[key] = found[key][:, member.expand_order(group.size, len(found[key]), order)]
     return steps
 
 
@@ -127,7 +130,7 @@ def match_units(
     network: Network | None = None,
     images: torch.Tensor | None = None,
 ) -> list[tuple[Group, Order]]:
-    """The orders that bring `other` into the basis of `first`, by activations where there is a network."""
+    """The orders that align `other` with `first`: by activations if there is a network, else by weights."""
     if network is not None and images is not None:
         return match_by_similarity(
             groups, correlate_activations(network, first, other, images, find_sites(groups, network))

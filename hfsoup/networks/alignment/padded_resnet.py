@@ -1,7 +1,7 @@
 """Residual networks for small images whose shortcuts have no weights: wider stages get zero channels on both sides.
 
-The channels of the residual stream that a stage brings in are its own group; the middle ones are those of the stage
-before, at the same places among themselves. Source: He et al., arXiv:1512.03385, section 4.2, option A.
+The channels that a stage adds to the residual stream are a group; the middle ones are those of the stage before, in
+the same order. Source: He et al., arXiv:1512.03385, section 4.2, option A.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _find_blocks(shapes: Shapes) -> list[tuple[int, int]]:
 
 
 def _list_stage_axes(stage: int, blocks: list[tuple[int, int]], at: tuple[int, ...], shapes: Shapes) -> list[Member]:
-    """What the blocks of one stage do to some channels of the residual stream; only the first block reads another's."""
+    """The axes of one stage's blocks that follow channels of the residual stream; a first block may be narrower."""
     members: list[Member] = []
     for name in (f"layer{s}.{b}" for s, b in blocks if s == stage):
         members += [*axes(f"{name}.conv2.weight", at=at), *norm(f"{name}.bn2", at)]
@@ -63,7 +63,7 @@ def _list_stage_axes(stage: int, blocks: list[tuple[int, int]], at: tuple[int, .
 
 
 def _locate_channels(widths: list[int], origin: int, stage: int) -> tuple[int, ...]:
-    """Where in the residual stream of `stage` the channels are that the stage `origin` brought in."""
+    """The positions, in the residual stream of `stage`, of the channels that the stage `origin` added."""
     shift = (widths[stage] - widths[origin]) // 2
     before = widths[origin - 1] if origin else 0
     edge = (widths[origin] - before) // 2

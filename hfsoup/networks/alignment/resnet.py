@@ -12,7 +12,7 @@ LAYER = re.compile(r"(resnet\.encoder\.stages\.(\d+)\.layers\.(\d+))\.layer\.(\d
 
 
 def groups(shapes: Shapes, _: dict[str, Any]) -> tuple[Group, ...]:
-    """One group for every residual stream, which a shortcut convolution ends, and one between layers of a block."""
+    """One group for every residual stream, which ends at a shortcut convolution, and one between layers of a block."""
     stream, found = [*_list_output_axes(STEM)], []
     size, name = shapes[f"{STEM}.convolution.weight"][0], "stem"
     for block, last in _find_blocks(shapes):
@@ -42,7 +42,7 @@ def steps(shapes: Shapes) -> tuple[Step, ...]:
 
 
 def _find_blocks(shapes: Shapes) -> list[tuple[str, int]]:
-    """Every block from front to back, with the number of its last layer."""
+    """The names of all blocks from front to back, each with the number of its last layer."""
     found: dict[tuple[int, int], tuple[str, int]] = {}
     for match in filter(None, map(LAYER.fullmatch, shapes)):
         place = int(match[2]), int(match[3])

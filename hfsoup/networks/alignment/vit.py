@@ -1,4 +1,4 @@
-"""ViT as transformers names it, in files of before and after its version 5."""
+"""ViT as transformers names it, before and after version 5."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ NAMES = (
 
 
 def groups(shapes: Shapes, config: dict[str, Any]) -> tuple[Group, ...]:
-    """One group over the hidden size; in every layer the heads, inside each query with key and value with output, and
-    the units of the perceptron."""
+    """One group of the hidden size and, for each layer, groups of its heads, of the units inside each head (query with
+    key, value with output) and of the units of the MLP."""
     embedding, heads = "vit.embeddings", config["num_attention_heads"]
     patch = f"{embedding}.patch_embeddings.projection"
     size = shapes[f"{patch}.weight"][0]
@@ -48,15 +48,15 @@ def groups(shapes: Shapes, config: dict[str, Any]) -> tuple[Group, ...]:
         found += _group_heads(
             layer, heads, width, (*_name_both(query), *_name_both(key)), _name_both(value), f"{out}.weight"
         )
-        perceptron = (*axes(*_name_both(up)), Member(f"{down}.weight", 1))
-        found.append(Group(f"{layer}.mlp", shapes[f"{up}.weight"][0], perceptron))
+        mlp = (*axes(*_name_both(up)), Member(f"{down}.weight", 1))
+        found.append(Group(f"{layer}.mlp", shapes[f"{up}.weight"][0], mlp))
     return (Group("hidden", size, tuple(hidden)), *found)
 
 
 def _group_heads(
     layer: str, heads: int, width: int, compared: tuple[str, ...], values: tuple[str, ...], out: str
 ) -> list[Group]:
-    """The heads of a layer, and what is inside each: what queries and keys share, and what values and output do."""
+    """A group of the heads of a layer and two groups inside each head: query with key, value with output."""
     whole = (
         *(Member(name, 0, None, width, "compared") for name in compared),
         *(Member(name, 0, None, width, "value") for name in values),
@@ -71,7 +71,7 @@ def _group_heads(
 
 
 def _find_layers(shapes: Shapes) -> list[tuple[str, dict[str, str]]]:
-    """Every layer's name from front to back, with the names of its parts."""
+    """The names of all layers from front to back, each with the names of its parts."""
     for part in NAMES:
         found: list[tuple[str, dict[str, str]]] = []
         while f"{(layer := part['layer'].format(len(found)))}.{part['query']}.weight" in shapes:
