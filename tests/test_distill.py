@@ -42,7 +42,7 @@ def test_what_is_shipped_was_trained_scored_and_can_be_trained_again(
     said = "trained to match the mean logits of 4 ingredients on 60 images without labels for 2 epochs"
     card, record = Path("soup/README.md").read_text(), json.loads(Path("soup/soup.json").read_text())
     assert found["distilled"]["said"].startswith(said)
-    assert f"{said}; these weights are no average" in card
+    assert f"{said}; these weights are not an average" in card
     assert "# Model soup" not in card
     assert "distilled-soup" in card
     assert record["distillation"]["members"] == [0, 1, 2, 3]

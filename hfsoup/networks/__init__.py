@@ -1,1 +1,1 @@
-"""Whatever fits or trains a network: alignment, importance, distillation, learned coefficients."""
+"""Whatever runs, fits or trains networks: alignment, importance, distillation, learned coefficients."""

@@ -1,7 +1,7 @@
-"""Coefficients by gradient descent: the cross-entropy of one model whose weights are the average, on labelled images.
+"""Learns the coefficients of an average by gradient descent on the cross-entropy of labelled images.
 
 The learned soup of arXiv:2203.05482, appendix: coefficients are softmax(a), and logits are multiplied by a learned β,
-which is given up afterwards, for it cannot change which class is the likeliest.
+which is dropped afterwards, as it does not change the most likely class.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class Learner:
     """Learns the coefficients of mixes of one family.
 
     Args:
-        averager: forms the weights of each ingredient.
-        world: the main process learns, and all get what it found.
-        journal: what an earlier bake has learned, and where new coefficients are kept.
-        split: the images that are learned from, labels included.
-        epochs: how often.
+        averager: gives the weights of each ingredient.
+        world: the main process learns, and all get the result.
+        journal: caches learned coefficients.
+        split: the images to learn from, with labels.
+        epochs: how often every image is seen.
         batch_size: images per step.
         seed: of the order of the images.
-        clock: counts the seconds that it takes.
-        advance: told of images as they have been used.
-        loss: of logits and labels, that of the task.
+        clock: times the learning.
+        advance: called with the number of images after every step.
+        loss: of logits and labels.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Learner:
         self.images_forwarded = 0
 
     def __call__(self, members: tuple[int, ...], per_tensor: bool) -> Mix:
-        """The mix of `members` with the least cross-entropy that gradient descent finds.
+        """The mix of `members` with the lowest cross-entropy that gradient descent finds.
 
         Args:
-            members: the ingredients that may take part.
+            members: the ingredients that may be in the mix.
             per_tensor: whether each tensor gets coefficients of its own.
 
         Raises:
@@ -96,16 +96,16 @@ class Learner:
             known = self._journal.get(key)
             if known is not None:
                 return make_mix(known, members, family), 0
-            self._journal.put(key, fresh := self._learned(members, per_tensor=per_tensor))
-            return make_mix(fresh, members, family), self._epochs * len(self._split)
+            self._journal.put(key, learned := self._learn(members, per_tensor=per_tensor))
+            return make_mix(learned, members, family), self._epochs * len(self._split)
 
         with self._clock("learn"):
             mix, forwarded = self._world.on_main(found)
         self.images_forwarded += forwarded
         return mix
 
-    def _learned(self, members: tuple[int, ...], *, per_tensor: bool) -> Coefficients:
-        """Coefficients, groups × members, and the tensor of each group; no name where one group stands for all."""
+    def _learn(self, members: tuple[int, ...], *, per_tensor: bool) -> Coefficients:
+        """Coefficients, groups × members, and the tensor of each group; no names where one group holds all tensors."""
         device = self._world.device
         exact = float64_device(device)
         with single_threaded():
@@ -126,7 +126,7 @@ class Learner:
         return {"names": np.array(average.names, np.str_), "rows": np.array(rows)}
 
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Images and labels of every step, in an order that is drawn anew for each epoch."""
+        """Images and labels of every step, shuffled for every epoch."""
         pixels, random = np.load(self._split.pixels, mmap_mode="r"), np.random.default_rng(self._seed)
         for _ in range(self._epochs):
             order = random.permutation(len(self._split))
@@ -136,17 +136,17 @@ class Learner:
 
 
 class DifferentiableAverage:
-    """The average of a family's members in float32, which gradients reach the coefficients through.
+    """The average of a family's members in float32, differentiable by the coefficients.
 
     Tensors are those of the model, each once, under its own names; the family's are called as in its files. `names`
-    are the family's that have coefficients of their own. All others, those that transformers joins or splits and
-    batch-norm statistics among them, have the mean of these by size.
+    are the family's that have coefficients of their own. All others, among them batch-norm statistics and tensors that
+    transformers joins or splits, have the mean of these coefficients, weighted by size.
 
-    Memory: all members, and the model, its average and the gradient beside them.
+    Memory: all members, and besides the model, its average and the gradient.
 
     Args:
-        averager: forms the weights of each member.
-        members: places in the family.
+        averager: gives the weights of each member.
+        members: indices in the family.
         device: where the model runs.
         per_tensor: whether any tensor has coefficients of its own.
     """
@@ -170,7 +170,7 @@ class DifferentiableAverage:
         self._shares = torch.tensor(sizes, dtype=torch.float64, device=float64_device(device)) / sum(sizes)
 
     def __call__(self, coefficients: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """The logits, images × classes, with coefficients, groups × members, that sum to one for each group."""
+        """The logits, images × classes, for coefficients, groups × members, that sum to one for each group."""
         mean = self._shares @ coefficients
         weights = {name: coefficients[group] for name, group in self._groups.items()}
         tensors = {name: _average_stack(weights.get(name, mean), stack) for name, stack in self._stacks.items()}
@@ -185,23 +185,26 @@ class DifferentiableAverage:
         return found
 
     def _fold(self, tensors: Tensors, mean: torch.Tensor, at: str, eps: float) -> None:
-        """Put a batch norm's pooled statistics, as `--bn average` ships them, into its weight and bias.
+        """Fold the pooled statistics of a batch norm, those of `--bn average`, into its weight and bias.
 
-        torch has no gradient for statistics; held fixed while the weights move, they lead to the wrong coefficients.
+        torch has no gradient for statistics; with fixed statistics and changing weights the coefficients are wrong.
         """
         centre, spread, weight, bias = (at + name for name in (*STATISTICS, "weight", "bias"))
         if weight not in tensors or bias not in tensors:
-            raise SoupError("a batch norm without weights cannot be learned through", where=f"{self._where}, {at}")
+            raise SoupError(
+                "the coefficients of a model whose batch norms have no weights cannot be learned",
+                where=f"{self._where}, {at}",
+            )
         variance = _average_stack(mean, self._stacks[spread] + (self._stacks[centre] - tensors[centre]).square())
         scale = tensors[weight] * (variance + eps).rsqrt()
         tensors[bias] = tensors[bias] - tensors[centre] * scale
-        # The norm itself still divides by the root of 1 + eps.
+        # The norm itself still divides by the square root of 1 + eps.
         tensors[weight] = scale * (1 + eps) ** 0.5
         tensors[centre], tensors[spread] = torch.zeros_like(variance), torch.ones_like(variance)
 
 
 def round_coefficients(row: Sequence[float]) -> list[float]:
-    """Coefficients to six places that sum to one: the largest takes what is left."""
+    """Coefficients rounded to six decimals that sum to one; the largest takes the remainder."""
     largest = max(range(len(row)), key=row.__getitem__)
     found = [round(c, PLACES) for c in row]
     found[largest] = round(1 - fsum(c for n, c in enumerate(found) if n != largest), PLACES)
@@ -209,7 +212,7 @@ def round_coefficients(row: Sequence[float]) -> list[float]:
 
 
 def make_mix(found: Coefficients, members: Sequence[int], family: Family) -> Mix:
-    """The mix of what was learned for `members`; where tensors have their own, an ingredient's is the mean by size."""
+    """The mix of learned coefficients; where tensors have their own, an ingredient's is their mean by size."""
     rows = [dict(zip(members, row, strict=True)) for row in found["rows"].tolist()]
     full = [tuple(row.get(i, 0.0) for i in range(len(family))) for row in rows]
     names = found["names"].tolist()
@@ -222,7 +225,7 @@ def make_mix(found: Coefficients, members: Sequence[int], family: Family) -> Mix
 
 
 def _load_member(averager: Averager, i: int) -> Any:
-    """The family's model in float32 with the weights of one ingredient, as a mix has them."""
+    """The family's model in float32 with the weights of one ingredient."""
     family = averager.family
     memory = Memory((s.name, averager.stored_as(s), s.shape) for s in family.tensors)
     averager.average(Mix.of((i,), len(family)), memory.fill)
@@ -230,10 +233,10 @@ def _load_member(averager: Averager, i: int) -> Any:
 
 
 def _iterate_floats(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """The floats that a model keeps in its files, each once."""
-    kept = model.state_dict().keys()
+    """The floating-point tensors of a model's state dict, each once."""
+    saved = model.state_dict().keys()
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
-        if name in kept and tensor.is_floating_point():
+        if name in saved and tensor.is_floating_point():
             yield name, tensor
 
 
@@ -243,5 +246,5 @@ def _may_differ(name: str, family: Family) -> bool:
 
 
 def _average_stack(coefficients: torch.Tensor, stack: torch.Tensor) -> torch.Tensor:
-    """The mean of members × shape."""
+    """The weighted mean of members × shape."""
     return (coefficients.float().to(stack.device) @ stack.flatten(1)).reshape(stack.shape[1:])

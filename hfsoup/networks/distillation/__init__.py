@@ -1,1 +1,1 @@
-"""One network trained to say what several say on average. It is no average of their weights."""
+"""Trains one network to match the mean logits of several. Its weights are not an average of theirs."""

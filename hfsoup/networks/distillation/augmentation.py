@@ -1,4 +1,4 @@
-"""The images of a training, altered by chance in a few ways, each the same whenever it is asked for again."""
+"""Training images in a few random views, each of which is the same every time."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from hfsoup.networks.distillation.result import VIEWS
 
 BATCH = 128
 SHIFT = 8
-"""Images are shifted by up to this part of their sides."""
+"""Images are shifted by up to 1 / SHIFT of their sides."""
 
 
 class AugmentedImages:
-    """Batches of images, in another order for every epoch; a short last one is dropped unless it is the only one.
+    """Batches of augmented images, shuffled for every epoch; a short last batch is dropped unless it is the only one.
 
-    In each form an image is flipped left to right or not, and shifted by up to an eighth of its sides with its edges
-    mirrored. What is no image of channels × height × width is taken as it is.
+    A view flips an image left to right or not, and shifts it by up to an eighth of its sides with mirrored edges.
+    Inputs that are not channels × height × width are not augmented.
 
     Args:
-        images: what the network is called with, the first axis over images; may be mapped from a file.
-        epochs: how often all are seen.
-        seed: of every draw.
+        images: the inputs of the network, the first axis over images; may be mapped from a file.
+        epochs: how often every image is seen.
+        seed: of order and views.
     """
 
     def __init__(self, images: NDArray[Any], epochs: int, seed: int) -> None:
@@ -35,39 +35,39 @@ class AugmentedImages:
 
     @property
     def batches_per_epoch(self) -> int:
-        """How many batches there are of every epoch."""
+        """The number of batches of an epoch."""
         return len(self._images) // self._size
 
-    def form(self, epoch: int) -> int:
-        """In which of its forms an image is seen."""
+    def get_view(self, epoch: int) -> int:
+        """The view in which all images are seen in an epoch."""
         return epoch % VIEWS
 
-    def all(self, form: int) -> Iterator[torch.Tensor]:
-        """Every image in one form, in the order given, batch by batch."""
+    def iterate_view(self, view: int) -> Iterator[torch.Tensor]:
+        """Batches of every image in one view, in the order given."""
         for begin in range(0, len(self._images), self._size):
-            yield self._altered(np.arange(begin, min(begin + self._size, len(self._images))), form)
+            yield self._augment(np.arange(begin, min(begin + self._size, len(self._images))), view)
 
-    def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The batches of one epoch: places among the images, and the images in the epoch's form."""
+    def iterate_epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of one epoch: the indices of the images, and the images in the epoch's view."""
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._images))
         for n in range(self.batches_per_epoch):
             rows = order[n * self._size : (n + 1) * self._size]
-            yield torch.from_numpy(rows), self._altered(rows, self.form(epoch))
+            yield torch.from_numpy(rows), self._augment(rows, self.get_view(epoch))
 
-    def _altered(self, rows: NDArray[np.int64], form: int) -> torch.Tensor:
+    def _augment(self, rows: NDArray[np.int64], view: int) -> torch.Tensor:
         images = torch.from_numpy(self._images[rows])
         if images.ndim != 4:
             return images
         height, width = images.shape[2:]
         down, right = height // SHIFT, width // SHIFT
-        random, count = np.random.default_rng([self._seed, VIEWS, form]), len(self._images)
+        random, count = np.random.default_rng([self._seed, VIEWS, view]), len(self._images)
         tops, lefts = random.integers(0, 2 * down + 1, count), random.integers(0, 2 * right + 1, count)
         flips = random.random(count) < 0.5
-        wider = pad(images, (right, right, down, down), mode="reflect")
+        padded = pad(images, (right, right, down, down), mode="reflect")
         cut = [
             one[:, top : top + height, left : left + width]
-            for one, top, left in zip(wider, tops[rows].tolist(), lefts[rows].tolist(), strict=True)
+            for one, top, left in zip(padded, tops[rows].tolist(), lefts[rows].tolist(), strict=True)
         ]
         turned = [one.flip(2) if flip else one for one, flip in zip(cut, flips[rows].tolist(), strict=True)]
-        # Convolutions are quickest where the channels of a pixel lie together.
+        # Convolutions are fastest in this memory format.
         return torch.stack(turned).contiguous(memory_format=torch.channels_last)

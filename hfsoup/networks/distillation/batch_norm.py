@@ -1,4 +1,4 @@
-"""Batch norms made ready for training: the network computes what it did, from statistics of what it will see."""
+"""Gives batch norms the statistics of the training images without changing what the network computes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass
 class ChannelMoments:
-    """What reached one batch norm so far: how many places, and sums over them for every channel, in float64."""
+    """Count of the positions that reached one batch norm, and their sums for every channel in float64."""
 
     count: int = 0
     sums: torch.Tensor | None = None
     squares: torch.Tensor | None = None
 
-    def see(self, _: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        """Count a batch, channels on axis 1."""
+    def add_batch(self, _: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        """Add a batch, channels on axis 1; a forward pre-hook."""
         flat = to_float64(given[0]).transpose(0, 1).flatten(1)
         sums, squares = flat.sum(1), flat.square().sum(1)
         self.count += flat.shape[1]
@@ -38,21 +38,21 @@ def find_batch_norms(network: nn.Module) -> list[BatchNorm]:
 
 
 @torch.no_grad()
-def recenter_batch_norms(network: nn.Module, answer: Forward, batches: Iterable[torch.Tensor]) -> None:
-    """Give every batch norm the statistics of these images, and weights and biases that make up for it.
+def recenter_batch_norms(network: nn.Module, forward: Forward, batches: Iterable[torch.Tensor]) -> None:
+    """Give every batch norm the statistics of these images, and weights and biases that compensate for the change.
 
-    In evaluation mode the network computes what it did. In training mode, where a batch's own statistics take the place
-    of the kept ones, it now computes nearly the same, whatever the statistics were that it came with.
+    In evaluation mode the network computes the same as before. In training mode, which normalises by the statistics of
+    the batch, it now computes nearly the same, whatever its running statistics were before.
 
     Args:
         network: in evaluation mode; changed in place.
-        answer: calls it.
-        batches: the images, where the network is.
+        forward: calls the network.
+        batches: the images, on the network's device.
     """
-    with _watch_inputs(find_batch_norms(network)) as seen:
+    with _watch_inputs(find_batch_norms(network)) as moments:
         for images in batches:
-            answer(images)
-    for norm, found in seen.items():
+            forward(images)
+    for norm, found in moments.items():
         if found.sums is None or found.squares is None or norm.running_mean is None or norm.running_var is None:
             continue
         mean = found.sums / found.count
@@ -66,11 +66,11 @@ def recenter_batch_norms(network: nn.Module, answer: Forward, batches: Iterable[
 
 @contextmanager
 def _watch_inputs(norms: list[BatchNorm]) -> Iterator[dict[BatchNorm, ChannelMoments]]:
-    """What reaches the batch norms that have weights of their own."""
-    seen = {norm: ChannelMoments() for norm in norms if norm.affine}
-    hooks = [norm.register_forward_pre_hook(moments.see) for norm, moments in seen.items()]
+    """Collect the moments of what reaches batch norms that have weights."""
+    found = {norm: ChannelMoments() for norm in norms if norm.affine}
+    hooks = [norm.register_forward_pre_hook(moments.add_batch) for norm, moments in found.items()]
     try:
-        yield seen
+        yield found
     finally:
         for hook in hooks:
             hook.remove()

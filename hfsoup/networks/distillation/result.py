@@ -1,4 +1,4 @@
-"""The record of a network that was trained on its ingredients' answers, and its place beside them."""
+"""The record of a distilled network, and the family with it as one ingredient more."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from hfsoup.evaluation.scores import Score
 
 VIEWS = 8
-"""Every image is seen in so many forms; after that they come again, and what was said of them is known."""
+"""The views of every image; from then on views repeat, and the ingredients' logits are known."""
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """A network in hfsoup's cache, trained to match the mean of the logits of `members`. It is no average of weights.
+    """A network in hfsoup's cache that was trained to match the mean logits of `members`.
 
-    `start` is the mix whose weights it began with, and `before` that one's score on the selection split; `images` were
-    seen `epochs` times without their labels, in an order of `seed`.
+    `start` is the mix that the training started from, and `before` its score on the selection split; `images` were seen
+    `epochs` times without their labels, in an order drawn from `seed`.
     """
 
     ingredient: Ingredient
@@ -36,11 +36,11 @@ class Distillation:
 
     @property
     def said(self) -> str:
-        """What was done, in words that card, screen and report share."""
+        """The training in words, for card, screen and report."""
         return describe_distillation(len(self.members), len(self.images), self.epochs)
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` says of it."""
+        """The record in `--json`."""
         return {
             "said": self.said,
             "members": list(self.members),
@@ -53,21 +53,25 @@ class Distillation:
 
 
 def describe_distillation(members: int, images: int, epochs: int) -> str:
-    """What a training was, in words."""
+    """A training in words."""
     return (
         f"trained to match the mean logits of {members} ingredients on {images:,} images without labels for"
-        f" {format_count(epochs, 'epoch')}; these weights are no average"
+        f" {format_count(epochs, 'epoch')}; these weights are not an average"
     )
 
 
-def append_member(family: Family, made: Ingredient) -> tuple[Family, Mix]:
-    """The family with the trained network as one ingredient more, and the mix that is this one alone."""
+def append_member(family: Family, member: Ingredient) -> tuple[Family, Mix]:
+    """The family with one more ingredient, and the mix of this one alone."""
     whole = replace(
-        family, ingredients=(*family.ingredients, made), orders=(*family.orders, None), alignment=None, importance=None
+        family,
+        ingredients=(*family.ingredients, member),
+        orders=(*family.orders, None),
+        alignment=None,
+        importance=None,
     )
     return whole, Mix.of((len(family),), len(whole))
 
 
 def count_forwarded(images: int, epochs: int, members: int) -> int:
-    """Images that a training forwards, by members and network: the members see every form once."""
+    """Images that a training forwards through members and network; members see every view once."""
     return images * (epochs + members * min(epochs, VIEWS))

@@ -1,4 +1,4 @@
-"""A network is trained to say what others say on average, from images without labels."""
+"""Trains a network to match the mean logits of others on images without labels."""
 
 from __future__ import annotations
 
@@ -20,68 +20,68 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 RATES, RATE_A_STEP, RATE_WITHOUT_NORMS = (0.005, 0.1), 1e-5, 1e-4
-"""The least and the most of the learning rate of a network with batch norms, and what each step adds to it: a long
-training can afford to leave its start behind, a short one cannot. Then the rate of a network without batch norms."""
+"""Bounds of the learning rate of a network with batch norms, and what each step adds to it: a long training may move
+far from its start, a short one may not. Then the learning rate of a network without batch norms."""
 TEMPERATURE = 2.0
 NORM_BATCHES = 16
-"""Batches that the first statistics of batch norms are taken from."""
+"""Batches that the first statistics of batch norms are estimated on."""
 WARMUP = 20
-"""The learning rate grows for one in so many steps."""
+"""The learning rate grows for 1 / WARMUP of the steps."""
 Advance = Callable[[int], None]
 
 
 def match_logits(
     student: nn.Module,
-    answer: Forward,
+    forward: Forward,
     members: Sequence[Callable[[], Forward]],
-    lessons: AugmentedImages,
+    images: AugmentedImages,
     accelerator: Accelerator,
     *,
     task: Task = SINGLE_LABEL,
     advance: Advance = lambda _: None,
 ) -> None:
-    """Train a network, in place, towards the mean of the members' logits on the very images that it sees itself.
+    """Train a network in place to match the mean of the members' logits on the same views of the images.
 
     Consistent teaching as in "Knowledge distillation: a good teacher is patient and consistent" (arXiv:2106.05237),
-    with the divergence of softened probabilities as loss (arXiv:1503.02531). Members come one after the other, each
-    with a pass over every new form of the images, so that one of them is in memory at a time.
+    with the divergence of softened probabilities as loss (arXiv:1503.02531). Members run one after the other over every
+    new view of the images, so that only one of them is in memory.
 
     Args:
-        student: what is trained; batch norms are in training mode once they have statistics of these images; dropout
-            and stochastic depth are off.
-        answer: the student's logits of a batch, images × classes.
-        members: each makes a member ready and gives what computes its logits.
-        lessons: the images.
-        accelerator: places the network, and computes gradients.
-        task: says what probabilities logits mean.
-        advance: told of images as they are forwarded, by members and student alike.
+        student: the network; its batch norms train from statistics of these images, dropout and stochastic depth are
+            off.
+        forward: the student's logits of a batch, images × classes.
+        members: each loads a member and returns its forward.
+        images: the images.
+        accelerator: places the network and computes gradients.
+        task: gives the divergence between logits.
+        advance: called with a number of images after members or student forwarded them.
 
     Raises:
         SoupError: the logits or the loss are NaN or infinite.
     """
-    steps = lessons.epochs * lessons.batches_per_epoch
+    steps = images.epochs * images.batches_per_epoch
     optimizer = accelerator.prepare_optimizer(_make_optimizer(student, steps))
     rate = optimizer.param_groups[0]["lr"]
     known: dict[int, torch.Tensor] = {}
-    some = islice(lessons.all(lessons.form(0)), NORM_BATCHES)
-    recenter_batch_norms(student, answer, (images.to(accelerator.device) for images in some))
-    for epoch in range(lessons.epochs):
-        form = lessons.form(epoch)
-        if form not in known:
-            known[form] = _average_logits(members, lessons, form, accelerator, advance)
+    first = islice(images.iterate_view(images.get_view(0)), NORM_BATCHES)
+    recenter_batch_norms(student, forward, (batch.to(accelerator.device) for batch in first))
+    for epoch in range(images.epochs):
+        view = images.get_view(epoch)
+        if view not in known:
+            known[view] = _average_logits(members, images, view, accelerator, advance)
         _train_batch_norms(student, on=True)
-        for n, (rows, images) in enumerate(lessons.batches(epoch)):
+        for n, (rows, batch) in enumerate(images.iterate_epoch(epoch)):
             for group in optimizer.param_groups:
-                group["lr"] = rate * scale_rate(epoch * lessons.batches_per_epoch + n, steps)
-            found = answer(images.to(accelerator.device))
-            target = known[form][rows].to(found.device)
+                group["lr"] = rate * scale_rate(epoch * images.batches_per_epoch + n, steps)
+            found = forward(batch.to(accelerator.device))
+            target = known[view][rows].to(found.device)
             loss = TEMPERATURE**2 * task.divergence(found, target, TEMPERATURE)
             if not torch.isfinite(loss):
-                raise SoupError("the training gives numbers that are NaN or infinite", hint="without --distill")
+                raise SoupError("the loss of the training is NaN or infinite", hint="without --distill")
             optimizer.zero_grad()
             accelerator.backward(loss)
             optimizer.step()
-            advance(len(images))
+            advance(len(batch))
         _train_batch_norms(student, on=False)
 
 
@@ -95,21 +95,21 @@ def _make_optimizer(student: nn.Module, steps: int) -> torch.optim.Optimizer:
 
 
 def scale_rate(step: int, steps: int) -> float:
-    """The share of the learning rate at a step: linear growth at first, then half a cosine down to 0."""
+    """The factor of the learning rate at a step: linear warm-up, then cosine decay to 0."""
     return float(min((step + 1) / max(steps // WARMUP, 1), (1 + cos(pi * step / steps)) / 2))
 
 
 def _average_logits(
     members: Sequence[Callable[[], Forward]],
-    lessons: AugmentedImages,
-    form: int,
+    images: AugmentedImages,
+    view: int,
     accelerator: Accelerator,
     advance: Advance,
 ) -> torch.Tensor:
-    """The mean of the members' logits for every image in one form, images × classes."""
+    """The mean of the members' logits for every image in one view, images × classes."""
     total: torch.Tensor | None = None
-    for prepared in members:
-        found = torch.cat(list(_compute_logits(prepared(), lessons.all(form), accelerator, advance)))
+    for load in members:
+        found = torch.cat(list(_compute_logits(load(), images.iterate_view(view), accelerator, advance)))
         total = found if total is None else total + found
     if total is None:
         raise SoupError("there are no ingredients to match")
@@ -118,10 +118,10 @@ def _average_logits(
 
 @torch.no_grad()
 def _compute_logits(
-    ask: Forward, batches: Iterator[torch.Tensor], accelerator: Accelerator, advance: Advance
+    forward: Forward, batches: Iterator[torch.Tensor], accelerator: Accelerator, advance: Advance
 ) -> Iterator[torch.Tensor]:
     for images in batches:
-        logits = ask(images.to(accelerator.device)).float().cpu()
+        logits = forward(images.to(accelerator.device)).float().cpu()
         if not torch.isfinite(logits).all():
             raise SoupError("an ingredient gives logits that are NaN or infinite", hint="--dtype float32")
         advance(len(images))
@@ -129,6 +129,6 @@ def _compute_logits(
 
 
 def _train_batch_norms(student: nn.Module, *, on: bool) -> None:
-    """Put the batch norms into training mode or out of it, and nothing else."""
+    """Switch the training mode of the batch norms alone."""
     for norm in find_batch_norms(student):
         norm.train(on)

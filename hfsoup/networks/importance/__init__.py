@@ -1,8 +1,8 @@
-"""What images tell of an ingredient's weights, for merges that ask for it. One file a kind; a new file is a new kind.
+"""How important an ingredient's weights are, for merges that need it. One file a kind; a new file is a new kind.
 
-A kind gets one ingredient as a `Subject`, images without labels, and a seed. It returns finite float32 arrays by the
-file's name of a tensor: in the tensor's shape for merges that work element by element, else in a shape of their own.
-What it has nothing to say of is left out.
+A kind is a function of one ingredient (a `Subject`), images without labels and a seed. It returns finite float32 arrays
+by the file's names of tensors: in the tensor's shape for merges that work element by element, else in a shape of their
+own. Tensors that it does not apply to are left out.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Estimates = dict[str, NDArray[np.float32]]
 class Subject:
     """An ingredient as a model in evaluation mode.
 
-    `names` takes the file's name of a tensor to the model's own, and `forward` gives the logits, images × classes, of
-    images × channels × height × width; `task` says what probabilities these mean.
+    `names` maps the file's names of tensors to the model's own, and `forward` computes logits, images × classes, of
+    images × channels × height × width; `task` defines the probabilities of logits.
     """
 
     model: Any
@@ -61,11 +61,11 @@ kind = KINDS.register
 
 
 def estimate_importance(name: str, subject: Subject, images: Pixels, seed: int, *, where: str) -> Estimates:
-    """What the kind called `name` tells of an ingredient, `where` for errors.
+    """The importance of an ingredient's weights, of the kind called `name`; `where` is the ingredient, for errors.
 
     Raises:
         UsageError: there is no such kind.
-        SoupError: something is not finite.
+        SoupError: an estimate is not finite.
     """
     found: Estimates = KINDS.get(name).function(subject, images, seed)
     if odd := [tensor for tensor, array in found.items() if not np.isfinite(array).all()]:

@@ -1,4 +1,4 @@
-"""The diagonal of the Fisher information: how much what a model predicts depends on each of its weights."""
+"""The diagonal of the Fisher information: how much a model's predictions depend on each of its weights."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def fisher(subject: Subject, images: Pixels, seed: int) -> Estimates:
 
     The gradient of log p(y|x) by the logits has mean 0 and covariance diag(p) − ppᵀ, and so has v = √p ⊙ r − (√p·r)p
     for random signs r; where classes are independent it is diag(p(1 − p)), and v = √(p(1 − p)) ⊙ r. With the Jacobian J
-    of the logits (Jᵀv)² is thus an estimate without bias, of one image or, its signs being independent, of the sum over
-    several. Its variance is at most twice its square however sure the model is, while that of classes drawn by lot has
-    no bound. Up to 512 images have a backward pass each, more of them share as many. The seed draws the signs, alike
-    for every ingredient.
+    of the logits, (Jᵀv)² is thus an unbiased estimate for one image or, as signs are independent, for the sum over
+    several. Its variance is at most twice its square however confident the model is, while that of sampled classes has
+    no bound. Up to 512 images have a backward pass each; more images share 512 passes. The seed draws the signs, the
+    same for every ingredient.
     """
     parameters = {name: tensor for name, tensor in subject.parameters().items() if tensor.requires_grad}
     sums = {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
-    drawn_by = hashlib.sha256(str(seed).encode()).digest()
-    lot, step = np.random.PCG64(int.from_bytes(drawn_by, "big")), -(-len(images) // PASSES)
+    digest = hashlib.sha256(str(seed).encode()).digest()
+    generator, step = np.random.PCG64(int.from_bytes(digest, "big")), -(-len(images) // PASSES)
     for begin in range(0, len(images), step):
         logits = subject.forward(images[begin : begin + step])
-        drawn = np.asarray(lot.random_raw(logits.numel())) & np.uint64(1)
+        drawn = np.asarray(generator.random_raw(logits.numel())) & np.uint64(1)
         wide = to_float64(logits.detach())
         signs = torch.from_numpy(2.0 * drawn - 1).reshape(logits.shape).to(wide.device)
-        pushed = subject.task.rooted_fisher(wide, signs).to(logits)
-        # A model may keep a piece of the graph for its next images, as levit does.
-        gradients = torch.autograd.grad(logits, list(parameters.values()), pushed, retain_graph=True, allow_unused=True)
+        vector = subject.task.rooted_fisher(wide, signs).to(logits)
+        # Some models, such as levit, keep a piece of the graph for their next images.
+        gradients = torch.autograd.grad(logits, list(parameters.values()), vector, retain_graph=True, allow_unused=True)
         for total, gradient in zip(sums.values(), gradients, strict=True):
             if gradient is not None:
                 total.addcmul_(gradient, gradient)

@@ -1,4 +1,4 @@
-"""Gram matrices of what reaches linear layers: which directions of their inputs are used at all."""
+"""Gram matrices of the inputs of linear layers: which directions of their inputs are used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH = 128
 @kind(
     "gram",
     paper="arXiv:2212.09849",
-    summary="the Gram matrices of what reaches its linear layers and 1×1 convolutions",
+    summary="the Gram matrices of the inputs of its linear layers and 1×1 convolutions",
 )
 def gram(subject: Subject, images: Pixels, seed: int) -> Estimates:  # noqa: ARG001
     """The mean of xxᵀ, inputs × inputs, over images and positions, for each linear layer and 1×1 convolution.
@@ -41,7 +41,7 @@ def gram(subject: Subject, images: Pixels, seed: int) -> Estimates:  # noqa: ARG
 
 
 def _is_linear(layer: nn.Module) -> bool:
-    """Whether each output is a sum over the inputs of one position."""
+    """Whether each output depends on the inputs of one position only, and linearly."""
     if isinstance(layer, nn.Conv2d):
         return {*layer.kernel_size, layer.groups} == {1} and layer.padding in ((0, 0), "same", "valid")
     return isinstance(layer, nn.Linear)
@@ -49,11 +49,11 @@ def _is_linear(layer: nn.Module) -> bool:
 
 def _make_hook(sums: dict[str, torch.Tensor], counts: dict[str, int], name: str) -> Callable[..., None]:
     def hook(layer: Any, given: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
-        seen = given[0] if given else named["input"]
+        inputs = given[0] if given else named["input"]
         if isinstance(layer, nn.Conv2d):
             down, right = layer.stride
-            seen = seen[:, :, ::down, ::right].movedim(1, -1)
-        rows = seen.reshape(-1, seen.shape[-1])
+            inputs = inputs[:, :, ::down, ::right].movedim(1, -1)
+        rows = inputs.reshape(-1, inputs.shape[-1])
         sums[name] = sums[name] + rows.T @ rows if name in sums else rows.T @ rows
         counts[name] = counts.get(name, 0) + len(rows)
 
