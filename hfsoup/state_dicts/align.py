@@ -31,26 +31,27 @@ def align(
     seed: int = 0,
     unwrap: bool = False,
 ) -> list[dict[str, torch.Tensor]]:
-    """Put the units of every ingredient in the order of the first one's; each goes on computing what it did.
+    """Put the hidden units of every ingredient in the order of the first one's; what each computes does not change.
 
     Args:
         ingredients: state dicts, or paths as for `search`.
-        groups: which axes share a permutation, or the name of a table: `resnet`, `efficientnet`, `vit` for the models
-            of transformers, `padded-resnet` for residual networks for small images with shortcuts without weights.
-        method: `activations` correlates what the units do on images, `weights` compares the weights themselves.
-        model: takes the state dicts; needed for activations. It is given back as it was.
-        images: what the model is called with, images × channels × height × width; needed for activations. No labels.
-        config: what the table needs beyond shapes, such as `num_attention_heads` of a vit.
+        groups: which axes share a permutation, or the name of a known architecture: `resnet`, `efficientnet`, `vit` for
+            the models of transformers, `padded-resnet` for residual networks for small images whose shortcuts have no
+            weights.
+        method: `activations` matches units by the correlation of their activations, `weights` by their weights.
+        model: loads the state dicts; needed for activations. Afterwards it is as before.
+        images: the model's inputs, images × channels × height × width; needed for activations. No labels.
+        config: what the architecture's groups depend on besides shapes, such as `num_attention_heads` of a vit.
         seed: of the order in which groups are matched by weights.
         unwrap: follow a lone `state_dict` key in a pickled file.
 
     Returns:
-        New state dicts in the order given, the first one's tensors as they are.
+        New state dicts in the order given; the first one is not changed.
 
     Raises:
         UsageError: an unknown method, or no model or images for activations.
         MismatchError: the state dicts differ, or do not fit the groups.
-        SoupError: there is no such table.
+        SoupError: the architecture is not known.
 
     Example:
         Two networks of two hidden units, of which the second has them the other way round:
@@ -93,21 +94,21 @@ def fit(
     images: torch.Tensor,
     unwrap: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """Fit one network to ingredients in one basis, layer by layer, by ridge regression on unlabelled images.
+    """Fit one network to aligned ingredients, layer by layer, by ridge regression on unlabelled images.
 
-    What comes out are new weights and no average. A convolution is fitted on what reaches it in the network fitted so
-    far, to the mean of the ingredients' batch-norm outputs; the head to the mean of their logits.
+    The result has new weights, which are not an average. A convolution is fitted on its inputs in the network fitted so
+    far to the mean of the ingredients' batch-norm outputs, the head to the mean of their logits.
 
     Args:
-        ingredients: what `align` gave.
-        steps: the layers from front to back, or the name of a table that has them: `resnet`, `padded-resnet`.
-        model: takes the state dicts. It is given back as it was.
-        images: what the model is called with, in random order: the first layers are fitted on the first images alone.
+        ingredients: state dicts that `align` returned.
+        steps: the layers from front to back, or the name of an architecture: `resnet`, `padded-resnet`.
+        model: loads the state dicts. Afterwards it is as before.
+        images: the model's inputs in random order: the first layers are fitted on the first images only.
         unwrap: follow a lone `state_dict` key in a pickled file.
 
     Raises:
         UsageError: there are no images.
-        SoupError: there is no such table, or the model lacks a layer of it.
+        SoupError: the architecture is not known, or the model lacks one of its layers.
 
     Example:
         For a linear layer the fit is the mean of the ingredients:

@@ -36,27 +36,27 @@ def distill(
 ) -> dict[str, torch.Tensor]:
     """Train one network to match the mean of the ingredients' logits on unlabelled images.
 
-    What comes out was trained and is no average of weights. Batches, optimiser and schedule are fixed, and torch works
-    on one thread meanwhile, so that the same call on the same kind of machine gives the same bytes.
+    Batches, optimiser and schedule are fixed, and torch uses one thread, so that the same call on the same kind of
+    machine gives the same bytes.
 
     Args:
         ingredients: state dicts, or paths as for `search`.
-        model: takes the state dicts, and gives logits, images × classes. It is left as it is.
-        images: what the model is called with, images × channels × height × width. No labels.
+        model: loads the state dicts and returns logits, images × classes. It is not changed.
+        images: the model's inputs, images × channels × height × width. No labels.
         epochs: how often every image is seen.
-        start: the weights to begin with, best those that score highest; the first ingredient's unless given.
-        seed: of the order of the images and of how they are altered.
+        start: the weights to start from, preferably those that score highest; the first ingredient's by default.
+        seed: of the order of the images and of their augmentation.
         unwrap: follow a lone `state_dict` key in a pickled file.
-        accelerator: where to train; accelerate's default unless given.
-        advance: told of images as they are forwarded, by ingredients and network alike.
+        accelerator: where to train; accelerate's default if None.
+        advance: called with a number of images after ingredients or network forwarded them.
 
     Returns:
-        The weights, which are no average of the ingredients'.
+        The trained weights; they are not an average of the ingredients'.
 
     Raises:
-        UsageError: there are fewer than two images, or no epochs; the model gives no logits, or nothing of it trains.
+        UsageError: fewer than two images, or no epochs; the model returns no logits, or has no trainable parameters.
         MismatchError: the state dicts differ.
-        SoupError: the model does not take them.
+        SoupError: they do not fit the model.
 
     Example:
         >>> import hfsoup, torch
@@ -67,7 +67,7 @@ def distill(
     """
     if len(images) < 2 or epochs < 1:
         raise UsageError(
-            f"a training needs images and epochs, found {len(images)} and {epochs}", hint="images=, epochs="
+            f"expected at least two images and one epoch, found {len(images)} and {epochs}", hint="images=, epochs="
         )
     given = [*ingredients, *([start] if start is not None else [])]
     states = load_ingredients(given, unwrap=unwrap)[1]
@@ -77,15 +77,15 @@ def distill(
     )
     student.load(states[-1] if start is not None else states[0])
 
-    def ready(state: State) -> Forward:
+    def load_member(state: State) -> Forward:
         teacher.load(state)
         return teacher.model
 
-    members = [partial(ready, state) for state in states[: len(ingredients)]]
+    members = [partial(load_member, state) for state in states[: len(ingredients)]]
     _check_student(student, images)
-    lessons = AugmentedImages(images.detach().cpu().numpy(), epochs, seed)
+    augmented = AugmentedImages(images.detach().cpu().numpy(), epochs, seed)
     with single_threaded(), torch.enable_grad():
-        match_logits(student.model, student.model, members, lessons, accelerator, advance=advance)
+        match_logits(student.model, student.model, members, augmented, accelerator, advance=advance)
     found = student.model.state_dict()
     return {name: found[name].detach().to(like).contiguous() for name, like in states[0].items()}
 
@@ -93,14 +93,14 @@ def distill(
 @torch.no_grad()
 def _check_student(student: Network, images: torch.Tensor) -> None:
     if images.dtype == torch.bfloat16:
-        raise UsageError("expected images of a type that NumPy has, found bfloat16", hint="images.float()")
+        raise UsageError("expected images of a dtype that NumPy has, found bfloat16", hint="images.float()")
     found = student.model(images[:2].to(next(student.model.parameters()).device))
     if not isinstance(found, torch.Tensor) or found.ndim != 2:
         shape = f"a tensor of {found.ndim} axes" if isinstance(found, torch.Tensor) else type(found).__name__
-        what = f"expected the model to give logits, images × classes, found {shape}"
-        raise UsageError(what, hint="a module around it that returns them")
+        what = f"expected the model to return logits, images × classes, found {shape}"
+        raise UsageError(what, hint="wrap it in a module that returns its logits")
     if not any(weight.requires_grad for weight in student.model.parameters()):
-        raise UsageError("nothing of the model can be trained", hint="model.requires_grad_()")
+        raise UsageError("expected trainable parameters, found none", hint="model.requires_grad_()")
 
 
 def _accelerator() -> Accelerator:

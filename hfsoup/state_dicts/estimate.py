@@ -28,24 +28,24 @@ def estimate(
     seed: int = 0,
     unwrap: bool = False,
 ) -> list[dict[str, torch.Tensor]]:
-    """What images tell of the weights of every ingredient, as `search` takes it for the merge that needs it.
+    """Estimate how important the weights of every ingredient are, for a merge of `search` that needs it.
 
     Args:
         kind: `fisher`, the diagonal of the Fisher information in the shape of each trained tensor, or `gram`, inputs ×
             inputs for each weight of a linear layer or 1×1 convolution.
         ingredients: state dicts, or paths as for `search`.
-        model: takes the state dicts, and gives logits, images × classes. It is given back as it was.
-        images: what the model is called with, images × channels × height × width. No labels.
-        seed: of what is drawn.
+        model: loads the state dicts and returns logits, images × classes. Afterwards it is as before.
+        images: the model's inputs, images × channels × height × width. No labels.
+        seed: of the random signs of `fisher`.
         unwrap: follow a lone `state_dict` key in a pickled file.
 
     Returns:
         For each ingredient float32 tensors by name, in the order given.
 
     Raises:
-        UsageError: an unknown kind, or there are no images.
+        UsageError: an unknown kind, or no images.
         MismatchError: the state dicts differ.
-        SoupError: the model does not take them, or what it computes is not finite.
+        SoupError: they do not fit the model, or an estimate is not finite.
 
     Example:
         >>> import hfsoup, torch
@@ -66,10 +66,10 @@ def estimate(
         return logits
 
     subject = Subject(model, {name: name for name in states[0]}, forward)
-    pixels, every = images.detach().float().cpu().numpy(), []
+    pixels, estimates = images.detach().float().cpu().numpy(), []
     with single_threaded(), Network(model).preserve() as network:
         for where, state in zip(names, states, strict=True):
             network.load(state)
             found = estimate_importance(kind, subject, pixels, seed, where=where)
-            every.append({name: torch.from_numpy(array) for name, array in found.items()})
-    return every
+            estimates.append({name: torch.from_numpy(array) for name, array in found.items()})
+    return estimates

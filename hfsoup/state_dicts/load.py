@@ -1,4 +1,4 @@
-"""State dicts of any torch model, as they are given or as files hold them, with the same tensors in all."""
+"""Loads the state dicts of ingredients and checks that they hold the same tensors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Ingredient = StateDict | torch.nn.Module | str | Path
 
 
 def load_ingredients(ingredients: Sequence[Ingredient], *, unwrap: bool) -> tuple[list[str], list[StateDict]]:
-    """The names and the state dicts of ingredients, which have the same tensors.
+    """The names of ingredients, for errors, and their state dicts.
 
     Raises:
         UsageError: there are none, or one is neither a state dict nor a module nor a path.
-        MismatchError: they differ in names, shapes or dtypes, or in whole numbers that are weights.
-        SoupError: a tensor cannot be averaged.
+        MismatchError: they differ in names, shapes or dtypes, or in integers that are weights.
+        SoupError: a tensor is not finite, or is quantised, sparse or on the meta device.
     """
     if not ingredients:
         raise UsageError("no ingredients", hint="give a list of state dicts or of paths")
@@ -39,7 +39,7 @@ def name_ingredient(given: Ingredient, otherwise: str) -> str:
 
 
 def load_state_dict(given: Ingredient, unwrap: bool, name: str) -> StateDict:
-    """The state dict that is given, or that a path or a module holds."""
+    """The state dict of an ingredient, which may be a module or a path; `unwrap` follows a lone `state_dict` key."""
     if isinstance(given, torch.nn.Module):
         found: StateDict = given.state_dict()
     elif not isinstance(given, (str, Path)):
@@ -67,10 +67,10 @@ def load_state_dict(given: Ingredient, unwrap: bool, name: str) -> StateDict:
 
 
 def _require_numbers(tensor: torch.Tensor, where: str) -> None:
-    """Refuse a tensor whose values are not numbers that can be averaged."""
+    """Raise SoupError for a tensor that is not dense and finite."""
     if tensor.is_quantized or tensor.is_meta or tensor.layout != torch.strided:
         kind = "quantised" if tensor.is_quantized else "without values" if tensor.is_meta else "sparse"
-        raise SoupError(f"expected plain numbers, found a tensor that is {kind}", where=where, hint="its floats")
+        raise SoupError(f"expected a dense tensor, found one that is {kind}", where=where, hint="its floats")
     if tensor.is_floating_point() or tensor.is_complex():
         values = tensor.float() if tensor.itemsize == 1 else tensor
         if not bool(torch.isfinite(values).all()):
@@ -78,7 +78,7 @@ def _require_numbers(tensor: torch.Tensor, where: str) -> None:
 
 
 def _require_same_tensors(first_name: str, first: StateDict, name: str, other: StateDict) -> None:
-    """Fail unless both state dicts have the same tensors."""
+    """Raise MismatchError unless both state dicts have the same tensors."""
     for key in sorted(first.keys() | other.keys()):
         if key not in first or key not in other:
             lacking = name if key in first else first_name
@@ -89,6 +89,6 @@ def _require_same_tensors(first_name: str, first: StateDict, name: str, other: S
             raise MismatchError(what, where=f"{name}, tensor {key}")
         counts = a.numel() == 1 or COUNTERS.search(key)
         if not (a.is_floating_point() or a.is_complex() or counts or a.equal(b)):
-            what = f"expected floats, found {a.dtype} that differs; whole numbers that are weights have no average"
-            hint = "floats: dequantise the model first"
+            what = f"expected floats, found {a.dtype} that differs; integers that are weights cannot be averaged"
+            hint = "dequantise the model first"
             raise MismatchError(what, where=f"{name}, tensor {key}", hint=hint)

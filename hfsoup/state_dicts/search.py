@@ -1,13 +1,14 @@
-"""The recipes for any torch model and any score: state dicts in, weights out, no Hub and no dataset."""
+"""Recipes for any torch model and any score: state dicts in, weights out, no Hub and no dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from hfsoup.averaging.combine import STATISTICS, BaseTensor, combine
@@ -20,9 +21,6 @@ from hfsoup.recipes import RECIPES
 from hfsoup.recipes._search import Rules, Search
 from hfsoup.state_dicts.load import Ingredient, StateDict, load_ingredients, load_state_dict, name_ingredient
 from hfsoup.utils.errors import MismatchError, UsageError
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,11 @@ class Found:
     trace: tuple[Decision, ...]
     score: float | None
     _mix: Mix = field(repr=False)
-    _pot: _Merger = field(repr=False)
+    _merger: _Merger = field(repr=False)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The average, in the dtypes of the first ingredient."""
-        return self._pot.combined(self._mix)
+        return self._merger.merge(self._mix)
 
 
 def search(
@@ -70,22 +68,21 @@ def search(
     Args:
         recipe: the name of a recipe, as `hfsoup recipes` lists them.
         ingredients: state dicts, modules, or paths of safetensors or of `.bin`, `.pt`, `.th` files, which are read with
-            `weights_only`. Floats and complex numbers are averaged, of whole numbers that count the largest stays, and
-            others must be alike in all.
-        score: how good a state dict is, higher is better; asked once per distinct mix of ingredients. It gets a state
-            dict of its own.
+            `weights_only`. Floats and complex numbers are averaged; of integers that count, the largest is taken; other
+            integers must be equal in all ingredients.
+        score: how good a state dict is, higher is better; called once for each distinct mix, with a new state dict.
         merge: the name of a merge.
-        base: what the ingredients started from, where recipe or merge need it; tensors that it lacks, or has in another
-            shape, are averaged.
-        importance: what `estimate` gave, where the merge needs it: a state dict for each ingredient; tensors that one
-            of them lacks are averaged.
+        base: the model that the ingredients were fine-tuned from, where recipe or merge need it; tensors that it does
+            not have in the same shape are averaged.
+        importance: the result of `estimate`, where the merge needs it: a state dict for each ingredient; tensors that
+            one of them lacks are averaged.
         unwrap: follow a lone `state_dict` key in a pickled file.
         rules: accept, passes, seed, min_score, max_ingredients, keep_best, last, decay, weights, temperature, budget,
             and for the merge scale, density, outliers.
 
     Raises:
-        UsageError: an unknown recipe, merge or rule, or something that recipe or merge need is missing.
-        MismatchError: the state dicts differ in names, shapes or dtypes, or in whole numbers that are weights.
+        UsageError: an unknown recipe, merge or rule, or no score, base or importance where one is needed.
+        MismatchError: the state dicts differ in names, shapes or dtypes, or in integers that are weights.
         SoupError: a tensor holds NaN or infinity, or is quantised, sparse or without values.
 
     Example:
@@ -99,9 +96,11 @@ def search(
     found.require_package()
     if found.epochs:
         raise UsageError(f"the recipe {recipe} learns from images", hint="hfsoup.bake(…, dataset=…)")
-    if base is None and (needing := next((e for e in (found, MERGES.get(merge)) if e.needs_base), None)):
-        raise UsageError(f"{needing.name} needs what the ingredients started from", hint="base=STATE_DICT")
     chosen = MERGES.get(merge)
+    if base is None and (needing := next((e for e in (found, chosen) if e.needs_base), None)):
+        raise UsageError(
+            f"{needing.name} needs the model that the ingredients were fine-tuned from", hint="base=STATE_DICT"
+        )
     every = [found, chosen, *RECIPES.list_built_in(), *MERGES.list_built_in()]
     known = {*Rules.__dataclass_fields__, *(p.name for entry in every for p in entry.parameters)} - {"margin"}
     if unknown := sorted(set(rules) - known):
@@ -112,22 +111,22 @@ def search(
     names, loaded = load_ingredients(ingredients, unwrap=unwrap)
     given = _check_importance(chosen, loaded, importance)
     start = None if base is None else load_state_dict(base, unwrap, name_ingredient(base, "the base"))
-    obeyed = Rules(**{name: rule for name, rule in rules.items() if name in Rules.__dataclass_fields__})
-    pot = _Merger(loaded, merge, start, chosen.fill_parameters(rules), given)
+    limits = Rules(**{name: rule for name, rule in rules.items() if name in Rules.__dataclass_fields__})
+    merger = _Merger(loaded, merge, start, chosen.fill_parameters(rules), given)
 
-    def value(mix: Mix, _: float | None = None) -> Score:
-        return Score(float(score(pot.combined(mix)))) if score else Score(0.0)
+    def evaluate(mix: Mix, _: float | None = None) -> Score:
+        return Score(float(score(merger.merge(mix)))) if score else Score(0.0)
 
-    walk = Search(names, value if score else None, obeyed)
-    mix = found.function(walk, **found.fill_parameters(rules))
-    value_found = walk.score(mix).value if score else None
-    return Found(mix.coefficients, tuple(walk.trace), value_found, mix, pot)
+    steps = Search(names, evaluate if score else None, limits)
+    mix = found.function(steps, **found.fill_parameters(rules))
+    value = steps.score(mix).value if score else None
+    return Found(mix.coefficients, tuple(steps.trace), value, mix, merger)
 
 
 def _check_importance(
     merge: MergeEntry, ingredients: Sequence[StateDict], given: Sequence[StateDict] | None
 ) -> Sequence[StateDict]:
-    """What is known of every ingredient's weights, where the merge asks for it."""
+    """The importance of every ingredient's weights where the merge needs it, else none."""
     if not merge.importance:
         return [{} for _ in ingredients]
     if given is None or len(given) != len(ingredients):
@@ -142,7 +141,7 @@ def _check_importance(
 
 
 class _Merger:
-    """State dicts, and all that says how they become one."""
+    """State dicts with the settings of their merge."""
 
     def __init__(
         self,
@@ -153,15 +152,14 @@ class _Merger:
         importance: Sequence[StateDict],
     ) -> None:
         self._ingredients, self._merge, self._base = ingredients, merge, base
-        self._parameters, self._importance, self._thresholds = parameters, importance, Thresholds(self._task)
+        self._parameters, self._importance = parameters, importance
+        self._thresholds = Thresholds(self._iterate_task_vector)
 
-    def combined(self, mix: Mix) -> dict[str, torch.Tensor]:
-        """The merge of the members, tensor by tensor, each in its ingredients' dtype."""
-        import torch
-
+    def merge(self, mix: Mix) -> dict[str, torch.Tensor]:
+        """The merge of a mix's members, tensor by tensor, in the dtypes of the ingredients."""
         weights = [mix.coefficients[i] for i in mix.members]
         context = Context("", mix.members, EMPTY, self._thresholds)
-        root = BaseTensor(self._start, mix.base)
+        root = BaseTensor(self._read_base, mix.base)
 
         def read(name: str) -> list[Any]:
             return [_to_numpy(self._ingredients[i][name]) for i in mix.members]
@@ -182,28 +180,26 @@ class _Merger:
             result[name] = found.to(like.dtype).reshape(like.shape)
         return result
 
-    def _start(self, name: str) -> NDArray[Any] | None:
-        """The base's tensor, if it has one of this name and shape, of floats."""
+    def _read_base(self, name: str) -> NDArray[Any] | None:
+        """The base's tensor of this name, if it has the same shape and holds floats."""
         found = self._base.get(name) if self._base else None
         floats = found is not None and (found.is_floating_point() or found.is_complex())
         like = self._ingredients[0][name]
         fits = found is not None and floats and found.shape == like.shape and found.is_complex() == like.is_complex()
         return _to_numpy(found) if fits else None
 
-    def _task(self, i: int) -> Iterator[Array]:
-        """The task vector of one ingredient, tensor by tensor; statistics of activations left out."""
+    def _iterate_task_vector(self, i: int) -> Iterator[Array]:
+        """The task vector of one ingredient, tensor by tensor, without batch-norm statistics."""
         for name, tensor in self._ingredients[i].items():
-            start = None if name.endswith(STATISTICS) else self._start(name)
+            start = None if name.endswith(STATISTICS) else self._read_base(name)
             if start is not None:
                 yield np.subtract(_to_numpy(tensor), start, dtype=np.float64)
 
 
-def _to_numpy(tensor: Any) -> NDArray[Any]:
-    """A tensor's numbers; complex ones as pairs of floats in a last axis, and small floats in a type that numpy has."""
+def _to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
+    """A tensor as an array: complex numbers as pairs of floats in a last axis, floats that NumPy lacks as float32."""
     values = tensor.detach().cpu().resolve_conj().resolve_neg()
     if values.is_complex():
-        import torch
-
         values = torch.view_as_real(values)
     small = values.is_floating_point() and str(values.dtype) not in ("torch.float16", "torch.float32", "torch.float64")
     found: NDArray[Any] = (values.float() if small else values).numpy()
