@@ -216,7 +216,11 @@ def test_the_screen_calls_it_no_soup(vit: Family, data: Path, alone: Path) -> No
 def test_a_model_that_cannot_learn_is_an_error() -> None:
     """What the model gives, and whether anything of it trains, is told before any ingredient is asked."""
     linear, wrapped, frozen = torch.nn.Linear(4, 3), Wrapped(4, 3), torch.nn.Linear(4, 3).requires_grad_(False)
-    told = {"a tensor of 1 axes": torch.nn.Sequential(linear, torch.nn.Flatten(0)), "dict": wrapped, "trainable": frozen}
+    told = {
+        "a tensor of 1 axes": torch.nn.Sequential(linear, torch.nn.Flatten(0)),
+        "dict": wrapped,
+        "trainable": frozen,
+    }
     for text, model in told.items():
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         with pytest.raises(hfsoup.SoupError, match=text):

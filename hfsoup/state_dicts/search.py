@@ -196,7 +196,7 @@ class _Merger:
                 yield np.subtract(_to_numpy(tensor), start, dtype=np.float64)
 
 
-def _to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
+def _to_numpy(tensor: Any) -> NDArray[Any]:
     """A tensor as an array: complex numbers as pairs of floats in a last axis, floats that NumPy lacks as float32."""
     values = tensor.detach().cpu().resolve_conj().resolve_neg()
     if values.is_complex():
