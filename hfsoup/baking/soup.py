@@ -119,10 +119,11 @@ class Soup(BakeResult):
         """A transformers image-classification pipeline on this soup; `options` go to `transformers.pipeline`."""
         from transformers import pipeline
 
+        task: Any = self.task.auto_class.pipeline_tag
         if (adapter := self.composition.adapter) is not None:
-            return pipeline("image-classification", model=str(adapter.ingredient.folder), **options)
+            return pipeline(task, model=str(adapter.ingredient.folder), **options)
         if self.path is not None:
-            return pipeline("image-classification", model=str(self.path), **options)
+            return pipeline(task, model=str(self.path), **options)
         with tempfile.TemporaryDirectory() as folder:
             self.save(Path(folder) / "soup")
-            return pipeline("image-classification", model=str(Path(folder) / "soup"), **options)
+            return pipeline(task, model=str(Path(folder) / "soup"), **options)

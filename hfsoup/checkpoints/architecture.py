@@ -16,6 +16,7 @@ from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
 from hfsoup.checkpoints.timm_config import list_libraries
 from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.errors import LOADING_ERRORS, SoupError
@@ -83,9 +84,9 @@ def _walk_config(config: PretrainedConfig, code: frozenset[str] | None, path: st
 
 def classifies_images(kind: str) -> bool:
     """Whether transformers has an image classifier of a model type."""
-    from transformers import CONFIG_MAPPING, AutoModelForImageClassification
+    from transformers import CONFIG_MAPPING
 
-    return kind in CONFIG_MAPPING and CONFIG_MAPPING[kind] in AutoModelForImageClassification._model_mapping
+    return kind in CONFIG_MAPPING and CONFIG_MAPPING[kind] in IMAGE_CLASSIFICATION.load()._model_mapping
 
 
 def resolve_timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
@@ -119,9 +120,7 @@ def resolve_timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
 
 def find_model_class(config: PretrainedConfig) -> Any:
     """The image classifier of an architecture."""
-    from transformers import AutoModelForImageClassification
-
-    mapping = AutoModelForImageClassification._model_mapping
+    mapping = IMAGE_CLASSIFICATION.load()._model_mapping
     if type(config) not in mapping:
         raise SoupError(
             f"{config.model_type} has no image classifier in transformers", hint="hfsoup is for image classifiers"
@@ -133,7 +132,7 @@ def find_model_class(config: PretrainedConfig) -> Any:
         hint = f"python -c 'import {type(config).__module__.replace('configuration', 'modeling')}' tells why"
         raise SoupError(what, where=config.model_type, hint=hint) from error
     several = found if isinstance(found, tuple) else (found,)
-    # As AutoModelForImageClassification chooses: files of another framework or class are of the first one.
+    # As the Auto class chooses: files of another framework or class are of the first one.
     chosen = next((c for c in several if c.__name__ in (config.architectures or ())), several[0])
     # Classes that do not say what they take have one word here, and it is the wrong one.
     if isinstance(chosen.input_modalities, tuple) and "text" in chosen.input_modalities:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
 from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile
 from hfsoup.checkpoints.tensor_matching import TensorMatch
 from hfsoup.checkpoints.timm_config import is_timm, list_classes, read_image_settings, read_model_config
@@ -28,7 +29,7 @@ ELSEWHERE = "this model needs code or files from elsewhere ({}), which is never 
 NATIVE = "a checkpoint of an architecture that transformers has"
 # Numbers below these keys build nothing in an image classifier.
 IDLE = frozenset(("id2label", "label2id", "label_names", "num_labels", "text_config", "vocab_size"))
-DEQUANTIZE = "AutoModelForImageClassification.from_pretrained(X).dequantize().save_pretrained(FOLDER) first"
+DEQUANTIZE = f"{IMAGE_CLASSIFICATION.name}.from_pretrained(X).dequantize().save_pretrained(FOLDER) first"
 CLASS = re.compile(r"[0-9]{1,9}")
 COUNTERS = re.compile(r"(num_batches_tracked|ids|idxs?|index|indices|mask|counter|steps?)$")
 
@@ -254,7 +255,7 @@ def _require_classifier(config: dict[str, Any], where: str) -> None:
     classes = [classes] if isinstance(classes, str) else classes
     if not isinstance(classes, (list, type(None))) or not all(isinstance(name, str) for name in classes or ()):
         raise SoupError("expected architectures to be a list of names, found something else", where=where)
-    named = classes is None or any("ForImageClassification" in name for name in classes)
+    named = classes is None or any(map(IMAGE_CLASSIFICATION.is_named_by, classes))
     if named and not config.get("auto_map"):
         return
     from hfsoup.checkpoints.architecture import classifies_images

@@ -257,11 +257,12 @@ def push(
 ) -> None:
     """Push a baked folder to the Hub in one commit."""
     from hfsoup.baking.push import push_folder
+    from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
     from hfsoup.cli.screen import Screen
 
     note = Screen(quiet=False).note
     pushed = push_folder(folder, repo, private=private, create_pr=create_pr, revision=revision, notify=note)
-    typer.echo(f'pushed to {pushed.url}\npipeline("image-classification", "{repo}")', err=True)
+    typer.echo(f'pushed to {pushed.url}\npipeline("{IMAGE_CLASSIFICATION.pipeline_tag}", "{repo}")', err=True)
     _write_json(json_file, vars(pushed))
 
 

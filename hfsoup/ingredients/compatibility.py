@@ -10,6 +10,7 @@ from typing import Any
 
 from hfsoup.checkpoints import architecture as models
 from hfsoup.checkpoints.architecture import Architecture, Shapes
+from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
 from hfsoup.checkpoints.dtypes import FLOAT_NAMES
 from hfsoup.checkpoints.inspection import Checkpoint, inspect_checkpoint, rename_tensors, require_floats
 from hfsoup.checkpoints.safetensors_io import FLOATS
@@ -267,7 +268,7 @@ def _refuse_differences(
     hints = ["--on-mismatch skip-ingredient leaves out what does not fit"]
     alike = [other for other, _ in compared if same_model_type(first, other)]
     if any(other.converted != first.converted for other in alike):
-        hints.append("AutoModelForImageClassification.from_pretrained(X).save_pretrained(X) brings X to the usual form")
+        hints.append(f"{IMAGE_CLASSIFICATION.name}.from_pretrained(X).save_pretrained(X) brings X to the usual form")
     if any(has_placeholder_names(first.labels) != has_placeholder_names(other.labels) for other in alike):
         hints.append(f"--labels {BY_NUMBER} takes LABEL_0 for the first class of those that name theirs, and so on")
     if any(isinstance(_match_class_order(first, other), str) for other in alike):

@@ -94,7 +94,8 @@ def _further(soup: BakeResult) -> Iterator[Row]:
 def format_usage(soup: BakeResult) -> Text | None:
     """The Python line that uses the soup; None where it is nowhere yet."""
     home = soup.pushed.repo if soup.pushed else soup.path
-    return Text.assemble('pipeline("image-classification", "', replace_unprintable(home), '")') if home else None
+    call = f'pipeline("{soup.task.auto_class.pipeline_tag}", "'
+    return Text.assemble(call, replace_unprintable(home), '")') if home else None
 
 
 def format_verdict(c: Comparison, kind: str, *, alone: bool) -> Text:

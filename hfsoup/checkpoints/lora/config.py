@@ -9,6 +9,7 @@ from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any
 
+from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
 from hfsoup.checkpoints.inspection import COUNTERS
 from hfsoup.checkpoints.lora import MAX_RANK
 from hfsoup.checkpoints.safetensors_io import FLOATS
@@ -123,7 +124,7 @@ def read_adapter_config(path: Path, *, where: str) -> AdapterConfig:
         rslora=bool(rslora),
         bias=bias != "none",
         modules_to_save=tuple(kept),
-        architecture=named if isinstance(named, str) and "ForImageClassification" in named else None,
+        architecture=named if IMAGE_CLASSIFICATION.is_named_by(named) else None,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.checkpoints.architecture import describe_architecture
+from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
 from hfsoup.checkpoints.inspection import MAX_NUMBER, limit_numbers, read_class_names, refuse_foreign_code
 from hfsoup.checkpoints.lora.config import CONFIG, AdapterConfig, AdapterTensors, read_adapter_config, sort_tensors
 from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile
@@ -114,7 +115,7 @@ def _derive_config(
             config = {key: value for key, value in config.items() if key not in LABELS}
             config |= {key: own[key] for key in LABELS if key in own}
     said = config.get("architectures")
-    classifies = isinstance(said, list) and any("ForImageClassification" in str(name) for name in said)
+    classifies = isinstance(said, list) and any(map(IMAGE_CLASSIFICATION.is_named_by, said))
     headless = not classifies and not has_timm_layout(config)
     if headless:
         config = {key: value for key, value in config.items() if key != "architectures"}

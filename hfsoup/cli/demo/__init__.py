@@ -10,10 +10,12 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.resources import find_resource
 
@@ -75,7 +77,7 @@ def _run_steps(family: str, home: Path) -> None:
     _run_command("hfsoup", *bake, "--output", str(home / "soup"), "--json", str(home / "soup.json"))
 
     _print_heading("Anyone can use it now")
-    _print_command(f'pipeline("image-classification", "{soup}")(image)', prompt=">>>")
+    _print_command(f'pipeline("{IMAGE_CLASSIFICATION.pipeline_tag}", "{soup}")(image)', prompt=">>>")
     _classify(soup, images["test"])
     print_verdict(home / "soup.json")
 
@@ -85,7 +87,8 @@ def _classify(repo: str, images: object) -> None:
     from transformers import pipeline
 
     row = images[0]  # type: ignore[index]
-    found = pipeline("image-classification", repo)(row["image"], top_k=3)
+    task: Any = IMAGE_CLASSIFICATION.pipeline_tag
+    found = pipeline(task, repo)(row["image"], top_k=3)
     for guess in found:
         console.print(f"    {guess['label']:<8} {guess['score']:.3f}")
     console.print(f"    (it is {images.features['label'].int2str(row['label'])})")  # type: ignore[attr-defined]

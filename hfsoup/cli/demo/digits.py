@@ -162,12 +162,14 @@ def pretrain(family: str, folder: Path, seed: int = 0) -> None:
 def _make_model(family: str) -> PreTrainedModel:
     """Return a new model; EfficientNet's batch-norm weights, drawn close to zero by transformers, are set to one."""
     import torch
-    from transformers import AutoConfig, AutoModelForImageClassification
+    from transformers import AutoConfig
+
+    from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
 
     shown = (*NAMES, *(f"{name}-swapped" for name in NAMES))
     labels = {"id2label": dict(enumerate(shown)), "label2id": {name: number for number, name in enumerate(shown)}}
     config = AutoConfig.for_model(family, **CONFIGS[family], **labels)
-    model: PreTrainedModel = AutoModelForImageClassification.from_config(config)  # type: ignore[no-untyped-call]
+    model: PreTrainedModel = IMAGE_CLASSIFICATION.load().from_config(config)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)

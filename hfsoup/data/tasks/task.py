@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION, AutoClass
 from hfsoup.data.labels import FileLabels as FileLabels
 from hfsoup.data.labels import MatchedLabels
 
@@ -56,6 +57,7 @@ class Task(ABC):
     """One meaning of a classifier's outputs; every stage that depends on it asks this object.
 
     Attributes:
+        auto_class: the Auto class of transformers that loads its models, and the Hub's name of the task.
         name: what records call it.
         problem_type: what transformers calls it in a config.json.
         metrics: the names of its own metrics, the default first; all of them are shares in [0, 1].
@@ -68,6 +70,7 @@ class Task(ABC):
         tags: what the Hub is told of such a model.
     """
 
+    auto_class: ClassVar[AutoClass] = IMAGE_CLASSIFICATION
     name: ClassVar[str]
     problem_type: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]

@@ -56,7 +56,7 @@ def render_card(soup: BakeResult) -> str:
         else "timm"
         if has_timm_layout(made_of.family.config)
         else "transformers",
-        pipeline_tag="image-classification",
+        pipeline_tag=soup.task.auto_class.pipeline_tag,
         tags=[*_tags(soup), "hfsoup", *_formats(soup), *soup.task.tags],
         base_model=_bases(soup, soup.composition.used),
         license=soup.options.license or find_common_license(soup.composition.used),
@@ -115,8 +115,8 @@ def _eval_results(soup: BakeResult) -> list[EvalResult] | None:
     name = one_line(Path(images.dataset).name if images.revision is None else images.dataset)
     return [
         EvalResult(
-            task_type="image-classification",
-            task_name="Image Classification",
+            task_type=soup.task.auto_class.pipeline_tag,
+            task_name=soup.task.auto_class.title,
             dataset_type=name,
             dataset_name=name,
             dataset_config=one_line(images.config) if images.config else None,
@@ -142,6 +142,7 @@ def _values(soup: BakeResult) -> dict[str, Any]:
         "recipe": recipe,
         "merge": merge,
         "metric": escape_markdown(soup.metric),
+        "auto_class": soup.task.auto_class,
         "ingredients": [
             {
                 "name": names[n],
