@@ -22,8 +22,9 @@ from transformers import ViTImageProcessorPil
 
 from hfsoup.data.decoding import BadImageError, decode
 from hfsoup.data.images import Images, load_images
+from hfsoup.data.metrics import check_predictions
 from hfsoup.data.request import Request
-from hfsoup.data.tasks.class_metrics import OURS, check_predictions
+from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.evaluation.metrics import load_metric
 from hfsoup.utils.errors import MismatchError, SoupError
 
@@ -353,7 +354,7 @@ def noise(count: int) -> list[dict[str, Any]]:
         ([0, 1], [0, 1], "found the shape"),
     ],
 )
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", SINGLE_LABEL.metrics)
 def test_metrics_take_classes_and_nothing_else(name: str, predictions: Any, references: Any, text: str) -> None:
     """Floats, missing and negative classes, empty and uneven lists are errors, where evaluate gives a number."""
     with pytest.raises(SoupError, match=text):

@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from shell import bake, refused, run
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
-from hfsoup.data.tasks.class_metrics import OURS
+from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.evaluation.intervals import draw_bootstrap, mcnemar_test, percentile_intervals, wilson_interval
 from hfsoup.evaluation.metrics import load_metric
 from hfsoup.localhub import LocalHub
@@ -49,10 +49,10 @@ PEERS = {
 
 
 @pytest.mark.filterwarnings("ignore:.*y_pred contains classes.*")
-@pytest.mark.parametrize("name", list(OURS))
+@pytest.mark.parametrize("name", SINGLE_LABEL.metrics)
 @given(drawn=answers())
 def test_a_metric_is_scikit_learns(name: str, drawn: tuple[Any, Any]) -> None:
-    """Through `evaluate` and without it, the number is that of sklearn.metrics."""
+    """Whole and on rows, the number is that of sklearn.metrics."""
     scores, truth = drawn
     ours = load_metric(name)
     found = ranked(scores, ours.top)
@@ -62,7 +62,7 @@ def test_a_metric_is_scikit_learns(name: str, drawn: tuple[Any, Any]) -> None:
     assert ours.on_rows(found, truth)(np.arange(len(truth))) == pytest.approx(wanted, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", list(OURS))
+@pytest.mark.parametrize("name", SINGLE_LABEL.metrics)
 def test_every_metric_bakes(name: str, vit: Family, data: Path, alone: Path) -> None:
     """Each metric selects and reports, with an interval around what it reports."""
     found = bake(*vit.words[:2], "--dataset", data, "--metric", name, "--output", "soup")

@@ -196,6 +196,43 @@ def test_a_wrong_argument_in_a_file(trim: Path, vit: Family, alone: Path) -> Non
         assert said in done.stderr
 
 
+METRICS = """
+import numpy as np
+from hfsoup.data.metrics import metric
+
+@metric("log_loss", paper="", needs="probabilities", larger_is_better=False)
+def log_loss(probabilities, labels):
+    \"\"\"The mean negative logarithm of what the true class is given.\"\"\"
+    return -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+
+@metric("first_class", summary="the recall of class 0")
+def first_class(predictions, labels):
+    return (predictions[labels == 0] == 0).mean()
+"""
+
+
+def test_a_metric_of_a_plug_in(tmp_path: Path, vit: Family, data: Path, alone: Path) -> None:
+    """It is listed, selects and reports with an interval, is verified, and one that is to be small is negated."""
+    install(tmp_path / "site", "soup-metrics", METRICS, {"hfsoup.metrics": {"x": "soup_metrics"}})
+    site = tmp_path / "site"
+    shown = " ".join(hfsoup(site, "recipes").stdout.split())
+    assert "log_loss the mean negative logarithm of what the true class is given soup-metrics 1.0" in shown.lower()
+    for name in ("log_loss", "first_class"):
+        words = ("--dataset", data, "--metric", name, "--output", name, "--json", f"{name}.json")
+        done = hfsoup(site, "bake", *vit.words[:3], *words)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(Path(f"{name}.json").read_text())
+        low, high = found["soup"]["ci95"]
+        assert low <= found["soup"]["test"] <= high
+        assert found["soup"]["score"] >= max(i["score"] for i in found["ingredients"])
+        assert (found["soup"]["score"] < 0) == (name == "log_loss")
+        assert json.loads((Path(name) / "soup.json").read_text())["versions"]["soup-metrics"] == "1.0"
+    assert hfsoup(site, "verify", "log_loss", "--scores").returncode == 0
+    done = hfsoup(site, "bake", *vit.words[:2], "--dataset", data, "--metric", "log_los")
+    assert "there is no metric 'log_los'" in done.stderr
+    assert "try: --metric log_loss" in done.stderr
+
+
 BROKEN = {
     "raises": "class Odd(Exception): pass\nraise Odd('on\\nits own terms')",
     "leaves": "import sys\nsys.exit(3)",

@@ -24,6 +24,7 @@ from hfsoup.baking.measure import (
 from hfsoup.baking.prefetch import Prefetcher
 from hfsoup.baking.requirements import check_output, check_request
 from hfsoup.baking.soup import Soup
+from hfsoup.data.metrics import METRICS
 from hfsoup.hub.notices import listening
 from hfsoup.merges import MERGES
 from hfsoup.options.config_file import is_config, load_config
@@ -69,7 +70,7 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
 def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, several: bool = True) -> Soup:
     """Resolve, pull, check, search, test, write, push; `several` refuses one ingredient alone."""
     check_request(patterns, options)
-    for text in (*RECIPES.broken, *MERGES.broken):
+    for text in (*RECIPES.broken, *MERGES.broken, *METRICS.broken):
         watch.note(text)
     world, clock = World(options.device, alone=options.dataset is None), Clock()
     with listening(watch.note), ExitStack() as stack:

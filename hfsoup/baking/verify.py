@@ -15,7 +15,7 @@ from hfsoup.baking.retrain import retrain_network
 from hfsoup.checkpoints.lora.config import CONFIG
 from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.checkpoints.types import Ingredient, LowRankAdapter, Source, WeightFile
-from hfsoup.data.tasks import METRICS
+from hfsoup.data.metrics import METRICS
 from hfsoup.hub.notices import listening
 from hfsoup.ingredients.base_model import attach_base
 from hfsoup.ingredients.compatibility import check_compatibility
@@ -89,7 +89,7 @@ def _verify(place: str, scores: bool, public_key: Path | None, trusted: bool, wa
         folder = Path(place) if local else pull_repository(resolve_patterns((place,))[0])
         record = read_manifest(folder, where=place)
         options = replace(Options.of(dict(record.options)), trust_remote_metric=trusted)
-        if scores and not trusted and options.metric not in (None, *METRICS):
+        if scores and not trusted and options.metric is not None and options.metric not in METRICS:
             what = f"this soup was scored by {quoted(options.metric)}, a script that is fetched from the Hub and run"
             raise UsageError(what, where=place, hint="--trust-remote-metric, if you trust it, or leave out --scores")
         require_equal(place, _compare_folder(folder, record, links=not local))

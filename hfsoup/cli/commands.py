@@ -223,16 +223,17 @@ def report(
 
 @app.command(epilog="Example: hfsoup recipes")
 def recipes() -> None:
-    """List the recipes and merges, those of plug-ins too, with the papers that define them."""
+    """List the recipes, merges and metrics, those of plug-ins too, with the papers that define them."""
     from rich.console import Console
     from rich.table import Table
 
     from hfsoup.cli.screen import Screen
+    from hfsoup.data.metrics import METRICS
     from hfsoup.merges import MERGES
     from hfsoup.recipes import RECIPES
     from hfsoup.reports.summary import replace_unprintable
 
-    for registry in (RECIPES, MERGES):
+    for registry in (RECIPES, MERGES, METRICS):
         table = Table(box=None, pad_edge=False)
         for title in (registry.kind, "what it does", "from", "paper"):
             table.add_column(title, no_wrap=title != "what it does", overflow="fold")
@@ -242,7 +243,7 @@ def recipes() -> None:
                 flag = f"--{p.name.replace('_', '-')} {p.type.__name__.upper()}"
                 table.add_row("", replace_unprintable(f"  {flag}: {p.help} [{p.default}]"))
         Console().print(table, "")
-    for text in (*RECIPES.broken, *MERGES.broken):
+    for text in [text for registry in (RECIPES, MERGES, METRICS) for text in registry.broken]:
         Screen(quiet=False).note(text)
 
 

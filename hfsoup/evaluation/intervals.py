@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.data.tasks.task import Rows
+from hfsoup.data.metrics import Rows
 from hfsoup.evaluation.scores import ALPHA, Bounds
 
 DRAWS = 1000

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import evaluate
 
+from hfsoup.data.metrics import METRICS, check_predictions
 from hfsoup.data.tasks import SINGLE_LABEL, require_metric
-from hfsoup.data.tasks.class_metrics import check_predictions
 from hfsoup.data.tasks.task import Labels, Metric, Task
 from hfsoup.hub.client import expect_answer, hub_api
 from hfsoup.hub.download import RemoteFile, fetch_file
@@ -20,13 +20,13 @@ def load_metric(name: str | None = None, task: Task = SINGLE_LABEL, *, trust_rem
     """The metric called `name`.
 
     Args:
-        name: one of the task's own, None for the first of them; or that of a Space on the Hub with a script of
-            evaluate's, ORG/NAME or only NAME for evaluate's own. A script on this disk is never run.
+        name: one of the task's own or of a plug-in, None for the first of them; or that of a Space on the Hub with a
+            script of evaluate's, ORG/NAME or only NAME for evaluate's own. A script on this disk is never run.
         task: what it scores.
         trust_remote: allow the latter, whose script is fetched and run.
     """
     name = require_metric(name, task, trust_remote=trust_remote)
-    return task.load_metric(name) if name in task.metrics else _fetch_metric(name, task)
+    return task.load_metric(name) if name in METRICS else _fetch_metric(name, task)
 
 
 def _fetch_metric(name: str, task: Task) -> Metric:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.timm_config import list_libraries
+from hfsoup.data.metrics import METRICS
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.hub.cards import MANIFEST
 from hfsoup.hub.notices import notify_listener
@@ -206,8 +207,10 @@ def make_manifest(soup: BakeResult, files: dict[str, str]) -> Manifest:
 
 
 def _plugin_versions(options: Options) -> dict[str, str]:
-    """The packages that recipe and merge come from, where those are not hfsoup, with their versions."""
-    origins = {RECIPES.get(options.chosen_recipe).origin, MERGES.get(options.merge).origin} - {OWN}
+    """The packages that recipe, merge and metric come from, where those are not hfsoup, with their versions."""
+    metric = METRICS.find(options.metric) if options.metric else None
+    used = (RECIPES.get(options.chosen_recipe), MERGES.get(options.merge), *([metric] if metric else []))
+    origins = {entry.origin for entry in used} - {OWN}
     return {name: found for name, _, found in (origin.partition(" ") for origin in sorted(origins))}
 
 

@@ -186,13 +186,21 @@ class Registry(Generic[E]):
         Raises:
             UsageError: there is none; the known ones are listed.
         """
-        found = self._entries.get(name) if self._built_in else None
-        if (found is None or found.origin != OWN) and self._plug_ins:
-            found = self._entries.get(name)
+        found = self.find(name)
         if found is None:
             what = f"there is no {self.kind} called {name!r}; known: {', '.join(sorted(self._entries))}"
             raise UsageError("\n  ".join([what, *self.broken]), hint="hfsoup recipes")
         return found
+
+    def find(self, name: str) -> E | None:
+        """The entry called `name`, None where there is none."""
+        found = self._entries.get(name) if self._built_in else None
+        if (found is None or found.origin != OWN) and self._plug_ins:
+            found = self._entries.get(name)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.find(name) is not None
 
     def list_built_in(self) -> list[E]:
         """hfsoup's own entries, without importing any plug-in."""

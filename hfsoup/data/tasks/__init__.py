@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from hfsoup.data.metrics import METRICS as REGISTRY
 from hfsoup.data.tasks.multi_label import MultiLabel
 from hfsoup.data.tasks.single_label import SingleLabel
 from hfsoup.data.tasks.task import Task
@@ -56,14 +57,18 @@ def require_metric(name: str | None, task: Task, *, trust_remote: bool) -> str:
     """
     if name is None or name in task.metrics:
         return name or task.metrics[0]
-    known = ", ".join(task.metrics)
+    found = REGISTRY.find(name)
+    if found is not None and task.name in found.tasks:
+        return name
+    mine = [*task.metrics, *(each.name for each in REGISTRY.list_plug_ins() if task.name in each.tasks)]
+    known = ", ".join(mine)
     if not SPACE_NAME.fullmatch(name) or name.endswith(".py"):
         raise UsageError(f"expected the name of a metric, found {quoted(name)}; hfsoup's own are {known}")
-    if name in METRICS or not task.scripts:
+    if found is not None or not task.scripts:
         what = f"{name!r} does not score {task.name} models ({task.problem_type}); {known} do"
         raise UsageError(what, hint=f"--metric {task.metrics[0]}")
     if not trust_remote:
-        near = [each for each in task.metrics if each.startswith(name)] or get_close_matches(name, task.metrics, 1, 0.6)
+        near = [each for each in mine if each.startswith(name)] or get_close_matches(name, mine, 1, 0.6)
         if near:
             raise UsageError(f"there is no metric {name!r}; hfsoup's own are {known}", hint=f"--metric {near[0]}")
         raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +13,10 @@ from hfsoup.data.labels import ELSEWHERE, UNLABELLED, MatchedLabels, format_rows
 from hfsoup.data.labels import FileLabels as FileLabels
 from hfsoup.data.tasks.task import (
     Labels,
-    Metric,
-    OnRows,
     Predicted,
     Predictions,
-    Rows,
     Task,
     calibration_error,
-    on_rows,
 )
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.text import quoted
@@ -112,10 +108,9 @@ class MultiLabel(Task):
         """Whether all are missing, -1 or empty."""
         return all(value is None or value in (UNLABELLED, []) or value == [UNLABELLED] for value in values)
 
-    def load_metric(self, name: str) -> Metric:
-        """One of this file's."""
-        value, drawn = _METRICS[name]
-        return Metric(name, self, 0, counts=False, value=value, on_rows=drawn)
+    def take_predictions(self, predictions: Predictions, top: int) -> Predictions:  # noqa: ARG002
+        """0 or 1 for every class."""
+        return (predictions >= THRESHOLD).astype(np.int64)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """A sigmoid for each class."""
@@ -200,59 +195,3 @@ def _require_numbers(rows: Sequence[Sequence[Any]], count: int, first: int, wher
         what = f"the same class twice in {len(twice)} rows: {format_rows(twice)}"
         hint = f"each class once; a list of 0 and 1 has one for each of the model's {count} classes"
         raise SoupError(what, where=where, hint=hint)
-
-
-def average_precision(predictions: Predictions, labels: Labels) -> float:
-    """The mean over classes of Σ (Rₙ − Rₙ₋₁)·Pₙ over the thresholds n; a class that no image has is left out."""
-    return average_precision_on_rows(predictions, labels)(np.arange(len(labels)))
-
-
-def average_precision_on_rows(predictions: Predictions, labels: Labels) -> Callable[[Rows], float]:
-    """The same of any of the images, which are ranked only once."""
-    images, classes = labels.shape
-    order = np.argsort(-predictions.T, axis=1, kind="stable").astype(np.int32)
-    ranked = np.take_along_axis(predictions.T, order, 1)
-    whose, places = np.nonzero(np.take_along_axis(labels.T, order, 1))
-    # Images of one probability are above the threshold together: each has the precision at the last of them.
-    last = np.ones(ranked.shape, bool)
-    last[:, :-1] = ranked[:, :-1] != ranked[:, 1:]
-    ends = np.minimum.accumulate(np.where(last, np.arange(images), images)[:, ::-1], axis=1)[:, ::-1][whose, places]
-    begins = np.searchsorted(whose, np.arange(classes))[whose]
-    upto = np.searchsorted(whose * images + places, whose * images + ends, side="right")
-
-    def value(rows: Rows) -> float:
-        often = np.bincount(rows, minlength=images).astype(np.int32)
-        true = often[order[whose, places]]
-        above = np.concatenate([[0], true.cumsum()])
-        named = often.take(order).cumsum(axis=1, dtype=np.int32)[whose, ends]
-        precision = (above[upto] - above[begins]) / np.maximum(named, 1)
-        present = np.bincount(whose, true, classes)
-        gained = np.bincount(whose, true * precision, classes)
-        return float((gained[present > 0] / present[present > 0]).mean()) if present.any() else 0.0
-
-    return value
-
-
-def f1_micro(predictions: Predictions, labels: Labels) -> float:
-    """2·tp / (2·tp + fp + fn), counted over all classes together; 0 where there is nothing to count."""
-    right, named = _count(predictions, labels)
-    return float(2 * right.sum() / max(named.sum(), 1))
-
-
-def f1_macro(predictions: Predictions, labels: Labels) -> float:
-    """2·tp / (2·tp + fp + fn) of each class that some image has or is predicted to have, averaged."""
-    right, named = _count(predictions, labels)
-    return float(np.mean(2 * right[named > 0] / named[named > 0])) if named.any() else 0.0
-
-
-def _count(predictions: Predictions, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each class the images of which it is rightly predicted, and those that have it plus those predicted."""
-    decided = predictions >= THRESHOLD
-    return (decided & (labels == 1)).sum(axis=0), decided.sum(axis=0) + labels.sum(axis=0)
-
-
-_METRICS: dict[str, tuple[Callable[[Predictions, Labels], float], OnRows]] = {
-    "average_precision": (average_precision, average_precision_on_rows),
-    "f1_micro": (f1_micro, on_rows(f1_micro)),
-    "f1_macro": (f1_macro, on_rows(f1_macro)),
-}

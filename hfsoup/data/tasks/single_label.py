@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 
 from hfsoup.data.labels import FileLabels as FileLabels
 from hfsoup.data.labels import MatchedLabels, is_unlabelled, match_labels
-from hfsoup.data.tasks.task import Labels, Metric, Predicted, Predictions, Task, calibration_error, on_rows
+from hfsoup.data.metrics import check_predictions
+from hfsoup.data.tasks.task import Labels, Predicted, Predictions, Task, calibration_error
 
 if TYPE_CHECKING:
     import torch
 
 
 class SingleLabel(Task):
-    """Predictions are class indices, images × `top`, the likeliest first; labels are one class index an image."""
+    """Predictions are class indices, images × `top`, the likeliest first, or probabilities, images × classes.
+
+    Labels are one class index an image.
+    """
 
     name = "single-label"
     problem_type = "single_label_classification"
@@ -52,36 +56,37 @@ class SingleLabel(Task):
         """Whether all are -1, or missing."""
         return is_unlabelled(values)
 
-    def load_metric(self, name: str) -> Metric:
-        """One of those of `class_metrics`."""
-        from hfsoup.data.tasks.class_metrics import OURS, local_metric
+    def take_predictions(self, predictions: Predictions, top: int) -> Predictions:
+        """The likeliest class of every image; images × classes where several are named."""
+        return predictions[:, 0] if top == 1 else predictions
 
-        kind, top, counts = OURS[name]
-        return Metric(name, self, top, counts, local_metric(kind), on_rows(kind.of))
+    def check_predictions(self, predictions: Any, labels: Any) -> tuple[Predictions, Labels]:
+        """Both are class indices."""
+        return check_predictions(predictions, labels)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """The softmax over classes."""
         return logits.softmax(1)
 
     def outputs(self, logits: torch.Tensor, labels: Labels, top: int) -> Mapping[str, torch.Tensor]:
-        """The likeliest classes, and what the softmax gives them."""
+        """The likeliest classes, or for a `top` of 0 the softmax, and what the softmax gives them."""
         import torch
 
         shares = logits.softmax(1)
         return {
-            "predictions": logits.topk(min(top, logits.shape[1]), dim=1).indices.int(),
+            "predictions": logits.topk(min(top, logits.shape[1]), dim=1).indices.int() if top else shares,
             "true_class_probability": shares[torch.arange(len(logits)), torch.from_numpy(labels).to(logits.device)],
             "confidence": shares.amax(1),
         }
 
     def mark_correct(self, predictions: Predictions, labels: Labels) -> NDArray[np.bool_]:
         """Whether the true class is among those that are predicted."""
-        found: NDArray[np.bool_] = (predictions == labels[:, None]).any(axis=1)
+        found: NDArray[np.bool_] = (_rank_classes(predictions) == labels[:, None]).any(axis=1)
         return found
 
     def list_predicted(self, predictions: Predictions) -> tuple[Predicted, ...]:
         """The likeliest class."""
-        return tuple(predictions[:, 0].tolist())
+        return tuple(_rank_classes(predictions)[:, 0].tolist())
 
     def list_true(self, labels: Labels) -> list[Any]:
         """The true class."""
@@ -89,7 +94,7 @@ class SingleLabel(Task):
 
     def calibration_error(self, predictions: Predictions, confidence: NDArray[np.float32], labels: Labels) -> float:
         """Of the probability of the likeliest class against whether it is true."""
-        return calibration_error(confidence=confidence, right=predictions[:, 0] == labels)
+        return calibration_error(confidence=confidence, right=_rank_classes(predictions)[:, 0] == labels)
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy."""
@@ -113,3 +118,8 @@ class SingleLabel(Task):
     def describe_classes(self, count: int) -> str:
         """One of so many classes."""
         return f"It tells {count} classes apart"
+
+
+def _rank_classes(predictions: Predictions) -> Predictions:
+    """Class indices, images × classes named, also of probabilities."""
+    return predictions.argmax(axis=1)[:, None] if predictions.dtype.kind == "f" else predictions

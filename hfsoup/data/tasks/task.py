@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION, AutoClass
 from hfsoup.data.labels import FileLabels as FileLabels
 from hfsoup.data.labels import MatchedLabels
+from hfsoup.data.metrics import METRICS, PROBABILITIES, Rows
+from hfsoup.data.metrics import Labels as Labels
+from hfsoup.data.metrics import Predictions as Predictions
 
 if TYPE_CHECKING:
     import torch
 
-Rows = NDArray[np.int64]
 BINS = 15
-
-
-Labels = NDArray[np.int64]
-Predictions = NDArray[Any]
 OnRows = Callable[[Predictions, Labels], Callable[[Rows], float]]
 Predicted = int | tuple[int, ...]
 """What is said of one image: a class, or several."""
@@ -35,8 +33,9 @@ class Metric:
     `value` takes what the task predicts, the first axis over images, and the labels. `on_rows` takes the same and gives
     the function that has this number of any of the images, an image as often as its row is given, for the many draws of
     a bootstrap; None of a metric that is too slow to be drawn.
-    `top` is how many of the likeliest classes the task is to name of every image. `counts` says that the metric is the
-    share of images that `Task.mark_correct` marks. `source` is the Space and the commit that a Hub metric is from.
+    `top` is how many of the likeliest classes the task is to name of every image, 0 for probabilities. `counts` says
+    that the metric is the share of images that `Task.mark_correct` marks. `source` is the Space and the commit that a
+    Hub metric is from.
     """
 
     name: str
@@ -46,11 +45,6 @@ class Metric:
     value: Callable[[Predictions, Labels], float]
     on_rows: OnRows | None
     source: str | None = None
-
-
-def on_rows(value: Callable[[Predictions, Labels], float]) -> OnRows:
-    """A metric of predictions and labels as `Metric.on_rows` has it."""
-    return lambda predictions, labels: lambda rows: value(predictions[rows], labels[rows])
 
 
 class Task(ABC):
@@ -106,9 +100,36 @@ class Task(ABC):
     def is_unlabelled(self, values: Sequence[Any]) -> bool:
         """Whether no row of a split has a label."""
 
-    @abstractmethod
     def load_metric(self, name: str) -> Metric:
-        """The metric of that name, which is one of `metrics`."""
+        """The registered metric of that name, as it is computed of what this task predicts."""
+        entry = METRICS.get(name)
+        whole, sign = entry.needs == PROBABILITIES, 1 if entry.larger_is_better else -1
+
+        def take(predictions: Predictions) -> Predictions:
+            return predictions if whole else self.take_predictions(predictions, entry.top)
+
+        def compute(predictions: Predictions, labels: Labels) -> float:
+            return sign * float(entry.function(take(predictions), labels))
+
+        def value(predictions: Predictions, labels: Labels) -> float:
+            return compute(predictions, labels) if whole else compute(*self.check_predictions(predictions, labels))
+
+        def draw(predictions: Predictions, labels: Labels) -> Callable[[Rows], float]:
+            if entry.on_rows is None:
+                return lambda rows: compute(predictions[rows], labels[rows])
+            drawn = entry.on_rows(take(predictions), labels)
+            return lambda rows: sign * drawn(rows)
+
+        top = 0 if whole or self.threshold is not None else entry.top
+        return Metric(name, self, top, entry.counts, value, draw)
+
+    @abstractmethod
+    def take_predictions(self, predictions: Predictions, top: int) -> Predictions:
+        """What a metric is computed of that needs no probabilities and looks at so many classes of an image."""
+
+    def check_predictions(self, predictions: Any, labels: Any) -> tuple[Predictions, Labels]:
+        """Both, if a metric of them means anything."""
+        return predictions, labels
 
     @abstractmethod
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
