@@ -139,9 +139,9 @@ def test_an_alignment_that_gives_something_else_again_is_named(strangers: tuple[
     ("words", "said"),
     [
         (["--align", "activations"], "activations are compared on images"),
-        (["--align", "sideways"], "there is no alignment 'sideways'; known: none, weights, activations"),
-        (["--fit"], "a fit needs aligned ingredients and images"),
-        (["--align", "weights", "--fit", "--dataset", "x", "--recipe", "greedy"], "a fit takes all ingredients"),
+        (["--align", "sideways"], "align must be one of none, weights, activations, found 'sideways'"),
+        (["--fit"], "--fit needs --align and a dataset"),
+        (["--align", "weights", "--fit", "--dataset", "x", "--recipe", "greedy"], "--fit uses all ingredients"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_at_once(words: list[str], said: str, alone: Path) -> None:

@@ -50,12 +50,15 @@ def test_a_pattern_that_matches_nothing(pattern: str, code: int, text: str, on_h
         (["--recipe", "greedy"], "needs data"),
         (["--min-score", "0.5"], "needs scores"),
         (["--margin", "1"], "needs scores"),
-        (["--dtype", "int8"], "known: float64, float32, float16, bfloat16"),
+        (
+            ["--dtype", "int8"],
+            "dtype must be one of float64, float32, float16, bfloat16, found 'int8'\n  try: --dtype ",
+        ),
         (["--passes", "0"], "passes must be at least 1"),
         (["--max-ingredients", "0"], "max-ingredients must be at least 1"),
         (["--accept", "="], "accept must be"),
         (["--batch-size", "0"], "batch-size must be at least 1"),
-        (["--bn", "magic"], "batch-norm mode"),
+        (["--bn", "magic"], "bn must be one of average, recalibrate, auto"),
         (["--limit", "9", "--split", "all"], "expected a dataset with --split, --limit, found none"),
         (["--private", "--revision", "x"], "expected a repository to push to with --private, --revision, found none"),
         (["--weights", "1,2"], "the recipe uniform does not use --weights\n  try: --recipe weighted"),
@@ -216,7 +219,7 @@ def test_an_interrupt_ends_with_130(vit: Family, alone: Path, monkeypatch: Any) 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hfsoup.baking.gather.check", interrupted)
+    monkeypatch.setattr("hfsoup.baking.gather.check_compatibility", interrupted)
     done = run("bake", *vit.words, "--output", "soup")
     assert (done.code, done.out) == (130, "")
     assert "what was pulled and scored is kept" in done.err

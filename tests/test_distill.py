@@ -110,10 +110,13 @@ def test_one_ingredient_is_not_distilled(vit: Family, data: Path, alone: Path) -
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--distill", "0"], "a number of epochs, at least 1"),
-        (["--distill", "2"], "a network is trained on images"),
+        (["--distill", "0"], "distill must be at least 1"),
+        (["--distill", "2"], "--distill trains on images"),
         (["--distill", "2", "--dataset", "x", "--as-adapter", "4"], "no adapter"),
-        (["--distill", "2", "--dataset", "x", "--on-mismatch", "backbone-only"], "no logits in common"),
+        (
+            ["--distill", "2", "--dataset", "x", "--on-mismatch", "backbone-only"],
+            "needs ingredients of the same classes",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_at_once(words: list[str], said: str, alone: Path) -> None:

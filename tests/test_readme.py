@@ -95,7 +95,7 @@ def test_help_shows_every_option_with_its_words_and_default() -> None:
         assert f"--{f.name.replace('_', '-')} " in text, f.name
         assert f"─ {f.metadata['group']} ─" in text
         assert f.metadata["help"].rsplit(" [", 1)[-1].split()[0] in text, f.name
-    for shown in ("[greedy with data, else uniform]", "[default: mean]", "[default: 5]"):
+    for shown in ("[greedy with a dataset, else uniform]", "[default: mean]", "[default: 5]"):
         assert shown in text
 
 

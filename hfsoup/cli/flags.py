@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
-from hfsoup.checkpoints.dtypes import FLOAT_DTYPES
-from hfsoup.options.options import BN_MODES, get_option_types, option_fields
+from hfsoup.options.options import get_option_types, option_fields
 from hfsoup.utils.registry import Entry
 
 
@@ -79,14 +78,16 @@ def _make_plug_in_flags() -> list[Any]:
     return typer.main.get_command(app).params
 
 
+def _complete(values: Sequence[str]) -> Callable[[], list[str]] | None:
+    return (lambda: list(values)) if values else None
+
+
 def add_option_flags(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for every field of Options in `groups`."""
 
-    choices: dict[str, Callable[[], list[str]]] = {
+    methods: dict[str, Callable[[], list[str]]] = {
         "recipe": lambda: [entry.name for entry in _list_recipes()],
         "merge": lambda: [entry.name for entry in _list_merges()],
-        "bn": lambda: list(BN_MODES),
-        "dtype": lambda: list(FLOAT_DTYPES),
     }
 
     def give(command: Callable[..., None]) -> Callable[..., None]:
@@ -101,7 +102,7 @@ def add_option_flags(*groups: str) -> Callable[[Callable[..., None]], Callable[.
                 help=f.metadata["help"].replace("[", "\\["),
                 rich_help_panel=f.metadata["group"],
                 show_default=bool(f.default),
-                autocompletion=choices.get(f.name),
+                autocompletion=methods.get(f.name) or _complete(f.metadata["choices"]),
             )
             kept.append(
                 inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[f.name])

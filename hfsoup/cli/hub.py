@@ -22,7 +22,7 @@ hub.add_typer(user, name="user")
 hub.add_typer(org, name="org")
 
 
-@hub.command(epilog="Example: hfsoup hub serve my-hub --port 0")
+@hub.command("serve", epilog="Example: hfsoup hub serve my-hub --port 0")
 def serve_hub(
     folder: Annotated[Path, typer.Argument(help="where the repositories are kept")],
     port: Annotated[int, typer.Option(help="0 takes a free one")] = 8080,

@@ -6,9 +6,8 @@ import os
 import re
 import reprlib
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
-from difflib import get_close_matches
 from math import inf, isfinite
 from numbers import Integral, Real
 from os import PathLike, fspath
@@ -29,208 +28,312 @@ from hfsoup.utils.text import quoted
 if TYPE_CHECKING:
     from hfsoup.data.tasks.task import Task
 
-PUSHED = ("private", "create_pr", "revision")
-BN_MODES = ("average", "recalibrate", "auto")
-FILE = r"[\w][\w.-]*\.(safetensors|bin|pt|pth|th|ckpt)"
-ALIGNMENTS = ("none", "weights", "activations")
-ON_MISMATCH = ("error", "skip-ingredient", "backbone-only")
-
-
 EVERYTHING = ("*/*",)
 """What a search of the Hub is limited to where no ingredients are named."""
-PATHS = ("output", "dataset", "base", "processor_from", "labels")
-SILENT, RECORDED = ("resume", "device"), ("license", "as_adapter", "figures", "figure_line")
+FILE = r"[\w][\w.-]*\.(safetensors|bin|pt|pth|th|ckpt)"
 SHIFT = r"[\w][\w .+-]{0,39}"
-RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "scale": (isfinite, "a number"),
-    "density": (lambda value: 0 < value <= 1, "over 0 and at most 1"),
-    "outliers": (lambda value: 0 <= value < 1, "at least 0 and under 1"),
-    "passes": (lambda value: value >= 1, "at least 1"),
-    "budget": (lambda value: value >= 1, "at least 1"),
-    "last": (lambda value: value >= 1, "at least 1"),
-    "decay": (lambda value: 0 < value <= 1, "over 0 and at most 1"),
-    "temperature": (lambda value: 0 < value < inf, "over 0"),
-}
-"""What arguments of recipes and merges may be."""
+Allowed = tuple[Callable[[Any], Any], str]
+"""Which values an option may have: a predicate, and the same in words."""
 
 
-def _option(default: Any, group: str, text: str) -> Any:
-    return field(default=default, metadata={"group": group, "help": text})
+def _at_least(low: int, high: float = inf) -> Allowed:
+    return lambda value: low <= value <= high, f"at least {low}" if high == inf else f"from {low} to {high}"
+
+
+def _option(
+    default: Any,
+    group: str,
+    text: str,
+    *,
+    recorded: bool | None = None,
+    shapes_weights: bool = False,
+    is_path: bool = False,
+    needs: str = "",
+    choices: Sequence[str] = (),
+    allowed: Allowed | None = None,
+    example: str = "",
+) -> Any:
+    """Declare an option.
+
+    Args:
+        default: its value unless given.
+        group: the panel of the command line that it stands in.
+        text: its help, with the default in brackets where `default` does not say it.
+        recorded: whether it stands in soup.json; by default all do but those of the group Result.
+        shapes_weights: whether it has a part in the soup's files once the coefficients are known.
+        is_path: whether it may be a path, in which `~` is expanded.
+        needs: an option without which it has no effect.
+        choices: the values that it may have.
+        allowed: which values it may have, where they are too many to list.
+        example: one of these, for the error.
+    """
+    kept = group != "Result" if recorded is None else recorded
+    metadata = {"group": group, "help": text, "recorded": kept, "shapes_weights": shapes_weights, "is_path": is_path}
+    metadata |= {"needs": needs, "choices": choices, "allowed": allowed, "example": example}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a bake does beyond its ingredients. See `hfsoup bake --help` for the words."""
+    """The options of a bake; `hfsoup bake --help` lists them."""
 
     recipe: str | None = _option(
-        None, "Search", "which ingredients go in: see `hfsoup recipes` [greedy with data, else uniform]"
+        None, "Search", "which ingredients to average: see `hfsoup recipes` [greedy with a dataset, else uniform]"
     )
-    merge: str = _option("mean", "Search", "how their weights become one: see `hfsoup recipes`")
+    merge: str = _option("mean", "Search", "how to combine their weights: see `hfsoup recipes`", shapes_weights=True)
     base: str | None = _option(
         None,
         "Search",
-        "the model that the ingredients started from, where recipe or merge need it [as their cards say]",
+        "the model that the ingredients were fine-tuned from, for recipes and merges that need it [as their cards say]",
+        shapes_weights=True,
+        is_path=True,
     )
     scale: float | None = _option(
-        None, "Search", "λ of the task vectors: of their sum [1 / ingredients], for ties of their mean [1]"
+        None,
+        "Search",
+        "λ, the factor of the sum of the task vectors [1 / ingredients], for ties of their mean [1]",
+        shapes_weights=True,
+        allowed=(isfinite, "a number"),
     )
     density: float | None = _option(
-        None, "Search", "the share of a task vector to keep [ties 0.2, dare 0.5, breadcrumbs 0.1]"
+        None,
+        "Search",
+        "the fraction of each task vector to keep [ties 0.2, dare 0.5, breadcrumbs 0.1]",
+        shapes_weights=True,
+        allowed=(lambda value: 0 < value <= 1, "over 0 and at most 1"),
     )
-    outliers: float = _option(0.01, "Search", "for breadcrumbs: the share of the largest changes to leave out")
-    passes: int = _option(1, "Search", "how often greedy and pruned go over the ingredients")
-    accept: str = _option(">=", "Search", "keep a change that scores '>=' or '>' what there was")
-    margin: float = _option(0.0, "Search", "keep a change only if its paired gain is this many standard errors")
+    outliers: float = _option(
+        0.01,
+        "Search",
+        "for breadcrumbs: the fraction of the largest changes to drop",
+        allowed=(lambda value: 0 <= value < 1, "at least 0 and under 1"),
+        shapes_weights=True,
+    )
+    passes: int = _option(
+        1, "Search", "for greedy and pruned: how many times to go over the ingredients", allowed=_at_least(1)
+    )
+    accept: str = _option(">=", "Search", "accept a change whose score is '>=' or '>' the current score")
+    margin: float = _option(0.0, "Search", "accept a change only if its paired gain is this many standard errors")
     min_score: float | None = _option(None, "Search", "leave out ingredients that score less alone")
-    max_ingredients: int | None = _option(None, "Search", "the most ingredients in the soup")
-    keep_best: bool = _option(False, "Search", "pruned never drops the best ingredient")
-    last: int = _option(5, "Search", "for latest: how many checkpoints, the last ones in the order given")
-    decay: float = _option(1.0, "Search", "for latest: each checkpoint weighs this much of the next newer one")
+    max_ingredients: int | None = _option(
+        None, "Search", "the largest number of ingredients in the soup", allowed=_at_least(1)
+    )
+    keep_best: bool = _option(False, "Search", "for pruned: never drop the best ingredient")
+    last: int = _option(
+        5,
+        "Search",
+        "for latest: how many checkpoints to average, the last ones in the order given",
+        allowed=_at_least(1),
+    )
+    decay: float = _option(
+        1.0,
+        "Search",
+        "for latest: the weight of each checkpoint relative to the next newer one",
+        allowed=(lambda value: 0 < value <= 1, "over 0 and at most 1"),
+    )
     weights: str | None = _option(None, "Search", "for weighted: a weight for each ingredient, as in 0.5,0.3,0.2")
-    temperature: float = _option(0.01, "Search", "weighted, without weights: T of e^(score/T); small favours the best")
+    temperature: float = _option(
+        0.01,
+        "Search",
+        "for weighted without --weights: T of e^(score/T); a small T favours the best",
+        allowed=(lambda value: 0 < value < inf, "over 0"),
+    )
     budget: int | None = _option(
-        None, "Search", "for search and radin: how many mixes to score beyond the ingredients alone [50; radin 5]"
+        None,
+        "Search",
+        "for search and radin: how many mixes to score besides the single ingredients [50; radin 5]",
+        allowed=_at_least(1),
     )
     per_tensor: bool = _option(
-        False, "Search", "for learned: weights of its own for every tensor, not one for each ingredient"
+        False, "Search", "for learned: a weight for each tensor of each ingredient, not one per ingredient"
     )
-    include_soups: bool = _option(False, "Search", "a glob may pick up soups too")
+    include_soups: bool = _option(False, "Search", "let globs match models that are soups themselves")
     on_mismatch: str = _option(
         "error",
         "Search",
-        "what to do about ingredients that do not fit: error, skip-ingredient leaves out those unlike the most, "
-        "backbone-only averages all but the heads and keeps the first one's",
+        "what to do with ingredients that do not fit: error; skip-ingredient leaves out those that differ from the "
+        "majority; backbone-only averages all but the heads and keeps the head of the first",
+        choices=("error", "skip-ingredient", "backbone-only"),
+        shapes_weights=True,
     )
     processor_from: str | None = _option(
-        None, "Search", "the ingredient whose image processor is the soup's, where they differ [all must agree]"
+        None,
+        "Search",
+        "the ingredient whose image processor the soup takes, if they differ [all must agree]",
+        shapes_weights=True,
+        is_path=True,
     )
     align: str = _option(
         "none",
         "Search",
-        "put ingredients that were trained from different starts into the first one's basis: none, weights, or "
-        "activations, which compares them on training images",
+        "align ingredients trained from different initialisations to the first one: none, weights, or activations, "
+        "which are compared on training images",
+        choices=("none", "weights", "activations"),
     )
     fit: bool = _option(
-        False, "Search", "then fit one network to all of them, layer by layer, on training images without labels"
+        False, "Search", "after --align: fit one network to all of them, layer by layer, on images without labels"
     )
     distill: int | None = _option(
         None,
         "Search",
-        "then train one network, so many epochs, to match the ingredients' mean logits on images without labels, "
-        "10,000 at most or --limit of them; the recipe is uniform unless given",
+        "train one network for this many epochs to match the ingredients' mean logits on images without labels, at "
+        "most 10,000 or --limit of them; the recipe is then uniform unless given",
+        allowed=_at_least(1),
     )
     weights_file: str | None = _option(
         None,
         "Weights",
-        "read this weight file of every ingredient, such as model.fp16.safetensors or model_ema.bin, with its shards "
-        "[model.safetensors or pytorch_model.bin]",
+        "the weight file to read from every ingredient, with its shards, such as model.fp16.safetensors or "
+        "model_ema.bin [model.safetensors or pytorch_model.bin]",
+        allowed=(partial(re.fullmatch, FILE), "the name of a .safetensors, .bin, .pt, .pth, .th or .ckpt file"),
+        example="model_ema.bin",
+        shapes_weights=True,
     )
     state_dict_key: str | None = _option(
         None,
         "Weights",
-        "take the tensors that stand under this key, such as state_dict_ema, or whose names begin with it",
+        "read the tensors under this key of the weight file, such as state_dict_ema, or those with this prefix",
+        allowed=(bool, "the name of a key"),
+        example="state_dict_ema",
+        shapes_weights=True,
     )
     seed: int = _option(
         0,
         "Search",
-        "the order of greedy-random, of align and of distill, and what dare, fisher, search and distill draw",
+        "the random seed: for the order of greedy-random, align and distill, and the draws of dare, fisher, search and "
+        "distill",
+        shapes_weights=True,
     )
     exclude: tuple[str, ...] | None = _option(
-        None, "Ingredients", "leave out what matches this glob, by its name or the end of it; repeat"
+        None, "Ingredients", "leave out ingredients whose name, or its end, matches this glob; repeatable"
     )
     fine_tunes_of: str | None = _option(
         None,
         "Ingredients",
-        "of globs only models of the Hub whose cards say that they were fine-tuned from this one; without a glob all",
+        "keep Hub models whose card says that they were fine-tuned from this one; without ingredients, all of them",
     )
-    dataset: str | None = _option(None, "Data", "a dataset on the Hub, with @REVISION, or a local folder or file")
-    dataset_config: str | None = _option(None, "Data", "which configuration of the dataset")
-    split: str | None = _option(None, "Data", "the split that selects [validation]")
+    dataset: str | None = _option(
+        None, "Data", "a dataset on the Hub, with @REVISION, or a local folder or file", is_path=True
+    )
+    dataset_config: str | None = _option(None, "Data", "the configuration (subset) of the dataset")
+    split: str | None = _option(None, "Data", "the split to select on [validation]")
     test_split: str | None = _option(
-        None, "Data", "the split that reports, or none to halve --split [test; without one, --split is halved]"
+        None, "Data", "the split to report on, or none to halve --split [test; without one, --split is halved]"
     )
     image_column: str | None = _option(None, "Data", "the column of images [the only one]")
-    label_column: str | None = _option(None, "Data", "the column of classes [the only one]")
+    label_column: str | None = _option(None, "Data", "the column of labels [the only one]")
     labels: str | None = _option(
         None,
         "Data",
-        "match the dataset's classes with the model's: by-name, by-number, or a FILE (JSON, YAML, CSV) that maps them "
-        "[by name; by number where one side has no names]",
+        "match the dataset's classes with the model's: by-name, by-number, or a mapping in a FILE (JSON, YAML, CSV) "
+        "[by name; by number if one side has no names]",
+        is_path=True,
     )
-    limit: int | None = _option(None, "Data", "at most this many images of each split, every class in its share")
-    skip_bad_images: bool = _option(False, "Data", "leave out images that cannot be decoded, and say how many")
+    limit: int | None = _option(
+        None, "Data", "use at most this many images of each split, stratified by class", allowed=_at_least(2)
+    )
+    skip_bad_images: bool = _option(False, "Data", "skip images that cannot be decoded, and report how many")
     allow_duplicates: bool = _option(
-        False, "Data", "go on where more than 1 % of the test images are among those that select, and say so"
+        False, "Data", "continue, with a note, if more than 1 % of the test images are in the selection split too"
     )
     metric: str | None = _option(
         None,
         "Data",
-        "accuracy, top5_accuracy, f1_macro, balanced_accuracy, or a name evaluate knows [accuracy]; of multi-label "
-        "models average_precision (mAP), f1_micro, f1_macro [average_precision]",
+        "accuracy, top5_accuracy, f1_macro, balanced_accuracy, or a metric of the library evaluate [accuracy]; for "
+        "multi-label models average_precision (mAP), f1_micro, f1_macro [average_precision]",
     )
-    trust_remote_metric: bool = _option(False, "Data", "run the script of a metric that is not ours")
+    trust_remote_metric: bool = _option(False, "Data", "run the script of a metric from the Hub")
     batch_size: int | None = _option(
-        None, "Compute", "images per forward pass [64; on CUDA the most that fit, up to 512]"
+        None, "Compute", "images per forward pass [64; on CUDA the most that fit, up to 512]", allowed=_at_least(1)
     )
     dtype: str | None = _option(
-        None, "Compute", "float32, float16 or bfloat16 for the soup [as the ingredients, the widest]"
+        None,
+        "Compute",
+        "the dtype of the soup: float32, float16 or bfloat16 [the widest of the ingredients]",
+        choices=tuple(FLOAT_DTYPES),
+        shapes_weights=True,
     )
-    device: str = _option("auto", "Compute", "where to score: auto, cpu, cuda, mps")
+    device: str = _option("auto", "Compute", "where to evaluate: auto, cpu, cuda, mps", recorded=False)
     bn: str = _option(
-        "auto", "Compute", f"batch-norm statistics: {', '.join(BN_MODES)}, which keeps what scores better"
+        "auto",
+        "Compute",
+        "batch-norm statistics: average, recalibrate, or auto, which keeps what scores better",
+        choices=("average", "recalibrate", "auto"),
     )
     calibration_split: str | None = _option(
-        None, "Data", "the split that batch norms, merges and --align look at [train]"
+        None, "Data", "the split for batch-norm statistics, --align and merges that look at images [train]"
     )
-    race: bool = _option(True, "Compute", "give a mix up once it is sure to be turned down; decisions stay the same")
-    resume: bool = _option(True, "Compute", "take scores that an earlier bake of the same bytes paid for")
+    race: bool = _option(True, "Compute", "stop evaluating a candidate that can no longer win; decisions stay the same")
+    resume: bool = _option(True, "Compute", "reuse cached scores", recorded=False)
     ensemble: bool = _option(
-        False, "Report", "also score the ensemble of the soup's ingredients on the test split: the mean of their logits"
+        False,
+        "Report",
+        "also score the ensemble of the soup's ingredients (mean of logits) on the test split",
     )
     shifts: bool = _option(
         False,
         "Report",
-        "also score soup and best ingredient on the test split with noise, blur, less contrast and JPEG",
+        "also score soup and best ingredient on the test split with noise, blur, low contrast and JPEG artefacts",
     )
     eval: tuple[str, ...] | None = _option(
-        None, "Report", "also score both on another dataset of these classes and columns, as in sketch=ORG/NAME; repeat"
+        None, "Report", "also score both on another dataset of the same classes, as in sketch=ORG/NAME; repeatable"
     )
     as_adapter: int | None = _option(
-        None, "Result", "write a PEFT adapter of this rank instead of a model; ingredients: adapters on one base"
+        None,
+        "Result",
+        "write a PEFT (LoRA) adapter of this rank, not a model; the ingredients must be adapters of one base",
+        recorded=True,
+        allowed=_at_least(1, MAX_RANK),
     )
     figures: bool = _option(
         False,
         "Result",
-        "draw pictures into figures/ and the card; also scores every ingredient and candidate on the test split once "
-        "the choice is made (pip install 'hfsoup[plot]')",
+        "draw figures into figures/ and the card; scores all ingredients and candidates on the test split too, "
+        "once the selection is made (pip install 'hfsoup[plot]')",
+        recorded=True,
     )
     figure_line: bool = _option(
-        False, "Result", "with --figures: also score nine averages between the two best ingredients, on both splits"
+        False,
+        "Result",
+        "with --figures: also score nine averages of the two best ingredients on both splits",
+        recorded=True,
     )
-    output: str | None = _option(None, "Result", "the folder to write [soup, soup-2, …]")
-    overwrite: bool = _option(False, "Result", "replace the output folder if it is there")
+    output: str | None = _option(None, "Result", "the folder to write [soup, soup-2, …]", is_path=True)
+    overwrite: bool = _option(False, "Result", "replace the output folder if it exists")
     push: str | None = _option(None, "Result", "the repository to push the soup to")
-    license: str | None = _option(None, "Result", "the soup's licence [the ingredients', if they agree]")
-    private: bool = _option(False, "Result", "make that repository private")
-    create_pr: bool = _option(False, "Result", "push as a pull request")
-    revision: str | None = _option(None, "Result", "push to this branch")
+    license: str | None = _option(
+        None,
+        "Result",
+        "the soup's licence [the ingredients', if they agree]",
+        recorded=True,
+        allowed=(partial(re.fullmatch, LICENSE), "a licence identifier of the Hub"),
+        example="apache-2.0",
+        shapes_weights=True,
+    )
+    private: bool = _option(False, "Result", "make the repository private", needs="push")
+    create_pr: bool = _option(False, "Result", "push as a pull request", needs="push")
+    revision: str | None = _option(None, "Result", "push to this branch", needs="push")
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Arguments of a plug-in's recipe or merge, by their names: flags and keywords of their own."""
 
     def __post_init__(self) -> None:
-        _refuse_unfit(self)
+        require_allowed(vars(self))
+        _refuse_conflicts(self)
         self.other_datasets()
         self.rules()
-        require_ranges({name: getattr(self, name) for name in RANGES})
         if self.weights is not None:
             parse_weights(self.weights)
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> Options:
-        """Options from keywords; an unknown one, or one of another type, is an error that says what is known."""
+        """Make options from keywords.
+
+        Raises:
+            UsageError: there is no such option, or it has another type or a value that it may not have.
+        """
         known = get_option_types()
         values = {name: _convert_value(name, value, known[name]) for name, value in given.items() if name in known}
-        for name in PATHS:
+        for name in (f.name for f in option_fields() if f.metadata["is_path"]):
             if isinstance(text := values.get(name), str):
                 values[name] = os.path.expanduser(text)  # noqa: PTH111 - names on the Hub stay as they are
         options = cls(**values)
@@ -341,14 +444,19 @@ class Options:
         return found
 
     def to_record(self) -> dict[str, Any]:
-        """The options that say what a soup is, not where it goes or how fast it gets there, with those of plug-ins."""
-        kept = [f.name for f in option_fields() if f.name in RECORDED or f.metadata["group"] != "Result"]
-        values = {name: getattr(self, name) for name in kept if name not in SILENT}
+        """The options as they stand in soup.json: those that say what a soup is, not where it goes."""
+        values = {f.name: getattr(self, f.name) for f in option_fields() if f.metadata["recorded"]}
         values |= {p.name: self.parameters.get(p.name, p.default) for p in self._plug_in_parameters()}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
+    def fix_coefficients(self, coefficients: Sequence[float]) -> Options:
+        """The options that make this soup from its coefficients, one for each ingredient, without a search."""
+        kept = {f.name: getattr(self, f.name) for f in option_fields() if f.metadata["shapes_weights"]}
+        weights = ",".join(map(repr, coefficients))
+        return Options(recipe="weighted", weights=weights, parameters=self.parameters, **kept)
+
     def list_changes(self) -> dict[str, Any]:
-        """Those of them that differ from their defaults."""
+        """The recorded options that differ from their defaults."""
         # Accuracy scores what it may score without being asked for, and older records name it.
         defaults = {f.name: (f.default, *(("accuracy",) if f.name == "metric" else ())) for f in option_fields()}
         defaults |= {p.name: (p.default,) for p in self._plug_in_parameters()}
@@ -402,16 +510,21 @@ def find_parameters(*given: Mapping[str, Any]) -> list[str]:
     return [p.name for entry in entries for p in entry.parameters if p.name in others]
 
 
-def require_ranges(values: Mapping[str, Any]) -> None:
-    """Fail if an argument of a recipe or merge is out of its range; None is the function's own default.
+def require_allowed(values: Mapping[str, Any]) -> None:
+    """Refuse values that the declarations of their options do not allow; None is a default.
 
     Raises:
-        UsageError: one is.
+        UsageError: a value is none of the option's choices, or out of its range.
     """
-    for name in RANGES.keys() & values.keys():
-        fits, text = RANGES[name]
-        if values[name] is not None and not fits(values[name]):
-            raise UsageError(f"{name} must be {text}, found {values[name]}")
+    for f in option_fields():
+        value, flag, example = values.get(f.name), f.name.replace("_", "-"), f.metadata["example"]
+        choices, (fits, expected) = f.metadata["choices"], f.metadata["allowed"] or (lambda _: True, "")
+        if choices:
+            fits, expected = choices.__contains__, f"one of {', '.join(choices)}"
+            example = get_close_matches(str(value), choices, 1, 0.0)[0]
+        if value is not None and not fits(value):
+            hint = f"--{flag} {example}" if example else ""
+            raise UsageError(f"{flag} must be {expected}, found {value!r}", hint=hint)
 
 
 def _unknown_option(name: str, options: Options, parameters: Iterable[str]) -> UsageError:
@@ -435,22 +548,6 @@ def get_option_types() -> dict[str, Any]:
     return {name: list[str] | None if hint == tuple[str, ...] | None else hint for name, hint in found.items()}
 
 
-def _refuse_unfit(options: Options) -> None:
-    """Refuse what cannot be meant.
-
-    Raises:
-        UsageError: a value is none of those known, or two options do not go together.
-    """
-    _unknown(options)
-    _aligned(options)
-    _distilled(options)
-    _adapter(options)
-    _without_dataset(options)
-    if options.figure_line and not options.figures:
-        what = "the line between two ingredients is drawn from scores"
-        raise UsageError(what, hint="--figures --dataset ORG/NAME")
-
-
 def refuse_ineffective(options: Options) -> None:
     """Refuse what somebody asked for that would have no effect; a record may hold such options.
 
@@ -465,7 +562,8 @@ def refuse_ineffective(options: Options) -> None:
         del given["labels"]
     if options.dataset is None and (idle := [name for name, group in given.items() if group == "Data"]):
         raise UsageError(f"expected a dataset with {format_flags(idle)}, found none", hint="--dataset ORG/NAME")
-    if options.push is None and (idle := [name for name in PUSHED if name in given]):
+    idle = [f.name for f in option_fields() if f.metadata["needs"] == "push" and f.name in given]
+    if options.push is None and idle:
         raise UsageError(
             f"expected a repository to push to with {format_flags(idle)}, found none", hint="--push ORG/NAME"
         )
@@ -476,78 +574,39 @@ def format_flags(names: list[str]) -> str:
     return ", ".join("--" + name.replace("_", "-") for name in names)
 
 
-def _unknown(options: Options) -> None:
-    if options.dtype is not None and options.dtype not in FLOAT_DTYPES:
-        near = get_close_matches(options.dtype, FLOAT_DTYPES, 1, 0.0)[0]
-        what = f"there is no dtype {options.dtype!r}; known: {', '.join(FLOAT_DTYPES)}"
-        raise UsageError(what, hint=f"--dtype {near}")
-    if options.on_mismatch not in ON_MISMATCH:
-        raise UsageError(f"expected on-mismatch to be one of {', '.join(ON_MISMATCH)}, found {options.on_mismatch!r}")
-    if options.bn not in BN_MODES:
-        raise UsageError(f"there is no batch-norm mode {options.bn!r}; known: {', '.join(BN_MODES)}")
-    if options.align not in ALIGNMENTS:
-        raise UsageError(f"there is no alignment {options.align!r}; known: {', '.join(ALIGNMENTS)}")
-    if options.batch_size is not None and options.batch_size < 1:
-        raise UsageError(f"batch-size must be at least 1, found {options.batch_size}")
-    if options.limit is not None and options.limit < 2:
-        raise UsageError(f"limit must be at least 2, found {options.limit}")
-    if options.weights_file is not None and not re.fullmatch(FILE, options.weights_file):
-        expected = "expected weights-file to be the name of a .safetensors, .bin, .pt, .pth, .th or .ckpt file"
-        raise UsageError(f"{expected}, found {options.weights_file!r}", hint="--weights-file model_ema.bin")
-    if options.state_dict_key == "":
-        raise UsageError("the key of a state dict has no name", hint="--state-dict-key state_dict_ema")
-    if options.license is not None and not re.fullmatch(LICENSE, options.license):
-        raise UsageError(f"expected a licence as the Hub writes them, found {options.license!r}", hint="apache-2.0")
+def _refuse_conflicts(options: Options) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        UsageError: two options exclude each other, or one lacks another that it needs.
+    """
+    for refused, what, hint in _list_conflicts(options):
+        if refused:
+            raise UsageError(what, hint=hint)
 
 
-def _without_dataset(options: Options) -> None:
-    if options.dataset is not None:
-        return
-    hint = "--dataset ORG/NAME"
-    if options.bn == "recalibrate":
-        raise UsageError("batch norms are estimated on images", hint=f"{hint}, or --bn average")
-    if options.figure_line:
-        raise UsageError("the line between two ingredients is drawn from scores", hint=f"--figures {hint}")
-    if options.ensemble or options.shifts or options.eval:
-        raise UsageError("nothing can be scored without a dataset", hint=hint)
-    if options.min_score is not None or options.margin:
-        raise UsageError("a floor or a margin needs scores", hint=hint)
-
-
-def _aligned(options: Options) -> None:
-    if options.align == "activations" and options.dataset is None:
-        raise UsageError("activations are compared on images", hint="--dataset ORG/NAME, or --align weights")
-    if options.align != "none" and options.as_adapter is not None:
-        raise UsageError("aligned ingredients are no adapters on one base any more", hint="--align none")
-    if options.align != "none" and options.base is not None:
-        raise UsageError("a base is not in the basis that ingredients are aligned to", hint="--align none")
-    if options.align != "none" and options.on_mismatch == "backbone-only":
-        raise UsageError("ingredients with different heads cannot be aligned", hint="--align none")
-    if options.fit and (options.align == "none" or options.dataset is None):
-        hint = "--align activations --dataset ORG/NAME"
-        raise UsageError("a fit needs aligned ingredients and images", hint=hint)
-    if options.fit and options.recipe not in (None, "uniform"):
-        raise UsageError(f"a fit takes all ingredients, {options.recipe} chooses among them", hint="--recipe uniform")
-
-
-def _distilled(options: Options) -> None:
-    if options.distill is None:
-        return
-    if options.distill < 1:
-        raise UsageError(f"distill is a number of epochs, at least 1, found {options.distill}")
-    if options.dataset is None:
-        raise UsageError("a network is trained on images, and scored", hint="--dataset ORG/NAME")
-    if options.as_adapter is not None:
-        raise UsageError("a network that was trained whole is no adapter", hint="--distill or --as-adapter, not both")
-    if options.on_mismatch == "backbone-only":
-        raise UsageError("ingredients of other classes have no logits in common", hint="--on-mismatch skip-ingredient")
-
-
-def _adapter(options: Options) -> None:
-    if options.as_adapter is None:
-        return
-    if not 1 <= options.as_adapter <= MAX_RANK:
-        raise UsageError(f"an adapter's rank is 1 to {MAX_RANK}, found {options.as_adapter}")
-    if options.dtype or options.merge != "mean":
-        what = "an adapter is the mean of its ingredients in their own type"
-        raise UsageError(what, hint="no --dtype, no --merge")
+def _list_conflicts(o: Options) -> Iterator[tuple[bool, str, str]]:
+    """Every rule about two options: whether it is broken, what to say then, and what to type instead."""
+    data, no_data, aligned = "--dataset ORG/NAME", o.dataset is None, o.align != "none"
+    distilled, adapter, heads_differ = o.distill is not None, o.as_adapter is not None, o.on_mismatch == "backbone-only"
+    on_images = o.ensemble or o.shifts or o.eval is not None
+    yield o.align == "activations" and no_data, "activations are compared on images", f"{data}, or --align weights"
+    yield aligned and adapter, "--align changes the ingredients, which are then no adapters of one base", "--align none"
+    yield aligned and o.base is not None, "--align does not align the base", "--align none"
+    yield aligned and heads_differ, "ingredients with different heads cannot be aligned", "--align none"
+    yield o.fit and (not aligned or no_data), "--fit needs --align and a dataset", f"--align activations {data}"
+    chosen = f"--fit uses all ingredients, and {o.recipe} selects among them"
+    yield o.fit and o.recipe not in (None, "uniform"), chosen, "--recipe uniform"
+    yield distilled and no_data, "--distill trains on images", data
+    yield distilled and adapter, "a distilled network is no adapter", "--distill or --as-adapter, not both"
+    logits = "--distill needs ingredients of the same classes, to average their logits"
+    yield distilled and heads_differ, logits, "--on-mismatch skip-ingredient"
+    plain = "--as-adapter writes the mean of the ingredients in their own dtype"
+    yield adapter and bool(o.dtype or o.merge != "mean"), plain, "no --dtype, no --merge"
+    recalibrated = "--bn recalibrate estimates statistics on images"
+    yield no_data and o.bn == "recalibrate", recalibrated, f"{data}, or --bn average"
+    line = "--figure-line draws scores"
+    yield o.figure_line and (no_data or not o.figures), line, f"--figures {data}"
+    yield no_data and on_images, "--ensemble, --shifts and --eval score on images", data
+    yield no_data and o.min_score is not None, "--min-score needs scores", data
+    yield no_data and o.margin != 0, "--margin needs scores", data

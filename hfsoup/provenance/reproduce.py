@@ -20,22 +20,6 @@ if TYPE_CHECKING:
 
 REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
 Names = Sequence[tuple[str, str | None]]
-# What forms a soup once its weights are known.
-WEIGHT_OPTIONS = (
-    "merge",
-    "dtype",
-    "license",
-    "processor_from",
-    "on_mismatch",
-    "base",
-    "scale",
-    "density",
-    "outliers",
-    "seed",
-    "parameters",
-    "weights_file",
-    "state_dict_key",
-)
 
 
 def reproduce_config(soup: BakeResult) -> str:
@@ -60,10 +44,7 @@ def reproduce_command(soup: BakeResult) -> str:
 
 def reproducible_options(options: Options, coefficients: Sequence[float], *, elsewhere: bool) -> Options:
     """The options that bake a soup again: of one that was scored `elsewhere`, where no command goes, its weights."""
-    if not elsewhere:
-        return options
-    kept = {name: getattr(options, name) for name in WEIGHT_OPTIONS}
-    return replace(type(options)(recipe="weighted", weights=",".join(map(repr, coefficients))), **kept)
+    return options.fix_coefficients(coefficients) if elsewhere else options
 
 
 def _select_options(soup: BakeResult) -> Options:

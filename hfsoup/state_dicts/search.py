@@ -16,7 +16,7 @@ from hfsoup.averaging.mix import Mix
 from hfsoup.averaging.trimming import Thresholds
 from hfsoup.evaluation.scores import Decision, Score
 from hfsoup.merges import EMPTY, MERGES, Array, Context, MergeEntry
-from hfsoup.options.options import require_ranges
+from hfsoup.options.options import require_allowed
 from hfsoup.recipes import RECIPES
 from hfsoup.recipes._search import Rules, Search
 from hfsoup.state_dicts.load import Ingredient, StateDict, load_ingredients, load_state_dict, name_ingredient
@@ -107,7 +107,7 @@ def search(
         raise UsageError(f"there is no rule {unknown[0]!r}; known: {', '.join(sorted(known))}")
     if not isinstance(rules.get("weights"), (str, NoneType)):
         rules["weights"] = ",".join(str(float(weight)) for weight in rules["weights"])
-    require_ranges(rules)
+    require_allowed(rules)
     names, loaded = load_ingredients(ingredients, unwrap=unwrap)
     given = _check_importance(chosen, loaded, importance)
     start = None if base is None else load_state_dict(base, unwrap, name_ingredient(base, "the base"))
