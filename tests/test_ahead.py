@@ -93,5 +93,5 @@ def test_a_first_bake_in_a_new_process_with_an_empty_cache(large: str, on_hub: L
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_no_one_foresaw_ahead_is_no_concern_of_the_bake(slow: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in the thread that works ahead neither ends the bake nor is printed: all is done in its turn."""
-    monkeypatch.setattr("hfsoup.baking.prefetch.class_names", lambda *_, **__: {}[0])
+    monkeypatch.setattr("hfsoup.baking.prefetch.read_class_names", lambda *_, **__: {}[0])
     assert bake(*WORDS)["soup"]["score"] > 0
