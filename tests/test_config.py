@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from family import Family
 from shell import bake, refused, run
 
 import hfsoup
-from hfsoup.options.options import Options
+from hfsoup.options.options import option_fields
 
 
 def write(text: str) -> str:
@@ -74,9 +73,9 @@ def test_init_explains_every_option(vit: Family, alone: Path) -> None:
     text = Path("mine.yml").read_text()
     assert yaml.safe_load(text) == {"ingredients": vit.words}
     assert yaml.safe_load(re.sub(r"(?m)^# (\w+: )", r"\1", text.split("\n\n", 1)[1])) == {
-        f.name: f.default for f in fields(Options)
+        f.name: f.default for f in option_fields()
     }
-    assert all(f.metadata["help"].split()[0] in text for f in fields(Options))
+    assert all(f.metadata["help"].split()[0] in text for f in option_fields())
     assert bake("mine.yml")["recipe"] == "uniform"
     assert "already there" in refused("init", "org/other", "-o", "mine.yml", code=1)
 

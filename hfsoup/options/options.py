@@ -8,6 +8,8 @@ import reprlib
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
+from difflib import get_close_matches
+from functools import partial
 from math import inf, isfinite
 from numbers import Integral, Real
 from os import PathLike, fspath
