@@ -134,7 +134,7 @@ def test_what_a_file_says_in_ranges_is_compared_with_the_whole(
     monkeypatch.setattr(
         datafiles, "Ranges", lambda where, *more: io.BytesIO(other) if "validation" in where else ranges(where, *more)
     )
-    with pytest.raises(SoupError, match="is not the file that was looked into before"):
+    with pytest.raises(SoupError, match="is not the file that was read before"):
         load("kit/two-faced", limit=6)
 
 

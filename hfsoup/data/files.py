@@ -1,4 +1,4 @@
-"""The files of a dataset on this disk: from one commit of the Hub or from a folder, each hashed before it is used."""
+"""The data files of a dataset: of one commit on the Hub, downloaded when needed, or of a folder; each hashed first."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from hfsoup.utils.threads import map_in_threads
 
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 SMALL = 8 << 20
-"""Bytes of the largest card, and of the largest file that is read where nothing is to be kept."""
-# Images hardly shrink in an archive; one that grows beyond this is a bomb.
+"""Bytes of the largest card, and of the largest file that is read without the cache."""
+# Images hardly shrink in an archive, so one that grows beyond this is a zip bomb.
 ZIP_GROWTH, ZIP_FLOOR = 50, 64 << 20
 
 
@@ -31,9 +31,9 @@ ZIP_GROWTH, ZIP_FLOOR = 50, 64 << 20
 class Files:
     """The files of a dataset below `folder`; `fetched` maps the names of those in use to their sha256.
 
-    For the Hub, `folder` holds an empty stand-in for every file of the commit, so that datasets can see the names; a
-    file gets its content, compared with the commit's listing, when it is taken. Where nothing is to be `kept`, small
-    files are written into their stand-ins alone, and large ones are not taken at all.
+    For the Hub, `folder` has an empty placeholder for every file of the commit, so that datasets sees the names. A file
+    gets its content when it is fetched, compared with the hash that the commit lists. Without `to_cache`, small files
+    are written into their placeholders only, and large ones are refused.
     """
 
     folder: Path
@@ -65,7 +65,7 @@ class Files:
         return name in self.listing if self.revision else (self.folder / name).is_file()
 
     def fetch(self, names: Iterable[str]) -> None:
-        """Have the content of some files, hashed, eight at a time."""
+        """Download and hash some files, eight at a time."""
         wanted = [name for name in dict.fromkeys(names) if name not in self.fetched]
         for name in wanted:
             _require_inside(name, self.repo or str(self.folder))
@@ -90,7 +90,7 @@ class Files:
         return hash_file(path)
 
     def _write_small(self, path: Path, name: str) -> None:
-        """Write the content of a small file on the Hub, hashed, which huggingface_hub's cache does not see."""
+        """Download a small file past huggingface_hub's cache, and compare its hash."""
         file, where = self.listing[name], f"{self.repo}, {quoted(name)}"
         size = file.size
         if size > SMALL:
@@ -104,7 +104,7 @@ class Files:
             raise make_hash_error(found, file, where)
 
     def find_sha256(self, name: str) -> str:
-        """The sha256 of a file: what the Hub lists, else of its bytes, for which it is taken."""
+        """The sha256 of a file: what the Hub lists, else that of its bytes, for which it is fetched."""
         listed = self.listing[name].sha256 if self.revision else None
         if name not in self.fetched and listed is None:
             self.fetch([name])
@@ -115,9 +115,9 @@ class Files:
         return self.listing[name].size if self.revision else (self.folder / name).stat().st_size
 
     def open_ranges(self, name: str) -> Any:
-        """What pyarrow opens to see a file's footer and a column: its path, or ranges of bytes on the Hub.
+        """What pyarrow opens to read a file's footer and columns: its path, or ranges of its bytes on the Hub.
 
-        Bytes of a file that was not taken are not hashed: they may choose rows and files, and never be scored.
+        Bytes of a file that was not fetched are not hashed: rows may be chosen by them, and are compared before use.
         """
         if not self.revision or name in self.fetched:
             return str(self.folder / name)
@@ -130,13 +130,17 @@ class Files:
         return Ranges(f"{self.repo}, {quoted(name)}", read, self.size(name))
 
     def find_name(self, path: str | Path) -> str:
-        """The name of a file that datasets found, which must lie in the folder."""
+        """The name of a file that datasets found.
+
+        Raises:
+            SoupError: it is outside the folder.
+        """
         name = Path(os.path.relpath(path, self.folder)).as_posix()
         _require_inside(name, self.repo or str(self.folder))
         return name
 
     def require_unchanged(self) -> None:
-        """See that no file was written to since it was hashed."""
+        """Refuse files that were written to since they were hashed."""
         for name, before in self._stamps.items():
             if stamp_file(self.folder / name) != before:
                 raise SoupError(
@@ -144,7 +148,7 @@ class Files:
                 )
 
     def fetch_cards(self) -> None:
-        """Have the dataset's cards, whose YAML tells datasets what to load, and see that they point nowhere else."""
+        """Fetch the dataset's cards, whose YAML says what datasets loads, and refuse files outside the dataset."""
         cards = [name for name in CARDS if name in self]
         for name in cards:
             if (size := self.size(name)) > SMALL:
@@ -157,11 +161,11 @@ class Files:
 
 
 class Ranges(io.RawIOBase):
-    """A file on the Hub of which only the bytes are requested that are read.
+    """A file on the Hub that is read by ranges.
 
     Args:
         where: repository and file, for errors.
-        read: gives the bytes from one place up to another.
+        read: returns the bytes from one offset up to another.
         size: its bytes.
     """
 
@@ -169,24 +173,24 @@ class Ranges(io.RawIOBase):
         self._where, self._size, self._at, self._read = where, size, 0, read
 
     def readable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def tell(self) -> int:
-        """The place of the next byte."""
+        """The offset of the next byte."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place, counted from the start, from here or from the end."""
+        """Go to an offset from the start, from here or from the end."""
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        """The next `size` bytes, or all that are left."""
+        """The next `size` bytes, or all of the rest."""
         end = self._size if size < 0 else min(self._at + size, self._size)
         if end <= self._at:
             return b""
@@ -209,11 +213,11 @@ def require_own_files(card: Path, where: str) -> None:
         raise SoupError(str(error), where=where) from error
     for value in _iterate_strings(configs):
         if "://" in value or "::" in value or value.startswith("/") or ".." in PurePosixPath(value).parts:
-            raise SoupError(f"expected data files of the dataset itself, found {quoted(value)}", where=where)
+            raise SoupError(f"expected data files within the dataset, found {quoted(value)}", where=where)
 
 
 def _list_commit(repo: str, revision: str | None) -> tuple[str, tuple[RemoteFile, ...]]:
-    """The commit that a dataset repository is at, and its files."""
+    """The commit of a dataset repository and its files."""
     sha = hub_api().dataset_info(repo, revision=revision).sha
     if sha is None:
         raise HubError("the Hub names no commit", where=repo)
@@ -229,14 +233,14 @@ def _to_remote_file(entry: Any) -> RemoteFile | None:
 
 
 def _require_inside(name: str, where: str) -> None:
-    """Refuse a name that is not one of a file below the folder."""
+    """Refuse a name that leads out of the folder."""
     parts = name.split("/")
     if "\\" in name or "\0" in name or not all(parts) or {".", ".."} & set(parts) or ":" in parts[0]:
         raise SoupError(f"expected a file of the dataset, found {quoted(name)}", where=where)
 
 
 def _iterate_strings(value: Any, depth: int = 0) -> Iterator[str]:
-    """Every text within YAML values; nesting deeper than datasets understands is left alone."""
+    """Every text within YAML values, to the depth that datasets reads."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (dict, list)) and depth < 6:
@@ -245,10 +249,11 @@ def _iterate_strings(value: Any, depth: int = 0) -> Iterator[str]:
 
 
 def _require_bounded_archive(path: Path, where: str) -> None:
+    """Refuse a zip file that would be far larger unpacked."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(info.file_size for info in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise SoupError(f"this archive cannot be read: {error}", where=where) from error
     if size > ZIP_FLOOR + ZIP_GROWTH * path.stat().st_size:
-        raise SoupError(f"this archive would grow to {size:,} bytes, which no archive of images does", where=where)
+        raise SoupError(f"expected an archive of images, found one that unpacks to {size:,} bytes", where=where)

@@ -16,9 +16,10 @@ from hfsoup.data.corruptions import Corruption
 from hfsoup.data.dataset_split import DatasetSplit, Split
 from hfsoup.data.labels import Note, require_same_numbering
 from hfsoup.data.leakage import check_leakage
+from hfsoup.data.loading import open_dataset
 from hfsoup.data.preprocessing import Advance, PreparedImages
 from hfsoup.data.request import Request
-from hfsoup.data.source import DatasetSource, open_dataset
+from hfsoup.data.source import DatasetSource
 from hfsoup.data.splits import (
     choose_calibration_split,
     choose_splits,

@@ -10,9 +10,10 @@ from hfsoup.data.class_names import match_dataset_classes
 from hfsoup.data.columns import Columns
 from hfsoup.data.dataset_split import DatasetSplit
 from hfsoup.data.labels import FileLabels, Note, match_labels
+from hfsoup.data.loading import METADATA, open_dataset
 from hfsoup.data.request import Request
 from hfsoup.data.shards import IMAGE_SUFFIXES
-from hfsoup.data.source import METADATA, DatasetSource, open_dataset
+from hfsoup.data.source import DatasetSource
 from hfsoup.data.splits import choose_calibration_split, choose_splits
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.hub.download import is_cached

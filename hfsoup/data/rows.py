@@ -1,4 +1,4 @@
-"""Rows of a split, file after file: what the files say of themselves, and the cells of some rows."""
+"""The rows of a split as one table over its files: features, whole columns, and the cells of some rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hfsoup.utils.threads import map_in_threads
 
 FORMAT = 1
 FOLDER = ":folder"
-"""What stands behind a column of images for the names of the folders that they lie in."""
+"""Suffix of a column of images: the names of the folders that they lie in."""
 
 END = object()
 T = TypeVar("T")
@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 @dataclass
 class ShardMetadata:
-    """What a shard says of itself: its rows, the features and bounds of its columns, and those that were asked for.
+    """Row count, features and bounds of a shard, and the columns that were read.
 
-    `hashed` tells whether every byte of that was compared with a hash; if not, it may choose rows, and is compared with
-    the hashed file before they are used.
+    `hashed` says whether all of it comes from bytes that were compared with a hash; if not, rows may be chosen by it,
+    and it is compared with the hashed file before they are used.
     """
 
     count: int
@@ -42,15 +42,15 @@ class ShardMetadata:
 
 
 class Rows:
-    """Some files of a split as one sequence of rows.
+    """The files of a split, or some of them, as one table.
 
-    What the files of a commit say of themselves is kept in hfsoup's cache, so that a second bake opens none of them.
+    Metadata and columns of files on the Hub are cached, so that a second bake opens none of them.
 
     Args:
         files: the dataset's files.
         shards: those that are read, in order.
-        image: gives the file that a cell of an image column points to, None where it holds the image.
-        wrap: raises what readers raise as an error of hfsoup's.
+        image: returns the file whose path a cell of an image column has, None if it has the image itself.
+        wrap: calls a function and turns what readers raise into an error of hfsoup.
     """
 
     def __init__(
@@ -67,20 +67,20 @@ class Rows:
         return sum(facts.count for facts in self.metadata())
 
     def names(self) -> list[str]:
-        """What each shard is called."""
+        """The name of each shard."""
         return [shard.name for shard in self._shards]
 
     def fetch(self) -> None:
-        """Have all that is needed to read any column on this disk, hashed, unless its columns were read before."""
+        """Download and hash the files, except those whose columns are cached."""
         known = [self._read_cached(shard) for shard in self._shards]
         self._fetch([shard for shard, facts in zip(self._shards, known, strict=True) if facts is None])
 
     def are_cached(self) -> bool:
-        """Whether an earlier bake kept what every shard says of itself."""
+        """Whether the metadata of every shard is cached."""
         return all(self._read_cached(shard) is not None for shard in self._shards)
 
     def metadata(self) -> list[ShardMetadata]:
-        """What every shard says of itself."""
+        """The metadata of every shard."""
         if self._facts is None:
             self._facts = map_in_threads(self._read, self._shards)
         return self._facts
@@ -95,14 +95,14 @@ class Rows:
         return [fact.columns[name] for fact in facts]
 
     def read_folders(self, name: str) -> list[str]:
-        """The name of the folder that each image of a column lies in, in an archive the one within it; or nothing."""
+        """The name of the folder that each image of a column lies in, within its archive if any; may be empty."""
         return [folder for values in self.read_column(name + FOLDER) for folder in values]
 
     def read_cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
-        """The cells of a column in some rows, which ascend; only the files that hold them are taken.
+        """The cells of a column in ascending rows; only the files that have them are downloaded.
 
         Raises:
-            SoupError: a file says something else now that it is hashed than when rows were chosen by it.
+            SoupError: a file has other rows now that it is hashed than when rows were chosen by it.
         """
         touched: list[tuple[int, list[int]]] = []
         first, at = 0, 0
@@ -155,9 +155,9 @@ class Rows:
         return found
 
     def _read_shard(self, shard: Shard, act: Callable[[Reader], T]) -> T:
-        """What a shard is read for; where ranges of a file on the Hub cannot be read, from all of it, hashed.
+        """What `act` reads of a shard; from the whole file, hashed, if ranges of it on the Hub cannot be read.
 
-        Then the file is to blame if it is the one that the Hub lists, and the Hub if it is not.
+        An error is then about the file if it is the one that the Hub lists, and about the Hub if it is not.
         """
         try:
             found: T = self._wrap(lambda: act(shard.read()))
@@ -165,7 +165,7 @@ class Rows:
             if not self._files.revision or self._is_hashed(shard):
                 raise
             if not self._files.to_cache and any(self._files.size(name) > SMALL for name in shard.required):
-                what = f"what the Hub sends of this file cannot be read: {one_line(error.__cause__, 300)}"
+                what = f"the Hub sends bytes of this file that cannot be read: {one_line(error.__cause__, 300)}"
                 where = f"{self._files.repo}, {quoted(shard.name)}"
                 raise HubError(what, where=where, hint=f"later, {SAME_COMMAND}") from error
             self._files.fetch(shard.required)
@@ -176,20 +176,20 @@ class Rows:
         return all(name in self._files.fetched for name in shard.required)
 
     def _require_same(self, n: int) -> None:
-        """See that a file that is hashed now says what it said before."""
+        """Refuse a file that has other metadata or columns now that it is hashed."""
         facts, shard = self.metadata()[n], self._shards[n]
         if facts.hashed:
             return
         count, features = self._read_shard(shard, lambda reader: (reader.count, reader.features))
         again = {name: self._column(n, name) for name in facts.columns}
         if (count, again) != (facts.count, facts.columns) or _to_json(features) != _to_json(facts.features):
-            what = f"{quoted(shard.name)} is not the file that was looked into before"
+            what = f"{quoted(shard.name)} is not the file that was read before"
             raise SoupError(what, where=self._files.repo or str(self._files.folder), hint=SAME_COMMAND)
         facts.hashed = True
         self._store(shard, facts)
 
     def _cache_path(self, shard: Shard) -> Path | None:
-        """Where facts are kept of files that a commit lists with their hashes."""
+        """The cache file of a shard's metadata; None unless the commit lists the hashes of its files."""
         listing = self._files.listing
         if not self._files.revision or any(listing[name].sha256 is None for name in shard.names):
             return None

@@ -1,4 +1,4 @@
-"""The files of a split as tables of rows: their columns, and cells of some rows, read where they lie."""
+"""Readers of one data file each: parquet, Arrow, WebDataset tar, and what datasets itself reads as a whole split."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hfsoup.utils.text import quoted
 
 BATCH = 32
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-# Text beside an image in a tar: labels and what else is known of it.
 TEXT_LIMIT = 1 << 20
+"""Bytes of the largest text file beside an image in a tar."""
 
 
 class Reader(Protocol):
-    """An open shard: the features of its columns, as the file itself declares them, and how many rows it has.
+    """An open shard: the features that the file itself declares, and how many rows it has.
 
-    `bounds` are the least and the largest number in columns of whole numbers without gaps, where the file tells.
+    `bounds` are the least and the largest value of columns of whole numbers without nulls, if the file has them.
     """
 
     features: dict[str, Any]
@@ -32,20 +32,20 @@ class Reader(Protocol):
         """The values of a column, one a row."""
 
     def read_cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
-        """The cells of a column in some rows, which ascend; images are not decoded."""
+        """The cells of a column in ascending rows; images are not decoded."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of a split, or all of them where datasets reads them together.
+    """A file of a split, or all its files if datasets reads them together.
 
     Args:
-        name: what it is called in errors.
+        name: its name in errors.
         kind: how it is read.
-        names: the files that decide what its columns hold.
-        required: those of them that must be on this disk before it is read.
-        read: opens it; a parquet file that is still on the Hub is looked into by ranges.
-        has_paths: its cells may name files that hold the images.
+        names: the files that its columns depend on.
+        required: those of them that must be downloaded before it is read.
+        read: opens it; a parquet file on the Hub is read by ranges.
+        has_paths: whether its cells may be paths of image files.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Shard:
 
 
 class ParquetReader:
-    """A parquet file, of which only the columns and row groups are read that are needed.
+    """A parquet file; only the columns and row groups that are needed are read.
 
     Args:
         source: a path, or a file that can be read and sought.
@@ -77,7 +77,7 @@ class ParquetReader:
         return list(self._file.read(columns=[name]).column(name).to_pylist())
 
     def read_cells(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
-        """The cells of some rows, which ascend."""
+        """The cells of ascending rows."""
         first, at = 0, 0
         for group in range(self._file.num_row_groups):
             end, begin = first + self._file.metadata.row_group(group).num_rows, at
@@ -98,7 +98,7 @@ class ParquetReader:
 
 
 def _read_bounds(metadata: Any) -> dict[str, tuple[int, int]]:
-    """The least and the largest value of columns of whole numbers, as a footer has them; none where it may be wrong."""
+    """The least and the largest value of columns of whole numbers, from the footer; only those without nulls."""
     found: dict[str, tuple[int, int]] = {}
     doubtful = set()
     for group in range(metadata.num_row_groups):
@@ -122,7 +122,7 @@ class ArrowReader:
     """An Arrow file or stream, mapped into memory.
 
     Args:
-        path: where it lies.
+        path: its path.
     """
 
     def __init__(self, path: str) -> None:
@@ -153,7 +153,7 @@ class ArrowReader:
 
 
 class TableReader:
-    """What datasets made of a whole split.
+    """A whole split that datasets read.
 
     Args:
         table: a datasets.Dataset.
@@ -181,13 +181,13 @@ class TableReader:
 
 
 class TarReader:
-    """A tar of the WebDataset layout: files that share the name before the first dot are a row, its ends are columns.
+    """A tar of the WebDataset layout: files of one name up to the first dot are a row, their suffixes columns.
 
-    Images are columns of their own, `cls` and other short texts too; a key of the object in `json` is `json.KEY`.
-    Nothing is unpickled or unpacked.
+    Columns are images, and short texts as `cls`; a key of the object in a `json` file is the column `json.KEY`. Nothing
+    is unpickled or unpacked.
 
     Args:
-        path: where it lies.
+        path: its path.
     """
 
     def __init__(self, path: str) -> None:
@@ -209,7 +209,7 @@ class TarReader:
                     member.offset_data,
                     member.size,
                 ):
-                    raise ValueError(f"{quoted(member.name)} stands in the archive twice")
+                    raise ValueError(f"{quoted(member.name)} is in the archive twice")
         self.count, self.bounds = len(self._rows), dict[str, tuple[int, int]]()
         self._texts: dict[str, list[Any]] = {}
         columns = dict.fromkeys(name for row in self._rows for name in row)

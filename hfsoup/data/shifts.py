@@ -13,9 +13,9 @@ from hfsoup.data.corruptions import Corruption
 from hfsoup.data.dataset_split import DatasetSplit, Split
 from hfsoup.data.images import Images, cut_scored_splits
 from hfsoup.data.leakage import check_leakage
+from hfsoup.data.loading import open_dataset, open_workspace
 from hfsoup.data.preprocessing import PreparedImages
 from hfsoup.data.request import Request
-from hfsoup.data.source import open_dataset, open_workspace
 from hfsoup.data.splits import describe_training_split, is_training
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.text import one_line

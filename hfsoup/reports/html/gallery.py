@@ -66,7 +66,7 @@ def load_gallery(found: ReportData) -> Gallery:
 
 def _tiles(seen: TestPredictions, places: Sequence[int], request: Request, expected: str) -> list[Tile]:
     from hfsoup.data.dataset_split import hash_split
-    from hfsoup.data.source import open_dataset
+    from hfsoup.data.loading import open_dataset
 
     with open_dataset(request) as source:
         if seen.part not in source.split_files:
