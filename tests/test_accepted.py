@@ -118,7 +118,7 @@ def test_code_from_elsewhere_is_never_run_and_never_passed_on(vit: Family, alone
     edit_json(other / "preprocessor_config.json", auto_map={"AutoImageProcessor": "evil.Processor"})
     done = run("bake", other, vit.words[0], "--output", "soup")
     assert done.code == 0, done.err
-    assert f"{other}: code of their own (auto_map) is never run" in done.err
+    assert f"{other}: custom code (auto_map) is never run" in done.err
     assert not (alone / "marker").exists()
     assert all("auto_map" not in (Path("soup") / f"{name}config.json").read_text() for name in ("", "preprocessor_"))
 
@@ -181,12 +181,12 @@ def test_image_processors_that_take_no_image_are_not_the_same(vit: Family, alone
             processor(image_processor_type="DINOv3ViTImageProcessorFast"),
             ["DINOv3ViTImageProcessor requires the Torchvision library", "pip install torchvision"],
         ),
-        (processor(size={"longest_edge": 16}), ["ViTImageProcessorPil takes no image", "Size must contain"]),
+        (processor(size={"longest_edge": 16}), ["ViTImageProcessorPil fails on an image", "Size must contain"]),
         (
             processor(image_processor_type="ConvNextImageProcessor", size={"height": 16, "width": 16}),
-            ["ConvNextImageProcessorPil takes no image"],
+            ["ConvNextImageProcessorPil fails on an image"],
         ),
-        (processor(image_mean=[0.5]), ["takes no image", "mean must have 3 elements"]),
+        (processor(image_mean=[0.5]), ["fails on an image", "mean must have 3 elements"]),
     ],
     ids=["unknown class", "missing library", "unknown size", "size of another class", "one channel"],
 )

@@ -237,7 +237,7 @@ def test_a_head_for_other_classes_needs_their_names(vit: Family, alone: Path) ->
     put_weights(base, {**body, "pooler.dense.weight": torch.zeros(32, 32), "pooler.dense.bias": torch.zeros(32)})
     adapter = adapt(vit.folders[0], Path("lora"), 0, str(base.absolute()), **KINDS["linear"][1])
     error = refused("bake", "./lora", vit.words[1], code=1)
-    assert "which they are is unknown" in error
+    assert "their names are unknown" in error
     assert "config.save_pretrained(ADAPTER)" in error
     shutil.copy(vit.folders[0] / "config.json", adapter)
     bake("./lora", vit.words[1], "--output", "soup")
@@ -327,7 +327,7 @@ REFUSED = {
     "half a layer": (tensors(lambda t: t.pop(f"{LAYER}A.weight")), "expected lora_A and lora_B, found one of them"),
     "no such layer": (
         tensors(lambda t: t.update({f"{PREFIX}z.lora_{half}.weight": torch.ones(4, 4) for half in "AB"})),
-        "the model has no such tensor",
+        "the base model has no such tensor",
     ),
     "a foreign name": (tensors(lambda t: t.update({"../x": torch.ones(1)})), "whose name begins with base_model."),
     "a magnitude": (

@@ -103,7 +103,7 @@ def test_an_ingredient_that_changes_while_it_is_read_is_named(
     shutil.copytree(vit.folders[0], "model")
     from hfsoup.baking import gather as gathering
 
-    real = gathering.check
+    real = gathering.check_compatibility
 
     def check(ingredients: Any, **options: Any) -> Any:
         family = real(ingredients, **options)
@@ -112,7 +112,7 @@ def test_an_ingredient_that_changes_while_it_is_read_is_named(
             file.write(b"\0\0\0\0")
         return family
 
-    monkeypatch.setattr(gathering, "check", check)
+    monkeypatch.setattr(gathering, "check_compatibility", check)
     done = run("bake", "./model", vit.words[1], "--output", "soup")
     assert done.code == 1
     assert "changed while it was in use" in done.err

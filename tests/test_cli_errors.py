@@ -22,8 +22,12 @@ from hfsoup.localhub import LocalHub
         ("kit/nothing-*", 2, "nothing matches 'kit/nothing-*'"),
         ("./nothing-*", 2, "try: ls .\n"),
         ("/no where/run-*", 2, "try: ls '/no where'\n"),
-        ("*/vit-1", 2, "a glob needs a fixed owner"),
-        ("vit-*", 2, "a glob needs a fixed owner, as in org/model-*; found 'vit-*'\n  try: 'ORG/vit-*', or a folder"),
+        ("*/vit-1", 2, "expected a glob with a fixed owner"),
+        (
+            "vit-*",
+            2,
+            "expected a glob with a fixed owner, as in org/model-*; found 'vit-*'\n  try: 'ORG/vit-*', or a folder",
+        ),
         ("kit/vit-1@nowhere", 1, "no such revision"),
         ("kit/vit-1@step-*", 2, "nothing matches"),
         ("kit/absent", 1, "no such repository"),
@@ -122,7 +126,7 @@ def test_another_model_type_is_all_that_is_said(vit: Family, resnet: Family, alo
     other = copy_model(resnet.folders[0], alone / "other")
     edit_json(other / "preprocessor_config.json", rescale_factor=0.5)
     text = refused("bake", *vit.words[:2], resnet.words[0], other, code=1)
-    assert text.splitlines()[-1].endswith("try: --on-mismatch skip-ingredient leaves out what does not fit")
+    assert text.splitlines()[-1].endswith("try: --on-mismatch skip-ingredient leaves out ingredients that do not fit")
     compared = [line.strip() for line in text.splitlines()[1:-1]]
     assert compared == [f"{name}: model type resnet, expected vit" for name in (resnet.words[0], other)]
 

@@ -43,11 +43,11 @@ def entry(**changes: Any) -> Change:
 
 HEADERS: dict[str, tuple[Change, str]] = {
     "zero bytes": (replace_file("model.safetensors", b""), "0 bytes"),
-    "length 2^63": (raw(b"{}", length=1 << 63), "not a whole safetensors file"),
-    "length 2^64-1": (raw(b"{}", length=(1 << 64) - 1), "not a whole safetensors file"),
-    "header longer than the file": (raw(b"{}", length=3), "not a whole safetensors file"),
+    "length 2^63": (raw(b"{}", length=1 << 63), "a truncated or different file"),
+    "length 2^64-1": (raw(b"{}", length=(1 << 64) - 1), "a truncated or different file"),
+    "header longer than the file": (raw(b"{}", length=3), "a truncated or different file"),
     "header over the limit": (raw(b" " * (9 << 20)), "over the limit"),
-    "no header": (raw(b""), "not a whole safetensors file"),
+    "no header": (raw(b""), "a truncated or different file"),
     "truncated": (header(ONE, 7), "the tensors end at byte"),
     "trailing bytes": (header(ONE, 9), "the tensors end at byte"),
     "overlap": (header({**TWO, "v": {**TWO["v"], "data_offsets": [4, 12]}}, 12), "expected bytes from"),
@@ -71,9 +71,9 @@ HEADERS: dict[str, tuple[Change, str]] = {
     "offset is a bool": (entry(data_offsets=[False, 8]), "whole numbers"),
     "offset is a text": (entry(data_offsets=["0", 8]), "whole numbers"),
     "huge number": (raw(b'{"w":{"dtype":"F32","shape":[' + b"9" * 5000 + b"]}}"), "cannot be read"),
-    "long side": (entry(shape=[10**4000]), "is no shape"),
-    "negative side": (entry(shape=[-2]), "is no shape"),
-    "product overflows": (entry(shape=[1 << 40, 0, 1 << 40]), "is no shape"),
+    "long side": (entry(shape=[10**4000]), "is not valid"),
+    "negative side": (entry(shape=[-2]), "is not valid"),
+    "product overflows": (entry(shape=[1 << 40, 0, 1 << 40]), "is not valid"),
     "negative offset": (entry(data_offsets=[-8, 0]), "do not hold"),
     "backwards": (entry(data_offsets=[8, 0]), "do not hold"),
     "another size": (entry(shape=[3]), "do not hold F32 of shape [3]"),
@@ -82,7 +82,7 @@ HEADERS: dict[str, tuple[Change, str]] = {
     "float8": (header({"w": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}), "found 'F8_E4M3'"),
     "int4": (header({"w": {"dtype": "I4", "shape": [16], "data_offsets": [0, 8]}}), "found 'I4'"),
     "complex": (header({"w": {"dtype": "C64", "shape": [1], "data_offsets": [0, 8]}}), "found 'C64'"),
-    "name that is no Unicode": (raw(b'{"\\ud800":1}'), "no Unicode"),
+    "name that is no Unicode": (raw(b'{"\\ud800":1}'), "not valid Unicode"),
     "name of a novel": (header({"w" * 600: ONE["w"]}), "longer than"),
     "name with escapes": (header({"\x1b[31m\n\0": 1}), "tensor [31m"),
     "LFS pointer": (
@@ -90,9 +90,9 @@ HEADERS: dict[str, tuple[Change, str]] = {
         "a git-LFS pointer",
     ),
     "no tensors": (header({}, 0), "found none"),
-    "a pipe": (instead("model.safetensors", os.mkfifo), "a file of its own"),
-    "a folder": (instead("model.safetensors", Path.mkdir), "a file of its own"),
-    "a device": (instead("model.safetensors", lambda p: p.symlink_to("/dev/zero")), "a file of its own"),
+    "a pipe": (instead("model.safetensors", os.mkfifo), "a regular file"),
+    "a folder": (instead("model.safetensors", Path.mkdir), "a regular file"),
+    "a device": (instead("model.safetensors", lambda p: p.symlink_to("/dev/zero")), "a regular file"),
 }  # fmt: skip
 
 INDEXES: dict[str, tuple[Change, str]] = {
@@ -102,8 +102,8 @@ INDEXES: dict[str, tuple[Change, str]] = {
     "missing shard": (sharded(lambda m: {**m, "more": "model-00003-of-00003.safetensors"}), "'model-00003-of-00003"),
     "the index itself": (sharded(lambda m: {**m, "more": INDEX}), "not among the files"),
     "tensor elsewhere": (sharded(lambda m: {**m, "classifier.bias": m["classifier.weight"]}), "disagree"),
-    "tensor nowhere": (sharded(lambda m: {**m, "more": FIRST}), "tensor more is not there"),
-    "tensor in both": (sharded(extra="classifier.bias"), "tensor classifier.bias is not of this file"),
+    "tensor nowhere": (sharded(lambda m: {**m, "more": FIRST}), "tensor more is only in the index"),
+    "tensor in both": (sharded(extra="classifier.bias"), "tensor classifier.bias is only in the file"),
     "tensor not listed": (sharded(lambda m: {n: h for n, h in m.items() if n != "classifier.bias"}), "disagree"),
     "no map": (sharded(lambda m: None), "expected an index with a weight_map"),
     "map of numbers": (sharded(lambda m: dict.fromkeys(m, 1)), "expected an index with a weight_map"),
@@ -112,20 +112,20 @@ INDEXES: dict[str, tuple[Change, str]] = {
 }
 
 CONFIGS: dict[str, tuple[Change, str]] = {
-    "auto_map": (config(model_type="evil", auto_map={"AutoConfig": "evil.Evil"}), "never run"),
-    "auto_map inside": (config(backbone_config={"auto_map": {"AutoConfig": "evil.Evil"}}), "never run"),
-    "kernel from the Hub": (config(_attn_implementation="evil/kernel"), "never fetched or run"),
-    "kernel inside": (config(vision_config={"attn_implementation": "evil/kernel"}), "never fetched or run"),
-    "quantized": (config(quantization_config={"quant_method": "bitsandbytes"}), "never run"),
-    "backbone elsewhere": (config(backbone="evil/backbone"), "not fetched"),
+    "auto_map": (config(model_type="evil", auto_map={"AutoConfig": "evil.Evil"}), "never runs"),
+    "auto_map inside": (config(backbone_config={"auto_map": {"AutoConfig": "evil.Evil"}}), "never runs"),
+    "kernel from the Hub": (config(_attn_implementation="evil/kernel"), "never downloads or runs"),
+    "kernel inside": (config(vision_config={"attn_implementation": "evil/kernel"}), "never downloads or runs"),
+    "quantized": (config(quantization_config={"quant_method": "bitsandbytes"}), "is quantized"),
+    "backbone elsewhere": (config(backbone="evil/backbone"), "does not download"),
     "processor with code": (
         lambda f: edit_json(
             f / "preprocessor_config.json", image_processor_type="Evil", auto_map={"AutoImageProcessor": "evil.Evil"}
         ),
-        "never run",
+        "never runs",
     ),
     "a billion classes": (config(id2label=None, label2id=None, num_labels=10**9), "found 1000000000"),
-    "as many classes as fit elsewhere": (config(id2label=None, label2id=None, num_labels=32), "no head has as many"),
+    "as many classes as fit elsewhere": (config(id2label=None, label2id=None, num_labels=32), "the head in the file"),
     "counts disagree": (config(num_labels=5), "each once"),
     "a class too few": (config(id2label={str(i): n for i, n in enumerate(NAMES[:-1])}), "names 5 classes"),
     "classes as text": (config(num_labels="6"), "found 6"),
@@ -146,7 +146,7 @@ CONFIGS: dict[str, tuple[Change, str]] = {
     "stages without end": (config(depths=[16_000] * 1000), "over the limit"),
     "wrong type": (config(hidden_act=["gelu"], image_size=999), "transformers refuses"),
     "zero heads": (config(num_attention_heads=0, image_size=999), "transformers cannot build"),
-    "a method overwritten": (config(to_dict=999), "may not say"),
+    "a method overwritten": (config(to_dict=999), "may not set"),
     "image of a gigapixel": (
         lambda f: edit_json(f / "preprocessor_config.json", size={"height": 32768, "width": 32768}), "over the limit",
     ),
@@ -161,25 +161,25 @@ CONFIGS: dict[str, tuple[Change, str]] = {
 
 LINKS: dict[str, tuple[Change, str]] = {
     **{
-        name: (link(name), "a file of its own, found a link")
+        name: (link(name), "a regular file, found a link")
         for name in ("model.safetensors", "config.json", "preprocessor_config.json", "README.md")
     },
-    "processor is a pipe": (instead("preprocessor_config.json", os.mkfifo), "a file of its own"),
-    "processor is a folder": (instead("processor_config.json", Path.mkdir), "a file of its own"),
+    "processor is a pipe": (instead("preprocessor_config.json", os.mkfifo), "a regular file"),
+    "processor is a folder": (instead("processor_config.json", Path.mkdir), "a regular file"),
 }
 
 TENSORS: dict[str, tuple[Change, str]] = {
     "integer head": (tensors(lambda s: {**s, "classifier.weight": s["classifier.weight"].long()}), "found I64"),
     "no head": (tensors(lambda s: {n: t for n, t in s.items() if "classifier" not in n}), "'classifier.weight'"),
     "two models": (
-        tensors(lambda s: {f"{side}.{n}": t.clone() for n, t in s.items() for side in "ab"}), "several models stand in",
+        tensors(lambda s: {f"{side}.{n}": t.clone() for n, t in s.items() for side in "ab"}), "expected one model",
     ),
     "a tensor twice": (
-        tensors(lambda s: {**s, "embeddings.cls_token": 1 + s["vit.embeddings.cls_token"]}), "two tensors are the",
+        tensors(lambda s: {**s, "embeddings.cls_token": 1 + s["vit.embeddings.cls_token"]}), "two tensors of the files",
     ),
     "endless copies": (
         tensors(lambda s: {**s, **{f"copy.{i}.{n}": t[:0].clone() for n, t in s.items() for i in range(30)}}),
-        "the files hold 1240 tensors",
+        "the files hold 1240",
     ),
     "NaN": (
         tensors(lambda s: {**s, "classifier.bias": s["classifier.bias"] * float("nan")}), "tensor classifier.bias",
@@ -286,7 +286,7 @@ def test_a_file_the_hub_does_not_list_is_not_used(on_hub: Any, vit: Family, alon
     stray = pull_ingredients(resolve_patterns(["kit/vit-1"]))[0].folder / "processor_config.json"
     stray.write_text("{}")
     try:
-        assert "not one that the Hub lists" in refused("bake", "kit/vit-1", vit.words[1], code=1)
+        assert "the Hub does not list it" in refused("bake", "kit/vit-1", vit.words[1], code=1)
     finally:
         stray.unlink()
 

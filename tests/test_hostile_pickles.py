@@ -157,7 +157,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "shape is negative": (lambda: tampered(SHAPE, b"J" + struct.pack("<i", -1) + SHAPE[2:]), "damaged"),
     "many on one storage": (
         lambda: saved((lambda t: {str(n): t for n in range(100)})(torch.zeros(4096))),
-        "together larger",
+        "larger than their file",
     ),
     "compressed": (lambda: archive(pickle.dumps({}), {"0": bytes(1 << 24)}, zipfile.ZIP_DEFLATED), "compressed"),
     "long pickle": (lambda: archive(b"\x80\x02" + b"N0" * (3 << 20) + b"N."), "over 4194304 bytes"),

@@ -25,7 +25,7 @@ from shell import bake, refused, run
 import hfsoup
 from hfsoup.baking.soup import Soup
 from hfsoup.cli.screen import Screen
-from hfsoup.ingredients.licences import find_common_license, read_license
+from hfsoup.ingredients.cards import find_common_license, read_license
 from hfsoup.localhub import LocalHub
 from hfsoup.reports.card.render import quote_command, render_card
 

@@ -61,7 +61,7 @@ def test_a_folder_with_a_model_of_its_own_is_that_model(a_run: Path, vit: Family
         shutil.copyfile(vit.folders[1] / name, a_run / name)
     assert steps(bake(a_run, vit.words[2], "--output", "soup")) == ["vit-0", "vit-3"]
     block = refused("bake", a_run, "--output", "one", code=2)
-    assert "a soup needs two ingredients or more, found one: the folder's own model" in block
+    assert "expected two ingredients or more, found one: the folder's own model" in block
     assert "'checkpoint-500', 'checkpoint-1000', 'checkpoint-1500', 'checkpoint-2000'" in block
     assert 'try: hfsoup bake "runs/vit-0/checkpoint-*"\n' in block
     assert not Path("one").exists()

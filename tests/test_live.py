@@ -40,7 +40,7 @@ def test_a_notebook_follows_a_bake(cell: list[dict[str, Any]], vit: Family, data
     assert len({shown["display_id"] for shown in cell}) == 1
     assert all(shown["raw"] for shown in cell)
     last = cell[-1]["text/plain"].splitlines()
-    assert "note: <b>/vit-soup is a soup itself; left out (--include-soups takes it in)" in last
+    assert "note: <b>/vit-soup is a soup itself; left out (--include-soups includes it)" in last
     assert any(line.startswith("Checked: one vit") for line in last)
     assert any(" add " in line and "<b>/vit-" not in line and "vit-" in line for line in last)
     assert "<b>" not in cell[-1]["text/html"]
@@ -56,6 +56,6 @@ def test_a_program_hears_notes_by_the_logger(
     with caplog.at_level(logging.INFO, "hfsoup"):
         hfsoup.bake("./vit-*", dataset=str(data), recipe="greedy")
     said = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "hfsoup"]
-    assert ("WARNING", "vit-soup is a soup itself; left out (--include-soups takes it in)") in said
+    assert ("WARNING", "vit-soup is a soup itself; left out (--include-soups includes it)") in said
     assert ("INFO", "Resolved 2 ingredients") in said
     assert any(level == "INFO" and " add " in text for level, text in said)

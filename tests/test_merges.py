@@ -369,7 +369,7 @@ def test_the_base_is_found_on_the_cards(on_hub: LocalHub, signed_in: LocalHub, v
     assert done.code == 0, done.err
     commit = api.model_info("kit/vit-10").sha
     assert done.json["base"] == {"id": "kit/vit-10", "revision": commit, "weight": 0.0}
-    assert "as the ingredients' cards say" in done.err
+    assert "from the ingredients' cards" in done.err
     record = json.loads(Path("soup/soup.json").read_text())
     assert record["base"]["revision"] == commit
     assert run("verify", "soup").code == 0
@@ -428,7 +428,7 @@ def test_a_base_that_nothing_started_from_is_refused(vit: Family, alone: Path) -
         put_weights(alone / name, {n: share * drawn[n] + (1 - share) * tensor for n, tensor in state.items()})
     words = [*vit.words[:2], "--merge", "ties", "--output", "soup", "--base"]
     block = refused("bake", *words, alone / "other", code=1)
-    assert "did not start from this base" in block
+    assert "were not fine-tuned from this base" in block
     assert "--base" in block
     assert "is far from the ingredients: the cosine" in run("bake", *words, alone / "far").err
     assert "far from" not in run("bake", *words, vit.words[2], "--overwrite").err

@@ -188,7 +188,7 @@ def test_a_processor_that_takes_no_image_is_to_blame(resnet: Family, data: Path,
         size = {"height": SIDE, "width": SIDE}
         (folder / "preprocessor_config.json").write_text(json.dumps({"do_resize": True, "size": size}))
     block = refused("bake", *folders, "--dataset", data, "--output", "soup", code=1)
-    assert "takes no image" in block
+    assert "fails on an image" in block
     assert "split" not in block
 
 

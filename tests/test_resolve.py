@@ -139,13 +139,13 @@ def test_a_branch_moved_after_the_listing_changes_nothing(
     api = HfApi(token=on_hub.token)
     api.create_repo("kit/moving")
     before = api.upload_folder(repo_id="kit/moving", folder_path=vit.folders[0]).oid
-    pull = gathering.pull
+    pull = gathering.pull_ingredients
 
     def late(*args: Any, **options: Any) -> Any:
         api.upload_folder(repo_id="kit/moving", folder_path=vit.folders[1])
         return pull(*args, **options)
 
-    monkeypatch.setattr(gathering, "pull", late)
+    monkeypatch.setattr(gathering, "pull_ingredients", late)
     found = bake(*only("kit/moving", vit.words[1]), "--output", "soup")
     assert found["ingredients"][1]["revision"] == before
     assert Path("soup/model.safetensors").read_bytes() == (vit.folders[0] / "model.safetensors").read_bytes()

@@ -126,7 +126,7 @@ def test_either_name_set_fills_the_model(kind: str, tmp_path: Path) -> None:
     values = json.loads((tmp_path / "config.json").read_text())
     for state in (weights(tmp_path), model.state_dict()):
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        owns = describe_architecture(values, len(NAMES), shapes).own_names(shapes)
+        owns = describe_architecture(values, len(NAMES), shapes).map_names(shapes)
         assert set(owns.values()) == model.state_dict().keys()
         assert all(shapes[name] == tuple(model.state_dict()[own].shape) for name, own in owns.items())
 
@@ -160,7 +160,7 @@ def test_a_wrapper_is_taken_off(case: str, vit: Family, plain: bytes, alone: Pat
     for name, order in (("all", wrapped), ("second", [vit.folders[0], wrapped[1]])):
         done = run("bake", *order, "--output", name)
         assert done.code == 0, done.err
-        assert done.err.count(f"wrapper's '{taken}' is taken off the names") == 1
+        assert done.err.count(f"'{taken}', added by a wrapper, is removed") == 1
         found, expected = weights(Path(name)), weights(Path("plain"))
         assert found.keys() == expected.keys()
         assert all(tensor.equal(expected[name]) for name, tensor in found.items())
@@ -223,9 +223,9 @@ LOST: dict[str, tuple[Callable[[State], State], dict[str, Any], str]] = {
     "all under a number": (under("model.1."), {}, "40 of 40 tensors are missing"),
     "two models": (
         lambda s: {**under("model.")(s), **under("net.")({n: t + 1 for n, t in s.items()})}, {},
-        "several models stand in this file, under 'model.', 'net.'",
+        "expected one model in this file, found several, under 'model.', 'net.'",
     ),
-    "a tensor by two names": (by_two_names, {}, "two tensors are the model's vit.layers.0.layernorm_before.weight"),
+    "a tensor by two names": (by_two_names, {}, "two tensors of the files fill vit.layers.0.layernorm_before.weight"),
     "a tensor by two names, wrapped": (lambda s: under("model.")(by_two_names(s)), {}, "40 of 40 tensors are missing"),
 }  # fmt: skip
 
@@ -268,7 +268,7 @@ def test_headers_alone_tell_names_and_gaps(vit: Family, signed_in: LocalHub, alo
         api.upload_folder(repo_id=f"kit/{name}", folder_path=folder)
     done = run("check", "kit/wrapped-*", "--json", "-")
     assert done.json["verdict"] == "soup"
-    assert sum("is taken off the names" in reason for reason in done.json["reasons"]) == 2
+    assert sum("is removed from the tensor names" in reason for reason in done.json["reasons"]) == 2
     assert "'classifier.weight'" in refused("check", "kit/unfilled", "kit/wrapped-1", code=1)
 
 

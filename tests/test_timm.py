@@ -194,9 +194,9 @@ def pretrained(folder: Path) -> dict[str, Any]:
 
 
 HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
-    "architecture": ({"architecture": "no_such_net"}, "has no architecture 'no_such_net'"),
-    "path": ({"architecture": "local-dir:/etc"}, "has no architecture"),
-    "repository": ({"architecture": "hf-hub:kit/other"}, "has no architecture"),
+    "architecture": ({"architecture": "no_such_net"}, "found 'no_such_net'"),
+    "path": ({"architecture": "local-dir:/etc"}, "expected an architecture of timm"),
+    "repository": ({"architecture": "hf-hub:kit/other"}, "expected an architecture of timm"),
     "weights elsewhere": ({"model_args": {"checkpoint_path": "/etc/passwd"}}, "'checkpoint_path'"),
     "pretrained": ({"model_args": {"pretrained": True}}, "'pretrained'"),
     "overlay": (
@@ -378,7 +378,7 @@ def test_eval_check_and_dry_run(native: Family, data: Path, alone: Path) -> None
     assert done.code == 0, done.err
     said = run("bake", *native.words, "--recipe", "uniform", "--output", "soup").err
     assert "one resnet10t (timm) with 6 classes" in said
-    assert "num_classes in model_args too, so that timm alone can load them" in said
+    assert "num_classes in model_args, which only timm can load" in said
 
 
 def native_without_classes(folder: Path, target: Path) -> Path:

@@ -16,12 +16,12 @@ from hfsoup.checkpoints.timm_config import format_model_type
 from hfsoup.checkpoints.types import Ingredient, Source
 from hfsoup.data.tasks import require_classifier, require_metric, task_of
 from hfsoup.ingredients.base_model import resolve_base
+from hfsoup.ingredients.cards import check_licences
 from hfsoup.ingredients.compatibility import check_compatibility, list_remarks
 from hfsoup.ingredients.diagnose import list_concerns
 from hfsoup.ingredients.family import Family
 from hfsoup.ingredients.find import find_ingredients, require_several
 from hfsoup.ingredients.headers import peek_config, read_outline
-from hfsoup.ingredients.licences import check_licences
 from hfsoup.ingredients.pull import count_bytes, count_missing_bytes, include_bases, pull_ingredients
 from hfsoup.options.options import Options
 from hfsoup.recipes import RECIPES

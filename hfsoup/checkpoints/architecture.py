@@ -1,7 +1,8 @@
-"""The boundary to transformers: models and image processors from local folders only, and never remote code."""
+"""The model that a config.json describes, built by transformers on the meta device; no remote code, no downloads."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -30,38 +31,42 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, ...]]
 Rename = Callable[[str], tuple[tuple[str, ...], bool]]
-# A model may hold buffers and renamed tensors that its file does not, but not many times what is in the file.
+# A model may have buffers and renamed tensors that its file lacks, but not many times what the file holds.
 SPARE_TENSORS, SPARE_ELEMENTS = 256, 1 << 26
 MOST_MODULES = 1 << 15
-# What a config says of its classes, but for how many they are, builds nothing.
+# Keys about classes that do not change the model; the number of classes is given separately.
 LABELS = ("id2label", "label2id", "num_labels", "transformers_version")
 FACTS = "architecture.json"
 
 
 def build_config(values: dict[str, Any]) -> PretrainedConfig:
-    """The transformers config object of a config.json, without what would choose a dtype or code for it."""
+    """The transformers config of a config.json, without keys that choose a dtype or code.
+
+    Raises:
+        SoupError: transformers does not know the model type, or refuses the values.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
     kind = values.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        what = f"the installed transformers knows no model type {quoted(kind)}"
+        what = f"expected a model type of the installed transformers, found {quoted(kind)}"
         raise SoupError(what, hint="pip install -U transformers")
-    made = CONFIG_MAPPING[kind]
-    if hidden := sorted(key for key in values if key.startswith("__") or callable(getattr(made, key, None))):
-        raise SoupError(f"config.json may not say {quoted(hidden[0])}", where=kind)
+    config_class = CONFIG_MAPPING[kind]
+    if methods := sorted(k for k in values if k.startswith("__") or callable(getattr(config_class, k, None))):
+        raise SoupError(f"config.json may not set {quoted(methods[0])}", where=kind)
     try:
-        return made.from_dict(_strip_config(values))
+        return config_class.from_dict(_strip_config(values))
     except (*LOADING_ERRORS, StrictDataclassError) as error:
         raise SoupError(f"transformers refuses this config.json: {one_line(error)}", where=kind) from error
 
 
 def flatten_config(values: dict[str, Any], code: frozenset[str] | None) -> dict[str, Any]:
-    """What a config says once transformers has loaded it, of the names that code uses, nested ones joined by dots.
+    """The values of a config after transformers has loaded it, defaults included; nested keys are joined by dots.
 
     Args:
         values: a config.json.
-        code: the names that the code of a model uses, as `Architecture` has them; None for everything.
+        code: take only these keys: the names that the model's code uses (`Architecture.code`); None takes all.
 
     Raises:
         SoupError: transformers refuses it.
@@ -90,8 +95,11 @@ def classifies_images(kind: str) -> bool:
 
 
 def resolve_timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
-    """What timm makes the model of a config from: its architecture, and all arguments that the config names or that the
-    model took by default and a file of another version of timm may name."""
+    """The arguments of `timm.create_model` for a config, defaults included that another version of timm may write out.
+
+    Raises:
+        SoupError: timm cannot build the model.
+    """
     import timm
     import torch
 
@@ -102,54 +110,55 @@ def resolve_timm_arguments(values: dict[str, Any]) -> dict[str, Any]:
     except LOADING_ERRORS as error:
         what = f"timm cannot build this model: {type(error).__name__}: {one_line(error)}"
         raise SoupError(what, where=name) from error
-    usual = model.pretrained_cfg
-    size = usual["input_size"]
-    found = {"in_chans": size[0], "img_size": list(size[1:]) if usual.get("fixed_input_size") else None}
-    head = getattr(model, "head", None)
-    for pool in (
-        getattr(head, "global_pool", None),
-        getattr(head, "pool_type", None),
-        getattr(model, "global_pool", None),
-    ):
-        kind = getattr(pool, "pool_type", pool)
-        if isinstance(kind, str):
-            found["global_pool"] = kind
-            break
-    return {"architecture": name, **found, **arguments}
+    size, head = model.pretrained_cfg["input_size"], getattr(model, "head", None)
+    fixed = model.pretrained_cfg.get("fixed_input_size")
+    found = {"in_chans": size[0], "img_size": list(size[1:]) if fixed else None}
+    pools = [getattr(head, "global_pool", None), getattr(head, "pool_type", None), getattr(model, "global_pool", None)]
+    kinds = [kind for pool in pools if isinstance(kind := getattr(pool, "pool_type", pool), str)]
+    return {"architecture": name, **found, **({"global_pool": kinds[0]} if kinds else {}), **arguments}
 
 
 def find_model_class(config: PretrainedConfig) -> Any:
-    """The image classifier of an architecture."""
+    """The class of transformers that is the image classifier of a config.
+
+    Raises:
+        SoupError: there is none, or its code cannot be imported.
+    """
     mapping = IMAGE_CLASSIFICATION.load()._model_mapping
     if type(config) not in mapping:
-        raise SoupError(
-            f"{config.model_type} has no image classifier in transformers", hint="hfsoup is for image classifiers"
-        )
+        what = f"{config.model_type} has no image classifier in transformers"
+        raise SoupError(what, hint="hfsoup is for image classifiers")
     try:
         found: Any = mapping[type(config)]
     except LOADING_ERRORS as error:
         what = f"transformers cannot load this model's code: {one_line(error)}"
-        hint = f"python -c 'import {type(config).__module__.replace('configuration', 'modeling')}' tells why"
+        hint = f"python -c 'import {type(config).__module__.replace('configuration', 'modeling')}' shows why"
         raise SoupError(what, where=config.model_type, hint=hint) from error
     several = found if isinstance(found, tuple) else (found,)
-    # As the Auto class chooses: files of another framework or class are of the first one.
+    # As the Auto class chooses: the named class, else the first.
     chosen = next((c for c in several if c.__name__ in (config.architectures or ())), several[0])
-    # Classes that do not say what they take have one word here, and it is the wrong one.
+    # A class that declares no inputs has a plain string here, a default that says nothing.
     if isinstance(chosen.input_modalities, tuple) and "text" in chosen.input_modalities:
-        what = f"{config.model_type} answers a text about the image and has no head with a row per class"
+        what = f"{config.model_type} takes a text with the image, and has no head with a row for each class"
         raise SoupError(what, where=config.model_type, hint="hfsoup is for image classifiers")
     return chosen
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The model that a config.json names, as it is built without memory: everything that its files must fit.
+    """The model that a config.json describes, as its files must fill it.
 
-    All names are the model's own, those that weights are loaded under. `optional` are tensors that loading makes where
-    a file lacks them; `kinds` says of a layer's weight `linear`, `transposed` or `convolution`; `prefix` is that of the
-    body. `rename` takes a name from a file to the model's own, or to one that the model does not have, and says whether
-    the tensor is joined with others or split on the way: then it may have several. `code` are all names that the code
-    of its layers uses.
+    A model's own names are those of its `state_dict`; files of other versions of transformers may have other names.
+
+    Args:
+        kind: the model type.
+        shapes: the shape of every tensor, by the model's own names.
+        optional: tensors that loading creates where a file lacks them.
+        kinds: `linear`, `transposed` or `convolution` for the weight of every such layer.
+        prefix: the prefix of the body's tensors.
+        rename: takes a name in a file to the model's own names, and tells whether loading joins or splits the tensor
+            (only then are there several); a name that fills nothing becomes one that the model does not have.
+        code: every name that the code of the layers uses.
     """
 
     kind: str
@@ -160,22 +169,22 @@ class Architecture:
     rename: Rename
     code: frozenset[str]
 
-    def own_names(self, names: Iterable[str]) -> dict[str, str]:
-        """The model's own name of every tensor of a file that is used as it is."""
+    def map_names(self, names: Iterable[str]) -> dict[str, str]:
+        """The model's own names by those in a file, of tensors that loading neither joins nor splits nor drops."""
         found = {name: self.rename(name) for name in names}
         return {name: own for name, ((own, *_), converted) in found.items() if own in self.shapes and not converted}
 
 
 def describe_architecture(values: dict[str, Any], classes: int, stored: Shapes) -> Architecture:
-    """The architecture of a checkpoint, with that many classes instead of its own.
+    """The architecture of a checkpoint.
 
-    The model is built once: what was learned of it stays in hfsoup's cache, by the config, the names and shapes in the
-    files, and the versions of the libraries, so that the next look at such checkpoints loads no library.
+    The model is built once. The result is cached by config, names and shapes in the files, and library versions, so
+    that the next look at such a checkpoint imports no library.
 
     Args:
         values: a config.json.
-        classes: how many classes it gets.
-        stored: the shapes of the tensors in its files, which bound what is built.
+        classes: the number of classes, in place of the config's.
+        stored: the shapes of the tensors in its files, which limit the size of the model that is built.
 
     Raises:
         SoupError: it cannot be built, or is much larger than its files.
@@ -185,9 +194,8 @@ def describe_architecture(values: dict[str, Any], classes: int, stored: Shapes) 
     key = hash_json(config, classes, sorted(stored.items()), versions, __version__)
 
     def build(folder: Path) -> None:
-        (folder / FACTS).write_text(
-            json.dumps(_collect_facts(_build_on_meta(values, classes, stored), stored)), encoding="utf-8"
-        )
+        facts = _collect_facts(_build_on_meta(values, classes, stored), stored)
+        (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
     facts = json.loads((cached_folder("models", key, build) / FACTS).read_text(encoding="utf-8"))
     names = {name: (tuple(owns), converted) for name, (owns, converted) in facts["names"].items()}
@@ -208,15 +216,15 @@ def describe_architecture(values: dict[str, Any], classes: int, stored: Shapes) 
 
 
 def _collect_facts(model: Any, stored: Shapes) -> dict[str, Any]:
-    """What is to be known of a model, as JSON, and what it calls the tensors of its files."""
+    """What `Architecture` holds of a model, as JSON; `names` are the renamed tensors of its files."""
     tensors, rename = model.state_dict(), _make_rename(model)
     ignored = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_missing", None) or ()]
-    made = set(getattr(model, "all_tied_weights_keys", None) or ())
-    made |= {name for name, tensor in tensors.items() if not tensor.is_floating_point()}
-    made |= {name for name in tensors if any(pattern.search(name) for pattern in ignored)}
+    optional = set(getattr(model, "all_tied_weights_keys", None) or ())
+    optional |= {name for name, tensor in tensors.items() if not tensor.is_floating_point()}
+    optional |= {name for name in tensors if any(pattern.search(name) for pattern in ignored)}
     return {
         "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
-        "optional": sorted(made),
+        "optional": sorted(optional),
         "kinds": dict(_find_layer_kinds(model)),
         "prefix": str(getattr(model, "base_model_prefix", "")),
         "code": sorted(set(_list_code_names(model))),
@@ -225,10 +233,10 @@ def _collect_facts(model: Any, stored: Shapes) -> dict[str, Any]:
 
 
 def compute_class_axes(values: dict[str, Any], classes: int, stored: Shapes) -> dict[str, int]:
-    """The tensors whose shape follows the number of classes, by the model's own names, with the axis that does.
+    """The axis that runs over the classes, for every tensor that has one, by the model's own names.
 
-    Found by building the model twice, with one class more the second time, and comparing shapes; so it holds for every
-    head that transformers has. Arguments and errors are those of `architecture`.
+    The model is built twice, the second time with one class more, and the shapes are compared: this works for any head.
+    Arguments and errors are those of `describe_architecture`.
     """
     fewer, more = (describe_architecture(values, n, stored).shapes for n in (classes, classes + 1))
     sides = {name: zip(shape, more[name], strict=True) for name, shape in fewer.items()}
@@ -246,14 +254,13 @@ def _find_layer_kinds(model: Any) -> Iterator[tuple[str, str]]:
 
 
 def _list_code_names(model: nn.Module) -> Iterator[str]:
-    """Every name that the code of a model's layers uses, which are those that it can read of its config."""
+    """Every name that the code of a model's layers uses: nothing else of a config can change what it computes."""
     bases = {base for module in model.modules() for base in type(module).__mro__}
     members: list[object] = []
     for base in (b for b in bases if b.__module__.startswith("transformers.models.")):
-        beside = (
-            f for f in vars(sys.modules[base.__module__]).values() if getattr(f, "__module__", "") == base.__module__
-        )
-        members += [getattr(m, "fget", getattr(m, "__func__", m)) for m in (*vars(base).values(), *beside)]
+        home = vars(sys.modules[base.__module__]).values()
+        functions = (f for f in home if getattr(f, "__module__", "") == base.__module__)
+        members += [getattr(m, "fget", getattr(m, "__func__", m)) for m in (*vars(base).values(), *functions)]
     codes = {unwrap(member).__code__ for member in members if isfunction(member)}
     while codes:
         code = codes.pop()
@@ -263,34 +270,33 @@ def _list_code_names(model: nn.Module) -> Iterator[str]:
 
 
 def _build_on_meta(values: dict[str, Any], classes: int, stored: Shapes) -> nn.Module:
-    """The model of a config with that many classes, without memory, if it is not much larger than its files."""
+    """The model of a config on the meta device, refused if it is much larger than its files."""
     import torch
 
     config = build_config(values)
     config.num_labels = classes
-    made, where = find_model_class(config), str(config.model_type)
+    model_class, where = find_model_class(config), str(config.model_type)
     try:
         with torch.device("meta"), _limit_modules(2 * len(stored) + SPARE_TENSORS, where):
-            model = made(config)
+            model: nn.Module = model_class(config)
     except LOADING_ERRORS as error:
         what = f"transformers cannot build this {config.model_type}: {type(error).__name__}: {one_line(error)}"
         raise SoupError(what, where=where) from error
     held = sum(map(prod, stored.values()))
     if sum(t.numel() for t in (*model.parameters(), *model.buffers())) > 4 * held + SPARE_ELEMENTS:
         raise SoupError("config.json describes a model much larger than its files", where=where)
-    built: nn.Module = model
-    return built
+    return model
 
 
 def map_to_model_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
-    """The model's own name of every tensor in its files that is used as it is."""
+    """The names of a model's `state_dict` by those in its files, of tensors that loading neither joins nor splits."""
     rename = _make_rename(model)
     found = {name: rename(name) for name in stored}
     return {name: own for name, ((own, *_), converted) in found.items() if not converted}
 
 
 def _make_rename(model: Any) -> Rename:
-    """How transformers takes a name in a file to the model's own, and whether it joins or splits the tensor."""
+    """The function `Architecture.rename` of a model, from the conversions of transformers."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -315,30 +321,28 @@ def _make_rename(model: Any) -> Rename:
 
 
 def _strip_config(value: Any) -> Any:
-    """A config without private keys, dtypes and implementations, at any depth."""
+    """A config without private keys, dtypes and attention implementations, at any depth."""
     if isinstance(value, dict):
-        dropped = ("_", "dtype", "torch_dtype", "auto_map")
-        kept = {k: v for k, v in value.items() if not k.startswith(dropped) and "implementation" not in k}
-        return {key: _strip_config(below) for key, below in kept.items()}
+        private = ("_", "dtype", "torch_dtype", "auto_map")
+        keys = [key for key in value if not key.startswith(private) and "implementation" not in key]
+        return {key: _strip_config(value[key]) for key in keys}
     return [_strip_config(below) for below in value] if isinstance(value, list) else value
 
 
 @contextmanager
 def _limit_modules(most: int, where: str) -> Iterator[None]:
-    """Stop a model that is being built once it has more than `most` parameters and modules."""
+    """Stop the construction of a model with more than `most` parameters and modules."""
     from torch.nn.modules import module
 
-    count = 0
+    count = itertools.count()
 
-    def seen(_: nn.Module, __: str, ___: Any) -> None:
-        nonlocal count
-        count += 1
-        if count > most:
+    def count_one(_: nn.Module, __: str, ___: Any) -> None:
+        if next(count) >= most:
             raise SoupError("config.json describes a model much larger than its files", where=where)
 
     hooks = [
-        module.register_module_parameter_registration_hook(seen),
-        module.register_module_module_registration_hook(seen),
+        module.register_module_parameter_registration_hook(count_one),
+        module.register_module_module_registration_hook(count_one),
     ]
     try:
         yield

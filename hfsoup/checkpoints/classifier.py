@@ -8,7 +8,7 @@ import torch
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from hfsoup.checkpoints.architecture import find_model_class
-from hfsoup.checkpoints.model_inputs import unpack_inputs
+from hfsoup.checkpoints.processor import unpack_inputs
 from hfsoup.utils.errors import LOADING_ERRORS, OutOfMemoryError, SoupError
 from hfsoup.utils.text import format_count, one_line
 
@@ -40,11 +40,11 @@ class Classifier:
             found = self._model(**cast)
         except torch.OutOfMemoryError as error:
             batch = format_count(len(pixel_values), "image")
-            what = f"the memory of {pixel_values.device} does not hold a batch of {batch}"
+            what = f"out of memory on {pixel_values.device} with a batch of {batch}"
             raise OutOfMemoryError(what, where=self._where, hint="a smaller --batch-size") from error
         except LOADING_ERRORS as error:
             what = f"the model cannot take these images: {type(error).__name__}: {one_line(error)}"
-            hint = "save the image processor of the model's start beside it"
+            hint = "save the image processor of the model's start in the same folder"
             raise SoupError(what, where=self._where, hint=hint) from error
         # Some models give their logits as the last hidden state.
         logits = getattr(found, "logits", getattr(found, "last_hidden_state", None))
@@ -62,7 +62,7 @@ def build_model(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtyp
     model, info = find_model_class(config).from_pretrained(
         None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
     )
-    # Counters and indices that a file lacks are made as the model is built, the same each time.
+    # Counters and indices that a file lacks are built with the model, always the same.
     counters = {name for name, tensor in model.state_dict().items() if not tensor.is_floating_point()}
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found := set(info.get(kind) or ()) - (counters if kind == "missing_keys" else set()):

@@ -1,4 +1,4 @@
-"""What a checkpoint must be by itself, told from its config and headers before transformers sees either."""
+"""One checkpoint checked by itself, by its config and headers, before transformers loads either."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
-from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile
+from hfsoup.checkpoints.safetensors_io import FLOATS, read_tensor_specs
 from hfsoup.checkpoints.tensor_matching import TensorMatch
 from hfsoup.checkpoints.timm_config import is_timm, list_classes, read_image_settings, read_model_config
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, TensorSpec
@@ -21,13 +21,13 @@ MAX_CLASSES = 1 << 17
 MAX_LABEL = 512
 MAX_NUMBER = 1 << 14
 MAX_TENSORS = 1 << 15
-# Settings that make transformers run, load or fetch something that is not in the weights.
-FOREIGN = frozenset(
-    ("auto_map", "custom_pipelines", "quantization_config", "use_pretrained_backbone", "checkpoint_path", "use_kernels")
-)
-ELSEWHERE = "this model needs code or files from elsewhere ({}), which is never run"
+# Keys that make transformers run, load or download something that is not in the weights.
+FOREIGN = {
+    "auto_map", "custom_pipelines", "quantization_config", "use_pretrained_backbone", "checkpoint_path", "use_kernels",
+}  # fmt: skip
+ELSEWHERE = "this model needs code or files from elsewhere ({}), which hfsoup never runs"
 NATIVE = "a checkpoint of an architecture that transformers has"
-# Numbers below these keys build nothing in an image classifier.
+# Numbers below these keys do not size an image classifier.
 IDLE = frozenset(("id2label", "label2id", "label_names", "num_labels", "text_config", "vocab_size"))
 DEQUANTIZE = f"{IMAGE_CLASSIFICATION.name}.from_pretrained(X).dequantize().save_pretrained(FOLDER) first"
 CLASS = re.compile(r"[0-9]{1,9}")
@@ -36,11 +36,10 @@ COUNTERS = re.compile(r"(num_batches_tracked|ids|idxs?|index|indices|mask|counte
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What an ingredient says of itself.
+    """The config, class names, tensors and image processor values of one ingredient.
 
-    Once it is compared with others, its tensors have the names that the first one's have, and those that fill nothing
-    of the model are `unused`; `converted` are those that loading joins or splits, and `wrapper` is what was taken off
-    their names.
+    `rename_tensors` gives its tensors the names of a family. Then `unused` are the tensors that fill nothing of the
+    model, `converted` those that loading joins or splits, and `wrapper` is the prefix that was removed from the names.
     """
 
     ingredient: Ingredient
@@ -60,30 +59,28 @@ class Checkpoint:
 
     @property
     def custom(self) -> bool:
-        """Whether its files name code of their own, which is never run."""
+        """Whether its files name code of their own (auto_map), which is never run."""
         return bool(self.config.get("auto_map") or (self.processor or {}).get("auto_map"))
 
 
 def inspect_checkpoint(ingredient: Ingredient) -> Checkpoint:
-    """Read config, headers and processor of one ingredient.
+    """Read the config, headers and image processor of one ingredient.
 
     Raises:
-        SoupError: it needs foreign code, asks for more than any image classifier does, or contradicts itself.
+        SoupError: it needs foreign code, its numbers are larger than any image classifier's, or its files disagree.
     """
     where = f"{ingredient}, config.json"
     config, labels = read_classifier_config(ingredient.folder / "config.json", where=where)
     dtypes = ingredient.adapter.dtypes if ingredient.adapter else {}
+    key = f"{ingredient.source.state_dict_key}." if ingredient.source.state_dict_key else ""
+    stored = [read_tensor_specs(w.path, where=f"{ingredient}, {w.name}").values() for w in ingredient.weights]
     shards = tuple(
-        tuple(
-            replace(s, dtype=dtypes.get(s.name, s.dtype)) for s in read_tensor_specs(w.path, f"{ingredient}, {w.name}")
-        )
-        for w in ingredient.weights
+        tuple(replace(s, dtype=dtypes.get(s.name, s.dtype)) for s in specs if s.name.startswith(key))
+        for specs in stored
     )
-    if key := ingredient.source.state_dict_key:
-        shards = tuple(tuple(spec for spec in shard if spec.name.startswith(f"{key}.")) for shard in shards)
-        if not any(shards):
-            what = f"expected tensors whose names begin with {quoted(f'{key}.')}, found none"
-            raise SoupError(what, where=str(ingredient), hint="another --state-dict-key")
+    if key and not any(shards):
+        what = f"expected tensors whose names begin with {quoted(key)}, found none"
+        raise SoupError(what, where=str(ingredient), hint="another --state-dict-key")
     tensors = _index_tensors(shards, ingredient)
     largest = max(len(tensors), *(side for spec in tensors.values() for side in (0, *spec.shape)))
     limit_numbers(config, where=where, most=max(MAX_NUMBER, largest))
@@ -95,7 +92,7 @@ def read_classifier_config(path: Path, *, where: str) -> tuple[dict[str, Any], t
     """The config.json of an image classifier, and its classes in the order of the head's rows.
 
     Raises:
-        SoupError: it is damaged, needs foreign code, or is of something else.
+        SoupError: it is damaged, needs foreign code, or is not an image classifier's.
     """
     config = read_model_config(path, where=where)
     refuse_foreign_code(config, where=where)
@@ -104,12 +101,12 @@ def read_classifier_config(path: Path, *, where: str) -> tuple[dict[str, Any], t
 
 
 def rename_tensors(checkpoint: Checkpoint, filling: TensorMatch, names: Mapping[str, str]) -> Checkpoint:
-    """A checkpoint whose tensors have the names of a family, without those that fill nothing.
+    """A checkpoint by the names of a family, without the tensors that fill nothing.
 
     Args:
-        checkpoint: as its files have it.
-        filling: what its tensors fill.
-        names: the family's name of every tensor by the model's own.
+        checkpoint: as it is in its files.
+        filling: which tensor of the model each of its tensors fills.
+        names: the family's names by the model's own.
     """
     family = {
         in_file: name if name in filling.converted else names.get(filling.owns[name], name)
@@ -133,10 +130,10 @@ def rename_tensors(checkpoint: Checkpoint, filling: TensorMatch, names: Mapping[
 
 
 def require_floats(checkpoint: Checkpoint) -> None:
-    """Refuse weights that are integers; those may count and index.
+    """Refuse integer tensors, except counters and indices.
 
     Raises:
-        SoupError: a tensor of the model is neither.
+        SoupError: one is a weight.
     """
     for file, shard in zip(checkpoint.ingredient.weights, checkpoint.shards, strict=True):
         for spec in shard:
@@ -147,13 +144,13 @@ def require_floats(checkpoint: Checkpoint) -> None:
 
 
 def refuse_foreign_code(values: dict[str, Any], *, where: str) -> None:
-    """Refuse a config that would have code run, or a file fetched, that is not part of the checkpoint.
+    """Refuse a config that runs code, or downloads files, that are not part of the checkpoint.
 
-    Code of its own that a config names at its top is no reason: where transformers has the classes, its own are used.
+    An auto_map at the top of a config is accepted: the classes of transformers are used in its place.
     """
     if isinstance(quantized := values.get("quantization_config"), dict) and quantized:
         method = quoted(quantized.get("quant_method"))
-        what = f"this checkpoint is quantized ({method}): its codes cannot be averaged, and their code is never run"
+        what = f"this checkpoint is quantized ({method}): quantized weights cannot be averaged"
         raise SoupError(what, where=where, hint=DEQUANTIZE)
     for key, value in walk_json(values, skip=frozenset(("id2label", "label2id"))):
         if isinstance(value, dict):
@@ -161,14 +158,19 @@ def refuse_foreign_code(values: dict[str, Any], *, where: str) -> None:
                 if value[name] and not (name == "auto_map" and value is values):
                     raise SoupError(ELSEWHERE.format(name), where=where, hint=NATIVE)
         elif "implementation" in key and value not in (None, True, False, "eager", "sdpa"):
-            what = f"expected {key} to be eager or sdpa, found {quoted(value)}, which is never fetched or run"
-            raise SoupError(what, where=where, hint=f"take {key} out of config.json")
+            what = f"expected {key} to be eager or sdpa, found {quoted(value)}, which hfsoup never downloads or runs"
+            raise SoupError(what, where=where, hint=f"remove {key} from config.json")
         elif key in ("backbone", "architecture") and isinstance(value, str) and re.search(r"[/:]", value):
-            raise SoupError(f"{key} names another repository, {quoted(value)}, which is not fetched", where=where)
+            what = f"{key} names another repository, {quoted(value)}, which hfsoup does not download"
+            raise SoupError(what, where=where)
 
 
 def read_class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
-    """The classes that a config names, in the order of the head's rows; a number stands for itself."""
+    """The class names of a config, in the order of the head's rows; LABEL_0 and so on where it has none.
+
+    Raises:
+        SoupError: their number is out of bounds, or they are not one name for each row.
+    """
     names, count = config.get("id2label"), config.get("num_labels")
     if names is None and is_timm(config):
         rows, count = list_classes(config), config.get("num_classes")
@@ -193,10 +195,10 @@ def read_class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
 
 
 def limit_numbers(values: dict[str, Any], *, where: str, most: int) -> int:
-    """The largest whole number in a config; lists of them count with a quarter of their sum, for they have stages.
+    """The largest whole number in a config; a list counts with a quarter of its sum, because it has a number per stage.
 
     Raises:
-        SoupError: it is over `most`, and would have transformers allocate without bound.
+        SoupError: it is over `most`: transformers could allocate without bound.
     """
     largest = 0
     for key, value in walk_json(values, skip=IDLE):
@@ -209,7 +211,7 @@ def limit_numbers(values: dict[str, Any], *, where: str, most: int) -> int:
 
 
 def read_processor_config(ingredient: Ingredient) -> dict[str, Any] | None:
-    """What an ingredient's files say of its images, as transformers finds it, or None where they say nothing."""
+    """The values of an ingredient's image processor, from the file that transformers reads; None without one."""
     found = None
     for name in PROCESSORS:
         path, where = ingredient.processor_folder / name, f"{ingredient}, {name}"
@@ -230,25 +232,18 @@ def read_processor_config(ingredient: Ingredient) -> dict[str, Any] | None:
 
 
 def _require_native_processor(ingredient: Ingredient, where: str) -> None:
-    """See that transformers has an image processor for files that name code of their own."""
+    """Require that transformers has an image processor for files that name code of their own."""
     from hfsoup.checkpoints.processor import load_image_processor
 
     try:
         load_image_processor(ingredient.processor_folder)
     except SoupError as error:
-        what = "this image processor needs code from elsewhere (auto_map), which is never run"
+        what = "this image processor needs code from elsewhere (auto_map), which hfsoup never runs"
         raise SoupError(what, where=where, hint=error.hint) from error
 
 
-def read_tensor_specs(path: Path, where: str) -> tuple[TensorSpec, ...]:
-    """The tensors of a safetensors file."""
-    file = TensorFile(path, where)
-    file.close()
-    return tuple(file.tensors.values())
-
-
 def _require_classifier(config: dict[str, Any], where: str) -> None:
-    """See that transformers has an image classifier for a config, whatever class it was saved from."""
+    """Require that transformers has an image classifier for a config, whatever class it was saved from."""
     kind, classes = config.get("model_type"), config.get("architectures")
     if not isinstance(kind, str) or not kind:
         raise SoupError("expected a model_type, found none", where=where, hint="is this a transformers model?")
@@ -269,7 +264,7 @@ def _index_tensors(shards: Iterable[Iterable[TensorSpec]], ingredient: Ingredien
     found: dict[str, TensorSpec] = {}
     for spec in (spec for shard in shards for spec in shard):
         if spec.name in found:
-            raise SoupError("the tensor stands in two shards", where=f"{ingredient}, tensor {one_line(spec.name)}")
+            raise SoupError("this tensor is in two weight files", where=f"{ingredient}, tensor {one_line(spec.name)}")
         found[spec.name] = spec
     if not 0 < len(found) <= MAX_TENSORS:
         what = f"expected tensors, at most {MAX_TENSORS}, found {len(found) or 'none'}"

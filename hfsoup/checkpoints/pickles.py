@@ -1,4 +1,4 @@
-"""Pickled checkpoints, looked at before they are read with `weights_only` and never otherwise, become safetensors."""
+"""Pickled checkpoints become safetensors: checked first, then read with `weights_only`, never otherwise."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DAMAGES = (
     OSError, RuntimeError, TypeError, UnpicklingError, ValueError, struct.error,
 )  # fmt: skip
 FOREIGN = "this pickle holds more than tensors, or is damaged; it was not run"
-HINT = "ask its author for safetensors"
+HINT = "use a safetensors version of this checkpoint, or ask its author for one"
 CONVERTED = "model.safetensors"
 
 
@@ -56,11 +56,11 @@ def load_pickle(path: Path, *, where: str, unwrap: bool = False, key: str | None
     Args:
         path: the file.
         where: its name, for errors.
-        unwrap: follow a lone `state_dict` key.
-        key: give only the tensors that stand under this key, with the key before their names.
+        unwrap: take the tensors under the key `state_dict` if there is one.
+        key: take only the tensors under this key; the key is put before their names.
 
     Raises:
-        SoupError: it is no archive of plain tensors as `torch.save` writes it, or says more than it holds.
+        SoupError: it is not an archive of plain tensors as `torch.save` writes it, or claims more than its size.
     """
     size = _check_archive(path, where)
     import torch
@@ -84,21 +84,20 @@ def load_pickle(path: Path, *, where: str, unwrap: bool = False, key: str | None
             raise SoupError(what, where=f"{where}, {one_line(name)}", hint=hint)
         _require_plain(tensor, f"{where}, tensor {one_line(name)}")
     if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > 2 * size:
-        raise SoupError("the tensors are together larger than the file that holds them", where=where)
+        raise SoupError("the tensors are larger than their file", where=where)
     return dict(found)
 
 
 def _select_key(found: Any, key: str, where: str) -> dict[str, Any]:
-    """What stands under a key, which may also be the beginning of names, with that key before its names."""
+    """The tensors under a key, or whose names begin with it, with the key before their names."""
     if isinstance(found, dict) and isinstance(found.get(key), dict):
         return {f"{key}.{name}": tensor for name, tensor in found[key].items()}
     names = [str(name) for name in found] if isinstance(found, dict) else []
     if inner := {name: found[name] for name in names if name.startswith(f"{key}.")}:
         return inner
     keys = list(dict.fromkeys(name.partition(".")[0] for name in names))
-    raise SoupError(
-        f"expected tensors under the key {quoted(key)}, found {join_names(keys, 8) or 'no keys'}", where=where
-    )
+    what = f"expected tensors under the key {quoted(key)}, found {join_names(keys, 8) or 'no keys'}"
+    raise SoupError(what, where=where)
 
 
 def _holds_tensors(value: Any) -> bool:
@@ -108,28 +107,27 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _check_archive(path: Path, where: str) -> int:
-    """The size of an archive whose directory, entries and pickled program are what `torch.save` writes."""
+    """The size of an archive, once its directory, entries and pickle are as `torch.save` writes them."""
     with os.fdopen(open_regular(path, where=where), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if file.read(4) != b"PK\3\4":
             what = "expected an archive as torch.save writes it, found something else"
-            raise SoupError(what, where=where, hint="load it where it is trusted and save it as safetensors")
+            raise SoupError(what, where=where, hint="load it with torch where you trust it, and save it as safetensors")
         try:
             if _read_directory_size(file, size) > MAX_DIRECTORY:
                 raise SoupError(f"the directory of this archive is over {MAX_DIRECTORY} bytes", where=where)
             with ZipFile(file) as archive:
                 _check_entries(archive, size, where)
         except DAMAGES as error:
-            raise SoupError(
-                f"this archive is damaged: {one_line(error)}", where=where, hint="download it again"
-            ) from error
+            what = f"this archive is damaged: {one_line(error)}"
+            raise SoupError(what, where=where, hint="download it again") from error
     return size
 
 
 def _read_directory_size(file: BinaryIO, size: int) -> int:
-    """Bytes of the archive's list of entries, told before it is read.
+    """The size of the archive's directory, before it is read.
 
-    The end record must be the last thing in the file, so that every reader finds the same one.
+    The end record must be at the very end of the file, so that every reader finds the same one.
     Source: APPNOTE.TXT 4.3.14 to 4.3.16, https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
     """
     file.seek(max(size - 98, 0))
@@ -145,10 +143,10 @@ def _read_directory_size(file: BinaryIO, size: int) -> int:
 
 
 def _check_entries(archive: ZipFile, size: int, where: str) -> None:
-    """Refuse compressed and doubled entries, and a pickle that calls anything but the makers of plain tensors."""
+    """Refuse compressed and duplicate entries, and a pickle that calls anything but constructors of plain tensors."""
     entries = archive.infolist()
     if any(e.compress_type != ZIP_STORED or e.file_size != e.compress_size for e in entries):
-        raise SoupError("expected entries as they are, found compressed ones", where=where, hint=HINT)
+        raise SoupError("expected uncompressed entries, found compressed ones", where=where, hint=HINT)
     names = [entry.filename.lower() for entry in entries]
     programs = [entry for entry in entries if entry.filename.lower().endswith("data.pkl")]
     if sum(entry.file_size for entry in entries) > size or len(set(names)) < len(names) or len(programs) != 1:
@@ -164,7 +162,7 @@ def _check_entries(archive: ZipFile, size: int, where: str) -> None:
 
 
 def _require_plain(tensor: torch.Tensor, where: str) -> None:
-    """Refuse what a plain tensor in memory is not: sparse, quantized, elsewhere, or larger than its storage."""
+    """Refuse sparse and quantized tensors, those on another device, and those larger than their storage."""
     kind = str(tensor.dtype).removeprefix("torch.")
     if kind not in DTYPES or str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu" or tensor.is_neg():
         raise SoupError(f"expected a plain tensor, found {kind} {tensor.layout} on {tensor.device}", where=where)

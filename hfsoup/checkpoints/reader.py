@@ -1,4 +1,4 @@
-"""The tensors of one ingredient, wherever in its files they are."""
+"""The tensors of one ingredient, whichever of its files they are in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hfsoup.utils.hashing import stamp_file
 
 
 class Weights:
-    """The tensors of one ingredient, over its files, by the names that its family gives them."""
+    """The tensors of one ingredient, over all of its files, by the names of its family; open until `close`."""
 
     def __init__(self, ingredient: Ingredient) -> None:
         self.ingredient = ingredient
@@ -24,13 +24,13 @@ class Weights:
         self.homes = {name: homes[in_file] for name, in_file in names.items()}
 
     def read(self, name: str, begin: int, count: int) -> NDArray[Any]:
-        """A block of a tensor, or of a run that it begins: floats as numbers and everything else as stored."""
+        """`count` elements from `begin` on, flat, which may run into adjacent tensors; bfloat16 as float32."""
         file, spec = self.homes[name]
         block = file.read(spec, begin, count)
         return to_float(block, spec.dtype) if spec.dtype in FLOATS else block
 
     def read_stored(self, name: str) -> tuple[str, NDArray[Any]]:
-        """A whole tensor in its shape, as it is stored (bfloat16 as its uint16 bits), and its dtype."""
+        """The dtype of a tensor, and the whole tensor in its shape as it is stored (bfloat16 as its uint16 bits)."""
         file, spec = self.homes[name]
         return spec.dtype, file.read(spec, 0, prod(spec.shape)).reshape(spec.shape)
 
@@ -38,7 +38,7 @@ class Weights:
         return name in self.homes
 
     def are_adjacent(self, name: str, following: str) -> bool:
-        """Whether one tensor begins where another ends, in the same type."""
+        """Whether `following` begins in the file where `name` ends, in the same dtype."""
         (file, spec), (home, other) = self.homes[name], self.homes[following]
         return file is home and spec.stop == other.start and spec.dtype == other.dtype
 
@@ -48,11 +48,11 @@ class Weights:
         return next(w.name for w, f in zip(self.ingredient.weights, self._files, strict=True) if f is file)
 
     def require_unchanged(self) -> None:
-        """Fail if a file is not the one that was hashed any more."""
+        """Fail if a file changed after it was hashed."""
         for file, weights in zip(self._files, self.ingredient.weights, strict=True):
             if not file.stamp == stamp_file(weights.path) == weights.stamp:
-                what = "the file changed while it was in use, so nothing read from it counts"
-                raise SoupError(what, where=file.name, hint="the same command again, once nobody writes to it")
+                what = "the file changed while it was in use"
+                raise SoupError(what, where=file.name, hint="the same command again, once nothing writes to it")
 
     def close(self) -> None:
         """Release the files."""

@@ -1,4 +1,4 @@
-"""Safetensors files read and written block by block, with headers believed only after a check.
+"""Safetensors files, read and written block by block; a header is checked before it is used.
 
 The format: eight bytes of header length, a JSON header, then the tensors' bytes
 (https://github.com/huggingface/safetensors#format).
@@ -36,7 +36,7 @@ STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.ui
 
 
 class TensorFile:
-    """One safetensors file, open for reading; blocks are read into private memory, never mapped."""
+    """One safetensors file, open for reading; blocks are read into private memory, never memory-mapped."""
 
     def __init__(self, path: Path, name: str | None = None) -> None:
         self.path, self.name = path, name or str(path)
@@ -57,15 +57,14 @@ class TensorFile:
         while done < len(view):
             got = read_into(self._handle, view[done:], at + done)
             if got == 0:
-                raise SoupError(
-                    "the file became shorter while it was read", where=f"{self.name}, tensor {one_line(spec.name)}"
-                )
+                where = f"{self.name}, tensor {one_line(spec.name)}"
+                raise SoupError("the file was truncated while it was read", where=where)
             done += got
         return block
 
     @property
     def stamp(self) -> tuple[int, ...]:
-        """The open file's stamp, to be compared with the one taken before it was hashed."""
+        """The open file's stamp (see `stamp_file`), to be compared with the one from before it was hashed."""
         return stamp_file(self._handle)
 
     def close(self) -> None:
@@ -77,11 +76,19 @@ class TensorFile:
         head = read_at(self._handle, 8, 0)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
         if length < 2 or length > size - 8:
-            kind = "a git-LFS pointer" if head == b"version " else "not a whole safetensors file"
-            raise SoupError(f"this is {kind} ({size} bytes)", where=self.name, hint="download or save it again")
+            kind = "a git-LFS pointer" if head == b"version " else "a truncated or different file"
+            what = f"expected a safetensors file, found {kind} ({size} bytes)"
+            raise SoupError(what, where=self.name, hint="download or save it again")
         if length > MAX_HEADER:
             raise SoupError(f"the header of {length} bytes is over the limit of {MAX_HEADER}", where=self.name)
         return read_at(self._handle, length, 8), 8 + length
+
+
+def read_tensor_specs(path: Path, *, where: str) -> dict[str, TensorSpec]:
+    """The tensors of a safetensors file by name, from its header, which is checked; `where` is the file, for errors."""
+    file = TensorFile(path, where)
+    file.close()
+    return file.tensors
 
 
 def parse_header(header: bytes, base: int, size: int, *, where: str) -> list[TensorSpec]:
@@ -114,7 +121,7 @@ def parse_header(header: bytes, base: int, size: int, *, where: str) -> list[Ten
 
 
 def write_header(path: Path, specs: Iterable[tuple[str, str, tuple[int, ...]]]) -> dict[str, int]:
-    """Create a safetensors file with room for `specs` (name, dtype, shape); where each tensor's bytes begin."""
+    """Create a safetensors file with room for `specs` (name, dtype, shape); returns where each tensor's bytes begin."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset, starts = 0, {}
     for name, dtype, shape in specs:
@@ -130,7 +137,7 @@ def write_header(path: Path, specs: Iterable[tuple[str, str, tuple[int, ...]]]) 
 
 
 def write_tensors(path: Path, tensors: Mapping[str, tuple[str, NDArray[Any]]]) -> None:
-    """Create a safetensors file that holds `tensors`: dtype and array as it is stored, by name, in their order."""
+    """Create a safetensors file of `tensors`: dtype and stored array by name, in this order."""
     starts = write_header(path, [(name, dtype, array.shape) for name, (dtype, array) in tensors.items()])
     with path.open("r+b") as file:
         for name, (_, array) in tensors.items():
@@ -139,33 +146,30 @@ def write_tensors(path: Path, tensors: Mapping[str, tuple[str, NDArray[Any]]]) -
 
 
 def count_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes that a tensor takes."""
-    count = 1
-    for side in shape:
-        count *= side
-    return count * np.dtype(STORED[dtype]).itemsize
+    """The size of a tensor in bytes."""
+    return prod(shape) * np.dtype(STORED[dtype]).itemsize
 
 
 def to_float(block: NDArray[Any], dtype: str) -> NDArray[np.floating]:
-    """Stored floats as numbers: bfloat16 bits widen to float32, the rest is as it is."""
+    """Stored floats as floats of NumPy: bfloat16 bits become float32, other types stay as they are."""
     if dtype == "BF16":
         return (block.astype(np.uint32) << 16).view(np.float32)
     return block
 
 
 def is_finite(block: NDArray[Any], dtype: str) -> bool:
-    """Whether there is neither NaN nor infinity among stored floats."""
+    """Whether stored floats hold neither NaN nor infinity."""
     exponent = EXPONENTS.get(dtype)
     if exponent is None:
         return bool(np.isfinite(block).all())
-    # NumPy looks at float16 one by one, and does not know bfloat16.
+    # NumPy is slow on float16 and does not know bfloat16.
     return bool(((block.view(np.uint16) & exponent) != exponent).all())
 
 
 def to_stored(block: NDArray[np.float64], dtype: str) -> NDArray[Any]:
-    """Float64 values rounded to nearest, ties to even, in `dtype`."""
+    """Float64 values rounded to `dtype`, to nearest, ties to even."""
     if dtype != "BF16":
-        with np.errstate(over="ignore"):  # infinity is what the caller looks for
+        with np.errstate(over="ignore"):  # the caller checks for infinity
             return block.astype(STORED[dtype])
     shape, block = block.shape, block.ravel()
     single = block.astype(np.float32)
@@ -183,7 +187,7 @@ def to_stored(block: NDArray[np.float64], dtype: str) -> NDArray[Any]:
 
 
 def _check_metadata(found: Any, where: str) -> None:
-    """Refuse metadata that is not text by text, as safetensors does."""
+    """Refuse metadata that does not map strings to strings, as safetensors does."""
     try:
         plain = found is None or (isinstance(found, dict) and all(isinstance(v, str) for v in found.values()))
         for _ in walk_json(found) if plain else ():
@@ -191,7 +195,7 @@ def _check_metadata(found: Any, where: str) -> None:
     except ValueError:
         plain = False
     if not plain:
-        raise SoupError("expected the metadata to be texts by name, found something else", where=where)
+        raise SoupError("expected __metadata__ to map strings to strings, found something else", where=where)
 
 
 def _parse_spec(name: str, entry: Any, base: int, where: str) -> TensorSpec:
@@ -200,7 +204,7 @@ def _parse_spec(name: str, entry: Any, base: int, where: str) -> TensorSpec:
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise SoupError(f"the tensor name {quoted(name)} is no Unicode", where=where) from error
+        raise SoupError(f"the tensor name {quoted(name)} is not valid Unicode", where=where) from error
     if len(name) > MAX_NAME:
         raise SoupError(f"a tensor name is longer than {MAX_NAME} characters", where=at)
     match entry:
@@ -213,7 +217,7 @@ def _parse_spec(name: str, entry: Any, base: int, where: str) -> TensorSpec:
     if not all(type(number) is int for number in (*shape, start, stop)):
         raise SoupError("expected whole numbers for shape and data_offsets, found something else", where=at)
     if len(shape) > 16 or min(shape, default=0) < 0 or prod(max(side, 1) for side in shape) > MAX_ELEMENTS:
-        raise SoupError(f"the shape {one_line(shape)} is no shape", where=at)
+        raise SoupError(f"the shape {one_line(shape)} is not valid", where=at)
     if not 0 <= start <= stop < 1 << 63 or stop - start != count_bytes(dtype, tuple(shape)):
         place = f"the bytes from {one_line(start, 24)} to {one_line(stop, 24)}"
         what = f"{place} do not hold {dtype} of shape {one_line(shape)}"

@@ -1,4 +1,4 @@
-"""Which tensor of a checkpoint fills which tensor of its model, whatever names its files give them."""
+"""Which tensor of a checkpoint fills which tensor of its model, under the names of any version of transformers."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ from hfsoup.checkpoints.architecture import Architecture
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.text import join_names, one_line
 
-# What frameworks put around a module, by the part of a tensor's name that comes of it.
+# Parts of names that wrappers around a module add.
 WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged|teacher|shadow)[._]", re.IGNORECASE)
-"""Parts of names under which a training script holds a second copy of its model."""
+"""Parts of names under which training scripts keep averaged copies of the model."""
 DEEPEST, LEAST = 4, 4
+"""A wrapper's prefix has at most so many parts, and is in the names of at least 1/`LEAST` of the model's tensors."""
 SAVE = "save the model alone: model.save_pretrained(FOLDER)"
-# A file may hold copies and states beside its model, but not many times the model.
+# A file may hold copies and optimizer states too, but not many times the model.
 MOST_COPIES, SPARE_TENSORS = 16, 256
 DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
 class TensorMatch:
-    """The tensors of a checkpoint by what they fill.
+    """Which tensor of a model each tensor of a checkpoint fills.
 
-    `stored` takes a name that transformers loads to the name in the file, which a wrapper may have made longer, and
-    `owns` the same name to the model's own; `converted` are those that it joins or splits on the way. `missing` are the
-    model's own names of what nothing fills, `unused` the names in the file of what fills nothing. `wrapper` is what was
-    taken out of the names; `duplicate` is a tensor of the model that two fill, with their names in the file.
+    Three names matter: the one in the file, the plain one without a wrapper's parts, and the model's own.
+
+    Args:
+        stored: the name in the file by the plain one.
+        owns: the model's own name by the plain one.
+        converted: plain names of tensors that loading joins or splits.
+        missing: the model's own names of tensors that nothing fills.
+        unused: names in the file of tensors that fill nothing.
+        wrapper: what was removed from the names.
+        duplicate: a tensor of the model that two tensors fill, by its own name, and their names in the file.
     """
 
     stored: Mapping[str, str]
@@ -42,10 +49,10 @@ class TensorMatch:
 
 
 def match_tensors(architecture: Architecture, names: Collection[str], *, where: str) -> TensorMatch:
-    """See what the tensors of a checkpoint fill, without the names of a wrapper around the model.
+    """Match the tensors of a checkpoint to those of its model, without the parts of names that a wrapper added.
 
-    Names are taken as they are where they fill the model. Otherwise what wrappers are known to add is taken out, then
-    one beginning or one part that tensors have in common; that which fills the model counts, or else fills most of it.
+    Names are taken as they are if they fill the model. Otherwise the parts that known wrappers add are removed, then
+    any common prefix or part; the result that fills the model is taken, or else the one that fills most of it.
 
     Args:
         architecture: the model.
@@ -53,10 +60,10 @@ def match_tensors(architecture: Architecture, names: Collection[str], *, where: 
         where: the checkpoint, for errors.
 
     Raises:
-        SoupError: two tensors fill one, or two models stand in the files.
+        SoupError: two tensors fill one, or the files hold two models.
     """
     if len(names) > MOST_COPIES * len(architecture.shapes) + SPARE_TENSORS:
-        what = f"the files hold {len(names)} tensors, and the model of config.json has {len(architecture.shapes)}"
+        what = f"the model of config.json has {len(architecture.shapes)} tensors, the files hold {len(names)}"
         raise SoupError(what, where=where, hint=SAVE)
     best = _match_names(architecture, {name: name for name in names}, names)
     whole: list[TensorMatch] = []
@@ -72,18 +79,18 @@ def match_tensors(architecture: Architecture, names: Collection[str], *, where: 
         return _choose_model(whole, where)
     if best.duplicate:
         own, first, second = map(one_line, best.duplicate)
-        raise SoupError(f"two tensors are the model's {own}: {first} and {second}", where=where, hint=SAVE)
+        raise SoupError(f"two tensors of the files fill {own}: {first} and {second}", where=where, hint=SAVE)
     return best
 
 
 def find_extra_layers(architecture: Architecture, names: Iterable[str]) -> list[str]:
-    """Those of the tensors that fill nothing which would fill a model with more layers."""
+    """The names among `names` that a model with more layers would have."""
     numberless = {DIGITS.sub("", own) for own in architecture.shapes}
     return [name for name in names if DIGITS.sub("", architecture.rename(name)[0][0]) in numberless]
 
 
 def describe_gap(filling: TensorMatch, architecture: Architecture) -> str:
-    """What a checkpoint lacks, in words."""
+    """The sentence for a checkpoint that does not fill its model."""
     needed = len(architecture.shapes.keys() - architecture.optional)
     what = "this checkpoint does not fill the model that its config.json names"
     found = f"{what}: {len(filling.missing)} of {needed} tensors are missing, {join_names(filling.missing, 4)}"
@@ -91,44 +98,38 @@ def describe_gap(filling: TensorMatch, architecture: Architecture) -> str:
 
 
 def _choose_model(whole: Sequence[TensorMatch], where: str) -> TensorMatch:
-    """The one model in a file, which may hold a copy of averaged weights beside it."""
+    """The one model in the files, which may also hold an averaged copy of it."""
     trained = [one for one in whole if not AVERAGED.search(one.wrapper)] or whole
     if len(trained) > 1:
         found = join_names([one.wrapper for one in trained], 4)
-        hint = f"--state-dict-key {one_line(trained[0].wrapper.removesuffix('.'))} takes the first of them"
-        raise SoupError(f"several models stand in this file, under {found}", where=where, hint=hint)
+        hint = f"--state-dict-key {one_line(trained[0].wrapper.removesuffix('.'))} reads the first of them"
+        raise SoupError(f"expected one model in this file, found several, under {found}", where=where, hint=hint)
     return trained[0]
 
 
 def _match_names(architecture: Architecture, plain: Mapping[str, str], names: Collection[str]) -> TensorMatch:
-    """What tensors fill under other names; `plain` takes those to the names in the file."""
+    """The match by plain names; `plain` takes those to the names in the file."""
     stored, owns, given = dict[str, str](), dict[str, str](), dict[str, str]()
-    converted, doubled = set[str](), None
+    converted, duplicate = set[str](), None
     for name, in_file in plain.items():
         (own, *others), converts = architecture.rename(name)
         if own not in architecture.shapes:
             continue
         if own in given:
-            doubled = doubled or (own, given[own], in_file)
+            duplicate = duplicate or (own, given[own], in_file)
         stored[name], owns[name] = in_file, own
         given |= dict.fromkeys((own, *others), in_file)
         if converts:
             converted.add(name)
     missing = architecture.shapes.keys() - architecture.optional - given.keys()
     used = set(stored.values())
-    return TensorMatch(
-        stored,
-        owns,
-        frozenset(converted),
-        tuple(own for own in architecture.shapes if own in missing),
-        tuple(name for name in names if name not in used),
-        _find_wrapper(stored),
-        doubled,
-    )
+    lacking = tuple(own for own in architecture.shapes if own in missing)
+    unused = tuple(name for name in names if name not in used)
+    return TensorMatch(stored, owns, frozenset(converted), lacking, unused, _find_wrapper(stored), duplicate)
 
 
 def _find_wrapper(stored: Mapping[str, str]) -> str:
-    """What the names in a file have and those that load have not: a beginning, or else the parts within."""
+    """What was removed from the names in a file: a prefix, or else parts within."""
     for name, in_file in stored.items():
         if name != in_file:
             left = name.split(".")
@@ -138,7 +139,7 @@ def _find_wrapper(stored: Mapping[str, str]) -> str:
 
 
 def _unwrap_names(names: Collection[str], least: int) -> Iterator[dict[str, str]]:
-    """Names without what may be a wrapper's part of them, those that leave most tensors first, and `least` of them."""
+    """Plain names to try, each without one possible wrapper, most tensors first, of `least` tensors at least."""
     parts = {name: [part for part in name.split(".") if part not in WRAPPERS] for name in names}
     inner = {".".join(left): name for name, left in parts.items()}
     if len(inner) == len(parts) and inner.keys() != parts.keys():
@@ -150,7 +151,7 @@ def _unwrap_names(names: Collection[str], least: int) -> Iterator[dict[str, str]
     for (at, taken), count in counts.most_common():
         if count < least:
             return
-        # Numbers are layers, or places in a Sequential whose other members would be lost.
+        # A number is a layer, or a place in a Sequential, not a wrapper.
         if not any(part.isdigit() for part in taken):
             end = at + len(taken)
             yield {

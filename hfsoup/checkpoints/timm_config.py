@@ -1,9 +1,9 @@
-"""The config.json of timm's models as transformers' config of the same model, checked before either library sees it.
+"""The config.json of timm's models, read as transformers' config of the same model and checked first.
 
 Two layouts are read. `timm.models.save_for_hf` writes `architecture`, `num_classes`, `label_names`, `pretrained_cfg`
-and `model_args`; transformers writes its `timm_wrapper` with the same keys and its own. A config that was read is of
-the model type `timm_wrapper` in both cases; `written` gives back the layout. Of timm only its registry is asked here:
-no weights, files or addresses that a config names are ever followed.
+and `model_args`; transformers writes its `timm_wrapper` with the same keys and more. After reading, both are configs
+of the model type `timm_wrapper`; `restore_layout` undoes that. Only timm's registry is used: no weights, files or
+addresses in a config are followed.
 """
 
 from __future__ import annotations
@@ -21,39 +21,34 @@ TIMM = "timm_wrapper"
 NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
 WORD = re.compile(r"[A-Za-z0-9_]{1,64}")
 IMAGES = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
-# What pretrained_cfg may say of images, classes and the model; all else there says where weights come from.
-PLAIN = frozenset(
-    (
-        *("architecture", "tag", "num_classes", "label_names", "label_descriptions", "first_conv", "classifier"),
-        *("fixed_input_size", "test_input_size", "min_input_size", "test_crop_pct", "pool_size", "test_pool_size"),
-        *("license", "description", "origin_url", "paper_name", "paper_ids", "notes"),
-        *IMAGES,
-    )
-)
-# Arguments of timm.create_model that load something, or make something else than a classifier.
-FOREIGN = frozenset(
-    (
-        *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "pretrained_strict"),
-        *("checkpoint_path", "cache_dir", "model_name", "features_only", "out_indices", "feature_cls", "model_cfg"),
-        *("device", "dtype", "scriptable", "exportable", "no_jit"),
-    )
-)
+# Keys of pretrained_cfg about images, classes and the model; the others are about where weights come from.
+PLAIN = {
+    *("architecture", "tag", "num_classes", "label_names", "label_descriptions", "first_conv", "classifier", *IMAGES),
+    *("fixed_input_size", "test_input_size", "min_input_size", "test_crop_pct", "pool_size", "test_pool_size"),
+    *("license", "description", "origin_url", "paper_name", "paper_ids", "notes"),
+}
+# Arguments of timm.create_model that load files, or build something else than a classifier.
+FOREIGN = {
+    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "pretrained_strict"),
+    *("checkpoint_path", "cache_dir", "model_name", "features_only", "out_indices", "feature_cls", "model_cfg"),
+    *("device", "dtype", "scriptable", "exportable", "no_jit"),
+}
 
 
 def read_model_config(path: Path, *, where: str) -> dict[str, Any]:
-    """A config.json, as transformers' config where it is timm's.
+    """The values of a config.json; those of timm's layouts as transformers' `timm_wrapper` has them.
 
     Raises:
-        SoupError: it cannot be read, or is timm's and says more than what the model is.
+        SoupError: it cannot be read, or is timm's and has values that hfsoup does not accept.
     """
     return normalize_config(read_json(path, where=where), where=where)
 
 
 def normalize_config(values: dict[str, Any], *, where: str) -> dict[str, Any]:
-    """The values of a config.json as those of transformers' config where they are timm's, otherwise as they are.
+    """The values of a config.json; those of timm's layouts as transformers' `timm_wrapper` has them.
 
     Raises:
-        SoupError: timm is not installed, or does not know the architecture, or a value is none that timm takes.
+        SoupError: timm is not installed or does not know the architecture, or a value is not accepted.
     """
     if not _is_timm_file(values):
         return values
@@ -72,49 +67,48 @@ def normalize_config(values: dict[str, Any], *, where: str) -> dict[str, Any]:
 
 
 def is_timm(config: dict[str, Any]) -> bool:
-    """Whether a config that was read is of a model of timm."""
+    """Whether a config, as `read_model_config` gives it, is of a timm model."""
     return config.get("model_type") == TIMM
 
 
 def has_timm_layout(config: dict[str, Any]) -> bool:
-    """Whether a config that was read is in timm's own layout, not in that of transformers' wrapper."""
+    """Whether a config, as `read_model_config` gives it, came from timm's own layout, not from `timm_wrapper`."""
     return is_timm(config) and "pretrained_cfg" in config and "architectures" not in config
 
 
 def restore_layout(config: dict[str, Any]) -> dict[str, Any]:
-    """A config that was read, in the layout that it had; both libraries load it.
+    """A config in the layout of its file; both libraries load it.
 
-    timm repeats `num_classes` in `model_args`, with which transformers cannot build the model, and transformers saves
-    `model_args` as null, which timm cannot read: neither is there any more.
+    `num_classes` in `model_args`, which transformers cannot load, and a null `model_args`, which timm cannot load, have
+    been removed.
     """
     return {key: value for key, value in config.items() if key != "model_type"} if has_timm_layout(config) else config
 
 
 def repeats_classes(folder: Path) -> bool:
-    """Whether a checkpoint's `model_args` repeat the number of classes, so that transformers cannot build its model."""
+    """Whether `model_args` of a checkpoint in timm's layout hold `num_classes`: transformers cannot load it."""
     values = read_json(folder / "config.json", where=str(folder))
-    return has_timm_layout(normalize_config(values, where=str(folder))) and "num_classes" in (
-        values.get("model_args") or {}
-    )
+    own = has_timm_layout(normalize_config(values, where=str(folder)))
+    return own and "num_classes" in (values.get("model_args") or {})
 
 
 def format_model_type(config: dict[str, Any]) -> str:
-    """What kind of model a config describes, in a word or two."""
+    """The model type of a config, or timm's architecture, for people."""
     return f"{one_line(config.get('architecture'))} (timm)" if is_timm(config) else one_line(config.get("model_type"))
 
 
 def strip_timm_prefix(config: dict[str, Any], name: str) -> str:
-    """The name that a tensor of a model has in its files, without the prefix under which transformers wraps timm's."""
+    """A tensor's name without the prefix that transformers' wrapper adds to those of timm."""
     return name.removeprefix("timm_model.") if is_timm(config) else name
 
 
 def list_libraries(config: dict[str, Any]) -> tuple[str, ...]:
-    """The libraries beside transformers that a model's outputs depend on."""
+    """The libraries, besides transformers, that a model's outputs depend on."""
     return ("timm",) if is_timm(config) else ()
 
 
 def list_classes(config: dict[str, Any]) -> list[Any] | None:
-    """The classes of a config of timm, row by row, as transformers names them: where it names none, ImageNet's."""
+    """The class names of a timm config, row by row; without any, those of ImageNet if the number fits, else None."""
     if "label_names" in config:
         return list(config["label_names"])
     from timm.data import ImageNetInfo, infer_imagenet_subset
@@ -128,30 +122,30 @@ def list_classes(config: dict[str, Any]) -> list[Any] | None:
 
 
 def read_image_settings(config: dict[str, Any]) -> dict[str, Any] | None:
-    """What a config of timm says of images; None where that stands elsewhere."""
+    """The image settings in a timm config; None if they are in a processor's file."""
     found = config.get("pretrained_cfg") if is_timm(config) else None
     return {key: found[key] for key in IMAGES if key in found} if found else None
 
 
 def read_image_shape(config: dict[str, Any]) -> tuple[int, int, int] | None:
-    """Channels, height and width of the images that a config of timm asks for, where it says so."""
+    """Channels, height and width of the images in a timm config; None without them."""
     size = (read_image_settings(config) or {}).get("input_size")
     return (size[0], size[1], size[2]) if size else None
 
 
 def build_timm_processor(config: dict[str, Any]) -> Any:
-    """transformers' image processor for what a config of timm says of images: timm's own transforms."""
+    """transformers' image processor for the image settings of a timm config: timm's own transforms."""
     from transformers import TimmWrapperImageProcessor
 
     found: Any = TimmWrapperImageProcessor(config["pretrained_cfg"], config["architecture"])
     if found.data_config["crop_mode"] == "center":
-        # As other processors say what an image becomes before it is cropped.
+        # The size before the crop, in the form of other processors.
         found.size = {"shortest_edge": int(max(found.data_config["input_size"][1:]) / found.data_config["crop_pct"])}
     return found
 
 
 def _is_timm_file(values: dict[str, Any]) -> bool:
-    """timm's own configs have no model type, and the oldest of them no `pretrained_cfg` either."""
+    """Whether a config.json is timm's: one without a model type, or of `timm_wrapper`."""
     kind = values.get("model_type")
     return kind == TIMM or (kind is None and ("pretrained_cfg" in values or _is_flat_layout(values)))
 
@@ -161,7 +155,7 @@ def _is_flat_layout(values: dict[str, Any]) -> bool:
 
 
 def _nest_layout(values: dict[str, Any]) -> dict[str, Any]:
-    """A config as timm writes it today; an old one has on one level what is now in `pretrained_cfg`."""
+    """A config in today's layout: an old one has at its top what is now in `pretrained_cfg`."""
     if "model_type" in values or not _is_flat_layout(values):
         return dict(values)
     above = ("architecture", "num_classes", "num_features")
@@ -177,9 +171,9 @@ def _require_timm(where: str) -> None:
     try:
         import timm  # noqa: F401
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
-        # A torchvision that was built for another torch ends this way.
+        # As where torchvision was built for another torch.
         what = f"this checkpoint needs timm, which cannot be imported: {one_line(error)}"
-        hint = "python -c 'import timm' tells why; torch and torchvision must be of one release"
+        hint = "python -c 'import timm' shows why; torch and torchvision must be of one release"
         raise SoupError(what, where=where, hint=hint) from error
 
 
@@ -187,28 +181,27 @@ def _require_architecture(name: Any, where: str) -> str:
     import timm
 
     if not isinstance(name, str) or not NAME.fullmatch(name) or not timm.is_model(name):
-        what = f"timm {timm.__version__} has no architecture {quoted(name)}"
+        what = f"expected an architecture of timm {timm.__version__}, found {quoted(name)}"
         raise SoupError(what, where=where, hint="pip install -U timm")
     return name
 
 
 def _check_pretrained_cfg(values: Any, where: str) -> dict[str, Any]:
-    """What `pretrained_cfg` says of images and head, without where its weights once came from."""
+    """The checked values of `pretrained_cfg` about images and head, without where its weights came from."""
     if not isinstance(values, dict):
         raise SoupError(f"expected pretrained_cfg to be an object, found {quoted(values)}", where=where)
     if values.get("label_offset"):
-        what = "the head has rows in front that belong to no class (label_offset), which only timm leaves out"
+        what = "not supported: label_offset, which adds rows without a class to the head"
         hint = "load it with timm, then timm.models.save_for_hf(model, FOLDER)"
         raise SoupError(what, where=where, hint=hint)
     found = {key: value for key, value in values.items() if key in PLAIN}
-    sizes = [
-        _require_size(found[key], key, where) for key in ("input_size", "test_input_size") if found.get(key) is not None
-    ]
+    keys = [key for key in ("input_size", "test_input_size") if found.get(key) is not None]
+    sizes = [_require_size(found[key], key, where) for key in keys]
     least = max((max(size[1:]) for size in sizes), default=224) / (2 * MAX_SIDE)
     for key in ("crop_pct", "test_crop_pct"):
         share = found.get(key)
         if share is not None and (type(share) not in (int, float) or not least <= share <= 16):
-            raise SoupError(f"expected {key} to be a share of the image, found {quoted(share)}", where=where)
+            raise SoupError(f"expected {key} to be a fraction of the image side, found {quoted(share)}", where=where)
     for key in ("mean", "std"):
         numbers = found.get(key)
         plain = isinstance(numbers, list) and all(type(n) in (int, float) for n in numbers) and 0 < len(numbers) < 99
@@ -235,18 +228,18 @@ def _list_names(names: Any, where: str) -> list[Any] | None:
 
 
 def _check_model_args(values: Any, classes: Any, where: str) -> dict[str, Any]:
-    """What timm is given to build the model, beside its architecture and the number of classes: plain values."""
+    """The checked `model_args`, without the number of classes: numbers, words and lists of them."""
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise SoupError(f"expected model_args to be an object, found {quoted(values)}", where=where)
     if values.get("num_classes", classes) != classes:
-        what = f"num_classes is {quoted(classes)}, but {quoted(values['num_classes'])} in model_args"
+        what = f"num_classes is {quoted(classes)} in config.json and {quoted(values['num_classes'])} in its model_args"
         raise SoupError(what, where=where, hint="save it again with timm.models.save_for_hf")
     for key, value in values.items():
         if key in FOREIGN and value:
-            what = f"model_args may not say {quoted(key)}: that loads something, or makes no classifier"
-            raise SoupError(what, where=where, hint=f"take {one_line(key)} out of config.json")
+            what = f"model_args may not set {quoted(key)}, which loads files or builds no classifier"
+            raise SoupError(what, where=where, hint=f"remove {one_line(key)} from config.json")
         if not WORD.fullmatch(key) or not _is_plain(value):
             what = f"expected numbers, words and lists of them in model_args, found {quoted(key)}: {quoted(value)}"
             raise SoupError(what, where=where)
@@ -262,7 +255,7 @@ def _is_plain(value: Any, depth: int = 2) -> bool:
 
 
 def _derive_arguments(architecture: str, described: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments that timm takes from `pretrained_cfg`, where transformers would build another model without them."""
+    """Arguments that timm takes from `pretrained_cfg`; transformers would build another model without them."""
     from timm.models import get_pretrained_cfg
 
     size, usual = described.get("input_size"), get_pretrained_cfg(architecture)

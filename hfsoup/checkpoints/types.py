@@ -1,4 +1,4 @@
-"""The records that the stages hand to each other. Frozen, and free of torch."""
+"""Records of a checkpoint: its source, its files, its tensors. Frozen, and free of torch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 @dataclass(frozen=True)
 class Source:
-    """Where an ingredient is, pinned, before anything of it is read.
+    """Where an ingredient is, pinned to a commit, before any of it is read.
 
     `id` is the folder, or on the Hub `owner/name`, followed by the subfolder if the checkpoint is in one; `revision` is
-    the commit on the Hub and None for a local folder; `base` is what an
-    adapter is put on, pinned in the same way. `weights_file` is the file that is read in place of the usual ones, and
-    `state_dict_key` what its tensors stand under.
+    the commit, None for a local folder; `files` are those of the repository at that commit. `base` is the pinned base
+    model of an adapter. `weights_file` is read in place of the usual weight files, and `state_dict_key` is the key of
+    the tensors in it.
     """
 
     id: str
@@ -46,6 +46,10 @@ class Source:
         """Where in the repository the checkpoint is; empty for its top."""
         return "/".join(self.id.split("/")[2:])
 
+    def path_of(self, name: str) -> str:
+        """The path of a file of the checkpoint, from the top of the repository or from the local folder on."""
+        return f"{self.subfolder}/{name}" if self.subfolder and self.folder is None else name
+
     def __str__(self) -> str:
         return f"{self.id}@{self.revision[:7]}" if self.revision else self.id
 
@@ -54,8 +58,8 @@ class Source:
 class WeightFile:
     """One safetensors file of an ingredient.
 
-    `name` and `sha256` are those of the file in the repository; the hash may still be on its way and is waited for when
-    it is asked for. `stamp` was taken before `path` was hashed, and differs once anybody has written to it since.
+    `name` and `sha256` are those of the file in the repository, which `path` may be a conversion of. The hash may still
+    be in progress; `sha256` waits for it. `stamp` (see `stamp_file`) was taken before the file was hashed.
     """
 
     name: str
@@ -75,9 +79,9 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class AdapterParts:
-    """What an ingredient was merged from: the adapter's config and weights, and the base under them.
+    """What an ingredient was merged from: an adapter's config and weights, and its base.
 
-    `dtypes` are the types of the tensors that the merged file holds in wider ones.
+    `dtypes` are the dtypes of the base for tensors that the merged file stores as float64.
     """
 
     config: WeightFile
@@ -90,9 +94,9 @@ class AdapterParts:
 class Ingredient:
     """A checkpoint on this disk: its folder with config and processor, its weight files.
 
-    `run` is the folder of the run that a Trainer's checkpoint is one of, which holds what all of its checkpoints share;
-    `adapter` tells where these come from if they were merged on this disk. `names` takes a family's name of a tensor to
-    the one in these files; empty where all have the family's names.
+    `run` is the folder above a Trainer's checkpoint, with the files that all checkpoints of the run share. `adapter` is
+    what the checkpoint was merged from, if it was merged here. `names` are the names in these files by those of the
+    family; empty if they are the same.
     """
 
     source: Source
@@ -104,12 +108,12 @@ class Ingredient:
 
     @property
     def files(self) -> tuple[WeightFile, ...]:
-        """The files that its source has: an adapter's own instead of the merged one."""
+        """The files of its source: an adapter's own, not the merged one."""
         return (self.adapter.config, self.adapter.weights) if self.adapter else self.weights
 
     @property
     def content(self) -> list[Any]:
-        """What tells its tensors from all others: the hashes of its files, and which tensors of them it has."""
+        """What identifies its tensors, for cache keys: the hashes of its files, and the names that it takes of them."""
         return [*(file.sha256 for file in self.weights), *([sorted(self.names.items())] if self.names else [])]
 
     @property
@@ -119,15 +123,15 @@ class Ingredient:
 
     @property
     def processor_folder(self) -> Path:
-        """The folder with its image processor: its own, or the run's where only that has one."""
-        return self._holding(*PROCESSORS)
+        """The folder with its image processor: its own, or the run's if only that has one."""
+        return self._find_folder(*PROCESSORS)
 
     @property
     def card(self) -> Path:
-        """Its model card, or the run's where it has none; the file need not be there."""
-        return self._holding(CARD) / CARD
+        """The path of its model card, or of the run's; the file may be missing."""
+        return self._find_folder(CARD) / CARD
 
-    def _holding(self, *names: str) -> Path:
+    def _find_folder(self, *names: str) -> Path:
         folders = [folder for folder in (self.folder, self.run) if folder]
         return next((f for f in folders if any((f / name).is_file() for name in names)), self.folder)
 
@@ -137,9 +141,9 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class LowRankAdapter:
-    """A soup as an adapter: its folder in hfsoup's cache, the sha256 of its files, and the model that it gives.
+    """A soup as a LoRA adapter: its folder in hfsoup's cache, and the model that it makes with its base.
 
-    `error` is ‖ΔW − B·A‖ / ‖ΔW‖ (Frobenius) over all layers, `worst` that of the worst one, `layer`.
+    `error` is ‖ΔW − B·A‖ / ‖ΔW‖ (Frobenius norm) over all layers, `worst` that of the worst layer, `layer`.
     """
 
     folder: Path

@@ -66,19 +66,9 @@ def match_dataset_classes(
     if asked is None and has_placeholder_names(classes) and len(names) == len(classes):
         return _match_unnamed(names, needed, where)
     missing = [names[n] for n in needed if n not in found]
-    doubled = [(names, _doubled(names)), (classes, _doubled(classes))]
-    several = [
-        name
-        for side, twice in doubled
-        for name in side
-        if normalize_name(name) in twice & set(map(normalize_name, missing))
-    ]
-    if several:
-        what = f"class names are ambiguous, for case, spaces and underscores do not count: {join_names(several)}"
-    else:
-        what = f"class names are missing: {join_names(missing)}"
-    lists = f"{where}: {join_names(names)}\n  the model: {join_names(classes)}"
-    raise MismatchError(f"{what}\n  {lists}", where=where, hint=EITHER)
+    written = set(map(normalize_name, missing))
+    several = [n for side in (names, classes) for n in _list_doubled(side) if normalize_name(n) in written]
+    raise _mismatch_error(several, missing, {where: names, "the model": classes}, where, EITHER)
 
 
 def match_classes(wanted: Sequence[str], given: Sequence[str], *, where: str, against: str) -> tuple[int, ...]:
@@ -94,16 +84,23 @@ def match_classes(wanted: Sequence[str], given: Sequence[str], *, where: str, ag
         MismatchError: a name is missing, or two names differ only in case, spaces or underscores; both lists are shown.
     """
     places = {normalize_name(name): i for i, name in enumerate(given)}
-    doubles = [*_doubles(wanted), *_doubles(given)]
+    doubled = [*_list_doubled(wanted), *_list_doubled(given)]
     missing = [name for name in wanted if normalize_name(name) not in places]
-    if not doubles and not missing:
-        return tuple(places[normalize_name(name)] for name in wanted)
-    if doubles:
-        what = f"class names are ambiguous, for case, spaces and underscores do not count: {join_names(doubles)}"
-    else:
-        what = f"class names are missing: {join_names(missing)}"
-    lists = f"{where}: {join_names(wanted)}\n  {against}: {join_names(given)}"
-    raise MismatchError(f"{what}\n  {lists}", where=where, hint="give the classes the same names in both")
+    if doubled or missing:
+        hint = "give the classes the same names in both"
+        raise _mismatch_error(doubled, missing, {where: wanted, against: given}, where, hint)
+    return tuple(places[normalize_name(name)] for name in wanted)
+
+
+def _mismatch_error(
+    doubled: Sequence[str], missing: Sequence[str], lists: Mapping[str, Sequence[str]], where: str, hint: str
+) -> MismatchError:
+    """The error of class names that do not match, with both lists by what they belong to."""
+    what = f"class names are missing: {join_names(missing)}"
+    if doubled:
+        what = f"class names are ambiguous, for case, spaces and underscores do not count: {join_names(doubled)}"
+    rows = "".join(f"\n  {place}: {join_names(names)}" for place, names in lists.items())
+    return MismatchError(f"{what}{rows}", where=where, hint=hint)
 
 
 def normalize_name(name: str) -> str:
@@ -258,13 +255,11 @@ def _match_by_place(names: Sequence[str], classes: Sequence[str], found: Mapping
 
 
 def _doubled(names: Iterable[str]) -> set[str]:
-    """Names, as `plain` writes them, that stand more than once."""
+    """Names, as `normalize_name` writes them, that occur more than once."""
     return {name for name, count in Counter(map(normalize_name, names)).items() if count > 1}
 
 
-def _doubles(names: Sequence[str]) -> list[str]:
-    """Names that are another one's double."""
-    seen: dict[str, list[str]] = {}
-    for name in names:
-        seen.setdefault(normalize_name(name), []).append(name)
-    return [name for group in seen.values() if len(group) > 1 for name in group]
+def _list_doubled(names: Sequence[str]) -> list[str]:
+    """Names that differ from another one at most in case, spaces or underscores."""
+    doubled = _doubled(names)
+    return [name for name in names if normalize_name(name) in doubled]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.checkpoints.model_inputs import describe_backend
+from hfsoup.checkpoints.processor import describe_backend
 from hfsoup.data.columns import Columns
 from hfsoup.data.corruptions import Corruption
 from hfsoup.data.dataset_split import DatasetSplit, Split

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hfsoup.checkpoints.model_inputs import describe_backend
+from hfsoup.checkpoints.processor import describe_backend
 from hfsoup.data.corruptions import Corruption
 from hfsoup.data.dataset_split import DatasetSplit, Split
 from hfsoup.data.images import Images, cut_scored_splits

@@ -1,4 +1,4 @@
-"""Would a soup of these help? Told from configs and headers, and from the weights where asked; nothing is evaluated."""
+"""`hfsoup check`: whether a soup of these can help, by configs, headers and on request the weights; no evaluation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hfsoup.checkpoints.pickles import convert_pickle
 from hfsoup.checkpoints.reader import Weights
 from hfsoup.checkpoints.safetensors_io import TensorFile
 from hfsoup.checkpoints.types import Ingredient, Source
+from hfsoup.ingredients.cards import read_card, read_license
 from hfsoup.ingredients.compatibility import check_compatibility, find_class_axes, list_remarks
 from hfsoup.ingredients.family import Family
 from hfsoup.ingredients.find import find_ingredients, too_few_error
 from hfsoup.ingredients.headers import outline_ingredients
-from hfsoup.ingredients.licences import read_license
 from hfsoup.ingredients.local_folders import WILD
 from hfsoup.ingredients.pull import pull_ingredients
 from hfsoup.ingredients.resolve import SOUP_TAGS
@@ -32,19 +32,19 @@ from hfsoup.utils.text import one_line
 
 OUTLIER = 2.5
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th")
-ALONE = "this is one ingredient, and there is none to compare it with"
-FEW = "no soup: it needs two ingredients or more, found one"
+ALONE = "this is one ingredient, with no other to compare it with"
+FEW = "no soup: expected two ingredients or more, found one"
 VERDICTS = {
-    "soup": "soup: these may be averaged as they are",
-    "recalibrate": "soup with --bn recalibrate (or auto): averaged batch norms need new statistics",
-    "align": "align first (--align): these were trained from different starts, and a plain average would be at chance",
+    "soup": "soup: these can be averaged as they are",
+    "recalibrate": "soup with --bn recalibrate (or auto): batch norms of an average need new statistics",
+    "align": "align first (--align): these were trained from different starts; a plain average would score at chance",
     "no": "do not average all of these",
 }
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The verdict, why, and how close the weights are where they were read; one row of facts per ingredient."""
+    """The verdict, the reasons, the cosines between the weights if they were read, and facts about each ingredient."""
 
     verdict: str
     reasons: tuple[str, ...]
@@ -53,11 +53,11 @@ class Diagnosis:
 
     @property
     def summary(self) -> str:
-        """The verdict in one line, with what it stands on where the weights were not looked at."""
+        """The verdict in one line."""
         if len(self.ingredients) == 1:
             return FEW
-        unseen = self.cosine is None and self.verdict != "no"
-        return f"{'by configs and headers alone, ' if unseen else ''}{VERDICTS[self.verdict]}"
+        headers_only = self.cosine is None and self.verdict != "no"
+        return f"{'by configs and headers alone, ' if headers_only else ''}{VERDICTS[self.verdict]}"
 
     def to_json(self) -> dict[str, Any]:
         """The object that `hfsoup check --json` writes."""
@@ -79,16 +79,16 @@ def diagnose(
     state_dict_key: str | None = None,
     watch: Watch | None = None,
 ) -> Diagnosis:
-    """Look at ingredients before anything is baked.
+    """Check ingredients before they are baked.
 
     Args:
         patterns: as for `bake`, soups included; with `weights`, plain weight files too.
-        weights: read the weights and compare them, which pulls them.
+        weights: download the weights and compare them.
         exclude: as for `bake`.
         fine_tunes_of: as for `bake`.
         weights_file: the weight file to read of every ingredient, in place of the usual one.
-        state_dict_key: what its tensors stand under, as for `bake`.
-        watch: told of the stages.
+        state_dict_key: the key of the tensors in it, as for `bake`.
+        watch: shows the stages.
 
     Raises:
         UsageError: a pattern matches nothing.
@@ -98,7 +98,8 @@ def diagnose(
     files = [Path(p) for p in patterns if p.endswith(WEIGHTS) and Path(p).is_file()]
     if files:
         if len(files) < 2 or len(files) < len(patterns) or not weights:
-            raise UsageError("plain weight files are compared among themselves", hint="hfsoup check --weights FILE...")
+            what = "expected two weight files or more, and --weights"
+            raise UsageError(what, hint="hfsoup check --weights FILE FILE")
         return _diagnose_files(files, watch)
     if absent := [p for p in patterns if p.endswith(WEIGHTS) and "/" not in p and not WILD.search(p)]:
         raise UsageError("there is no such file", where=absent[0], hint="ls, or ORG/NAME on the Hub")
@@ -121,7 +122,7 @@ def diagnose(
 
 
 def list_concerns(family: Family) -> Iterator[str]:
-    """What the weights of a family say against averaging all of it; nothing where they are close."""
+    """Sentences about weights that are too far apart to be averaged; none if all are close."""
     names = [str(i) for i in family.ingredients]
     if len(names) > 1:
         close = compare_weights(family)
@@ -129,7 +130,7 @@ def list_concerns(family: Family) -> Iterator[str]:
 
 
 def compare_weights(family: Family) -> Similarity:
-    """How close the weights of a family are, in one pass over its files."""
+    """The similarity of the weights of a family, in one pass over its files."""
     names = [spec.name for spec in family.tensors]
     with ExitStack() as stack:
         every = [stack.enter_context(closing(Weights(ingredient))).homes for ingredient in family.ingredients]
@@ -137,7 +138,7 @@ def compare_weights(family: Family) -> Similarity:
 
 
 def _find_head_names(family: Family) -> frozenset[str]:
-    """The tensors whose rows are classes; where they cannot be told, the head is compared with the body."""
+    """The names of the head's tensors; none if the head was not found, and it is then compared as part of the body."""
     try:
         return frozenset(family.class_axes or find_class_axes(family))
     except MismatchError:
@@ -145,7 +146,7 @@ def _find_head_names(family: Family) -> frozenset[str]:
 
 
 def _pull_headers(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
-    """Local ingredients as they are, those on the Hub by their headers."""
+    """Local ingredients with their weights, those on the Hub with headers alone."""
     local, remote = [s for s in sources if s.folder], [s for s in sources if not s.folder]
     found = dict(zip([*local, *remote], [*pull_ingredients(local), *outline_ingredients(remote, scratch)], strict=True))
     return tuple(found[s] for s in sources)
@@ -163,7 +164,7 @@ def _diagnose_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, wa
     if len(ingredients) < 2:
         return Diagnosis("no", (*reasons, _describe_single(ingredients[0].source)), facts, None)
     if not weights:
-        reasons.append("the weights were not compared: --weights does")
+        reasons.append("the weights were not compared; --weights compares them")
         return Diagnosis(verdict, tuple(reasons), facts, None)
     with watch.stage("Comparing weights"):
         close = compare_weights(family)
@@ -171,14 +172,14 @@ def _diagnose_ingredients(ingredients: tuple[Ingredient, ...], weights: bool, wa
 
 
 def _describe_single(one: Source) -> str:
-    """That there is one ingredient, with what to type for more."""
+    """The reason for a single ingredient, with the next command."""
     error = too_few_error(one, "check")
     below = f"{error.where}; " if error.where != str(one) else ""
     return f"{ALONE}: {below}{error.hint}"
 
 
 def _diagnose_files(files: Sequence[Path], watch: Watch) -> Diagnosis:
-    """Plain weight files: only the weights can be compared."""
+    """The diagnosis of plain weight files: only their weights are compared."""
     with watch.stage("Comparing weights"):
         hashes = [hash_file(path) for path in files]
         safe = [
@@ -197,54 +198,54 @@ def _diagnose_files(files: Sequence[Path], watch: Watch) -> Diagnosis:
 def _judge(
     verdict: str, names: Sequence[str], close: Similarity, reasons: Iterable[str], facts: tuple[dict[str, Any], ...]
 ) -> Diagnosis:
-    """The verdict that the cosines allow, with the reasons they give."""
+    """The diagnosis by the cosines between the weights; `verdict` is the one without them."""
     if close.broken:
-        odd = [f"{names[i]} holds NaN or infinity in tensor {one_line(name)}: leave it out" for i, name in close.broken]
-        return Diagnosis("no", (*odd, *reasons), facts, None)
+        bad = [f"{names[i]} holds NaN or infinity in tensor {one_line(name)}: leave it out" for i, name in close.broken]
+        return Diagnosis("no", (*bad, *reasons), facts, None)
     cosine = close.body
     pairs = cosine[np.triu_indices(len(names), 1)]
-    strayed = list(_find_outliers(names, close))
-    told = [*reasons, *_explain_distance(names, close), *strayed, *_compare_heads(names, close)]
-    told.append(f"cosine between ingredients {pairs.min():.2f} to {pairs.max():.2f}")
+    outliers = list(_find_outliers(names, close))
+    reasons = [*reasons, *_explain_distance(names, close), *outliers, *_compare_heads(names, close)]
+    reasons.append(f"cosine between ingredients {pairs.min():.2f} to {pairs.max():.2f}")
     if pairs.min() < APART:
         verdict = "align"
-    elif pairs.min() < BASIN or strayed:
+    elif pairs.min() < BASIN or outliers:
         verdict = "no"
-    return Diagnosis(verdict, tuple(told), facts, [[round(float(c), 4) for c in row] for row in cosine])
+    return Diagnosis(verdict, tuple(reasons), facts, [[round(float(c), 4) for c in row] for row in cosine])
 
 
 def _explain_distance(names: Sequence[str], close: Similarity) -> Iterator[str]:
-    """Why some do not share a basin, and which would."""
+    """Why ingredients cannot be averaged: other starts, or weights too far apart."""
     pairs, nearest = close.body[np.triu_indices(len(names), 1)], _fill_diagonal(close.body, -np.inf).max(axis=1)
     far = [name for name, cosine in zip(names, nearest, strict=True) if cosine < BASIN]
     if pairs.min() < APART:
-        yield "trained from different starts: their units must be put in one order before an average means anything"
+        yield "trained from different starts: their units must be aligned (--align) before they are averaged"
     elif far and len(far) < len(names) - 1:
-        yield f"{', '.join(far)} left the basin of the others; without it a soup may work"
+        yield f"the weights of {', '.join(far)} are too far from the others; a soup of the others may work"
     elif pairs.min() < BASIN:
-        yield "they do not share a basin: their average would most likely score far below each of them"
+        yield "the weights are too far apart: their average would most likely score far below each of them"
 
 
 def _find_outliers(names: Sequence[str], close: Similarity) -> Iterator[str]:
-    """Ingredients much further from the others than those are from each other."""
+    """Ingredients much farther from the others than those are from each other."""
     if len(names) < 3:
         return
     away = _fill_diagonal(close.distances, np.inf).min(axis=1)
     for name, distance in zip(names, away, strict=True):
         times = distance / max(np.median(away), 1e-9)
         if times > OUTLIER and distance > 0.05:
-            yield f"{name} is {times:.1f} times as far from the others as is usual here: a run gone far, leave it out"
+            yield f"{name}: its weights are {times:.1f}× farther from the rest than usual; leave it out"
 
 
 def _fill_diagonal(matrix: Matrix, own: float) -> Matrix:
-    """A matrix of pairs with `own` for each ingredient with itself."""
+    """A copy of a square matrix with `own` on the diagonal."""
     return np.where(np.eye(len(matrix)), own, matrix)
 
 
 def _compare_heads(names: Sequence[str], close: Similarity) -> Iterator[str]:
     pairs = np.triu_indices(len(names), 1)
     if close.head is not None and close.body[pairs].min() > BASIN and close.head[pairs].min() < 0.5:
-        yield "bodies are close but heads are not: the heads were drawn anew for each run, use one start for all"
+        yield "the bodies are close but the heads are not: start all runs from one checkpoint with one head"
 
 
 def _find_duplicates(ingredients: Sequence[Ingredient]) -> Iterator[str]:
@@ -257,7 +258,7 @@ def _find_duplicates(ingredients: Sequence[Ingredient]) -> Iterator[str]:
 
 
 def _compare_cards(facts: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """What the cards say of where the ingredients come from and what may be done with them."""
+    """Differences in base model and licence between the cards, and ingredients that are soups."""
     for fact in facts:
         if fact["soup"]:
             yield f"{fact['id']} is a soup itself"
@@ -270,24 +271,18 @@ def _compare_cards(facts: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _explain_batch_norm(family: Family) -> Iterator[str]:
     if not family.has_batch_norm:
         return
-    yield "the model has batch norms: the statistics of an average are not the average of the statistics"
+    yield "the model has batch norms: their statistics must be recalibrated after averaging"
     momentum = family.config.get("batch_norm_momentum")
     if isinstance(momentum, (int, float)) and momentum > 0.5:
-        yield (
-            f"batch_norm_momentum {momentum} is PyTorch's momentum in transformers, so running statistics are those of"
-            " about the last batch: even one checkpoint alone gains from new ones"
-        )
+        statistics = "the running statistics are almost those of the last training batch alone"
+        yield f"batch_norm_momentum {momentum}: {statistics}, so even a single checkpoint gains from recalibration"
 
 
 def _collect_facts(ingredient: Ingredient) -> dict[str, Any]:
-    """What is known of one ingredient without its weights."""
-    from huggingface_hub import ModelCard
-
+    """The facts about one ingredient in `hfsoup check --json`, without its weights."""
     checkpoint = inspect_checkpoint(ingredient)
-    path = ingredient.card
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    data = ModelCard(text, ignore_metadata_errors=True).data
-    tags = data.get("tags") or []
+    card = read_card(ingredient)
+    tags = card.get("tags")
     return {
         "id": ingredient.id,
         "revision": ingredient.source.revision,
@@ -296,7 +291,7 @@ def _collect_facts(ingredient: Ingredient) -> dict[str, Any]:
         "parameters": sum(int(np.prod(s.shape)) for s in checkpoint.tensors.values()),
         "dtype": sorted({s.dtype for s in checkpoint.tensors.values()}),
         "license": read_license(ingredient),
-        "base_model": ingredient.adapter.base.id if ingredient.adapter else data.get("base_model"),
+        "base_model": ingredient.adapter.base.id if ingredient.adapter else card.get("base_model"),
         "soup": isinstance(tags, list) and any(tag in tags for tag in SOUP_TAGS),
         "sha256": [w.sha256 for w in ingredient.weights],
     }

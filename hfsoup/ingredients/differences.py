@@ -1,4 +1,4 @@
-"""What two checkpoints do differently: their configs and image processors compared as transformers loads each."""
+"""What two checkpoints compute differently: configs and image processors, compared as transformers loads them."""
 
 from __future__ import annotations
 
@@ -15,42 +15,40 @@ from hfsoup.checkpoints.timm_config import is_timm
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.text import one_line, quoted
 
-# What a config says of names, of training and of what a model returns beside its logits; weights are compared as such.
+# Keys about names, training, initialization and outputs other than logits: they change no logit.
 SILENT = re.compile(
     r"architectures|dtype|torch_dtype|transformers_version|(finetuning_)?task.*|id2label|label2id|label_names|num_labels"
     r"|num_classes|name_or_path|problem_type|text_config|.*drop.*|initializer_.*|init_.*|layer_?scale_(init_)?value"
     r"|use_cache|output_(attentions|hidden_states)|return_dict|use_return_dict|torchscript|gradient_checkpointing|chunk_size_feed_forward"
     r"|batch_norm_momentum|.*implementation.*|tie_.*|use_bfloat16|is_encoder_decoder|out_features|out_indices|stage_names"
 )
-# Named like a dropout, and scales what the model computes in use as well.
+# Named like a dropout, but also used at inference.
 COUNTED = frozenset({("pp_lcnet", "hidden_dropout_prob")})
 SQUARES = ("image_size", "patch_size")
-# Odd sizes, both below and above what models take; random pixels, so that no two ways of resizing agree.
+# Odd sizes below and above those of models; on random pixels no two ways of resizing agree.
 PROBES = ((37, 53), (64, 41), (301, 223), (97, 640), (1021, 769))
-# Names, and what has done its part once the sizes are known.
-SILENT_PROCESSOR = frozenset(
-    (
-        *("image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "auto_map"),
-        "default_to_square",
-    )
-)
+# Names, and a key that has no effect once the sizes are known.
+SILENT_PROCESSOR = {
+    "image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "auto_map",
+    "default_to_square",
+}  # fmt: skip
 
 
 def same_model_type(first: Checkpoint, other: Checkpoint) -> bool:
-    """Whether two checkpoints are of one model type; if not, nothing else about them is worth a word."""
+    """Whether two checkpoints have one model type; if not, no other difference is listed."""
     return first.config.get("model_type") == other.config.get("model_type")
 
 
 def compare_configs(first: Checkpoint, other: Checkpoint, code: frozenset[str] | None = None) -> Iterator[str]:
-    """What the models of two configs compute differently, each with both values.
+    """The values of two configs that change what their models compute, each in a sentence.
 
-    Each config is loaded by the installed transformers, nested configs, derived values and defaults included.
+    Both are loaded by the installed transformers, with nested configs, derived values and defaults.
 
     Args:
         first: the checkpoint whose values are expected.
         other: the one that is compared with it.
-        code: the names that the code of the first one's model uses: nothing else of a config can make a difference.
-            None where that model cannot be built, and everything may be the reason.
+        code: the names that the code of the first one's model uses; other keys are ignored. None, where the model
+            cannot be built, compares all keys.
     """
     if not same_model_type(first, other):
         kinds = other.config.get("model_type"), first.config.get("model_type")
@@ -68,7 +66,7 @@ def compare_configs(first: Checkpoint, other: Checkpoint, code: frozenset[str] |
     try:
         expected = load(first.config)
     except SoupError:
-        # Its own error says more than any difference.
+        # Its own error is reported elsewhere.
         return
     try:
         found = load(other.config)
@@ -76,14 +74,13 @@ def compare_configs(first: Checkpoint, other: Checkpoint, code: frozenset[str] |
         yield error.what
         return
     for key in sorted(expected.keys() | found.keys()):
-        if not any(_is_silent(part, kind) for part in key.split(".")) and not _is_same(
-            key, expected.get(key), found.get(key)
-        ):
+        silent = any(_is_silent(part, kind) for part in key.split("."))
+        if not silent and not _is_same(key, expected.get(key), found.get(key)):
             yield f"config {one_line(key)} is {_format_value(found, key)}, expected {_format_value(expected, key)}"
 
 
 def compare_processors(first: Checkpoint, other: Checkpoint) -> Iterator[str]:
-    """What two image processors make differently of an image: nothing where they give the same pixels, bit for bit."""
+    """The differences between two image processors; none if both give the same pixels, bit for bit."""
     if first.processor == other.processor:
         return
     if first.processor is None or other.processor is None:
@@ -95,7 +92,7 @@ def compare_processors(first: Checkpoint, other: Checkpoint) -> Iterator[str]:
     try:
         processors = [load_image_processor(one.ingredient.processor_folder) for one in (first, other)]
     except SoupError as error:
-        # What cannot be run can only be the same where it says the same.
+        # Processors that cannot be loaded are compared by their values alone.
         expected, found = first.processor, other.processor
         differing = list(_compare_settings(expected, found))
         yield from differing
@@ -113,33 +110,33 @@ def compare_processors(first: Checkpoint, other: Checkpoint) -> Iterator[str]:
 
 
 def _infer_problem_type(checkpoint: Checkpoint) -> str:
-    """The kind of labels that a head is for; where a config does not say, what transformers takes it for."""
+    """The problem_type of a config, or what transformers infers without one."""
     inferred = "regression" if len(checkpoint.labels) == 1 else "single_label_classification"
-    said = checkpoint.config.get("problem_type")
-    return said if said in ("regression", "multi_label_classification") else inferred
+    given = checkpoint.config.get("problem_type")
+    return given if given in ("regression", "multi_label_classification") else inferred
 
 
 def _strip_silent(values: Any, kind: str) -> Any:
-    """A config as it is written, without what is silent at any depth."""
+    """A config as written, without silent keys at any depth."""
     if isinstance(values, dict):
         return {key: _strip_silent(below, kind) for key, below in values.items() if not _is_silent(key, kind)}
     return values
 
 
 def _is_silent(key: str, kind: str) -> bool:
-    """Whether a value of a config says nothing of what a model of this type computes."""
+    """Whether a key of a config cannot change what a model of this type computes."""
     return SILENT.fullmatch(key) is not None and (kind, key) not in COUNTED
 
 
 def _is_same(key: str, expected: object, found: object) -> bool:
-    """Whether two values of a config are one, floats to the precision that a model computes in."""
+    """Whether two values of a config are equal, floats as float32."""
     if isinstance(expected, float) and isinstance(found, float):
         return bool(np.float32(expected) == np.float32(found))
     return bool(_normalize_value(key, expected) == _normalize_value(key, found))
 
 
 def _normalize_value(key: str, value: Any) -> Any:
-    """One form of a value: a square's side may stand for both, and LeViT's config grows by a `[""]` at every save."""
+    """One form of a value: a side stands for a square, and LeViT's config gains a `[""]` at every save."""
     if key.rpartition(".")[2] in SQUARES and isinstance(value, int):
         return [value, value]
     if isinstance(value, list) and value[-1:] == [[""]]:
@@ -148,7 +145,7 @@ def _normalize_value(key: str, value: Any) -> Any:
 
 
 def _compare_settings(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
-    """The values of an image processor that differ, both shown; null is as good as nothing, and channels come first."""
+    """The values of two image processors that differ; null counts as absent, and channels_first is the default."""
     expected, found = ({"data_format": "channels_first", **_drop_nulls(values)} for values in (expected, found))
     for key in sorted((expected.keys() | found.keys()) - SILENT_PROCESSOR):
         if expected.get(key) != found.get(key):
@@ -157,14 +154,14 @@ def _compare_settings(expected: Mapping[str, Any], found: Mapping[str, Any]) -> 
 
 
 def _drop_nulls(value: Any) -> Any:
-    """A value as JSON has it, sizes without the sides that they do not give."""
+    """A value as in JSON, without nulls."""
     if isinstance(value, Mapping):
         return {key: _drop_nulls(below) for key, below in value.items() if below is not None}
     return [_drop_nulls(below) for below in value] if isinstance(value, (list, tuple)) else value
 
 
 def _give_same_pixels(first: Any, other: Any) -> bool:
-    """Whether two image processors give the same pixels: they are one class with one set of values, or it is seen."""
+    """Whether two image processors give the same pixels: by class and values, or else tried on random images."""
     kinds = [re.sub(r"(Pil|Fast)$", "", type(one).__name__) for one in (first, other)]
     if kinds[0] == kinds[1] and not any(_compare_settings(_read_settings(first), _read_settings(other))):
         return True
@@ -172,17 +169,17 @@ def _give_same_pixels(first: Any, other: Any) -> bool:
 
 
 def _read_settings(processor: Any) -> dict[str, Any]:
-    """All values that an image processor works with, those it takes by default included."""
+    """All values of an image processor, defaults included."""
     found = dict(processor.to_dict())
-    # timm's settings stand one level deeper.
+    # timm's settings are one level deeper.
     return {**found, **found.pop("data_config", {})}
 
 
 def _process_random_image(processor: Any, size: tuple[int, int]) -> NDArray[Any] | None:
-    """What a processor makes of a random picture; None where it fails."""
+    """What a processor makes of a random image of this size; None if it fails."""
     from PIL.Image import fromarray
 
-    from hfsoup.checkpoints.model_inputs import PIXELS
+    from hfsoup.checkpoints.processor import PIXELS
     from hfsoup.utils.errors import LOADING_ERRORS
 
     picture = fromarray(np.random.default_rng(size[0]).integers(0, 256, (*size, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""Ingredients that may be averaged together, and what belongs to them."""
+"""A family: ingredients that can be averaged together, and what was found out about them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hfsoup.checkpoints.types import Ingredient, TensorSpec
 
 if TYPE_CHECKING:
-    from hfsoup.checkpoints.types import Ingredient, WeightFile
+    from hfsoup.checkpoints.types import WeightFile
     from hfsoup.data.dataset_split import Split
 
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Base:
     """The model that the ingredients were fine-tuned from.
 
-    `names` are its own names of the family's tensors that it has in the same shape and for the same classes, `lacking`
-    the floats among the others; `order` takes the reference's class c to its row, None where the order is the same.
+    `names` are its names of the family's tensors that it has in the same shape and for the same classes, `lacking` the
+    other float tensors. `order` is its row for each class of the reference, None if the order is the same.
     """
 
     ingredient: Ingredient
@@ -29,11 +29,11 @@ class Base:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How the ingredients of a family came into the first one's basis.
+    """How the units of the ingredients were matched to those of the first one.
 
-    `method` and `seed` say how units were matched, `images` which ones were looked at without their labels. `originals`
-    are the ingredients as they were pulled, `orders` those of their classes, which the aligned copies have no more;
-    `fitted` is the network that was fitted to all of them, if one was.
+    `method` and `seed` are those of the matching, `images` the unlabelled images that it used. `originals` are the
+    ingredients before it, `orders` the orders of their classes, which all aligned copies have in common. `fitted` is
+    the network that was fitted to all of them, if one was.
     """
 
     method: str
@@ -86,7 +86,7 @@ class Family:
 
     @property
     def fitted(self) -> Ingredient | None:
-        """The network that takes the place of every average, where one was fitted."""
+        """The network that replaces every average, if one was fitted."""
         return self.alignment.fitted if self.alignment else None
 
     @property
@@ -96,7 +96,7 @@ class Family:
 
     @property
     def reference(self) -> Ingredient:
-        """The first ingredient: its layout, config and processor are the soup's."""
+        """The first ingredient: the soup has its config and the layout of its files."""
         return self.ingredients[0]
 
     @property
@@ -106,7 +106,7 @@ class Family:
 
     @property
     def has_batch_norm(self) -> bool:
-        """Whether the model keeps statistics of its activations."""
+        """Whether the model has running statistics of batch norms."""
         return any(spec.name.endswith("running_var") for spec in self.tensors)
 
     def __len__(self) -> int:
@@ -115,10 +115,10 @@ class Family:
 
 @dataclass(frozen=True)
 class Importance:
-    """What was estimated for a merge.
+    """What was estimated for a merge, such as Fisher information.
 
-    `images` are those that were looked at, without their labels; `files` hold what came of it in hfsoup's cache, one
-    for each ingredient, its classes in the order of the family's reference.
+    `images` are the unlabelled images that it used; `files` hold the estimates in hfsoup's cache, one for each
+    ingredient, with the classes in the order of the reference.
     """
 
     kind: str
@@ -127,6 +127,6 @@ class Importance:
     files: tuple[WeightFile, ...]
 
     def replace_weights(self, ingredients: Sequence[Ingredient]) -> list[Ingredient]:
-        """The ingredients with what was estimated of them in the place of their weights."""
+        """The ingredients, each with its estimates in place of its weights."""
         pairs = zip(ingredients, self.files, strict=True)
         return [replace(ingredient, weights=(file,), adapter=None) for ingredient, file in pairs]

@@ -1,4 +1,4 @@
-"""Ingredients found, and looked at by listing and config, before any weight is pulled."""
+"""Ingredients from patterns, each checked by file listing and config before any weight is downloaded."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from hfsoup.ingredients.pull import CHECKPOINT, find_weight_names, missing_file_
 from hfsoup.ingredients.repository_kinds import identify_kind
 from hfsoup.ingredients.resolve import Refused, list_file_names, match_patterns, pin_source
 from hfsoup.utils.errors import AccessError, HubError, SoupError, UsageError
-from hfsoup.utils.text import one_line, quoted
+from hfsoup.utils.text import join_names, one_line, quoted
 from hfsoup.utils.threads import map_in_threads
 
 REPO = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
 SKIP = "skip-ingredient"
 FEW = 2
-"""At most so many hints are given for matches that cannot be ingredients for different reasons."""
+"""The most hints in an error about several matches."""
 IMPORT_LOCK = Lock()
-"""Held while a config is understood, which may import a library: two threads that import one find half of it."""
+"""Held while a config is read, which may import a library: two threads that import one at once can break it."""
 
 
 def find_ingredients(
@@ -49,19 +49,19 @@ def find_ingredients(
     keep: bool = True,
     notify: Callable[[str], None] = lambda _: None,
 ) -> tuple[Source, ...]:
-    """The ingredients that `patterns` name, pinned, adapters with their bases; each may be one by its files and config.
+    """The ingredients that `patterns` match, pinned, adapters with their bases; all are accepted by files and config.
 
     Args:
-        patterns: as for `match`, like all that is not said here.
-        on_mismatch: with `skip-ingredient`, whatever cannot be an ingredient is left out.
-        weights_file: the weight file to read of every ingredient, in place of the usual one.
-        state_dict_key: what its tensors stand under.
-        keep: keep the configs that this reads in the cache.
-        notify: told about everything that is left out.
+        patterns: as for `match_patterns`, like `target`, `exclude`, `fine_tunes_of` and `include_soups`.
+        on_mismatch: `skip-ingredient` leaves out what cannot be an ingredient.
+        weights_file: the weight file of every ingredient, in place of the usual one.
+        state_dict_key: the key of the tensors in it.
+        keep: keep the configs in the cache.
+        notify: receives notes about what is left out.
 
     Raises:
         UsageError: a pattern matches nothing.
-        SoupError: some of the matches cannot be ingredients: all of them are named, each with the reason.
+        SoupError: some matches cannot be ingredients; the error lists them with the reasons.
         HubError: the Hub refuses or cannot be reached.
     """
     found = match_patterns(
@@ -74,9 +74,9 @@ def find_ingredients(
     )
     with listening(notify):
         chosen = [replace(s, weights_file=weights_file, state_dict_key=state_dict_key) for s in found.sources]
-        looked_at = map_in_threads(partial(_inspect_source, keep=keep), chosen)
-    refused = [*found.refused, *(one for one in looked_at if isinstance(one, Refused))]
-    sources = tuple(one for one in looked_at if isinstance(one, Source))
+        inspected = map_in_threads(partial(_inspect_source, keep=keep), chosen)
+    refused = [*found.refused, *(one for one in inspected if isinstance(one, Refused))]
+    sources = tuple(one for one in inspected if isinstance(one, Source))
     if refused and on_mismatch != SKIP:
         raise _refusal_error(refused, len(sources))
     for one in refused:
@@ -87,7 +87,7 @@ def find_ingredients(
 
 
 def find_base(name: str, *, keep: bool = True, notify: Callable[[str], None] = lambda _: None) -> Source:
-    """The one model that a base's name stands for, with a head or without, pinned.
+    """The one model that the name of a base matches, with or without a head, pinned.
 
     Raises:
         UsageError: there is none, or there are several.
@@ -102,7 +102,7 @@ def find_base(name: str, *, keep: bool = True, notify: Callable[[str], None] = l
 
 
 def require_several(sources: Sequence[Source], with_base: bool) -> None:
-    """Refuse a bake of one ingredient, which would be a copy of it; one and the base that a recipe mixes in are two.
+    """Refuse a bake of one ingredient, unless the recipe also mixes in the base.
 
     Raises:
         UsageError: there is one.
@@ -112,27 +112,24 @@ def require_several(sources: Sequence[Source], with_base: bool) -> None:
 
 
 def too_few_error(one: Source, command: str) -> UsageError:
-    """The error for one ingredient alone: what lies there, and what to type where it is one model of several."""
-    below = _list_checkpoints(one)
+    """The error for a single ingredient, with the checkpoints around it and the command for them."""
+    checkpoints = _list_checkpoints(one)
     place = posixpath.join(one.repo, one.subfolder).rstrip("/") if one.folder is None else one.id.rstrip("/")
-    what, where, hint = "a soup needs two ingredients or more, found one", str(one), f"hfsoup {command} A B, or a glob"
-    if below:
+    what, where, hint = "expected two ingredients or more, found one", str(one), f"hfsoup {command} A B, or a glob"
+    if checkpoints:
         what = f"{what}: the folder's own model"
-        where = f"{one}, which also holds {', '.join(map(quoted, below[:6]))}" + (" …" if len(below) > 6 else "")
-        hint = (
-            f'hfsoup {command} "{place}/checkpoint-*"'
-            if below != [LAST]
-            else f"hfsoup {command} {place} {place}/{LAST}"
-        )
+        where = f"{one}, which also holds {join_names(checkpoints, 6)}"
+        last = checkpoints == [LAST]
+        hint = f"hfsoup {command} " + (f"{place} {place}/{LAST}" if last else f'"{place}/checkpoint-*"')
     elif CHECKPOINT.fullmatch(posixpath.basename(place)) and posixpath.basename(place) != LAST:
         hint = f'hfsoup {command} "{posixpath.dirname(place)}/checkpoint-*"'
     elif one.base:
-        hint = "two adapters or more; one alone is merged by peft: merge_and_unload().save_pretrained(FOLDER)"
+        hint = "two adapters or more; peft merges a single one: merge_and_unload().save_pretrained(FOLDER)"
     return UsageError(what, where=where, hint=hint)
 
 
 def _list_checkpoints(source: Source) -> list[str]:
-    """The checkpoints of a Trainer below a source's own model."""
+    """The names of the Trainer checkpoints in the folder of a source."""
     if source.folder:
         return list_checkpoints(source.folder)
     folders = {posixpath.dirname(file.name) for file in source.files if file.name.endswith((".safetensors", ".bin"))}
@@ -141,14 +138,14 @@ def _list_checkpoints(source: Source) -> list[str]:
 
 
 def _inspect_source(source: Source, keep: bool) -> Source | Refused:
-    """The source, an adapter with its base, or why it cannot be an ingredient; what the Hub itself lacks is raised."""
+    """The source, an adapter with its base; or why it cannot be an ingredient. Failures of the Hub are raised."""
     try:
         names = list_file_names(source)
         if is_adapter(names):
             find_adapter_weights(names, where=str(source))
             if source.weights_file or source.state_dict_key:
-                what = "this is an adapter, of whose weights no other file or part can be read"
-                raise SoupError(what, where=str(source), hint="--weights-file and --state-dict-key: whole models alone")
+                what = "--weights-file and --state-dict-key do not apply to adapters, and this is one"
+                raise SoupError(what, where=str(source), hint="leave them out, or --exclude the adapter")
             return replace(source, base=_find_adapter_base(source, keep))
         _require_files(source, names)
         with _open_file(source, "config.json", keep) as path, IMPORT_LOCK:
@@ -161,7 +158,7 @@ def _inspect_source(source: Source, keep: bool) -> Source | Refused:
 
 
 def _require_files(source: Source, names: Sequence[str]) -> None:
-    """Refuse what has no config or no weights, and say what it is."""
+    """Refuse files without a config or weights; the error says what they are instead."""
     if "config.json" not in names:
         kind = identify_kind(names)
         raise missing_file_error("config.json", names, source, kind[1] if kind else "is this a transformers model?")
@@ -170,11 +167,11 @@ def _require_files(source: Source, names: Sequence[str]) -> None:
 
 @contextmanager
 def _open_file(source: Source, name: str, keep: bool) -> Iterator[Path]:
-    """A small file of a source, in its folder, in the cache, or for the block alone."""
+    """The path of a small file of a source: local, in the cache, or temporary."""
     if source.folder:
         yield source.folder / name
         return
-    file = next(file for file in source.files if file.name == posixpath.join(source.subfolder, name))
+    file = next(file for file in source.files if file.name == source.path_of(name))
     if keep:
         store_listing(source.repo, source.revision or "", source.files, kind="model")
     if keep or is_cached(source.repo, file, source.revision):
@@ -187,21 +184,21 @@ def _open_file(source: Source, name: str, keep: bool) -> Iterator[Path]:
 
 
 def _find_adapter_base(adapter: Source, keep: bool) -> Source:
-    """What an adapter is put on: a repository at the revision that it names; a folder only if it is one itself."""
+    """The pinned base of an adapter: the repository in its config; a folder only if the adapter is in one."""
     with _open_file(adapter, CONFIG, keep) as path:
         config = read_adapter_config(path, where=f"{adapter}, {CONFIG}")
     folder = Path(config.base).expanduser() if adapter.folder else None
     if folder is None or not folder.is_dir():
         if not REPO.fullmatch(config.base):
             what = f"expected the base to be a repository on the Hub, found {quoted(config.base)}"
-            hint = f"download the adapter and name its base in base_model_name_or_path of {CONFIG}"
+            hint = f"download the adapter and set base_model_name_or_path in its {CONFIG}"
             raise SoupError(what, where=str(adapter), hint=hint)
         folder = None
     try:
         base = pin_source(config.base, None if folder else config.revision, folder)
     except AccessError as error:
-        hint = f"{error.hint}; or name another base in base_model_name_or_path of {CONFIG}"
-        what = f"its base is not to be had: {error.what}"
+        hint = f"{error.hint}; or set another base_model_name_or_path in {CONFIG}"
+        what = f"its base is not accessible: {error.what}"
         raise AccessError(what, where=f"{adapter}, base {error.where}", hint=hint) from error
     names, where = list_file_names(base), f"{adapter}, base {base}"
     if is_adapter(names):
@@ -211,7 +208,7 @@ def _find_adapter_base(adapter: Source, keep: bool) -> Source:
         with _open_file(base, "config.json", keep) as path, IMPORT_LOCK:
             _require_classifiable(path, config, where)
     except AccessError as error:
-        raise AccessError(f"its base is not to be had: {error.what}", where=where, hint=error.hint) from error
+        raise AccessError(f"its base is not accessible: {error.what}", where=where, hint=error.hint) from error
     except SoupError as error:
         if isinstance(error, HubError):
             raise
@@ -220,7 +217,7 @@ def _find_adapter_base(adapter: Source, keep: bool) -> Source:
 
 
 def _require_classifiable(path: Path, adapter: AdapterConfig, where: str) -> None:
-    """Refuse a base of an architecture that classifies no images, with or without a head of its own."""
+    """Refuse a base whose architecture has no image classifier."""
     from hfsoup.checkpoints.architecture import build_config, find_model_class
 
     config = {key: value for key, value in read_model_config(path, where=where).items() if key != "architectures"}
@@ -230,14 +227,14 @@ def _require_classifiable(path: Path, adapter: AdapterConfig, where: str) -> Non
 
 
 def _format_reason(refused: Refused) -> str:
-    """Why, in one line, with the place where that is another one than the match itself."""
+    """The reason in one line, with the place if that is not the match itself."""
     error = refused.error
     return error.what.splitlines()[0] + ("" if error.where == refused.id else f" (in {error.where})")
 
 
 def _refusal_error(refused: Sequence[Refused], others: int) -> SoupError:
-    """One error for all that cannot be ingredients; of one by itself its own."""
-    ways = "--exclude GLOB, or --on-mismatch skip-ingredient, leaves out what cannot be one"
+    """One error for all matches that cannot be ingredients; the error of a single one is raised as it is."""
+    ways = "--exclude GLOB, or --on-mismatch skip-ingredient, leaves them out"
     if len(refused) == 1:
         error = refused[0].error
         if not others:

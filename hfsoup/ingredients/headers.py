@@ -1,4 +1,4 @@
-"""Hub checkpoints known by their configs and headers alone: a few kilobytes instead of the weights."""
+"""Checkpoints by their configs and headers alone: a few kilobytes from the Hub instead of the weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hfsoup.checkpoints.safetensors_io import FLOATS, MAX_HEADER, TensorFile, parse_header
+from hfsoup.checkpoints.safetensors_io import FLOATS, MAX_HEADER, parse_header, read_tensor_specs
 from hfsoup.checkpoints.timm_config import normalize_config, read_image_shape
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, Source, TensorSpec, WeightFile
 from hfsoup.hub.client import expect_answer
@@ -33,20 +33,21 @@ from hfsoup.utils.safe_json import open_regular, parse_json
 from hfsoup.utils.threads import map_in_threads
 
 LARGEST = 4096
-
-
+"""The largest image side that is believed."""
 FIRST = 100_000
+"""Bytes of the first request, which most headers fit in."""
 SMALL = 8 << 20
+"""The largest config that is read."""
 
 
 def outline_ingredients(sources: Sequence[Source], scratch: Path) -> tuple[Ingredient, ...]:
-    """Ingredients whose weight files have a header and the right length, and nothing else.
+    """Ingredients whose weight files have the header and the right length, but no tensor data.
 
-    The header comes by an HTTP range request; the tensors' bytes are a hole, so the files must not be averaged.
+    The header comes by an HTTP range request. The files can be checked, but not averaged.
 
     Args:
         sources: Hub sources with safetensors weights.
-        scratch: a folder for the hollow files.
+        scratch: a folder for these files.
     """
     return tuple(map_in_threads(lambda source: _outline_ingredient(source, scratch), sources))
 
@@ -62,12 +63,12 @@ def _outline_ingredient(source: Source, scratch: Path) -> Ingredient:
 
 
 def _write_hollow_files(source: Source, scratch: Path) -> tuple[WeightFile, ...]:
-    """The weight files of a Hub source with their headers and nothing else."""
+    """The weight files of a Hub source, with headers and no tensor data."""
     weights = []
     for n, file in enumerate(f for f in list_needed_files(source) if f.name.endswith(WEIGHTS)):
         where = f"{source}, {file.name}"
         if not file.name.endswith(".safetensors"):
-            raise SoupError("a pickle has no header to read", where=where, hint="hfsoup check --weights")
+            raise SoupError("expected safetensors, found a pickle", where=where, hint="hfsoup check --weights")
         path = scratch / f"{_format_place(source)}-{n}.safetensors"
         header = _read_header(source, file, where)
         with path.open("wb") as hollow:
@@ -83,7 +84,7 @@ def _format_place(source: Source) -> str:
 
 
 def _read_header(source: Source, file: RemoteFile, where: str) -> bytes:
-    """The eight bytes of length and the JSON, by at most two range requests."""
+    """The header with its eight bytes of length, by at most two range requests."""
     read = _make_range_reader(source, file)
     with expect_answer(where):
         start = read(0, min(FIRST, file.size))
@@ -93,7 +94,7 @@ def _read_header(source: Source, file: RemoteFile, where: str) -> bytes:
 
 
 def peek_file(source: Source, path: str) -> bytes:
-    """The start of a small file of a source, by its path in the repository or from its folder on; it is not kept.
+    """The bytes of a small file of a source, by its path from the top of the repository or local folder; not cached.
 
     Raises:
         SoupError: there is no such file.
@@ -109,9 +110,11 @@ def peek_file(source: Source, path: str) -> bytes:
         return _make_range_reader(source, found)(0, min(found.size, SMALL)) if found.size else b""
 
 
-def read_remote_specs(source: Source, file: RemoteFile) -> list[TensorSpec]:
-    """The tensors of a safetensors file that a source has on the Hub, from its header alone."""
+def _read_specs(source: Source, file: RemoteFile) -> list[TensorSpec]:
+    """The tensors of a safetensors file of a source, from its header alone."""
     where = f"{source}, {file.name}"
+    if source.folder:
+        return list(read_tensor_specs(source.folder / file.name, where=where).values())
     header = _read_header(source, file, where)
     return parse_header(header[8:], len(header), file.size, where=where)
 
@@ -121,7 +124,7 @@ def _make_range_reader(source: Source, file: RemoteFile) -> Callable[[int, int],
 
 
 def list_weight_files(source: Source) -> list[RemoteFile]:
-    """The weight files of a source, on the Hub or in its folder; of an adapter those of its base, which is as large."""
+    """The weight files of a source; of an adapter those of its base, which the merged checkpoint is as large as."""
     if source.base:
         return list_weight_files(source.base)
     if source.folder is None:
@@ -133,7 +136,10 @@ def list_weight_files(source: Source) -> list[RemoteFile]:
 
 @dataclass(frozen=True)
 class Outline:
-    """`specs` are its tensors, None for pickles, whose headers cannot be read; `shape` that of one prepared image."""
+    """A source by config and headers.
+
+    `specs` are its tensors, None for pickles; `shape` is that of one processed image: channels, height, width.
+    """
 
     config: dict[str, Any]
     specs: tuple[TensorSpec, ...] | None
@@ -141,19 +147,19 @@ class Outline:
 
     @property
     def has_batch_norm(self) -> bool | None:
-        """Whether the model keeps statistics of its activations; None where no header tells."""
+        """Whether the model has running statistics of batch norms; None without headers."""
         if self.specs is None:
             return None
         return any(spec.name.endswith("running_var") for spec in self.specs)
 
     @property
     def elements(self) -> int:
-        """How many floats its tensors hold; 0 where no header tells."""
+        """The number of float elements; 0 without headers."""
         return sum(prod(spec.shape) for spec in self.specs or () if spec.dtype in FLOATS)
 
 
 def read_outline(source: Source) -> Outline:
-    """What a source says of itself, an adapter by its base.
+    """Read the config and headers of a source; of an adapter those of its base.
 
     Raises:
         SoupError: its config or a header cannot be read.
@@ -172,40 +178,31 @@ def read_outline(source: Source) -> Outline:
 
 
 def peek_config(source: Source) -> dict[str, Any]:
-    """The config.json of a source, which is not kept.
+    """The config.json of a source; it is not cached.
 
     Raises:
         SoupError: it cannot be read.
     """
-    path = posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json"
+    path = source.path_of("config.json")
     return normalize_config(_peek_json(source, path), where=f"{source}, {path}")
 
 
 def peek_processor(source: Source) -> Any:
-    """The image processor of a source that is no adapter; no file of it is kept.
+    """The image processor of a source that is not an adapter; its files are not cached.
 
     Raises:
         SoupError: it has none that can be loaded.
     """
     from hfsoup.checkpoints.processor import load_image_processor
 
-    config = posixpath.join(source.subfolder, "config.json") if source.folder is None else "config.json"
     with tempfile.TemporaryDirectory() as folder:
-        for path in (config, *_list_processor_files(source)):
+        for path in (source.path_of("config.json"), *_list_processor_files(source)):
             (Path(folder) / posixpath.basename(path)).write_bytes(peek_file(source, path))
         return load_image_processor(Path(folder))
 
 
-def _read_specs(source: Source, file: RemoteFile) -> list[TensorSpec]:
-    if source.folder is None:
-        return read_remote_specs(source, file)
-    opened = TensorFile(source.folder / file.name, f"{source}, {file.name}")
-    opened.close()
-    return list(opened.tensors.values())
-
-
 def _read_image_shape(source: Source) -> tuple[int, int, int] | None:
-    """Channels, height and width that a processor's config promises, where it says so plainly."""
+    """Channels, height and width in a processor's config; None if it has no plain size."""
     for path in _list_processor_files(source):
         values = _peek_json(source, path)
         found = values.get("crop_size") if values.get("do_center_crop") else values.get("size")
@@ -217,7 +214,7 @@ def _read_image_shape(source: Source) -> tuple[int, int, int] | None:
 
 
 def _list_processor_files(source: Source) -> list[str]:
-    """The files that say how images are processed, those of the run where a Trainer's checkpoint has none."""
+    """The paths of the image processor's files; those of the run if a Trainer's checkpoint has none."""
     if source.folder is None:
         return [file.name for file in list_needed_files(source) if posixpath.basename(file.name) in PROCESSORS]
     homes = [source.folder, *([source.folder.parent] if CHECKPOINT.fullmatch(source.folder.name) else [])]

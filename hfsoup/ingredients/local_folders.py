@@ -1,4 +1,4 @@
-"""Patterns for folders on this machine: the models that they match, and what lies there where they match none."""
+"""Patterns of local folders: the models that they match, or an error with what is there instead."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIGS = ("config.json", CONFIG)
 YAML = (".yaml", ".yml")
 MOST = 8
 DATA = re.compile(r"(dataset_dict|state)\.json|.*\.(parquet|arrow|tar)|data|train|validation|test")
-"""What a folder of data has beside whatever else lies in it."""
+"""Names that a folder of data has, whatever else is in it."""
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
@@ -32,17 +32,17 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
 
 
 def is_model(names: Iterable[str]) -> bool:
-    """Whether the files of a folder are those of a checkpoint, or of one that lost its config or weights."""
+    """Whether the files of a folder are a checkpoint, even one without its config or weights."""
     return any(n in CONFIGS or n in WEIGHTS or FULL.fullmatch(n) or TRAINING.fullmatch(n) for n in names)
 
 
 def find_local_models(pattern: str) -> list[Path] | None:
-    """The model folders that a pattern matches, in natural order; None where it is meant for the Hub.
+    """The model folders that a pattern matches, in natural order; None for a pattern of the Hub.
 
-    A folder without a model of its own stands for the checkpoints in it.
+    A folder without its own model stands for the checkpoints in it.
 
     Raises:
-        UsageError: the pattern can only mean something on this machine, and no model is there.
+        UsageError: the pattern can only be a local one, and matches no model.
     """
     text = os.path.expanduser(pattern.rstrip("/") or pattern)  # noqa: PTH111 - a name that nobody has stays as it is
     path = Path(text)
@@ -59,7 +59,7 @@ def find_local_models(pattern: str) -> list[Path] | None:
 
 
 def require_data(dataset: str) -> None:
-    """See that a dataset that can only lie on this disk does, and that it is no model's folder.
+    """Require that a dataset that can only be local exists, and is not a model.
 
     Raises:
         SoupError: there is no such folder.
@@ -78,7 +78,7 @@ def require_data(dataset: str) -> None:
     weights = [n for n in names if n in WEIGHTS or n.endswith(".safetensors") or FULL.fullmatch(n)]
     if weights and any(name in names for name in CONFIGS) and not any(map(DATA.fullmatch, names)):
         what = f"expected a dataset, found a model: {join_names(sorted(names), MOST)}"
-        raise UsageError(what, where=dataset, hint="--dataset ORG/NAME|FOLDER; a model is named without a flag")
+        raise UsageError(what, where=dataset, hint="--dataset ORG/NAME|FOLDER; models are arguments without a flag")
 
 
 def _path_key(path: Path) -> list[tuple[int, int, str]]:
@@ -94,23 +94,23 @@ def _has_config(folder: Path) -> bool:
 
 
 def _holds_model(folder: Path) -> bool:
-    """Whether a glob takes a folder: one that holds a run's state beside its checkpoints stands for those."""
+    """Whether a folder is a model for a glob; a run's folder with training state stands for its checkpoints."""
     return _has_config(folder) or (is_model(_list_names(folder)) and not _find_checkpoints(folder))
 
 
 def _find_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run that are numbered; where there are none, the last one, which a Trainer pushes alone."""
+    """The numbered checkpoints of a run; without any, `last-checkpoint`, which a Trainer pushes."""
     numbered = [found for found in folder.glob(CHECKPOINTS) if found.is_dir() and _holds_model(found)]
     return numbered or [found for found in (folder / LAST,) if found.is_dir() and _holds_model(found)]
 
 
 def list_checkpoints(folder: Path) -> list[str]:
-    """The names of the checkpoints of a Trainer in a folder, in natural order."""
+    """The names of the Trainer checkpoints in a folder, in natural order."""
     return sorted((found.name for found in _find_checkpoints(folder)), key=natural_key)
 
 
 def _is_only_local(text: str) -> bool:
-    """Whether no repository is called so: a path, a file's name, or a name that is nearly one of a folder here."""
+    """Whether a pattern cannot be a repository: a path, a YAML file, or a close miss of a folder here."""
     start, _, rest = text.partition("/")
     if text.startswith((".", "/", "~", "\\")) or text.endswith(YAML) or re.match(r"[A-Za-z]:[\\/]", text):
         return True
@@ -126,15 +126,14 @@ def _is_only_local(text: str) -> bool:
 
 
 def _find_close_names(path: Path) -> list[str]:
-    """The names beside a missing path that are nearly its own, those of soups left out."""
-    beside = [
-        n for n in _list_names(path.parent) if not n.startswith(".") and not (path.parent / n / "soup.json").is_file()
-    ]
-    return get_close_matches(WILD.sub("", path.name), sorted(beside, key=natural_key), 3, 0.8)
+    """Names in the folder of a missing path that are close to its own, soups left out."""
+    folder, names = path.parent, _list_names(path.parent)
+    visible = [n for n in names if not n.startswith(".") and not (folder / n / "soup.json").is_file()]
+    return get_close_matches(WILD.sub("", path.name), sorted(visible, key=natural_key), 3, 0.8)
 
 
 def _no_match_error(pattern: str, text: str) -> UsageError:
-    """The error of a path that matches nothing, with what lies nearest to it."""
+    """The error of a path that matches nothing, with the closest names."""
     if text.endswith(YAML):
         return UsageError(f"there is no config file {pattern!r}", hint=f"hfsoup init ORG/NAME -o {shlex.quote(text)}")
     path = Path(WILD.split(text)[0] + "_").parent
@@ -149,7 +148,7 @@ def _no_match_error(pattern: str, text: str) -> UsageError:
 
 
 def _refuse_folder(path: Path) -> list[Path]:
-    """Say what a path that was named holds instead of a model."""
+    """Raise the error for a path without a model, with what it holds instead."""
     if not path.is_dir():
         raise _no_folder_error(path)
     names = sorted(_list_names(path), key=natural_key)
@@ -165,11 +164,11 @@ def _refuse_folder(path: Path) -> list[Path]:
 
 
 def _no_folder_error(path: Path) -> UsageError:
-    """The error for a file where a folder belongs."""
+    """The error for a file in place of a folder."""
     if not path.exists():
-        return UsageError("expected a model folder, found a link that leads nowhere", where=str(path))
+        return UsageError("expected a model folder, found a broken link", where=str(path))
     if path.suffix in YAML:
-        what, hint = "a config file is the only argument beside flags", f"hfsoup bake {shlex.quote(str(path))}"
+        what, hint = "expected a config file to be the only argument", f"hfsoup bake {shlex.quote(str(path))}"
     elif _has_config(path.parent):
         what, hint = "expected a model folder, found a file in one", shlex.quote(str(path.parent))
     else:

@@ -1,4 +1,4 @@
-"""Sources become ingredients on this disk: only the files that a soup needs, each byte hashed."""
+"""Download sources as ingredients: only the files that a soup needs, every weight file hashed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Protocol
 from hfsoup.checkpoints.lora.config import CONFIG, find_adapter_weights
 from hfsoup.checkpoints.lora.config import WEIGHTS as ADAPTERS
 from hfsoup.checkpoints.pickles import convert_pickle
-from hfsoup.checkpoints.safetensors_io import TensorFile
+from hfsoup.checkpoints.safetensors_io import read_tensor_specs
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, Source, WeightFile
 from hfsoup.hub.cards import CARD
 from hfsoup.hub.client import ONCE, SAME_COMMAND, is_offline
@@ -34,10 +34,10 @@ from hfsoup.utils.threads import count_processors, map_in_threads
 
 CONFIGS = ("config.json", *PROCESSORS, CARD)
 CHECKPOINT = re.compile(r"checkpoint-\d+|last-checkpoint")
-"""How a Trainer names the checkpoints in the folder of a run, and the one that it pushes while it trains."""
-# A blob that repositories in one cache share, by its hash.
+"""Names of a Trainer's checkpoints in the folder of a run, and of the one that it pushes during training."""
+# The path of a blob that the repositories of a cache share, by its hash.
 BLOB = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}")
-# Looked for in this order; a pattern with an index holds the shards that the index names.
+# Patterns of weight files, in order of preference; those of shards with their index.
 LAYOUTS = (
     ("model.safetensors", None),
     (r"model-\d+-of-\d+\.safetensors", "model.safetensors.index.json"),
@@ -46,7 +46,7 @@ LAYOUTS = (
 )
 PICKLES = (".bin", ".pt", ".pth", ".th", ".ckpt")
 WEIGHTS = (".safetensors", *PICKLES)
-# What training leaves in a folder in place of a model, and what makes one of it.
+# Training state without a model, the library that wrote it, and the command that makes a model of it.
 UNFINISHED = (
     (
         re.compile(r"zero_to_fp32\.py|global_step\d+(/.*)?|(.*/)?zero_pp_rank_.*|(.*/)?mp_rank_\d+_model_states\.pt"),
@@ -66,13 +66,13 @@ Notify = Callable[[str], None]
 
 
 class Follower(Protocol):
-    """Works on sources while others are still being pulled."""
+    """Processes sources while others are still being downloaded."""
 
     def receive(self, source: Source) -> None:
-        """All files of a source are here; called in any order and from several threads."""
+        """Take a source whose files have all been downloaded; called in any order and from several threads."""
 
     def await_imports(self) -> None:
-        """Return once it imports no library any more; called before the first file is read."""
+        """Return once it has finished importing libraries; called before the first file is read."""
 
 
 def pull_ingredients(
@@ -82,16 +82,16 @@ def pull_ingredients(
     notify: Notify | None = None,
     follower: Follower | None = None,
 ) -> tuple[Ingredient, ...]:
-    """Bring every source onto this disk, through huggingface_hub's cache, eight files at a time.
+    """Download every source through huggingface_hub's cache, several files at a time.
 
     Args:
         sources: pinned sources; a local folder is used where it is.
-        advance: told of bytes as they are there.
-        notify: told of waits for the Hub, and of files that are fetched again.
-        follower: told of each Hub source once all of its files are here.
+        advance: called with the number of bytes as they arrive.
+        notify: receives notes about waits for the Hub and repeated downloads.
+        follower: receives every Hub source once all of its files are downloaded.
 
     Raises:
-        SoupError: a file is missing, or is not the one that the Hub's listing describes.
+        SoupError: a file is missing, or differs from the Hub's listing.
         HubError: the Hub refuses or cannot be reached.
     """
     every = include_bases(sources)
@@ -111,7 +111,7 @@ def pull_ingredients(
         paths = map_in_threads(one, jobs)
     if follower:
         follower.await_imports()
-    configs = {source: posixpath.join(source.subfolder, CONFIG if source.base else "config.json") for source in every}
+    configs = {source: source.path_of(CONFIG if source.base else "config.json") for source in every}
     homes = {s: path.parent for (s, file), path in zip(jobs, paths, strict=True) if file.name == configs[s]}
     folders = {source: source.folder or homes[source] for source in every}
     pool = ThreadPoolExecutor(count_processors())
@@ -122,17 +122,21 @@ def pull_ingredients(
             for source in sources
         )
     finally:
-        # The hashes go on by themselves: whoever needs one waits for it.
+        # Hashing continues in the background; `WeightFile.sha256` waits for it.
         pool.shutdown(wait=False)
 
 
 def include_bases(sources: Sequence[Source]) -> tuple[Source, ...]:
-    """Sources and the bases of those that are adapters, each once."""
+    """Sources and the bases of the adapters among them, each once."""
     return tuple(dict.fromkeys([*sources, *(source.base for source in sources if source.base)]))
 
 
 def list_needed_files(source: Source) -> list[RemoteFile]:
-    """The files of a Hub source that a soup needs; also what a plan counts."""
+    """The files of a Hub source that a soup needs.
+
+    Raises:
+        SoupError: it has no config or no weights.
+    """
     files = list_files(source, source.subfolder)
     if source.base:
         names = (CONFIG, *CONFIGS, find_adapter_weights(files, where=str(source)))
@@ -150,25 +154,25 @@ def list_needed_files(source: Source) -> list[RemoteFile]:
 
 
 def list_files(source: Source, folder: str) -> dict[str, RemoteFile]:
-    """The files of a Hub source that are in a folder of its repository, by their names from there on."""
+    """The files of a Hub source in a folder of its repository, by their paths from that folder."""
     prefix = f"{folder}/" if folder else ""
     return {file.name[len(prefix) :]: file for file in source.files if file.name.startswith(prefix)}
 
 
 def find_weight_names(names: Iterable[str], source: Source) -> list[str]:
-    """The weight files, and their index, of the first layout that `names` hold: safetensors before pickles.
+    """The weight files, with their index, of the first layout among `names`: safetensors before pickles.
 
     Raises:
-        SoupError: there is none; what lies there instead may become one.
+        SoupError: there are none; the hint is about the files that are there instead.
     """
     known = sorted(names)
     if found := _match_layout(known, _list_layouts(source)):
         return found
     expected = source.weights_file or "model.safetensors or pytorch_model.bin"
-    for state, maker, way_out in UNFINISHED:
+    for state, library, command in UNFINISHED:
         if file := next((name for name in known if state.fullmatch(name)), None):
-            what = f"expected {expected}, found the training state of {maker}: {one_line(file)}"
-            raise SoupError(what, where=str(source), hint=way_out)
+            what = f"expected {expected}, found the training state of {library}: {one_line(file)}"
+            raise SoupError(what, where=str(source), hint=command)
     others = [name for name in known if "/" not in name and name.endswith(WEIGHTS) and not STATES.fullmatch(name)]
     kind = identify_kind(known)
     hint = kind[1] if kind else ""
@@ -178,7 +182,7 @@ def find_weight_names(names: Iterable[str], source: Source) -> list[str]:
 
 
 def _match_layout(known: Sequence[str], layouts: Layouts) -> list[str]:
-    """The weight files, and their index, of the first layout that sorted names hold; nothing where they hold none."""
+    """The weight files, with their index, of the first layout among sorted names; empty without one."""
     for pattern, index in layouts:
         found = [name for name in known if re.fullmatch(pattern, name)]
         if found and (index is None or index in known):
@@ -187,7 +191,7 @@ def _match_layout(known: Sequence[str], layouts: Layouts) -> list[str]:
 
 
 def _suggest_weights_file(asked: str | None, others: Sequence[str], usual: Sequence[str]) -> str:
-    """What to type to read weights that are there, where those asked for are not, or the usual ones."""
+    """The flag that reads weights that are there, in place of those asked for or the usual ones."""
     if asked is None:
         return f"--weights-file {others[0]}"
     close = get_close_matches(asked, [name for name in others if name not in usual], 1, 0.8)
@@ -197,7 +201,7 @@ def _suggest_weights_file(asked: str | None, others: Sequence[str], usual: Seque
 
 
 def missing_file_error(expected: str, names: Iterable[str], source: Source, hint: str) -> SoupError:
-    """The error for a source without a file that it must have; offline, only the cache may be without it."""
+    """The error for a source without a required file; in offline mode only the cache may lack it."""
     place = ""
     if is_offline() and not source.folder:
         place, hint = " in the cache, and offline mode is on", ONCE
@@ -226,7 +230,7 @@ def _merge_adapter(source: Source, folder: Path, base: Ingredient, pool: ThreadP
 
 
 def _load_ingredient(source: Source, folder: Path, pool: ThreadPoolExecutor) -> Ingredient:
-    """The ingredient in a folder, any pickle turned into safetensors; its files are being hashed in `pool`."""
+    """The ingredient in a folder, pickles converted to safetensors; `pool` hashes its files."""
     names = find_weight_names(_list_present(source, folder, source.subfolder), source)
     index = next((name for name in names if name.endswith(".index.json")), None)
     homes = _read_index(folder / index, names, where=f"{source}, {index}") if index else {}
@@ -237,10 +241,10 @@ def _load_ingredient(source: Source, folder: Path, pool: ThreadPoolExecutor) -> 
 
 
 def _load_weights(source: Source, folder: Path, name: str, pool: ThreadPoolExecutor) -> WeightFile:
-    """A weight file, turned into safetensors if it is a pickle, that is being hashed in `pool`."""
+    """A weight file, converted to safetensors if it is a pickle; `pool` hashes it."""
     path, where = folder / name, f"{source}, {name}"
     if path.suffix == ".safetensors":
-        TensorFile(path, where).close()
+        read_tensor_specs(path, where=where)
     before, listed_file = stamp_file(path), list_files(source, source.subfolder).get(name)
     sha = (listed_file and listed_file.sha256) or pool.submit(_hash_unchanged, path, before, where)
     file = WeightFile(name, path, path.stat().st_size, sha, before)
@@ -252,7 +256,7 @@ def _load_weights(source: Source, folder: Path, name: str, pool: ThreadPoolExecu
 
 
 def _hash_unchanged(path: Path, before: tuple[int, ...], where: str) -> str:
-    """The sha256 of a file that nobody wrote to since its stamp was taken."""
+    """The sha256 of a file, which must not have changed since its stamp was taken."""
     sha = hash_file(path)
     _require_unchanged(path, before, where)
     return sha
@@ -264,7 +268,7 @@ def _require_unchanged(path: Path, before: tuple[int, ...], where: str) -> None:
 
 
 def place_ingredient(source: Source, folder: Path, weights: tuple[WeightFile, ...]) -> Ingredient:
-    """The ingredient in a folder; a Trainer's checkpoint takes what it lacks from the folder of its run."""
+    """The ingredient in a folder; a Trainer's checkpoint takes missing files from the folder of its run."""
     whole = source.folder is None and not source.subfolder
     if whole or not CHECKPOINT.fullmatch(folder.name):
         return Ingredient(source, folder, weights)
@@ -275,10 +279,10 @@ def place_ingredient(source: Source, folder: Path, weights: tuple[WeightFile, ..
 
 
 def _list_present(source: Source, folder: Path, below: str) -> list[str]:
-    """The names that count: on the Hub those listed at the commit, in a local folder those of plain files.
+    """The names of the files that may be read: those that the Hub lists, or in a local folder all.
 
     Raises:
-        SoupError: a file that would be read is a link out of its folder, a pipe, or not one that the Hub lists.
+        SoupError: a file is a link out of its folder, a pipe, or in the cache but not listed by the Hub.
     """
     known = list(list_files(source, below)) if not source.folder else []
     found = sorted(os.listdir(folder))  # noqa: PTH208 - names are wanted
@@ -286,15 +290,15 @@ def _list_present(source: Source, folder: Path, below: str) -> list[str]:
         where = f"{source}, {name}"
         if not source.folder and name not in known:
             hint = f"rm {shlex.quote(str(folder / name))}, then {SAME_COMMAND}"
-            raise SoupError("this file in the cache is not one that the Hub lists", where=where, hint=hint)
+            raise SoupError("this file is in the cache, but the Hub does not list it", where=where, hint=hint)
         if source.folder and not stat.S_ISREG((folder / name).lstat().st_mode) and not _is_cache_link(folder / name):
             hint = f"cp -rL {shlex.quote(str(folder))} COPY, then use COPY"
-            raise SoupError("expected a file of its own, found a link or something else", where=where, hint=hint)
+            raise SoupError("expected a regular file, found a link or something else", where=where, hint=hint)
     return found if source.folder else known
 
 
 def _is_cache_link(link: Path) -> bool:
-    """Whether a file is a link of a snapshot in huggingface_hub's cache, to a blob of the same repository or cache."""
+    """Whether a file is a link in huggingface_hub's cache from a snapshot to a blob of it."""
     snapshots = next((place for place in link.parents if place.name == "snapshots"), None)
     target = link.resolve()
     if snapshots is None or not snapshots.parent.name.startswith("models--") or not target.is_file():
@@ -310,52 +314,50 @@ def _is_weights(name: str, source: Source) -> bool:
 
 
 def _read_index(index: Path, present: list[str], *, where: str) -> dict[str, str]:
-    """The weight map of an index: tensor to shard, each shard a plain file beside it."""
+    """The weight map of an index: the shard of each tensor, all of them in the same folder."""
     homes = read_json(index, where=where).get("weight_map")
     if not isinstance(homes, dict) or not homes or not all(isinstance(home, str) for home in homes.values()):
         raise SoupError("expected an index with a weight_map, found something else", where=where)
     if missing := sorted(set(homes.values()) - {name for name in present if name != index.name}):
-        what = f"the index names {join_names(missing, 4)}, which is not among the files"
+        what = f"the index names {join_names(missing, 4)}, not among the files"
         raise SoupError(what, where=where, hint="download it again")
     return homes
 
 
 def _require_index(homes: dict[str, str], weights: Sequence[WeightFile], source: Source) -> None:
-    """Refuse shards that hold other tensors than the index says."""
+    """Refuse shards that do not hold exactly the tensors that the index gives them."""
     for shard in weights:
         where = f"{source}, {shard.name}"
-        file = TensorFile(shard.path, where)
-        file.close()
         expected = {tensor for tensor, home in homes.items() if home == shard.name}
-        if differing := sorted(expected ^ file.tensors.keys()):
-            verb = "is not there" if differing[0] in expected else "is not of this file"
-            what = f"the index and the file disagree: tensor {one_line(differing[0])} {verb}"
+        if differing := sorted(expected ^ read_tensor_specs(shard.path, where=where).keys()):
+            place = "only in the index" if differing[0] in expected else "only in the file"
+            what = f"the index and the file disagree: tensor {one_line(differing[0])} is {place}"
             raise SoupError(what, where=where, hint="download it again")
 
 
 def fetch_configs(source: Source) -> Path:
-    """What a Hub source says of itself without its weights, in the folder of its commit in the cache."""
+    """Download all but the weights of a Hub source; returns its folder in the cache."""
     small = [file for file in list_needed_files(source) if posixpath.basename(file.name) in (*CONFIGS, CONFIG)]
     return map_in_threads(lambda file: _fetch(source, file), small)[0].parent
 
 
 def pull_repository(source: Source) -> Path:
-    """Every file of a Hub source, in its folder of the commit in the cache."""
+    """Download every file of a Hub source; returns its folder in the cache."""
     files = list_files(source, source.subfolder)
     paths = map_in_threads(lambda file: _fetch(source, file), list(files.values()))
     homes = [path for path, name in zip(paths, files, strict=True) if "/" not in name]
     if not homes:
-        raise SoupError("there are no files here", where=str(source))
+        raise SoupError("expected files, found none", where=str(source))
     return homes[0].parent
 
 
 def count_missing_bytes(sources: Sequence[Source]) -> int:
-    """Bytes of sources and their bases that are not on this disk."""
+    """Bytes of sources and their bases that are still to be downloaded."""
     return sum(whole - there for whole, there in map(count_bytes, include_bases(sources)))
 
 
 def count_bytes(source: Source) -> tuple[int, int]:
-    """Bytes of the files that a soup needs of a source, and how many of them are on this disk."""
+    """Bytes of the files that a soup needs of a source, and how many of them are already here."""
     if source.folder:
         total = sum(path.stat().st_size for path in source.folder.iterdir() if path.suffix in WEIGHTS)
         return total, total

@@ -1,4 +1,4 @@
-"""What a folder or repository holds instead of a checkpoint of transformers, told from the names of its files."""
+"""What a folder or repository holds instead of a checkpoint of transformers, by the names of its files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from hfsoup.utils.text import join_names
 
 SAVE = "model.save_pretrained(FOLDER) writes a checkpoint"
-# The first row with a name among the files counts.
+# Patterns of names, what they are, and a hint; the first row that matches counts.
 KINDS = (
     (r"model_index\.json", "a diffusers pipeline", "hfsoup is for image classifiers"),
     (r"saved_model\.pb|.*\.keras|keras_metadata\.pb|tf_model\.h5|.*\.h5", "a Keras or TensorFlow model", SAVE),
@@ -28,14 +28,14 @@ SILENT = (".gitattributes", ".gitignore")
 
 
 def identify_kind(names: Iterable[str]) -> tuple[str, str] | None:
-    """What files are, in a few words, and what to do instead; None where nothing is known of them."""
+    """What files are, and a hint; None if no row of `KINDS` matches."""
     known = [posixpath.basename(name) for name in names]
     rows = ((text, hint) for pattern, text, hint in KINDS if any(re.fullmatch(pattern, name) for name in known))
     return next(rows, None)
 
 
 def describe_files(names: Iterable[str]) -> str:
-    """The files, a few of them, and what they are: for the end of a sentence that says what was expected."""
+    """A few of the names and what they are, for the end of `expected …, found …`."""
     known = sorted(name for name in names if name not in SILENT)
     if not known:
         return "nothing"

@@ -1,4 +1,4 @@
-"""Names, globs, addresses, collections, revisions and folders become sources, each pinned to a commit."""
+"""Names, globs, addresses, collections, revisions and folders resolved to sources, each pinned to a commit."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Unpinned:
-    """A repository, one of its subfolders, or a folder that a pattern stands for, not pinned yet.
+    """A repository, a subfolder of one, or a local folder that a pattern matches, not pinned to a commit yet.
 
-    `listed` says that the user did not name the repository: a glob, a collection or a search found it.
+    `listed` is true if a glob, a collection or a search found it, and the user did not name it.
     """
 
     id: str
@@ -50,7 +50,7 @@ class Unpinned:
 
 @dataclass(frozen=True)
 class Refused:
-    """A match that cannot be an ingredient, and why."""
+    """A match that cannot be an ingredient, with the reason."""
 
     id: str
     error: SoupError
@@ -58,14 +58,14 @@ class Refused:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The sources that patterns stand for, and the repositories among those listed that the Hub does not give."""
+    """The sources that patterns match, and listed repositories that are not accessible."""
 
     sources: tuple[Source, ...]
     refused: tuple[Refused, ...] = ()
 
 
 def resolve_patterns(patterns: Iterable[str]) -> tuple[Source, ...]:
-    """Pin every model that `patterns` name, as `match` does, soups included.
+    """Pin every model that `patterns` match, as `match_patterns` does, soups included.
 
     Raises:
         UsageError: a pattern matches nothing.
@@ -86,19 +86,19 @@ def match_patterns(
     include_soups: bool = False,
     notify: Notify = lambda _: None,
 ) -> Resolved:
-    """Pin every ingredient that `patterns` name, in the order given; a glob's matches come in natural order.
+    """Pin every ingredient that `patterns` match, in the order given; the matches of a glob in natural order.
 
     Args:
-        patterns: `org/name`, `org/glob-*`, either with a subfolder or a glob of them, as in `org/run/checkpoint-*`, and
-            with `@REVISION`; addresses of the Hub's pages; `collections/org/slug`, whose models come in its order;
-            local folders, globs of local folders. A local folder without a model of its own stands for the
-            `checkpoint-*` in it.
-        target: a repository that a glob must not pick up, the push target.
-        exclude: globs of names to leave out, each of a whole name or of as many of its last parts as it has itself.
-        fine_tunes_of: a repository on the Hub: globs take only models whose cards say that they were fine-tuned from
-            it; without a glob, all such models are named.
-        include_soups: let a glob pick up soups too.
-        notify: told about everything that is left out.
+        patterns: `org/name` or `org/glob-*`, each with a subfolder or a glob of subfolders, as in
+            `org/run/checkpoint-*`, and with `@REVISION`; addresses of the Hub's pages; `collections/org/slug`, in the
+            order of the collection; local folders and globs of them. A local folder without its own model stands for
+            the `checkpoint-*` in it.
+        target: the push target, which no glob matches.
+        exclude: globs of names to leave out; `a/b` matches a whole name or its last two parts.
+        fine_tunes_of: a repository on the Hub; globs match only models whose cards name it as their base model, and
+            without a glob all such models are taken.
+        include_soups: globs match soups too.
+        notify: receives notes about what is left out.
 
     Raises:
         UsageError: a pattern matches nothing.
@@ -113,52 +113,55 @@ def match_patterns(
     unused = set(exclude)
     with listening(notify):
         for name in names:
-            candidates = _expand_pattern(name, base, notify)
-            if not candidates:
-                raise _no_match_error(name, base)
-            hits = [next((glob for glob in exclude if _is_excluded(c, glob)), None) for c in candidates]
-            unused -= set(hits)
-            for candidate, glob in zip(candidates, hits, strict=True):
-                if glob is not None:
-                    notify(f"{_format_match(candidate)} matches --exclude {glob}; left out")
-            kept = [c for c, glob in zip(candidates, hits, strict=True) if glob is None]
-            if WILD.search(name) or candidates[0].listed:
-                kept = [c for c in kept if not _is_target(c, target, notify)]
-                if not kept and not any(hits):
-                    raise _no_match_error(name, base)
-            for candidate, pinned in zip(kept, map_in_threads(_try_pin, kept), strict=True):
+            candidates, hits = _select(name, base, target, exclude, notify)
+            unused -= hits
+            for candidate, pinned in zip(candidates, map_in_threads(_try_pin, candidates), strict=True):
                 if isinstance(pinned, Refused):
                     refused.append(pinned)
                     continue
                 source, soup = pinned
                 if soup and not include_soups and (candidate.listed or WILD.search(name)):
-                    notify(f"{source.id} is a soup itself; left out (--include-soups takes it in)")
+                    notify(f"{source.id} is a soup itself; left out (--include-soups includes it)")
                     continue
                 if source.id != candidate.id:
                     notify(f"{candidate.id} is now called {source.id}")
                 key = (str(source.folder or source.id), source.revision)
                 if key in sources:
-                    notify(f"{source} is named twice; the second one is dropped")
+                    notify(f"{source} is named twice; used once")
                 sources.setdefault(key, source)
     for glob in (glob for glob in exclude if glob in unused):
         notify(f"--exclude {glob} matches none of the ingredients")
     if names and not sources and not refused:
-        raise UsageError("nothing is left of the ingredients", where=", ".join(names), hint="look at the notes above")
+        raise UsageError("all ingredients are left out", where=", ".join(names), hint="see the notes above")
     return Resolved(tuple(sources.values()), tuple(refused))
 
 
-def _is_target(candidate: Unpinned, target: str | None, notify: Notify) -> bool:
-    if candidate.folder is not None or candidate.id != target:
-        return False
-    notify(f"{candidate.id} is where the soup is pushed; left out")
-    return True
+def _select(
+    name: str, base: str | None, target: str | None, exclude: Sequence[str], notify: Notify
+) -> tuple[list[Unpinned], set[str]]:
+    """What one pattern matches, without excluded names and the push target; and the globs that excluded some."""
+    candidates = _expand_pattern(name, base, notify)
+    if not candidates:
+        raise _no_match_error(name, base)
+    chosen, hits = [], set()
+    for candidate in candidates:
+        if glob := next((glob for glob in exclude if _is_excluded(candidate, glob)), None):
+            hits.add(glob)
+            notify(f"{_format_match(candidate)} matches --exclude {glob}; left out")
+        elif candidate.id == target and not candidate.folder and (WILD.search(name) or candidate.listed):
+            notify(f"{candidate.id} is where the soup is pushed; left out")
+        else:
+            chosen.append(candidate)
+    if not chosen and not hits:
+        raise _no_match_error(name, base)
+    return chosen, hits
 
 
 def _no_match_error(pattern: str, base: str | None) -> UsageError:
     """The error of a pattern that matches nothing on the Hub."""
     what = f"nothing matches {pattern!r}"
     if base:
-        what = f"no model on the Hub says that it was fine-tuned from {base}"
+        what = f"no model on the Hub names {base} as its base model"
         what += "" if pattern == "*/*" else f" and matches {pattern!r}"
         return UsageError(what, hint=f"hf models list --filter base_model:finetune:{base}")
     owner, _, rest = pattern.partition("/")
@@ -169,7 +172,7 @@ def _no_match_error(pattern: str, base: str | None) -> UsageError:
 
 
 def _expand_pattern(pattern: str, base: str | None, notify: Notify) -> list[Unpinned]:
-    """Everything that one pattern stands for."""
+    """Everything that one pattern matches."""
     folders = find_local_models(pattern)
     if folders is not None:
         return [Unpinned(str(folder), None, folder) for folder in folders]
@@ -190,18 +193,18 @@ def _expand_pattern(pattern: str, base: str | None, notify: Notify) -> list[Unpi
 
 
 def _split_place(place: str) -> tuple[str, str]:
-    """A repository, and a subfolder of it or nothing."""
+    """The repository and the subfolder (or "") in a name."""
     words = place.split("/")
     return "/".join(words[:2]), "/".join(words[2:])
 
 
 def _list_repositories(name: str, base: str | None) -> list[Unpinned]:
-    """Repositories on the Hub whose full name matches a glob, of a base's fine-tunes only where one is given."""
+    """Repositories on the Hub whose full name matches a glob; only fine-tunes of `base` if it is given."""
     author, _, rest = name.partition("/")
     fixed = bool(rest) and not WILD.search(author)
     if not fixed and not base:
         hint = f"'ORG/{rest or author}', or a folder as './{name}'"
-        raise UsageError(f"a glob needs a fixed owner, as in org/model-*; found {name!r}", hint=hint)
+        raise UsageError(f"expected a glob with a fixed owner, as in org/model-*; found {name!r}", hint=hint)
     with expect_answer(author if fixed else str(base)):
         listing = hub_api().list_models(
             author=author if fixed else None, filter=f"base_model:finetune:{base}" if base else None
@@ -209,7 +212,7 @@ def _list_repositories(name: str, base: str | None) -> list[Unpinned]:
         found = [Unpinned(m.id, None, None, True) for m in listing if fnmatchcase(m.id, name)]
     if base and len(found) > MOST_FINE_TUNES:
         what = f"expected at most {MOST_FINE_TUNES} fine-tunes of {base}, found {len(found):,}"
-        raise UsageError(what, hint=f"a glob narrows them: 'ORG/*' --fine-tunes-of {base}")
+        raise UsageError(what, hint=f"narrow them by a glob: 'ORG/*' --fine-tunes-of {base}")
     return sorted(found, key=lambda c: natural_key(c.id))
 
 
@@ -228,7 +231,7 @@ def _list_collection(slug: str, notify: Notify) -> list[Unpinned]:
             raise UsageError(what, where=where, hint=f"hf collections list --owner {slug.partition('/')[0]}") from error
     for kind in dict.fromkeys(item.item_type for item in items if item.item_type != "model"):
         count = sum(item.item_type == kind for item in items)
-        notify(f"{where} holds {count} {quoted(kind)} beside models; left out")
+        notify(f"{where} also holds {count} {quoted(kind)}; left out")
     return [Unpinned(item.item_id, None, None, True) for item in items if item.item_type == "model"]
 
 
@@ -241,7 +244,7 @@ def _list_revisions(candidate: Unpinned, pattern: str) -> list[Unpinned]:
 
 
 def _list_subfolders(candidate: Unpinned, pattern: str) -> list[Unpinned]:
-    """The models in subfolders of a repository that match a glob, all at the commit that was listed."""
+    """The models in subfolders of a repository that match a glob, all at the listed commit."""
     listed, _ = _pin(candidate)
     folders: dict[str, list[str]] = {}
     for folder, _, name in (file.name.rpartition("/") for file in listed.files):
@@ -253,7 +256,7 @@ def _list_subfolders(candidate: Unpinned, pattern: str) -> list[Unpinned]:
 
 
 def _is_excluded(candidate: Unpinned, glob: str) -> bool:
-    """Whether a glob is of a candidate's whole name, or of its last parts."""
+    """Whether a glob matches a candidate's whole name or its last parts."""
     wanted = os.path.expanduser(glob.rstrip("/"))  # noqa: PTH111 - a pattern is no path
     name = f"{candidate.id}@{candidate.revision}" if "@" in wanted else candidate.id
     parts = name.split("/")
@@ -267,7 +270,7 @@ def _format_match(candidate: Unpinned) -> str:
 
 
 def pin_source(name: str, revision: str | None = None, folder: Path | None = None) -> Source:
-    """One repository at a revision, or one folder; an adapter without its base."""
+    """The source of one repository at a revision, or of one folder; an adapter without its base."""
     return _pin(Unpinned(name, revision, folder))[0]
 
 
@@ -280,7 +283,7 @@ def list_file_names(source: Source) -> list[str]:
 
 
 def _try_pin(candidate: Unpinned) -> tuple[Source, bool] | Refused:
-    """The pinned candidate, and whether it is a soup; of one that was listed also the refusal."""
+    """The pinned candidate, and whether it is a soup; a listed one may be `Refused`."""
     try:
         return _pin(candidate)
     except AccessError as error:
@@ -290,7 +293,7 @@ def _try_pin(candidate: Unpinned) -> tuple[Source, bool] | Refused:
 
 
 def _pin(candidate: Unpinned) -> tuple[Source, bool]:
-    """A commit and its files on the Hub, the real path of a folder; whether it is a soup."""
+    """The source with its commit and files, or its real path; and whether it is a soup."""
     if candidate.folder is not None:
         source = Source(candidate.id, None, candidate.folder.resolve())
         return source, (candidate.folder / "soup.json").is_file()
@@ -315,7 +318,7 @@ def _fetch_info(hub: HfApi, candidate: Unpinned) -> ModelInfo:
 
 
 def _make_remote_file(sibling: RepoSibling) -> RemoteFile:
-    """A file of the listing, which must come with a hash to hold it to."""
+    """A file of the listing, with the hash that its content must have."""
     sha256, blob = sibling.lfs.sha256 if sibling.lfs else None, sibling.blob_id or ""
     if not (_SHA256.fullmatch(sha256) if sha256 else _SHA1.fullmatch(blob)):
         raise ValueError(f"no hash of {sibling.rfilename!r}")

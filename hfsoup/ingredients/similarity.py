@@ -1,7 +1,7 @@
-"""How close the weights of ingredients are: what tells beforehand whether an average can work.
+"""The similarity of ingredients' weights, which predicts whether their average can work.
 
-The cosine is taken over the matrices and convolutions of the body; norms, biases, embeddings of positions and the head
-are left out. Fine-tunings of one start that share a basin are above 0.9, networks from different starts are near 0.
+The cosine is over the matrices and convolutions of the body, without norms, biases and the head. It is above 0.9
+between fine-tunings of one checkpoint that share a basin, and near 0 between networks from different starts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hfsoup.checkpoints.types import TensorSpec
 
 STEP = 1 << 20
 BASIN, APART = 0.9, 0.1
-"""Fine-tunings that share a basin have cosines above the one, networks from different starts below the other."""
+"""Cosines above `BASIN` are those of fine-tunings in one basin, below `APART` of networks from different starts."""
 Matrix = NDArray[np.float64]
 Home = Mapping[str, tuple[TensorFile, TensorSpec]]
 Read = Callable[[int, str, int, int], NDArray[np.floating]]
@@ -25,9 +25,9 @@ Read = Callable[[int, str, int, int], NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Similarity:
-    """Cosines between ingredients, of bodies and of heads (None without a head), and the lengths of the bodies.
+    """Cosines between ingredients, of bodies and of heads (None without a head), and the L2 norms of the bodies.
 
-    `broken` are an ingredient's place and a tensor of it that holds NaN or infinity, the first one of each.
+    `broken` are the indices of ingredients with NaN or infinity, each with the first such tensor.
     """
 
     body: Matrix
@@ -37,7 +37,7 @@ class Similarity:
 
     @property
     def distances(self) -> Matrix:
-        """Euclidean distances between bodies, as shares of their mean length."""
+        """Euclidean distances between bodies, divided by their mean L2 norm."""
         squares = self.lengths**2
         between = squares[:, None] + squares[None] - 2 * self.body * self.lengths[:, None] * self.lengths[None]
         shares: Matrix = np.sqrt(np.maximum(between, 0)) / self.lengths.mean()
@@ -48,9 +48,9 @@ def measure_similarity(homes: Sequence[Home], heads: frozenset[str]) -> Similari
     """Compare ingredients, in one pass over their files.
 
     Args:
-        homes: the tensors of each ingredient with the open file that each is in, by names that are alike; those that
-            not all have are left out.
-        heads: tensors whose rows are classes.
+        homes: for each ingredient its tensors, with the open file of each, by common names; those that an ingredient
+            lacks are left out.
+        heads: the names of the head's tensors.
     """
     names = [n for n in homes[0] if all(n in home and home[n][1].shape == homes[0][n][1].shape for home in homes)]
 
@@ -61,10 +61,10 @@ def measure_similarity(homes: Sequence[Home], heads: frozenset[str]) -> Similari
     matrices = {n: homes[0][n][1].shape for n in names if _is_matrix(homes[0][n][1])}
     body = _sum_inner_products({n: shape for n, shape in matrices.items() if n not in heads}, len(homes), read)
     head = _sum_inner_products({n: shape for n, shape in matrices.items() if n in heads}, len(homes), read)
-    # Inner products tell of the matrices, so that the others alone are looked at unless there is something.
-    told = matrices.keys()
+    # If the inner products are finite, so are the matrices, and only the other tensors are read.
     broken = [
-        (i, _find_broken(homes[i], told if fine else set())) for i, fine in enumerate(np.isfinite(np.diag(body + head)))
+        (i, _find_broken(homes[i], matrices.keys() if fine else set()))
+        for i, fine in enumerate(np.isfinite(np.diag(body + head)))
     ]
     return Similarity(
         _normalize(body), _normalize(head) if head.any() else None, np.sqrt(np.diag(body)),
@@ -73,7 +73,7 @@ def measure_similarity(homes: Sequence[Home], heads: frozenset[str]) -> Similari
 
 
 def _find_broken(home: Home, fine: Set[str]) -> str | None:
-    """The first tensor that holds NaN or infinity, but for those known to be `fine`."""
+    """The first tensor with NaN or infinity, except those known to be `fine`."""
     for name, (file, spec) in home.items():
         if name in fine or spec.dtype not in FLOATS:
             continue
@@ -89,7 +89,7 @@ def _is_matrix(spec: TensorSpec) -> bool:
 
 
 def _sum_inner_products(tensors: Mapping[str, tuple[int, ...]], size: int, read: Read) -> Matrix:
-    """All inner products of tensors of these shapes, summed block by block."""
+    """The inner products between all ingredients, over tensors of these shapes, block by block."""
     gram = np.zeros((size, size))
     for name, shape in tensors.items():
         count = int(np.prod(shape))

@@ -1,4 +1,4 @@
-"""A LoRA adapter and its base: what PEFT's config says, and the checkpoint that both make."""
+"""LoRA adapters of PEFT: the config, and the merge of an adapter into its base."""
 
 MAX_RANK = 1 << 14
 """The largest rank of an adapter."""

@@ -1,4 +1,4 @@
-"""What a PEFT adapter says of itself: which base, which layers, how strongly."""
+"""The adapter_config.json and the tensors of a LoRA adapter of PEFT."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 FULL = re.compile(r"(pytorch_)?model(-\d+-of-\d+)?\.(safetensors|bin)")
 PREFIX = "base_model.model."
 MAX_PATTERNS, MAX_TEXT = 1 << 10, 512
-# A layer's name, or the end of one: an expression with repetition could take for ever to match.
+# A layer's name or the end of one; an expression with repetition could take exponential time.
 PATTERN = re.compile(r"\^?[\w.\\-]+")
 REVISION = re.compile(r"[\w][\w./-]*")
-# What these say changes no weight once the adapter is trained, or is honoured here.
+# Keys that are honoured here, or that change no weight once the adapter is trained.
 UNDERSTOOD = {
     *("peft_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "rank_pattern", "alpha_pattern"),
     *("use_rslora", "bias", "modules_to_save", "auto_mapping", "fan_in_fan_out", "init_lora_weights"),
@@ -34,14 +34,14 @@ UNDERSTOOD = {
     *("layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "eva_config", "runtime_config"),
     *("library_name", "ensure_weight_tying", "enable_lora", "merge_weights"),
 }
-# The others of peft change the base before they train, so that ΔW is not added to the base that the Hub has.
+# Other initializations of PEFT change the base before training, so ΔW does not belong to the base on the Hub.
 STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 SUPPORTED = "LoRA on linear and Conv2d layers, with modules_to_save and biases"
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """An adapter_config.json that is understood in full; `modules_to_save` were trained in full."""
+    """The values of a supported adapter_config.json; `modules_to_save` were trained in full."""
 
     base: str
     revision: str | None
@@ -55,43 +55,47 @@ class AdapterConfig:
     architecture: str | None
 
     def rank_of(self, module: str) -> int:
-        """The rank that a layer is said to have."""
+        """The rank of a layer."""
         return int(_find_value(self.ranks, module, self.rank))
 
     def scaling(self, module: str) -> float:
-        """What B·A is multiplied with: alpha / r, or alpha / √r (https://arxiv.org/abs/2312.03732)."""
+        """The factor of B·A: alpha / r, or alpha / √r with rslora (https://arxiv.org/abs/2312.03732)."""
         rank = self.rank_of(module)
         return _find_value(self.alphas, module, self.alpha) / (sqrt(rank) if self.rslora else rank)
 
 
 @dataclass(frozen=True)
 class AdapterTensors:
-    """The tensors of an adapter: A and B by layer, and whole tensors by name, all without peft's prefix."""
+    """The tensors of an adapter: A and B by layer, and whole tensors by name, all without PEFT's prefix."""
 
     layers: Mapping[str, tuple[TensorSpec, TensorSpec]]
     whole: Mapping[str, TensorSpec]
 
 
 def is_adapter(names: Iterable[str]) -> bool:
-    """Whether the files of a repository are an adapter and no model of their own."""
+    """Whether the files of a repository are an adapter, without a full model."""
     known = set(names)
     return CONFIG in known and not any(FULL.fullmatch(name) for name in known)
 
 
 def find_adapter_weights(names: Iterable[str], *, where: str) -> str:
-    """The name of the weight file of an adapter."""
+    """The name of an adapter's weight file among `names`.
+
+    Raises:
+        SoupError: there is none.
+    """
     known = set(names)
     for name in WEIGHTS:
         if name in known:
             return name
-    raise SoupError(f"expected {WEIGHTS[0]} beside {CONFIG}, found none", where=where)
+    raise SoupError(f"expected {WEIGHTS[0]} next to {CONFIG}, found none", where=where)
 
 
 def read_adapter_config(path: Path, *, where: str) -> AdapterConfig:
-    """An adapter_config.json.
+    """Read an adapter_config.json.
 
     Raises:
-        SoupError: it is damaged, or of a kind that is not supported.
+        SoupError: it is damaged, or the adapter is not supported.
     """
     values = read_json(path, where=where)
     if values.get("peft_type") != "LORA":
@@ -100,18 +104,18 @@ def read_adapter_config(path: Path, *, where: str) -> AdapterConfig:
         raise _unsupported_error(f"{quoted(others[0])} in an adapter", where)
     start = values.get("init_lora_weights")
     if not any(start is known or (isinstance(known, str) and start == known) for known in STARTS):
-        raise _unsupported_error(f"init_lora_weights {quoted(start)}, after which the base is another one", where)
-    bias, kept, rslora = values.get("bias", "none"), values.get("modules_to_save") or [], values.get("use_rslora")
+        raise _unsupported_error(f"init_lora_weights {quoted(start)}, which changes the base before training", where)
+    bias, whole, rslora = values.get("bias", "none"), values.get("modules_to_save") or [], values.get("use_rslora")
     if bias not in ("none", "all", "lora_only"):
         raise _unsupported_error(f"bias {quoted(bias)}", where)
-    if rslora not in (None, True, False) or not _are_names(kept):
+    if rslora not in (None, True, False) or not _are_names(whole):
         raise SoupError("expected use_rslora to be true or false and modules_to_save to be names", where=where)
     base, revision = values.get("base_model_name_or_path"), values.get("revision")
     if not isinstance(base, str) or not 0 < len(base) <= MAX_TEXT or not base.isprintable():
         hint = f"write the base's name on the Hub into base_model_name_or_path of {CONFIG}"
-        raise SoupError("expected base_model_name_or_path to name the base, found no name", where=where, hint=hint)
+        raise SoupError("expected base_model_name_or_path to be a name, found none", where=where, hint=hint)
     if revision and not (isinstance(revision, str) and len(revision) <= MAX_TEXT and REVISION.fullmatch(revision)):
-        raise SoupError(f"expected the base's revision to be one, found {quoted(revision)}", where=where)
+        raise SoupError(f"expected revision to be a branch, tag or commit, found {quoted(revision)}", where=where)
     mapping = values.get("auto_mapping")
     named = mapping.get("base_model_class") if isinstance(mapping, dict) else None
     return AdapterConfig(
@@ -123,16 +127,16 @@ def read_adapter_config(path: Path, *, where: str) -> AdapterConfig:
         alphas=_parse_patterns(values.get("alpha_pattern"), "alpha_pattern", where),
         rslora=bool(rslora),
         bias=bias != "none",
-        modules_to_save=tuple(kept),
+        modules_to_save=tuple(whole),
         architecture=named if IMAGE_CLASSIFICATION.is_named_by(named) else None,
     )
 
 
 def sort_tensors(specs: Mapping[str, TensorSpec], config: AdapterConfig, *, where: str) -> AdapterTensors:
-    """Sort the tensors of an adapter.
+    """Sort the tensors of an adapter into pairs of A and B and whole tensors.
 
     Raises:
-        SoupError: one has a name that LoRA does not give, or A and B do not belong together.
+        SoupError: a name is not one of LoRA's, or A or B is missing.
     """
     halves: dict[str, dict[str, TensorSpec]] = {}
     whole: dict[str, TensorSpec] = {}
@@ -158,16 +162,16 @@ def sort_tensors(specs: Mapping[str, TensorSpec], config: AdapterConfig, *, wher
 
 
 def _find_trained_name(name: str, specs: Mapping[str, TensorSpec], config: AdapterConfig, where: str) -> str | None:
-    """The model's name of a tensor that was trained as it is; None for one that is there a second time, or untrained.
+    """The model's name of a tensor that was trained in full; None for a second copy or an untrained original.
 
-    With biases peft also writes those of the wrappers around layers: what was trained, and what it was before.
+    With biases, PEFT also saves those of its wrappers around layers.
     """
     plain = name.replace(".modules_to_save.", ".")
     if ".original_module." in name or (plain != name and PREFIX + plain in specs):
         return None
     plain = plain.replace(".base_layer.", ".")
     parents = [plain[: at.start()] for at in re.finditer(r"\.", plain)]
-    if any(parent.endswith(kept) for parent in parents for kept in config.modules_to_save):
+    if any(parent.endswith(module) for parent in parents for module in config.modules_to_save):
         return plain
     if config.bias and plain.endswith(".bias"):
         return plain
@@ -175,7 +179,7 @@ def _find_trained_name(name: str, specs: Mapping[str, TensorSpec], config: Adapt
 
 
 def _unsupported_error(what: str, where: str) -> SoupError:
-    hint = f"supported is {SUPPORTED}; merge it with peft: merge_and_unload().save_pretrained(FOLDER)"
+    hint = f"hfsoup supports {SUPPORTED}; merge this one with peft: merge_and_unload().save_pretrained(FOLDER)"
     return SoupError(f"not supported: {what}", where=where, hint=hint)
 
 
@@ -184,7 +188,7 @@ def _find_value(patterns: Iterable[tuple[re.Pattern[str], float]], module: str, 
 
 
 def _parse_patterns(found: Any, key: str, where: str) -> tuple[tuple[re.Pattern[str], float], ...]:
-    """Values by the ends of layers' names, as peft matches them."""
+    """Values by patterns of the ends of layers' names, as PEFT matches them."""
     if not isinstance(found, (dict, type(None))) or len(found or ()) > MAX_PATTERNS:
         raise SoupError(f"expected {key} to hold up to {MAX_PATTERNS} numbers by layer", where=where)
     compiled = []
@@ -200,7 +204,7 @@ def _parse_patterns(found: Any, key: str, where: str) -> tuple[tuple[re.Pattern[
 
 
 def _parse_number(value: Any, key: str, where: str) -> float:
-    """A finite number; ranks are whole and in bounds."""
+    """A finite number; a rank is an integer from 1 to `MAX_RANK`."""
     rank = key in ("r", "rank_pattern")
     if type(value) not in ((int,) if rank else (int, float)) or abs(value) > 1e9 or not isfinite(value):
         raise SoupError(f"expected {key} to be a number, found {quoted(value)}", where=where)

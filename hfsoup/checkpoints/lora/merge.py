@@ -1,6 +1,6 @@
-"""A LoRA adapter and its base become an ordinary checkpoint: W + scaling·B·A in float64.
+"""A LoRA adapter and its base merged into an ordinary checkpoint: W + scaling·B·A, stored as float64.
 
-It is rounded to the base's type as any average is, once, when a soup is written.
+It is rounded to the base's dtype once, when a soup is written, as any average is.
 """
 
 from __future__ import annotations
@@ -20,38 +20,34 @@ from numpy.typing import NDArray
 from hfsoup.checkpoints.lora.config import CONFIG
 from hfsoup.checkpoints.lora.plan import Delta, MergePlan, plan_merge
 from hfsoup.checkpoints.safetensors_io import TensorFile, to_float, write_header
-from hfsoup.checkpoints.types import AdapterParts, Ingredient, Source, TensorSpec, WeightFile, describe_file
+from hfsoup.checkpoints.types import PROCESSORS, AdapterParts, Ingredient, Source, TensorSpec, WeightFile, describe_file
 from hfsoup.hub.client import SAME_COMMAND
 from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.hashing import hash_file, hash_json, stamp_file
 from hfsoup.utils.version import __version__
 
-PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 BLOCK = 1 << 20
 Array = NDArray[np.float64]
 
 
 def merge_adapter(source: Source, folder: Path, weights: WeightFile, base: Ingredient) -> Ingredient:
-    """An adapter on its base as an ordinary ingredient, merged into hfsoup's cache.
+    """Merge an adapter into its base, in hfsoup's cache.
 
     Args:
         source: where the adapter is.
         folder: its files on this disk.
         weights: its weight file.
-        base: what it is put on.
+        base: its base model.
 
     Raises:
-        SoupError: the adapter is of a kind that is not supported, does not fit its base, or does not name its classes.
+        SoupError: the adapter is not supported, does not fit its base, or does not name its classes.
     """
     adapted = AdapterParts(describe_file(folder / CONFIG), weights, base)
     with open_plan(source, adapted, folder) as (plan, adapter, files):
         configs = _find_configs(folder, base.folder)
-        home = cached_folder(
-            "merged",
-            _hash_inputs(plan, adapted, configs),
-            lambda made: _write_merged(plan, adapter, files, configs, made),
-        )
+        key = _hash_inputs(plan, adapted, configs)
+        home = cached_folder("merged", key, lambda folder: _write_merged(plan, adapter, files, configs, folder))
     for file in (adapted.config, adapted.weights, *base.weights):
         if stamp_file(file.path) != file.stamp:
             raise SoupError("the file changed while it was read", where=f"{source}, {file.name}", hint=SAME_COMMAND)
@@ -62,7 +58,7 @@ def merge_adapter(source: Source, folder: Path, weights: WeightFile, base: Ingre
 def merge_adapter_headers(
     source: Source, folder: Path, weights: WeightFile, base: Ingredient, scratch: Path
 ) -> Ingredient:
-    """The same from headers alone, in the folder `scratch`: its weight file has a header and a hole."""
+    """The same from headers alone, in the folder `scratch`: the weight file has a header and no tensor data."""
     adapted = AdapterParts(describe_file(folder / CONFIG), weights, base)
     with open_plan(source, adapted, folder) as (plan, _, _):
         configs = _find_configs(folder, base.folder)
@@ -78,7 +74,7 @@ def merge_adapter_headers(
 def open_plan(
     source: Source, adapted: AdapterParts, folder: Path
 ) -> Iterator[tuple[MergePlan, TensorFile, dict[str, TensorFile]]]:
-    """The plan, the adapter's file, and the base's file of every tensor, while the block lasts."""
+    """The merge plan, the open file of the adapter, and the base's open file of every tensor."""
     with ExitStack() as stack:
 
         def file(weights: WeightFile, owner: object) -> TensorFile:
@@ -95,7 +91,7 @@ def open_plan(
 def compute_delta(file: TensorFile, change: Delta) -> Array:
     """scaling·B·A in the shape of the weight.
 
-    Products are added rank by rank, so that the bytes do not depend on threads or on the library that multiplies.
+    Products are summed rank by rank, so that the bytes do not depend on threads or on the BLAS library.
     """
     a, b = (_read_matrix(file, spec) for spec in (change.a, change.b))
     found, step = np.zeros((len(b), a.shape[1])), max(BLOCK // a.shape[1], 1)
@@ -127,7 +123,7 @@ def _write_merged(
 
 
 def _merge_tensor(plan: MergePlan, adapter: TensorFile, files: Mapping[str, TensorFile], name: str) -> NDArray[Any]:
-    """One tensor of the merged checkpoint, flat, as it is stored."""
+    """One tensor of the merged checkpoint, flat, in its stored dtype."""
     if name in plan.whole:
         spec = plan.whole[name]
         return adapter.read(spec, 0, prod(spec.shape))
@@ -141,7 +137,7 @@ def _merge_tensor(plan: MergePlan, adapter: TensorFile, files: Mapping[str, Tens
 
 
 def _find_configs(adapter: Path, base: Path) -> list[Path]:
-    """The adapter's image processor, or else its base's, and the adapter's card."""
+    """The files of the adapter's image processor, or else of its base's, and the adapter's card."""
     own = [adapter / name for name in PROCESSORS if (adapter / name).is_file()]
     found = own or [base / name for name in PROCESSORS if (base / name).is_file()]
     return [*found, *(path for path in [adapter / "README.md"] if path.is_file())]

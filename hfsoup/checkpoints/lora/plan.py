@@ -1,4 +1,4 @@
-"""What merging an adapter into its base would give, told from configs and headers."""
+"""What merging an adapter into its base gives, planned from configs and headers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABELS = ("id2label", "label2id", "num_labels", "label_names", "num_classes")
 
 @dataclass(frozen=True)
 class Delta:
-    """What is added to one weight: scaling·B·A, in the weight's shape; `kind` is as in `Architecture`."""
+    """The update of one weight, scaling·B·A, in the weight's shape; `kind` is as in `Architecture.kinds`."""
 
     a: TensorSpec
     b: TensorSpec
@@ -36,12 +36,17 @@ class Delta:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """The merged checkpoint before any weight is read.
+    """The merged checkpoint, before any weight is read. All names are those in the merged file, unless noted.
 
-    `tensors` are (name, dtype, shape) in the order of the file, where nothing is rounded: what is added to is float64,
-    what was trained whole is as it was trained, and `dtypes` are the types of the model itself. `deltas`, `whole` and
-    `stored` tell by that name what is added, what the adapter has in place of the base's, and where the base's is;
-    `owns` takes it to the model's own.
+    Args:
+        config: the config.json of the merged checkpoint.
+        adapter: the adapter's config.
+        tensors: (name, dtype, shape) in the order of the file; a weight with an update is float64.
+        deltas: the updates.
+        whole: tensors that the adapter holds in place of the base's.
+        stored: the base's tensors.
+        owns: the model's own name of every tensor.
+        dtypes: the dtypes of the model, for tensors that the file holds in others.
     """
 
     config: dict[str, Any]
@@ -57,7 +62,7 @@ class MergePlan:
 def plan_merge(
     source: Source, adapted: AdapterParts, file: TensorFile, stored: Mapping[str, TensorSpec], folder: Path
 ) -> MergePlan:
-    """See what becomes of every tensor of an adapter and its base.
+    """Plan every tensor of the merged checkpoint.
 
     Args:
         source: where the adapter is.
@@ -67,7 +72,7 @@ def plan_merge(
         folder: the adapter's folder, where a config.json may name its classes.
 
     Raises:
-        SoupError: the adapter is of a kind that is not supported, does not fit its base, or does not name its classes.
+        SoupError: the adapter is not supported, does not fit its base, or does not name its classes.
     """
     adapter = read_adapter_config(adapted.config.path, where=f"{source}, {CONFIG}")
     found = sort_tensors(file.tensors, adapter, where=file.name)
@@ -80,7 +85,7 @@ def plan_merge(
     owns = {filling.stored[name]: own for name, own in filling.owns.items() if name not in filling.converted}
     names = _name_tensors(filling, model.prefix, headless)
     homes = {owns[old]: new for old, new in names.items() if old in owns}
-    owns |= model.own_names(given)
+    owns |= model.map_names(given)
     whole = {}
     for name, spec in found.whole.items():
         own = _find_own_name(name, owns, source)
@@ -103,7 +108,7 @@ def plan_merge(
 def _derive_config(
     source: Source, folder: Path, base: Ingredient, adapter: AdapterConfig, stored: Mapping[str, TensorSpec]
 ) -> tuple[dict[str, Any], bool]:
-    """The base's config as the classifier's, with the classes that the adapter names; whether the base has no head."""
+    """The base's config with the classes that the adapter names; whether the base is without a head."""
     where = f"{base}, config.json"
     config = read_model_config(base.folder / "config.json", where=where)
     refuse_foreign_code(config, where=where)
@@ -114,8 +119,8 @@ def _derive_config(
         if "id2label" in own or "label_names" in own:
             config = {key: value for key, value in config.items() if key not in LABELS}
             config |= {key: own[key] for key in LABELS if key in own}
-    said = config.get("architectures")
-    classifies = isinstance(said, list) and any(map(IMAGE_CLASSIFICATION.is_named_by, said))
+    named = config.get("architectures")
+    classifies = isinstance(named, list) and any(map(IMAGE_CLASSIFICATION.is_named_by, named))
     headless = not classifies and not has_timm_layout(config)
     if headless:
         config = {key: value for key, value in config.items() if key != "architectures"}
@@ -125,7 +130,7 @@ def _derive_config(
 
 
 def _name_tensors(filling: TensorMatch, prefix: str, headless: bool) -> dict[str, str]:
-    """The base's tensors by the names that a classifier's file gives them; without a head the body has no prefix."""
+    """For each tensor in the base's files its name in a classifier's file; a base without a head lacks the prefix."""
     start, names = f"{prefix}.", {}
     for name, in_file in filling.stored.items():
         bare = headless and filling.owns[name].startswith(start) and not name.startswith(start)
@@ -142,7 +147,7 @@ def _plan_deltas(
     here: Mapping[str, TensorSpec],
     source: Source,
 ) -> Iterator[tuple[str, Delta]]:
-    """What the adapter adds, by the name in the merged file."""
+    """The updates by name in the merged file."""
     seen: set[str] = set()
     for module, (a, b) in found.layers.items():
         own, where = _find_own_name(f"{module}.weight", owns, source), f"{source}, layer {one_line(module)}"
@@ -150,7 +155,7 @@ def _plan_deltas(
         if kind is None:
             raise SoupError("not supported: LoRA on a layer that is neither linear nor Conv2d", where=where)
         if name in seen or name not in here:
-            raise SoupError("expected a layer that the base has and that is changed once", where=where)
+            raise SoupError("expected a layer of the base, with one pair of lora_A and lora_B", where=where)
         seen.add(name)
         shape = here[name].shape
         rank = adapter.rank_of(module)
@@ -158,14 +163,14 @@ def _plan_deltas(
         if (a.shape, b.shape) != wanted:
             found_shapes = _format_shapes((a.shape, b.shape))
             what = f"expected lora_A and lora_B of shapes {_format_shapes(wanted)}, found {found_shapes}"
-            raise SoupError(what, where=where, hint="is this adapter's base another one?")
+            raise SoupError(what, where=where, hint="does this adapter belong to another base?")
         if here[name].dtype not in FLOATS or rank > max(prod(shape[1:]), shape[0]):
-            raise SoupError(f"rank {rank} is larger than the layer", where=where)
+            raise SoupError(f"expected a rank up to the size of the layer, found {rank}", where=where)
         yield name, Delta(a, b, adapter.scaling(module), kind, shape)
 
 
 def _expect_shapes(shape: tuple[int, ...], kind: str, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shapes of A and B for a weight; those of a convolution in groups are others, and match nothing here."""
+    """The shapes of A and B for a weight; those of a grouped convolution differ, and are refused."""
     if kind == "convolution":
         return (rank, *shape[1:]), (shape[0], rank, 1, 1)
     rows, columns = shape[::-1] if kind == "transposed" else shape
@@ -178,20 +183,20 @@ def _format_shapes(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
 
 def _find_own_name(name: str, owns: Mapping[str, str], source: Source) -> str:
     if name not in owns:
-        what = "the model has no such tensor, or makes it of several"
-        raise SoupError(what, where=f"{source}, tensor {one_line(name)}", hint="is this adapter's base another one?")
+        what = "the base model has no such tensor, or joins it of several"
+        raise SoupError(
+            what, where=f"{source}, tensor {one_line(name)}", hint="does this adapter belong to another base?"
+        )
     return owns[name]
 
 
 def _require_shape(spec: TensorSpec, shape: tuple[int, ...], classes: int, source: Source) -> None:
-    """Refuse a trained module of another shape; where only the classes differ, say what is missing."""
+    """Refuse a trained tensor of another shape; if only the number of classes differs, ask for their names."""
     if spec.shape == shape:
         return
     where = f"{source}, tensor {one_line(spec.name)}"
     if classes in shape and spec.shape[1:] == shape[1:]:
-        what = (
-            f"this adapter's head has {spec.shape[0]} classes and its config names {classes}: which they are is unknown"
-        )
-        hint = "save the labels beside the adapter: model.get_base_model().config.save_pretrained(ADAPTER)"
+        what = f"this adapter's head has {spec.shape[0]} classes, the config names {classes}: their names are unknown"
+        hint = "save the class names with the adapter: model.get_base_model().config.save_pretrained(ADAPTER)"
         raise MismatchError(what, where=where, hint=hint)
     raise SoupError(f"expected shape {one_line(list(shape))}, found {one_line(list(spec.shape))}", where=where)

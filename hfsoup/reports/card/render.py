@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hfsoup.checkpoints.timm_config import format_model_type, has_timm_layout, is_timm, list_libraries
 from hfsoup.data.splits import describe_training_split
 from hfsoup.hub.cards import UNPUSHED
-from hfsoup.ingredients.licences import find_common_license, include_bases, read_license
+from hfsoup.ingredients.cards import find_common_license, include_bases, read_license
 from hfsoup.merges import MERGES
 from hfsoup.provenance.reproduce import hub_url, reproduce_command, reproduce_config
 from hfsoup.recipes import RECIPES
