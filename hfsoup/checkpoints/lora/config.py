@@ -113,7 +113,7 @@ def read_adapter_config(path: Path, *, where: str) -> AdapterConfig:
     base, revision = values.get("base_model_name_or_path"), values.get("revision")
     if not isinstance(base, str) or not 0 < len(base) <= MAX_TEXT or not base.isprintable():
         hint = f"write the base's name on the Hub into base_model_name_or_path of {CONFIG}"
-        raise SoupError("expected base_model_name_or_path to be a name, found none", where=where, hint=hint)
+        raise SoupError("expected base_model_name_or_path to name the base, found none", where=where, hint=hint)
     if revision and not (isinstance(revision, str) and len(revision) <= MAX_TEXT and REVISION.fullmatch(revision)):
         raise SoupError(f"expected revision to be a branch, tag or commit, found {quoted(revision)}", where=where)
     mapping = values.get("auto_mapping")
