@@ -58,7 +58,7 @@ def test_a_flip_on_the_server_is_caught(file: str, signed_in: LocalHub, vit: Fam
     with fault(signed_in, f"/resolve/.*/{file}", method="GET", times=1, body=bytes(sent)):
         done = run("bake", *only(MODEL, vit.words[1]), "--output", "soup")
     assert done.code == 0, done.err
-    assert "is not the file that the Hub lists; it is fetched again" in done.err
+    assert "is not the file that the Hub lists; downloading it again" in done.err
     forget(MODEL)
     with fault(signed_in, f"/resolve/.*/{file}", method="GET", body=bytes(sent)):
         block = refused("bake", *only(MODEL, vit.words[1]), "--output", "again", code=1)
@@ -79,7 +79,7 @@ def test_a_flip_in_the_cache_is_caught(
     flip(blobs(MODEL)[file], SEEDED)
     done = run("bake", *only(MODEL, vit.words[1]), "--output", "again")
     assert done.code == 0, done.err
-    (note,) = (line for line in done.err.splitlines() if "on this disk is not the file that the Hub lists" in line)
+    (note,) = (line for line in done.err.splitlines() if "is not the file that the Hub lists" in line)
     assert file in note
     assert blobs(MODEL)[file].read_bytes() == right
     assert Path("again/model.safetensors").read_bytes() == Path("soup/model.safetensors").read_bytes()
@@ -90,7 +90,7 @@ def test_a_wrong_length_is_caught(signed_in: LocalHub, alone: Path, vit: Family)
     """A file shorter than announced is not used."""
     with fault(signed_in, "/resolve/.*safetensors", method="GET", body=b"short"):
         block = refused("bake", *only(MODEL, vit.words[1]), "--output", "soup", code=1)
-    assert "has not the length that was announced" in block
+    assert "does not have the announced size" in block
     assert "model.safetensors" in block
 
 

@@ -52,7 +52,7 @@ REFUSALS = {
         f"leave out {MODEL}",
     ),
     "400": ({"status": 400}, "the Hub answered 400: ordered fault", "later"),
-    "413": ({"status": 413}, "more than the Hub takes", f"hf upload {MODEL}"),
+    "413": ({"status": 413}, "refuses a request of this size", f"hf upload {MODEL}"),
     "storage": (
         {"status": 403, "headers": {"X-Error-Message": "Private repository storage limit reached"}},
         "may not read here: Private repository storage limit reached",
@@ -78,11 +78,11 @@ REFUSALS = {
     "cut": ({"cut": 5}, "cannot be reached: the connection to the Hub broke", "network"),
     "stalled": ({"stall": 60.0}, "cannot be reached: the Hub did not answer in time", "network"),
     "dripping": ({"drip": 0.2, "body": b" " * 9000}, "cannot be reached: the Hub did not answer in time", "network"),
-    "html": ({"body": b"<html>welcome</html>"}, "not one that a Hub gives", "HF_ENDPOINT"),
-    "empty": ({"body": b""}, "not one that a Hub gives", "HF_ENDPOINT"),
-    "list": ({"body": b"[1, 2]"}, "not one that a Hub gives", "HF_ENDPOINT"),
-    "object": ({"body": b"{}"}, "not one that a Hub gives", "HF_ENDPOINT"),
-    "odd": ({"body": b'{"id": 7, "sha": [], "siblings": 3}'}, "not one that a Hub gives", "HF_ENDPOINT"),
+    "html": ({"body": b"<html>welcome</html>"}, "not that of a Hub", "HF_ENDPOINT"),
+    "empty": ({"body": b""}, "not that of a Hub", "HF_ENDPOINT"),
+    "list": ({"body": b"[1, 2]"}, "not that of a Hub", "HF_ENDPOINT"),
+    "object": ({"body": b"{}"}, "not that of a Hub", "HF_ENDPOINT"),
+    "odd": ({"body": b'{"id": 7, "sha": [], "siblings": 3}'}, "not that of a Hub", "HF_ENDPOINT"),
 }
 
 
@@ -130,7 +130,7 @@ def test_a_download_that_fails_once_goes_on(name: str, signed_in: LocalHub, vit:
         done = run("bake", *only(MODEL, vit.words[1]), "--output", "soup")
     assert done.code == 0, done.err
     assert ordered.hits == 1
-    assert "; going on" in done.err or "; again in" in done.err
+    assert "; resuming" in done.err or "; retrying in" in done.err
     assert Path("soup/model.safetensors").read_bytes() == (vit.folders[0] / "model.safetensors").read_bytes()
 
 
@@ -145,7 +145,7 @@ def test_five_minutes_are_waited_for(signed_in: LocalHub, alone: Path, monkeypat
     with fault(signed_in, f"/api/models/{MODEL}", times=1, **asked):
         done = run("bake", *only(MODEL, "kit/vit-10"), "--output", "soup")
     assert (done.code, slept) == (0, [301.0]), done.err
-    assert "again in 301 s" in done.err
+    assert "retrying in 301 s" in done.err
 
 
 def test_the_users_own_time_outs_hold(signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_without_a_token_a_login_is_offered(on_hub: LocalHub, alone: Path) -> No
     """401 for somebody unknown says so."""
     with fault(on_hub, f"/api/models/{MODEL}", status=401):
         block = refused("bake", MODEL, "--output", "soup", code=1)
-    assert "wants to know who asks" in block
+    assert "this request needs a token" in block
     assert "hf auth login" in block
 
 
@@ -222,7 +222,7 @@ def test_a_repository_deleted_meanwhile(signed_in: LocalHub, alone: Path) -> Non
     """A 404 for what was listed a moment ago says that, not that the name is wrong."""
     with fault(signed_in, f"/{MODEL}/resolve/", status=404, headers={"X-Error-Code": "RepoNotFound"}):
         block = refused("bake", MODEL, "--output", "soup", code=1)
-    assert "deleted or hidden meanwhile" in block
+    assert "deleted or made private in the meantime" in block
     assert MODEL in block
 
 
@@ -232,7 +232,7 @@ def test_a_file_deleted_meanwhile(signed_in: LocalHub, alone: Path, vit: Family)
     gone = {"status": 404, "headers": {"X-Error-Code": "EntryNotFound"}}
     with fault(signed_in, "/resolve/.*preprocessor_config", **gone):
         block = refused("bake", *only(MODEL, vit.words[1]), "--output", "soup", code=1)
-    assert "a file that the listing named is not there" in block
+    assert "a file of the listing no longer exists" in block
     assert "preprocessor_config.json" in block
 
 

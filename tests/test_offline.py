@@ -99,7 +99,7 @@ def test_what_is_missing_is_named(offline: LocalHub, monkeypatch: pytest.MonkeyP
     hf_hub_download(MODELS[0], "config.json", revision=sha)
     _go(offline, monkeypatch)
     block = refused("bake", "kit/vit-10", vit.words[1], "--output", "soup", code=1)
-    assert "the cache does not hold this" in block
+    assert "is not cached" in block
     assert "in:  kit/vit-10" in block
     block = refused("bake", MODELS[0], vit.words[1], "--output", "soup", code=1)
     assert f"{MODELS[0]}@{sha}, which it holds" in block
@@ -144,5 +144,5 @@ def test_damage_is_caught_offline_too(offline: LocalHub, monkeypatch: pytest.Mon
     damaged.chmod(0o644)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
     _go(offline, monkeypatch)
-    assert "the cache does not hold this" in refused("bake", *words, "--output", "again", code=1)
+    assert "is not cached" in refused("bake", *words, "--output", "again", code=1)
     assert offline.requests == []

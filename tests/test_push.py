@@ -42,7 +42,7 @@ def test_private_on_a_public_repository_is_refused(vit: Family, target: str, api
     api.create_repo(target)
     head = api.model_info(target).sha
     block = refused("bake", *vit.words, "--output", "soup", "--push", target, "--private", code=1)
-    assert "public already" in block
+    assert "already public" in block
     assert api.model_info(target).sha == head
 
 

@@ -158,7 +158,7 @@ def test_a_card_that_the_hub_does_not_take(soup: Path, signed_in: LocalHub, targ
     Path("edited/README.md").write_text("---\nlicense: [\n---\n")
     before = head(signed_in, target)
     block = refused("push", "edited", target, code=1)
-    assert "does not take the card" in block
+    assert "refuses the card" in block
     assert "edited/README.md" in block
     assert head(signed_in, target) == before
 
@@ -241,10 +241,10 @@ def _fine(*scoped: tuple[str, list[str]]) -> dict[str, Any]:
 
 RIGHTS = {
     "role": ("lab/new", {}, "your role in lab is read", "kit/new"),
-    "no scope": ("kit/new", _fine(), "may not write to kit", "/settings/tokens"),
-    "reads": ("kit/new", _fine(("kit", ["repo.content.read"])), "may not write to kit", "/settings/tokens"),
-    "another": ("kit/new", _fine(("team", ["repo.write"])), "may not write to kit", "/settings/tokens"),
-    "one repository": ("kit/new", _fine(("kit/new", ["repo.write"])), "may not make one in kit", "/new"),
+    "no scope": ("kit/new", _fine(), "no write permission for kit", "/settings/tokens"),
+    "reads": ("kit/new", _fine(("kit", ["repo.content.read"])), "no write permission for kit", "/settings/tokens"),
+    "another": ("kit/new", _fine(("team", ["repo.write"])), "no write permission for kit", "/settings/tokens"),
+    "one repository": ("kit/new", _fine(("kit/new", ["repo.write"])), "cannot create one in kit", "/new"),
 }
 
 

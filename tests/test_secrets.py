@@ -82,7 +82,7 @@ def test_a_password_in_the_address_is_refused(address: str, alone: Path, monkeyp
         our_api()
     assert "hunter2" not in str(error.value)
     block = refused("bake", "kit/vit-1", code=1)
-    assert "HF_ENDPOINT holds a name or password" in block
+    assert "HF_ENDPOINT contains a name or password" in block
     assert "hunter2" not in block
 
 

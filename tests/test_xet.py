@@ -89,7 +89,7 @@ def test_a_store_that_never_answers(signed_in: LocalHub, silent: dict[str, Any],
     with fault(signed_in, "/xet-read-token/", **silent) as asked:
         done, seconds = timed("bake", *only(MODEL, OTHER), "--output", "soup")
     assert (done.code, asked.hits > 0) == (0, True), done.err
-    assert f"'{WEIGHTS}': nothing arrives by Xet; once more by HTTP" in done.err
+    assert f"'{WEIGHTS}': no data arrives by Xet; retrying by HTTP" in done.err
     assert Path("soup", WEIGHTS).read_bytes() == (vit.folders[0] / WEIGHTS).read_bytes()
     assert seconds < 30
     assert constants.HF_HUB_DISABLE_XET is False
@@ -102,8 +102,8 @@ def test_one_silence_is_enough(signed_in: LocalHub, silent: dict[str, Any], alon
         first = run("bake", *only(MODEL, OTHER), "--output", "soup")
         forget(MODEL)
         second = run("bake", *only(MODEL, OTHER), "--output", "again")
-    assert first.err.count("once more by HTTP") >= 1
-    assert (second.code, "once more by HTTP" in second.err) == (0, False), second.err
+    assert first.err.count("retrying by HTTP") >= 1
+    assert (second.code, "retrying by HTTP" in second.err) == (0, False), second.err
 
 
 def test_neither_xet_nor_http(signed_in: LocalHub, silent: dict[str, Any], alone: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_store_that_refuses(signed_in: LocalHub, vit: Family, alone: Path) -> 
     with fault(signed_in, "/xet-read-token/", headers={"X-Xet-Cas-Url": "local:///dev/null/nowhere"}):
         done = run("bake", *only(MODEL, OTHER), "--output", "soup")
     assert done.code == 0, done.err
-    assert "by Xet; once more by HTTP" in done.err
+    assert "by Xet failed; retrying by HTTP" in done.err
     assert Path("soup", WEIGHTS).read_bytes() == (vit.folders[0] / WEIGHTS).read_bytes()
 
 
@@ -204,7 +204,7 @@ def test_a_push_goes_by_http_where_xet_fails(
         done, seconds = timed("push", "soup", "kit/by-http")
     try:
         assert done.code == 0, done.err
-        assert "by Xet; once more by HTTP" in done.err
+        assert "by Xet failed; retrying by HTTP" in done.err
         assert complete(head(signed_in, "kit/by-http"), Path("soup"), "kit/by-http")
         assert seconds < 30
     finally:
@@ -219,7 +219,7 @@ def test_a_hub_that_gives_no_token_for_the_store(
     with fault(signed_in, "/xet-read-token/", **failure) as asked:
         done = run("bake", *only(MODEL, OTHER), "--output", "soup")
     assert (done.code, asked.hits > 0) == (0, True), done.err
-    assert "by Xet; once more by HTTP" in done.err
+    assert "by Xet failed; retrying by HTTP" in done.err
     assert Path("soup", WEIGHTS).read_bytes() == (vit.folders[0] / WEIGHTS).read_bytes()
 
 
@@ -232,6 +232,6 @@ def test_a_token_that_is_none(signed_in: LocalHub, vit: Family, alone: Path) -> 
         forget(MODEL)
         again = run("bake", *only(MODEL, OTHER), "--output", "again")
     assert (first.code, again.code) == (0, 0), first.err + again.err
-    assert "by Xet; once more by HTTP" in first.err
+    assert "by Xet failed; retrying by HTTP" in first.err
     assert (count > 0, asked.hits) == (True, count)
     assert Path("again", WEIGHTS).read_bytes() == (vit.folders[0] / WEIGHTS).read_bytes()

@@ -1,4 +1,4 @@
-"""Addresses copied from the pages of the Hub, as the names that they stand for."""
+"""Converts addresses of the Hub's pages to repository names."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ COLLECTION = re.compile(r"collections/[\w.-]+/[\w.-]+")
 
 
 def parse_model_address(text: str) -> str:
-    """ORG/NAME that an address stands for, with subfolder and @REVISION, or collections/ORG/SLUG; other text as it is.
+    """ORG/NAME of an address, with subfolder and @REVISION, or collections/ORG/SLUG; other text is returned unchanged.
 
     Raises:
-        UsageError: it is the address of something else than models, or of another site.
+        UsageError: it is not the address of models, or of another site.
     """
     parts = _split_address(text)
     if parts is None:
@@ -56,13 +56,13 @@ def parse_model_address(text: str) -> str:
 
 
 def parse_dataset_address(text: str) -> str | None:
-    """ORG/NAME of the dataset whose address this is, or is like; None for any other text."""
+    """ORG/NAME of a dataset's address or of `datasets/ORG/NAME`; None for any other text."""
     parts = text.split("/") if text.startswith("datasets/") else _split_address(text)
     return "/".join(parts[1:3]) if parts and parts[0] == "datasets" and len(parts) > 2 else None
 
 
 def _split_address(text: str) -> list[str] | None:
-    """The parts of the path of an address of the Hub, None for any other text."""
+    """The parts of the path of a Hub address; None for any other text."""
     found = SCHEME.match(text)
     if found and found[1].lower() == "hf":
         return _split_path(text[found.end() :])

@@ -1,4 +1,4 @@
-"""Model and dataset cards: their front matter, and what else stands beside the weights of a repository."""
+"""The front matter of model and dataset cards, and the names of files beside the weights of a soup."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-# YAML in brackets takes time in the square of their depth.
+# The time to parse nested brackets grows with the square of their depth.
 BRACKETS = 500
 
 
@@ -17,14 +17,14 @@ CARD = "README.md"
 MANIFEST = "soup.json"
 SIGNATURE = "model.sig"
 UNPUSHED = "PATH/TO/THIS/FOLDER"
-"""What a card tells to load where its soup was not pushed yet."""
+"""The path in the card's example while the soup is not pushed."""
 
 
 def read_front_matter(text: str) -> dict[str, Any]:
-    """The YAML mapping at the top of a repository's card.
+    """The YAML front matter of a repository's card.
 
     Raises:
-        ValueError: what stands there is no YAML.
+        ValueError: it is not YAML.
     """
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 

@@ -1,4 +1,4 @@
-"""The boundary to huggingface_hub: its errors become ours, with what to type next."""
+"""The client of the Hub; huggingface_hub's errors become HubError, with what to do next."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 SAME_COMMAND = "the same command"
-ONCE = "HF_HUB_OFFLINE=0 once, so that the cache holds it"
+ONCE = "HF_HUB_OFFLINE=0 once, to cache it"
 FOLDER = "FOLDER"
-"""Stands in a hint for the folder that is being pushed."""
+"""Placeholder in a hint for the folder that is being pushed."""
 MAX_MESSAGE = 300
-"""The most characters that are shown of what the Hub says."""
+"""The most characters that an error quotes of the Hub's message."""
 POLL = 0.2
+"""Seconds between two looks at a transfer by Xet."""
 KINDS = {"model": "model", "dataset": "dataset", "space": "Space"}
-"""The kinds of repositories that one name may stand for, each as it is written."""
+"""The types of repositories, as they are written in messages."""
 LOOKUP_TIMEOUT = 10
-"""Seconds to wait for an answer that only makes an error clearer."""
+"""The time-out in seconds of a request that only improves an error message."""
 XET_TOKEN = re.compile(r"/xet-(read|write)-token/")
 _xet_lock = threading.Lock()
 _plain: list[bool] = []
-"""While Xet is switched off: how the switch was before, then one for each block that wants it so."""
+"""While Xet is disabled: the value of the switch before, then one entry for each block that disables it."""
 
 
 class StalledError(RuntimeError):
-    """A transfer by hf-xet in which nothing passes any more."""
+    """A transfer by hf-xet that makes no progress."""
 
 
 def is_offline() -> bool:
@@ -49,10 +50,10 @@ def is_offline() -> bool:
 
 
 def hub_api() -> HfApi:
-    """A client of the Hub that the environment names (`HF_ENDPOINT`), with the user's own token.
+    """A client of the Hub at `HF_ENDPOINT` with the user's token.
 
     Raises:
-        HubError: the address of the Hub is none, or holds a name or password, which would end up in every message.
+        HubError: HF_ENDPOINT is not an http address, or contains a name or password, which every message would show.
     """
     from huggingface_hub import HfApi, constants
 
@@ -61,7 +62,7 @@ def hub_api() -> HfApi:
     parts = urlsplit(constants.ENDPOINT)
     if "@" in parts.netloc:
         where = f"{parts.scheme}://…@{parts.hostname}"
-        raise HubError("HF_ENDPOINT holds a name or password", where=where, hint="leave it out, then: hf auth login")
+        raise HubError("HF_ENDPOINT contains a name or password", where=where, hint="leave it out, then: hf auth login")
     if parts.scheme not in ("http", "https"):
         what = f"expected HF_ENDPOINT to begin with http:// or https://, found {constants.ENDPOINT!r}"
         raise HubError(what, hint=f"export HF_ENDPOINT=https://{constants.ENDPOINT.rpartition('/')[2]}")
@@ -69,10 +70,10 @@ def hub_api() -> HfApi:
 
 
 def is_xet_error(error: Exception, *, begun: bool = True) -> bool:
-    """Whether Xet failed: hf-xet itself, or the Hub where it was asked for a token of Xet's store.
+    """Whether a transfer failed because of Xet: in hf-xet, or in the Hub's answer to the request for an Xet token.
 
     Args:
-        error: of hf-xet's own those that have no HTTP answer, no cause and no number of the system's.
+        error: what was raised. hf-xet's own errors have no HTTP response, no cause and no errno.
         begun: whether hf-xet was called at all.
     """
     from httpx2 import HTTPError
@@ -93,7 +94,7 @@ def is_xet_error(error: Exception, *, begun: bool = True) -> bool:
 
 @contextmanager
 def disable_xet() -> Iterator[None]:
-    """Let huggingface_hub transfer files by plain HTTP while the block lasts, in any thread."""
+    """Make huggingface_hub transfer files by plain HTTP inside the block, in all threads."""
     from huggingface_hub import constants
 
     with _xet_lock:
@@ -112,7 +113,7 @@ def disable_xet() -> Iterator[None]:
 
 @contextmanager
 def disable_progress_bars() -> Iterator[None]:
-    """Keep huggingface_hub's own progress bars off the screen while the block lasts."""
+    """Hide huggingface_hub's own progress bars inside the block."""
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -130,43 +131,43 @@ def disable_progress_bars() -> Iterator[None]:
 
 
 def wait_unless_overdue(work: Callable[[], Found], overdue: Callable[[], bool]) -> Found:
-    """What `work` gives, in a thread that is left to itself once it is overdue.
+    """Run `work` in a thread and return its result; the thread is abandoned once `overdue` returns true.
 
-    hf-xet is native code that other threads cannot stop, and waits five minutes for each of its tries.
+    hf-xet is native code that other threads cannot stop, and each of its tries has a time-out of five minutes.
 
     Raises:
-        StalledError: it was overdue.
+        StalledError: the work was overdue.
     """
     future = start_thread(work)
     while not wait([future], timeout=POLL).done:
         if overdue():
-            raise StalledError("nothing passes by Xet")
+            raise StalledError("no progress by Xet")
     return future.result()
 
 
 @contextmanager
 def expect_answer(where: str, *, access: str = "read", listed: bool = False, kind: str | None = None) -> Iterator[None]:
-    """As `hub_errors`, around calls that do nothing but ask: what they cannot read is no answer of a Hub."""
+    """As `convert_hub_errors`; errors of parsing become HubError too, as the answer is then not that of a Hub."""
     try:
         with convert_hub_errors(where, access=access, listed=listed, kind=kind):
             yield
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        what = f"the answer from {hub_api().endpoint} is not one that a Hub gives ({first[:200]})"
-        raise HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {SAME_COMMAND}") from error
+        what = f"the answer from {hub_api().endpoint} is not that of a Hub ({first[:200]})"
+        raise HubError(what, where=where, hint=f"check HF_ENDPOINT, then {SAME_COMMAND}") from error
 
 
 @contextmanager
 def convert_hub_errors(
     where: str, *, access: str = "read", listed: bool = False, kind: str | None = None
 ) -> Iterator[None]:
-    """Have patience with the Hub, and turn what its client raises about the repository `where` into a HubError.
+    """Retry requests inside the block, and convert errors of huggingface_hub into HubError.
 
     Args:
-        where: the repository, perhaps with `@revision` and a file.
-        access: what was tried, in a word.
-        listed: the Hub named it a moment ago, so that what is missing now was deleted meanwhile.
-        kind: what the user named, `model` or `dataset`: where there is none, the Hub is asked for others of that name.
+        where: the repository, with `@revision` and a file where there are any.
+        access: what the request does: `read` or `push`.
+        listed: the Hub listed it a moment ago, so if it is missing now it was deleted in the meantime.
+        kind: `model` or `dataset`, if the user named the repository: if it does not exist, other types are looked up.
     """
     from httpx2 import HTTPError
     from huggingface_hub import errors
@@ -194,7 +195,7 @@ def convert_hub_errors(
 
 
 def _find_other_kind(where: str, kind: str) -> AccessError | None:
-    """The error for a name that is another kind's than the one that was expected; None where it is nobody's."""
+    """The error for a repository of another type than expected; None if there is none of that name."""
     from httpx2 import HTTPError
 
     repo = where.split("@")[0]
@@ -203,7 +204,7 @@ def _find_other_kind(where: str, kind: str) -> AccessError | None:
         try:
             hub_api().repo_info(repo, repo_type=other, timeout=LOOKUP_TIMEOUT)
         except (HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
-            # Whatever this says, that the repository is not there is the answer to what was asked.
+            # No repository of this type, or no answer: the first error stands.
             continue
         owner, _, name = repo.rpartition("/")
         hint = f"hf {kind}s list " + (f"--author {owner}" if owner else f"--search {name}")
@@ -215,7 +216,7 @@ def _find_other_kind(where: str, kind: str) -> AccessError | None:
 
 
 def find_cause(error: Exception) -> Exception:
-    """What huggingface_hub wrapped into an error that says less."""
+    """The error that huggingface_hub wrapped into a less specific one."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     while isinstance(error, (LocalEntryNotFoundError, RuntimeError)) and isinstance(error.__cause__, Exception):
@@ -224,7 +225,7 @@ def find_cause(error: Exception) -> Exception:
 
 
 def _convert_error(error: Exception, where: str, access: str, listed: bool) -> Exception:
-    """The error to raise for one of the client's; itself where it is not about the Hub."""
+    """The error to raise for one of huggingface_hub's; the same one if it has nothing to do with the Hub."""
     from httpx2 import HTTPError
     from huggingface_hub import errors, get_token
 
@@ -239,28 +240,30 @@ def _convert_error(error: Exception, where: str, access: str, listed: bool) -> E
                 hint = f"leave out {repo}, or wait for its authors, then {SAME_COMMAND}"
             return AccessError(f"this repository is gated and you have no access yet{words}", where=where, hint=hint)
         case errors.RepositoryNotFoundError() if listed:
-            return AccessError("the repository was deleted or hidden meanwhile", where=where, hint=f"leave out {repo}")
+            return AccessError(
+                "the repository was deleted or made private in the meantime", where=where, hint=f"leave out {repo}"
+            )
         case errors.RepositoryNotFoundError():
             known = get_token() is not None
             who, act = ("your token cannot see it", "whoami") if known else ("you are not logged in", "login")
             what = f"there is no such repository, or it is private and {who}"
-            return AccessError(what, where=where, hint=f"look at the spelling, or: hf auth {act}")
+            return AccessError(what, where=where, hint=f"check the spelling, or: hf auth {act}")
         case errors.RevisionNotFoundError():
             return AccessError("there is no such revision", where=where, hint="leave out @REVISION, or name a branch")
         case errors.DisabledRepoError():
             return AccessError("the Hub has disabled this repository", where=where, hint=f"leave out {repo}")
         case errors.LocalEntryNotFoundError() | errors.FileMetadataError():
-            what = f"the answer from {hub_api().endpoint} is not one that a Hub gives"
-            return HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {SAME_COMMAND}")
+            what = f"the answer from {hub_api().endpoint} is not that of a Hub"
+            return HubError(what, where=where, hint=f"check HF_ENDPOINT, then {SAME_COMMAND}")
         case errors.EntryNotFoundError():
-            return HubError("a file that the listing named is not there", where=where, hint=SAME_COMMAND)
+            return HubError("a file of the listing no longer exists", where=where, hint=SAME_COMMAND)
         case errors.LocalTokenNotFoundError():
             return HubError("no token for the Hub", where=where, hint="hf auth login")
         case errors.OfflineModeIsEnabled() if access == "push":
             hint = "HF_HUB_OFFLINE=0, or without --push: hfsoup push FOLDER ORG/NAME does it later"
-            return HubError("offline mode is on, and nothing can be pushed", where=where, hint=hint)
+            return HubError("offline mode is on, so nothing can be pushed", where=where, hint=hint)
         case errors.OfflineModeIsEnabled():
-            what = "offline mode is on, and the cache does not hold this"
+            what = "offline mode is on, and this is not cached"
             return HubError(what, where=where, hint="HF_HUB_OFFLINE=0, or a local folder as ./NAME")
         case errors.HfHubHTTPError():
             return _convert_status(error, where, access)
@@ -269,14 +272,12 @@ def _convert_error(error: Exception, where: str, access: str, listed: bool) -> E
         case OSError() if error.errno:
             return SoupError(f"the cache cannot be used: {error.strerror}", where=str(error.filename or where))
         case OSError() if "Consistency check" in str(error):
-            return HubError(
-                "the file that arrived has not the length that was announced", where=where, hint=SAME_COMMAND
-            )
+            return HubError("the downloaded file does not have the announced size", where=where, hint=SAME_COMMAND)
     return error
 
 
 def _convert_status(error: HfHubHTTPError, where: str, access: str) -> SoupError:
-    """The error for a status that has no class of its own in the client, with the Hub's own words."""
+    """The error for a status without a class of its own in huggingface_hub, with the Hub's message."""
     from huggingface_hub import get_token
 
     from hfsoup.hub.retry import requested_wait
@@ -285,7 +286,7 @@ def _convert_status(error: HfHubHTTPError, where: str, access: str) -> SoupError
     repo = where.split(",")[0].split("@")[0]
     match status:
         case 401 if not get_token():
-            return HubError(f"the Hub wants to know who asks{words}", where=where, hint="hf auth login")
+            return HubError(f"this request needs a token{words}", where=where, hint="hf auth login")
         case 401:
             return HubError(f"the Hub does not accept your token{words}", where=where, hint="hf auth login")
         case 403:
@@ -294,37 +295,39 @@ def _convert_status(error: HfHubHTTPError, where: str, access: str) -> SoupError
             what = f"the repository changed in the meantime; nothing was overwritten{words}"
             return HubError(what, where=where, hint=f"add --create-pr to propose it, or {SAME_COMMAND}")
         case 413:
-            what = f"that is more than the Hub takes at once{words}"
+            what = f"the Hub refuses a request of this size{words}"
             return HubError(what, where=where, hint=f"hf upload {repo} {FOLDER}")
         case 429:
-            asked = requested_wait(error.response)
-            what = "the Hub asks to slow down" + (f" and to wait {format_duration(asked)}" if asked else "") + words
-            return HubError(what, where=where, hint=f"{'after that' if asked else 'in some minutes'}, {SAME_COMMAND}")
+            seconds = requested_wait(error.response)
+            what = (
+                "too many requests" + (f"; the Hub asks to wait {format_duration(seconds)}" if seconds else "") + words
+            )
+            return HubError(what, where=where, hint=f"{'after that' if seconds else 'in some minutes'}, {SAME_COMMAND}")
     return HubError(f"the Hub answered {status}{words}", where=where, hint=f"later, {SAME_COMMAND}")
 
 
 def _quote_message(error: HfHubHTTPError) -> str:
-    """What the Hub says itself, after a colon, on one line."""
-    said = one_line(redact(error.server_message or ""), MAX_MESSAGE)
-    return f": {said}" if said else ""
+    """The Hub's own message on one line, after a colon."""
+    message = one_line(redact(error.server_message or ""), MAX_MESSAGE)
+    return f": {message}" if message else ""
 
 
 def _suggest_fix(words: str, repo: str) -> str:
-    """What to do about a 403, by what the Hub says of it."""
+    """What to do about a 403, judged by the Hub's message."""
     owner = f"{hub_api().endpoint}/{repo.partition('/')[0]}"
     for pattern, hint in (
-        (r"storage|quota", f"delete what is not needed at {owner}, or another owner"),
+        (r"storage|quota", f"free storage at {owner}, or use another owner"),
         (r"\bsso\b|single.sign|saml", f"sign in to the organisation at {owner}, then {SAME_COMMAND}"),
-        (r"review|pending", f"wait until that is done, then {SAME_COMMAND}"),
-        (r"billing|payment|subscri", f"look at {owner}, then {SAME_COMMAND}"),
+        (r"review|pending", f"wait for the review, then {SAME_COMMAND}"),
+        (r"billing|payment|subscri", f"open {owner}, then {SAME_COMMAND}"),
     ):
         if re.search(pattern, words, re.IGNORECASE):
             return hint
-    return "hf auth login, with a token that may"
+    return "hf auth login, with a token that has this permission"
 
 
 def _convert_connection_error(error: Exception, where: str) -> HubError:
-    """The error where nothing, or not enough, came back."""
+    """The error for a request without a complete answer."""
     from hfsoup.hub.retry import RequestFailedError, describe_failure
 
     chain = [error]
@@ -333,11 +336,11 @@ def _convert_connection_error(error: Exception, where: str) -> HubError:
     host = urlsplit(hub_api().endpoint).hostname
     if any(isinstance(e, socket.gaierror) for e in chain):
         return HubError(
-            f"there is no host {host}", where=where, hint=f"look at network and HF_ENDPOINT, then {SAME_COMMAND}"
+            f"there is no host {host}", where=where, hint=f"check network and HF_ENDPOINT, then {SAME_COMMAND}"
         )
     if any(isinstance(e, ConnectionRefusedError) for e in chain):
         what = f"nothing listens at {hub_api().endpoint}"
-        return HubError(what, where=where, hint=f"look at HF_ENDPOINT, then {SAME_COMMAND}")
+        return HubError(what, where=where, hint=f"check HF_ENDPOINT, then {SAME_COMMAND}")
     why = str(error) if isinstance(error, RequestFailedError) else describe_failure(error)
     what = f"the Hub at {hub_api().endpoint} cannot be reached: {why}"
-    return HubError(what, where=where, hint=f"look at the network, then {SAME_COMMAND}")
+    return HubError(what, where=where, hint=f"check the network, then {SAME_COMMAND}")

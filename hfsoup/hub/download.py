@@ -1,4 +1,4 @@
-"""One file of a commit on the Hub, on this disk and as the Hub lists it."""
+"""Downloads single files of a commit on the Hub, checked by the hash that the Hub lists, and reads parts of them."""
 
 from __future__ import annotations
 
@@ -31,104 +31,103 @@ Advance = Callable[[int], None]
 
 @dataclass
 class _Xet:
-    """Until when files are not asked for by Xet, in seconds of `time.monotonic`: a moment ago the Hub gave no token for
-    it, or it was silent."""
+    """Until when Xet is not used, in seconds of `time.monotonic`: the Hub gave no token for it, or it stalled."""
 
     silent_until: float = 0.0
 
 
 XET = _Xet()
 XET_PAUSE = 600.0
-"""Seconds without Xet after that, so that not every file waits for it."""
+"""Seconds without Xet after a failure, so that not every file waits for it."""
 
 
 def fetch_file(repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Advance = lambda _: None) -> Path:
-    """A file in huggingface_hub's cache, hashed even if it was there; one that is damaged goes, and is fetched again.
+    """A file in huggingface_hub's cache, downloaded if needed, with the hash that the Hub lists.
 
-    What Xet does not deliver, or not as listed, is fetched by plain HTTP.
+    A damaged copy is deleted and downloaded again. What fails by Xet is downloaded by plain HTTP.
 
     Args:
         repo: the repository.
         file: its file as the commit lists it.
         revision: the commit.
         kind: model, dataset or space.
-        advance: told of bytes as they arrive, and of the rest of the file's once it is there.
+        advance: called with numbers of bytes as they arrive; their sum is the size of the file.
 
     Raises:
-        HubError: the Hub refuses, or sends other bytes than it lists.
-        SoupError: the copy on this disk is damaged and cannot be taken away.
+        HubError: the Hub refuses, or the file does not have the listed hash.
+        SoupError: the cached copy is damaged and cannot be deleted.
     """
     where, listed = f"{repo}@{revision[:7]}, {quoted(file.name)}", file.sha256 or file.blob
-    for again in (True, False):
-        path, seen = _download(repo, file, revision, kind, where, advance, plain=not again)
+    for first in (True, False):
+        path, received = _download(repo, file, revision, kind, where, advance, plain=not first)
         found = hash_file(path) if file.sha256 else hash_blob(path)
         if found == listed:
-            advance(file.size - seen)
+            advance(file.size - received)
             return path
-        advance(-seen)
+        advance(-received)
         _remove_cached(path)
-        if again:
-            notify_listener(f"{where} on this disk is not the file that the Hub lists; it is fetched again")
-    if not seen:
+        if first:
+            notify_listener(f"the cached copy of {where} is not the file that the Hub lists; downloading it again")
+    if not received:
         hint = f"rm {shlex.quote(str(path.resolve()))}, then {SAME_COMMAND}"
-        raise SoupError("the copy of this file in the cache is damaged and stays there", where=where, hint=hint)
+        raise SoupError("the cached copy of this file is damaged and cannot be deleted", where=where, hint=hint)
     raise make_hash_error(found, file, where)
 
 
 def make_hash_error(found: str, file: RemoteFile, where: str) -> HubError:
-    """The error for a file of another hash than the Hub lists."""
+    """The error for a file that does not have the hash that the Hub lists."""
     expected = file.sha256 or file.blob
-    what = f"the file that arrives is not the one the Hub lists (hash {found[:12]}, expected {expected[:12]})"
+    what = f"the downloaded file is not the one the Hub lists (expected hash {expected[:12]}, found {found[:12]})"
     return HubError(what, where=where, hint=f"later, {SAME_COMMAND}")
 
 
 @dataclass
 class _Transfer:
-    """What arrived of a file: bytes `seen`, and when the latest of them came by Xet (`at`, None before it begins)."""
+    """One download: bytes received, and when the last of them came by Xet (None before Xet begins)."""
 
     advance: Advance
-    seen: int = 0
-    at: float | None = None
+    received: int = 0
+    last_at: float | None = None
 
     def count(self, size: int) -> None:
-        """So many more bytes."""
-        self.seen += size
+        """Count received bytes."""
+        self.received += size
         self.advance(size)
-        if self.at is not None:
-            self.at = time.monotonic()
+        if self.last_at is not None:
+            self.last_at = time.monotonic()
 
     @property
     def overdue(self) -> bool:
-        """Whether nothing came by Xet for too long."""
+        """Whether no byte came by Xet for too long."""
         from hfsoup.hub.retry import LIMITS
 
-        return self.at is not None and time.monotonic() - self.at > LIMITS.silence
+        return self.last_at is not None and time.monotonic() - self.last_at > LIMITS.silence
 
     def end(self) -> None:
-        """Count nothing any more, and what was counted not either."""
+        """Take back what was counted, and count no more."""
         advance, self.advance = self.advance, lambda _: None
-        advance(-self.seen)
+        advance(-self.received)
 
     @property
     def bar(self) -> type[Any]:
-        """What huggingface_hub takes for the class of a progress bar; it shows nothing, and only counts."""
+        """A progress bar class for huggingface_hub that counts bytes and shows nothing."""
         from huggingface_hub.utils.tqdm import tqdm
 
         class Bar(tqdm):
-            def __init__(bar, *args: Any, **options: Any) -> None:  # noqa: N805 - self is the arrival
-                if "bar_format" in options:  # hf-xet's bars have one of their own
-                    self.at = time.monotonic()
+            def __init__(bar, *args: Any, **options: Any) -> None:  # noqa: N805 - self is the transfer
+                if "bar_format" in options:  # only bars of hf-xet have it
+                    self.last_at = time.monotonic()
                 super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
 
             def update(bar, n: float | None = 1) -> None:  # noqa: N805
                 self.count(int(n or 0))
 
             def update_transfer(bar, _: float | None = 1) -> None:  # noqa: N805
-                """Bytes on the wire, ahead of those of the file; where this is, there is one bar and not two."""
+                """Note bytes on the wire; hf-xet calls this if it exists, and otherwise makes a second bar."""
                 self.count(0)
 
             def set_transfer_postfix_str(bar, *_: object, **__: object) -> None:  # noqa: N805
-                """How fast they come."""
+                """Ignore the speed."""
 
         return Bar
 
@@ -136,26 +135,25 @@ class _Transfer:
 def _download(
     repo: str, file: RemoteFile, revision: str, kind: str, where: str, advance: Advance, *, plain: bool
 ) -> tuple[Path, int]:
-    """A file in huggingface_hub's cache, and how many of its bytes had to come for it."""
+    """A file in huggingface_hub's cache, and how many bytes were downloaded for it."""
     from httpx2 import HTTPError
     from huggingface_hub import hf_hub_download
 
-    def get(arrival: _Transfer) -> Path:
-        return Path(hf_hub_download(repo, file.name, repo_type=kind, revision=revision, tqdm_class=arrival.bar))
+    def get(transfer: _Transfer) -> Path:
+        return Path(hf_hub_download(repo, file.name, repo_type=kind, revision=revision, tqdm_class=transfer.bar))
 
     with expect_answer(where, listed=True):
         if not plain and time.monotonic() >= XET.silent_until:
             first = _Transfer(advance)
             try:
-                return wait_unless_overdue(partial(get, first), lambda: first.overdue), first.seen
+                return wait_unless_overdue(partial(get, first), lambda: first.overdue), first.received
             except (HTTPError, RuntimeError, OSError, ValueError) as error:
-                begun = first.at is not None
+                begun = first.last_at is not None
                 if not is_xet_error(error, begun=begun):
                     raise
                 stalled = isinstance(error, StalledError)
-                notify_listener(
-                    f"{where}: {'nothing arrives' if stalled else 'it does not arrive'} by Xet; once more by HTTP"
-                )
+                problem = "no data arrives by Xet" if stalled else "the download by Xet failed"
+                notify_listener(f"{where}: {problem}; retrying by HTTP")
             first.end()
             if stalled or not begun:
                 XET.silent_until = time.monotonic() + XET_PAUSE
@@ -163,11 +161,11 @@ def _download(
                 _remove_lock(repo, kind, file)
         last = _Transfer(advance)
         with disable_xet():
-            return get(last), last.seen
+            return get(last), last.received
 
 
 def _remove_lock(repo: str, kind: str, file: RemoteFile) -> None:
-    """Take away the lock that a download which was left to itself holds; cached files are safe without it."""
+    """Delete the lock of an abandoned download; cached files are safe without it."""
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE) / ".locks" / f"{kind}s--{repo.replace('/', '--')}"
@@ -175,9 +173,9 @@ def _remove_lock(repo: str, kind: str, file: RemoteFile) -> None:
 
 
 def _remove_cached(path: Path) -> None:
-    """Take a file out of the cache: its name in the snapshot, and all that this links to inside the cache.
+    """Delete a file of a snapshot from the cache, with all links and blobs that it leads to inside the cache.
 
-    A file that several repositories have is one blob, to which a blob of each is a link.
+    A file of several repositories is one blob, to which the blob of each repository links.
     """
     from huggingface_hub import constants
 
@@ -191,7 +189,7 @@ def _remove_cached(path: Path) -> None:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a Hub repository as listed; `sha256` only where the Hub stores it as a large file."""
+    """One file of a Hub repository as listed; large files have a `sha256`, small ones a git object id (`blob`)."""
 
     name: str
     size: int
@@ -224,7 +222,7 @@ def _read_cached_range(repo: str, revision: str, name: str, kind: str, begin: in
     found = try_to_load_from_cache(repo, name, revision=revision, repo_type=kind)
     if not isinstance(found, str):
         where = f"{repo}@{revision[:7]}, {quoted(name)}"
-        raise HubError("offline mode is on, and the cache does not hold this file", where=where, hint=ONCE)
+        raise HubError("offline mode is on, and this file is not cached", where=where, hint=ONCE)
     with open(found, "rb") as file:
         file.seek(begin)
         return file.read(end - begin)

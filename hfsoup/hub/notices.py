@@ -1,4 +1,7 @@
-"""Who is told of waits for the Hub: huggingface_hub has one client for all threads, so there is one list for all."""
+"""Notices of waits and retries for whoever listens.
+
+huggingface_hub has one client for all threads, so there is one list of listeners for all.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ LISTENERS: list[Callable[[str], None]] = []
 
 
 def notify_listener(text: str) -> None:
-    """Tell the latest listener."""
+    """Pass a notice to the latest listener."""
     if LISTENERS:
         LISTENERS[-1](text)
 
 
 @contextmanager
 def listening(notify: Callable[[str], None] | None) -> Iterator[None]:
-    """Tell `notify` of waits for the Hub while the block lasts; None leaves it to whoever is told already."""
+    """Call `notify` with notices inside the block; None keeps the present listener."""
     if notify is None:
         yield
         return

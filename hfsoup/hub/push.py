@@ -1,4 +1,4 @@
-"""A folder becomes one commit on the Hub, or nothing does."""
+"""Pushes a model folder to the Hub in one commit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STALE = re.compile(
     r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?|adapter_(config\.json|model\.(safetensors|bin))"
     r"|evaluation\.json|figures/(scores|search|closeness|line)(-dark)?\.png"
 )
-# With these the Hub itself said no, so that there can be no commit.
+# After these answers there is no commit.
 FINAL_STATUSES = (400, 401, 403, 404, 413, 422)
 IGNORED = re.compile(r"(^|/)(\.git|\.cache|\.ipynb_checkpoints|__pycache__)/|(^|/)\.DS_Store$")
 MAX_TRIES = 2
@@ -47,7 +47,7 @@ DESCRIPTION = "Baked with hfsoup; soup.json says from what."
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where a soup went; `url` is the page to look at, a pull request's where one was made."""
+    """Where a soup was pushed to; `url` is its page, or that of the pull request."""
 
     repo: str
     commit: str
@@ -55,7 +55,7 @@ class Pushed:
 
 
 def require_push_access(repo: str, *, create_pr: bool = False) -> None:
-    """Fail before any work where the name is none, there is no token, or it may not write there."""
+    """Raise HubError before any work if the name is invalid, there is no token, or it has no write permission."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ def require_push_access(repo: str, *, create_pr: bool = False) -> None:
     except HFValidationError as error:
         raise HubError(f"not a repository name: {repo!r}", hint="--push ORG/NAME") from error
     if not get_token():
-        raise HubError("pushing needs a token, and there is none", where=repo, hint="hf auth login, or HF_TOKEN=…")
+        raise HubError("pushing needs a token, found none", where=repo, hint="hf auth login, or HF_TOKEN=…")
     with expect_answer(repo, access="push"):
         rights = _read_rights(hub_api().whoami())
     user, namespace, name = next(iter(rights.roles)), *repo.rpartition("/")[::2]
@@ -74,11 +74,11 @@ def require_push_access(repo: str, *, create_pr: bool = False) -> None:
     if rights.role == "read" and not create_pr:
         raise HubError("your token may only read", where=repo, hint="hf auth login, with a token that may write")
     if rights.scopes is not None and not create_pr and not rights.scopes & {namespace, repo}:
-        what = f"your token is a fine-grained one that may not write to {namespace}"
+        what = f"your fine-grained token has no write permission for {namespace}"
         where = f"{hub_api().endpoint}/settings/tokens"
         raise HubError(what, where=repo, hint=f"allow it to write to repositories of {namespace} at {where}")
     if rights.roles.get(namespace) == "read" and not create_pr:
-        what = f"your role in {namespace} is read, with which nothing can be pushed there"
+        what = f"your role in {namespace} is read, which does not allow pushing"
         raise HubError(what, where=repo, hint=f"--push {user}/{name}")
     with expect_answer(repo, access="push"):
         try:
@@ -89,8 +89,8 @@ def require_push_access(repo: str, *, create_pr: bool = False) -> None:
             if create_pr:
                 raise
     if rights.scopes is not None and namespace not in rights.scopes:
-        what = f"there is no such repository, and your fine-grained token may not make one in {namespace}"
-        raise HubError(what, where=repo, hint=f"make it at {hub_api().endpoint}/new, or another token: hf auth login")
+        what = f"there is no such repository, and your fine-grained token cannot create one in {namespace}"
+        raise HubError(what, where=repo, hint=f"create it at {hub_api().endpoint}/new, or another token: hf auth login")
     if namespace not in rights.roles:
         what = f"your token may not push to {namespace}, only to {', '.join(rights.roles)}"
         raise HubError(what, where=repo, hint=f"--push {user}/{name}")
@@ -99,10 +99,10 @@ def require_push_access(repo: str, *, create_pr: bool = False) -> None:
 
 @dataclass(frozen=True)
 class _Rights:
-    """What a token may do.
+    """The permissions of a token.
 
-    `role` is its own; `roles` are those in its user's namespace, which is the first, and in organisations;
-    `scopes` are the namespaces and repositories that a fine-grained token may write to, None for another token.
+    `role` is its own; `roles` are the user's, in the user's own namespace, which comes first, and in organisations;
+    `scopes` are the namespaces and repositories that a fine-grained token may write to, None for other tokens.
     """
 
     role: str | None
@@ -131,20 +131,20 @@ def push(
 ) -> Pushed:
     """Upload every file of `folder` in one commit on top of the repository's head.
 
-    Weights and pictures of an earlier model that the folder does not have are deleted in the same commit. If somebody
-    else pushes in between, nothing is overwritten. A commit whose answer got lost is looked for before a second one.
+    Weights and figures of an earlier model that the folder does not have are deleted in the same commit. If somebody
+    else pushes at the same time, nothing is overwritten. If the answer to a commit is lost, the commit is looked up
+    before it is sent again.
 
     Args:
         folder: a model folder.
-        repo: where to; it is made if it is not there.
-        private: make it private; a public one is refused.
+        repo: the repository; created if it does not exist.
+        private: create it as private; an existing public one is refused.
         create_pr: as a pull request.
-        revision: to this branch, which is made if it is not there.
-        notify: told of waits and of a repository that has another name by now.
+        revision: the branch; created if it does not exist.
+        notify: called with notices of waits, and of a repository that was renamed.
 
     Raises:
-        HubError: no token, no right, the repository changed in between, or no answer; its hint ends with the command
-            that continues.
+        HubError: no token, no permission, a concurrent push, or no answer; its hint ends with the command to repeat.
     """
     names = _list_files(folder) if folder.is_dir() else []
     if "config.json" not in names:
@@ -158,7 +158,7 @@ def push(
         with listening(notify):
             require_push_access(repo, create_pr=create_pr)
             target = _find_target(repo, private, create_pr, notify)
-            return _Push(folder, names, _name_repo(folder, target), target, create_pr, revision).go()
+            return _Push(folder, names, _name_repo(folder, target), target, create_pr, revision).run()
     except HubError as error:
         other = error.hint.removeprefix("--push ")
         if other != error.hint:
@@ -175,21 +175,21 @@ def push(
 
 
 def _list_files(folder: Path) -> list[str]:
-    """The files of a model folder and of the folders in it, but for what git, a download or an editor keeps there."""
+    """The files of a model folder and its subfolders, without those of git, downloads and editors."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if not IGNORED.search(name))
 
 
 def _name_repo(folder: Path, repo: str) -> dict[str, bytes]:
-    """The card with the repository's name where it says which folder to load, and the record with that card's hash.
+    """The card with the repository's name in its example, and soup.json with the hash of that card, by file name.
 
-    The folder stays as it is, for it may be pushed elsewhere too; one that was signed goes out as it was signed.
+    The folder is not changed, as it may be pushed elsewhere too; a signed one is pushed unchanged.
     """
     path, record, wanted = folder / CARD, folder / MANIFEST, json.dumps(UNPUSHED).encode()
     if not path.is_file() or wanted not in (card := path.read_bytes()):
         return {}
     if (folder / SIGNATURE).exists():
-        notify_listener(f"{SIGNATURE} signs a card that says {UNPUSHED}; it is pushed as it is")
+        notify_listener(f"{SIGNATURE} signs a card that says {UNPUSHED}; the card is pushed unchanged")
         return {}
     named = card.replace(wanted, json.dumps(repo).encode())
     if not record.is_file():
@@ -199,7 +199,7 @@ def _name_repo(folder: Path, repo: str) -> dict[str, bytes]:
 
 
 def _find_target(repo: str, private: bool, create_pr: bool, notify: Callable[[str], None] | None) -> str:
-    """The repository by the name that it has now, made if it is not there."""
+    """The repository's current name; it is created if it does not exist."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     hub = hub_api()
@@ -214,7 +214,7 @@ def _find_target(repo: str, private: bool, create_pr: bool, notify: Callable[[st
             hub.create_repo(repo, private=private or None, exist_ok=True)
             info = hub.model_info(repo)
         if private and not info.private:
-            raise HubError("the repository is public already", where=repo, hint="leave out --private, or another name")
+            raise HubError("the repository is already public", where=repo, hint="leave out --private, or another name")
     if notify and info.id != repo:
         notify(f"{repo} is now called {info.id}")
     return info.id
@@ -222,7 +222,7 @@ def _find_target(repo: str, private: bool, create_pr: bool, notify: Callable[[st
 
 @dataclass
 class _Push:
-    """One push, from the head that it found to the commit on top of it."""
+    """One push: a commit on top of the head that it found."""
 
     folder: Path
     names: list[str]
@@ -231,8 +231,8 @@ class _Push:
     create_pr: bool
     revision: str | None
 
-    def go(self) -> Pushed:
-        """Upload, commit, and make sure."""
+    def run(self) -> Pushed:
+        """Upload the files and commit them."""
         from huggingface_hub import CommitOperationAdd
 
         self.hub: HfApi = hub_api()
@@ -240,13 +240,13 @@ class _Push:
             if self.revision and not self.create_pr:
                 self.hub.create_branch(self.repo, branch=self.revision, exist_ok=True)
             self.head: ModelInfo = self.hub.model_info(self.repo, revision=self.revision)
-            self.requests = self._requests() if self.create_pr else {}
+            self.pull_requests = self._list_pull_requests() if self.create_pr else {}
             additions = [CommitOperationAdd(n, self.texts.get(n) or str(self.folder / n)) for n in self.names]
             with disable_progress_bars():
-                return self._tried(additions)
+                return self._commit_with_retries(additions)
 
-    def _tried(self, additions: list[CommitOperationAdd], attempt: int = 1) -> Pushed:
-        """Commit, again where that failed in passing and is not on the Hub after all."""
+    def _commit_with_retries(self, additions: list[CommitOperationAdd], attempt: int = 1) -> Pushed:
+        """Commit; after a transient failure look whether the commit exists, and if not, try again."""
         from httpx2 import HTTPError
 
         from hfsoup.hub.retry import describe_failure, retry_delay, wait_to_retry
@@ -259,22 +259,22 @@ class _Push:
             if response is not None and response.status_code in FINAL_STATUSES:
                 raise
             if isinstance(error, ValueError) and "metadata in README.md" in str(error):
-                what = f"the Hub does not take the card: {' '.join(str(error).split())[:300]}"
-                raise HubError(what, where=str(self.folder / "README.md"), hint="mend README.md") from error
-            if (found := self._landed()) is not None:
+                what = f"the Hub refuses the card: {' '.join(str(error).split())[:300]}"
+                raise HubError(what, where=str(self.folder / "README.md"), hint="correct README.md") from error
+            if (found := self._find_commit()) is not None:
                 return found
             failure = root if response is None else response
             seconds = retry_delay(failure, attempt, tries=MAX_TRIES) if isinstance(root, HTTPError) else None
             if seconds is None:
                 raise
         wait_to_retry(seconds, f"{describe_failure(failure)} ({self.repo}, commit)")
-        return self._tried(additions, attempt + 1)
+        return self._commit_with_retries(additions, attempt + 1)
 
     def _commit(self, additions: list[CommitOperationAdd]) -> Pushed:
         from huggingface_hub import CommitOperationDelete
 
         self._upload(additions)
-        stale = [CommitOperationDelete(name) for name in self._stale(self.head)]
+        stale = [CommitOperationDelete(name) for name in self._list_stale(self.head)]
         commit = self.hub.create_commit(
             self.repo,
             [*additions, *stale],
@@ -287,7 +287,7 @@ class _Push:
         return Pushed(self.repo, commit.oid, commit.pr_url or f"{self.hub.endpoint}/{self.repo}")
 
     def _upload(self, additions: list[CommitOperationAdd]) -> None:
-        """Send the large files, by HTTP where Xet does not take them; none is left out for a .gitignore there."""
+        """Upload the large files, by HTTP if Xet fails; a .gitignore in the repository is ignored."""
         from hfsoup.hub.retry import LIMITS, XET_BLOCK
 
         send = partial(
@@ -301,38 +301,38 @@ class _Push:
         except (RuntimeError, OSError) as error:
             if not is_xet_error(error):
                 raise
-            notify_listener(f"{self.repo}: the files do not get there by Xet; once more by HTTP")
+            notify_listener(f"{self.repo}: the upload by Xet failed; retrying by HTTP")
             with disable_xet():
                 send()
 
-    def _stale(self, info: ModelInfo) -> list[str]:
-        """Weight files of an earlier model, and what was measured and drawn of it."""
+    def _list_stale(self, info: ModelInfo) -> list[str]:
+        """Weights, evaluation and figures of an earlier model."""
         listed = [sibling.rfilename for sibling in info.siblings or ()]
         return [name for name in listed if STALE.fullmatch(name) and name not in self.names]
 
-    def _landed(self) -> Pushed | None:
-        """Our commit, if it is on the Hub: the one on top of the head that we found, with our files in it."""
+    def _find_commit(self) -> Pushed | None:
+        """Our commit if it is on the Hub: the next one after the head that we found, with our files."""
         if self.create_pr:
-            for reference, commit in self._requests().items():
-                if reference not in self.requests and self._ours(commit):
+            for reference, commit in self._list_pull_requests().items():
+                if reference not in self.pull_requests and self._is_ours(commit):
                     number = reference.rpartition("/")[2]
                     return Pushed(self.repo, commit, f"{self.hub.endpoint}/{self.repo}/discussions/{number}")
             return None
         commits = [c.commit_id for c in self.hub.list_repo_commits(self.repo, revision=self.revision)]
         place = commits.index(self.head.sha) if self.head.sha in commits else 0
-        if place == 0 or not self._ours(commits[place - 1]):
+        if place == 0 or not self._is_ours(commits[place - 1]):
             return None
         return Pushed(self.repo, commits[place - 1], f"{self.hub.endpoint}/{self.repo}")
 
-    def _ours(self, commit: str) -> bool:
-        """Whether a commit holds our files, byte for byte, and no stale ones."""
+    def _is_ours(self, commit: str) -> bool:
+        """Whether a commit has our files, byte for byte, and no stale ones."""
         info = self.hub.model_info(self.repo, revision=commit, files_metadata=True)
         there = {s.rfilename: (s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or ()}
         for name in self.names:
             sha256, blob = there.get(name, (None, None))
             if (sha256 or blob) != self._hash(name, large=bool(sha256)):
                 return False
-        return not self._stale(info)
+        return not self._list_stale(info)
 
     def _hash(self, name: str, *, large: bool) -> str:
         """The sha256 of a file as it is pushed, or its git object id."""
@@ -341,7 +341,7 @@ class _Push:
         start = b"" if large else b"blob %d\0" % len(text)
         return hashlib.new("sha256" if large else "sha1", start + text, usedforsecurity=False).hexdigest()
 
-    def _requests(self) -> dict[str, str]:
-        """Pull requests, by reference, with the commit that each is at."""
+    def _list_pull_requests(self) -> dict[str, str]:
+        """The commit of every pull request, by reference."""
         refs = self.hub.list_repo_refs(self.repo, include_pull_requests=True)
         return {ref.ref: ref.target_commit for ref in refs.pull_requests or ()}

@@ -1,4 +1,4 @@
-"""Patience with the Hub, and its end: time-outs on every request, tries again where that is safe, waits shown."""
+"""Time-outs for every request of huggingface_hub, retries where they are safe, and notices of waits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hfsoup.hub.notices import notify_listener
 
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 CONNECTION_ERRORS = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
-# Asking these twice does no harm: they read, or what they do is done already the second time.
+# POST requests that may be sent twice: they only read, or the second one changes nothing.
 REPEATABLE = re.compile(r"/(preupload|branch|paths-info|verify)(/|$)|/(repos/create|validate-yaml|objects/batch)$")
 READ_METHODS = ("GET", "HEAD")
 XET_BLOCK = 64 << 20
@@ -31,14 +31,21 @@ PATH_HEADERS = ("etag", "x-linked-etag", "x-repo-commit")
 
 @dataclass
 class Limits:
-    """Seconds and counts; a request that nobody answers ends within `tries` × `read` and the waits between.
+    """Time-outs in seconds, and counts; a request without an answer fails after `tries` × `read` plus the delays.
 
-    They hold where neither the caller nor `HF_HUB_DOWNLOAD_TIMEOUT` or `HF_HUB_ETAG_TIMEOUT` say otherwise.
+    A time-out of the caller, `HF_HUB_DOWNLOAD_TIMEOUT` or `HF_HUB_ETAG_TIMEOUT` has precedence.
 
-    `longest` is what a user is made to wait because the Hub asks for it: its own windows are of five minutes.
-    `slowest` is in bytes a second, looked at every `window` seconds of an answer. A file of which no byte comes by Xet
-    for `silence` is asked for by HTTP. How much went up by Xet nobody can ask, but hf-xet sends blocks of at most
-    `BLOCK` bytes and gives up on one after `block` seconds: files for which that was not enough are sent by HTTP.
+    Attributes:
+        connect: to connect.
+        read: to wait for data; doubled for requests that change something.
+        tries: of one request.
+        first: the delay before the second try, which doubles with each further one.
+        longest: the longest delay that the Hub may ask for; its rate limits have windows of five minutes.
+        slowest: bytes per second of an answer, below which it counts as stalled.
+        window: how often that is checked.
+        silence: after that long without data a download by Xet is retried by HTTP.
+        block: the time that hf-xet takes at most for a block of `XET_BLOCK` bytes. An upload by Xet reports no
+            progress; one that takes longer than that for all of its blocks is retried by HTTP.
     """
 
     connect: float = 10.0
@@ -57,15 +64,15 @@ Send = Callable[..., httpx2.Response]
 
 
 class RequestFailedError(httpx2.TransportError):
-    """The last try failed too; a class that huggingface_hub does not try again on its own."""
+    """A request failed for good; huggingface_hub does not retry errors of this class."""
 
 
 @contextmanager
 def retry_requests() -> Iterator[None]:
-    """Let huggingface_hub's client wait and try again while the block lasts, and then be as it was.
+    """Make huggingface_hub's client retry requests inside the block.
 
-    That client is one for all threads, so the patience is too. The program around us may have given it a proxy or
-    certificates of its own, so it is not replaced.
+    The client is shared by all threads, and the calling program may have configured it with a proxy or certificates, so
+    its `send` is wrapped instead of replacing the client.
     """
     from huggingface_hub import get_session
 
@@ -85,11 +92,11 @@ def retry_requests() -> Iterator[None]:
 
 _lock = Lock()
 _blocks: list[httpx2.Client] = []
-"""The client of every block that lasts."""
+"""The client of every open block."""
 
 
 def _send(send: Send, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
-    """Send a request, again where it failed in passing; what is raised or returned in the end is final."""
+    """Send a request, with retries; what is raised or returned is final."""
     again = may_retry(request)
     _set_timeouts(request)
     for attempt in count(1):
@@ -102,7 +109,7 @@ def _send(send: Send, request: httpx2.Request, *, stream: bool = False, **option
             _raise_failure(failure, request)
         else:
             wait_to_retry(seconds, f"{describe_failure(failure)} ({request.url.host}{request.url.path})")
-    raise RequestFailedError("no try was made", request=request)
+    raise RequestFailedError("no attempt was made", request=request)
 
 
 def _send_once(
@@ -123,27 +130,26 @@ def _send_once(
 
 
 def may_retry(request: httpx2.Request) -> bool:
-    """Whether a request can be sent a second time, and harms nothing if the first one arrived."""
-    replayable = isinstance(request.stream, httpx2.ByteStream)
-    harmless = request.method in ("GET", "HEAD", "PUT") or bool(REPEATABLE.search(request.url.path))
-    return replayable and harmless
+    """Whether a request can be sent twice, and the second one changes nothing."""
+    idempotent = request.method in ("GET", "HEAD", "PUT") or bool(REPEATABLE.search(request.url.path))
+    return idempotent and isinstance(request.stream, httpx2.ByteStream)
 
 
 def retry_delay(failure: httpx2.Response | Exception, attempt: int, *, tries: int | None = None) -> float | None:
-    """Seconds to wait after the failure of try number `attempt`; None where another try is of no use."""
+    """Seconds to wait after try number `attempt` failed; None if there is no further try."""
     if attempt >= (tries or LIMITS.tries):
         return None
-    asked = None
+    requested = None
     if isinstance(failure, httpx2.Response):
         if failure.status_code not in TRANSIENT:
             return None
-        asked = requested_wait(failure)
-    seconds = LIMITS.first * 2 ** (attempt - 1) if asked is None else asked
+        requested = requested_wait(failure)
+    seconds = LIMITS.first * 2 ** (attempt - 1) if requested is None else requested
     return seconds if seconds <= LIMITS.longest else None
 
 
 def requested_wait(response: httpx2.Response) -> float | None:
-    """The seconds that the Hub asks to be left alone, from `RateLimit` or `Retry-After`."""
+    """The seconds that the Hub asks to wait, from the headers `RateLimit` or `Retry-After`."""
     limit = parse_ratelimit_headers(response.headers)
     if response.status_code == 429 and limit is not None and limit.remaining == 0:
         return limit.reset_in_seconds + 1.0
@@ -158,13 +164,13 @@ def requested_wait(response: httpx2.Response) -> float | None:
 
 
 def wait_to_retry(seconds: float, why: str) -> None:
-    """Say why, and wait."""
-    notify_listener(f"{why}; again in {seconds:.0f} s")
+    """Notify of the reason, and sleep."""
+    notify_listener(f"{why}; retrying in {seconds:.0f} s")
     time.sleep(seconds)
 
 
 def describe_failure(failure: httpx2.Response | Exception) -> str:
-    """What went wrong, in a few words."""
+    """A failed request in a few words."""
     if isinstance(failure, httpx2.Response):
         return f"the Hub answered {failure.status_code}"
     if isinstance(failure, httpx2.TimeoutException):
@@ -175,7 +181,7 @@ def describe_failure(failure: httpx2.Response | Exception) -> str:
 
 
 def _set_timeouts(request: httpx2.Request) -> None:
-    """Give a request the time-outs that it lacks; what changes something gets twice the time, and half the tries."""
+    """Set the time-outs that a request does not have; one that changes something gets twice the time."""
     own = request.extensions.get("timeout") or {}
     read = LIMITS.read if request.method in READ_METHODS else 2 * LIMITS.read
     limits = {"connect": LIMITS.connect, "pool": LIMITS.connect, "read": read, "write": read}
@@ -185,7 +191,7 @@ def _set_timeouts(request: httpx2.Request) -> None:
 
 
 def _raise_failure(failure: httpx2.Response | Exception, request: httpx2.Request) -> None:
-    """Raise the last failure, so that huggingface_hub does not begin again."""
+    """Raise the last failure as an error that huggingface_hub does not retry."""
     if isinstance(failure, httpx2.Response):
         try:
             hf_raise_for_status(failure)
@@ -196,7 +202,7 @@ def _raise_failure(failure: httpx2.Response | Exception, request: httpx2.Request
 
 
 def _check_headers(response: httpx2.Response) -> None:
-    """Refuse headers that huggingface_hub makes file names of, where they would lead out of its cache."""
+    """Refuse headers that huggingface_hub uses as file names if they lead out of its cache."""
     for name in PATH_HEADERS if "/resolve/" in response.request.url.path else ():
         value = response.headers.get(name, "").removeprefix("W/").strip('"')
         if "/" in value or "\\" in value or value in (".", ".."):
@@ -206,9 +212,9 @@ def _check_headers(response: httpx2.Response) -> None:
 
 
 class _SpeedLimitedBody(httpx2.SyncByteStream):
-    """A body that must keep coming: what drips is as good as stalled.
+    """The body of an answer; raises ReadTimeout if it comes more slowly than `LIMITS.slowest`.
 
-    Where it is a download that breaks, huggingface_hub goes on by itself, and `place` says what of.
+    A download that breaks is resumed by huggingface_hub; `place` names it in the notice.
     """
 
     def __init__(self, body: Any, place: str) -> None:
@@ -219,7 +225,7 @@ class _SpeedLimitedBody(httpx2.SyncByteStream):
             yield from self._pieces()
         except CONNECTION_ERRORS as error:
             if self._place:
-                notify_listener(f"{describe_failure(error)} ({self._place}); going on")
+                notify_listener(f"{describe_failure(error)} ({self._place}); resuming")
             raise
 
     def _pieces(self) -> Iterator[bytes]:
@@ -229,10 +235,10 @@ class _SpeedLimitedBody(httpx2.SyncByteStream):
             spent = time.monotonic() - begin
             if spent >= LIMITS.window:
                 if arrived < LIMITS.slowest * spent:
-                    raise httpx2.ReadTimeout("the answer only drips")
+                    raise httpx2.ReadTimeout("the answer comes too slowly")
                 begin, arrived = time.monotonic(), 0
             yield piece
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._body.close()

@@ -98,7 +98,7 @@ def test_flips(file: str, seed: int, signed_in: LocalHub, vit: Family, alone: Pa
     flip(blobs(MODEL)[file], chance)
     done = run("bake", *only(MODEL, vit.words[1]), "--output", "again")
     assert done.code == 0
-    assert "it is fetched again" in done.err
+    assert "downloading it again" in done.err
     assert Path("again/model.safetensors").read_bytes() == Path("soup/model.safetensors").read_bytes()
 
 
