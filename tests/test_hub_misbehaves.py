@@ -56,7 +56,7 @@ REFUSALS = {
     "storage": (
         {"status": 403, "headers": {"X-Error-Message": "Private repository storage limit reached"}},
         "may not read here: Private repository storage limit reached",
-        "delete what is not needed",
+        "free storage",
     ),
     "sso": (
         {"status": 403, "body": b'{"error": "You must sign in by SSO \\u001b[2J to kit"}'},
@@ -119,7 +119,7 @@ def test_what_passes_is_waited_for(name: str, method: str, signed_in: LocalHub, 
     assert done.code == 0, done.err
     assert ordered.hits == 1
     if (name, method) != ("cut", "HEAD"):
-        assert "again in" in done.err
+        assert "retrying in" in done.err
 
 
 @pytest.mark.usefixtures("plain_http")
@@ -154,7 +154,7 @@ def test_the_users_own_time_outs_hold(signed_in: LocalHub, alone: Path, monkeypa
     with fault(signed_in, f"/{MODEL}/resolve/.*/config.json", method="HEAD", times=1, stall=1.5):
         done = run("bake", *only(MODEL, "kit/vit-10"), "--output", "soup")
     assert done.code == 0, done.err
-    assert "again in" not in done.err
+    assert "retrying in" not in done.err
 
 
 def test_the_programs_client_is_as_it_was(signed_in: LocalHub, alone: Path) -> None:

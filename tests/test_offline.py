@@ -102,7 +102,7 @@ def test_what_is_missing_is_named(offline: LocalHub, monkeypatch: pytest.MonkeyP
     assert "is not cached" in block
     assert "in:  kit/vit-10" in block
     block = refused("bake", MODELS[0], vit.words[1], "--output", "soup", code=1)
-    assert f"{MODELS[0]}@{sha}, which it holds" in block
+    assert f"{MODELS[0]}@{sha}, which is cached" in block
     block = refused("bake", f"{MODELS[0]}@{sha}", vit.words[1], "--output", "soup", code=1)
     assert "expected model.safetensors" in block
     assert "found 'config.json' in the cache, and offline mode is on" in block
