@@ -63,7 +63,7 @@ def test_what_is_here_is_not_pulled_again(
     monkeypatch.setenv("HFSOUP_CACHE", str(alone / "cache"))
     first = dry("kit/vit-*", "--dataset", "kit/shapes")
     assert first["work"]["seconds"] is None
-    assert "not scored here" in first["work"]["unknown"]
+    assert "not scored on this machine" in first["work"]["unknown"]
     baked = bake("kit/vit-*", "--dataset", "kit/shapes")
     found = dry("kit/vit-*", "--dataset", "kit/shapes")
     assert found["to_pull"] == 0
@@ -120,14 +120,19 @@ def test_halves_and_unknown_counts(vit: Family, images: Any, alone: Path) -> Non
     images.save_to_disk("saved")
     work = dry(*vit.words, "--dataset", "./saved")["work"]
     assert (work["images"], work["seconds"]) == (None, None)
-    assert "cannot be told" in work["unknown"]
+    assert "not in the dataset's metadata" in work["unknown"]
 
 
 def test_the_screen_says_it_plainly(vit: Family, data: Path, alone: Path) -> None:
     """What would be used, the bound, the unknown time, and that nothing was done."""
     done = run("bake", *vit.words, "--dataset", data, "--dry-run")
     assert done.code == 0
-    for text in ("at most 7 candidates", "60 select, 72 report", "not known: this architecture", "nothing was pulled"):
+    for text in (
+        "at most 7 candidates",
+        "60 for selection, 72 for test",
+        "not known: this architecture",
+        "nothing was pulled",
+    ):
         assert text in done.err
     assert "hfsoup check; the dataset's images and labels" in done.err
     assert "labels" not in run("bake", *vit.words, "--dry-run").err

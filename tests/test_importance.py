@@ -202,7 +202,7 @@ def test_a_dry_run_counts_what_is_shown(vit: Family, data: Path, alone: Path) ->
     words = (*vit.words, "--dataset", data, "--dry-run")
     work = bake(*words, "--merge", "fisher")["work"]
     assert (work["shown"], work["estimated"], work["calibration"]) == (60, 240, None)
-    assert "240 images shown to ingredients" in run("bake", *words, "--merge", "regmean").err
+    assert "importance of weights, on 240 images" in run("bake", *words, "--merge", "regmean").err
     assert bake(*words)["work"]["estimated"] is None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfsoup.averaging.mix import Mix
+from hfsoup.baking.workload import LINE_STEPS
 from hfsoup.evaluation.measurements import CANDIDATE, INGREDIENT, UNIFORM, Evidence, Line, LinePoint, Point
 from hfsoup.evaluation.scores import Decision, Score, Start
 from hfsoup.provenance.predictions import FILE_NAME, record_predictions
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from hfsoup.options.options import Options
     from hfsoup.provenance.result import BakeResult
     from hfsoup.recipes._search import Search
-
-
-LINE_STEPS = 9
 
 
 def test_predictions(scorer: Scorer, soup: Mix, best: Mix, bn: str, test: Split, starts: tuple[Start, ...]) -> Evidence:

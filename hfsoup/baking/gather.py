@@ -1,4 +1,4 @@
-"""Everything before the first score: what is asked for, and the ingredients on this disk."""
+"""From names to a family: resolve the ingredients, pull them, check that they fit together."""
 
 from __future__ import annotations
 
@@ -43,29 +43,26 @@ def gather_family(
     *,
     several: bool = True,
 ) -> Family:
-    """Everything before the first score: which ingredients there are, on this disk and fit to be averaged.
+    """Resolve, pull and check the ingredients: all that comes before the first score.
 
-    Where they are to be combined, `several` refuses one that is alone; otherwise there must be one.
+    Args:
+        patterns: as for `bake`.
+        options: as for `bake`.
+        watch: is shown the stages.
+        clock: counts their seconds.
+        prefetcher: prepares images meanwhile.
+        several: expect more than one ingredient, not exactly one.
     """
     with clock("pull"):
         sources = resolve_ingredients(patterns, options, watch)
-        if not several:
-            _require_one(sources)
-        elif not sources[0].folder:
-            # Nothing is pulled for it; what is wrong with a folder is worth more than that it is alone.
-            require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
-        require_disk(list_disk_needs(sources, options))
-        if members := count_members_in_memory(options, len(sources)):
-            require_memory(members, read_outline(sources[0].base or sources[0]).elements)
-        inspect_dataset(options, sources[0], watch)
+        _check_sources(sources, options, watch, several)
         if prefetcher:
             prefetcher.start(sources[0], options, count_missing_bytes(sources))
         ingredients = _pull_ingredients(sources, watch, prefetcher)
     with clock("check"), watch.stage("Checking") as stage:
         family = _check_family(sources, ingredients, options, watch, several)
-        stage.done(
-            f"Checked: one {format_model_type(family.config)} with {format_count(len(family.labels), 'class', 'es')}"
-        )
+        classes = format_count(len(family.labels), "class", "es")
+        stage.done(f"Checked: one {format_model_type(family.config)} with {classes}")
     if whose := needs_base(options):
         with clock("pull"), watch.stage("Pulling the base") as stage:
             family = resolve_base(family, options.base, why=whose, notify=watch.note)
@@ -81,12 +78,21 @@ def gather_family(
     return family
 
 
-def _require_one(sources: Sequence[Source]) -> None:
-    """Refuse several models where the score of one is asked for.
+def _check_sources(sources: Sequence[Source], options: Options, watch: Watch, several: bool) -> None:
+    """Refuse what can be refused before anything is pulled: too few models, disk or memory, a dataset that differs."""
+    if not several:
+        _require_one(sources)
+    elif not sources[0].folder:
+        # A single local folder is refused after its own errors, which are more useful.
+        require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
+    require_disk(list_disk_needs(sources, options))
+    if members := count_members_in_memory(options, len(sources)):
+        require_memory(members, read_outline(sources[0].base or sources[0]).elements)
+    inspect_dataset(options, sources[0], watch)
 
-    Raises:
-        UsageError: there are several.
-    """
+
+def _require_one(sources: Sequence[Source]) -> None:
+    """Refuse several models where one is to be scored."""
     if len(sources) > 1:
         names = join_names([str(source) for source in sources], 4)
         hint = f"hfsoup eval {shlex.quote(sources[0].id)} --dataset …, one by one; or hfsoup bake, which scores each"
@@ -96,12 +102,12 @@ def _require_one(sources: Sequence[Source]) -> None:
 def resolve_ingredients(
     patterns: tuple[str, ...], options: Options, watch: Watch, *, keep: bool = True
 ) -> tuple[Source, ...]:
-    """The ingredients that are asked for, pinned, of a soup that may be pushed where it is to go.
+    """Find the ingredients and pin them to commits; check first that the soup may be pushed.
 
     Args:
         patterns: as for `bake`.
-        options: what is to be baked.
-        watch: told of the stage.
+        options: as for `bake`.
+        watch: is shown the stage.
         keep: keep what is read of them in the cache.
     """
     from hfsoup.hub.push import require_push_access
@@ -128,7 +134,7 @@ def resolve_ingredients(
 def _check_family(
     sources: Sequence[Source], ingredients: tuple[Ingredient, ...], options: Options, watch: Watch, several: bool
 ) -> Family:
-    """The ingredients as one family, of which these options can make a soup."""
+    """Check that the ingredients fit together, and that these options can make a soup of them."""
     family = check_compatibility(
         ingredients, on_mismatch=options.on_mismatch, processor_from=options.processor_from, labels=options.labels
     )
@@ -137,7 +143,7 @@ def _check_family(
     if several:
         require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
     if several and len(family) < 2 <= len(ingredients):
-        hint = "hfsoup check tells how they differ; --exclude GLOB names what to leave out"
+        hint = "hfsoup check shows how they differ; --exclude GLOB leaves some out"
         raise MismatchError("no two of the ingredients fit together", hint=hint)
     if options.dataset:
         task = require_classifier(family.config, len(family.labels), where=str(family.reference))
@@ -152,16 +158,16 @@ def _check_family(
 
 
 def inspect_dataset(options: Options, first: Source, watch: Watch) -> DatasetPreview | None:
-    """See that these models can be scored on the dataset, by its listing and headers, before anything is pulled.
+    """Check from listing and headers that these models can be scored on the dataset, before anything is pulled.
 
     Args:
-        options: what is to be baked; without a dataset there is nothing to look at.
+        options: as for `bake`; without a dataset there is nothing to check.
         first: an ingredient, whose classes are compared with the dataset's unless it may be left out; those of an
-            adapter show when it is pulled.
-        watch: told of the stage.
+            adapter are known once it is pulled.
+        watch: is shown the stage.
 
     Raises:
-        SoupError: the models are of regression.
+        SoupError: the models do regression.
         UsageError: there is no such dataset, split, column or metric.
         MismatchError: its classes are not the model's.
     """
@@ -179,20 +185,20 @@ def inspect_dataset(options: Options, first: Source, watch: Watch) -> DatasetPre
     if options.on_mismatch == "skip-ingredient":
         classes = None
     load_metric(options.metric, task, trust_remote=options.trust_remote_metric)
-    with watch.stage("Looking at the dataset") as stage:
+    with watch.stage("Reading the dataset's metadata") as stage:
         found = preview_dataset(
             options.make_request(task), classes, most=max(CALIBRATION, limit_training_images(options))
         )
         for request in options.make_other_requests(task).values():
             check_other_dataset(request)
-        stage.done(f"Looked at {options.dataset}")
+        stage.done(f"Read the metadata of {options.dataset}")
     return found
 
 
 def _pull_ingredients(
     sources: tuple[Source, ...], watch: Watch, prefetcher: Prefetcher | None
 ) -> tuple[Ingredient, ...]:
-    """The sources on this disk, with a line that says what of them was here."""
+    """Pull the sources, and say how much was cached."""
     every = include_bases(sources)
     holdings = [count_bytes(source) for source in every if not source.folder]
     total, there = sum(size for size, _ in holdings), sum(size == cached for size, cached in holdings)

@@ -1,10 +1,10 @@
-"""From a family to a mix that is measured: images, alignment, the search, and the test split at its end."""
+"""From a family to a soup that is measured: images, alignment, search, test split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hfsoup.averaging.averager import Averager
@@ -14,8 +14,9 @@ from hfsoup.baking.evidence import test_predictions, with_plot_scores
 from hfsoup.baking.requirements import needs_images
 from hfsoup.baking.scoring import load_bake_images, make_scorer
 from hfsoup.baking.search_progress import SearchProgress
-from hfsoup.baking.shifts import count_test_images, score_shifts
+from hfsoup.baking.shifts import score_shifts
 from hfsoup.baking.soup import Soup
+from hfsoup.baking.workload import count_modes, count_test_images
 from hfsoup.checkpoints.types import LowRankAdapter
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.scores import Comparison, Decision, Score
@@ -38,6 +39,15 @@ if TYPE_CHECKING:
     from hfsoup.networks.learned_coefficients import Learner
 
 
+@dataclass(frozen=True)
+class Shipped:
+    """The soup as it is written and its best ingredient, as mixes of what `scorer` scores."""
+
+    scorer: Scorer
+    soup: Mix
+    best: Mix
+
+
 def measure_soup(
     patterns: tuple[str, ...],
     options: Options,
@@ -47,74 +57,81 @@ def measure_soup(
     averager: Averager,
     images: Images,
 ) -> Soup:
-    """Search with the selection split, then score soup and best ingredient once on the test split."""
+    """Search on the selection split, then score soup and best ingredient once on the test split."""
     from hfsoup.evaluation.journal import Journal, journal_path, record_pace
     from hfsoup.evaluation.scorer import RECALIBRATE
 
     family = averager.family
-    for note in images.notes if world.main else ():
+    for note in [*images.notes, *filter(None, [task_of(family.config).rule])] if world.main else ():
         watch.note(note)
-    if world.main and (rule := task_of(family.config).rule):
-        watch.note(rule)
-    recipe = RECIPES.get(options.chosen_recipe)
     with clock("evaluate"), watch.stage("Scoring", unit="images") as stage, ExitStack() as stack:
         journal = Journal(journal_path(), read=options.resume, notify=watch.note)
         scorer = make_scorer(averager, options, world, journal, images, stage)
         progress = _make_progress(stage, scorer, family, options, images)
         learner = _make_learner(averager, options, world, journal, images, progress, clock)
-        search, mix = run_recipe(
-            family,
-            options,
-            watch,
-            progress,
-            lambda members: scorer.predict_ensemble(members, images.selection).score,
-            learner,
-        )
+
+        def score_ensemble(members: tuple[int, ...]) -> Score:
+            return scorer.predict_ensemble(members, images.selection).score
+
+        search, mix = run_recipe(family, options, watch, progress, score_ensemble, learner)
         progress.finish()
-        best = search.ranked[0]
         adapter = world.on_main(lambda: truncate_to_adapter(averager, mix, options, watch))
         with clock("distill"):
             network, begun = distill_network(
                 averager, scorer, search, mix, images, options, world, watch, progress.show
             )
-        given, shipped, alone = _prepare_shipped(scorer, search, mix, adapter, network, options, stack)
-        selection = search.score(mix) if given is scorer else given.score(shipped, images.selection)
-
-        def judge(split: Split) -> Comparison:
-            return given.compare(shipped, selection.bn, alone, split, recipe.choices)
-
-        comparison, ensemble = judge(images.test), None
-        if options.ensemble:
-            together = scorer.predict_ensemble(mix.members, images.test)
-            answers = given.predict(shipped, selection.bn, images.test)
-            ensemble = given.compare_predictions(answers, together, images.test, recipe.choices)
-        shifted = score_shifts(options, family, images, world, judge)
+        shipped = _prepare_shipped(scorer, search, mix, adapter, network, options, stack)
+        own = shipped.scorer is scorer
+        selection = search.score(mix) if own else shipped.scorer.score(shipped.soup, images.selection)
+        evaluation = _evaluate(shipped, selection.bn, scorer, search, mix, images, options, world)
         statistics = scorer.estimate_statistics(mix) if selection.bn == RECALIBRATE else begun
         modes = scorer.scores(mix, images.selection)
-        evidence = test_predictions(given, shipped, alone, selection.bn, images.test, search.starts)
-        evidence = with_plot_scores(evidence, scorer, search, mix, images, options)
         total = scorer.images_forwarded + (learner.images_forwarded if learner else 0)
-        forwarded = format_count(total, "image") if total else "no image"
-        stage.done(f"Scored {format_count(progress.scored, 'candidate')} and the test split: {forwarded} forwarded")
+        candidates = format_count(progress.scored, "candidate")
+        stage.done(f"Scored {candidates} and the test split: {format_count(total, 'image')} evaluated")
     clock.seconds["evaluate"] -= clock.seconds["distill"]
     if world.main:
         scoring = clock.seconds["evaluate"] - clock.seconds.get("learn", 0.0)
         record_pace(journal, family.config, options.pace_settings, images=scorer.images_forwarded, seconds=scoring)
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
+    notes = (*images.notes, *(note for shift in evaluation.shifts for note in shift.notes))
+    forwarded = total + (0 if own else shipped.scorer.images_forwarded)
     return Soup(
         patterns,
         options,
         Composition(family, mix, statistics, adapter, network),
-        SearchResult(scores, best, tuple(search.trace), tuple(search.attempts), selection, modes),
+        SearchResult(scores, search.ranked[0], tuple(search.trace), tuple(search.attempts), selection, modes),
         images,
-        Evaluation(comparison, evidence, ensemble, shifted),
-        Run(
-            total + (0 if given is scorer else given.images_forwarded),
-            scorer.images_spared,
-            clock.seconds,
-            (*images.notes, *(note for shift in shifted for note in shift.notes)),
-        ),
+        evaluation,
+        Run(forwarded, scorer.images_spared, clock.seconds, notes),
     )
+
+
+def _evaluate(
+    shipped: Shipped,
+    bn: str,
+    scorer: Scorer,
+    search: Search,
+    mix: Mix,
+    images: Images,
+    options: Options,
+    world: World,
+) -> Evaluation:
+    """Compare soup and best ingredient on the test split and, if asked for, with the ensemble and on other images."""
+    given, choices = shipped.scorer, RECIPES.get(options.chosen_recipe).choices
+
+    def compare(split: Split) -> Comparison:
+        return given.compare(shipped.soup, bn, shipped.best, split, choices)
+
+    comparison, ensemble = compare(images.test), None
+    if options.ensemble:
+        together = scorer.predict_ensemble(mix.members, images.test)
+        answers = given.predict(shipped.soup, bn, images.test)
+        ensemble = given.compare_predictions(answers, together, images.test, choices)
+    shifts = score_shifts(options, scorer.family, images, world, compare)
+    evidence = test_predictions(given, shipped.soup, shipped.best, bn, images.test, search.starts)
+    evidence = with_plot_scores(evidence, scorer, search, mix, images, options)
+    return Evaluation(comparison, evidence, ensemble, shifts)
 
 
 def _make_learner(
@@ -126,7 +143,7 @@ def _make_learner(
     progress: SearchProgress,
     clock: Clock,
 ) -> Learner | None:
-    """What learns coefficients, where there are images to learn from."""
+    """Make what learns coefficients, if there are images to learn from."""
     if images.learning is None:
         return None
     from hfsoup.evaluation.batches import USUAL
@@ -147,11 +164,8 @@ def _prepare_shipped(
     network: Distillation | None,
     options: Options,
     stack: ExitStack,
-) -> tuple[Scorer, Mix, Mix]:
-    """What scores the soup and its best ingredient, and their mixes.
-
-    What is no average, an adapter or a network that was trained, joins the family as one more member.
-    """
+) -> Shipped:
+    """The soup as it is written; an adapter or a distilled network is no average, and joins the family as a member."""
     best = search.ranked[0]
     if network:
         whole, shipped = append_member(scorer.family, network.ingredient)
@@ -160,13 +174,13 @@ def _prepare_shipped(
 
         whole, shipped = with_adapter(scorer.family, adapter)
     else:
-        return scorer, mix, search.mix((best,))
+        return Shipped(scorer, mix, search.mix((best,)))
     averager = stack.enter_context(Averager(whole, options.merge, options.stored_dtype, options.merge_parameters()))
-    return scorer.with_averager(averager), shipped, Mix.of((best,), len(whole))
+    return Shipped(scorer.with_averager(averager), shipped, Mix.of((best,), len(whole)))
 
 
 def truncate_to_adapter(averager: Averager, mix: Mix, options: Options, watch: Watch) -> LowRankAdapter | None:
-    """The soup as an adapter, where it is asked for."""
+    """Truncate the soup to an adapter of low rank, if that is asked for."""
     if options.as_adapter is None:
         return None
     from hfsoup.averaging.low_rank import truncate
@@ -182,16 +196,17 @@ def truncate_to_adapter(averager: Averager, mix: Mix, options: Options, watch: W
 def _make_progress(stage: Stage, scorer: Scorer, family: Family, options: Options, images: Images) -> SearchProgress:
     recipe = RECIPES.get(options.chosen_recipe)
     most = recipe.count_evaluations(len(family), options.recipe_parameters())
-    learning = recipe.epochs * len(images.learning or ())
+    learning, split = recipe.epochs * len(images.learning or ()), len(images.test)
+    tested = count_test_images(split, members=len(family), shifts=options.shifts, ensemble=options.ensemble)
     return SearchProgress(
         stage, lambda mix, least: scorer.score(mix, images.selection, least), size=len(family), most=most,
-        images=len(images.selection), modes=2 if images.calibration and options.bn == "auto" else 1,
-        after=learning + count_test_images(options, len(images.test), len(family)),
+        images=len(images.selection), modes=count_modes(options.bn, batch_norm=bool(images.calibration)),
+        after=learning + tested,
     )  # fmt: skip
 
 
 def prepare_images(family: Family, options: Options, watch: Watch, prefetcher: Prefetcher) -> Images:
-    """The images that select, report, and settle batch norms, ready for the family."""
+    """Prepare the images for selection, test and batch norms as the family's image processor does."""
     from hfsoup.checkpoints.processor import load_image_processor
 
     processor = load_image_processor(family.processor_ingredient.processor_folder)
@@ -200,18 +215,18 @@ def prepare_images(family: Family, options: Options, watch: Watch, prefetcher: P
         task = task_of(family.config)
         images = load_bake_images(options, processor, family.labels, task, family.has_batch_norm, stage, stage.expect)
         selecting, testing = len(images.selection), len(images.test)
-        teaching = f"{len(images.learning):,} to learn from, " if images.learning else ""
-        stage.done(f"Prepared {teaching}{format_count(selecting, 'image')} that select and {testing:,} that report")
+        teaching = f"{len(images.learning):,} for learning, " if images.learning else ""
+        stage.done(f"Prepared {teaching}{format_count(selecting, 'image')} for selection, {testing:,} for test")
         return images
 
 
 def drop_unused_calibration(images: Images, family: Family, options: Options) -> Images:
-    """The images without those that were looked at for an alignment or a merge alone."""
+    """Drop the calibration images if no batch norm needs them: an alignment or a merge has used them by now."""
     return images if family.has_batch_norm and options.recalibrates else replace(images, calibration=None)
 
 
 def align_ingredients(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
-    """The family with its ingredients put into the first one's basis."""
+    """Align the ingredients to the first one: permute their neurons, which does not change what they compute."""
     from hfsoup.networks.alignment.family import align_family
 
     with watch.stage("Aligning") as stage:
@@ -227,18 +242,19 @@ def align_ingredients(family: Family, options: Options, watch: Watch, images: Im
 
 
 def estimate_importance(family: Family, options: Options, watch: Watch, images: Images | None, world: World) -> Family:
-    """The family with what the merge asks of its ingredients beyond their weights."""
+    """Estimate how important each weight of each ingredient is, for merges that ask for it."""
     kind = needs_images(options)
     if kind is None or images is None or images.calibration is None:
         return family
-    from hfsoup.networks.importance.family import estimate_family as estimated
+    from hfsoup.networks.importance.family import estimate_family
 
     total = len(family) * len(images.calibration)
     with watch.stage("Estimating", total, "images") as stage:
-        found = estimated(
+        found = estimate_family(
             family, kind, seed=options.seed, images=images.calibration, device=world.device, advance=stage
         )
-        stage.done(f"Estimated what {options.merge} needs on {format_count(len(images.calibration), 'image')}")
+        count = format_count(len(images.calibration), "image")
+        stage.done(f"Estimated the importance of weights for {options.merge} on {count}")
     return found
 
 
@@ -250,7 +266,7 @@ def run_recipe(
     ensemble: Callable[[tuple[int, ...]], Score] | None = None,
     learn: Callable[[tuple[int, ...], bool], Mix] | None = None,
 ) -> tuple[Search, Mix]:
-    """The recipe's walk over a family, and the mix where it ends."""
+    """Run the recipe; its search with all scores and decisions, and the mix that it chose."""
     shown = shorten_names([(i.id, i.source.revision) for i in family.ingredients])
     names = tuple(str(i) if i.source.revision else name for i, name in zip(family.ingredients, shown, strict=True))
     search = Search(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
 from rich.text import Text
 
-from hfsoup.baking.distill import limit_training_images
-from hfsoup.baking.evidence import LINE_STEPS
 from hfsoup.baking.gather import inspect_dataset, resolve_ingredients
 from hfsoup.baking.requirements import (
     CALIBRATION,
@@ -19,22 +17,19 @@ from hfsoup.baking.requirements import (
     count_members_in_memory,
     needs_base,
     needs_calibration,
-    needs_images,
 )
 from hfsoup.baking.resources import DiskNeed, estimate_memory, list_disk_needs, require_disk
-from hfsoup.baking.shifts import count_test_images
+from hfsoup.baking.workload import Workload, estimate_workload
 from hfsoup.checkpoints.inspection import read_class_names
 from hfsoup.checkpoints.types import Source
 from hfsoup.data.preview import DatasetPreview
 from hfsoup.data.tasks import task_of
-from hfsoup.evaluation.journal import read_pace
 from hfsoup.hub.notices import listening
 from hfsoup.ingredients.find import find_base, require_several
 from hfsoup.ingredients.headers import Outline, peek_processor, read_outline
 from hfsoup.ingredients.pull import count_bytes, include_bases
-from hfsoup.networks.distillation.result import count_forwarded
 from hfsoup.options.options import Options
-from hfsoup.recipes import RECIPES, RecipeEntry
+from hfsoup.recipes import RECIPES
 from hfsoup.reports.summary import Row, replace_unprintable
 from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import SoupError
@@ -53,31 +48,6 @@ class Download:
     revision: str | None
     size: int
     cached: int
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What scoring takes at most. `images` are those to forward; `seconds` stands on an earlier bake's pace.
-
-    Where a merge asks for it every ingredient is `shown` images before that, which are `estimated` all together.
-    `learning` images are gone over `epochs` times, forward and back, which is in `images` and not in `seconds`.
-    `unlabelled` are those that a network is trained on, and `training` how many its training forwards, by ingredients
-    and network; None where nothing is distilled or that cannot be told.
-    """
-
-    selection: int | None
-    test: int | None
-    calibration: int | None
-    evaluations: int | None
-    images: int | None
-    seconds: float | None
-    unknown: str
-    shown: int | None = None
-    estimated: int | None = None
-    learning: int | None = None
-    epochs: int = 0
-    unlabelled: int | None = None
-    training: int | None = None
 
 
 @dataclass(frozen=True)
@@ -151,11 +121,7 @@ def plan_bake(patterns: tuple[str, ...], options: Options, watch: Watch | None =
             first = read_outline(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
         found = inspect_dataset(options, sources[0], watch)
-        work = (
-            _add_distillation(_estimate_workload(recipe, sources, options, found, first), sources, options, found)
-            if found
-            else None
-        )
+        work = estimate_workload(found, options, len(sources), first) if found else None
         data = _plan_dataset(found, options, sources[0], first) if found else None
         bases = tuple(source for source in include_bases((*sources, *given)) if source not in sources)
         disk = tuple(_list_disk_needs((*sources, *given), options, first, data, work))
@@ -171,18 +137,13 @@ def _list_downloads(sources: Sequence[Source]) -> tuple[Download, ...]:
     return tuple(Download(source.id, source.revision, *count_bytes(source)) for source in sources)
 
 
-def _name_splits(found: DatasetPreview, *, calibrate: bool) -> dict[str, str | None]:
-    """The splits that select, report and settle batch norms."""
-    return {"selection": found.selection, "test": found.test, "calibration": found.calibration if calibrate else None}
-
-
 def _plan_dataset(found: DatasetPreview, options: Options, source: Source, first: Outline) -> Download | None:
     """What of the dataset is pulled; None where that is not known beforehand."""
     if found.parts is None:
         return None
     looks = needs_calibration(options, first.has_batch_norm is not False) or options.distill is not None
-    names = _name_splits(found, calibrate=looks)
-    parts = {n: found.parts[n] for n in sorted({n for n in names.values() if n}) if n in found.parts}
+    names = {found.selection, found.test, found.calibration if looks else None}
+    parts = {name: part for name, part in found.parts.items() if name in names}
     size, held = (sum(p.size for p in parts.values()), sum(p.held for p in parts.values()))
     if held < size:
         ready = _find_prepared_splits(options, source, first)
@@ -215,77 +176,6 @@ def _find_prepared_splits(options: Options, source: Source, first: Outline) -> f
     return find_prepared_splits(
         options.make_request(task_of(first.config)), processor, classes, calibrate=calibrate, learn=learn
     )
-
-
-def _estimate_workload(
-    recipe: RecipeEntry, sources: Sequence[Source], options: Options, found: DatasetPreview, first: Outline
-) -> Workload:
-    """Evaluations and images at most: every mix that the recipe may ask for, then soup and best on the test split."""
-    shown = _count_images(found, options, calibrate=True)[2] if needs_images(options) else None
-    work = _estimate_scoring(recipe, len(sources), options, found, first)
-    return work if shown is None else replace(work, shown=shown, estimated=len(sources) * shown)
-
-
-def _estimate_scoring(recipe: RecipeEntry, k: int, options: Options, found: DatasetPreview, first: Outline) -> Workload:
-    """The same without what a merge is told."""
-    most = recipe.count_evaluations(k, options.recipe_parameters())
-    norms = first.has_batch_norm is not False and options.bn != "average"
-    selection, test, calibration = _count_images(found, options, calibrate=norms)
-    taught: dict[str, Any] = {}
-    if recipe.epochs and selection is not None:
-        taught = {"learning": selection - selection // 2, "epochs": recipe.epochs}
-        selection //= 2
-    if selection is None or test is None or most is None:
-        known_by = "how many images there are" if most is not None else f"how far {recipe.name} searches"
-        return Workload(
-            selection, test, calibration, most, None, None, f"{known_by} cannot be told beforehand", **taught
-        )
-    passes = 2 if norms and options.bn == "auto" else 1
-    images = selection * (min(k, most) + passes * max(most - k, 0)) + count_test_images(options, test, k)
-    if options.figures:
-        # Every ingredient and candidate on the test split, and the plain mean of all on both.
-        images += test * max(k, most) + passes * selection
-    if options.figure_line:
-        images += LINE_STEPS * (passes * selection + test)
-    if options.eval:
-        unknown = "the datasets of --eval are not looked at beforehand"
-        return Workload(selection, test, calibration, most, None, None, unknown, **taught)
-    pace = read_pace(first.config, options.pace_settings)
-    seconds = None if pace is None else images / pace
-    unknown = "this architecture was not scored here before" if pace is None else ""
-    images += recipe.epochs * taught.get("learning", 0)
-    return Workload(selection, test, calibration, most, images, seconds, unknown, **taught)
-
-
-def _add_distillation(work: Workload, sources: Sequence[Source], options: Options, found: DatasetPreview) -> Workload:
-    """The work, with what a distillation adds: images are shown to the ingredients and to the network."""
-    if options.distill is None or found.parts is None:
-        return work
-    names = _name_splits(found, calibrate=True)
-    count = (
-        work.selection if names["calibration"] == names["selection"] else found.parts[str(names["calibration"])].images
-    )
-    if count is None:
-        return work
-    seen = min(count, limit_training_images(options))
-    return replace(work, unlabelled=seen, training=count_forwarded(seen, options.distill, len(sources)))
-
-
-def _count_images(
-    found: DatasetPreview, options: Options, *, calibrate: bool
-) -> tuple[int | None, int | None, int | None]:
-    """Images that select, report and settle; None where they cannot be told."""
-    if found.parts is None:
-        return None, None, None
-    names = _name_splits(found, calibrate=calibrate)
-    counts = {n: found.parts[n].images for n in names.values() if n in found.parts}
-    first = counts.get(str(names["selection"]))
-    second = counts.get(str(names["test"])) if names["test"] else first
-    if names["test"] is None and first is not None:
-        first, second = first - first // 2, first // 2
-    limits = [n if options.limit is None or n is None else min(n, options.limit) for n in (first, second)]
-    third = counts.get(str(names["calibration"])) if calibrate else None
-    return limits[0], limits[1], third if third is None else min(third, CALIBRATION)
 
 
 def _list_disk_needs(
@@ -321,50 +211,49 @@ def _plan_push(options: Options) -> dict[str, Any] | None:
 
 
 def describe_plan(plan: Plan) -> Iterator[Row]:
-    """What the bake would take, each with a word in front."""
+    """The plan as lines of text, each with its label."""
     yield "recipe", replace_unprintable(f"{plan.recipe}, merge {plan.merge}")
-    unknown = ", and the dataset, whose size is not known before" if plan.work and not plan.dataset else ""
+    unknown = ", plus the dataset, whose size is not known yet" if plan.work and not plan.dataset else ""
     yield "pull", Text(f"{format_size(plan.to_pull)}{unknown}")
     for need in filter(lambda need: need.size, plan.disk):
         text = f"{format_size(need.size)} for {need.purpose}, {format_size(need.free)} free in "
         yield "disk", Text.assemble(text, replace_unprintable(need.folder))
     if plan.memory is None:
-        yield "memory", Text("not known before the weights are here: pickles have no header")
+        yield "memory", Text("not known before the weights are pulled: pickles have no header")
     elif plan.memory:
         held = "all ingredients at once" if plan.work and plan.work.learning else "weights"
-        activations = f"{held} and one batch; activations come on top; {format_size(plan.memory_free)} free"
+        activations = f"{held} and one batch, plus activations; {format_size(plan.memory_free)} free"
         yield "memory", Text(f"at least {format_size(plan.memory)}: {activations}")
     else:
         yield "memory", Text(f"a few blocks of tensors at a time; {format_size(plan.memory_free)} free")
-    yield from _describe_workload(plan.work) if plan.work else [("score", Text("nothing: there is no dataset"))]
+    yield from _describe_workload(plan.work) if plan.work else [("evaluate", Text("nothing: there is no dataset"))]
     if plan.output:
         yield "write", replace_unprintable(plan.output)
     yield "push", _describe_push(plan)
     dataset = "; the dataset's images and labels" if plan.dataset else ""
-    yield "not seen", Text(f"whether the ingredients fit together, for that: hfsoup check{dataset}")
+    yield "not checked", Text(f"whether the ingredients fit together, see hfsoup check{dataset}")
     yield "done", Text("nothing was pulled, written or pushed")
 
 
 def _describe_workload(work: Workload) -> Iterator[Row]:
     if work.estimated is not None:
-        yield "estimate", Text(f"{format_count(work.estimated, 'image')} shown to ingredients for the merge, no labels")
+        yield "estimate", Text(f"importance of weights, on {format_count(work.estimated, 'image')} without labels")
     if work.evaluations is not None:
-        passes = f", at most {format_count(work.images, 'image')} forwarded" if work.images is not None else ""
-        yield "score", Text(f"at most {format_count(work.evaluations, 'candidate')}{passes}")
+        passes = f", {format_count(work.images, 'image')} evaluated" if work.images is not None else ""
+        yield "evaluate", Text(f"at most {format_count(work.evaluations, 'candidate')}{passes}")
     if work.selection is not None and work.test is not None:
-        settle = f", {format_count(work.calibration, 'image')} settle batch norms" if work.calibration else ""
-        yield "images", Text(f"{work.selection:,} select, {work.test:,} report{settle}")
+        norms = f", {format_count(work.calibration, 'image')} for batch norms" if work.calibration else ""
+        yield "images", Text(f"{work.selection:,} for selection, {work.test:,} for test{norms}")
     if work.learning:
-        yield "learn", Text(f"{work.epochs} times over {work.learning:,} more images, forward and back, on one thread")
+        yield "learn", Text(f"{work.epochs} epochs over {work.learning:,} more images, on one thread")
     if work.training is not None and work.unlabelled is not None:
-        shown = f"{format_count(work.training, 'image')} forwarded by ingredients and network"
-        shown += "; its time is not in what follows"
-        yield "train", Text(f"on {format_count(work.unlabelled, 'image')} without labels, at most {shown}")
-    if work.seconds is not None:
+        passes = f"at most {format_count(work.training, 'image')} through ingredients and network"
         yield (
-            "time",
-            Text(f"at most about {format_duration(work.seconds)} to score, at the pace of an earlier bake here"),
+            "distill",
+            Text(f"on {format_count(work.unlabelled, 'image')} without labels, {passes}; not in the time below"),
         )
+    if work.seconds is not None:
+        yield "time", Text(f"at most about {format_duration(work.seconds)} to evaluate, at the pace of an earlier bake")
     else:
         yield "time", Text(f"not known: {work.unknown}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hfsoup.averaging.mix import Mix
+from hfsoup.baking.workload import count_search_images
 from hfsoup.evaluation.scores import Score
 from hfsoup.utils.progress import Stage
 
@@ -28,10 +29,10 @@ class SearchProgress:
     ) -> None:  # fmt: skip
         self._stage, self._score, self._size, self._most = stage, score, size, most
         self._images, self._modes = images, modes
-        self.scored = self._beside = 0
+        self.scored = self._other_images = 0
         self.best: Score | None = None
         if most is not None:
-            stage.expect(self._passed(most) + after)
+            stage.expect(self._count_images(most) + after)
 
     def __call__(self, mix: Mix, least: float | None = None) -> Score:
         """The score, once told."""
@@ -40,24 +41,24 @@ class SearchProgress:
         if not found.at_most and (self.best is None or found.key > self.best.key):
             self.best = found
         left = "" if self._most is None else f", ≤ {max(self._most - self.scored, 0)} to go"
-        self._stage.reach(self._passed(self.scored), f"best {self.best.value:.4f}{left}" if self.best else "")
+        self._stage.reach(self._count_images(self.scored), f"best {self.best.value:.4f}{left}" if self.best else "")
         return found
 
     def add_other_images(self, images: int) -> None:
         """So many images were looked at that are of no mix."""
-        self._beside += images
+        self._other_images += images
         self._stage(images)
 
     def show(self, text: str) -> None:
         """How something else stands that is done in between."""
-        self._stage.reach(self._passed(self.scored), text)
+        self._stage.reach(self._count_images(self.scored), text)
 
     def finish(self) -> None:
         """The search is over; what follows is scored on other images."""
         if self._most is not None:
-            self._stage.reach(self._passed(self._most), "the test split")
+            self._stage.reach(self._count_images(self._most), "the test split")
 
-    def _passed(self, mixes: int) -> int:
+    def _count_images(self, mixes: int) -> int:
         """Images of so many mixes: single ingredients come first and take one pass each."""
-        single = min(mixes, self._size)
-        return self._images * (single + self._modes * (mixes - single)) + self._beside
+        counted = count_search_images(mixes, ingredients=self._size, selection=self._images, modes=self._modes)
+        return counted + self._other_images

@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def count_test_images(options: Options, test: int, members: int) -> int:
-    """How many images a bake forwards after its search, those of further datasets aside."""
-    models = 2 + (2 * len(CORRUPTIONS) if options.shifts else 0) + (members if options.ensemble else 0)
-    return test * models
-
-
 def score_shifts(
     options: Options, family: Family, images: Images, world: World, judge: Callable[[Split], Comparison]
 ) -> tuple[Shift, ...]:
