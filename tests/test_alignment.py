@@ -153,12 +153,12 @@ def test_what_cannot_be_meant_is_refused_at_once(words: list[str], said: str, al
 def test_an_architecture_without_a_table(vit: Family, data: Path, alone: Path) -> None:
     """The error names the known ones and says how to add another; a fit of vit is refused too."""
     with pytest.raises(
-        hfsoup.SoupError, match="groups of 'swin' are not known; known: resnet, efficientnet, vit"
+        hfsoup.SoupError, match="groups of 'swin' are not known; known: efficientnet, padded-resnet, resnet, vit"
     ) as error:
         hfsoup.align([{"a": torch.ones(2, 2)}] * 2, "swin", method="weights")
-    assert "a file in hfsoup/networks/alignment" in str(error.value.hint)
+    assert "under @permutations(MODEL_TYPE)" in str(error.value.hint)
     said = refused("bake", *vit.words, "--dataset", data, "--align", "weights", "--fit", "--output", "soup", code=1)
-    assert "fitting layer by layer is not known for vit; known for resnet" in said
+    assert "fitting layer by layer is not known for vit; known for padded-resnet, resnet" in said
 
 
 def test_any_torch_model_is_aligned_and_given_back_as_it_was() -> None:

@@ -54,20 +54,20 @@ def test_the_example_is_listed_with_where_it_comes_from(example: Path) -> None:
     done = hfsoup(example, "recipes")
     assert done.returncode == 0, done.stderr
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if len(line.split()) > 2}
-    assert "soup-extras 1.0" in lines["median"]
-    assert "soup-extras 1.0" in lines["best-two"]
+    assert "soup-extras 1.0" in lines["trimmed"]
+    assert "soup-extras 1.0" in lines["best-few"]
     assert " hfsoup " in lines["greedy"]
 
 
 def test_the_example_bakes_and_is_verified(example: Path, vit: Family, data: Path, alone: Path) -> None:
     """Both work together, the soup is the median, the record names the package, and verify bakes it again."""
-    done = hfsoup(example, "bake", *vit.words[:3], "--merge", "median", "--output", "soup")
+    done = hfsoup(example, "bake", *vit.words[:3], "--merge", "trimmed", "--trim", "0.4", "--output", "soup")
     assert done.returncode == 0, done.stderr
     stacked = {name: [weights(f)[name].numpy() for f in vit.folders[:3]] for name in weights(Path("soup"))}
     assert all(np.array_equal(t.numpy(), np.median(stacked[n], axis=0)) for n, t in weights(Path("soup")).items())
     assert json.loads(Path("soup/soup.json").read_text())["versions"]["soup-extras"] == "1.0"
     assert hfsoup(example, "verify", "soup").returncode == 0
-    words = ("--recipe", "best-two", "--merge", "median", "--dataset", data, "--output", "two", "--json", "-")
+    words = ("--recipe", "best-few", "--merge", "trimmed", "--dataset", data, "--output", "two", "--json", "-")
     done = hfsoup(example, "bake", *vit.words, *words)
     assert done.returncode == 0, done.stderr
     found = sorted(json.loads(done.stdout)["ingredients"], key=lambda i: i["score"])
@@ -76,10 +76,10 @@ def test_the_example_bakes_and_is_verified(example: Path, vit: Family, data: Pat
 
 def test_without_its_package_a_soup_cannot_be_verified(example: Path, vit: Family, alone: Path) -> None:
     """The error names the merge and lists those that there are."""
-    assert hfsoup(example, "bake", *vit.words[:2], "--merge", "median", "--output", "soup").returncode == 0
+    assert hfsoup(example, "bake", *vit.words[:2], "--merge", "trimmed", "--output", "soup").returncode == 0
     done = hfsoup(alone, "verify", "soup")
     assert done.returncode == 2
-    assert "no merge called 'median'; known: " in done.stderr
+    assert "no merge called 'trimmed'; known: " in done.stderr
 
 
 TRIM = """
@@ -233,6 +233,55 @@ def test_a_metric_of_a_plug_in(tmp_path: Path, vit: Family, data: Path, alone: P
     assert "try: --metric log_loss" in done.stderr
 
 
+NETWORKS = """
+import numpy as np
+from hfsoup.merges import merge
+from hfsoup.networks.alignment.groups import Group, Member
+from hfsoup.networks.alignment.tables import permutations
+from hfsoup.networks.importance import kind
+
+@permutations("convnext", paper="arXiv:2201.03545")
+@permutations("convnext-too")
+def groups(shapes, config):
+    up = "layers.0.pwconv1"
+    return (Group("up", shapes[f"{up}.weight"][0], (Member(f"{up}.weight"), Member("layers.0.pwconv2.weight", 1))),)
+
+@kind("ones")
+def ones(subject, images, seed):
+    return {name: np.ones(tuple(p.shape), np.float32) for name, p in subject.parameters().items()}
+
+@merge("by-ones", summary="the mean, by way of an importance", importance="ones")
+def by_ones(tensors, weights, context):
+    return sum(w * t.astype(float) * i for w, t, i in zip(weights, tensors, context.importance))
+"""
+
+
+def test_an_architecture_and_an_importance_of_a_plug_in(tmp_path: Path, vit: Family, data: Path, alone: Path) -> None:
+    """`hfsoup.align` finds the groups by the model type, and a merge gets the importance that it names."""
+    points = {f"hfsoup.{kind}": {"x": "soup_networks"} for kind in ("alignment", "importance", "merges")}
+    install(tmp_path / "site", "soup-networks", NETWORKS, points)
+    script = """
+import hfsoup, torch
+up, down = torch.randn(4, 3), torch.randn(3, 4)
+first = {"layers.0.pwconv1.weight": up, "layers.0.pwconv2.weight": down}
+order = [2, 0, 3, 1]
+other = {"layers.0.pwconv1.weight": up[order], "layers.0.pwconv2.weight": down[:, order]}
+for name in ("convnext", "convnext-too"):
+    found = hfsoup.align([first, other], name, method="weights")
+    assert all(found[1][key].equal(tensor) for key, tensor in first.items())
+"""
+    Path("script.py").write_text(script)
+    paths = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "script.py"], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
+    )
+    assert done.returncode == 0, done.stderr
+    words = ("--dataset", data, "--recipe", "uniform", "--merge", "by-ones", "--output", "soup")
+    done = hfsoup(tmp_path / "site", "bake", *vit.words[:2], *words)
+    assert done.returncode == 0, done.stderr
+    assert hfsoup(tmp_path / "site", "verify", "soup").returncode == 0
+
+
 BROKEN = {
     "raises": "class Odd(Exception): pass\nraise Odd('on\\nits own terms')",
     "leaves": "import sys\nsys.exit(3)",
@@ -260,8 +309,8 @@ def test_plug_ins_that_do_not_work_break_nothing(example: Path, vit: Family, alo
     assert len(notes) == len(done.stderr.splitlines()) == len(BROKEN) + 1
     assert all(any(f"plug-in {name} 1.0 does not work" in note for note in notes) for name in (*BROKEN, "gone"))
     assert "there already, from hfsoup" in done.stderr
-    assert "median" in done.stdout
-    for merge in ("mean", "median"):
+    assert "trimmed" in done.stdout
+    for merge in ("mean", "trimmed"):
         done = hfsoup(example, "bake", *vit.words[:3], "--merge", merge, "--output", merge)
         assert done.returncode == 0, done.stderr
     assert hfsoup(alone, "verify", "mean").returncode == 0

@@ -102,7 +102,7 @@ class _Aligner:
                 arrays = permute_group(arrays, group, order)
             return {name: (other[name][0], array) for name, array in arrays.items()}
 
-        facts = ["copy", family.orders[i], [family.ingredients[n].content for n in (0, i)]]
+        facts = ["copy", repr(groups), family.orders[i], [family.ingredients[n].content for n in (0, i)]]
         return self._cache(facts, build, family.ingredients[i])
 
     def fit_network(self, ingredients: Sequence[Ingredient], steps: Sequence[Step], advance: Advance) -> Ingredient:
@@ -117,7 +117,7 @@ class _Aligner:
                 found = fit_layers(self._network(stored[0]), states, steps, self._pixels(), advance=advance)
             return from_torch(found, dtypes)
 
-        facts = ["fit", [ingredient.content for ingredient in ingredients], sorted(dtypes.items())]
+        facts = ["fit", repr(steps), [ingredient.content for ingredient in ingredients], sorted(dtypes.items())]
         return self._cache(facts, build, family.reference)
 
     def _cache(self, facts: list[Any], build: Callable[[], StoredTensors], like: Ingredient) -> Ingredient:

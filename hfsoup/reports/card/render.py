@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.checkpoints.timm_config import format_model_type, has_timm_layout, is_timm, list_libraries
+from hfsoup.data.metrics import METRICS
 from hfsoup.data.splits import describe_training_split
 from hfsoup.hub.cards import UNPUSHED
 from hfsoup.ingredients.cards import find_common_license, include_bases, read_license
 from hfsoup.merges import MERGES
+from hfsoup.networks.alignment.tables import TABLES
+from hfsoup.networks.importance import KINDS
 from hfsoup.provenance.reproduce import hub_url, reproduce_command, reproduce_config
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.card.formatting import (
@@ -27,6 +30,7 @@ from hfsoup.reports.card.formatting import (
 )
 from hfsoup.reports.card.ingredients import describe_preparation, name_ingredients
 from hfsoup.reports.figures import list_pictures
+from hfsoup.utils.registry import Entry
 from hfsoup.utils.resources import find_resource
 from hfsoup.utils.text import one_line
 from hfsoup.utils.version import __version__
@@ -212,8 +216,12 @@ def _untouched(soup: BakeResult) -> bool:
 
 def _list_citations(soup: BakeResult) -> set[str]:
     """What the soup stands on, as a list shows it: a line each, BibTeX as a block of code."""
-    entries = (RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge), MERGES.get("mean"))
-    texts = {entry.citation for entry in entries} | ({DISTILLATION} if soup.composition.distilled else set())
+    family, metric = soup.family, METRICS.find(soup.metric) if soup.images else None
+    entries: list[Entry | None] = [RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)]
+    entries += [MERGES.get("mean"), metric]
+    entries += [KINDS.find(family.importance.kind) if family.importance else None]
+    entries += [TABLES.find(str(family.config["model_type"])) if family.alignment else None]
+    texts = {entry.citation for entry in entries if entry} | ({DISTILLATION} if soup.composition.distilled else set())
     return {_format_bibtex(text) if text.lstrip().startswith("@") else one_line(text, 1000) for text in texts if text}
 
 

@@ -6,11 +6,24 @@ import re
 from typing import Any
 
 from hfsoup.networks.alignment.groups import Group, Member, Shapes, Step, axes, norm
+from hfsoup.networks.alignment.tables import permutations
 
 STEM, HEAD = "resnet.embedder.embedder", "classifier.1"
 LAYER = re.compile(r"(resnet\.encoder\.stages\.(\d+)\.layers\.(\d+))\.layer\.(\d+)\.convolution\.weight")
 
 
+def steps(shapes: Shapes) -> tuple[Step, ...]:
+    """The convolutions from front to back, a block's shortcut before the convolution that it is added to."""
+    found = [_make_step(STEM)]
+    for block, last in _find_blocks(shapes):
+        if f"{block}.shortcut.convolution.weight" in shapes:
+            found.append(_make_step(f"{block}.shortcut"))
+        found += [_make_step(f"{block}.layer.{j}") for j in range(last)]
+        found.append(_make_step(f"{block}.layer.{last}", f"{block}.shortcut"))
+    return (*found, Step(HEAD))
+
+
+@permutations("resnet", paper="arXiv:1512.03385", steps=steps)
 def groups(shapes: Shapes, _: dict[str, Any]) -> tuple[Group, ...]:
     """One group for every residual stream, which ends at a shortcut convolution, and one between layers of a block."""
     stream, found = [*_list_output_axes(STEM)], []
@@ -28,17 +41,6 @@ def groups(shapes: Shapes, _: dict[str, Any]) -> tuple[Group, ...]:
             found.append(Group(here, shapes[f"{here}.convolution.weight"][0], members))
         stream += _list_output_axes(f"{block}.layer.{last}")
     return (*found, Group(name, size, (*stream, Member(f"{HEAD}.weight", 1))))
-
-
-def steps(shapes: Shapes) -> tuple[Step, ...]:
-    """The convolutions from front to back, a block's shortcut before the convolution that it is added to."""
-    found = [_make_step(STEM)]
-    for block, last in _find_blocks(shapes):
-        if f"{block}.shortcut.convolution.weight" in shapes:
-            found.append(_make_step(f"{block}.shortcut"))
-        found += [_make_step(f"{block}.layer.{j}") for j in range(last)]
-        found.append(_make_step(f"{block}.layer.{last}", f"{block}.shortcut"))
-    return (*found, Step(HEAD))
 
 
 def _find_blocks(shapes: Shapes) -> list[tuple[str, int]]:

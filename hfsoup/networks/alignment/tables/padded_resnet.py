@@ -10,10 +10,21 @@ import re
 from typing import Any
 
 from hfsoup.networks.alignment.groups import Group, Member, Shapes, Step, axes, norm
+from hfsoup.networks.alignment.tables import permutations
 
 BLOCK = re.compile(r"layer(\d+)\.(\d+)\.conv1\.weight")
 
 
+def steps(shapes: Shapes) -> tuple[Step, ...]:
+    """The convolutions from front to back; the second one of a block is followed by an addition."""
+    found = [Step("conv1", "bn1")]
+    for stage, block in _find_blocks(shapes):
+        name = f"layer{stage}.{block}"
+        found += [Step(f"{name}.conv1", f"{name}.bn1"), Step(f"{name}.conv2", f"{name}.bn2", f"{name}.shortcut")]
+    return (*found, Step("linear"))
+
+
+@permutations("padded-resnet", paper="arXiv:1512.03385", steps=steps)
 def groups(shapes: Shapes, _: dict[str, Any]) -> tuple[Group, ...]:
     """One group inside every block, and one for the channels that each stage adds to the residual stream."""
     blocks, inside = _find_blocks(shapes), []
@@ -36,15 +47,6 @@ def groups(shapes: Shapes, _: dict[str, Any]) -> tuple[Group, ...]:
         members += axes("linear.weight", axis=1, at=_locate_channels(widths, n, len(stages) - 1))
         stream.append(Group(f"residual {stage}", len(_locate_channels(widths, n, n)), tuple(members)))
     return (*(group for group in stream if group.size), *inside)
-
-
-def steps(shapes: Shapes) -> tuple[Step, ...]:
-    """The convolutions from front to back; the second one of a block is followed by an addition."""
-    found = [Step("conv1", "bn1")]
-    for stage, block in _find_blocks(shapes):
-        name = f"layer{stage}.{block}"
-        found += [Step(f"{name}.conv1", f"{name}.bn1"), Step(f"{name}.conv2", f"{name}.bn2", f"{name}.shortcut")]
-    return (*found, Step("linear"))
 
 
 def _find_blocks(shapes: Shapes) -> list[tuple[int, int]]:

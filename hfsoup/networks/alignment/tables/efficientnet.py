@@ -7,11 +7,13 @@ from math import ceil
 from typing import Any
 
 from hfsoup.networks.alignment.groups import Group, Member, Shapes, axes, norm
+from hfsoup.networks.alignment.tables import permutations
 
 BLOCK = re.compile(r"efficientnet\.encoder\.blocks\.(\d+)\.projection\.project_conv\.weight")
 STEM, TOP = "efficientnet.embeddings", "efficientnet.encoder.top"
 
 
+@permutations("efficientnet", paper="arXiv:1905.11946")
 def groups(shapes: Shapes, config: dict[str, Any]) -> tuple[Group, ...]:
     """One group for every stage's residual stream, for every expansion, for every squeeze, and for the features."""
     name, size = "stem", shapes[f"{STEM}.convolution.weight"][0]

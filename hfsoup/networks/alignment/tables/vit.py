@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hfsoup.networks.alignment.groups import Group, Member, Shapes, axes
+from hfsoup.networks.alignment.tables import permutations
 
 NAMES = (
     {
@@ -28,6 +29,7 @@ NAMES = (
 )
 
 
+@permutations("vit", paper="arXiv:2010.11929")
 def groups(shapes: Shapes, config: dict[str, Any]) -> tuple[Group, ...]:
     """One group of the hidden size and, for each layer, groups of its heads, of the units inside each head (query with
     key, value with output) and of the units of the MLP."""

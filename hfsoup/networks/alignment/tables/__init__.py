@@ -1,4 +1,8 @@
-"""The architectures whose permutation groups are known."""
+"""Permutation groups of architectures. One file an architecture; a new file here is a new architecture.
+
+A table is a function `groups(shapes, config)` of the shapes of a weight file's tensors, by their names, and of its
+config.json, registered under a model type of transformers.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hfsoup.networks.alignment import efficientnet, padded_resnet, resnet, vit
 from hfsoup.networks.alignment.groups import Group, Shapes, Step, check_groups
 from hfsoup.utils.errors import SoupError
+from hfsoup.utils.registry import Entry, Registry
 from hfsoup.utils.text import quoted
 
 
-@dataclass(frozen=True)
-class Table:
-    """An architecture: its groups, and the order in which it is fitted, each told from the shapes of its tensors."""
+@dataclass(frozen=True, kw_only=True)
+class TableEntry(Entry):
+    """An architecture; `steps` gives the order in which it is fitted, from the shapes of its tensors."""
 
-    groups: Callable[[Shapes, dict[str, Any]], tuple[Group, ...]]
     steps: Callable[[Shapes], tuple[Step, ...]] | None = None
 
 
-TABLES = {
-    "resnet": Table(resnet.groups, resnet.steps),
-    "efficientnet": Table(efficientnet.groups),
-    "vit": Table(vit.groups),
-    "padded-resnet": Table(padded_resnet.groups, padded_resnet.steps),
-}
+TABLES = Registry("permutation table", "hfsoup.networks.alignment.tables", TableEntry, "hfsoup.alignment")
+permutations = TABLES.register
 HINT = (
-    "a file in hfsoup/networks/alignment with a function groups(shapes, config), named in TABLES of its tables.py; "
-    "from Python, hfsoup.align(…, groups=[…])"
+    "a package with a function groups(shapes, config) under @permutations(MODEL_TYPE), as in hfsoup/networks/alignment;"
+    " from Python, hfsoup.align(…, groups=[…])"
 )
 
 
@@ -45,7 +44,7 @@ def find_groups(kind: str, shapes: Shapes, config: dict[str, Any]) -> tuple[Grou
     """
     table = _find_table(kind)
     try:
-        found = table.groups(shapes, config)
+        found: tuple[Group, ...] = table.function(shapes, config)
     except (KeyError, IndexError, TypeError) as error:
         what = f"the tensors are not those that the alignment of {kind} knows: {quoted(str(error))}"
         raise SoupError(what, hint="--align none") from error
@@ -60,13 +59,14 @@ def find_steps(kind: str, shapes: Shapes) -> tuple[Step, ...]:
     """
     table = _find_table(kind)
     if table.steps is None:
-        able = ", ".join(name for name, other in TABLES.items() if other.steps)
+        able = ", ".join(other.name for other in TABLES if other.steps)
         raise SoupError(f"fitting layer by layer is not known for {kind}; known for {able}", hint="leave out --fit")
     return table.steps(shapes)
 
 
-def _find_table(kind: str) -> Table:
-    if kind not in TABLES:
-        what = f"the permutation groups of {quoted(kind)} are not known; known: {', '.join(TABLES)}"
-        raise SoupError(what, hint=HINT)
-    return TABLES[kind]
+def _find_table(kind: str) -> TableEntry:
+    found = TABLES.find(kind)
+    if found is None:
+        names = ", ".join(entry.name for entry in TABLES)
+        raise SoupError(f"the permutation groups of {quoted(kind)} are not known; known: {names}", hint=HINT)
+    return found
