@@ -67,7 +67,7 @@ def test_a_sum_that_the_device_does_not_hold_is_one_block(
 
     monkeypatch.setattr(sums.DeviceSums, "zeros", none)
     block = refused("bake", *vit.words, "--dataset", data, "--recipe", "greedy", code=1)
-    assert "does not hold the model and the sum" in block
+    assert "the model and the sum of its weights do not fit" in block
     assert "try: --device cpu\n" in block
 
 

@@ -155,7 +155,7 @@ def test_a_damaged_journal_costs_time_only(
     (alone / "cache" / "scores.sqlite").write_bytes(b"not a database" * 100)
     done = run("bake", *vit.words, "--dataset", data, "--output", "b")
     assert done.code == 0
-    assert "scores cannot be kept" in done.err
+    assert "scores cannot be cached" in done.err
     assert contents(Path("a")) == contents(Path("b"))
 
 

@@ -97,9 +97,9 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(vit: Family, alone: Pa
 
 
 def test_an_output_below_a_file_is_a_clear_error(vit: Family, alone: Path) -> None:
-    """A path through a file cannot be made."""
+    """A path through a file cannot be created."""
     Path("file").write_text("")
-    assert "cannot be made" in refused("bake", *vit.words, "--output", "file/soup", code=1)
+    assert "cannot be created" in refused("bake", *vit.words, "--output", "file/soup", code=1)
 
 
 def test_the_config_is_the_first_ingredients(vit: Family, alone: Path) -> None:

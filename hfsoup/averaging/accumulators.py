@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Block = NDArray[Any]
 CPU = torch.device("cpu")
 DOUBLE = ("cuda", "cpu")
-"""Types of devices that are sure to compute in float64; Apple's `mps` does not."""
+"""Types of devices that compute in float64; Apple's `mps` does not."""
 
 
 def float64_device(device: torch.device) -> torch.device:
@@ -26,7 +26,7 @@ def to_float64(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class Accumulator(Protocol):
-    """What can be done with sums, each by a method, since what a sum is depends on where it is."""
+    """Running sums of blocks, in the memory of one device."""
 
     def zeros(self, count: int) -> Any:
         """The sum of nothing."""
@@ -35,13 +35,13 @@ class Accumulator(Protocol):
         """Add a block to a sum, or with -1 take it away."""
 
     def scale(self, held: Any, block: Block | None, sign: int, weight: float) -> Any:
-        """(held ± block) · weight, or held · weight for None; good until the same thread asks again."""
+        """(held ± block) · weight, or held · weight for None; valid until the same thread calls again."""
 
     def to_numpy(self, total: Any) -> NDArray[np.float64]:
-        """What `scale` gave, here."""
+        """The result of `scale` as an array."""
 
     def to_float32(self, total: Any) -> Any:
-        """What `scale` gave, in float32, where it is; good until the same thread asks again."""
+        """The result of `scale` in float32, on its device; valid until the same thread calls again."""
 
 
 class HostSums:
@@ -82,7 +82,7 @@ class HostSums:
 class DeviceSums:
     """Sums on a device with memory of its own, by torch: the same operations, so the same bits.
 
-    Blocks travel there as they are read, and sums stay.
+    Blocks are copied to the device as they are read; sums stay on it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -115,13 +115,13 @@ class DeviceSums:
 
 
 class Scratch:
-    """Every thread's own memory by its use, taken from the system once a pass and not for every block."""
+    """Scratch arrays of every thread, by their use, allocated once a pass and not for every block."""
 
     def __init__(self) -> None:
         self._local = threading.local()
 
     def array(self, use: str, dtype: type[Any], count: int) -> NDArray[Any]:
-        """Room for so many numbers, with whatever is in it."""
+        """An uninitialised array of `count` numbers."""
         found: NDArray[Any] | None = getattr(self._local, use, None)
         if found is None or found.size < count:
             found = np.empty(count, dtype)

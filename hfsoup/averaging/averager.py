@@ -63,11 +63,11 @@ class Block:
 
 
 class Averager:
-    """The ingredients' files, held open so that mix after mix can be formed from them.
+    """The ingredients' files, open, and the merge that combines them.
 
     Args:
         family: what may be averaged.
-        merge: the name of the merge.
+        merge: the name of a merge.
         dtype: the safetensors name of the float type to write; None keeps the reference's.
         parameters: the merge's own arguments; those that are missing or None have its defaults.
 
@@ -109,11 +109,11 @@ class Averager:
     def average(
         self, mix: Mix, emit: Emit, specs: Sequence[TensorSpec] | None = None, done: Done = lambda _: None
     ) -> None:
-        """Form the tensors `specs` of `mix`, or all; `emit(spec, begin, block)` gets each block, from several threads.
+        """Compute the tensors `specs` of `mix`, or all; `emit(spec, begin, block)` gets each, from several threads.
 
         `block` holds the elements from `begin` on, one-dimensional, as they are stored in a file (bfloat16 as uint16).
         It may reach beyond `spec` into the tensors that follow it in `specs`, where those are stored in the same type.
-        `done(job)` is called in this thread, in order, once a job's block and all before it are out.
+        `done(block)` is called in this thread, in order, once a block and all before it are emitted.
         """
         with ThreadPoolExecutor(count_processors()) as pool, self._limit_threads():
             jobs = list(self.list_blocks(specs, mix))
@@ -122,11 +122,11 @@ class Averager:
         self.require_unchanged(self._resolve_mix(mix).members)
 
     def _limit_threads(self) -> AbstractContextManager[object]:
-        """For merges of whole tensors: numpy's libraries multiply and solve as their number of threads has it."""
+        """For merges of whole tensors: results of numpy's libraries depend on their number of threads."""
         return nullcontext() if self.merge.elementwise else threadpool_limits(1, user_api="blas")
 
     def require_unchanged(self, members: Iterable[int]) -> None:
-        """Fail if a file of these ingredients is not the one that was hashed any more."""
+        """Fail if a file of these ingredients has changed since it was hashed."""
         for i in {*members, *((0,) if self.family.reference_only else ())}:
             self._weights[i].require_unchanged()
         for importance in self._importance:
@@ -135,7 +135,7 @@ class Averager:
             self._base.require_unchanged()
 
     def list_blocks(self, specs: Sequence[TensorSpec] | None = None, mix: Mix | None = None) -> Iterator[Block]:
-        """The blocks that `specs`, or all tensors, are formed in: those of `mix`, or of mixes without own `tensors`."""
+        """The blocks of `specs`, or of all tensors: those of `mix`, or of mixes without `tensors`."""
         for run in self._group_neighbours(specs or self.family.tensors, mix):
             size, plain = sum(prod(spec.shape) for spec in run), self._is_plain(run[0])
             step = BLOCK if plain else max(size, 1)
@@ -143,7 +143,7 @@ class Averager:
                 yield Block(run, begin, min(step, size - begin), plain)
 
     def _group_neighbours(self, specs: Sequence[TensorSpec], mix: Mix | None) -> Iterator[tuple[TensorSpec, ...]]:
-        """Tensors that are formed together: neighbours in every file where they are plain and alike, else one alone."""
+        """Tensors that are averaged together: neighbours in every file if plain and alike, else one alone."""
         run: list[TensorSpec] = []
         for spec in specs:
             alike = not run or mix is None or mix.at(spec.name) == mix.at(run[-1].name)
@@ -173,7 +173,7 @@ class Averager:
         return joined and self._base.are_adjacent(*(base.names[name] for name in names))
 
     def average_block(self, mix: Mix, emit: Emit, job: Block) -> None:
-        """Form one block from the files of all members."""
+        """Average one block of the files of all members."""
         mix = self._resolve_mix(mix).at(job.first.name)
         weights = [mix.coefficients[i] for i in mix.members]
 
@@ -192,7 +192,7 @@ class Averager:
         emit(job.first, job.begin, self.convert_block(mix, block, job) if floats else block)
 
     def convert_block(self, mix: Mix, block: Array, job: Block) -> NDArray[Any]:
-        """A block in the type it is written in, after a look for NaN and infinities."""
+        """A block in the type that it is written in, checked for NaN and infinities."""
         dtype = self.stored_as(job.first)
         stored = to_stored(block, dtype)
         if is_finite(stored, dtype):
@@ -211,7 +211,7 @@ class Averager:
             raise SoupError("expected finite weights of the base, found NaN or infinity", where=where)
         where = f"tensor {one_line(spec.name)}"
         if np.isfinite(block).all():
-            raise SoupError(f"the average does not fit into {dtype}", where=where, hint="--dtype float32")
+            raise SoupError(f"the average is out of the range of {dtype}", where=where, hint="--dtype float32")
         raise SoupError("the merge gave NaN or infinity", where=where, hint="--merge mean")
 
     def read_block(self, i: int, job: Block, name: str) -> NDArray[Any]:
@@ -225,7 +225,7 @@ class Averager:
         if not self.merge.importance or len(mix.members) == 1:
             return None
         if not self._importance:
-            what = f"the merge {self.merge.name} needs images that tell what each weight does"
+            what = f"the merge {self.merge.name} needs images to estimate how much each weight matters"
             raise UsageError(what, hint=IMAGES_HINT)
         found = [self._importance[i] for i in mix.members]
         if not all(name in importance for importance in found):
@@ -247,7 +247,7 @@ class Averager:
         return block.reshape(job.first.shape).take(order, axis=axis).ravel()
 
     def _read_task_vector(self, i: int) -> Iterator[Array]:
-        """Everything that an ingredient's fine-tuning changed, block by block; statistics of activations left out."""
+        """The task vector of an ingredient, block by block, without batch-norm statistics."""
         for job in self.list_blocks():
             name = job.first.name
             if name in self.family.reference_only or job.first.dtype not in FLOATS or name.endswith(STATISTICS):
@@ -257,11 +257,11 @@ class Averager:
                 yield np.subtract(self.read_block(i, job, name), base, dtype=np.float64)
 
     def _resolve_mix(self, mix: Mix) -> Mix:
-        """What a mix is formed of: the fitted network, which comes last, where one takes the place of averages."""
+        """The mix that is read: of several ingredients the fitted network, which comes last, where there is one."""
         if self.family.fitted is None or len(mix.members) == 1:
             return mix
         return Mix((*(0.0 for _ in mix.coefficients), 1.0))
 
     def _find_files(self, i: int, name: str) -> Weights:
-        """The files that ingredient i's share of a tensor comes from: the reference's for what a family keeps."""
+        """The files of ingredient i's share of a tensor: the reference's where that is not averaged."""
         return self._weights[0 if name in self.family.reference_only else i]

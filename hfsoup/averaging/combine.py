@@ -1,4 +1,4 @@
-"""One tensor of every member into one: what goes through the merge, and what does not."""
+"""One tensor of every ingredient becomes one: by the merge, or by the rules for what a merge does not combine."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def combine(
         merge: the name of the merge.
         floats: whether the tensor holds floats.
         root: the base, where there is one.
-        context: what the merge may know beside these.
+        context: what else the merge may know.
         parameters: the merge's own arguments.
     """
     if not floats:

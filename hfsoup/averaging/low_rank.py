@@ -52,7 +52,7 @@ class Factors:
 
 
 def require_adapters(family: Family, bn: str) -> None:
-    """See that a soup of these can be an adapter.
+    """Check that a soup of these can be an adapter.
 
     Raises:
         MismatchError: an ingredient is no adapter, or two have different bases.
@@ -64,17 +64,17 @@ def require_adapters(family: Family, bn: str) -> None:
             what = f"expected adapters on one base, {first.base}, found one on {_require_adapter(ingredient).base}"
             raise MismatchError(what, where=str(ingredient), hint="without --as-adapter the soup is a whole model")
     if family.has_batch_norm and bn != "average":
-        raise UsageError("an adapter cannot hold batch-norm statistics of its own", hint="--bn average")
+        raise UsageError("an adapter cannot contain batch-norm statistics", hint="--bn average")
 
 
 def truncate(averager: Averager, mix: Mix, rank: int) -> LowRankAdapter:
     """The mix as an adapter of that rank on the ingredients' base, and the model that it gives.
 
-    Singular values of the average ΔW = Σ wᵢ·scalingᵢ·BᵢAᵢ in float64, computed by one thread so that its bytes do not
-    depend on how many there are (Eckart and Young 1936, https://doi.org/10.1007/BF02288367).
+    Singular values of the average ΔW = Σ wᵢ·scalingᵢ·BᵢAᵢ in float64, computed by one thread so that the bytes do not
+    depend on their number (Eckart and Young 1936, https://doi.org/10.1007/BF02288367).
 
     Args:
-        averager: the ingredients, all of which `may_be_adapter` let pass.
+        averager: the ingredients, all of which pass `require_adapters`.
         mix: their coefficients.
         rank: the most singular values that a layer keeps.
 
@@ -103,7 +103,7 @@ def truncate(averager: Averager, mix: Mix, rank: int) -> LowRankAdapter:
 
 
 def append_member(family: Family, adapter: LowRankAdapter) -> tuple[Family, Mix]:
-    """The family with the truncated soup as one ingredient more, and the mix that is this one alone."""
+    """The family with the truncated soup as one more ingredient, and the mix of that alone."""
     whole = check_compatibility((*family.ingredients, adapter.ingredient))
     return whole, Mix.of((len(family),), len(whole))
 
@@ -149,7 +149,7 @@ def _write_adapter(
 def _require_separable(
     family: Family, changed: list[str], trained: list[str], owned: list[str], modules: list[str]
 ) -> None:
-    """Refuse what no adapter of peft can hold."""
+    """Refuse what an adapter of peft cannot represent."""
     if both := sorted(set(changed) & set(trained)):
         what = "not supported with --as-adapter: a layer that one ingredient trained whole and another by LoRA"
         raise MismatchError(what, where=f"tensor {one_line(both[0])}", hint="without it the soup is a whole model")

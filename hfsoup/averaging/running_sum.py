@@ -1,7 +1,7 @@
 """The mean of one set of ingredients after another, each by a pass over the file of the one that differs.
 
-A sum that was added to and subtracted from has to be the one that is written in the end, to the last bit. That holds
-where no partial sum was ever rounded: float32 has 24 significant bits and float64 53, so sums of float32 values are
+A sum that was added to and subtracted from has to equal the one that is written in the end, to the last bit. It does
+where no partial sum was rounded: float32 has 24 significant bits and float64 53, so sums of float32 values are
 exact while the largest possible sum is at most 2²⁹ times the smallest value that is not zero. Parts for which this is
 not sure are summed from all files, as the written soup is.
 """
@@ -23,7 +23,7 @@ from hfsoup.utils.threads import count_processors
 EXACT = 2.0**29
 LARGEST = float(np.finfo(np.float32).max)
 PART = 1 << 13
-"""Elements that are looked at together: one very small value costs a second look at so many and no more."""
+"""Elements whose bounds are computed together: one very small value makes only these be summed again."""
 NARROW = ("F32", "F16", "BF16")
 Members = frozenset[int]
 Step = tuple[int, int]
@@ -31,12 +31,12 @@ Bounds = tuple[NDArray[Any], NDArray[Any]]
 
 
 class RunningMean:
-    """Forms means as `Averager.average` does, and holds the sum of the set that the last one came from.
+    """Means as `Averager.average` computes them, from the sum that the previous mean came from.
 
     Memory: one float64 for every weight, where the sums are.
 
     Args:
-        averager: reads the files, and forms what has to be formed of all of them.
+        averager: reads the files, and averages what has to be read from all of them.
         place: where the sums are; blocks of float32 are emitted there too.
     """
 
@@ -69,7 +69,7 @@ class RunningMean:
         self._used |= self._held | target
         for i in self._used - self._bounds.keys():
             self._bounds[i] = [None] * len(self._jobs)
-        # Until every block is through, nothing is held that a next mix could begin with.
+        # Until every block is done, there is no sum that a next mix could begin with.
         held, self._held, self._last = self._held, frozenset(), frozenset()
         with ThreadPoolExecutor(count_processors()) as pool:
             for _ in pool.map(lambda n: self._average_block(n, mix, emit, lasting, passing), range(len(self._jobs))):

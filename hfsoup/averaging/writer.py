@@ -1,4 +1,4 @@
-"""A complete model folder, or none: everything is written beside the target, synced, and renamed last."""
+"""A complete model folder, or none: everything is written to a temporary folder, synced, and renamed last."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 @contextmanager
 def lock_output(target: Path) -> Iterator[None]:
-    """Hold an output folder against every other process; who holds it already is named.
+    """Lock an output folder against other processes; the error names the process that has it.
 
     The lock is the system's and ends with its holder, so a killed bake leaves nothing to clear but its temporary
     folders, which are removed here.
@@ -59,13 +59,13 @@ def lock_output(target: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         pid = path.with_suffix(".pid").read_text(encoding="utf-8")
-        what = f"another bake (process {pid}) writes to this folder"
+        what = f"another bake (process {pid}) is writing to this folder"
         raise SoupError(what, where=str(target), hint="another --output, or wait for it") from error
 
 
 @contextmanager
 def stage_output(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `target` that becomes `target` if the block ends well and vanishes if it does not."""
+    """A temporary folder next to `target`, renamed to it if the block ends well and removed if not."""
     if os.path.lexists(target) and not overwrite:
         raise SoupError(
             "the output folder is already there", where=str(target), hint="--overwrite, or another --output"
@@ -74,7 +74,7 @@ def stage_output(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGE}", dir=target.parent))
     except OSError as error:
-        raise SoupError(f"the output folder cannot be made: {error.strerror}", where=str(target)) from error
+        raise SoupError(f"the output folder cannot be created: {error.strerror}", where=str(target)) from error
     try:
         yield stage
         stage.chmod(0o755)
@@ -85,7 +85,7 @@ def stage_output(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         try:
             sync_folder(target.parent)
         except OSError:
-            # Not known to last, so not done: what was there comes back.
+            # It may not last, so it counts as not done: restore what was there.
             _replace(stage, target) if replaced else target.rename(stage)
             raise
     except OSError as error:
@@ -95,7 +95,7 @@ def stage_output(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def _replace(stage: Path, target: Path) -> None:
-    """Put `stage` where `target` is; what was there is then in `stage`, and was never gone in between."""
+    """Exchange `stage` and `target`, so that there is a folder at `target` at every moment."""
     if not os.path.lexists(target):
         stage.rename(target)
         return
@@ -135,7 +135,7 @@ def write_weights(
 def _write_shard(
     averager: Averager, mix: Mix, path: Path, specs: Sequence[TensorSpec], statistics: Mapping[str, NDArray[np.float32]]
 ) -> str:
-    """Average some tensors into a file that is hashed beside; its sha256."""
+    """Average some tensors into a file that is hashed as it grows; its sha256."""
     starts = write_header(path, [(s.name, averager.stored_as(s), s.shape) for s in specs])
     with path.open("r+b") as file:
         digest = GrowingHash(file.fileno())
@@ -145,7 +145,7 @@ def _write_shard(
                 dtype = averager.stored_as(spec)
                 block = to_stored(statistics[spec.name].astype(np.float64), dtype)
                 if not is_finite(block, dtype):
-                    what = f"the re-estimated statistics do not fit into {dtype}"
+                    what = f"the re-estimated statistics are out of the range of {dtype}"
                     raise SoupError(what, where=f"tensor {one_line(spec.name)}", hint="--dtype float32")
             _write(file.fileno(), starts[spec.name] + begin * block.itemsize, block)
 
@@ -165,14 +165,14 @@ def write_adapter(adapter: LowRankAdapter, folder: Path) -> dict[str, str]:
     for file in (source.config, source.weights):
         shutil.copyfile(file.path, folder / file.name)
         if hash_file(folder / file.name) != file.sha256:
-            raise SoupError("the file in hfsoup's cache changed", where=str(file.path), hint="the same command again")
+            raise SoupError("a file in hfsoup's cache has changed", where=str(file.path), hint="the same command again")
     return {source.weights.name: source.weights.sha256}
 
 
 def write_configs(family: Family, folder: Path, dtype: str | None) -> None:
     """The reference's config, with the soup's dtype and class, and the family's image processor.
 
-    Both are as they are but for code of their own that they name, which no soup has.
+    Both are copied unchanged, except for `auto_map`: a soup has no code of its own.
     """
     silent = ("_name_or_path", "torch_dtype", "auto_map")
     config = {k: v for k, v in restore_layout(family.config).items() if k not in silent}
@@ -206,7 +206,7 @@ def _write(handle: int, at: int, block: NDArray[Any]) -> None:
 
 
 def _write_index(averager: Averager, names: list[str], folder: Path) -> None:
-    """The index that tells in which file each tensor is."""
+    """The index: the file of each tensor."""
     shards = averager.family.shards
     size = sum(count_bytes(averager.stored_as(s), s.shape) for s in averager.family.tensors)
     homes = {s.name: name for name, specs in zip(names, shards, strict=True) for s in specs}

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a mix, estimated afresh: averaged weights see other activations than their ingredients."""
+"""New batch-norm statistics of a mix: averaged weights produce other activations than their ingredients."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from hfsoup.utils.errors import OutOfMemoryError, SoupError
 
 USUAL = 64
 MOST = {"cuda": 512}
-"""What is tried first where a device has memory of its own."""
+"""The first batch size to try where a device has memory of its own."""
 Results = dict[str, NDArray[Any]]
 
 
@@ -26,27 +26,27 @@ class Batches:
     Args:
         candidate: gives the model.
         world: the processes that share the images.
-        asked: images per forward pass; None for 64, or on CUDA the most that fit of 512, 256, 128 …
-        metric: what the predictions are for.
+        size: images per forward pass; None for 64, or on CUDA the most that fit of 512, 256, 128 …
+        metric: what is computed of the predictions.
     """
 
-    def __init__(self, candidate: Candidate, world: World, asked: int | None, metric: Metric) -> None:
+    def __init__(self, candidate: Candidate, world: World, size: int | None, metric: Metric) -> None:
         self._candidate, self._world, self._metric = candidate, world, metric
         self._begun: Any = None
-        self._size = asked if world.device.type in MOST else asked or USUAL
+        self._size = size if world.device.type in MOST else size or USUAL
 
     def find_size(self, pixels: Path) -> int:
         """The images of one forward pass over such a file, the same for every mix and in all processes.
 
         Raises:
-            RoomError: the device has no room for a single one.
+            OutOfMemoryError: not even one image fits into the device's memory.
         """
         if self._size is None:
             self._size = min(self._world.gather([self._find_fitting(np.load(pixels, mmap_mode="r"))]))
         return self._size
 
     def _find_fitting(self, pixels: NDArray[np.float32]) -> int:
-        """The most images that fit beside what a search keeps on the device; all mixes have the same activations."""
+        """The most images that fit into the device's memory during a search; all mixes have activations of one size."""
         model = self._candidate.load_fullest()
         size = MOST[self._world.device.type]
         while True:
@@ -61,9 +61,9 @@ class Batches:
             torch.cuda.empty_cache()
 
     def forward(self, model: Any, block: NDArray[np.float32], labels: Labels, size: int, *, logits: bool) -> Results:
-        """Of a batch all that the task keeps of it, and the logits.
+        """What the task stores of a batch, and the logits.
 
-        A short one is filled up to `size`.
+        A short batch is padded to `size`.
         """
         if model is not self._begun:
             # What a model caches in inference mode no later training can use, so its first pass is an ordinary one.

@@ -58,19 +58,19 @@ class Candidate:
         """The model with the weights of `mix`, ready to be called.
 
         Raises:
-            RoomError: the device has no room for the model and the sum that it is formed from.
+            OutOfMemoryError: the model and the sum that it is computed from do not fit into the device's memory.
         """
         try:
             self._running.average(mix, self._memory.fill)
             if self._model is None or not self._shared:
                 self._model = self._build()
         except torch.OutOfMemoryError as error:
-            what = f"the memory of {self._device} does not hold the model and the sum that its weights are formed from"
+            what = f"the model and the sum of its weights do not fit into the memory of {self._device}"
             raise OutOfMemoryError(what, where=str(self._averager.family.reference), hint="--device cpu") from error
         return self._model
 
     def load_fullest(self) -> Classifier:
-        """The model with some weights, and beside it all that a search keeps in the device's memory."""
+        """The model with some weights, while the device's memory has everything else that a search needs."""
         count = len(self._averager.family)
         return self.load(Mix.of(tuple(range(min(count, 2))), count))
 
@@ -80,7 +80,7 @@ class Candidate:
         return self._buffers
 
     def set_statistics(self, statistics: Statistics) -> None:
-        """Give the batch norms of the loaded model these statistics instead of the averaged ones."""
+        """Replace the averaged batch-norm statistics of the loaded model."""
         for norm in self.norms.values():
             for buffer, name in ((norm.module.running_mean, norm.mean), (norm.module.running_var, norm.var)):
                 buffer.copy_(torch.from_numpy(statistics[name]))

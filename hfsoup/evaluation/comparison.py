@@ -1,4 +1,4 @@
-"""Two models on the same images: how sure is the difference?"""
+"""Two models on the same images: intervals of their scores, and whether they differ."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hfsoup.evaluation.intervals import draw_bootstrap, mcnemar_test, percentile
 from hfsoup.evaluation.scores import ALPHA, Comparison, Intervals, Score
 
 IntervalsAt = Callable[[float], Intervals]
-"""Intervals that miss with a given probability."""
+"""Intervals that do not cover with a given probability."""
 
 
 @dataclass(frozen=True)
 class ScoredPredictions:
-    """What a model says of a split, as its task predicts, and its score.
+    """The predictions of a model for a split, as its task gives them, and its score.
 
     `confidence` is the probability of each image's likeliest class.
     """
@@ -31,7 +31,7 @@ class ScoredPredictions:
 def compare(
     metric: Metric, soup: ScoredPredictions, best: ScoredPredictions, references: Labels, choices: int = 1
 ) -> Comparison:
-    """The comparison of two models on the same images, the first of which is the best of so many `choices`."""
+    """The comparison of two models on the same images, the first of which is the best of `choices`."""
     task = metric.task
     errors = [task.calibration_error(one.predictions, one.confidence, references) for one in (soup, best)]
     measure = _compare_counts if metric.counts else _compare_draws

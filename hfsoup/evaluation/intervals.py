@@ -1,4 +1,4 @@
-"""How sure a difference is: intervals and paired tests on one split, pure functions of counts and predictions."""
+"""Intervals and paired tests on one split: pure functions of counts and predictions."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ def wilson_interval(*, correct: int, total: int, alpha: float = ALPHA) -> Bounds
 
 def mcnemar_test(*, only_first: int, only_second: int) -> float:
     """McNemar's exact two-sided p-value: how likely a split at least this uneven is where neither is better.
+
+    It is scipy's `binomtest(only_first, only_first + only_second)`, whose last digits are others than those that
+    existing records hold.
 
     Args:
         only_first: images that only the first of the two has right.

@@ -1,7 +1,7 @@
-"""Predictions and batch-norm statistics already paid for, so that a killed bake goes on where it stopped.
+"""A cache of predictions and batch-norm statistics, so that a stopped bake continues where it stopped.
 
-They are kept by what they depend on: the bytes of the ingredients, the coefficients, the images, the device and the
-versions. Nothing that differs in any of these is ever taken for the same.
+They are stored under all that they depend on: the bytes of the ingredients, the coefficients, the images, the device
+and the versions. A result is reused only where all of these are equal.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Journal:
 
     Args:
         path: the SQLite file; made if it is not there.
-        read: whether to take what is there; new results are kept in any case.
-        notify: told once if the file is unusable, in which case nothing is kept.
+        read: whether to reuse results; new results are stored in any case.
+        notify: called once if the file is unusable, in which case nothing is stored.
     """
 
     def __init__(self, path: Path, *, read: bool = True, notify: Callable[[str], None] = lambda _: None) -> None:
@@ -53,7 +53,7 @@ class Journal:
             return {name: found[name] for name in found.files}
 
     def put(self, key: str, arrays: dict[str, NDArray[Any]]) -> None:
-        """Keep arrays; they are on the disk when this returns."""
+        """Store arrays; they are on the disk when this returns."""
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         data = file.getvalue()
@@ -70,7 +70,7 @@ class Journal:
                 return database.execute(statement, values).fetchone()
         except (sqlite3.Error, OSError) as error:
             self._usable = False
-            self._notify(f"scores cannot be kept in {self.path} ({error}); if this bake is stopped, they are lost")
+            self._notify(f"scores cannot be cached in {self.path} ({error}); if this bake is stopped, they are lost")
             return None
 
 
@@ -107,10 +107,10 @@ def journal_path() -> Path:
 
 
 def record_pace(journal: Journal, config: dict[str, Any], how: Sequence[Any], *, images: int, seconds: float) -> None:
-    """Remember that so many images took so many seconds; a bake that scored nothing says nothing.
+    """Record how many seconds a number of images took; a bake that scored nothing is not recorded.
 
     Args:
-        journal: where it is kept.
+        journal: where it is recorded.
         config: of the models, whose architecture a pace is of.
         how: what the user set that a pace depends on, such as dtype, device and batch size.
         images: that were scored.

@@ -1,4 +1,4 @@
-"""What was seen on the test split, image by image; and what is measured after the choice, only to be shown."""
+"""Predictions for the test split, image by image, and what is measured after the choice, only to be shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Point:
     """A mix with its score on both splits.
 
     `kind` is `ingredient`, `candidate` or `uniform`; `number` is the index of the ingredient or the step of the search
-    that tried the candidate, 0 for the mean of all; `kept` says of a candidate whether the search went there.
+    that tried the candidate, 0 for the mean of all; `kept` says whether the search accepted a candidate.
     """
 
     kind: str
@@ -49,10 +49,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What soup and best ingredient say of each test image, a class or several, and what was drawn.
+    """The predictions of soup and best ingredient for each test image, and what was measured for figures.
 
-    `starts` are the scores of the mixes that the search began at; `points` and `line` are there where pictures were
-    asked for.
+    `starts` are the scores of the mixes that the search began at; `points` and `line` are there where figures were
+    requested.
     """
 
     soup: tuple[Predicted, ...]

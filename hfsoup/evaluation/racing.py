@@ -1,7 +1,7 @@
-"""Exact racing: a mix is given up once no answer to the images that are left could change the verdict.
+"""Exact racing: evaluation of a mix stops once no answer to the images that are left could change the decision.
 
 Every mix of a search sees the images in one order, the hardest first, in the same batches; so an error that decides
-comes early, and a mix that is seen to the end scores what it would have scored without a race.
+comes early, and a mix that is evaluated on all images scores what it would have scored without a race.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class RacePredictions:
-    """What a task predicts, in the order of the split; or, `at_most`, the predictions that were enough to give up.
+    """What a task predicts, in the order of the split; or, `at_most`, the predictions before evaluation stopped.
 
     `confidence` is the probability of each image's likeliest class, in the same order; `seen` images decided, `wrong`
     of them were wrong.

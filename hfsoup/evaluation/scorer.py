@@ -34,16 +34,16 @@ class Scorer:
     """The selection and test scores of mixes of one family.
 
     Args:
-        averager: forms the weights.
+        averager: computes the weights.
         metric: what a score is.
         world: the processes that share the images.
-        journal: what an earlier bake paid for, and where new results are kept; None to measure all again.
+        journal: the cache of scores; None to measure everything again.
         batch_size: images per forward pass, the same for every mix and any number of processes; None for what fits.
-        bn: `average`, `recalibrate`, or `auto`, which scores both and keeps the better.
+        bn: `average`, `recalibrate`, or `auto`, which scores both and takes the better.
         calibration: the images for `recalibrate` and `auto`; None where the family has no batch norms.
-        race: whether a mix that is sure to be worse than asked for may be given up.
-        keep: splits for which the logits of single ingredients are kept when they are scored, for `ensemble`.
-        advance: told of images as they are scored.
+        race: whether to stop evaluating a mix that can no longer reach the score that is needed.
+        keep: splits on which the logits of single ingredients are stored as these are scored, for `predict_ensemble`.
+        advance: called with the number of images as they are scored.
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class Scorer:
 
     @property
     def images_spared(self) -> int:
-        """Images that were not forwarded because the verdict was sure without them."""
+        """Images that were not evaluated because the decision was certain without them."""
         return sum(self._due.values()) - self.images_forwarded
 
     @property
     def family(self) -> Family:
-        """Whose mixes are scored."""
+        """The family whose mixes are scored."""
         return self._averager.family
 
     def with_averager(self, averager: Averager) -> Scorer:
-        """The same for mixes of another family, as they are averaged."""
+        """A scorer of the mixes of another family, with averaged batch-norm statistics."""
         return Scorer(
             averager, self._metric, self._world, self._journal,
             batch_size=self._asked, bn=AVERAGE, calibration=None, race=False, advance=self._advance,
@@ -95,7 +95,7 @@ class Scorer:
         Args:
             mix: the coefficients.
             split: the images.
-            least: the fewest right answers that are of use; a mix that is sure to have fewer is given up.
+            least: the fewest right answers that are of use; evaluation stops once a mix can no longer reach them.
         """
         found: list[Score] = []
         for mode in self._modes(mix):
@@ -112,9 +112,9 @@ class Scorer:
         return {mode: self._score(self._predictions(mix, split, mode, None), split, mode) for mode in self._modes(mix)}
 
     def compare(self, soup: Mix, bn: str, best: Mix, split: Split, choices: int = 1) -> Comparison:
-        """Score both on the test split, the soup with statistics of mode `bn`; how sure the difference is.
+        """Score both on the test split, the soup with statistics of mode `bn`, and compare them.
 
-        The soup is the best of so many `choices`.
+        The soup is the best of `choices` finished soups.
         """
         first = self.predict(soup, bn, split)
         return self.compare_predictions(
@@ -124,16 +124,16 @@ class Scorer:
     def compare_predictions(
         self, first: ScoredPredictions, second: ScoredPredictions, split: Split, choices: int = 1
     ) -> Comparison:
-        """How sure the difference between two models on `split` is, the first the best of so many `choices`."""
+        """The comparison of two models on `split`, of which the first is the best of `choices`."""
         return compare(self._metric, first, second, split.labels, choices)
 
     def predict(self, mix: Mix, bn: str, split: Split) -> ScoredPredictions:
-        """What a mix says of every image of `split`."""
+        """The predictions of a mix for every image of `split`."""
         found = self._predictions(mix, split, bn, None)
         return ScoredPredictions(found.values, found.confidence, self._score(found, split, bn))
 
     def predict_ensemble(self, members: Sequence[int], split: Split) -> ScoredPredictions:
-        """What the mean of the logits of `members`, each alone with its own batch-norm statistics, says of `split`."""
+        """The predictions of the mean of the logits of `members`, each with its own batch-norm statistics."""
         total = np.zeros_like(self._single(members[0], split), np.float64)
         for i in members:
             total += self._single(i, split)
@@ -157,7 +157,7 @@ class Scorer:
         return self._score(self._predictions(mix, split, bn, None), split, bn)
 
     def predict_classes(self, mix: Mix, bn: str, split: Split) -> tuple[Predicted, ...]:
-        """What is said of each image of `split`, as class indices."""
+        """The predicted classes of each image of `split`, as indices."""
         return self._metric.task.list_predicted(self._predictions(mix, split, bn, None).values)
 
     def estimate_statistics(self, mix: Mix) -> Statistics:
@@ -173,13 +173,13 @@ class Scorer:
         return self._reuse_results(self._key(mix, statistics=self._images(split)), lambda known: known or estimate())
 
     def _modes(self, mix: Mix) -> tuple[str, ...]:
-        """How a mix is scored. One ingredient alone stays as it is: nothing was averaged that needs new statistics."""
+        """The batch-norm modes of a mix; one ingredient alone needs no new statistics."""
         if self._calibration is None or mix.alone:
             return (AVERAGE,)
         return (AVERAGE, RECALIBRATE) if self._bn == "auto" else (self._bn,)
 
     def _predictions(self, mix: Mix, split: Split, bn: str, least: float | None) -> RacePredictions:
-        """The predictions of `mix` on `split`, or on as many images as show that `least` is out of reach."""
+        """The predictions of `mix` on `split`, or on enough images to show that it cannot reach `least`."""
         order, allowed = self._order(mix, split), self._allowed(split, least)
         found = self._results(mix, split, bn, allowed)
         predictions = _widen_indices(found["predictions"])
@@ -194,7 +194,7 @@ class Scorer:
         return len(split) - int(least) if self._race and least is not None else None
 
     def _results(self, mix: Mix, split: Split, bn: str, allowed: int | None) -> Results:
-        """All that is kept of a pass over `split`, in the order of the pass."""
+        """The stored results of a pass over `split`, in the order of the pass."""
         order = self._order(mix, split)
         logits = len(mix.members) == 1 and split.fingerprint in self._keep
         wanted = {"confidence", "logits"} if logits else {"confidence"}
@@ -214,7 +214,7 @@ class Scorer:
         return self._reuse_results(key, go_on)
 
     def _order(self, mix: Mix, split: Split) -> NDArray[np.int64]:
-        """The order in which `mix` sees the images: the hardest first once every ingredient was seen alone."""
+        """The order in which `mix` sees the images: the hardest first once every ingredient was scored alone."""
         if mix.alone or not self._metric.counts:
             return np.arange(len(split))
         if split.fingerprint not in self._orders:
@@ -243,7 +243,7 @@ class Scorer:
         return hash_mix(averager.family, mix, **place, **depends)
 
     def _reuse_results(self, key: str, go_on: Callable[[Results | None], Results]) -> Results:
-        """What `go_on` makes of what this bake or the journal holds already; whatever is new is kept in both."""
+        """What `go_on` makes of the results that this bake or the journal has; new results are stored in both."""
         journal, known = self._journal, self._found.get(key)
         if known is None and journal:
             known = self._world.on_main(lambda: journal.get(key))
@@ -299,7 +299,7 @@ class Scorer:
         return results
 
     def _score(self, predictions: RacePredictions, split: Split, bn: str) -> Score:
-        """The metric over a whole split; of one that was given up, the most that it could have reached."""
+        """The metric over a whole split; where evaluation stopped early, the most that the mix could have reached."""
         if predictions.at_most:
             correct = len(split) - predictions.wrong
             value = correct / len(split)
@@ -314,5 +314,5 @@ class Scorer:
 
 
 def _widen_indices(predictions: NDArray[Any]) -> NDArray[Any]:
-    """Predictions with class indices, which are kept as int32, as int64."""
+    """Predictions, with class indices as int64 where they are stored as int32."""
     return predictions.astype(np.int64) if predictions.dtype.kind == "i" else predictions

@@ -12,12 +12,12 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True)
 class Score:
-    """What a metric said of one mix on one split.
+    """The metric of one mix on one split.
 
     `value` is the metric's own number (a fraction for accuracy); `correct` is the exact count of right answers where
     the metric counts them, and `hits` then holds one byte, 0 or 1, per image. `bn` is the mode of the batch-norm
-    statistics that it was measured with, and `images` says how many were forwarded for it. Of a mix that was given up
-    before all images were seen, `value` and `correct` are the most that it could have reached, and `at_most` is set.
+    statistics that it was measured with, and `images` says how many were forwarded for it. Where evaluation stopped
+    before all images, `value` and `correct` are the most that the mix could have reached, and `at_most` is set.
     """
 
     value: float
@@ -48,12 +48,12 @@ class Decision:
 
     @property
     def outcome(self) -> str:
-        """What became of the ingredient, in a word or two."""
+        """What happened to the ingredient, in a word or two."""
         return describe_outcome(self.action, accepted=self.accepted)
 
 
 def describe_outcome(action: str, *, accepted: bool) -> str:
-    """What became of an ingredient that a search tried to add or to drop."""
+    """What happened to an ingredient that a search tried to add or to drop."""
     if action == "drop":
         return "removed" if accepted else "stays"
     return "added" if accepted else "not added"

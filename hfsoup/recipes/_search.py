@@ -1,4 +1,4 @@
-"""What a recipe may ask of a search, and the record of every decision it takes."""
+"""What a recipe may call, and the record of every decision that it takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rules:
-    """What every recipe honours, beside its own arguments.
+    """What every recipe honours, besides its own arguments.
 
     `max_ingredients` is a hard cap, `min_score` a floor for single ingredients, `seed` that of random draws; `accept`
     and `margin` are as for `is_accepted`.
@@ -38,11 +38,11 @@ class Rules:
 
 
 class Search:
-    """A walk from mix to mix. It never touches a tensor: `score` says how good a mix is, each asked once.
+    """A walk from mix to mix. It never touches a tensor: `score` says how good a mix is, and is called once for each.
 
     Args:
         names: the ingredients, in the order given.
-        score: the score of a mix on the selection split, which may be given up once it is sure not to reach the `key`
+        score: the score of a mix on the selection split, whose evaluation may stop once it cannot reach the `key`
             that comes second, if one does; None where there is no data, then nothing can be ranked.
         observe: called with every decision as it is taken.
         ensemble: the selection score of the mean of some ingredients' logits, where those are known.
