@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from hfsoup.averaging.combine import NO_BASE, STATISTICS, BaseTensor, combine
+from hfsoup.averaging.combine import NO_BASE, STATISTICS, BaseTensor, Thresholds, combine
 from hfsoup.averaging.mix import Mix
-from hfsoup.averaging.trimming import Thresholds
 from hfsoup.checkpoints.reader import Weights
 from hfsoup.checkpoints.safetensors_io import FLOATS, is_finite, to_float, to_stored
 from hfsoup.checkpoints.types import TensorSpec

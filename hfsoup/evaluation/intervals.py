@@ -26,8 +26,8 @@ def wilson_interval(*, correct: int, total: int, alpha: float = ALPHA) -> Bounds
 def mcnemar_test(*, only_first: int, only_second: int) -> float:
     """McNemar's exact two-sided p-value: how likely a split at least this uneven is where neither is better.
 
-    It is scipy's `binomtest(only_first, only_first + only_second)`, whose last digits are others than those that
-    existing records hold.
+    Equal to scipy's `binomtest(only_first, only_first + only_second)` to twelve digits; the last ones would not be
+    those of existing records.
 
     Args:
         only_first: images that only the first of the two has right.

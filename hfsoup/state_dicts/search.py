@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hfsoup.averaging.combine import STATISTICS, BaseTensor, combine
+from hfsoup.averaging.combine import STATISTICS, BaseTensor, Thresholds, combine
 from hfsoup.averaging.mix import Mix
-from hfsoup.averaging.trimming import Thresholds
 from hfsoup.evaluation.scores import Decision, Score
 from hfsoup.merges import EMPTY, MERGES, Array, Context, MergeEntry
 from hfsoup.options.options import require_allowed
