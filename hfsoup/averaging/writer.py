@@ -151,10 +151,10 @@ def _write_shard(
 
         def done(job: Block) -> None:
             size = count_bytes(averager.stored_as(job.first), (job.begin + job.count,))
-            digest.reach(starts[job.first.name] + size)
+            digest.hash_until(starts[job.first.name] + size)
 
         averager.average(mix, put, specs, done)
-        return digest.reach(file.seek(0, os.SEEK_END))
+        return digest.hash_until(file.seek(0, os.SEEK_END))
 
 
 def write_adapter(adapter: LowRankAdapter, folder: Path) -> dict[str, str]:

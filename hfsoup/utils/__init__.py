@@ -1,1 +1,1 @@
-"""What knows nothing of soups: errors, text, hashing, caches, progress, processes."""
+"""Helpers without knowledge of soups: errors, text, hashing, caches, progress, processes, registries."""

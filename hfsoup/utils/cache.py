@@ -1,4 +1,4 @@
-"""Folders that hfsoup made and keeps in its cache, known by what they hold."""
+"""hfsoup's cache: folders whose names hold the hash of what they depend on and the hash of their content."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from hfsoup.utils.hashing import hash_file
 
 
 def cached_folder(kind: str, key: str, build: Callable[[Path], object], *, fresh: bool = False) -> Path:
-    """The folder that `build` fills, from the cache if it is there and whole.
+    """The folder that `build` fills, from the cache if it is there and undamaged.
 
-    The hash of what it holds stands in its name beside the key's, so that one that was damaged since is made again; two
-    processes that build at once make the same folder under the same name.
+    Its name is the key with the hash of its content, so that a damaged folder is noticed and made again, and two
+    processes that build at the same time make the same folder.
 
     Args:
         kind: the part of the cache.
         key: the hash of everything that the content depends on.
         build: fills an empty folder with files.
-        fresh: make it again whatever is there.
+        fresh: build it again even if the cache has it.
 
     Raises:
-        SoupError: the disk does not take it.
+        SoupError: it cannot be written.
     """
     home = cache_root() / kind
     for made in sorted(home.glob(f"{key}-*")):
@@ -45,13 +45,15 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], object], *, fresh
         try:
             partial.rename(target)
         except OSError:
-            # Somebody else may have made the same at the same time.
+            # Another process may have made the same folder at the same time.
             if not target.is_dir():
                 raise
         return target
     except OSError as error:
-        what = f"the checkpoint could not be kept: {error.strerror}"
-        raise SoupError(what, where=str(home), hint="free some space, or set HFSOUP_CACHE to another disk") from error
+        what = f"cannot write to the cache: {error.strerror}"
+        raise SoupError(
+            what, where=str(home), hint="free some space, or set HFSOUP_CACHE to a folder on another disk"
+        ) from error
     finally:
         if partial:
             shutil.rmtree(partial, ignore_errors=True)
@@ -64,7 +66,7 @@ def _hash_folder(folder: Path) -> str:
 
 
 def sync_folder(path: Path) -> None:
-    """Have a file or folder on the disk before going on; Windows opens no folder, and syncs what may be written to."""
+    """Flush a file or folder to the disk; Windows cannot sync folders, and files only if open for writing."""
     windows = os.name == "nt"
     if windows and path.is_dir():
         return

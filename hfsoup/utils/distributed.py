@@ -1,4 +1,4 @@
-"""One process or many: the main one touches the Hub and the disk, all of them score images."""
+"""One process or several: the main one uses the Hub and the disk, all of them score images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class World:
     """The processes that `accelerate launch` started, or this one alone.
 
     Args:
-        device: `auto`, `cpu`, or the type of accelerator that must be there.
-        alone: whether this process needs no accelerator at all, so that accelerate is not even imported.
+        device: `auto`, `cpu`, or the type of accelerator to use.
+        alone: this process needs no device unless several were launched, so accelerate is not imported.
     """
 
     def __init__(self, device: str = "auto", *, alone: bool = False) -> None:
@@ -39,7 +39,7 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this process is the one that touches the Hub and the disk."""
+        """Whether this is the process that uses the Hub and the disk."""
         return self.index == 0
 
     @property
@@ -53,7 +53,7 @@ class World:
 
     @property
     def accelerator(self) -> Accelerator:
-        """What places and trains a network in this process."""
+        """accelerate's Accelerator of this process."""
         if self._accelerator is None:
             raise SoupError("this process was started without a device")
         return self._accelerator
@@ -76,7 +76,7 @@ class World:
         return box[0]  # type: ignore[no-any-return]
 
     def sum(self, number: int, lap: int) -> int:
-        """The sum over the processes of a number that grows lap by lap; every few laps only, for it costs a message."""
+        """The sum of a number over the processes every `SUM_EVERY` laps, else 0; for one process the number."""
         if self.count == 1:
             return number
         if lap % SUM_EVERY:
@@ -97,10 +97,10 @@ def _make_accelerator(device: str) -> Accelerator:
     from accelerate.utils import GradientAccumulationPlugin
     from torch.accelerator import is_available
 
-    # Told of the CPU explicitly, accelerate joins the processes by gloo; left to itself it would not join them at all.
-    # The others wait while the main process pulls, which may take long; one that dies is noticed by the launcher.
+    # Without an explicit `cpu` accelerate would not connect processes on CPUs, which it does by gloo.
+    # The others wait while the main process downloads, which may take long; the launcher notices one that dies.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
-    # Numbers must not depend on what the environment or a launcher's config say of the rest.
+    # Results must not depend on the environment or a launcher's config.
     accelerator = Accelerator(
         cpu=device == "cpu" or not is_available(),
         kwargs_handlers=[patience],

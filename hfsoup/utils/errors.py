@@ -1,10 +1,10 @@
-"""What can go wrong, said so that the reader knows what to type next."""
+"""The errors that users see: what was expected and found, where, and what to do next."""
 
 from __future__ import annotations
 
 import re
 
-# What libraries raise at values that they did not expect in a file.
+# What libraries raise for unexpected values in a file.
 LOADING_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -22,7 +22,7 @@ MISSING_LIBRARY = re.compile(r"(?:requires the|optional dependencies:) ([\w\-]+)
 
 
 class SoupError(Exception):
-    """A problem its reader can mend.
+    """A problem that the user can solve.
 
     Args:
         what: what was expected and what was found.
@@ -58,7 +58,7 @@ class SoupError(Exception):
 
 
 class UsageError(SoupError):
-    """The command or call itself is wrong: an unknown name, a pattern that matches nothing, options at odds."""
+    """The command or call is wrong: an unknown name, a pattern without matches, contradictory options."""
 
     exit_code = 2
 
@@ -68,7 +68,7 @@ class MismatchError(SoupError):
 
 
 class OutOfMemoryError(SoupError):
-    """The device's memory does not hold what was asked of it."""
+    """The memory of the device is too small."""
 
 
 class HubError(SoupError):
@@ -76,7 +76,7 @@ class HubError(SoupError):
 
 
 class AccessError(HubError):
-    """One repository or revision is not to be had: it is absent, private, gated, disabled or deleted."""
+    """A repository or revision cannot be read: it does not exist, is private, gated, disabled or deleted."""
 
 
 def _rebuild(kind: type[SoupError], what: str, where: str, hint: str) -> SoupError:

@@ -1,4 +1,4 @@
-"""Hashes of files, as the Hub lists them, and what tells that a file is still the one that was hashed."""
+"""Hashes of files as the Hub lists them, stamps that show whether a file changed, and files with their own hash."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def hash_file(path: Path) -> str:
 
 
 class GrowingHash:
-    """The sha256 of a file that is being written from its start on: hashing goes on beside the writing.
+    """The sha256 of a file that is being written in order; it is computed while the file is written.
 
     Args:
-        handle: the open file's number.
+        handle: the file descriptor.
     """
 
     def __init__(self, handle: int) -> None:
         self._handle, self._digest, self._at = handle, hashlib.sha256(), 0
 
-    def reach(self, end: int) -> str:
-        """The hexadecimal sha256 of the first `end` bytes, which are written for good; `end` never goes back."""
+    def hash_until(self, end: int) -> str:
+        """The hexadecimal sha256 of the first `end` bytes, which must be final; `end` never decreases."""
         while self._at < end and (block := read_at(self._handle, min(end - self._at, READ), self._at)):
             self._digest.update(block)
             self._at += len(block)
@@ -43,12 +43,12 @@ def hash_blob(path: Path) -> str:
 
 
 def hash_json(*facts: Any) -> str:
-    """The hexadecimal sha256 of what something depends on, as JSON; what JSON does not know counts as its text."""
+    """The hexadecimal sha256 of values as JSON; values of other types count as their text."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def write_sealed(path: Path, text: str) -> None:
-    """Write a text below its sha256; it gets its name once it is complete."""
+    """Write a text with its sha256 in the first line; the file is renamed to `path` once it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".partial", encoding="utf-8", delete=False) as file:
         file.write(hashlib.sha256(text.encode()).hexdigest() + "\n" + text)
@@ -56,7 +56,7 @@ def write_sealed(path: Path, text: str) -> None:
 
 
 def read_sealed(path: Path) -> str | None:
-    """The text of `write_sealed`; None where it is not there, or not as it was written."""
+    """The text that `write_sealed` wrote; None if the file is missing or was changed."""
     try:
         digest, text = path.read_text("utf-8").split("\n", 1)
     except (OSError, ValueError):
@@ -65,8 +65,8 @@ def read_sealed(path: Path) -> str | None:
 
 
 def stamp_file(path: Path | int) -> tuple[int, ...]:
-    """What changes when a file is written to or replaced: device, inode, size and times of change, in nanoseconds."""
-    info = os.stat(path)  # noqa: PTH116 - also of an open file's number
+    """Device, inode, size and times of change in nanoseconds, which differ once a file was written to or replaced."""
+    info = os.stat(path)  # noqa: PTH116 - also of a file descriptor
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 

@@ -1,6 +1,6 @@
-"""Reading and writing an open file at a place, from several threads at once, on any system.
+"""Reads and writes at an offset of an open file, from several threads, on any system.
 
-Windows has neither `pread` nor `pwrite`: there a place is sought and read behind one lock.
+Windows has neither `pread` nor `pwrite`; there, seeking and reading share a lock.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _seeking = threading.Lock()
 
 
 def read_at(handle: int, count: int, at: int) -> bytes:
-    """At most `count` bytes from byte `at` on."""
+    """At most `count` bytes from offset `at`."""
     if hasattr(os, "pread"):
         return os.pread(handle, count, at)
     with _seeking:
@@ -21,7 +21,7 @@ def read_at(handle: int, count: int, at: int) -> bytes:
 
 
 def read_into(handle: int, view: memoryview, at: int) -> int:
-    """Fill a view from byte `at` on; how many bytes came, which may be fewer than it has room for."""
+    """Read into a view from offset `at`; the number of bytes read, which may be less than its size."""
     if hasattr(os, "preadv"):
         return os.preadv(handle, [view], at)
     found = read_at(handle, len(view), at)
@@ -30,7 +30,7 @@ def read_into(handle: int, view: memoryview, at: int) -> int:
 
 
 def write_at(handle: int, view: memoryview, at: int) -> int:
-    """Write a view from byte `at` on; how many bytes were taken."""
+    """Write a view at offset `at`; the number of bytes written."""
     if hasattr(os, "pwrite"):
         return os.pwrite(handle, view, at)
     with _seeking:

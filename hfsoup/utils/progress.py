@@ -1,4 +1,4 @@
-"""What a bake tells whoever watches; this one says nothing, the command line's draws a screen."""
+"""The interface by which a bake reports stages, notes and search steps, and a clock of its stages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SearchStep:
-    """A step of a search: what was tried with which ingredient, how it scored (at most), and what became of it."""
+    """A step of a search: the action, the ingredient, the candidate's score or its upper bound, and the outcome."""
 
     number: int
     action: str
@@ -22,45 +22,45 @@ class SearchStep:
 
 
 class Stage:
-    """A stage that runs, called with the number of units as they are done; this one shows nothing."""
+    """A running stage; this base class shows nothing."""
 
     def __call__(self, count: int) -> None:
-        """So many more units are done."""
+        """Count `count` more units as done."""
 
     def expect(self, total: int) -> None:
-        """How many units there will be, known by now."""
+        """Set the total number of units."""
 
     def reach(self, done: int, text: str) -> None:
-        """So many units are behind us, whatever was counted; `text` says how things stand."""
+        """Set the number of units that are done, with a text about the current state."""
 
     def done(self, text: str) -> None:
-        """What the stage did, in the one line that stays of it."""
+        """End the stage with the line that stays on the screen."""
 
 
 class Watch:
-    """Hears of stages, notes and decisions as they happen."""
+    """Receives stages, notes and search steps as they happen; this base class shows nothing."""
 
     def note(self, text: str) -> None:
-        """Something the user should know, such as what was left out."""
+        """Report something that the user should know, such as an ingredient that was left out."""
 
     def decision(self, step: SearchStep) -> None:
-        """A step of the search was taken."""
+        """Report a step of the search."""
 
     @contextmanager
     def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:  # noqa: ARG002
-        """A stage runs inside the block; the one yielded is told of `unit`s as they are done, `total` in all."""
+        """Run a stage inside the block; it is called with numbers of `unit`s as they are done, `total` in all."""
         yield Stage()
 
 
 class Clock:
-    """Seconds by stage."""
+    """The seconds that stages took, by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Count the block towards `name`."""
+        """Add the time of the block to `name`."""
         begin = time.perf_counter()
         try:
             yield

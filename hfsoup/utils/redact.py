@@ -1,4 +1,4 @@
-"""Secrets stay home: whatever is printed goes through here."""
+"""Removes tokens and passwords from text before it is printed or written."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ TOKEN_PATTERN = re.compile(
 
 
 def redact(text: str) -> str:
-    """The text without the user's token, without anything shaped like one, and without names and passwords in URLs."""
+    """The text without the user's token, anything that looks like a token, and names and passwords in URLs."""
     for secret in _list_secrets():
         text = text.replace(secret, "…")
     return TOKEN_PATTERN.sub("…", text)
 
 
 def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a traceback, redacted; for `sys.excepthook`."""
+    """Print a redacted traceback; for `sys.excepthook`."""
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 

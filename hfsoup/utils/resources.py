@@ -1,4 +1,4 @@
-"""Files that stand beside the package in a checkout and inside it once installed: card templates, the sweep script."""
+"""Files beside the package in a checkout and inside it once installed: card templates, the sweep script."""
 
 from __future__ import annotations
 

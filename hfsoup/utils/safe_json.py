@@ -1,4 +1,4 @@
-"""Files that others wrote, read within limits."""
+"""Reads JSON and files of unknown origin within limits."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hfsoup.utils.text import one_line, quoted
 MAX_JSON = 4 << 20
 MAX_DEPTH = 32
 MAX_SIDE = 2048
-"""Height or width in pixels that a config may ask a processor for."""
-# Windows has no pipes among files, and translates line ends unless it is told not to.
+"""The largest height or width in pixels that a config may set for a processor."""
+# O_NONBLOCK does not exist on Windows; without O_BINARY it would translate line ends.
 FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def open_regular(path: Path, *, where: str) -> int:
-    """A descriptor for reading a regular file; a pipe or a device is refused, not waited for."""
+    """A file descriptor to read a regular file; pipes and devices are refused without blocking."""
     try:
         handle = os.open(path, FLAGS)
     except FileNotFoundError as error:
@@ -38,7 +38,7 @@ def read_json(path: Path, *, where: str) -> dict[str, Any]:
     """A JSON object from a file of a repository.
 
     Raises:
-        SoupError: the file is over `MAX_JSON` bytes, is no JSON object, or is one that readers understand differently.
+        SoupError: the file is larger than `MAX_JSON` bytes, or is not an unambiguous JSON object.
     """
     with os.fdopen(open_regular(path, where=where), "rb") as file:
         text = file.read(MAX_JSON + 1)
@@ -57,10 +57,10 @@ def read_json(path: Path, *, where: str) -> dict[str, Any]:
 
 
 def parse_json(text: bytes) -> Any:
-    """JSON in UTF-8 without doubled keys, NaN or infinities, which readers understand differently.
+    """Parse JSON in UTF-8 without duplicate keys, NaN or infinities, which parsers treat differently.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is not such JSON.
     """
     try:
         return json.loads(
@@ -71,10 +71,10 @@ def parse_json(text: bytes) -> Any:
 
 
 def walk_json(value: Any, skip: frozenset[str] = frozenset()) -> Iterator[tuple[str, Any]]:
-    """Every value inside a JSON value with the key it stands under, but for what stands under the keys `skip`.
+    """All values inside a JSON value, each with its key; those below the keys `skip` are left out.
 
     Raises:
-        ValueError: it is nested deeper than `MAX_DEPTH`, or a text is no Unicode.
+        ValueError: it is nested deeper than `MAX_DEPTH`, or a string is not valid Unicode.
     """
     waiting: list[tuple[int, str, Any]] = [(0, "", value)]
     while waiting:
@@ -109,5 +109,5 @@ def _finite(text: str) -> float:
 
 
 def _integer(text: str) -> int | float:
-    """Minus zero is a float to other readers."""
+    """An integer; -0 is a float in other parsers."""
     return -0.0 if text == "-0" else int(text)

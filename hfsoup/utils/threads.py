@@ -1,4 +1,4 @@
-"""Work in threads: side by side, and how many of them this machine takes."""
+"""Threads that do not block the end of the program, and the number of processors."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Found = TypeVar("Found")
 
 
 def start_thread(work: Callable[[], Found]) -> Future[Found]:
-    """Run `work` in a thread that ends with the program, and neither an error nor Ctrl-C waits for.
+    """Run `work` in a daemon thread, which neither an error nor Ctrl-C nor the end of the program waits for.
 
-    A thread of an executor would be waited for when the program ends.
+    Python joins the threads of an executor before it exits.
     """
     future: Future[Found] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - handed on to whoever asks for the result
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
@@ -32,7 +32,7 @@ def start_thread(work: Callable[[], Found]) -> Future[Found]:
 
 
 def map_in_threads(work: Callable[[Given], Found], items: Sequence[Given], *, threads: int = 8) -> list[Found]:
-    """`work` of every item, in order, in threads that keep neither an error nor Ctrl-C waiting."""
+    """The results of `work` for all items, in order; threads are those of `start_thread`."""
     todo: SimpleQueue[int] = SimpleQueue()
     stopped = threading.Event()
     for n in range(len(items)):
@@ -58,13 +58,13 @@ def map_in_threads(work: Callable[[Given], Found], items: Sequence[Given], *, th
 
 
 def count_processors() -> int:
-    """How many processors this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Sums in one order whatever the machine's number of processors, so that the same weights come out."""
+    """Make torch use one thread inside the block, so that results do not depend on the number of processors."""
     import torch
 
     before = torch.get_num_threads()
