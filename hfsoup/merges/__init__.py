@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from hfsoup.utils.registry import Entry, Registry
 
 Array = NDArray[np.float64]
+Tensors = Iterable[NDArray[Any]]
+Weights = Sequence[float]
 EMPTY: NDArray[Any] = np.empty(0)
 
 
@@ -64,13 +66,13 @@ MERGES = Registry("merge", "hfsoup.merges", MergeEntry)
 merge = MERGES.register
 
 
-def task_vectors(tensors: Iterable[NDArray[Any]], context: Context) -> Iterator[Array]:
+def task_vectors(tensors: Tensors, context: Context) -> Iterator[Array]:
     """τᵢ = θᵢ − θ0 in float64."""
     for tensor in tensors:
         yield np.subtract(tensor, context.base, dtype=np.float64)
 
 
-def add_to_base(tasks: Iterable[Array], weights: Sequence[float], context: Context, scale: float | None) -> Array:
+def add_to_base(tasks: Iterable[Array], weights: Weights, context: Context, scale: float | None) -> Array:
     """θ0 + λΣτᵢ, where a weight counts as a multiple of the mean one.
 
     Without a scale λ is one over the number of ingredients: what was trained for one task is averaged, not summed up.

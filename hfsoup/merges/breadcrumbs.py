@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hfsoup.merges import Array, Context, add_to_base, magnitudes, merge, task_vectors
+from hfsoup.merges import Array, Context, Tensors, Weights, add_to_base, magnitudes, merge, task_vectors
 
 
 @merge(
@@ -23,8 +21,8 @@ from hfsoup.merges import Array, Context, add_to_base, magnitudes, merge, task_v
     elementwise=False,
 )
 def breadcrumbs(
-    tensors: Iterable[NDArray[Any]],
-    weights: Sequence[float],
+    tensors: Tensors,
+    weights: Weights,
     context: Context,
     *,
     scale: float | None = None,

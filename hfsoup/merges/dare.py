@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.merges import Array, Context, add_to_base, merge, task_vectors
+from hfsoup.merges import Array, Context, Tensors, Weights, add_to_base, merge, task_vectors
 
 
 @merge(
@@ -24,8 +22,8 @@ from hfsoup.merges import Array, Context, add_to_base, merge, task_vectors
     elementwise=False,
 )
 def dare(
-    tensors: Iterable[NDArray[Any]],
-    weights: Sequence[float],
+    tensors: Tensors,
+    weights: Weights,
     context: Context,
     *,
     scale: float | None = None,

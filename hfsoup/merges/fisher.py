@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from hfsoup.merges import Array, Context, merge
+from hfsoup.merges import Array, Context, Tensors, Weights, merge
 
 
 @merge(
@@ -21,7 +17,7 @@ from hfsoup.merges import Array, Context, merge
     summary="the mean of each weight by how much every ingredient depends on it, estimated on training images",
     importance="fisher",
 )
-def fisher(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
+def fisher(tensors: Tensors, weights: Weights, context: Context) -> Array:
     """Σ wᵢFᵢθᵢ / Σ wᵢFᵢ, where Fᵢ is the diagonal of ingredient i's Fisher information; Σ wᵢθᵢ where all F are 0."""
     top = bottom = mean = np.zeros(())
     for tensor, weight, importance in zip(tensors, weights, context.importance or (), strict=True):

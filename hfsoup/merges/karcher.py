@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.merges import Array, Context, merge
+from hfsoup.merges import Array, Context, Tensors, Weights, merge
 
 STEPS, CLOSE = 100, 1e-10
 
@@ -19,7 +18,7 @@ STEPS, CLOSE = 100, 1e-10
     summary="the Karcher mean on the sphere, tensor by tensor, as long as the ingredients on average",
     elementwise=False,
 )
-def karcher(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:  # noqa: ARG001
+def karcher(tensors: Tensors, weights: Weights, context: Context) -> Array:  # noqa: ARG001
     """The direction with the least weighted sum of squared angles to the ingredients' tensors; zeros have none."""
     given = [tensor.astype(np.float64) for tensor in tensors]
     lengths = [float(np.linalg.norm(tensor)) for tensor in given]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from hfsoup.merges import Array, Context, merge
+from hfsoup.merges import Array, Context, Tensors, Weights, merge
 
 
 @merge(
@@ -20,7 +16,7 @@ from hfsoup.merges import Array, Context, merge
     ),
     summary="the arithmetic mean, weighted by the mix",
 )
-def mean(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:  # noqa: ARG001
+def mean(tensors: Tensors, weights: Weights, context: Context) -> Array:  # noqa: ARG001
     """Sum wᵢθᵢ in float64, one tensor at a time; equal weights are summed first and scaled once."""
     equal = len(set(weights)) == 1
     shares = (t if equal else np.multiply(t, w, dtype=np.float64) for t, w in zip(tensors, weights, strict=True))

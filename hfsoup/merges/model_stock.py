@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from hfsoup.merges import Array, Context, merge, task_vectors
+from hfsoup.merges import Array, Context, Tensors, Weights, merge, task_vectors
 
 SINGULAR = 1e-6
 
@@ -24,7 +20,7 @@ SINGULAR = 1e-6
     needs_base=True,
     elementwise=False,
 )
-def model_stock(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
+def model_stock(tensors: Tensors, weights: Weights, context: Context) -> Array:
     """t·θ̄ + (1 − t)·θ0 with t = k·c/(1 + (k − 1)·c), c the mean cosine between two τ; the base where t has no value."""
     mean, units, count = np.zeros(context.base.shape), np.zeros(context.base.shape), len(weights)
     lengths = 0

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from hfsoup.merges import Array, Context, merge
+from hfsoup.merges import Array, Context, Tensors, Weights, merge
 
 ALPHA, RIDGE = 0.9, 1e-10
 
@@ -24,7 +20,7 @@ ALPHA, RIDGE = 0.9, 1e-10
     elementwise=False,
     importance="gram",
 )
-def regmean(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:
+def regmean(tensors: Tensors, weights: Weights, context: Context) -> Array:
     """(Σ wᵢGᵢ)⁻¹ Σ wᵢGᵢWᵢ for weights W, inputs × outputs, and Gram matrices G of a layer's inputs.
 
     Off the diagonal G is multiplied by the paper's α, here 0.9, as in experiments of its authors. A ridge of 1e-10 of

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from hfsoup.merges import Array, Context, merge
+from hfsoup.merges import Array, Context, Tensors, Weights, merge
 
 STRAIGHT = 0.9995
 
@@ -19,7 +15,7 @@ STRAIGHT = 0.9995
     summary="spherical interpolation, tensor by tensor; more than two ingredients one after the other",
     elementwise=False,
 )
-def slerp(tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context) -> Array:  # noqa: ARG001
+def slerp(tensors: Tensors, weights: Weights, context: Context) -> Array:  # noqa: ARG001
     """Interpolate to each ingredient in turn, in the order given, by its share of the weight so far.
 
     Two tensors a, b at angle φ give (sin((1−t)φ)·a + sin(tφ)·b)/sin φ, and (1−t)·a + t·b where |cos φ| > 0.9995.

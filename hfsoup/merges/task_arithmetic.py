@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
-
-from numpy.typing import NDArray
-
-from hfsoup.merges import Array, Context, add_to_base, merge, task_vectors
+from hfsoup.merges import Array, Context, Tensors, Weights, add_to_base, merge, task_vectors
 
 
 @merge(
@@ -17,8 +12,6 @@ from hfsoup.merges import Array, Context, add_to_base, merge, task_vectors
     summary="the base plus --scale times the sum of the task vectors θᵢ − θ0",
     needs_base=True,
 )
-def task_arithmetic(
-    tensors: Iterable[NDArray[Any]], weights: Sequence[float], context: Context, *, scale: float | None = None
-) -> Array:
+def task_arithmetic(tensors: Tensors, weights: Weights, context: Context, *, scale: float | None = None) -> Array:
     """θ0 + λΣτᵢ; without a scale λ = 1/k, which gives the mean."""
     return add_to_base(task_vectors(tensors, context), weights, context, scale)
