@@ -12,7 +12,7 @@ from family import NAMES, Family, accuracy, copy_model
 from huggingface_hub import ModelCard
 from shell import bake, refused, run
 
-from hfsoup.data.class_names import match_dataset_classes
+from hfsoup.data.class_names import ModelClasses, match_dataset_classes
 from hfsoup.data.label_mapping import read_mapping
 from hfsoup.data.labels import FileLabels, match_labels
 from hfsoup.utils.errors import MismatchError, SoupError
@@ -188,7 +188,7 @@ MATCHES = {
 @pytest.mark.parametrize(("names", "classes", "needed", "wanted"), MATCHES.values(), ids=MATCHES.keys())
 def test_names_decide_one_to_one(names: Any, classes: Any, needed: Any, wanted: Any) -> None:
     """However people write them, and whatever the lists hold beside what images need."""
-    found = match_dataset_classes(names, classes, needed, where="d")
+    found = match_dataset_classes(names, ModelClasses(classes), needed, where="d")
     assert [found.places[n] for n in needed] == list(wanted)
 
 
@@ -219,7 +219,7 @@ REFUSED = {
 def test_no_rule_is_a_guess(names: Any, classes: Any, asked: Any, text: str) -> None:
     """What names do not decide is an error that lists them and says what to type."""
     with pytest.raises(SoupError, match=text) as caught:
-        match_dataset_classes(names, classes, range(2), where="d", asked=asked)
+        match_dataset_classes(names, ModelClasses(classes, asked), range(2), where="d")
     assert "--labels" in caught.value.hint
 
 
@@ -235,7 +235,7 @@ def test_no_rule_is_a_guess(names: Any, classes: Any, asked: Any, text: str) -> 
 )
 def test_by_number_a_name_counts_where_all_together_are_numbers(names: Any, wanted: list[int]) -> None:
     """Otherwise the place in the dataset's list does."""
-    found = match_dataset_classes(names, ("a", "b"), range(2), where="d", asked="by-number")
+    found = match_dataset_classes(names, ModelClasses(("a", "b"), "by-number"), range(2), where="d")
     assert [found.places[n] for n in range(2)] == wanted
 
 
@@ -254,7 +254,7 @@ def test_a_mapping_takes_names_before_numbers(
     names: Any, classes: Any, mapping: Any, place: int, numbered: bool
 ) -> None:
     """On both sides; where a number of the dataset decided, all files must number alike."""
-    found = match_dataset_classes(names, classes, [0], where="d", mapping=mapping)
+    found = match_dataset_classes(names, ModelClasses(classes, mapping=mapping), [0], where="d")
     assert (found.places, found.numbered) == ({0: place}, numbered)
 
 
@@ -265,7 +265,7 @@ def test_a_mapping_takes_names_before_numbers(
 def test_a_mapping_to_no_class_or_two_is_refused(value: str | int, text: str, hint: str) -> None:
     """What a doubled name means is told by its numbers."""
     with pytest.raises(SoupError, match=text) as caught:
-        match_dataset_classes(("x",), CRANES, [0], where="d", mapping={"x": value})
+        match_dataset_classes(("x",), ModelClasses(CRANES, mapping={"x": value}), [0], where="d")
     assert hint in caught.value.hint
 
 
@@ -273,7 +273,7 @@ def test_numbers_of_folders_are_taken_as_such_on_request() -> None:
     """Folders "0" to "11" are the classes 0 to 11 by number, not by their place in the alphabet."""
     names = sorted(map(str, range(12)))
     labels = [FileLabels("d", list(range(12)), tuple(names))]
-    found = match_labels(labels, [f"c{n}" for n in range(12)], where="d", asked="by-number")
+    found = match_labels(labels, ModelClasses([f"c{n}" for n in range(12)], "by-number"), where="d")
     assert found.labels.tolist() == [int(name) for name in names]
 
 
@@ -419,6 +419,6 @@ def test_what_a_dataset_lacks_is_told_before_a_checkpoint_is_pulled(
 def test_a_matched_list_raises_for_what_rows_need() -> None:
     """The last word on a doubled name: both classes are named, and a mapping by number settles it."""
     with pytest.raises(MismatchError, match="ambiguous"):
-        match_labels([FileLabels("d", [0], ("crane",))], CRANES, where="d")
-    found = match_labels([FileLabels("d", [0], ("crane",))], CRANES, where="d", mapping={"crane": 3})
+        match_labels([FileLabels("d", [0], ("crane",))], ModelClasses(CRANES), where="d")
+    found = match_labels([FileLabels("d", [0], ("crane",))], ModelClasses(CRANES, mapping={"crane": 3}), where="d")
     assert found.labels.tolist() == [3]

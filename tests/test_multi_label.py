@@ -325,4 +325,4 @@ def test_one_split_is_halved_by_sets(multi: Family, several: DatasetDict, alone:
     several["validation"].to_parquet(alone / "validation.parquet")
     done = run("eval", multi.words[0], "--dataset", "validation.parquet")
     assert done.code == 0, done.err
-    assert "cut by the set of classes of an image" in done.err
+    assert "stratified by the set of classes of an image" in done.err

@@ -17,8 +17,21 @@ EITHER = "--labels by-number where the dataset's numbers are the model's, or --l
 
 
 @dataclass(frozen=True)
+class ModelClasses:
+    """The class names of a model in the order of its head, and how those of a dataset are matched with them.
+
+    `asked` is `by-name` or `by-number`; None matches by name, and by number if one side has no names. `mapping` has the
+    model's class, by name or number, for names or numbers of the dataset; it comes first.
+    """
+
+    names: Sequence[str]
+    asked: str | None = None
+    mapping: Mapping[str, str | int] | None = None
+
+
+@dataclass(frozen=True)
 class ClassMatch:
-    """For numbers of a dataset the model's class, the rule, and whether numbers alone decided."""
+    """The model's class for numbers of a dataset, the rule, and whether it is by number without names."""
 
     places: dict[int, int]
     rule: str
@@ -26,57 +39,48 @@ class ClassMatch:
 
 
 def match_dataset_classes(
-    names: Sequence[str] | None,
-    classes: Sequence[str],
-    needed: Iterable[int],
-    *,
-    where: str,
-    asked: str | None = None,
-    mapping: Mapping[str, str | int] | None = None,
+    names: Sequence[str] | None, model: ModelClasses, needed: Iterable[int], *, where: str
 ) -> ClassMatch:
-    """The model's class for each number of a dataset that some image needs.
+    """The model's class for each number of a dataset that some image has.
 
     Args:
-        names: what the dataset calls its numbers, None where it does not.
-        classes: the model's class names.
+        names: the dataset's class names in the order of their numbers, None if it has none.
+        model: the model's classes.
         needed: the numbers that images have.
         where: dataset, split and column, for errors.
-        asked: as for `class_numbers`.
-        mapping: as for `class_numbers`.
 
     Raises:
         MismatchError: a needed name is no class of the model's, or may be several.
-        UsageError: what was asked for cannot be done with these lists.
+        UsageError: these lists cannot be matched as was asked.
     """
-    needed = list(needed)
-    if mapping is not None:
-        return _match_by_mapping(names, classes, needed, mapping, where)
+    needed, classes = list(needed), model.names
+    if model.mapping is not None:
+        return _match_by_mapping(names, classes, needed, model.mapping, where)
     if names is None:
-        if asked == BY_NAME:
-            what = "this dataset has no class names, only numbers"
+        if model.asked == BY_NAME:
+            what = "expected class names, found only numbers in this dataset"
             raise UsageError(what, where=where, hint="--labels by-number, or --labels FILE")
-        return ClassMatch(
-            {n: n for n in needed}, "the dataset's numbers are the model's: it names no classes", numbered=True
-        )
-    if asked == BY_NUMBER:
+        rule = "the dataset's numbers are the model's: it names no classes"
+        return ClassMatch({n: n for n in needed}, rule, numbered=True)
+    if model.asked == BY_NUMBER:
         return _match_by_number(names, classes, needed, where)
     found, rule = _match_by_name(names, classes)
     if all(n in found for n in needed):
         return ClassMatch({n: found[n] for n in needed}, rule)
-    if asked is None and has_placeholder_names(classes) and len(names) == len(classes):
+    if model.asked is None and has_placeholder_names(classes) and len(names) == len(classes):
         return _match_unnamed(names, needed, where)
     missing = [names[n] for n in needed if n not in found]
-    written = set(map(normalize_name, missing))
-    several = [n for side in (names, classes) for n in _list_doubled(side) if normalize_name(n) in written]
-    raise _mismatch_error(several, missing, {where: names, "the model": classes}, where, EITHER)
+    plain = set(map(normalize_name, missing))
+    doubles = [name for name in (*_find_doubles(names), *_find_doubles(classes)) if normalize_name(name) in plain]
+    raise _make_mismatch(missing, doubles, {where: names, "the model": classes}, EITHER)
 
 
 def match_classes(wanted: Sequence[str], given: Sequence[str], *, where: str, against: str) -> tuple[int, ...]:
     """For each name in `wanted`, its place in `given`.
 
     Args:
-        wanted: names to be found, each once.
-        given: names to look among.
+        wanted: the names to find, each once.
+        given: the names to search.
         where: what `wanted` belongs to, for errors.
         against: what `given` belongs to.
 
@@ -84,23 +88,31 @@ def match_classes(wanted: Sequence[str], given: Sequence[str], *, where: str, ag
         MismatchError: a name is missing, or two names differ only in case, spaces or underscores; both lists are shown.
     """
     places = {normalize_name(name): i for i, name in enumerate(given)}
-    doubled = [*_list_doubled(wanted), *_list_doubled(given)]
+    doubles = [*_find_doubles(wanted), *_find_doubles(given)]
     missing = [name for name in wanted if normalize_name(name) not in places]
-    if doubled or missing:
+    if doubles or missing:
         hint = "give the classes the same names in both"
-        raise _mismatch_error(doubled, missing, {where: wanted, against: given}, where, hint)
+        raise _make_mismatch(missing, doubles, {where: wanted, against: given}, hint)
     return tuple(places[normalize_name(name)] for name in wanted)
 
 
-def _mismatch_error(
-    doubled: Sequence[str], missing: Sequence[str], lists: Mapping[str, Sequence[str]], where: str, hint: str
+def _make_mismatch(
+    missing: Sequence[str], doubles: Sequence[str], lists: Mapping[str, Sequence[str]], hint: str
 ) -> MismatchError:
-    """The error of class names that do not match, with both lists by what they belong to."""
-    what = f"class names are missing: {join_names(missing)}"
-    if doubled:
-        what = f"class names are ambiguous, for case, spaces and underscores do not count: {join_names(doubled)}"
-    rows = "".join(f"\n  {place}: {join_names(names)}" for place, names in lists.items())
-    return MismatchError(f"{what}{rows}", where=where, hint=hint)
+    """The error of two lists of class names, by what each belongs to, that do not match."""
+    if doubles:
+        what = f"class names are ambiguous, for case, spaces and underscores do not count: {join_names(doubles)}"
+    else:
+        what = f"class names are missing: {join_names(missing)}"
+    shown = [f"{title}: {join_names(names)}" for title, names in lists.items()]
+    return MismatchError("\n  ".join([what, *shown]), where=next(iter(lists)), hint=hint)
+
+
+def _find_doubles(names: Sequence[str]) -> list[str]:
+    """The names that equal another one but for case, spaces and underscores."""
+    plain = [normalize_name(name) for name in names]
+    count = Counter(plain)
+    return [name for name, key in zip(names, plain, strict=True) if count[key] > 1]
 
 
 def normalize_name(name: str) -> str:
@@ -109,7 +121,7 @@ def normalize_name(name: str) -> str:
 
 
 def has_placeholder_names(labels: Sequence[str]) -> bool:
-    """Whether labels are only transformers' placeholders, LABEL_0 and so on, or each one's own number."""
+    """Whether names are only transformers' placeholders, LABEL_0 and so on, or the numbers themselves."""
     return any(list(labels) == [f"{word}{i}" for i in range(len(labels))] for word in ("LABEL_", ""))
 
 
@@ -120,7 +132,7 @@ def _match_by_mapping(
     mapping: Mapping[str, str | int],
     where: str,
 ) -> ClassMatch:
-    """By a mapping that the user wrote; several names may be one class."""
+    """By the user's mapping; several names may be one class."""
     known = {normalize_name(key): value for key, value in mapping.items()}
     missing, found, numbered = [], {}, False
     for n in needed:
@@ -138,7 +150,7 @@ def _match_by_mapping(
 
 
 def _find_class(value: str | int, classes: Sequence[str], where: str) -> int:
-    """The class that a mapping names, by its number or by its name."""
+    """The number of the class that a mapping has, by number or by name."""
     if isinstance(value, str):
         places = [n for n, name in enumerate(classes) if name == value]
         places = places or [n for n, name in enumerate(classes) if normalize_name(name) == normalize_name(value)]
@@ -157,7 +169,7 @@ def _find_class(value: str | int, classes: Sequence[str], where: str) -> int:
 
 
 def _match_by_number(names: Sequence[str], classes: Sequence[str], needed: Sequence[int], where: str) -> ClassMatch:
-    """By number as asked: the number in a name where all names are numbers, else its place in the dataset's list."""
+    """By number as asked: the number in each name if all names are numbers, else its place in the dataset's list."""
     numbers = _parse_numbers(names)
     if numbers is None and len(names) != len(classes):
         what = f"the dataset names {len(names)} classes and the model has {len(classes)}, so their numbers differ"
@@ -172,7 +184,7 @@ def _match_by_number(names: Sequence[str], classes: Sequence[str], needed: Seque
 
 
 def _match_unnamed(names: Sequence[str], needed: Sequence[int], where: str) -> ClassMatch:
-    """By number where the model has no names; not where the names are numbers in another order."""
+    """By number for a model without names, unless the dataset's names are numbers in another order."""
     numbers = _parse_numbers(names)
     if numbers is not None and numbers != list(range(len(names))):
         what = f"the model names no classes, and the dataset's are numbers in another order: {join_names(names)}"
@@ -184,7 +196,7 @@ def _match_unnamed(names: Sequence[str], needed: Sequence[int], where: str) -> C
 
 
 def _parse_numbers(names: Sequence[str]) -> list[int] | None:
-    """The numbers that all names are, or end in after the same word; None where they are not."""
+    """The numbers that all names are, or end in after the same word; else None."""
     parts = [re.fullmatch(r"(.*?)[ _-]?0*(\d{1,9})", name.strip()) for name in names]
     if not all(parts) or len({part.group(1) for part in parts if part}) > 1:
         return None
@@ -194,7 +206,7 @@ def _parse_numbers(names: Sequence[str]) -> list[int] | None:
 
 
 def _match_by_name(names: Sequence[str], classes: Sequence[str]) -> tuple[dict[int, int], str]:
-    """The classes that names decide, one to one, and how: letter by letter first, then as people write them."""
+    """Classes by name, one to one, and the rule: exact names first, then without case, underscores and hyphens."""
     if list(names) == list(classes):
         return {n: n for n in range(len(names))}, "by name"
     found: dict[int, int] = {}
@@ -214,7 +226,7 @@ def _match_by_name(names: Sequence[str], classes: Sequence[str]) -> tuple[dict[i
 def _add_unique_pairs(
     names: Sequence[str], classes: Sequence[str], found: dict[int, int], keys: Callable[[str], set[str]]
 ) -> None:
-    """Add the pairs of a name and a class that share a key with each other and with nothing else that is left."""
+    """Add the pairs of a name and a class that share a key with each other and with no other that is left."""
     left = {place: keys(classes[place]) for place in set(range(len(classes))) - set(found.values())}
     by_key: dict[str, set[int]] = {}
     for place, own in left.items():
@@ -240,26 +252,15 @@ def _synonyms(text: str) -> set[str]:
 
 
 def _match_by_place(names: Sequence[str], classes: Sequence[str], found: Mapping[int, int]) -> list[int]:
-    """Names that are left because the model's stands twice, in lists of one length where all others have one place.
+    """Numbers of names that are left because the model has theirs twice, if all others have the same place in both.
 
-    The name must hold the model's, as `crane2` holds `crane`: a place alone decides nothing.
+    The name must contain the model's, as `crane2` contains `crane`: the place alone is not enough.
     """
     left = [n for n in range(len(names)) if n not in found]
     if len(names) != len(classes) or len(left) >= len(found) or any(n != place for n, place in found.items()):
         return []
-    doubled = _doubled(classes)
+    doubled = set(map(normalize_name, _find_doubles(classes)))
     fits = all(
         normalize_name(classes[n]) in doubled and normalize_name(classes[n]) in normalize_name(names[n]) for n in left
     )
     return left if fits else []
-
-
-def _doubled(names: Iterable[str]) -> set[str]:
-    """Names, as `normalize_name` writes them, that occur more than once."""
-    return {name for name, count in Counter(map(normalize_name, names)).items() if count > 1}
-
-
-def _list_doubled(names: Sequence[str]) -> list[str]:
-    """Names that differ from another one at most in case, spaces or underscores."""
-    doubled = _doubled(names)
-    return [name for name in names if normalize_name(name) in doubled]

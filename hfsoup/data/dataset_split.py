@@ -86,7 +86,7 @@ class DatasetSplit:
         most: int | None = None,
     ) -> None:
         self._request, self._classes, self._note, self._source = request, classes, note, source
-        self._task = request.task or SINGLE_LABEL
+        self.task = request.task or SINGLE_LABEL
         self.name, self.where = name, one_line(f"{request.dataset}, split {name}")
         self._files = None if most is None else source.draw_files(name, most)
         self._rows = source.rows(name, self._files)
@@ -112,7 +112,7 @@ class DatasetSplit:
         if label is None:
             return False
         values = [value for file in self._columns.read_labels(label) for value in file.values]
-        return len(set(values)) > 1 if label == FOLDERS else not self._task.is_unlabelled(values)
+        return len(set(values)) > 1 if label == FOLDERS else not self.task.is_unlabelled(values)
 
     def _match_labels(self) -> None:
         """Find the model's class of every row."""
@@ -121,11 +121,10 @@ class DatasetSplit:
             what = "there is no column of labels, and the images lie in no class folders"
             raise UsageError(what, where=self.where, hint="--label-column NAME, or a folder for each class")
         where = self.where if label in (FOLDERS, ONE_HOT) else f"{self.where}, column {one_line(label)}"
-        asked, mapping = self._request.labels, self._request.read_class_mapping()
-        labels = self._columns.read_labels(label)
-        found = self._task.match_labels(labels, self._classes, where=where, asked=asked, mapping=mapping)
+        model = self._request.model_classes(self._classes)
+        found = self.task.match_labels(self._columns.read_labels(label), model, where=where)
         self.labels, self.lists, self._rule = found.labels, found.lists, found.rule
-        if found.rule != DEFAULT_RULE or asked:
+        if found.rule != DEFAULT_RULE or model.asked:
             self._note(f"labels of the split {self.name!r}: {found.rule}")
         check_classes(self.labels, self._classes, where=self.where, note=self._note)
         if self._source.by_folder and label != FOLDERS and self.labels.ndim == 1:

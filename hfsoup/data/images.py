@@ -28,7 +28,6 @@ from hfsoup.data.splits import (
     is_training,
     limit_rows,
 )
-from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.utils.errors import UsageError
 
 
@@ -233,9 +232,8 @@ def _choose_cuts(
     if calibrate:
         cuts["calibration"] = _cut_calibration(source, request, classes, selection, test, calibrate, note)
     if selection.split is test.split:
-        strata = f", cut {request.task.strata}" if request.task not in (None, SINGLE_LABEL) else ""
-        name = selection.split.name
-        note(f"no separate test split: a stratified half of {name!r} is for selection, the other for test{strata}")
+        name, strata = selection.split.name, selection.split.task.strata
+        note(f"no separate test split: half of {name!r} is for selection, the other for test, stratified {strata}")
     for name in sorted({cut.split.name for cut in (selection, test) if is_training(cut.split.name)}):
         note(describe_training_split(name).removesuffix("."))
     if learn:

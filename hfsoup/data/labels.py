@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.data.class_names import match_dataset_classes, normalize_name
+from hfsoup.data.class_names import ModelClasses, match_dataset_classes, normalize_name
 from hfsoup.utils.errors import MismatchError, SoupError
 from hfsoup.utils.text import join_names, quoted
 
@@ -52,22 +52,13 @@ class ClassList:
     alike: bool
 
 
-def match_labels(
-    labels: Sequence[FileLabels],
-    classes: Sequence[str],
-    *,
-    where: str,
-    asked: str | None = None,
-    mapping: Mapping[str, str | int] | None = None,
-) -> MatchedLabels:
+def match_labels(labels: Sequence[FileLabels], model: ModelClasses, *, where: str) -> MatchedLabels:
     """One class of the model per row.
 
     Args:
         labels: those of each file of a split.
-        classes: the model's class names in the order of its head.
+        model: the model's classes.
         where: dataset, split and column, for errors.
-        asked: `by-name` or `by-number`; None takes names where they decide, and numbers where one side has no names.
-        mapping: the model's classes, by name or number, for names or numbers of the dataset.
 
     Raises:
         SoupError: a row has no label, several, or one that is no class of the model's.
@@ -82,11 +73,9 @@ def match_labels(
     rules: dict[str, None] = {}
     found, lists = [], []
     for one in labels:
-        count = len(classes) if one.names is None else len(one.names)
+        count = len(model.names) if one.names is None else len(one.names)
         values = _require_in_range(one.values, count, f"{where}, {one.file}" if len(labels) > 1 else where)
-        match = match_dataset_classes(
-            one.names, classes, np.unique(values).tolist(), where=where, asked=asked, mapping=mapping
-        )
+        match = match_dataset_classes(one.names, model, np.unique(values).tolist(), where=where)
         rules.setdefault(match.rule)
         alike = one.names is not None and all(n == place for n, place in match.places.items())
         lists.append(ClassList(one.file, one.names, match.numbered, alike))
@@ -149,11 +138,6 @@ def check_folders(folders: Sequence[str], labels: NDArray[np.int64], classes: Se
 def format_rows(rows: Sequence[int], most: int = 8) -> str:
     """`row 3`, or `rows 3, 5, 8 …`."""
     return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:most]))}{' …' if len(rows) > most else ''}"
-
-
-def is_unlabelled(values: Sequence[Any]) -> bool:
-    """Whether no row of a split has a label: they are all -1, as ImageNet's test split has them, or all missing."""
-    return all(value is None or (type(value) is int and value == UNLABELLED) for value in values)
 
 
 def _require_complete(values: Sequence[Any], where: str) -> None:

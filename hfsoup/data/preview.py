@@ -15,7 +15,6 @@ from hfsoup.data.request import Request
 from hfsoup.data.shards import IMAGE_SUFFIXES
 from hfsoup.data.source import DatasetSource
 from hfsoup.data.splits import choose_calibration_split, choose_splits
-from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.hub.download import is_cached
 from hfsoup.utils.errors import MismatchError, UsageError
 from hfsoup.utils.text import one_line
@@ -114,13 +113,11 @@ def _check_labels(
     if not required and columns.lacks_labels():
         return False
     lists, bounds = columns.list_classes(label), [each for each in columns.list_bounds(label) if each]
-    single = request.task in (None, SINGLE_LABEL)
-    if single and len(bounds) == len(lists) and all(least >= 0 for least, _ in bounds) and len(set(lists)) == 1:
+    if len(bounds) == len(lists) and all(least >= 0 for least, _ in bounds) and len(set(lists)) == 1:
         needed = range(max(largest for _, largest in bounds) + 1)
-        mapping = request.read_class_mapping()
         try:
             if len(needed) <= len(classes if lists[0] is None else lists[0]):
-                match_dataset_classes(lists[0], classes, needed, where=where, asked=request.labels, mapping=mapping)
+                match_dataset_classes(lists[0], request.model_classes(classes), needed, where=where)
                 return True
         except MismatchError:
             pass
@@ -139,8 +136,7 @@ def _check_class_folders(source: DatasetSource, name: str, request: Request, cla
         return len(set(folders[name])) > 1
     if classes is not None:
         labels = FileLabels(name, [names.index(folder) for folder in folders[name]], tuple(names))
-        where, mapping = one_line(f"{request.dataset}, split {name}"), request.read_class_mapping()
-        match_labels([labels], classes, where=where, asked=request.labels, mapping=mapping)
+        match_labels([labels], request.model_classes(classes), where=one_line(f"{request.dataset}, split {name}"))
     return True
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hfsoup.data.class_names import ModelClasses
 from hfsoup.data.label_mapping import BY_NAME, BY_NUMBER, read_mapping
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ class Request:
     mapping: Mapping[str, str | int] | None = None
     allow_duplicates: bool = False
     task: Task | None = None
+
+    def model_classes(self, names: Sequence[str]) -> ModelClasses:
+        """The classes of a model, to be matched with those of the dataset as this request says.
+
+        Raises:
+            UsageError: the file that `labels` names cannot be read.
+        """
+        return ModelClasses(names, self.labels, self.read_class_mapping())
 
     def read_class_mapping(self) -> Mapping[str, str | int] | None:
         """What maps the dataset's classes to the model's, from `mapping` or the file that `labels` names; else None.

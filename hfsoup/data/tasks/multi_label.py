@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hfsoup.data.class_names import ModelClasses
 from hfsoup.data.label_mapping import BY_NAME
-from hfsoup.data.labels import ELSEWHERE, UNLABELLED, MatchedLabels, format_rows, match_labels
-from hfsoup.data.labels import FileLabels as FileLabels
+from hfsoup.data.labels import ELSEWHERE, UNLABELLED, FileLabels, MatchedLabels, format_rows, match_labels
 from hfsoup.data.tasks.task import (
     Labels,
     Predicted,
@@ -66,26 +66,18 @@ class MultiLabel(Task):
         """Those of a ClassLabel, or of one in a list."""
         return getattr(getattr(feature, "feature", feature), "names", None)
 
-    def match_labels(
-        self,
-        labels: Sequence[FileLabels],
-        classes: Sequence[str],
-        *,
-        where: str,
-        asked: str | None,
-        mapping: Mapping[str, str | int] | None,
-    ) -> MatchedLabels:
+    def match_labels(self, labels: Sequence[FileLabels], model: ModelClasses, *, where: str) -> MatchedLabels:
         """0 or 1, rows × classes: of lists of names or numbers, of lists of a 0 or 1 for each class, or of one class.
 
         An empty list says that the image has none of the classes.
         """
-        every = [value for one in labels for value in one.values]
+        every, classes = [value for one in labels for value in one.values], model.names
         if missing := [n for n, value in enumerate(every) if value is None]:
             what = f"{len(missing)} rows without a label: {format_rows(missing)}; of no class is an empty list"
             raise SoupError(what, where=where, hint=ELSEWHERE)
         rows = [_parse_row(value, n, where) for n, value in enumerate(every)]
         if _is_vectors(rows, len(classes)) and all(one.names is None for one in labels):
-            if asked == BY_NAME or mapping is not None:
+            if model.asked == BY_NAME or model.mapping is not None:
                 what = "the labels are a 0 or 1 for each class, in the order of the model's, and no names"
                 raise UsageError(what, where=where, hint="--labels by-number")
             rule = "by place: each has a 0 or 1 for every class, in the model's order"
@@ -100,7 +92,7 @@ class MultiLabel(Task):
         found = np.zeros((len(rows), len(classes)), np.int64)
         if not any(each.values for each in flat):
             return MatchedLabels(found, "by name", ())
-        matched = match_labels(flat, classes, where=where, asked=asked, mapping=mapping)
+        matched = match_labels(flat, model, where=where)
         found[np.repeat(np.arange(len(rows)), [len(row) for row in rows]), matched.labels] = 1
         return MatchedLabels(found, matched.rule, matched.lists)
 

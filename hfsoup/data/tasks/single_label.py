@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.data.labels import FileLabels as FileLabels
-from hfsoup.data.labels import MatchedLabels, is_unlabelled, match_labels
+from hfsoup.data.class_names import ModelClasses
+from hfsoup.data.labels import UNLABELLED, FileLabels, MatchedLabels, match_labels
 from hfsoup.data.metrics import check_predictions
 from hfsoup.data.tasks.task import Labels, Predicted, Predictions, Task, calibration_error
 
@@ -40,21 +40,13 @@ class SingleLabel(Task):
         """Those of a ClassLabel."""
         return getattr(feature, "names", None)
 
-    def match_labels(
-        self,
-        labels: Sequence[FileLabels],
-        classes: Sequence[str],
-        *,
-        where: str,
-        asked: str | None,
-        mapping: Mapping[str, str | int] | None,
-    ) -> MatchedLabels:
+    def match_labels(self, labels: Sequence[FileLabels], model: ModelClasses, *, where: str) -> MatchedLabels:
         """One class number a row."""
-        return match_labels(labels, classes, where=where, asked=asked, mapping=mapping)
+        return match_labels(labels, model, where=where)
 
     def is_unlabelled(self, values: Sequence[Any]) -> bool:
-        """Whether all are -1, or missing."""
-        return is_unlabelled(values)
+        """Whether all are missing or -1, as in the test split of ImageNet."""
+        return all(value is None or (type(value) is int and value == UNLABELLED) for value in values)
 
     def take_predictions(self, predictions: Predictions, top: int) -> Predictions:
         """The likeliest class of every image; images × classes where several are named."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION, AutoClass
-from hfsoup.data.labels import FileLabels as FileLabels
-from hfsoup.data.labels import MatchedLabels
+from hfsoup.data.class_names import ModelClasses
+from hfsoup.data.labels import FileLabels, MatchedLabels
 from hfsoup.data.metrics import METRICS, PROBABILITIES, Rows
 from hfsoup.data.metrics import Labels as Labels
 from hfsoup.data.metrics import Predictions as Predictions
@@ -85,16 +85,8 @@ class Task(ABC):
         """What a column of labels calls its numbers, None where it does not."""
 
     @abstractmethod
-    def match_labels(
-        self,
-        labels: Sequence[FileLabels],
-        classes: Sequence[str],
-        *,
-        where: str,
-        asked: str | None,
-        mapping: Mapping[str, str | int] | None,
-    ) -> MatchedLabels:
-        """Labels in the order of the model's classes; arguments and errors as for `class_numbers`."""
+    def match_labels(self, labels: Sequence[FileLabels], model: ModelClasses, *, where: str) -> MatchedLabels:
+        """Labels in the order of the model's classes; arguments and errors as for `hfsoup.data.labels.match_labels`."""
 
     @abstractmethod
     def is_unlabelled(self, values: Sequence[Any]) -> bool:
