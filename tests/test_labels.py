@@ -211,7 +211,7 @@ REFUSED = {
     "numbers in text order": (("0", "1", "10", "2"), [f"LABEL_{n}" for n in range(4)], None, "another order"),
     "by number, of fewer classes": (("a", "b"), NAMES, "by-number", "names 2 classes and the model has 6"),
     "by number, from one on": (("1", "2"), ("a", "b"), "by-number", "the dataset has '2'"),
-    "by name, without names": (None, NAMES, "by-name", "no class names"),
+    "by name, without names": (None, NAMES, "by-name", "expected class names"),
 }  # fmt: skip
 
 
