@@ -1,4 +1,4 @@
-"""Each weight as the ingredients that depend on it have it."""
+"""The mean of each weight by its importance to every ingredient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each linear layer as close as can be to what the ingredients' layers put out."""
+"""Each linear layer as close as possible to the outputs of the ingredients' layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def regmean(tensors: Tensors, weights: Weights, context: Context) -> Array:
     """(Σ wᵢGᵢ)⁻¹ Σ wᵢGᵢWᵢ for weights W, inputs × outputs, and Gram matrices G of a layer's inputs.
 
     Off the diagonal G is multiplied by the paper's α, here 0.9, as in experiments of its authors. A ridge of 1e-10 of
-    the mean diagonal draws to Σ wᵢWᵢ what the images tell nothing of, such as inputs that are always 0.
+    the mean diagonal sets to Σ wᵢWᵢ what the images do not determine, such as weights of inputs that are always 0.
     """
     total = crossed = mean = np.zeros((), np.float64)
     for tensor, weight, gram in zip(tensors, weights, context.importance or (), strict=True):

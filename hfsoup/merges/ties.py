@@ -1,4 +1,4 @@
-"""Trim, elect signs and merge: each weight moves the way most of the change goes."""
+"""Trim, elect signs and merge: each weight moves in the direction of the larger total change."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class RecipeEntry(Entry):
         needs_base: whether it needs the model that the ingredients were fine-tuned from.
         evaluations: the most mixes that it scores of k ingredients, called with k and the recipe's keyword-only
             arguments; None where unknown.
-        choices: the number of finished soups that it takes the best of, which intervals have to allow for.
+        choices: the number of finished soups of which it takes the best, for which intervals are adjusted.
         logits: whether it reads the ingredients' logits.
         epochs: how often it goes over half of the selection split to learn from it.
         warning: a sentence for cards.

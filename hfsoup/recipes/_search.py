@@ -100,7 +100,7 @@ class Search:
 
     @property
     def starts(self) -> tuple[Start, ...]:
-        """Where every walk began, in the order that they were begun; none of a recipe that does not walk."""
+        """The start of every walk, in order; none of a recipe that does not walk."""
         return tuple(Start(walk, self.score(self.mix(members))) for walk, members in self._starts)
 
     @property
@@ -149,7 +149,7 @@ class Search:
         return score
 
     def run(self, name: str, recipe: Callable[[Search], Mix]) -> Mix:
-        """Where another recipe ends, listed as an attempt; its decisions bear its name."""
+        """The mix that another recipe finds, listed as an attempt; its decisions carry its name."""
         self._walk = name
         mix = recipe(self)
         self._walk = ""
@@ -169,7 +169,7 @@ class Search:
             members = tuple(i for i in self._current if i != ingredient)
         incumbent, mix = self.score(self.mix(self._current)), self.mix(members)
         known, rules = self.scores.get(mix), self.rules
-        # A count must reach the incumbent's, or pass it; numbers that are no counts are always measured in full.
+        # A count must reach the incumbent's, or exceed it; other numbers are always measured on all images.
         counted = incumbent.correct is not None
         candidate = self.score(mix, incumbent.key + (rules.accept == ">") if counted else None)
         accepted = is_accepted(candidate=candidate, incumbent=incumbent, rule=rules.accept, margin=rules.margin)
@@ -188,8 +188,8 @@ class Search:
 def is_accepted(*, candidate: Score, incumbent: Score, rule: str, margin: float) -> bool:
     """Whether `candidate` may replace `incumbent`.
 
-    `rule` is `>=` (the papers) or `>`. With a margin z > 0 the paired gain must also reach z·√(n01 + n10), where n01
-    and n10 count the images on which exactly one of the two is right.
+    `rule` is `>=` (as in the papers) or `>`. With a margin z > 0 the paired gain must also reach z·√(n01 + n10), where
+    n01 and n10 count the images on which exactly one of the two is right.
     """
     gain = candidate.key - incumbent.key
     if gain < 0 or (rule == ">" and gain == 0):

@@ -1,4 +1,4 @@
-"""Start at the best ingredient and keep each further one that does no harm."""
+"""Start with the best ingredient and keep each further one that does not lower the score."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def count_evaluations(k: int, *, passes: int) -> int:
     evaluations=count_evaluations,
 )
 def greedy(search: Search, *, passes: int = 1) -> Mix:
-    """Algorithm 1 of the paper; later passes offer again what is not yet in."""
+    """Algorithm 1 of the paper; later passes try again what is not yet in."""
     best, *others = search.ranked
     return grow_mix(search, best, others, passes)
 

@@ -1,4 +1,4 @@
-"""Start at all ingredients and drop each one whose absence does no harm."""
+"""Start with all ingredients and drop each one whose absence does not lower the score."""
 
 from __future__ import annotations
 

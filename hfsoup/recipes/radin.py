@@ -26,7 +26,7 @@ def count_evaluations(k: int, *, budget: int) -> int:
 def radin(search: Search, *, budget: int = 5) -> Mix:
     """Rank the subsets that growing and pruning meet, score the most promising and keep the best of them.
 
-    The best ingredient alone stays where it scores higher.
+    The best ingredient alone is kept where it scores higher.
     """
     guesses = [(m, s) for m, s in guess_subsets(search).items() if 1 < len(m) <= search.cap]
     guesses.sort(key=lambda guess: -guess[1].key)
@@ -37,7 +37,7 @@ def radin(search: Search, *, budget: int = 5) -> Mix:
 
 
 def guess_subsets(search: Search) -> dict[Members, Score]:
-    """Ensemble scores of all ingredients, and of what adding or dropping the one that serves best meets on its way."""
+    """Ensemble scores of all ingredients, and of every subset that growing and pruning by ensemble scores meet."""
     every, found = search.ranked, {}
 
     def guess(members: Members) -> float:

@@ -1,4 +1,4 @@
-"""Between the base and the fine-tuned model, as far as the selection score says."""
+"""Between the base and the fine-tuned model, where the selection score is best."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TENTHS = 10
     "wise-ft",
     paper="arXiv:2109.01903",
     citation=("Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022, https://arxiv.org/abs/2109.01903"),
-    summary="all, drawn towards the base as far as scores best, in steps of a tenth",
+    summary="all, interpolated towards the base where that scores best, in steps of a tenth",
     needs_base=True,
     evaluations=lambda k: k + TENTHS,
 )
