@@ -173,7 +173,7 @@ def test_any_torch_model_is_aligned_and_given_back_as_it_was() -> None:
     assert not torch.equal(first["0.weight"], other["0.weight"])
     assert model.training
     assert all(torch.equal(first[name], tensor) for name, tensor in model.state_dict().items())
-    with pytest.raises(hfsoup.SoupError, match="expected 9 places along axis 0"):
+    with pytest.raises(hfsoup.SoupError, match="expected 9 positions along axis 0"):
         hfsoup.align([first, other], [Group("hidden", 9, group.members)], method="weights")
 
 

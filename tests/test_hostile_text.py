@@ -253,7 +253,7 @@ def test_a_push_without_any_licence_claims_none(signed_in: LocalHub, vit: Family
 @pytest.mark.parametrize("licence", ["MIT License", "mit\nx: y", "", "<b>", "x" * 65])
 def test_a_chosen_licence_is_an_identifier(licence: str, vit: Family, alone: Path) -> None:
     """--license takes what the Hub takes, and nothing that could be more."""
-    assert "expected a licence" in refused("bake", *vit.words[:2], "--license", licence, code=2)
+    assert "licence identifier of the Hub, found" in refused("bake", *vit.words[:2], "--license", licence, code=2)
 
 
 @given(TEXT)

@@ -179,6 +179,11 @@ class BakeResult:
         return self.location.path
 
     @property
+    def sha256(self) -> str | None:
+        """The sha256 of its weights, as `Location.sha256`; None before it is written."""
+        return self.location.sha256
+
+    @property
     def pushed(self) -> Pushed | None:
         """Where it is on the Hub."""
         return self.location.pushed
