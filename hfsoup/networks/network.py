@@ -78,7 +78,7 @@ class Network:
         return tensor in self.names and tensor.endswith(".weight")
 
     def run(self, images: torch.Tensor, watched: Iterable[tuple[str, bool, Observe]]) -> None:
-        """Run the images in batches and pass what reaches or leaves some layers to functions.
+        """Run the images in batches, and pass inputs or outputs of some layers to functions.
 
         A forward pass stops after the last of these layers.
 

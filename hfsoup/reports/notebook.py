@@ -38,7 +38,7 @@ def _facts(soup: BakeResult) -> Iterator[str]:
     used, known = len(soup.mix.members), len(soup.family)
     yield f"{soup.options.chosen_recipe}, {used} of {known} ingredient{'s' if known != 1 else ''}"
     if soup.composition.distilled:
-        yield soup.composition.distilled.said
+        yield soup.composition.distilled.description
     metric, c = one_line(soup.metric), soup.comparison
     if c is not None:
         yield f"test {metric} {c.soup.value:.4f}, best ingredient {c.best.value:.4f}: {c.verdict}"

@@ -51,7 +51,7 @@ def summarize(soup: BakeResult) -> Iterator[Row]:
             level = f"{100 * c.level:.3g} % each"
             yield "intervals", Text(f"{level}, since the soup is the best of {c.choices} mixes")
         if soup.composition.distilled:
-            yield "training", Text(soup.composition.distilled.said)
+            yield "training", Text(soup.composition.distilled.description)
         learned = soup.images is not None and soup.images.learning is not None
         yield "verdict", format_verdict(c, kind, alone=soup.mix.members == (soup.best,) and not learned)
         if soup.images and soup.images.test.is_training:

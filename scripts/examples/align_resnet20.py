@@ -1,10 +1,10 @@
-"""Networks that were trained from different starts, made one: their units are put in one order, then the layers fitted.
+"""Merge networks with different initialisations: align their hidden units, average them, and fit one network to them.
 
     python scripts/examples/align_resnet20.py CIFAR100_FOLDER CHECKPOINT.th CHECKPOINT.th ...
 
-The folder is a dataset with the splits train, validation and test. Images of the first two are looked at without their
-labels; those of the test split score alone. The checkpoints hold a `state_dict` of a residual network for images of
-32 x 32 whose shortcuts have no weights.
+The folder is a dataset with the splits train, validation and test. Images of the first two are used without their
+labels; the test split only reports. The checkpoints hold the `state_dict` of a ResNet for images of 32 x 32 whose
+shortcuts have no weights.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import hfsoup
 
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MATCHED = 2000
-"""Images that units are matched on; the layers are fitted on all."""
+"""Images that units are matched on; layers are fitted on all images."""
 State = dict[str, torch.Tensor]
 
 
 class Shortcut(nn.Module):
-    """Every second pixel, and zero channels on both sides."""
+    """Every second pixel, with zero channels added on both sides."""
 
     def __init__(self, wider: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def images(rows: Any) -> torch.Tensor:
 
 
 def shaped_like(state: State) -> ResNet:
-    """A network with as many blocks, channels and classes as a state dict has."""
+    """A network of the size of a state dict."""
     depth = sum(name.startswith("layer1.") and name.endswith("conv1.weight") for name in state)
     return ResNet(len(state["linear.bias"]), depth, len(state["conv1.weight"])).eval()
 
@@ -91,7 +91,7 @@ def accuracy(model: ResNet, state: State, pixels: torch.Tensor, labels: torch.Te
 
 @torch.no_grad()
 def recalibrated(model: ResNet, state: State, pixels: torch.Tensor) -> State:
-    """The state dict with batch-norm statistics estimated afresh."""
+    """The state dict with newly estimated batch-norm statistics."""
     model.load_state_dict(state)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -1,7 +1,7 @@
-"""Soup any torch model by any score: no Hub, no dataset, no image.
+"""Average any torch models by any score, without the Hub or a dataset.
 
-Five copies of one start are fine-tuned on noisy data with different learning rates. The greedy recipe then looks for
-the average that does best on data that none of them has seen.
+Five copies of one model are fine-tuned on noisy data with different learning rates. The greedy recipe then searches for
+the average with the lowest loss on validation data.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ for rate in (0.003, 0.01, 0.03, 0.1, 0.2):
         optimizer.step()
     ingredients.append(model.state_dict())
 
-# A score is better when it is higher, so the loss counts with a minus.
+# A higher score is better, so the loss is negated.
 found = hfsoup.search("greedy", ingredients, score=lambda weights: -loss(weights, validation))
 best = min(ingredients, key=lambda weights: loss(weights, validation))
 

@@ -1,4 +1,4 @@
-"""Bake a soup of fine-tuned image classifiers and look at it.
+"""Bake a soup of fine-tuned image classifiers and use it.
 
 python scripts/examples/bake_from_python.py "org/vit-*" --dataset org/pets --output pets-soup
 """
@@ -15,14 +15,14 @@ parser.add_argument("--dataset", required=True, help="a dataset with a validatio
 parser.add_argument("--output", required=True, help="the folder to write")
 given = parser.parse_args()
 
-# The validation split chooses; the test split is looked at once, at the end.
+# The recipe selects on the validation split; the test split is used once, at the end.
 soup = hfsoup.bake(*given.ingredients, recipe="greedy", dataset=given.dataset)
 print(soup)
 
 for ingredient, weight in zip(soup.family.ingredients, soup.mix.coefficients, strict=True):
     print(f"{weight:.2f}  {ingredient}")
 
-# A complete model folder: weights, config, image processor, model card and the record of the bake.
+# A complete model folder: weights, config, image processor, model card and soup.json.
 soup = soup.save(given.output)
 classify = soup.pipeline()
-print(f"{given.output} tells {len(classify.model.config.id2label)} classes apart")
+print(f"{given.output} predicts {len(classify.model.config.id2label)} classes")

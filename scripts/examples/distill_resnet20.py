@@ -1,10 +1,10 @@
-"""Networks that were trained from different starts, made one: trained on what all of them say of unlabelled images.
+"""Distil networks with different initialisations into one, which matches their mean logits on unlabelled images.
 
     python scripts/examples/distill_resnet20.py CIFAR100_FOLDER CHECKPOINT.th CHECKPOINT.th ... --epochs 6
 
-The folder is a dataset with the splits train, validation and test. The network sees the images of train and validation
-without their labels; those of validation say which checkpoint it starts from. Those of test report, and nothing else.
-The checkpoints are those that `align_resnet20.py` takes.
+The folder is a dataset with the splits train, validation and test. The network trains on the images of train and
+validation without their labels, from the checkpoint with the best validation accuracy; the test split only reports. The
+checkpoints are as for `align_resnet20.py`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def main() -> None:
     parser.add_argument("--swap", action="store_true", help="exchange validation and test")
     given = parser.parse_args()
     splits = load_dataset(given.dataset)
-    seen, kept = ("test", "validation") if given.swap else ("validation", "test")
-    selecting, reporting = images(splits[seen]), images(splits[kept])
-    chosen, labels = (torch.tensor(splits[name]["label"][:]) for name in (seen, kept))
+    selection, test = ("test", "validation") if given.swap else ("validation", "test")
+    selecting, reporting = images(splits[selection]), images(splits[test])
+    chosen, labels = (torch.tensor(splits[name]["label"][:]) for name in (selection, test))
     states = [dict(state) for state in load_ingredients(given.checkpoints, unwrap=True)[1]]
     model = shaped_like(states[0])
 

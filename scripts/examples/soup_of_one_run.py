@@ -1,6 +1,6 @@
-"""Soup the checkpoints of one training: a transformers Trainer with a callback.
+"""Make a soup of the checkpoints of one training run with a callback for transformers' Trainer.
 
-The images are made up and the model is tiny, so that this runs in seconds; the last lines are the same for any Trainer.
+The images are random and the model is tiny, so this runs in seconds; the last lines are the same for any Trainer.
 
     python scripts/examples/soup_of_one_run.py runs/vit-0
 """
@@ -84,6 +84,6 @@ trainer.add_callback(souping)
 trainer.train()
 print(souping.soup)
 
-# What was written is a model like any other. With push="org/vit-soup" it would be on the Hub by now.
+# The soup is a model folder like any other. With push="org/vit-soup" it would also be on the Hub.
 classify = pipeline("image-classification", f"{sys.argv[1]}/soup")
 print(f"{sys.argv[1]}/soup has a head for {classify.model.config.num_labels} classes")

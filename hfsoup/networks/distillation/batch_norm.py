@@ -66,7 +66,7 @@ def recenter_batch_norms(network: nn.Module, forward: Forward, batches: Iterable
 
 @contextmanager
 def _watch_inputs(norms: list[BatchNorm]) -> Iterator[dict[BatchNorm, ChannelMoments]]:
-    """Collect the moments of what reaches batch norms that have weights."""
+    """Collect the moments of the inputs of batch norms that have weights."""
     found = {norm: ChannelMoments() for norm in norms if norm.affine}
     hooks = [norm.register_forward_pre_hook(moments.add_batch) for norm, moments in found.items()]
     try:

@@ -108,11 +108,11 @@ def _load_student(family: Family, weights: Mapping[str, torch.Tensor], accelerat
     """The network to train, in float32.
 
     Raises:
-        SoupError: the model holds tensors of the files joined or split, so that it cannot be written under their names.
+        SoupError: the model joins or splits tensors of the files, so it cannot be written under their names.
     """
     floats = {name: t.float() if t.is_floating_point() else t for name, t in weights.items()}
     network = load_network(family, floats, NAME, place=partial(accelerator.prepare_model, evaluation_mode=True))
     if lacking := sorted(weights.keys() - network.names.keys()):
-        what = f"not supported with --distill: the model joins or splits what its files hold: {join_names(lacking, 3)}"
+        what = f"not supported with --distill: the model joins or splits tensors of its files: {join_names(lacking, 3)}"
         raise SoupError(what, where=str(family.config.get("model_type")), hint="without --distill")
     return network

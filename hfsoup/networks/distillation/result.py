@@ -35,14 +35,14 @@ class Distillation:
     seed: int
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """The training in words, for card, screen and report."""
         return describe_distillation(len(self.members), len(self.images), self.epochs)
 
     def to_json(self) -> dict[str, Any]:
         """The record in `--json`."""
         return {
-            "said": self.said,
+            "said": self.description,
             "members": list(self.members),
             "start": list(self.start.coefficients),
             "start_score": self.before.value,

@@ -247,7 +247,7 @@ def _distilled(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
     start = names[found.start.members[0]] if found.start.alone else f"what the recipe made of {len(found.members)}"
     split = escape_markdown(found.images.name)
     return {
-        "said": found.said,
+        "said": found.description,
         "start": start,
         "before": format_score(soup, found.before),
         "split": split,
