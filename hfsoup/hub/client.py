@@ -32,6 +32,8 @@ KINDS = {"model": "model", "dataset": "dataset", "space": "Space"}
 """The types of repositories, as they are written in messages."""
 LOOKUP_TIMEOUT = 10
 """The time-out in seconds of a request that only improves an error message."""
+PARSE_ERRORS = (KeyError, TypeError, AttributeError, ValueError)
+"""What huggingface_hub raises while it parses an answer that is not that of a Hub."""
 XET_TOKEN = re.compile(r"/xet-(read|write)-token/")
 _xet_lock = threading.Lock()
 _plain: list[bool] = []
@@ -151,7 +153,7 @@ def expect_answer(where: str, *, access: str = "read", listed: bool = False, kin
     try:
         with convert_hub_errors(where, access=access, listed=listed, kind=kind):
             yield
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except PARSE_ERRORS as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         what = f"the answer from {hub_api().endpoint} is not that of a Hub ({first[:200]})"
         raise HubError(what, where=where, hint=f"check HF_ENDPOINT, then {SAME_COMMAND}") from error
@@ -198,12 +200,11 @@ def _find_other_kind(where: str, kind: str) -> AccessError | None:
     """The error for a repository of another type than expected; None if there is none of that name."""
     from httpx2 import HTTPError
 
-    repo = where.split("@")[0]
-    repo = "/".join(repo.split("/")[:2])
+    repo = "/".join(_strip_revision(where).split("/")[:2])
     for other in (each for each in KINDS if each != kind):
         try:
             hub_api().repo_info(repo, repo_type=other, timeout=LOOKUP_TIMEOUT)
-        except (HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+        except (HTTPError, OSError, RuntimeError, *PARSE_ERRORS):
             # No repository of this type, or no answer: the first error stands.
             continue
         owner, _, name = repo.rpartition("/")
@@ -213,6 +214,11 @@ def _find_other_kind(where: str, kind: str) -> AccessError | None:
         what = f"expected a {kind}, found a {KINDS[other]} of that name, and no {kind}"
         return AccessError(what, where=repo, hint=hint)
     return None
+
+
+def _strip_revision(where: str) -> str:
+    """The repository of `ORG/NAME@REVISION, FILE`."""
+    return where.split(",")[0].split("@")[0]
 
 
 def find_cause(error: Exception) -> Exception:
@@ -229,7 +235,7 @@ def _convert_error(error: Exception, where: str, access: str, listed: bool) -> E
     from httpx2 import HTTPError
     from huggingface_hub import errors, get_token
 
-    repo = where.split(",")[0].split("@")[0]
+    repo = _strip_revision(where)
     match error:
         case errors.GatedRepoError():
             words = _quote_message(error)
@@ -283,7 +289,7 @@ def _convert_status(error: HfHubHTTPError, where: str, access: str) -> SoupError
     from hfsoup.hub.retry import requested_wait
 
     status, words = error.response.status_code, _quote_message(error)
-    repo = where.split(",")[0].split("@")[0]
+    repo = _strip_revision(where)
     match status:
         case 401 if not get_token():
             return HubError(f"this request needs a token{words}", where=where, hint="hf auth login")
@@ -299,10 +305,12 @@ def _convert_status(error: HfHubHTTPError, where: str, access: str) -> SoupError
             return HubError(what, where=where, hint=f"hf upload {repo} {FOLDER}")
         case 429:
             seconds = requested_wait(error.response)
-            what = (
-                "too many requests" + (f"; the Hub asks to wait {format_duration(seconds)}" if seconds else "") + words
+            wait = f"; the Hub asks to wait {format_duration(seconds)}" if seconds else ""
+            return HubError(
+                f"too many requests{wait}{words}",
+                where=where,
+                hint=f"{'after that' if seconds else 'in some minutes'}, {SAME_COMMAND}",
             )
-            return HubError(what, where=where, hint=f"{'after that' if seconds else 'in some minutes'}, {SAME_COMMAND}")
     return HubError(f"the Hub answered {status}{words}", where=where, hint=f"later, {SAME_COMMAND}")
 
 
