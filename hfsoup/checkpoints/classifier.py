@@ -12,8 +12,6 @@ from hfsoup.checkpoints.processor import unpack_inputs
 from hfsoup.utils.errors import LOADING_ERRORS, OutOfMemoryError, SoupError
 from hfsoup.utils.text import format_count, one_line
 
-MESSAGE = "this checkpoint does not fill the model: {kind} {names}"
-
 
 class Classifier:
     """A model of any architecture and type, called with float32 images.
@@ -67,5 +65,6 @@ def build_model(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtyp
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found := set(info.get(kind) or ()) - (counters if kind == "missing_keys" else set()):
             names = ", ".join(sorted(map(str, found))[:5])
-            raise SoupError(MESSAGE.format(kind=kind.replace("_keys", ""), names=names), where=where)
+            what = f"this checkpoint does not fill the model: {kind.removesuffix('_keys')} {names}"
+            raise SoupError(what, where=where)
     return model

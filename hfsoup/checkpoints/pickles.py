@@ -78,7 +78,8 @@ def load_pickle(path: Path, *, where: str, unwrap: bool = False, key: str | None
         raise SoupError("expected tensors by name, found something else", where=where)
     for name, tensor in found.items():
         if not isinstance(tensor, torch.Tensor):
-            inner = [str(n) for n, value in found.items() if _holds_tensors(value)]
+            groups = {str(n): value.values() for n, value in found.items() if isinstance(value, dict) and value}
+            inner = [n for n, values in groups.items() if all(isinstance(one, torch.Tensor) for one in values)]
             hint = f"--state-dict-key {inner[0]}" if inner and inner[0].isprintable() else HINT
             what = f"expected tensors by name, found {type(tensor).__name__} among them"
             raise SoupError(what, where=f"{where}, {one_line(name)}", hint=hint)
@@ -98,12 +99,6 @@ def _select_key(found: Any, key: str, where: str) -> dict[str, Any]:
     keys = list(dict.fromkeys(name.partition(".")[0] for name in names))
     what = f"expected tensors under the key {quoted(key)}, found {join_names(keys, 8) or 'no keys'}"
     raise SoupError(what, where=where)
-
-
-def _holds_tensors(value: Any) -> bool:
-    import torch
-
-    return isinstance(value, dict) and bool(value) and all(isinstance(one, torch.Tensor) for one in value.values())
 
 
 def _check_archive(path: Path, where: str) -> int:

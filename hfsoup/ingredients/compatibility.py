@@ -40,7 +40,9 @@ class Reference:
     names: Mapping[str, str]
 
     def rename_tensors(self, other: Checkpoint) -> Checkpoint:
-        """Another checkpoint by the names of the family."""
+        """Another checkpoint by the names of the family; one of another model type as it is."""
+        if not same_model_type(self.checkpoint, other):
+            return other
         where = str(other.ingredient)
         return rename_tensors(other, match_tensors(self.architecture, other.tensors, where=where), self.names)
 
@@ -87,7 +89,7 @@ def check_compatibility(
         found, skipped = _select_largest_group(found, by_processor)
     reference = _require_reference(found)
     first = reference.checkpoint
-    found = [first, *(reference.rename_tensors(one) if same_model_type(first, one) else one for one in found[1:])]
+    found = [first, *map(reference.rename_tensors, found[1:])]
     orders = [_match_class_order(first, other) for other in found]
     apart = any(isinstance(order, str) for order in orders)
     own = frozenset(reference.find_class_axes()) if apart and on_mismatch == "backbone-only" else frozenset()
@@ -206,13 +208,16 @@ def _select_largest_group(
     found: Sequence[Checkpoint], by_processor: bool
 ) -> tuple[list[Checkpoint], list[tuple[Ingredient, str]]]:
     """The largest group of checkpoints that fit together, and the others, each with the reason."""
+
+    def differences(reference: Reference, one: Checkpoint) -> list[str]:
+        return _list_differences(reference, reference.rename_tensors(one), by_processor)
+
     groups: list[tuple[Reference, list[Checkpoint]]] = []
     unfit: dict[int, SoupError] = {}
     for n, one in enumerate(found):
         try:
-            home = next(
-                (group for reference, group in groups if not _compare_unmatched(reference, one, by_processor)), None
-            )
+            fits = (group for reference, group in groups if not differences(reference, one))
+            home = next(fits, None)
             if home is None:
                 groups.append((make_reference(one), [one]))
             else:
@@ -227,16 +232,10 @@ def _select_largest_group(
         if n in unfit:
             skipped.append((other.ingredient, unfit[n].what.splitlines()[0]))
         elif other not in chosen:
-            texts = [text.splitlines()[0] for text in _compare_unmatched(reference, other, by_processor)]
+            texts = [text.splitlines()[0] for text in differences(reference, other)]
             more = f" (and {len(texts) - 1} more differences)" if len(texts) > 1 else ""
             skipped.append((other.ingredient, f"compared with {chosen[0].ingredient}: {texts[0]}{more}"))
     return chosen, skipped
-
-
-def _compare_unmatched(reference: Reference, one: Checkpoint, by_processor: bool) -> list[str]:
-    """The differences from the reference of a checkpoint that has the names of its own files."""
-    alike = same_model_type(reference.checkpoint, one)
-    return _list_differences(reference, reference.rename_tensors(one) if alike else one, by_processor)
 
 
 def _list_differences(

@@ -165,7 +165,11 @@ def _give_same_pixels(first: Any, other: Any) -> bool:
     kinds = [re.sub(r"(Pil|Fast)$", "", type(one).__name__) for one in (first, other)]
     if kinds[0] == kinds[1] and not any(_compare_settings(_read_settings(first), _read_settings(other))):
         return True
-    return all(_are_equal(_process_random_image(first, size), _process_random_image(other, size)) for size in PROBES)
+    for size in PROBES:
+        one, two = (_process_random_image(processor, size) for processor in (first, other))
+        if one is None or two is None or not np.array_equal(one, two):
+            return False
+    return True
 
 
 def _read_settings(processor: Any) -> dict[str, Any]:
@@ -187,10 +191,6 @@ def _process_random_image(processor: Any, size: tuple[int, int]) -> NDArray[Any]
         return np.asarray(processor(images=[picture], return_tensors="pt")[PIXELS])
     except LOADING_ERRORS:
         return None
-
-
-def _are_equal(first: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
-    return first is not None and other is not None and np.array_equal(first, other)
 
 
 def _format_value(values: Mapping[str, Any], key: str) -> str:

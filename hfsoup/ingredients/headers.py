@@ -8,6 +8,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -165,16 +166,13 @@ def read_outline(source: Source) -> Outline:
         SoupError: its config or a header cannot be read.
     """
     source = source.base or source
-    specs: list[TensorSpec] | None = []
-    for file in list_weight_files(source):
-        if file.name.endswith(PICKLES):
-            specs = None
-            break
-        if file.name.endswith(".safetensors"):
-            specs = [*(specs or ()), *_read_specs(source, file)]
-    config = peek_config(source)
+    files, config = list_weight_files(source), peek_config(source)
+    specs = None
+    if not any(file.name.endswith(PICKLES) for file in files):
+        safe = (file for file in files if file.name.endswith(".safetensors"))
+        specs = tuple(chain.from_iterable(_read_specs(source, file) for file in safe))
     shape = read_image_shape(config) or _read_image_shape(source)
-    return Outline(config, None if specs is None else tuple(specs), shape)
+    return Outline(config, specs, shape)
 
 
 def peek_config(source: Source) -> dict[str, Any]:

@@ -26,9 +26,9 @@ DATA = re.compile(r"(dataset_dict|state)\.json|.*\.(parquet|arrow|tar)|data|trai
 """Names that a folder of data has, whatever else is in it."""
 
 
-def natural_key(text: str) -> list[tuple[int, int, str]]:
+def natural_key(text: object) -> list[tuple[int, int, str]]:
     """A sort key under which `model-2` comes before `model-10`."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", str(text)) if part]
 
 
 def is_model(names: Iterable[str]) -> bool:
@@ -48,11 +48,11 @@ def find_local_models(pattern: str) -> list[Path] | None:
     path = Path(text)
     if text and os.path.lexists(text):
         found = [path] if _has_config(path) else _find_checkpoints(path)
-        return sorted(found or _refuse_folder(path), key=_path_key)
+        return sorted(found or _refuse_folder(path), key=natural_key)
     matches = [Path(match) for match in glob.glob(text) if Path(match).is_dir()]  # noqa: PTH207 - also of absolute ones
     models = list(chain.from_iterable([m] if _holds_model(m) else _find_checkpoints(m) for m in matches))
     if models:
-        return sorted(models, key=_path_key)
+        return sorted(models, key=natural_key)
     if _is_only_local(text):
         raise _no_match_error(pattern, text)
     return None
@@ -79,10 +79,6 @@ def require_data(dataset: str) -> None:
     if weights and any(name in names for name in CONFIGS) and not any(map(DATA.fullmatch, names)):
         what = f"expected a dataset, found a model: {join_names(sorted(names), MOST)}"
         raise UsageError(what, where=dataset, hint="--dataset ORG/NAME|FOLDER; models are arguments without a flag")
-
-
-def _path_key(path: Path) -> list[tuple[int, int, str]]:
-    return natural_key(str(path))
 
 
 def _list_names(folder: Path) -> list[str]:

@@ -23,8 +23,7 @@ from hfsoup.utils.text import quoted
 from hfsoup.utils.threads import map_in_threads
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import ModelInfo, RepoSibling
+    from huggingface_hub.hf_api import RepoSibling
 
 SOUP_TAGS = {"model-soup", "distilled-soup"}
 MOST_FINE_TUNES = 200
@@ -305,16 +304,12 @@ def _pin(candidate: Unpinned) -> tuple[Source, bool]:
         tame = tuple(file for file in files if _TAME.fullmatch(file.name))
         return Source(candidate.id, commit, None, tame), False
     with expect_answer(where, kind=None if candidate.listed else "model"):
-        info = _fetch_info(hub_api(), candidate)
+        info = hub_api().model_info(repo, revision=candidate.revision, files_metadata=True)
         files = tuple(_make_remote_file(s) for s in info.siblings or () if _TAME.fullmatch(s.rfilename))
         if not _SHA1.fullmatch(info.sha or "") or not _REPO.fullmatch(info.id):
             raise HubError(f"expected a name and a commit, found {info.id!r} and {info.sha!r}", where=where)
     source = Source(f"{info.id}/{below}" if below else info.id, info.sha, None, files)
     return source, candidate.listed and not SOUP_TAGS.isdisjoint(info.tags or ())
-
-
-def _fetch_info(hub: HfApi, candidate: Unpinned) -> ModelInfo:
-    return hub.model_info(_split_place(candidate.id)[0], revision=candidate.revision, files_metadata=True)
 
 
 def _make_remote_file(sibling: RepoSibling) -> RemoteFile:
