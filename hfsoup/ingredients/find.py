@@ -19,6 +19,7 @@ from hfsoup.checkpoints.types import Source
 from hfsoup.hub.download import fetch_file, is_cached
 from hfsoup.hub.notices import listening
 from hfsoup.hub.offline import store_listing
+from hfsoup.ingredients.cards import BASE_HINT
 from hfsoup.ingredients.headers import peek_file
 from hfsoup.ingredients.local_folders import LAST, list_checkpoints, natural_key
 from hfsoup.ingredients.pull import CHECKPOINT, find_weight_names, missing_file_error
@@ -95,8 +96,7 @@ def find_base(name: str, *, keep: bool = True, notify: Callable[[str], None] = l
     """
     sources = match_patterns((name,), include_soups=True, notify=notify).sources
     if len(sources) > 1:
-        hint = "--base ORG/NAME|FOLDER"
-        raise UsageError(f"expected one base, found {len(sources)}", where=one_line(name), hint=hint)
+        raise UsageError(f"expected one base, found {len(sources)}", where=one_line(name), hint=BASE_HINT)
     source = sources[0]
     return replace(source, base=_find_adapter_base(source, keep)) if is_adapter(list_file_names(source)) else source
 
