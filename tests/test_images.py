@@ -100,7 +100,7 @@ def test_the_test_split_is_not_touched_by_the_search(vit: Family, data: Path, al
         (["--split", "validaton"], ["try: --split validation\n"]),
         (["--test-split", "holdout"], ["there is no split 'holdout'", "try: --test-split "]),
         (["--test-split", "tset"], ["try: --test-split test\n"]),
-        (["--split", "test", "--test-split", "test"], ["cannot both select and report"]),
+        (["--split", "test", "--test-split", "test"], ["cannot be both selection and test"]),
         (["--image-column", "picture"], ["there is no column 'picture'", "image (Image)", "label (ClassLabel)"]),
         (["--label-column", "breed"], ["there is no column 'breed'", "--label-column"]),
         (["--dataset-config", "large"], ["datasets cannot load this"]),

@@ -1,4 +1,4 @@
-"""What may happen to an image between camera and model, at three strengths each."""
+"""Noise, blur, low contrast and JPEG compression of test images, at three strengths each."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Contrast: the share of the distance to the mean grey that is left. JPEG: the qua
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind at one strength, 1 to 3; the same for the same row of a split, always."""
+    """One kind at one strength, 1 to 3; the same for the same row of a split every time."""
 
     kind: str
     strength: int
 
     @property
     def name(self) -> str:
-        """What cards and records call it."""
+        """Its name in cards and records."""
         return f"{self.kind} {self.strength}"
 
     @property
     def key(self) -> str:
-        """All that its pixels depend on beside picture, row and libraries."""
+        """All that its pixels depend on besides picture, row and libraries."""
         return f"{self.kind} {AMOUNTS[self.kind][self.strength - 1]}"
 
     def __call__(self, picture: Image, row: int) -> Image:

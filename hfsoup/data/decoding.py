@@ -1,4 +1,4 @@
-"""Encoded bytes become one RGB image, or a reason why not; bounded in memory whatever the bytes say."""
+"""Encoded bytes become one RGB image as in `transformers.pipeline`, or an error; memory is bounded whatever they are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Those that hold pixels; others of Pillow's run an interpreter (EPS) or read further files.
+# Formats that hold pixels; other formats of Pillow run an interpreter (EPS) or read further files.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 PIXELS = 90_000_000
 BYTES = 256 << 20
@@ -54,18 +54,18 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1f\x8b", "gzip"),
     (0, b"version https://git-lfs", "Git LFS pointer"),
 )
-"""Place, bytes and the name of the format that they belong to; the first that fits."""
+"""Offset, bytes and the name of their format; the first that matches is taken."""
 TEXTS = ((b"<svg", "SVG"), (b"<!doctype html", "HTML"), (b"<html", "HTML"), (b"<?xml", "XML"))
 TGA_KINDS, TGA_DEPTHS = (1, 2, 3, 9, 10, 11), (8, 15, 16, 24, 32)
 
 
 class BadImageError(Exception):
-    """A row whose image cannot be shown to a model, and why."""
+    """The image of a row cannot be used, and why."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture as RGB, and as its file has it; `lost` is the share of pixels that become white or black only now."""
+    """A picture as RGB, and as its file has it; `lost` is the share of pixels that become white or black in 8 bits."""
 
     picture: Image
     whole: Image
@@ -104,7 +104,7 @@ def decode(data: bytes, mode: str | None = None) -> Decoded:
 
 
 def read_size(data: bytes) -> tuple[int, int]:
-    """Width and height that a picture says it has, 0 where they cannot be read."""
+    """Width and height from the header of a picture, 0 if they cannot be read."""
     from PIL import Image
 
     try:
@@ -115,7 +115,7 @@ def read_size(data: bytes) -> tuple[int, int]:
 
 
 def detect_format(data: bytes) -> str | None:
-    """The name of the format that some bytes are of, by what they begin with; None where they do not tell."""
+    """The name of the format of some bytes by how they begin, None if it is unknown."""
     found = next((name for at, magic, name in MAGIC if data.startswith(magic, at)), None)
     if found is None:
         start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -128,7 +128,7 @@ def detect_format(data: bytes) -> str | None:
 
 
 def _describe_unidentified(data: bytes) -> str:
-    """What bytes are that hold no image of the formats that are read, and what to do."""
+    """What bytes without a readable image are, and what to do."""
     known = f"hfsoup reads {', '.join(FORMATS)}"
     found = detect_format(data)
     if found is None:
@@ -147,9 +147,9 @@ def _require_bounded(width: int, height: int) -> None:
 
 
 def _share_lost(image: Image) -> float:
-    """The share of the pixels of a picture of wide integers or floats that become white or black in eight bits.
+    """The share of the pixels of a picture of more than 8 bits a channel that become white or black in 8 bits.
 
-    Pillow makes white of what is above 255, and black of a fraction of 1.
+    Pillow makes values above 255 white, and fractions of 1 black.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""A file that maps a dataset's classes to a model's: JSON, YAML or CSV, written by the user."""
+"""The file of `--labels`, which maps a dataset's classes to the model's: JSON, YAML or CSV."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from hfsoup.utils.errors import UsageError
 from hfsoup.utils.text import quoted
 
 BY_NAME, BY_NUMBER = "by-name", "by-number"
-
-
 LIMIT = 8 << 20
 SUFFIXES = (".json", ".yaml", ".yml", ".csv")
 EXAMPLE = 'lines such as "tabby: 281" or "tabby: tabby, tabby cat" in YAML'
 
 
 def read_mapping(file: str) -> dict[str, str | int]:
-    """For names or numbers of a dataset the names or numbers of a model's classes.
+    """The names or numbers of the model's classes, by those of the dataset.
 
     A CSV has two columns, the dataset's and the model's; the first line is a class like any other.
 
@@ -57,7 +55,7 @@ def read_mapping(file: str) -> dict[str, str | int]:
 
 
 def _suggest_file(path: Path) -> str:
-    """What to type where a file is not there: the one beside it that is nearly called so, or a look around."""
+    """What to type if a file is missing: a file beside it of nearly the same name, or `ls`."""
     beside = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in SUFFIXES)
     close = get_close_matches(path.name, beside, 1, 0.7)
     return f"--labels {shlex.quote(str(path.parent / close[0]))}" if close else f"ls {shlex.quote(str(path.parent))}"
@@ -67,7 +65,7 @@ def _parse(suffix: str, text: str) -> dict[Any, Any]:
     if suffix == ".csv":
         # A row of more or fewer than two is a ValueError.
         return {name.strip(): value.strip() for name, value in filter(None, csv.reader(io.StringIO(text)))}
-    # Every scalar stays a text, for YAML would make a truth value of a class called "no".
+    # Scalars stay text, as YAML would read a class called "no" as false.
     found = json.loads(text) if suffix == ".json" else yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - is safe
     if not isinstance(found, dict):
         raise ValueError("expected a mapping")

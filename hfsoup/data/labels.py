@@ -16,13 +16,13 @@ from hfsoup.utils.text import join_names, quoted
 
 Note = Callable[[str], None]
 UNLABELLED = -1
-"""What stands for a label where there is none."""
+"""The label of a row without one."""
 ELSEWHERE = "another split, or rows that are labelled"
 
 
 @dataclass(frozen=True)
 class FileLabels:
-    """The labels of one file: one value a row, and the names that it gives numbers, None where it gives none."""
+    """The labels of one file: one value a row, and its class names, None if it has none."""
 
     file: str
     values: Sequence[Any]
@@ -31,7 +31,7 @@ class FileLabels:
 
 @dataclass(frozen=True)
 class MatchedLabels:
-    """Class numbers in the model's order, one a row, and the rule that they were found by; `lists` are its files'."""
+    """Labels in the order of the model's classes, the rule that they were matched by, and the classes of each file."""
 
     labels: NDArray[np.int64]
     rule: str
@@ -40,10 +40,10 @@ class MatchedLabels:
 
 @dataclass(frozen=True)
 class ClassList:
-    """What a file calls its class numbers, None where it does not.
+    """The class names of a file, None if it has none.
 
-    `numbered` tells whether they were taken for the model's by number alone, and `alike` whether each of them is the
-    model's number of that very name.
+    `numbered` says whether they were matched with the model's by number alone, and `alike` whether each has the number
+    that the model's class of the same name has.
     """
 
     file: str
@@ -86,7 +86,7 @@ def match_labels(labels: Sequence[FileLabels], model: ModelClasses, *, where: st
 
 
 def require_same_numbering(lists: Sequence[ClassList], where: str) -> None:
-    """See that where numbers alone decide, every file numbers the same classes in the same way.
+    """Refuse files that number their classes differently if labels were matched by number alone.
 
     Raises:
         MismatchError: two files do not; both are named.
@@ -102,7 +102,7 @@ def require_same_numbering(lists: Sequence[ClassList], where: str) -> None:
 def check_classes(
     labels: NDArray[np.int64], classes: Sequence[str], *, where: str, note: Note, limited: bool = False
 ) -> None:
-    """See that a split tests something: two classes at least, unless a limit took the others; those it lacks are noted.
+    """Refuse a split of one class, unless a limit took the others, and note the classes that it lacks.
 
     Raises:
         SoupError: every row is of one class.
@@ -119,7 +119,7 @@ def check_classes(
 
 
 def check_folders(folders: Sequence[str], labels: NDArray[np.int64], classes: Sequence[str], where: str) -> None:
-    """See that no image lies in the folder of one class and is labelled as another.
+    """Refuse images that lie in the folder of one class and are labelled as another.
 
     Raises:
         SoupError: some do; they are counted and the first ones named.
@@ -141,7 +141,7 @@ def format_rows(rows: Sequence[int], most: int = 8) -> str:
 
 
 def _require_complete(values: Sequence[Any], where: str) -> None:
-    """Refuse labels that are missing, or of several kinds, or not one a row."""
+    """Refuse labels that are missing, of several types, or more than one a row."""
     missing = [row for row, value in enumerate(values) if value is None]
     if missing:
         text = f"{len(missing)} rows without a label: {format_rows(missing)}"
@@ -156,6 +156,7 @@ def _require_complete(values: Sequence[Any], where: str) -> None:
 
 
 def _require_in_range(values: Sequence[int], count: int, where: str) -> NDArray[np.int64]:
+    """Labels as an array, each from 0 to `count` − 1."""
     outside = [row for row, value in enumerate(values) if not 0 <= value < count]
     if outside:
         none = all(values[row] == UNLABELLED for row in outside)

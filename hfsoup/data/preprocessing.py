@@ -1,4 +1,4 @@
-"""Images become one sealed file of pixels: decoded and processed once, checked at every bake."""
+"""Images become one cached file of pixels: decoded and processed once, compared with its hash at every bake."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.data.decoding import PIXELS, BadImageError, Decoded, decode, read_size
+from hfsoup.data.labels import Note
 from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import LOADING_ERRORS, SoupError
 from hfsoup.utils.hashing import hash_file, hash_json
@@ -31,15 +32,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Advance = Callable[[int], None]
-Note = Callable[[str], None]
 Change = Callable[["Image", int], "Image"]
 Encoded = tuple[int, bytes | BadImageError]
 BACKENDS = ("pillow", "transformers", "torch", "torchvision", "timm", "numpy")
 BATCH = 32
-# Pictures of more pixels are decoded one at a time, which bounds memory whatever the number of processors.
+# Pictures of more pixels are decoded one at a time, which bounds memory for any number of CPUs.
 LARGE = 10_000_000
 READING = "as transformers.pipeline"
-"""How encoded images are read; what was prepared under another rule is not taken from the cache."""
+"""How encoded images are read; images that were prepared in another way are not taken from the cache."""
 PROBE = 64
 _large = threading.Lock()
 
@@ -49,8 +49,8 @@ class PreparedImages:
     """A file of pixels in the cache, float32, images × channels × height × width.
 
     `rows` are those of its images; `bad` the rows that have none, each with the reason; `digests` are hashes of the
-    decoded images, equal for the same picture; `lost` are the rows of which eight bits do not hold every pixel, each
-    with the share of those; `sha256` is that of the file.
+    decoded images, equal for the same picture; `lost` are the rows with pixels that 8 bits cannot hold, each with the
+    share of those; `sha256` is that of the file.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class _Job:
     mode: str | None
 
     def work(self, width: int, height: int) -> int:
-        """The pixels of a picture, or those that it is resized to where that is more."""
+        """The pixels of a picture, or of the size that it is resized to if that is more."""
         sides = self.processor.to_dict().get("size")
         shorter = sides.get("shortest_edge") if isinstance(sides, dict) else None
         resized = int(shorter) ** 2 * max(width, height) // max(1, min(width, height)) if shorter else 0
@@ -80,7 +80,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Image:
-    """What a row became: pixels and the digest of its picture, or None and the reason."""
+    """A row's pixels and the hash of its picture, or None and the reason."""
 
     row: int
     pixels: NDArray[np.float32] | None
@@ -101,19 +101,22 @@ def prepare_images(
     change: Change | None = None,
     home: Path | None = None,
 ) -> PreparedImages:
-    """Decode and process `rows`, or take them from the cache if every byte there is as it was written.
+    """Decode and process `rows`, or read them from the cache if every byte there is as it was written.
 
     Args:
         rows: which rows.
-        read: gives the encoded image of each row in turn, or why there is none; not called where all is in the cache.
+        read: returns the encoded image of each row in turn, or why there is none; not called if all are cached.
         processor: the ingredients' image processor.
         content: a hash of the data that the rows are in, and of the column.
         where: dataset and split, for errors.
-        advance: told of images as they are ready.
-        note: told if the cache was damaged.
+        advance: called with the number of images that just became ready.
+        note: called if the cache was damaged.
         mode: the Pillow mode that the dataset declares for its images.
-        change: what to do to a decoded image before it is processed; `content` has to tell changes apart.
-        home: where the file goes instead of the cache.
+        change: applied to each decoded image before it is processed; `content` must differ for different changes.
+        home: the folder of the file instead of the cache.
+
+    Raises:
+        SoupError: the processor gives unusable pixels or takes no image, or the cache cannot be written.
     """
     from filelock import FileLock
 
@@ -130,17 +133,17 @@ def prepare_images(
         try:
             return _write_pixels(job, path, advance)
         except OSError as error:
-            raise SoupError(f"the images cannot be kept: {error.strerror}", where=str(path.parent)) from error
+            raise SoupError(f"prepared images cannot be written: {error.strerror}", where=str(path.parent)) from error
 
 
 def are_prepared(rows: Sequence[int], processor: Any, *, content: str, mode: str | None = None) -> bool:
-    """Whether `prepare` would find these images in the cache, if they are as they were written."""
+    """Whether `prepare_images` would find these images in the cache, if they are as they were written."""
     path = _cache_path(rows, processor, content, mode, None)
     return path.is_file() and path.with_suffix(".json").is_file()
 
 
 def _cache_path(rows: Sequence[int], processor: Any, content: str, mode: str | None, home: Path | None) -> Path:
-    """Where the file of pixels is: its name is a hash of everything that they depend on."""
+    """The path of the file of pixels, whose name is a hash of everything that they depend on."""
     versions = [_find_version(name) for name in BACKENDS]
     kind = f"{type(processor).__module__}.{type(processor).__qualname__}"
     key = hash_json(content, list(rows), kind, processor.to_dict(), versions, [READING, mode])
@@ -155,7 +158,7 @@ def _find_version(name: str) -> str | None:
 
 
 def _read_cached(path: Path, note: Note) -> PreparedImages | None:
-    """What an earlier bake prepared, if its seal is whole and the file is the one that was sealed."""
+    """What an earlier bake prepared, if file and record are as they were written."""
     seal = path.with_suffix(".json")
     if not seal.exists():
         return None
@@ -175,7 +178,7 @@ def _read_cached(path: Path, note: Note) -> PreparedImages | None:
 
 
 def _write_pixels(job: _Job, path: Path, advance: Advance) -> PreparedImages:
-    """Write the file, then its seal, each complete on the disk before it gets its name."""
+    """Write the pixels, then their record, each complete on the disk before it gets its name."""
     rows: list[int] = []
     bad: list[tuple[int, str]] = []
     digests: list[str] = []
@@ -231,13 +234,13 @@ def _write_seal(prepared: PreparedImages) -> None:
 
 
 def _write_header(file: BinaryIO | Any, count: int, shape: tuple[int, ...]) -> None:
-    """The .npy header; it is as long for any smaller count, so that it can be written again."""
+    """Write the .npy header; it is as long for any smaller count, so that it can be overwritten."""
     facts = {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)}
     np.lib.format.write_array_header_1_0(file, facts)
 
 
 def _process_all(job: _Job) -> Iterator[_Image]:
-    """Every image in order; few batches at a time."""
+    """Every image in order, a few batches at a time."""
 
     def batch(given: Sequence[Encoded]) -> list[_Image]:
         return [_process_row(job, row, data) for row, data in given]
@@ -272,10 +275,10 @@ def _process_row(job: _Job, row: int, data: bytes | BadImageError) -> _Image:
 
 
 def _process_picture(job: _Job, row: int, found: Decoded) -> _Image:
-    """What the processor makes of a picture."""
+    """A picture as the image processor returns it."""
     picture = found.picture
     digest = hashlib.blake2b(f"{picture.size}".encode(), digest_size=16)
-    # Pictures that are all white only for their 16 bits are no doubles of each other.
+    # Pictures that are all white only because of their 16 bits are no duplicates of each other.
     digest.update((found.whole if found.lost else picture).tobytes())
     if job.change:
         picture = job.change(picture, row)
@@ -297,17 +300,17 @@ def _run_processor(job: _Job, picture: Image) -> NDArray[np.float32]:
 
 
 def _require_processor(job: _Job) -> None:
-    """Fail where the processor takes not even a plain picture: then it is to blame, and not the image.
+    """Refuse an image processor that cannot process a plain picture either.
 
     Raises:
-        SoupError: it does not.
+        SoupError: it cannot.
     """
     from PIL import Image
 
     try:
         _run_processor(job, Image.new("RGB", (PROBE, PROBE)))
     except LOADING_ERRORS as error:
-        what = f"the models' image processor takes no image at all: {_describe_error(error)}"
+        what = f"the models' image processor cannot process any image: {_describe_error(error)}"
         hint = "save a whole processor beside them: AutoImageProcessor.from_pretrained(START).save_pretrained(FOLDER)"
         raise SoupError(what, where=type(job.processor).__name__, hint=hint) from error
 

@@ -1,4 +1,4 @@
-"""What is asked of a dataset."""
+"""What the user asks of a dataset: its name, splits, columns, limit and how its labels are matched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hfsoup.data.tasks.task import Task
 
 NO_SPLIT = "none"
-"""What `test_split` is where no split is to report, and the one that selects is halved."""
+"""The `test_split` that stands for none: the selection split is halved."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Request:
 
     `revision` is a branch, tag or commit on the Hub, None for the head; `labels` is `by-name`, `by-number` or a file
     that maps the dataset's classes to the model's, and `mapping` is what that file said at an earlier time; `task` is
-    what the labels are read for, None for one class an image.
+    that of the models, None for one class an image.
     """
 
     dataset: str
@@ -61,7 +61,7 @@ class Request:
 
 
 def split_revision(dataset: str) -> tuple[str, str | None]:
-    """A dataset's name and the revision after its `@`; what lies on this disk has none."""
+    """A dataset's name and the revision after its `@`; a path on this disk has none."""
     if "@" not in dataset or Path(dataset).expanduser().exists():
         return dataset, None
     name, _, revision = dataset.partition("@")

@@ -1,4 +1,4 @@
-"""Other images to report on: the test split as it might arrive, and further datasets of the same classes."""
+"""Further test images: the test split with corruptions, and other datasets of the same classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hfsoup.utils.text import one_line
 def corrupt_test_split(
     request: Request, processor: Any, classes: Sequence[str], corruptions: Sequence[Corruption]
 ) -> Iterator[Split]:
-    """The test split of `load_images` under each corruption in turn; its pixels go when the next one is asked for."""
+    """The test split of `load_images` under each corruption in turn; its pixels are deleted with the next."""
     with open_dataset(request) as source, open_workspace() as work:
         _, test = cut_scored_splits(source, request, classes)
         for corruption in corruptions:
@@ -35,7 +35,7 @@ def corrupt_test_split(
 
 
 def check_other_dataset(request: Request) -> None:
-    """See that another dataset is there and has a split to report on; nothing of it is kept.
+    """Check that another dataset exists and has a test split; nothing of it is cached.
 
     Raises:
         UsageError: datasets cannot load it, or it has no such split.
@@ -46,7 +46,7 @@ def check_other_dataset(request: Request) -> None:
 
 
 def _choose_test_split(names: Sequence[str], request: Request) -> str:
-    """The split of another dataset that reports: its test split, else the usual or only one."""
+    """The split of another dataset to test on: its test split, else the usual or only one."""
     usual = [name for name in ("test", "validation", "valid", "val", "dev") if name in names]
     if not usual and len(names) != 1:
         what = f"expected a split called test, or a single one, found {one_line(', '.join(names))}"
@@ -57,12 +57,12 @@ def _choose_test_split(names: Sequence[str], request: Request) -> str:
 def load_other_dataset(
     request: Request, processor: Any, classes: Sequence[str], seen: Sequence[PreparedImages]
 ) -> Images:
-    """Another dataset of the same classes to report on, as both splits: its test split, else the usual or only one.
+    """Another dataset of the same classes to test on, as both splits: its test split, else the usual or only one.
 
     Raises:
         UsageError: no such split or column.
         MismatchError: the dataset's class names are not the model's.
-        SoupError: more than one image in a hundred is among those that select, or they would make the scores wrong.
+        SoupError: more than one image in a hundred is also a selection image, or its labels or images are unusable.
     """
     notes: dict[str, None] = {}
     with open_dataset(request) as source:
