@@ -106,8 +106,8 @@ def test_without_a_training_split_the_selection_images_serve_and_it_is_said(
 ) -> None:
     """A note on the screen and in the card."""
     done = run("bake", *resnet.words, "--dataset", data, "--bn", "recalibrate", "--output", "soup")
-    assert "batch norms, alignments and merges look at the images that select" in done.err
-    assert "batch norms, alignments and merges look at the images that select" in Path("soup", "README.md").read_text()
+    assert "batch norms, alignments and merges use the selection images" in done.err
+    assert "batch norms, alignments and merges use the selection images" in Path("soup", "README.md").read_text()
 
 
 def test_new_statistics_need_images(resnet: Family) -> None:

@@ -1,4 +1,4 @@
-"""Encoded bytes become one RGB image as in `transformers.pipeline`, or an error; memory is bounded whatever they are."""
+"""Encoded bytes become one RGB image as in `transformers.pipeline`, or an error; memory is bounded for any bytes."""
 
 from __future__ import annotations
 
