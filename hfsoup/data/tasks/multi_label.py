@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 from hfsoup.data.class_names import ModelClasses
 from hfsoup.data.label_mapping import BY_NAME
 from hfsoup.data.labels import ELSEWHERE, UNLABELLED, FileLabels, MatchedLabels, format_rows, match_labels
-from hfsoup.data.tasks.task import (
-    Labels,
-    Predicted,
-    Predictions,
-    Task,
-    calibration_error,
-)
+from hfsoup.data.tasks.task import Labels, Predicted, Predictions, Task, calibration_error
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.text import quoted
 
@@ -34,7 +28,7 @@ LIST_TYPES = (
     "float32",
     "float64",
 )
-"""What lists of labels may be of, as datasets calls it."""
+"""The types of datasets that lists of labels may have."""
 
 
 class MultiLabel(Task):
@@ -156,7 +150,7 @@ class MultiLabel(Task):
 
 
 def _parse_row(value: Any, row: int, where: str) -> list[Any]:
-    """The labels of one row: whole numbers or names, of which a 0 or 1 may have been a float or a truth value."""
+    """The labels of one row: whole numbers or names; a 0 or 1 may be a float or a boolean in the dataset."""
     if value is None:
         raise SoupError(
             f"1 row without a label: {format_rows([row])}; an empty list is no class", where=where, hint=ELSEWHERE
@@ -170,12 +164,12 @@ def _parse_row(value: Any, row: int, where: str) -> list[Any]:
 
 
 def _is_vectors(rows: Sequence[Sequence[Any]], classes: int) -> bool:
-    """Whether every row has a 0 or 1 for each class; numbers of classes would stand twice in such a row."""
+    """Whether every row has a 0 or 1 for each class."""
     return bool(rows) and all(len(row) == classes and set(row) <= {0, 1} for row in rows)
 
 
 def _require_numbers(rows: Sequence[Sequence[Any]], count: int, first: int, where: str) -> None:
-    """See that numbers of classes are some, each once in a row."""
+    """Refuse numbers outside the classes, numbers mixed with names, and a class twice in a row."""
     outside = [n for n, row in enumerate(rows, first) if any(type(v) is int and not 0 <= v < count for v in row)]
     if outside:
         values = [v for v in rows[outside[0] - first] if type(v) is int and not 0 <= v < count]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BINS = 15
 OnRows = Callable[[Predictions, Labels], Callable[[Rows], float]]
 Predicted = int | tuple[int, ...]
-"""What is said of one image: a class, or several."""
+"""The classes that are predicted for one image: one, or a tuple."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,16 @@ class Task(ABC):
 
     Attributes:
         auto_class: the Auto class of transformers that loads its models, and the Hub's name of the task.
-        name: what records call it.
-        problem_type: what transformers calls it in a config.json.
+        name: its name in records.
+        problem_type: its name in a config.json of transformers.
         metrics: the names of its own metrics, the default first; all of them are shares in [0, 1].
-        one_hot: whether a dataset may have a column of yes and no for every class instead of one of labels.
-        scripts: whether a metric of the Hub may score it.
-        strata: by what a split is cut in equal shares, in words.
-        rule: how predictions come from the model's outputs, where that has to be said, for screen and card.
-        threshold: the least probability of a class that is predicted; None where the likeliest one is.
-        correct_text: what an image of which all is right is called in a report.
-        tags: what the Hub is told of such a model.
+        one_hot: whether a dataset may have a column of 0 and 1 for every class instead of one of labels.
+        scripts: whether metrics of the Hub may score it.
+        strata: by what splits are stratified, in words.
+        rule: how predictions are made of outputs, for screen and card; may be empty.
+        threshold: the least probability of a class that is predicted; None if the likeliest one is.
+        correct_text: a sentence for reports about an image that is predicted right.
+        tags: the tags of its models on the Hub.
     """
 
     auto_class: ClassVar[AutoClass] = IMAGE_CLASSIFICATION
@@ -78,11 +78,11 @@ class Task(ABC):
 
     @abstractmethod
     def label_columns(self, features: Mapping[str, Any]) -> list[str]:
-        """The columns that datasets declares as such labels."""
+        """The columns whose features are labels of this task."""
 
     @abstractmethod
     def class_names(self, feature: Any) -> Sequence[str] | None:
-        """What a column of labels calls its numbers, None where it does not."""
+        """The class names of a column of labels, None if its feature has none."""
 
     @abstractmethod
     def match_labels(self, labels: Sequence[FileLabels], model: ModelClasses, *, where: str) -> MatchedLabels:
@@ -117,36 +117,36 @@ class Task(ABC):
 
     @abstractmethod
     def take_predictions(self, predictions: Predictions, top: int) -> Predictions:
-        """What a metric is computed of that needs no probabilities and looks at so many classes of an image."""
+        """The predictions for a metric that needs no probabilities, with the `top` likeliest classes of an image."""
 
     def check_predictions(self, predictions: Any, labels: Any) -> tuple[Predictions, Labels]:
-        """Both, if a metric of them means anything."""
+        """Both, if a metric of them is defined."""
         return predictions, labels
 
     @abstractmethod
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """What `pipeline()` gives as scores, images × classes."""
+        """The scores of `pipeline()`, images × classes."""
 
     @abstractmethod
     def outputs(self, logits: torch.Tensor, labels: Labels, top: int) -> Mapping[str, torch.Tensor]:
-        """What is kept of a batch, the first axis of everything over images.
+        """What is stored of a batch, the first axis of everything over images.
 
         Returns:
             `predictions`, what a metric is computed of; `confidence`, the probability of the likeliest class; and
-            `true_class_probability`, that of what is true, where the task has a metric that counts.
+            `true_class_probability`, that of the true class, if the task has a metric that counts.
         """
 
     @abstractmethod
     def mark_correct(self, predictions: Predictions, labels: Labels) -> NDArray[np.bool_]:
-        """Of every image whether what is predicted is all right."""
+        """Whether each image is predicted right."""
 
     @abstractmethod
     def list_predicted(self, predictions: Predictions) -> tuple[Predicted, ...]:
-        """What is said of every image, as class indices."""
+        """The predicted classes of each image, as class indices."""
 
     @abstractmethod
     def list_true(self, labels: Labels) -> list[Any]:
-        """What is true of every image, in the same form."""
+        """The true classes of each image, as class indices."""
 
     @abstractmethod
     def calibration_error(self, predictions: Predictions, confidence: NDArray[np.float32], labels: Labels) -> float:
