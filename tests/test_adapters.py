@@ -145,13 +145,11 @@ def test_a_record_of_adapters_that_were_rounded_first_says_so(vit: Family, alone
     record = json.loads(Path("soup/soup.json").read_text())
     record["files"]["model.safetensors"] = sha256(Path("soup/model.safetensors").read_bytes()).hexdigest()
     Path("soup/soup.json").write_text(json.dumps(record))
-    assert "rounded to their base's type" not in refused("verify", "soup", code=1)
+    assert "rounded to the base's dtype" not in refused("verify", "soup", code=1)
     for ingredient in record["ingredients"]:
         del ingredient["merged"]
     Path("soup/soup.json").write_text(json.dumps(record))
-    assert "its adapters were rounded to their base's type before they were averaged" in refused(
-        "verify", "soup", code=1
-    )
+    assert "its adapters were rounded to the base's dtype before averaging" in refused("verify", "soup", code=1)
 
 
 @pytest.mark.parametrize("wrap", [lambda n: n, lambda n: f"model.{n}"], ids=["state dict", "wrapped"])
@@ -214,7 +212,9 @@ def test_a_base_that_changed_since_is_named(vit: Family, pair: list[Path]) -> No
         edit_json(adapter / "adapter_config.json", base_model_name_or_path="./start")
     bake("./lora-0", "./lora-1", "--output", "soup")
     put_weights(Path("start"), weights(vit.folders[1]))
-    assert "base ./start of lora-0: its weight files are not those that were baked" in refused("verify", "soup", code=1)
+    assert "base ./start of lora-0: its weight files differ from those that were baked" in refused(
+        "verify", "soup", code=1
+    )
 
 
 def test_a_damaged_merge_in_the_cache_is_made_again(pair: list[Path]) -> None:

@@ -132,7 +132,7 @@ def test_an_alignment_that_gives_something_else_again_is_named(strangers: tuple[
     record = json.loads(path.read_text())
     record["alignment"]["copies"] = ["0" * 64]
     path.write_text(json.dumps(record))
-    assert "second: aligned again it is not what was baked" in refused("verify", "soup", code=1)
+    assert "second: aligned again, it differs from what was baked" in refused("verify", "soup", code=1)
 
 
 @pytest.mark.parametrize(

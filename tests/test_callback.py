@@ -166,7 +166,7 @@ def test_what_cannot_work_is_said_before_training(make_trainer: Callable[..., Tr
         trained(make_trainer(save_strategy="no"), hfsoup.SoupCallback())
     Path("run/soup").mkdir(parents=True)
     trainer = make_trainer()
-    with pytest.raises(hfsoup.SoupError, match="already there"):
+    with pytest.raises(hfsoup.SoupError, match="exists already"):
         trained(trainer, hfsoup.SoupCallback())
     assert trainer.state.global_step == 0
 

@@ -160,7 +160,7 @@ def test_it_refuses_what_a_bake_refuses_at_once(
     """A target that the token may not write to, an output that is taken, and a recipe without data."""
     assert "may not push to else" in refused("bake", "kit/vit-*", "--push", "else/soup", "--dry-run", code=1)
     copy_model(vit.folders[0], alone / "taken")
-    assert "already there" in refused("bake", *vit.words, "--output", "taken", "--dry-run", code=1)
+    assert "exists already" in refused("bake", *vit.words, "--output", "taken", "--dry-run", code=1)
     assert "needs data" in refused("bake", *vit.words, "--recipe", "greedy", "--dry-run", code=2)
 
 

@@ -109,7 +109,7 @@ def test_record_and_card_say_what_was_looked_at_and_verify_looks_again(
     assert "the importance of 3 ingredients as recorded, found that of 2" in refused("verify", "soup", code=1)
     told["images"]["fingerprint"] = "other"
     path.write_text(json.dumps(record))
-    assert "the images that the merge looked at are others now" in refused("verify", "soup", code=1)
+    assert "the images that the merge used have changed" in refused("verify", "soup", code=1)
 
 
 def test_scores_are_kept_by_what_was_estimated(vit: Family, data: Path, alone: Path) -> None:
@@ -210,11 +210,11 @@ def test_what_lacks_images_or_a_merge_is_refused_at_once(alone: Path) -> None:
     """Before the Hub is asked, with the option that would do."""
     for merge in LOOKING:
         said = refused("bake", "org/nowhere", "--merge", merge, code=2)
-        assert f"the merge {merge} looks at what each weight does on images" in said
+        assert f"the merge {merge} needs images" in said
         assert "--dataset" in said
     words = ("--merge", "fisher", "--align", "weights", "--fit", "--dataset", "org/nothing")
-    assert "a fit leaves fisher nothing to merge" in refused("bake", "org/nowhere", *words, code=2)
-    with pytest.raises(hfsoup.SoupError, match="looks at what each weight does"):
+    assert "--fit leaves fisher nothing to merge" in refused("bake", "org/nowhere", *words, code=2)
+    with pytest.raises(hfsoup.SoupError, match="needs images, whose labels it does not read"):
         hfsoup.SoupCallback(merge="fisher")
     with pytest.raises(hfsoup.SoupError, match="needs the gram of each of the 2 ingredients"):
         hfsoup.search("uniform", [{}, {}], merge="regmean")

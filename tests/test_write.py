@@ -50,7 +50,7 @@ def test_an_output_that_is_there_is_not_touched(vit: Family, alone: Path) -> Non
     """A folder or file of that name is an error, and stays as it is."""
     Path("soup").mkdir()
     Path("soup/mine.txt").write_text("mine")
-    assert "already there" in refused("bake", *vit.words, "--output", "soup", code=1)
+    assert "exists already" in refused("bake", *vit.words, "--output", "soup", code=1)
     assert [p.name for p in alone.rglob("*")] == ["soup", "mine.txt"]
 
 

@@ -1,4 +1,4 @@
-"""The part of a bake that trains a network, once the recipe has ended."""
+"""Distillation: train one network to match the ingredients that the recipe chose."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ Statistics = dict[str, "NDArray[np.float32]"]
 
 
 def load_unlabelled_images(images: Images, family: Family, options: Options, watch: Watch) -> Images:
-    """The images with those that a network is trained on, where one is asked for."""
+    """Add the images to distill on, if --distill is given."""
     if options.distill is None:
         return images
     from hfsoup.checkpoints.processor import load_image_processor
     from hfsoup.data.images import load_unlabelled
 
     most, notes = limit_training_images(options), list(images.notes)
-    with watch.stage("Preparing images to train on", unit="images") as stage:
+    with watch.stage("Preparing images for distillation", unit="images") as stage:
         request = replace(options.make_request(task_of(family.config)), revision=images.revision)
         processor = load_image_processor(family.processor_ingredient.processor_folder)
         split = load_unlabelled(request, processor, family.labels, most, note=notes.append, advance=stage)
-        stage.done(f"Prepared {len(split):,} images to train on, without their labels")
+        stage.done(f"Prepared {len(split):,} images for distillation, without labels")
     return replace(images, unlabelled=split, notes=tuple(dict.fromkeys(notes)))
 
 
@@ -58,22 +58,22 @@ def distill_network(
     watch: Watch,
     tell: Callable[[str], None],
 ) -> tuple[Distillation | None, Statistics]:
-    """A network that was trained to match the members of `mix`, with the batch-norm statistics that it began with.
+    """Train a network to match the members of `mix`; the network, and the batch-norm statistics that it started with.
 
-    It begins with the mix or with the best ingredient, whichever scores higher on the selection split. The main process
-    trains alone, so that nothing depends on how many there are. None where nothing is asked for, or the recipe kept one
-    ingredient.
+    It starts from the mix or from the best ingredient, whichever scores higher on the selection split. Only the main
+    process trains, so that the result does not depend on the number of processes. None without --distill, or if the
+    recipe kept one ingredient.
     """
     from hfsoup.evaluation.scorer import RECALIBRATE
 
     if options.distill is None:
         return None, {}
     if len(mix.members) < 2:
-        watch.note("the recipe kept one ingredient, which no network can be trained to surpass; nothing is distilled")
+        watch.note("the recipe kept one ingredient, so there is nothing to distill")
         return None, {}
     split = images.unlabelled
     if split is None:
-        raise SoupError("there are no images to train on")
+        raise SoupError("there are no images to distill on")
     start = max((mix, search.mix(search.ranked[:1])), key=lambda one: search.score(one).key)
     before = search.score(start)
     statistics = scorer.estimate_statistics(start) if before.bn == RECALIBRATE else {}
@@ -98,5 +98,5 @@ def distill_network(
 
 
 def limit_training_images(options: Options) -> int:
-    """How many images are to be prepared for a training, at most."""
+    """The most images to prepare for distillation; 0 without --distill."""
     return (options.limit or MOST) if options.distill else 0

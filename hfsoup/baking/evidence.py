@@ -1,4 +1,4 @@
-"""What the test split shows of soup and best ingredient beyond a number: predictions, and points for plots."""
+"""What is kept of the test split besides scores: predictions of soup and best ingredient, and points of plots."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 
 def test_predictions(scorer: Scorer, soup: Mix, best: Mix, bn: str, test: Split, starts: tuple[Start, ...]) -> Evidence:
-    """What soup and best ingredient said of each test image when they were compared; nothing is forwarded."""
+    """The predictions of soup and best ingredient for each test image, kept from their comparison."""
     return Evidence(scorer.predict_classes(soup, bn, test), scorer.predict_classes(best, "average", test), starts)
 
 
 def with_plot_scores(
     seen: Evidence, scorer: Scorer, search: Search, soup: Mix, images: Images, options: Options
 ) -> Evidence:
-    """The evidence, with the scores that the pictures need where these are asked for."""
+    """Add the scores that the plots need, if plots are asked for."""
     if options.figures:
         seen = replace(seen, points=score_plot_points(scorer, search, soup, images))
     return replace(seen, line=score_line(scorer, search, images)) if options.figure_line else seen
 
 
 def score_plot_points(scorer: Scorer, search: Search, soup: Mix, images: Images) -> tuple[Point, ...]:
-    """Ingredients, candidates that were scored on all images, and the mean of all, on the test split too.
+    """Score ingredients, candidates and the mean of all ingredients on the test split, for plots.
 
-    The choice was made before, on the selection split alone. The soup itself is left out: it was compared already.
+    The selection is over by then. Candidates with a bound only and the soup itself, which is compared, are left out.
     """
     return tuple(_iterate_plot_points(scorer, search, soup, images))
 
@@ -64,7 +64,7 @@ def _make_candidate_point(found: Score, steps: list[Decision], test: Score) -> P
 
 
 def score_line(scorer: Scorer, search: Search, images: Images) -> Line | None:
-    """Both splits along the line between the two best ingredients; None where there is only one."""
+    """Score averages of the two best ingredients on both splits; None if there is only one ingredient."""
     if len(search.ranked) < 2:
         return None
     first, second = search.ranked[:2]
@@ -78,7 +78,7 @@ def score_line(scorer: Scorer, search: Search, images: Images) -> Line | None:
 
 
 def write_evidence(soup: BakeResult, folder: Path) -> None:
-    """Write what was seen, and draw it where that was asked for."""
+    """Write the predictions, and draw the plots if they are asked for."""
     from hfsoup.reports.figures import draw_pictures
 
     if (found := record_predictions(soup)) is not None:

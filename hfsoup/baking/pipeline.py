@@ -59,7 +59,7 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
         (0.0, 0.5, 0.5, 0.0)
     """
     if odd := [type(i).__name__ for i in ingredients if not isinstance(i, str | PathLike)]:
-        raise UsageError(f"expected names or folders one after another, found a {odd[0]}", hint="bake(*names)")
+        raise UsageError(f"expected names or folders as separate arguments, found a {odd[0]}", hint="bake(*names)")
     patterns = tuple(str(ingredient) for ingredient in ingredients)
     if is_config(patterns):
         return run_bake(*load_config(Path(patterns[0]).expanduser(), options), follow_bake())
@@ -68,7 +68,7 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
 
 
 def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, several: bool = True) -> Soup:
-    """Resolve, pull, check, search, test, write, push; `several` refuses one ingredient alone."""
+    """Resolve, pull, check, search, average, write, push. With `several`, a single ingredient is refused."""
     check_request(patterns, options)
     for text in (*RECIPES.broken, *MERGES.broken, *METRICS.broken):
         watch.note(text)
@@ -110,7 +110,7 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
 
 
 def _claim_output(patterns: tuple[str, ...], options: Options, stack: ExitStack) -> None:
-    """Hold the output folder from the start; what stands there already must be this bake's own work, or may go."""
+    """Lock the output folder, and check that what it holds may be replaced."""
     from hfsoup.averaging.writer import lock_output
 
     if options.output is not None:
@@ -119,7 +119,7 @@ def _claim_output(patterns: tuple[str, ...], options: Options, stack: ExitStack)
 
 
 def save_and_push(soup: Soup, watch: Watch, clock: Clock) -> Soup:
-    """Write the folder and push it, where asked to."""
+    """Write the folder and push it, if the options say so."""
     options = soup.options
     if options.output:
         with clock("average"), watch.stage("Writing") as stage:

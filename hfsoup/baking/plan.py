@@ -1,4 +1,4 @@
-"""A bake before it costs anything: what would be pulled, scored, written and pushed."""
+"""The plan of a bake, for --dry-run: what it would pull, evaluate, write and push."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from hfsoup.utils.text import format_count, format_duration, format_size
 
 @dataclass(frozen=True)
 class Download:
-    """A thing to be pulled: all bytes that are needed of it, and those on this disk already.
+    """A repository to pull: `size` bytes are needed of it, of which `cached` are on this disk.
 
-    What was made into prepared images by an earlier bake is not pulled for them again, and counts as here.
+    Images that an earlier bake prepared count as cached.
     """
 
     id: str
@@ -54,8 +54,7 @@ class Download:
 class Plan:
     """What a bake would do.
 
-    `bases` are those of adapters, and the one that is given; `memory` is the least that it takes, in bytes, None where
-    no header tells.
+    `bases` are those of adapters and of --base; `memory` is what it takes at least, in bytes, None if no header says.
     """
 
     recipe: str
@@ -72,7 +71,7 @@ class Plan:
 
     @property
     def to_pull(self) -> int:
-        """Bytes that are not here yet."""
+        """Bytes that are not cached."""
         pulled = (*self.ingredients, *self.bases, *([self.dataset] if self.dataset else []))
         return sum(h.size - h.cached for h in pulled)
 
@@ -96,15 +95,15 @@ class Plan:
 
 
 def plan_bake(patterns: tuple[str, ...], options: Options, watch: Watch | None = None) -> Plan:
-    """Look at everything a bake would use, and use none of it: nothing is kept, written or pushed.
+    """Plan a bake without running it: nothing is cached, written or pushed.
 
     Args:
         patterns: as for `bake`.
         options: as for `bake`.
-        watch: told of the stages.
+        watch: is shown the stages.
 
     Raises:
-        SoupError: what a bake would refuse before its first download, a disk that is too small included.
+        SoupError: what a bake would refuse before its first download, such as a disk that is too small.
     """
     from psutil import virtual_memory
 
@@ -116,7 +115,7 @@ def plan_bake(patterns: tuple[str, ...], options: Options, watch: Watch | None =
         given = (find_base(options.base, keep=False),) if options.base else ()
         require_several(sources, recipe.needs_base)
         if needs_base(options) and not given:
-            watch.note("the base is the one that the ingredients' cards name; it is not counted here")
+            watch.note("the base is the one that the ingredients' cards name; its size is not counted here")
         with watch.stage("Reading headers") as stage:
             first = read_outline(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
@@ -138,7 +137,7 @@ def _list_downloads(sources: Sequence[Source]) -> tuple[Download, ...]:
 
 
 def _plan_dataset(found: DatasetPreview, options: Options, source: Source, first: Outline) -> Download | None:
-    """What of the dataset is pulled; None where that is not known beforehand."""
+    """What would be pulled of the dataset; None if that is not known before."""
     if found.parts is None:
         return None
     looks = needs_calibration(options, first.has_batch_norm is not False) or options.distill is not None
@@ -152,9 +151,9 @@ def _plan_dataset(found: DatasetPreview, options: Options, source: Source, first
 
 
 def _find_prepared_splits(options: Options, source: Source, first: Outline) -> frozenset[str]:
-    """The splits whose images are prepared for these models already; none where that cannot be told beforehand.
+    """The splits whose images an earlier bake prepared for these models; none if that is not known before.
 
-    A distillation and corruptions read the files again, and only a check settles on the processor of another model.
+    Distillation and corruptions read the files again, and --processor-from is resolved only once models are checked.
     """
     from hfsoup.data.images import find_prepared_splits
 
@@ -181,7 +180,7 @@ def _find_prepared_splits(options: Options, source: Source, first: Outline) -> f
 def _list_disk_needs(
     sources: Sequence[Source], options: Options, first: Outline, data: Download | None, work: Workload | None
 ) -> list[DiskNeed]:
-    """As a bake demands at least, with what is known of the dataset and of prepared images."""
+    """The disk that a bake needs at least, with what is known of the dataset and of prepared images."""
     found = list_disk_needs(sources, options)
     if data:
         found.append(DiskNeed("the dataset", found[0].folder, data.size - data.cached))
@@ -194,7 +193,7 @@ def _list_disk_needs(
 
 
 def _plan_push(options: Options) -> dict[str, Any] | None:
-    """Where the soup would go, and whether that is there already."""
+    """The repository to push to, and whether it exists."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     from hfsoup.hub.client import expect_answer, hub_api

@@ -1,4 +1,4 @@
-"""What is done while ingredients are still being pulled: images prepared, and those that are here scored."""
+"""Work done while ingredients are being pulled: prepare images, score the ingredients that have arrived."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hfsoup.data.images import Images
 
 MIN_BYTES = 32 << 20
-"""From so many bytes on that are to be pulled, something is done meanwhile."""
+"""Prefetch if at least this many bytes have to be pulled."""
 POLL = 0.1
 LIBRARIES = (
     *("datasets", "transformers.conversion_mapping", "transformers.core_model_loading"),
@@ -38,22 +38,22 @@ LIBRARIES = (
         "hfsoup.evaluation.journal",
     ),
 )
-"""Imported before the caller goes on, with all that they import themselves."""
+"""Imported before the caller continues, with all that they import themselves."""
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """Nobody waits for what is being done any more."""
+    """The bake has ended."""
 
 
 class Prefetcher:
     """Prepares the images of a bake, then scores ingredients as they arrive, in a thread.
 
-    Images are found in the cache in their turn, scores in the journal. Nobody asks whether it went well: the caller
-    does all of it again in its turn, and then meets whatever is wrong.
+    The bake then finds the images in the cache and the scores in the journal. Errors are dropped here: the bake does
+    the same work again in its turn, and raises them.
 
-    Two threads that import the same library at once may each find half of it: transformers replaces its modules while
-    they are being loaded. So this thread loads all libraries before anything else, while the caller does no more than
-    wait for files, and `await_imports` holds the caller until that is done.
+    Two threads that import the same library at once may each see half of it: transformers replaces its modules while
+    they load. So this thread imports all libraries first, while the caller only waits for files, and `await_imports`
+    blocks the caller until that is done.
 
     Args:
         world: the processes that score; where there are several, one does not score alone.
@@ -79,11 +79,11 @@ class Prefetcher:
             wait([self._done], timeout=1)
 
     def start(self, first: Source, options: Options, missing: int) -> None:
-        """Start, if `missing` bytes are enough to wait for and the first ingredient can tell how images are processed.
+        """Start, if at least MIN_BYTES are `missing` and the first ingredient has an image processor of its own.
 
         Args:
             first: the first ingredient.
-            options: what is to be baked; without a dataset there is nothing to prepare.
+            options: as for `bake`; without a dataset there is nothing to prepare.
             missing: bytes of all ingredients that have to be pulled.
         """
         if options.dataset is None or options.processor_from or missing < MIN_BYTES or first.folder or first.base:
@@ -96,12 +96,12 @@ class Prefetcher:
             self._here.put(source)
 
     def await_imports(self) -> None:
-        """Wait until this thread imports nothing any more that the caller might import too."""
+        """Wait until this thread has imported all libraries that the caller might import too."""
         if self._done:
             self._imported.wait()
 
     def follow(self, stage: Stage) -> None:
-        """Wait until the images are ready, and what is being scored is; show how far they are."""
+        """Show the progress of the images, and wait until they are ready and the current score is done."""
         self._pulled.set()
         self._here.put(None)
         while self._done and not self._done.done():
@@ -120,7 +120,7 @@ class Prefetcher:
         labels, images = self._prepare(first, options)
         if self._world.count > 1 or not options.resume or options.align != "none":
             return
-        # Once nothing is pulled any more, the rest is scored in its turn.
+        # Once everything is pulled, the bake itself scores the rest.
         while (source := self._here.get()) is not None and not self._pulled.is_set():
             self._score(source, labels, options, images)
 
@@ -163,7 +163,7 @@ class Prefetcher:
 
 
 def _import_libraries(config: dict[str, Any], first: Ingredient) -> Any:
-    """Import what both threads use from here on, the code of the first ingredient's model too; its image processor.
+    """Import what both threads use from here on, the model's code too; the image processor of the first ingredient.
 
     Raises:
         SoupError: transformers does not take the ingredient.

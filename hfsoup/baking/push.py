@@ -1,4 +1,4 @@
-"""A baked folder goes to the Hub, with a word about what its record tells others of this disk."""
+"""Push a baked folder to the Hub, with a note about local paths that its soup.json would publish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a bake is asked for, checked before anything is read, and what its recipe and merge need."""
+"""Checks of a request before anything is read, and what its recipe and merge need."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.registry import Registry
 
 CALIBRATION = 2048
-"""At most so many images are looked at for batch norms, alignments and merges."""
+"""The most images that batch norms, alignments and merges look at."""
 
 
 def check_request(patterns: tuple[str, ...], options: Options) -> RecipeEntry:
-    """The recipe that is asked for, where all is there that it needs.
+    """Check that recipe and merge have what they need, and that every option has an effect; the recipe.
 
     Raises:
         UsageError: there is no such recipe or merge, it lacks data or a package, an option has no effect, or there are
@@ -63,10 +63,10 @@ def count_members_in_memory(options: Options, ingredients: int) -> int:
 
 
 def needs_base(options: Options) -> str | None:
-    """What of the options needs the model that the ingredients started from, in words.
+    """The name of the recipe or merge that needs the base model of the ingredients; None if neither does.
 
     Raises:
-        UsageError: a base is given that nothing needs.
+        UsageError: a base is given that neither uses.
     """
     chosen: dict[str, RecipeEntry | MergeEntry] = {
         "the recipe": RECIPES.get(options.chosen_recipe),
@@ -75,34 +75,34 @@ def needs_base(options: Options) -> str | None:
     whose = next((f"{kind} {entry.name}" for kind, entry in chosen.items() if entry.needs_base), None)
     if options.base and whose is None:
         names = ", ".join(entry.name for entry in (*RECIPES, *MERGES) if entry.needs_base)
-        raise UsageError("neither recipe nor merge use a base", hint=f"one that does: {names}")
+        raise UsageError("neither recipe nor merge uses a base", hint=f"one that does: {names}")
     if whose and options.align != "none":
-        raise UsageError(f"{whose} needs a base, which is not in the basis that ingredients are aligned to")
+        raise UsageError(f"{whose} needs a base, and --align does not align it")
     return whose
 
 
 def needs_calibration(options: Options, batch_norm: bool) -> bool:
-    """Whether a bake looks at images beyond those it scores: for batch norms, an alignment, or a merge that asks."""
+    """Whether batch norms, an alignment or the merge need images besides those that are scored."""
     return options.align != "none" or (batch_norm and options.recalibrates) or needs_images(options) is not None
 
 
 def needs_images(options: Options) -> str | None:
-    """The kind of importance that the merge asks of every ingredient, which is estimated on images.
+    """The kind of importance estimate that the merge needs of every ingredient, from images; None if it needs none.
 
     Raises:
-        UsageError: there are no images, or nothing is merged.
+        UsageError: there is no dataset, or --fit leaves nothing to merge.
     """
     merge = MERGES.get(options.merge)
     if merge.importance and not options.dataset:
-        what = f"the merge {merge.name} looks at what each weight does on images, without labels"
+        what = f"the merge {merge.name} needs images, whose labels it does not read"
         raise UsageError(what, hint="--dataset ORG/NAME")
     if merge.importance and options.fit:
-        raise UsageError(f"a fit leaves {merge.name} nothing to merge", hint="--merge mean")
+        raise UsageError(f"--fit leaves {merge.name} nothing to merge", hint="--merge mean")
     return merge.importance or None
 
 
 def check_output(patterns: tuple[str, ...], options: Options) -> None:
-    """Refuse an output folder that holds something else than this bake's own work, unless it may go."""
+    """Refuse an output folder that exists, unless this very bake wrote it or it may be overwritten."""
     from hfsoup.provenance.manifest import is_same_bake
 
     if options.output is None:
@@ -110,12 +110,12 @@ def check_output(patterns: tuple[str, ...], options: Options) -> None:
     target = Path(options.output)
     if os.path.lexists(target) and not options.overwrite and not is_same_bake(target, patterns, options):
         raise SoupError(
-            "the output folder is already there", where=options.output, hint="--overwrite, or another --output"
+            "the output folder exists already", where=options.output, hint="--overwrite, or another --output"
         )
 
 
 def find_free_folder(folder: Path) -> Path:
-    """`folder`, or the first of `folder-2`, `folder-3` … that is not there yet."""
+    """`folder`, or the first of `folder-2`, `folder-3` … that does not exist."""
     n, found = 2, folder
     while found.exists():
         n, found = n + 1, folder.with_name(f"{folder.name}-{n}")

@@ -1,4 +1,4 @@
-"""A record's numbers, measured again on the same splits."""
+"""Evaluate a soup again on the recorded splits and compare with the recorded scores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_DIFFERENCES = 12
 
 
 def load_recorded_images(record: DatasetRecord, family: Family, options: Options, *, calibrate: bool) -> Images:
-    """The recorded splits, loaded at the recorded commit."""
+    """Load the recorded splits at the recorded commit."""
     from hfsoup.checkpoints.processor import load_image_processor
     from hfsoup.data.images import load_images
     from hfsoup.evaluation.batch_norm import IMAGES
@@ -43,7 +43,7 @@ def verify_scores(
 ) -> dict[str, float]:
     """Evaluate on the recorded splits and compare with the recorded scores."""
     if record.dataset is None or record.test is None:
-        raise SoupError("this soup was baked without a dataset, so there are no scores", where=place)
+        raise SoupError("this soup was baked without a dataset, so there are no scores to check", where=place)
     from hfsoup.evaluation.metrics import load_metric
     from hfsoup.evaluation.scorer import AVERAGE, RECALIBRATE, Scorer
 
@@ -80,7 +80,7 @@ def _score_value(score: ScoreRecord | None) -> float:
 def _compare_splits(record: DatasetRecord, images: Images) -> Iterator[str]:
     for name, old, new in (("selection", record.selection, images.selection), ("test", record.test, images.test)):
         if (old.fingerprint, old.images) != (new.fingerprint, len(new)):
-            yield f"the {name} split is not the one that was scored"
+            yield f"the {name} split differs from the one that was scored"
 
 
 def _compare_scores(recorded: Mapping[str, ScoreRecord | None], found: Mapping[str, Score]) -> Iterator[str]:
@@ -91,9 +91,13 @@ def _compare_scores(recorded: Mapping[str, ScoreRecord | None], found: Mapping[s
 
 
 def require_equal(place: str, differences: Iterable[str]) -> None:
-    """Fail if there is any difference, and name them all."""
+    """Raise an error that names all differences, if there are any.
+
+    Raises:
+        MismatchError: there are some.
+    """
     found = list(differences)
     if found:
         what = "\n  ".join(["this is not what its record says:", *found[:MAX_DIFFERENCES]])
         more = f"\n  and {len(found) - MAX_DIFFERENCES} more" if len(found) > MAX_DIFFERENCES else ""
-        raise MismatchError(what + more, where=place, hint="do not use it; bake it again")
+        raise MismatchError(what + more, where=place, hint="do not use this soup; bake it again")

@@ -1,4 +1,4 @@
-"""What a bake takes of the disk, and whether it is there."""
+"""Disk and memory: how much a bake needs, and whether there is enough."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from hfsoup.options.options import Options
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.text import format_size
 
-# So much is left free: configs, a card, a record, and what else grows meanwhile.
+# Bytes left free, for configs, card, soup.json and whatever else grows meanwhile.
 SPARE = 10_000_000
-# Models beside the ingredients that learn: the one that scores, the one that learns, its average and the gradient.
+# Models in memory besides the ingredients while coefficients are learned: two networks, the average, the gradient.
 EXTRA_MODELS = 4
 
 
 @dataclass(frozen=True)
 class DiskNeed:
-    """So many bytes in a folder, which need not be there yet, and what for."""
+    """`size` bytes needed in a folder, which need not exist yet, and what for."""
 
     purpose: str
     folder: Path
@@ -35,21 +35,21 @@ class DiskNeed:
 
     @property
     def existing_parent(self) -> Path:
-        """The nearest folder that is there."""
+        """The nearest parent that exists, or the folder itself."""
         path = self.folder.absolute()
         return next(p for p in (path, *path.parents) if p.is_dir())
 
     @property
     def free(self) -> int:
-        """Bytes that the disk has left."""
+        """Free bytes of its disk."""
         return shutil.disk_usage(self.existing_parent).free
 
 
 def require_disk(needs: Sequence[DiskNeed]) -> None:
-    """Refuse what does not fit; needs on one disk add up.
+    """Refuse a bake that does not fit on its disks; needs on one disk add up.
 
     Raises:
-        SoupError: a disk is too small; where, and how much it takes.
+        SoupError: a disk is too small.
     """
     disks: dict[int, list[DiskNeed]] = {}
     for need in needs:
@@ -61,14 +61,14 @@ def require_disk(needs: Sequence[DiskNeed]) -> None:
             parts = ", ".join(f"{format_size(need.size)} for {need.purpose}" for need in shared)
             what = f"the disk is too small: expected {format_size(total)} ({parts}), found {format_size(free)}"
             where = ", ".join(dict.fromkeys(str(need.folder) for need in shared))
-            raise SoupError(what, where=where, hint="make room, or another HF_HOME or --output")
+            raise SoupError(what, where=where, hint="free some space, or use another HF_HOME or --output")
 
 
 def require_memory(members: int, elements: int) -> None:
-    """Refuse to learn from ingredients that do not fit into memory together.
+    """Refuse a recipe that learns coefficients if the ingredients do not fit into memory together.
 
     Raises:
-        SoupError: the memory is too small; how much it takes.
+        SoupError: the memory is too small.
     """
     from psutil import virtual_memory
 
@@ -80,12 +80,12 @@ def require_memory(members: int, elements: int) -> None:
 
 
 def estimate_learning_memory(members: int, elements: int) -> int:
-    """The least bytes that learning takes: every ingredient in float32, and what comes beside them."""
+    """The bytes that learning takes at least: every ingredient in float32, and EXTRA_MODELS more."""
     return WIDTHS["F32"] * elements * (members + EXTRA_MODELS) if members > 1 else 0
 
 
 def list_disk_needs(sources: Sequence[Source], options: Options) -> list[DiskNeed]:
-    """What the ingredients that are not here yet and the soup take at least."""
+    """The disk that ingredients still to be pulled and the soup take at least."""
     from huggingface_hub import constants
 
     found = [DiskNeed("ingredients", Path(constants.HF_HUB_CACHE), count_missing_bytes(sources))]
@@ -96,15 +96,15 @@ def list_disk_needs(sources: Sequence[Source], options: Options) -> list[DiskNee
 
 
 def estimate_soup_size(source: Source, options: Options) -> int:
-    """The least bytes of a soup like `source`: in another type it may be as much smaller as types differ."""
+    """The bytes of a soup of models like `source` at least; another dtype may make it smaller."""
     whole = sum(file.size for file in list_weight_files(source))
     return whole if options.dtype is None else whole * WIDTHS[FLOAT_DTYPES[options.dtype]] // max(WIDTHS.values())
 
 
 def estimate_memory(model: Outline, options: Options, learning: int = 0) -> int | None:
-    """The least bytes that a bake of such models holds at once: one model, where it scores a batch of images too.
+    """The bytes of memory that a bake takes at least: one model and a batch of images if it scores; None if unknown.
 
-    A recipe that learns holds so many ingredients together, and training holds four more models.
+    A recipe that learns holds `learning` ingredients at once; distillation holds four more models.
     """
     if model.specs is None:
         return None

@@ -1,4 +1,4 @@
-"""The images and the scorer of a bake, as its options have them."""
+"""The images and the scorer of a bake, made from its options."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_scorer(
     images: Images,
     advance: Callable[[int], None],
 ) -> Scorer:
-    """What scores mixes as these options have it."""
+    """Make the scorer of mixes that these options ask for."""
     from hfsoup.evaluation.metrics import load_metric
     from hfsoup.evaluation.scorer import Scorer
 
@@ -54,7 +54,7 @@ def load_bake_images(
     advance: Callable[[int], None],
     expect: Callable[[int], None],
 ) -> Images:
-    """All images that these options look at, for ingredients with or without batch norms."""
+    """Load all images that these options need, for ingredients with or without batch norms."""
     from hfsoup.data.images import load_images
     from hfsoup.evaluation.batch_norm import IMAGES
 

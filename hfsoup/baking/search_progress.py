@@ -1,4 +1,4 @@
-"""How far a search has come, told to whoever watches."""
+"""The progress of a search: images scored, the best score so far, candidates left."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hfsoup.utils.progress import Stage
 
 
 class SearchProgress:
-    """The score of a mix, with every one told to `stage`: the best so far, and how many there can still be.
+    """Scores mixes, and shows the progress on `stage`: the best score so far, and how many mixes are left at most.
 
     Args:
         stage: counts images.
-        score: the score of a mix on the selection split, or a bound where it is sure not to reach what comes second.
+        score: the score of a mix on the selection split, or an upper bound below its second argument.
         size: how many ingredients there are.
-        most: the most mixes that the recipe asks for; None where it does not tell.
-        images: how many images one pass over the selection split forwards.
-        modes: how many passes a mix of several ingredients takes.
-        after: images that follow the search, or that are looked at between mixes.
+        most: the most mixes that the recipe scores; None if it does not say.
+        images: images of the selection split.
+        modes: how often a mix of several ingredients is scored.
+        after: images that are evaluated besides, during or after the search.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class SearchProgress:
             stage.expect(self._count_images(most) + after)
 
     def __call__(self, mix: Mix, least: float | None = None) -> Score:
-        """The score, once told."""
+        """Score a mix."""
         found = self._score(mix, least)
         self.scored += 1
         if not found.at_most and (self.best is None or found.key > self.best.key):
@@ -45,20 +45,20 @@ class SearchProgress:
         return found
 
     def add_other_images(self, images: int) -> None:
-        """So many images were looked at that are of no mix."""
+        """Count images that were evaluated for something other than a mix."""
         self._other_images += images
         self._stage(images)
 
     def show(self, text: str) -> None:
-        """How something else stands that is done in between."""
+        """Show the state of something else that is done in between."""
         self._stage.reach(self._count_images(self.scored), text)
 
     def finish(self) -> None:
-        """The search is over; what follows is scored on other images."""
+        """Show that the search is over."""
         if self._most is not None:
             self._stage.reach(self._count_images(self._most), "the test split")
 
     def _count_images(self, mixes: int) -> int:
-        """Images of so many mixes: single ingredients come first and take one pass each."""
+        """Images evaluated once this many mixes are scored."""
         counted = count_search_images(mixes, ingredients=self._size, selection=self._images, modes=self._modes)
         return counted + self._other_images

@@ -1,4 +1,4 @@
-"""What is measured beside the test split, where asked for: images that differ from it."""
+"""Scores under distribution shift: corrupted test images and further datasets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 def score_shifts(
     options: Options, family: Family, images: Images, world: World, judge: Callable[[Split], Comparison]
 ) -> tuple[Shift, ...]:
-    """Soup and best ingredient, compared by `judge`, on all images that the options name."""
+    """Compare soup and best ingredient with `judge` on further datasets and corrupted test images."""
     found = []
     for name, other in _broadcast(world, _load_others(options, family, images)):
         found.append(Shift(name, other.dataset, other.revision, other.test, judge(other.test), other.notes))
@@ -34,7 +34,7 @@ def score_shifts(
 
 
 def _broadcast(world: World, stream: Iterator[T]) -> Iterator[T]:
-    """What the main process draws from `stream`, in every process."""
+    """Yield in every process what the main process takes from `stream`."""
     while (found := world.on_main(lambda: next(stream, None))) is not None:
         yield found
 
@@ -45,7 +45,7 @@ def _load_others(options: Options, family: Family, images: Images) -> Iterator[t
     from hfsoup.utils.errors import SoupError
 
     if not images.seen:
-        raise SoupError("the images that select are not known")
+        raise SoupError("the images of the selection split are not known")
     for name, request in options.make_other_requests(task_of(family.config)).items():
         processor = load_image_processor(family.processor_ingredient.processor_folder)
         yield name, load_other_dataset(request, processor, family.labels, images.seen)

@@ -1,4 +1,4 @@
-"""A baked soup and what can be done with it: save, push, try."""
+"""A baked soup and what can be done with it: save, push, predict."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class SoupCallback(TrainerCallback):
         self._options = Options.of({**options, "recipe": recipe, "output": None if output is None else str(output)})
         self._trainer, self._steps = trainer, set[int]()
         if self._options.dataset:
-            raise UsageError("the callback scores on the Trainer's evaluation set alone", hint=_suggest_bake(recipe))
+            raise UsageError("the callback scores on the Trainer's evaluation set only", hint=_suggest_bake(recipe))
         if RECIPES.get(recipe).epochs:
             what = f"the recipe {recipe} learns from images, and the Trainer's evaluation set only scores"
             raise UsageError(what, hint=_suggest_bake(recipe))
@@ -88,19 +88,19 @@ class SoupCallback(TrainerCallback):
             raise UsageError(f"the recipe {recipe} needs data to search with", hint=hint)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
-        """See that there will be checkpoints, and that the soup may be written and pushed."""
+        """Check that checkpoints will be saved, and that the soup may be written and pushed."""
         from hfsoup.hub.push import require_push_access
 
         if args.save_strategy == "no":
-            raise UsageError("no checkpoints are saved, so there is nothing to soup", hint='save_strategy="epoch"')
+            raise UsageError("no checkpoints are saved, so there is nothing to average", hint='save_strategy="epoch"')
         target = self._target(args)
         if os.path.lexists(target) and not self._options.overwrite:
-            raise SoupError("the soup's folder is already there", where=str(target), hint="overwrite=True, or output=…")
+            raise SoupError("the soup's folder exists already", where=str(target), hint="overwrite=True, or output=…")
         if self._options.figures:
             require_matplotlib()
         if self._options.push and state.is_world_process_zero:
             require_push_access(self._options.push, create_pr=self._options.create_pr)
-        # A run that goes on from a checkpoint has those before it too; others in the folder are of another run.
+        # A run that resumes from a checkpoint owns those before it too; later ones in the folder are of another run.
         self._steps = {step for step in _find_steps(args) if step <= state.global_step}
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
@@ -117,7 +117,7 @@ class SoupCallback(TrainerCallback):
             elif state.is_world_process_zero:
                 self.soup = run_bake(patterns, options, Watch())
         except SoupError as error:
-            warnings.warn(f"training has ended well, but there is no soup\n{error}", stacklevel=2)
+            warnings.warn(f"training has finished, but no soup was baked\n{error}", stacklevel=2)
 
     def _target(self, args: TrainingArguments) -> Path:
         return Path(self._options.output or Path(str(args.output_dir), "soup"))
@@ -132,7 +132,7 @@ def _checkpoint_folder(args: TrainingArguments, step: int) -> str:
 
 
 def _find_steps(args: TrainingArguments) -> set[int]:
-    """The steps of which a checkpoint is there."""
+    """The steps with a checkpoint in the output folder."""
     names = [path.name.removeprefix("checkpoint-") for path in Path(str(args.output_dir)).glob("checkpoint-*")]
     return {int(name) for name in names if name.isdecimal()}
 
@@ -141,11 +141,13 @@ def _require_scoring(trainer: Trainer) -> None:
     if trainer.eval_dataset is None or isinstance(trainer.eval_dataset, dict):
         raise UsageError("the Trainer needs one evaluation set to score on", hint="Trainer(…, eval_dataset=…)")
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        raise UsageError("a model in pieces cannot take other weights to be scored", hint='SoupCallback("latest")')
+        raise UsageError(
+            "a sharded model (FSDP, DeepSpeed) cannot load other weights for scoring", hint='SoupCallback("latest")'
+        )
 
 
 def _bake_with_trainer(patterns: Sequence[str], options: Options, trainer: Trainer) -> Soup | None:
-    """Search with the Trainer's own evaluation; every process takes part, the main one writes."""
+    """Search with the Trainer's own evaluation; all processes evaluate, the main one writes."""
     clock, watch, model = Clock(), Watch(), trainer.accelerator.unwrap_model(trainer.model)
     options = replace(options, metric=" ".join(_read_metric(trainer)).strip())
     family = gather_family(tuple(patterns), options, watch, clock)
@@ -170,19 +172,19 @@ def _bake_with_trainer(patterns: Sequence[str], options: Options, trainer: Train
 
 
 def _read_metric(trainer: Trainer) -> tuple[str, str]:
-    """`negative` where less of the Trainer's metric is better, and its name among what the Trainer reports."""
+    """`negative` if a lower value of the Trainer's metric is better, and the metric's name in the Trainer's reports."""
     name = (trainer.args.metric_for_best_model or "loss").removeprefix("eval_")
     more = trainer.args.greater_is_better
     return "" if (not name.endswith("loss") if more is None else more) else "negative", f"eval_{name}"
 
 
 def _score_mix(trainer: Trainer, model: Any, averager: Averager, mix: Mix) -> Score:
-    """What the Trainer reports of a mix on its evaluation set."""
+    """The Trainer's metric of a mix on its evaluation set."""
     with tempfile.TemporaryDirectory() as scratch:
         write_weights(averager, mix, Path(scratch), {})
         write_configs(averager.family, Path(scratch), averager.dtype)
         with _hide_progress_bars():
-            # transformers may name tensors in a file otherwise than in the model, and knows how.
+            # Tensors may have other names in a file than in the model; transformers converts them.
             fresh = type(model).from_pretrained(scratch, local_files_only=True, dtype="auto")
     model.load_state_dict(fresh.state_dict())
     images: Any = trainer.eval_dataset
@@ -197,7 +199,7 @@ def _score_mix(trainer: Trainer, model: Any, averager: Averager, mix: Mix) -> Sc
 
 @contextmanager
 def _hide_progress_bars() -> Iterator[None]:
-    """Load without a progress bar for each of many candidates."""
+    """Hide the progress bars of loading, one for each of many candidates."""
     before = set_tqdm_hook(lambda factory, given, named: factory(*given, **{**named, "disable": True}))
     try:
         yield

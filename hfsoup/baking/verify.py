@@ -1,4 +1,4 @@
-"""Bake again from soup.json and compare: the folder, byte for byte, and the scores where asked."""
+"""Bake again from soup.json and compare: the folder byte for byte and, if asked for, the scores."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from hfsoup.utils.progress import Watch
 from hfsoup.utils.text import quoted
 
 Advance = Callable[[int], None]
-# What a Hub adds to a repository by itself, and a signature over the rest.
+# Files that soup.json does not list: what the Hub adds, soup.json itself, and the signature over the rest.
 UNRECORDED = {".gitattributes", FILE_NAME, "model.sig"}
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What held: the weight files with their sha256, and the scores measured again, if they were."""
+    """A verified folder: its weight files with their sha256, and the scores if they were measured again."""
 
     folder: Path
     files: dict[str, str]
@@ -70,12 +70,12 @@ def verify(
         scores: evaluate again too, on the same splits.
         public_key: also verify the signature over the folder with this key.
         trust_remote_metric: run the script of a recorded metric that is not hfsoup's own; the record cannot ask for it.
-        watch: told of the stages.
+        watch: is shown the stages.
 
     Raises:
-        MismatchError: a file was tampered with, is missing or too many, or the rebuilt weights or scores differ; every
-            difference is named, down to the tensor.
-        SoupError: there is no record, or an ingredient is not to be had any more.
+        MismatchError: a file was changed, is missing or unknown, or rebuilt weights or scores differ; the message names
+            every difference, down to the tensor.
+        SoupError: there is no soup.json, or an ingredient cannot be found any more.
         UsageError: the scores need a script that is not trusted.
     """
     watch = watch or Watch()
@@ -103,7 +103,7 @@ def _verify(place: str, scores: bool, public_key: Path | None, trusted: bool, wa
         found = pull_ingredients([*sources, *([_find_source(record.base)] if record.base else [])])
         require_equal(place, _compare_ingredients(pinned, found))
         ingredients, base = found[: len(record.ingredients)], found[len(record.ingredients) :]
-        # What did not fit was left out of the record, so all that is in it must fit.
+        # Ingredients that did not fit are not in the record, so all that are must fit.
         on_mismatch = "backbone-only" if options.on_mismatch == "backbone-only" else "error"
         family = check_compatibility(
             ingredients, on_mismatch=on_mismatch, processor_from=options.processor_from, labels=options.labels
@@ -144,7 +144,7 @@ def _realign(
     options: Options,
     advance: Advance,
 ) -> Family:
-    """The family in one basis, made anew, if that gives the same copies and the same fitted network."""
+    """Align the ingredients again; the same copies and the same fitted network must come out."""
     from hfsoup.networks.alignment.family import align_family
 
     images = None
@@ -152,7 +152,7 @@ def _realign(
         images = load_recorded_images(record.dataset, family, options, calibrate=True).calibration
         found = images and images.fingerprint
         require_equal(
-            place, ["the images of the alignment are others now"] if found != alignment.images.fingerprint else []
+            place, ["the images of the alignment have changed"] if found != alignment.images.fingerprint else []
         )
     family = align_family(
         family, method=alignment.method, seed=alignment.seed, images=images, fitted=alignment.fitted is not None,
@@ -165,23 +165,23 @@ def _realign(
 def _compare_alignment(record: AlignmentRecord, family: Family) -> Iterator[str]:
     for ingredient, expected in zip(family.ingredients[1:], record.copies, strict=True):
         if ingredient.weights[0].sha256 != expected:
-            yield f"ingredient {ingredient.id}: aligned again it is not what was baked"
+            yield f"ingredient {ingredient.id}: aligned again, it differs from what was baked"
     if family.fitted and family.fitted.weights[0].sha256 != record.fitted:
-        yield "the network that was fitted again is not the one that was baked"
+        yield "the network, fitted again, differs from the one that was baked"
 
 
 def _reestimate_importance(
     place: str, family: Family, record: Manifest, importance: ImportanceRecord, options: Options, advance: Advance
 ) -> Family:
-    """The family with what its merge asks of the ingredients made anew, if that gives the same."""
+    """Estimate the importance of weights again; the same numbers must come out."""
     from hfsoup.networks.importance.family import estimate_family, find_differences
 
     images = (
         load_recorded_images(record.dataset, family, options, calibrate=True).calibration if record.dataset else None
     )
     if images is None or images.fingerprint != importance.images.fingerprint:
-        what = "the images that the merge looked at are others now"
-        raise MismatchError(what, where=place, hint="do not use it; bake it again")
+        what = "the images that the merge used have changed"
+        raise MismatchError(what, where=place, hint="do not use this soup; bake it again")
     device = World(options.device).device
     family = estimate_family(
         family, importance.kind, seed=importance.seed, images=images, device=device, fresh=True, advance=advance
@@ -191,7 +191,7 @@ def _reestimate_importance(
 
 
 def _find_source(record: PinnedRecord) -> Source:
-    """Where an ingredient was when it was baked, and an adapter's base."""
+    """The recorded place of an ingredient, and of an adapter's base."""
     under = record.base if isinstance(record, IngredientRecord) else None
     if under is None:
         return _pin_place(record)
@@ -201,17 +201,17 @@ def _find_source(record: PinnedRecord) -> Source:
 
 
 def _pin_place(record: PlaceRecord) -> Source:
-    """A repository at its commit, or a local folder."""
+    """Pin a repository to its recorded commit, or find a local folder."""
     if record.revision:
         return pin_source(record.id, record.revision)
     folder = Path(record.id).expanduser()
     if not folder.is_dir():
-        raise SoupError("this ingredient was a local folder that is not here", where=record.id)
+        raise SoupError("this ingredient was a local folder, which does not exist here", where=record.id)
     return pin_source(record.id, folder=folder)
 
 
 def _compare_folder(folder: Path, record: Manifest, *, links: bool) -> Iterator[str]:
-    """Files too many, missing, linked or other than recorded; the Hub's cache consists of `links`."""
+    """Files that are unknown, missing, linked or changed; in the Hub's cache all files are `links`."""
     present = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
     for name in sorted(present.keys() - record.files.keys() - UNRECORDED):
         yield f"{name}: not part of the soup"
@@ -226,7 +226,7 @@ def _compare_folder(folder: Path, record: Manifest, *, links: bool) -> Iterator[
 
 
 def _compare_config(record: Manifest) -> Iterator[str]:
-    """A config that would bake something else than the record says."""
+    """Check that the recorded config bakes what the record says."""
     local = record.dataset is not None and record.dataset.revision is None
     names = [(ingredient.id, ingredient.revision) for ingredient in record.ingredients]
     base = (record.base.id, record.base.revision) if record.base else None
@@ -234,16 +234,16 @@ def _compare_config(record: Manifest) -> Iterator[str]:
     coefficients = [ingredient.coefficient for ingredient in record.ingredients]
     options = reproducible_options(Options.of(dict(record.options)), coefficients, elsewhere=elsewhere)
     if record.config not in (None, reproduce_config_of(names, options, local=local, base=base)):
-        yield f"{FILE_NAME}: its config is not the one of its ingredients and options"
+        yield f"{FILE_NAME}: its config does not match its ingredients and options"
 
 
 def _compare_ingredients(pinned: Sequence[PinnedRecord], ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
     for expected, found in zip(pinned, ingredients, strict=True):
         if _map_hashes(expected.files) != _map_hashes(found.files):
-            yield f"ingredient {expected.id}: its weight files are not those that were baked"
+            yield f"ingredient {expected.id}: its weight files differ from those that were baked"
         under = expected.base if isinstance(expected, IngredientRecord) else None
         if under and found.adapter and _map_hashes(under.files) != _map_hashes(found.adapter.base.weights):
-            yield f"base {under.id} of {expected.id}: its weight files are not those that were baked"
+            yield f"base {under.id} of {expected.id}: its weight files differ from those that were baked"
 
 
 def _map_hashes(files: Iterable[FileRecord | WeightFile]) -> dict[str, str]:
@@ -252,15 +252,15 @@ def _map_hashes(files: Iterable[FileRecord | WeightFile]) -> dict[str, str]:
 
 def _compare_adapter(again: Path, adapter: LowRankAdapter, record: Manifest) -> Iterator[str]:
     if record.files.get(CONFIG) != hash_file(again / CONFIG):
-        yield f"{CONFIG}: not the one that is baked again"
+        yield f"{CONFIG}: differs from the one baked again"
     if record_adapter(adapter) != record.adapter:
-        yield "the errors of the truncation are not those recorded"
+        yield "the truncation errors differ from the recorded ones"
 
 
 def _compare_weights(folder: Path, again: Path, hashes: dict[str, str], record: Manifest) -> Iterator[str]:
     rounded = any(ingredient.base and ingredient.merged is None for ingredient in record.ingredients)
     if rounded and any(record.files.get(name) != found for name, found in hashes.items()):
-        yield "its adapters were rounded to their base's type before they were averaged, which is not done any more"
+        yield "its adapters were rounded to the base's dtype before averaging, which this version does not do"
     for name, found in hashes.items():
         if record.files.get(name) == found:
             continue
