@@ -226,7 +226,7 @@ def test_an_interrupt_ends_with_130(vit: Family, alone: Path, monkeypatch: Any) 
     monkeypatch.setattr("hfsoup.baking.gather.check_compatibility", interrupted)
     done = run("bake", *vit.words, "--output", "soup")
     assert (done.code, done.out) == (130, "")
-    assert "what was pulled and scored is kept" in done.err
+    assert "downloads and scores are kept" in done.err
     assert "Traceback" not in done.err
     assert list(alone.iterdir()) == []
 

@@ -41,8 +41,8 @@ def test_a_file_bakes_what_the_command_bakes(vit: Family, data: Path, alone: Pat
         ("ingredients: [a]\nseed: 1\nbn: magic\n", 3, "bn must be one of average, recalibrate, auto, found 'magic'"),
         ("ingredients: [a]\nbatch-size: 0\n", 2, "batch-size must be at least 1"),
         ("ingredients: [a]\nseed: 1\nseed: 2\n", 3, "seed stands here a second time, first in line 2"),
-        ("ingredients: [a]\nrecipe: [\n", 3, "this is no YAML"),
-        ("ingredients: [a]\naccept: !!python/name:os.system x\n", 2, "this is no YAML"),
+        ("ingredients: [a]\nrecipe: [\n", 3, "this is not YAML"),
+        ("ingredients: [a]\naccept: !!python/name:os.system x\n", 2, "this is not YAML"),
     ],
     ids=["unknown", "type", "item", "value", "dash", "double", "broken", "tag"],
 )
@@ -77,7 +77,7 @@ def test_init_explains_every_option(vit: Family, alone: Path) -> None:
     }
     assert all(f.metadata["help"].split()[0] in text for f in option_fields())
     assert bake("mine.yml")["recipe"] == "uniform"
-    assert "already there" in refused("init", "org/other", "-o", "mine.yml", code=1)
+    assert "exists already" in refused("init", "org/other", "-o", "mine.yml", code=1)
 
 
 def test_card_and_record_hold_the_config_and_no_path(vit: Family, data: Path, alone: Path) -> None:

@@ -276,7 +276,7 @@ def test_a_space_has_its_header_and_needs(tmp_path: Path) -> None:
     needed = (tmp_path / "space/requirements.txt").read_text().splitlines()
     assert f"gradio=={version('gradio')}" in needed
     assert [line for line in needed if line.startswith("torch>=")]
-    assert "something already" in refused("ui", "--space", tmp_path / "space", code=1)
+    assert "exists already" in refused("ui", "--space", tmp_path / "space", code=1)
 
 
 def test_without_gradio_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,20 +17,20 @@ INTERRUPTED, GRACE = 130, 4.0
 
 
 def main() -> None:
-    """Run a command and leave with its exit code."""
+    """Run a command and exit with its code."""
     try:
         _run()
     except SystemExit as end:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             raise
-        # Threads of the libraries that join processes may bring down an interpreter that is shutting down.
+        # Threads of the distributed libraries may crash an interpreter that is shutting down.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
 
 
 def _run() -> None:
-    """A problem is one short block on standard error and an exit code, a traceback with `--debug`."""
+    """Run the command; an error is one short block on standard error, or a traceback with `--debug`."""
     _silence_libraries()
     from hfsoup.cli import commands, hub, ui  # noqa: F401 - registers them
     from hfsoup.cli.launch import relaunch
@@ -49,10 +49,10 @@ def _run() -> None:
     except OSError as error:
         if debug:
             raise
-        exit_with_error(SoupError(f"the disk refuses: {error.strerror or error}", where=str(error.filename or "")))
+        exit_with_error(SoupError(f"the disk reports: {error.strerror or error}", where=str(error.filename or "")))
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            kept = "; what was pulled and scored is kept, the same command goes on" if "bake" in sys.argv[1:2] else ""
+            kept = "; downloads and scores are kept: run the same command to resume" if "bake" in sys.argv[1:2] else ""
             print(f"\ninterrupted{kept}", file=sys.stderr)
         raise
     finally:
@@ -61,13 +61,13 @@ def _run() -> None:
 
 
 def _expand_home(word: str) -> str:
-    """A word with its `~` expanded, which a shell leaves behind an equals sign and in quotes as it is."""
+    """Expand `~` in an argument, which a shell does not do after an equals sign or in quotes."""
     flag, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    return flag + sign + os.path.expanduser(value)  # noqa: PTH111 - most words are no paths
+    return flag + sign + os.path.expanduser(value)  # noqa: PTH111 - most arguments are not paths
 
 
 def _handle_interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, and leave soon in any case: a library may wait for threads that wait for a Hub."""
+    """Raise KeyboardInterrupt, and exit soon in any case: a library may wait for threads that wait for the network."""
     end = threading.Timer(GRACE, os._exit, (INTERRUPTED,))
     end.daemon = True
     end.start()
@@ -75,7 +75,7 @@ def _handle_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _silence_libraries() -> None:
-    """Keep the libraries below from talking, phoning home, or converting pickles elsewhere; what the user set stays."""
+    """Turn off progress bars, telemetry and pickle conversion of the libraries, unless the user has set them."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")

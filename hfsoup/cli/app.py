@@ -1,4 +1,4 @@
-"""The command line's application, and how an error leaves it."""
+"""The typer application, and how an error is printed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Model soups of image classifiers on the Hugging Face Hub: average, measure, push.",
+    help="Average fine-tuned image classifiers of the Hugging Face Hub into one model, evaluate it, push it.",
 )
 
 
@@ -32,14 +32,14 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """What stands before every command."""
+    """Options before the command."""
 
 
 def exit_with_error(error: SoupError) -> None:
-    """Print the block, once whatever the number of processes, and leave."""
+    """Print the error once, however many processes there are, and exit."""
     if os.environ.get("RANK", "0") == "0":
         text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in redact(str(error)))
         print(f"error: {text}", file=sys.stderr)

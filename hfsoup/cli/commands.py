@@ -27,8 +27,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but er
 Ingredients = Annotated[
     list[str] | None,
     typer.Argument(
-        help="ORG/NAME, ORG/GLOB-*, either @REVISION, an address or collection of the Hub, local folders, or one YAML "
-        "file that says it all",
+        help="ORG/NAME or ORG/GLOB-*, with or without @REVISION; a URL or collection of the Hub; local folders; or one "
+        "YAML config file",
         show_default=False,
     ),
 ]
@@ -43,17 +43,17 @@ def bake(
     *,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="say what it would take, and do nothing of it", rich_help_panel="Output"),
+        typer.Option("--dry-run", help="show the plan without running it", rich_help_panel="Output"),
     ] = False,
     save_config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="write this command as a YAML file too", rich_help_panel="Output"),
+        typer.Option(metavar="FILE", help="also write this command as a YAML file", rich_help_panel="Output"),
     ] = None,
     json_file: Json = None,
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Average fine-tuned checkpoints into one model, measure it, write it, push it."""
+    """Average fine-tuned checkpoints into one model, evaluate it, write it, push it."""
     from hfsoup.baking.pipeline import run_bake
     from hfsoup.baking.requirements import find_free_folder
     from hfsoup.cli.screen import Screen
@@ -84,7 +84,7 @@ def _show_plan(patterns: tuple[str, ...], options: Options, screen: Screen, json
 
 
 def _read_request(ctx: typer.Context, words: list[str], options: dict[str, Any]) -> tuple[tuple[str, ...], Options]:
-    """Ingredients and options, from the command line or from the file that it names; its flags win."""
+    """Ingredients and options, from the command line or a config file; flags override the file."""
     from hfsoup.options.config_file import is_config, load_config
 
     given = ctx.meta.get(PARAMETERS, {})
@@ -105,7 +105,7 @@ def init(
     ingredients: Annotated[list[str], typer.Argument(help="as for bake")],
     output: Annotated[Path, typer.Option("--output", "-o", help="the file to write")] = Path("soup.yaml"),
 ) -> None:
-    """Write a config file for these ingredients, with every option explained, for `hfsoup bake FILE`."""
+    """Write a config file with every option explained, for `hfsoup bake FILE`."""
     from hfsoup.options.config_file import format_commented_config, write_config
 
     write_config(output, format_commented_config(ingredients, Options(), str(output)))
@@ -117,15 +117,17 @@ def init(
 def check(
     ingredients: Annotated[
         list[str] | None,
-        typer.Argument(help="as for bake; with --weights, plain weight files too", show_default=False),
+        typer.Argument(help="as for bake; with --weights also bare weight files", show_default=False),
     ] = None,
     *,
-    weights: Annotated[bool, typer.Option("--weights", help="compare the weights too, which pulls them")] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="also compare the weights, which are pulled for that")
+    ] = False,
     json_file: Json = None,
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Tell beforehand whether a soup would help; nothing is evaluated."""
+    """Predict whether averaging would help, without evaluating anything."""
     from hfsoup.cli.screen import Screen
     from hfsoup.ingredients.diagnose import diagnose
 
@@ -156,7 +158,7 @@ def evaluate(
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Score one model on the same splits, in the same way, as a bake does."""
+    """Score one model on the splits that a bake would use, in the same way."""
     from hfsoup.baking.pipeline import run_bake
     from hfsoup.cli.screen import Screen
 
@@ -177,15 +179,15 @@ def evaluate(
 @app.command(epilog="Example: hfsoup verify org/pets-soup --scores")
 def verify(
     place: Annotated[str, typer.Argument(help="a baked folder, or ORG/NAME on the Hub, with @REVISION")],
-    scores: Annotated[bool, typer.Option("--scores", help="evaluate again too, but for shifts and ensemble")] = False,
-    public_key: Annotated[Path | None, typer.Option(help="also verify model.sig with this key")] = None,
+    scores: Annotated[bool, typer.Option("--scores", help="also evaluate again, except shifts and ensemble")] = False,
+    public_key: Annotated[Path | None, typer.Option(help="also verify the signature model.sig with this key")] = None,
     trust_remote_metric: Annotated[
         bool, typer.Option("--trust-remote-metric", help="run the script of a recorded metric that is not ours")
     ] = False,
     json_file: Json = None,
     quiet: Quiet = False,
 ) -> None:
-    """Bake a soup again from its soup.json and compare every byte."""
+    """Bake a soup again from its soup.json and compare it byte by byte."""
     from hfsoup.baking.verify import verify as verify_place
     from hfsoup.cli.screen import Screen
 
@@ -206,11 +208,11 @@ def verify(
 def report(
     place: Annotated[str, typer.Argument(help="a baked folder, or ORG/NAME on the Hub, with @REVISION")],
     output: Annotated[Path, typer.Option("--output", "-o", help="the file to write")] = Path("report.html"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace that file if it is there")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file if it exists")] = False,
     images: Annotated[bool, typer.Option("--images/--no-images", help="read test images from the dataset")] = True,
     quiet: Quiet = False,
 ) -> None:
-    """Write one HTML page of a soup: tables, pictures, classes, and the images on which it differs from the best."""
+    """Write an HTML report of a soup: scores, plots, classes, and images where it differs from the best ingredient."""
     from hfsoup.cli.screen import Screen
     from hfsoup.reports.html import make_report as report_place
     from hfsoup.reports.html import require_writable, write_report
@@ -223,7 +225,7 @@ def report(
 
 @app.command(epilog="Example: hfsoup recipes")
 def recipes() -> None:
-    """List the recipes, merges and metrics, those of plug-ins too, with the papers that define them."""
+    """List recipes, merges and metrics, including those of plug-ins, with their papers."""
     from rich.console import Console
     from rich.table import Table
 
@@ -270,9 +272,9 @@ def push(
 @app.command(epilog="Example: hfsoup demo --family resnet")
 def demo(
     family: Annotated[str, typer.Option(help="vit, resnet or efficientnet")] = "vit",
-    folder: Annotated[Path | None, typer.Option(help="where to work \\[a temporary folder]")] = None,
+    folder: Annotated[Path | None, typer.Option(help="the working folder \\[a temporary one]")] = None,
 ) -> None:
-    """Show the whole story on this machine: a Hub, a sweep, a bake, a push, a pipeline. No network, no token."""
+    """Run everything on this machine: a local Hub, a sweep, a bake, a push, a pipeline. No network, no token."""
     from hfsoup.cli.demo import run_demo
 
     run_demo(family, folder)
@@ -283,7 +285,7 @@ def sign(
     folder: Annotated[Path, typer.Argument(help="a baked folder")],
     key: Annotated[Path, typer.Option(help="an elliptic-curve private key, PEM")],
 ) -> None:
-    """Sign a baked folder with OpenSSF model-signing, for `hfsoup verify --public-key`."""
+    """Sign a baked folder with OpenSSF model-signing; `hfsoup verify --public-key` checks it."""
     from hfsoup.provenance.signing import sign_folder as sign_folder
 
     typer.echo(f"signed: {sign_folder(folder, key)}", err=True)

@@ -1,4 +1,4 @@
-"""A command's flags, made from the options of a bake, with the names that a shell may complete."""
+"""The flags of a command, made from the options of a bake, with shell completion."""
 
 from __future__ import annotations
 

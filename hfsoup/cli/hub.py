@@ -1,4 +1,4 @@
-"""`hfsoup hub`: the Hub in a folder, its users and its organisations."""
+"""`hfsoup hub`: a local Hub in a folder, its users and organisations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import typer
 from hfsoup.cli.app import app
 from hfsoup.utils.errors import SoupError, UsageError
 
-Folder = Annotated[Path, typer.Option("--dir", metavar="DIR", help="the folder of the Hub")]
-TokenRole = Annotated[str, typer.Option(help="what the token may do: read or write")]
+Folder = Annotated[Path, typer.Option("--dir", metavar="DIR", help="the folder of the local Hub")]
+TokenRole = Annotated[str, typer.Option(help="the role of the token: read or write")]
 
-hub = typer.Typer(no_args_is_help=True, help="The Hub in a folder, for demos, tests and machines without a network.")
-user = typer.Typer(no_args_is_help=True, help="The users of a Hub in a folder and their tokens; a running Hub follows.")
-org = typer.Typer(no_args_is_help=True, help="The organisations of a Hub in a folder and their members.")
+hub = typer.Typer(
+    no_args_is_help=True, help="Serve a local Hub from a folder, for demos, tests and machines without a network."
+)
+user = typer.Typer(
+    no_args_is_help=True, help="Manage the users of a local Hub and their tokens; a running Hub takes changes at once."
+)
+org = typer.Typer(no_args_is_help=True, help="Manage the organisations of a local Hub and their members.")
 app.add_typer(hub, name="hub")
 hub.add_typer(user, name="user")
 hub.add_typer(org, name="org")
@@ -24,10 +28,10 @@ hub.add_typer(org, name="org")
 
 @hub.command("serve", epilog="Example: hfsoup hub serve my-hub --port 0")
 def serve_hub(
-    folder: Annotated[Path, typer.Argument(help="where the repositories are kept")],
-    port: Annotated[int, typer.Option(help="0 takes a free one")] = 8080,
+    folder: Annotated[Path, typer.Argument(help="the folder with its repositories")],
+    port: Annotated[int, typer.Option(help="the port to listen on; 0 takes a free one")] = 8080,
     host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
-    user: Annotated[str, typer.Option(help="the first user, where the folder has none yet")] = "user",
+    user: Annotated[str, typer.Option(help="the first user, created if the folder has none yet")] = "user",
 ) -> None:
     """Serve a Hub from a folder until Ctrl-C."""
     from hfsoup.localhub import serve as serve_hub
@@ -42,23 +46,23 @@ def serve_hub(
 
 @user.command("add", epilog="Example: hfsoup hub user add kit --dir my-hub")
 def add_user(
-    name: Annotated[str, typer.Argument(help="also the namespace of the user's repositories")],
+    name: Annotated[str, typer.Argument(help="the user, who is also a namespace of repositories")],
     folder: Folder,
     role: TokenRole = "write",
 ) -> None:
-    """Add a user and print a token, which is shown this once."""
+    """Add a user and print a token, which is shown only once."""
     from hfsoup.localhub.auth import Accounts
 
     accounts = Accounts(folder, create=True)
     if accounts.is_user(name):
         hint = f"hfsoup hub user token {name} --dir {folder}"
-        raise SoupError(f"there is a user {name!r} already", where=str(folder), hint=hint)
+        raise SoupError(f"the user {name!r} exists already", where=str(folder), hint=hint)
     typer.echo(accounts.add_user(name, role=role))
 
 
 @user.command("token", epilog="Example: hfsoup hub user token kit --role read --dir my-hub")
 def add_token(name: Annotated[str, typer.Argument(help="a user")], folder: Folder, role: TokenRole = "write") -> None:
-    """Print a further token of a user, which is shown this once."""
+    """Print another token of a user, which is shown only once."""
     from hfsoup.localhub.auth import Accounts
 
     accounts = Accounts(folder)
@@ -89,10 +93,11 @@ def remove_user(name: Annotated[str, typer.Argument(help="a user")], folder: Fol
 
 @org.command("add", epilog="Example: hfsoup hub org add lab --member kit:write --member ann:read --dir my-hub")
 def add_org(
-    name: Annotated[str, typer.Argument(help="also the namespace of the organisation's repositories")],
+    name: Annotated[str, typer.Argument(help="the organisation, which is also a namespace of repositories")],
     folder: Folder,
     members: Annotated[
-        list[str], typer.Option("--member", metavar="NAME[:ROLE]", help="a user, to read, write (usual) or admin")
+        list[str],
+        typer.Option("--member", metavar="NAME[:ROLE]", help="a user with the role read, write (default) or admin"),
     ],
 ) -> None:
     """Add an organisation, or members to it."""
@@ -110,13 +115,13 @@ def set_role(
     role: Annotated[str, typer.Argument(help="read, write or admin")],
     folder: Folder,
 ) -> None:
-    """Change what a member may do."""
+    """Change the role of a member."""
     from hfsoup.localhub.auth import Accounts
 
     accounts = Accounts(folder)
     if member not in accounts.orgs().get(name, {}):
         hint = f"hfsoup hub org add {name} --member {member}:{role} --dir {folder}"
-        raise UsageError(f"{member!r} is no member of an organisation {name!r}", hint=hint)
+        raise UsageError(f"{member!r} is not a member of the organisation {name!r}", hint=hint)
     accounts.add_members(name, {member: role})
 
 
@@ -133,7 +138,7 @@ def list_orgs(folder: Folder) -> None:
 def remove_org(
     name: Annotated[str, typer.Argument(help="an organisation")],
     folder: Folder,
-    member: Annotated[str | None, typer.Option(metavar="NAME", help="remove this member alone")] = None,
+    member: Annotated[str | None, typer.Option(metavar="NAME", help="remove only this member")] = None,
 ) -> None:
     """Remove an organisation, or one member from it; repositories stay."""
     from hfsoup.localhub.auth import Accounts

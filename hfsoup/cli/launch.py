@@ -1,4 +1,4 @@
-"""As many processes as `accelerate launch` was asked for, where it starts only one: on a machine without GPUs."""
+"""Start the processes that `accelerate launch --num_processes N` does not start on a machine without GPUs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ FLAGS = ("--num_processes", "--num-processes")
 
 
 def relaunch() -> None:
-    """Start the missing processes and leave with their exit code; do nothing where none are missing.
+    """Start the missing processes and exit with their code; do nothing if none are missing.
 
-    accelerate 1.15 runs a single process for `--num_processes 2` on a CPU and says nothing, so what it was asked is
-    read from its command line.
+    On a CPU accelerate 1.15 runs one process whatever `--num_processes` says, so the number is read from its command
+    line.
     """
     if "ACCELERATE_MIXED_PRECISION" not in os.environ or "WORLD_SIZE" in os.environ:
         return
@@ -27,7 +27,7 @@ def relaunch() -> None:
 
 
 def count_processes(command: Sequence[str]) -> int:
-    """The number of processes that an `accelerate launch` command line asks for; 1 where it does not say."""
+    """The number of processes in an `accelerate launch` command line; 1 if it does not say."""
     own = list(command[: command.index("-m", 3)]) if "-m" in command[3:] else list(command)
     for word, following in zip(own, [*own[1:], ""], strict=True):
         name, _, value = word.partition("=")
@@ -59,6 +59,6 @@ def _launch_processes(count: int, arguments: list[str]) -> int:
         if failure.exitcode < 0:
             signal = -failure.exitcode
             print(f"error: process {rank} of {count} was killed by signal {signal}", file=sys.stderr)
-            print("  try: the same command again; scores that were paid for are kept", file=sys.stderr)
+            print("  try: the same command again; cached scores are reused", file=sys.stderr)
         return abs(failure.exitcode)
     return 0

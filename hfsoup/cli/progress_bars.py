@@ -1,4 +1,4 @@
-"""What a running stage looks like: a bar with its rate on a terminal, plain lines elsewhere."""
+"""Progress of a running stage: a bar with its rate on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

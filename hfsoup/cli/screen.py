@@ -1,4 +1,4 @@
-"""What a person sees while a bake runs, and at its end, all on standard error: `--json -` owns standard output."""
+"""What the terminal shows while a bake runs and at its end, on standard error: standard output is for `--json -`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from hfsoup.baking.soup import Soup
     from hfsoup.ingredients.diagnose import Diagnosis
 
-# Where nobody looks at a terminal, lines are as long as they are.
+# Without a terminal, lines are not wrapped.
 UNBOUNDED = 1000
 
 
 class Screen(Watch):
-    """A stage a line, with bars where there is a terminal, and each decision as it is taken."""
+    """One line per stage, with a progress bar on a terminal, and one per decision."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
@@ -47,7 +47,7 @@ class Screen(Watch):
 
     @contextmanager
     def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:
-        """Show a bar, or a spinner where nothing is counted, and leave one line behind."""
+        """Show a bar, or a spinner if nothing is counted, and leave one line behind."""
         stage: StageLine
         if self.console.is_terminal and not self.console.quiet:
             bar = stage = StageBar(self.console, title, total, unit)
@@ -61,7 +61,7 @@ class Screen(Watch):
         self._print_line(Text("✓", "green"), replace_unprintable(stage.text or title, 600))
 
     def show_result(self, soup: Soup) -> None:
-        """The ingredients, the soup against the best of them, and what to type next."""
+        """Show the ingredients, the comparison of soup and best ingredient, and how to use the soup."""
         self.console.print()
         self.console.print(make_ingredient_table(soup))
         self.console.print()
@@ -70,7 +70,7 @@ class Screen(Watch):
             self.console.print(Text.assemble("use it: ", (line.plain, "bold")), soft_wrap=True)
 
     def _print_facts(self, title: str, rows: list[tuple[str, Text]]) -> None:
-        """Facts with a word in front of each, in a panel where there is a terminal."""
+        """Labelled facts, in a panel on a terminal."""
         if not self.console.is_terminal:
             for name, text in rows:
                 self.console.print(Text.assemble(f"{name}: ", text), soft_wrap=True)
@@ -83,7 +83,7 @@ class Screen(Watch):
         self.console.print(Panel(grid, title=title, border_style="green", expand=False, padding=(0, 1)))
 
     def _print_line(self, mark: Text, text: Text) -> None:
-        """A mark and a text, whose further lines stand below its first."""
+        """A mark and a text, with a hanging indent on a terminal."""
         if not self.console.is_terminal:
             self.console.print(Text.assemble(mark, " ", text), soft_wrap=True)
             return
@@ -94,7 +94,7 @@ class Screen(Watch):
         self.console.print(grid)
 
     def show_plan(self, plan: Plan) -> None:
-        """What a bake would take."""
+        """Show the plan of a bake."""
         from hfsoup.baking.plan import describe_plan
 
         self.console.print()
@@ -103,18 +103,18 @@ class Screen(Watch):
         self._print_facts("dry run", list(describe_plan(plan)))
 
     def show_check(self, text: str) -> None:
-        """Print something that held."""
+        """Print something that was verified."""
         self._print_line(Text("✓", "green"), replace_unprintable(text, 600))
 
     def show_score(self, soup: Soup) -> None:
-        """What one model scores."""
+        """Show the score of one model."""
         c = soup.comparison
         interval = f" [{c.ci95.soup[0]:.4f}, {c.ci95.soup[1]:.4f}]" if c and c.ci95 else ""
         numbers = f": selection {soup.score:.4f}, test {soup.test:.4f}{interval}"
         self.console.print(Text.assemble(replace_unprintable(soup.metric), numbers))
 
     def show_diagnosis(self, found: Diagnosis) -> None:
-        """The ingredients with their cosines, the reasons, and the verdict last."""
+        """Show the ingredients with their cosines, the reasons, and the verdict."""
         table = Table(box=None, pad_edge=False)
         table.add_column("ingredient")
         for n in range(len(found.cosine or ())):

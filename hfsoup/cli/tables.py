@@ -1,4 +1,4 @@
-"""The end of a bake on the screen: ingredients, the soup against the best of them, and what to type next."""
+"""Tables of the terminal: the ingredients of a soup, the downloads of a plan."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def make_ingredient_table(soup: Soup) -> Table:
 
 
 def make_plan_table(plan: Plan) -> Table:
-    """Everything that would be pulled, with what is here already."""
+    """Everything that would be pulled, and how much of it is cached."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("source", no_wrap=True, overflow="ellipsis")
     for title in ("size", "cached"):

@@ -13,25 +13,25 @@ from hfsoup.cli.app import app
 @app.command(epilog="Example: hfsoup ui --port 7861")
 def ui(
     host: Annotated[
-        str, typer.Option(help="the address to listen on; on any other one visitors are strangers")
+        str, typer.Option(help="the address to listen on; with any but this one the page is public: no token, no push")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one")] = 7860,
+    port: Annotated[int, typer.Option(help="the port to listen on; 0 takes a free one")] = 7860,
     space: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="write the folder of a Space with this page instead")
+        Path | None, typer.Option(metavar="DIR", help="do not serve it: write this page as a folder for a Space")
     ] = None,
 ) -> None:
-    """Open a page in the browser to bake, look, try and push; pip install 'hfsoup\\[ui]'."""
+    """Bake, inspect, try and push in the browser; needs pip install 'hfsoup\\[ui]'."""
     from hfsoup.ui import serve as serve_page
     from hfsoup.ui.space import write_space
 
     if space is not None:
         write_space(space)
-        typer.echo(f"wrote {space}; it becomes a Space with: hf upload ORG/NAME {space} . --repo-type space", err=True)
+        typer.echo(f"wrote {space}; make it a Space with: hf upload ORG/NAME {space} . --repo-type space", err=True)
         return
 
     def ready(url: str, strangers: bool) -> None:
         typer.echo(f"the page: {url}", err=True)
         if strangers:
-            typer.echo("for strangers: names on the Hub only, no token, no push", err=True)
+            typer.echo("the page is public: Hub names only, no token, no push", err=True)
 
     serve_page(host, port, ready)

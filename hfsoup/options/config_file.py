@@ -1,4 +1,4 @@
-"""A bake as a YAML file: read with a schema and errors that name the line, written brief or with every option."""
+"""A bake as a YAML file: validated with errors that name the line; written short or with every option."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT = 64 << 10
 PLAIN = re.compile(r"[A-Za-z0-9_.][\w./@*+-]*", re.ASCII)
 HEAD = """\
 # Bake it with: hfsoup bake {name}
-# Flags of the command line win over what stands here. An option with a # in front has its default.
+# Flags of the command line override this file. Options that are commented out have their defaults.
 """
 SCHEMA = create_model(
     "Config",
@@ -41,10 +41,10 @@ def load_config(path: Path, over: Mapping[str, Any]) -> tuple[tuple[str, ...], O
 
     Args:
         path: a YAML mapping of `ingredients` and options, with underscores or dashes.
-        over: options that win over the file's.
+        over: options that override the file's.
 
     Raises:
-        UsageError: something in it is not as it should be; file and line are named.
+        UsageError: something in it is wrong; the message names file and line.
     """
     lines, values = _read_yaml(path)
     found = _validate(path, lines, values, over)
@@ -72,21 +72,21 @@ def format_config(ingredients: Sequence[str], values: Mapping[str, Any]) -> str:
 
 
 def format_commented_config(ingredients: Sequence[str], options: Options, name: str) -> str:
-    """A file with every option, its words and its default; what has its default is commented out."""
+    """Write every option with its help; those with their default are commented out."""
     return (
         HEAD.format(name=one_line(name)) + format_config(ingredients, {}) + "\n".join(_format_options(options)) + "\n"
     )
 
 
 def write_config(path: Path, text: str) -> None:
-    """Write a config where there is none yet, or this very one."""
+    """Write a config file, unless another one exists at this path."""
     try:
         if path.is_file() and path.read_text("utf-8", "replace") == text:
             return
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise SoupError("the file is already there", where=str(path), hint="another name") from error
+        raise SoupError("the file exists already", where=str(path), hint="another name") from error
     except OSError as error:
         raise SoupError(f"the config could not be written: {error.strerror}", where=str(path)) from error
 
@@ -132,8 +132,8 @@ def _read_yaml(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
         for key, node in root.value:
             name, line = str(loader.construct_object(key)).replace("-", "_"), key.start_mark.line + 1
             if name in lines:
-                what = f"{name} stands here a second time, first in line {lines[name]}"
-                raise UsageError(what, where=f"{path}, line {line}", hint="take one of them out")
+                what = f"{name} is given twice, first in line {lines[name]}"
+                raise UsageError(what, where=f"{path}, line {line}", hint="remove one of them")
             lines[name], values[name] = line, loader.construct_object(node, deep=True)
             if isinstance(node, yaml.SequenceNode):
                 lines |= {f"{name}.{n}": item.start_mark.line + 1 for n, item in enumerate(node.value)}
@@ -142,13 +142,13 @@ def _read_yaml(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        what = f"this is no YAML: {one_line(getattr(error, 'problem', None) or 'odd characters')}"
-        raise UsageError(what, where=where, hint='texts with signs in "quotes"') from error
+        what = f"this is not YAML: {one_line(getattr(error, 'problem', None) or 'invalid characters')}"
+        raise UsageError(what, where=where, hint='put text with special characters in "quotes"') from error
     return lines, values
 
 
 def _validate(path: Path, lines: Mapping[str, int], values: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, if the schema takes them."""
+    """Validate the values against the schema."""
     if isinstance(values.get("ingredients"), str):
         values["ingredients"] = [values["ingredients"]]
     if values.get("fine_tunes_of"):
@@ -172,7 +172,7 @@ def _validate(path: Path, lines: Mapping[str, int], values: dict[str, Any], over
 
 
 def _is_valid_without(found: Mapping[str, Any], over: Mapping[str, Any], name: str) -> bool:
-    """Whether the options are well without the file's `name`."""
+    """Whether the options are valid without the file's `name`."""
     if name in over:
         return False
     try:

@@ -1,4 +1,4 @@
-"""Every option of a bake, declared once: the command line, `hfsoup.bake` and `soup.json` are made from this."""
+"""Every option of a bake, declared once: command line, `hfsoup.bake` and `soup.json` are made from this."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hfsoup.data.tasks.task import Task
 
 EVERYTHING = ("*/*",)
-"""What a search of the Hub is limited to where no ingredients are named."""
+"""The glob of a search of the Hub if no ingredients are given."""
 FILE = r"[\w][\w.-]*\.(safetensors|bin|pt|pth|th|ckpt)"
 SHIFT = r"[\w][\w .+-]{0,39}"
 Allowed = tuple[Callable[[Any], Any], str]
@@ -371,17 +371,17 @@ class Options:
         return MERGES.get(self.merge).fill_parameters({**vars(self), **self.parameters})
 
     def choose_patterns(self, given: Sequence[str]) -> tuple[str, ...]:
-        """The ingredients that are asked for: those given, or all that a search of the Hub finds."""
+        """The ingredients that are given, or a glob of all that a search of the Hub finds."""
         return tuple(given) or (EVERYTHING if self.fine_tunes_of else ())
 
     @property
     def pace_settings(self) -> tuple[Any, ...]:
-        """What is set here that decides how fast images are scored."""
+        """The options that decide how fast images are scored."""
         return self.dtype, self.device, self.bn, self.batch_size
 
     @property
     def chosen_recipe(self) -> str:
-        """The recipe asked for, else uniform without data or where one network is made of all, else greedy."""
+        """The recipe that is given; else uniform without a dataset or with --fit or --distill, else greedy."""
         return self.recipe or ("greedy" if self.dataset and not self.fit and not self.distill else "uniform")
 
     @property
@@ -395,11 +395,11 @@ class Options:
 
     @property
     def recalibrates(self) -> bool:
-        """Whether batch norms get new statistics, where there are any; those of a fitted network fit already."""
+        """Whether batch norms, if there are any, may get new statistics; a fitted network has its own."""
         return self.bn != "average" and not self.fit
 
     def make_request(self, task: Task | None = None) -> Request:
-        """What is asked of the dataset."""
+        """The request for the dataset."""
         if self.dataset is None:
             raise UsageError("this needs a dataset", hint="--dataset ORG/NAME")
         dataset, revision = split_revision(self.dataset)
@@ -420,7 +420,7 @@ class Options:
         )
 
     def make_other_requests(self, task: Task | None = None) -> dict[str, Request]:
-        """What is asked of the further datasets, by their names: the same as of the first, but for its splits."""
+        """The requests for further datasets, by name: as for the first dataset, with default splits."""
         places = {name: split_revision(dataset) for name, dataset in self.other_datasets().items()}
         return {
             name: replace(
@@ -430,10 +430,10 @@ class Options:
         }
 
     def other_datasets(self) -> dict[str, str]:
-        """The further datasets to score on, by the names that the user gave them.
+        """The further datasets of --eval, by name.
 
         Raises:
-            UsageError: one is not NAME=DATASET, or a name stands twice.
+            UsageError: one is not NAME=DATASET, or a name is given twice.
         """
         found: dict[str, str] = {}
         for text in self.eval or ():
@@ -476,7 +476,7 @@ class Options:
 
 
 def _convert_value(name: str, value: Any, kind: Any) -> Any:
-    """A keyword's value as the option holds it: a path as text, weights as the command line has them."""
+    """Convert a keyword's value to the option's type: a path to text, weights to the form of the command line."""
     kinds = get_args(kind) or (kind,)
     if name == "weights" and isinstance(value, Iterable) and not isinstance(value, str):
         value = ",".join(str(w.item() if hasattr(w, "item") else w) for w in value)
@@ -551,10 +551,10 @@ def get_option_types() -> dict[str, Any]:
 
 
 def refuse_ineffective(options: Options) -> None:
-    """Refuse what somebody asked for that would have no effect; a record may hold such options.
+    """Refuse options without effect. A soup.json may hold such options, so this is checked for new bakes only.
 
     Raises:
-        UsageError: an option is of a dataset or a push that was not asked for.
+        UsageError: an option is about a dataset or a push, and there is none.
     """
     if options.dataset == "":
         raise UsageError("the dataset has no name", hint="--dataset ORG/NAME")
@@ -572,7 +572,7 @@ def refuse_ineffective(options: Options) -> None:
 
 
 def format_flags(names: list[str]) -> str:
-    """Options as the command line writes them."""
+    """Format options as flags of the command line."""
     return ", ".join("--" + name.replace("_", "-") for name in names)
 
 

@@ -1,4 +1,4 @@
-"""A page in the browser to bake, look and push from; the extra `hfsoup[ui]`."""
+"""A page in the browser to bake, inspect, try and push; needs the extra `hfsoup[ui]`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SPACE = "SPACE_ID"
 def serve(host: str, port: int, ready: Callable[[str, bool], None]) -> None:
     """Serve the page until Ctrl-C.
 
-    Whoever reaches it from another machine is a stranger: on any host but this machine's own, and in a Space, the page
-    takes names of the Hub alone, works without a token, keeps what it bakes in a temporary folder and does not push.
+    On any host but this machine's own, and in a Space, the page is public (`strangers`): it takes Hub names only, works
+    without a token, writes to a temporary folder and does not push.
 
     Args:
         host: the address to listen on.
         port: 0 takes a free one.
-        ready: told the address once the page is there, and whether it is for strangers.
+        ready: called with the address once the page is served, and whether it is public.
 
     Raises:
         UsageError: gradio is not installed, or the port is taken.
@@ -36,7 +36,7 @@ def serve(host: str, port: int, ready: Callable[[str, bool], None]) -> None:
     with tempfile.TemporaryDirectory(prefix="hfsoup-page-") as nowhere:
         if strangers:
             forget_tokens()
-            # No name that a stranger gives can be a folder here.
+            # In an empty folder no name that is typed can be a local path.
             os.chdir(nowhere)
         free = _find_port(host, port)
         from hfsoup.ui.page import build_page, serve_page
@@ -47,21 +47,21 @@ def serve(host: str, port: int, ready: Callable[[str, bool], None]) -> None:
 
 
 def _report_crash(found: threading.ExceptHookArgs) -> None:
-    """Print what broke a bake, without secrets."""
+    """Print the traceback of a thread without secrets."""
     if found.exc_value:
         excepthook(found.exc_type, found.exc_value, found.exc_traceback)
 
 
 def require_gradio() -> None:
-    """Fail where the extra is not installed."""
+    """Fail if the extra is not installed."""
     if find_spec("gradio") is None:
         raise UsageError("the page needs the package gradio, which is not installed", hint="pip install 'hfsoup[ui]'")
 
 
 def forget_tokens() -> None:
-    """Let nothing in this process be asked or read in the name of whoever started it.
+    """Remove all tokens from this process.
 
-    Has to come before huggingface_hub is imported, which reads the environment once.
+    Has to run before huggingface_hub is imported, which reads the environment once.
     """
     for name in VARIABLES:
         os.environ.pop(name, None)
@@ -77,4 +77,6 @@ def _find_port(host: str, port: int) -> int:
             probe.bind((host, port))
             return int(probe.getsockname()[1])
     except (OSError, OverflowError) as error:
-        raise UsageError(f"the page cannot listen there: {error}", where=f"{host}:{port}", hint="--port 0") from error
+        raise UsageError(
+            f"the page cannot listen on this address: {error}", where=f"{host}:{port}", hint="--port 0"
+        ) from error

@@ -27,7 +27,7 @@ Scratch = tempfile.TemporaryDirectory[str] | None
 
 @dataclass(frozen=True)
 class PageState:
-    """What the page shows from now on: `live` HTML, and what came of the bake; `work` is what a Stop would stop."""
+    """What the page shows: HTML of the progress and of the result; `work` is the job that Stop ends."""
 
     live: str
     result: str = ""
@@ -36,32 +36,32 @@ class PageState:
 
     @property
     def soup(self) -> Soup | None:
-        """The soup, once there is one."""
+        """The soup, once it is baked."""
         found = self.work.result if self.work else None
         return found if isinstance(found, Soup) else None
 
     def forget(self) -> None:
-        """Delete what was baked for a stranger."""
+        """Delete what a public page baked."""
         if self.scratch:
             self.scratch.cleanup()
 
 
 class Actions:
-    """The page's work.
+    """The actions of the page.
 
     Args:
-        strangers: whether those who use it may be anybody.
+        strangers: whether the page is public.
     """
 
     def __init__(self, *, strangers: bool) -> None:
         self.strangers = strangers
 
     def dry_run(self, form: Form) -> Iterator[PageState]:
-        """What a bake would take."""
+        """Plan a bake."""
         yield from self._run_job(form, lambda asked, watch: plan_bake(*asked, watch))
 
     def bake(self, form: Form) -> Iterator[PageState]:
-        """Bake, and say how far it is."""
+        """Bake, and show the progress."""
         yield from self._run_job(form, lambda asked, watch: run_bake(*asked, watch))
 
     def _run_job(self, form: Form, act: Act) -> Iterator[PageState]:
@@ -92,7 +92,7 @@ class Actions:
         return _or_error(lambda: show.render_report(make_report(str(soup.path)))) if soup else ""
 
     def guess(self, shown: PageState, picture: str | None) -> str:
-        """What the soup and its best ingredient say of a picture."""
+        """Classify an image with the soup and its best ingredient."""
         soup = shown.soup
         return (
             _or_error(lambda: show.render_predictions(classify_picture(soup, Path(picture))))
@@ -117,7 +117,7 @@ def _or_error(act: Callable[[], str]) -> str:
 
 
 def format_command(form: Form) -> str:
-    """The command line that does what the form says; empty while it says nothing that could be done."""
+    """The command line that does what the form says, or why there is none."""
     try:
         return form.format_command() if form.ingredients.strip() else 'hfsoup bake "org/model-*"'
     except SoupError as error:
@@ -125,6 +125,6 @@ def format_command(form: Form) -> str:
 
 
 def describe_method(name: str) -> str:
-    """What a recipe or merge does, in its own words."""
+    """The one-line summary of a recipe or merge."""
     entry = next((entry for registry in (RECIPES, MERGES) for entry in registry if entry.name == name), None)
     return entry.summary if entry else "greedy with a dataset, uniform without"

@@ -1,4 +1,4 @@
-"""What was filled in on the page, as the ingredients and options of a bake; for strangers, only what they may ask."""
+"""The form of the page as ingredients and options of a bake; a public page accepts only some of them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hfsoup.provenance.reproduce import REPO_ID
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.text import quoted
 
-# A repository or a glob of them, a subfolder of it, a revision: nothing that could be a path of this machine.
+# A repository or a glob of them, a subfolder of it, a revision: nothing that could be a local path.
 NAME = re.compile(r"[\w-][\w.-]*/[\w*?\[\]-][\w.*?\[\]!-]*(/[\w*?\[\]-][\w.*?\[\]!-]*)*(@[\w.*?\[\]/!-]+)?", re.ASCII)
 BakeRequest = tuple[tuple[str, ...], Options]
 
 
 @dataclass(frozen=True)
 class Form:
-    """The fields of the page, in its order; empty text is what was left open."""
+    """The fields of the page, in its order; empty text means the default."""
 
     ingredients: str
     recipe: str
@@ -39,7 +39,7 @@ class Form:
     private: bool
 
     def read_options(self) -> BakeRequest:
-        """Ingredients and options, the output as it was given.
+        """Read ingredients and options.
 
         Raises:
             UsageError: quotes do not match, or an option is not as it should be.
@@ -47,7 +47,7 @@ class Form:
         try:
             patterns = tuple(shlex.split(self.ingredients))
         except ValueError as error:
-            raise UsageError(f"the ingredients cannot be read: {error}", hint="one name or glob a line") from error
+            raise UsageError(f"the ingredients cannot be parsed: {error}", hint="one name or glob per line") from error
         names = ("recipe", "base", "dataset", "dataset_config", "split", "test_split", "metric", "output", "push")
         texts = {name: str(getattr(self, name) or "").strip() or None for name in names}
         limit = self.limit.strip().replace(",", "") or None
@@ -65,17 +65,17 @@ class Form:
         return patterns, options
 
     def to_request(self, *, scratch: Path | None) -> BakeRequest:
-        """The same with a folder to write to.
+        """Read them, and choose the folder to write to.
 
         Args:
-            scratch: for a stranger, the folder that all of it stays in.
+            scratch: the temporary folder of a public page.
 
         Raises:
-            UsageError: a stranger asks for more than names on the Hub.
+            UsageError: a public page is given something else than names on the Hub.
         """
         patterns, options = self.read_options()
         if not patterns:
-            raise UsageError("no ingredients yet", hint="org/model-*")
+            raise UsageError("no ingredients", hint="org/model-*")
         if scratch is None:
             return patterns, replace(options, output=options.output or str(find_free_folder(Path("soup"))))
         for pattern in patterns:
@@ -86,7 +86,7 @@ class Form:
             if not REPO_ID.fullmatch(name) or ".." in name:
                 raise UsageError(f"expected the name of a repository on the Hub, found {quoted(name)}", hint="ORG/NAME")
         if options.push or options.metric not in (None, *METRICS):
-            raise UsageError("this page neither pushes nor runs the metrics of others")
+            raise UsageError("this page does not push, and runs built-in metrics only")
         return patterns, replace(options, output=str(scratch / "soup"))
 
     def format_command(self) -> str:

@@ -1,4 +1,4 @@
-"""A bake or a dry run in a thread of its own, and how far it is, for a page that looks now and then."""
+"""A bake or a dry run in a thread of its own, with its progress for a page that polls."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import SearchStep, Stage, Watch
 
 T = TypeVar("T")
-# Seconds between two looks.
+# Seconds between two updates.
 PACE = 0.25
 
 
 @dataclass
 class StageLine(Stage):
-    """A stage or a note: what it says, and how far it is."""
+    """A stage or a note: its text and its progress."""
 
     title: str
     unit: str = ""
@@ -39,7 +39,7 @@ class StageLine(Stage):
         self.total = total
 
     def reach(self, done: int, text: str) -> None:
-        """Move to, and say how things stand."""
+        """Move to, and show the state."""
         self.count, self.standing = done, text
         self.moved()
 
@@ -49,12 +49,12 @@ class StageLine(Stage):
 
 
 class Job(Watch, Generic[T]):
-    """Something that takes its time.
+    """A bake or dry run in a thread.
 
     `lines` and `steps` grow meanwhile; at the end there is a `result` or an `error`, or it was `stopped`.
 
     Args:
-        act: what to do, and whom to tell.
+        act: what to run; it reports its progress to the job.
     """
 
     def __init__(self, act: Callable[[Watch], T]) -> None:
@@ -67,7 +67,7 @@ class Job(Watch, Generic[T]):
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def updates(self) -> Iterator[None]:
-        """Start, and yield whenever there may be something new, once more at the end. A caller that goes stops it."""
+        """Start, and yield whenever there may be news and once at the end. Leaving the loop stops the job."""
         self._thread.start()
         try:
             while self._thread.is_alive():
@@ -80,7 +80,7 @@ class Job(Watch, Generic[T]):
             self.stop()
 
     def stop(self) -> None:
-        """End as Ctrl-C would, at the next step; scores that were paid for are kept."""
+        """Stop at the next step, as Ctrl-C would; cached scores are kept."""
         self._stop.set()
 
     def note(self, text: str) -> None:
@@ -113,7 +113,7 @@ class Job(Watch, Generic[T]):
             raise KeyboardInterrupt
 
     def _run(self) -> None:
-        found = SoupError("hfsoup failed in a way that it does not know", hint="look at the terminal of the page")
+        found = SoupError("hfsoup failed with an unexpected error", hint="see the terminal that serves the page")
         try:
             self.result = self._act(self)
         except KeyboardInterrupt:
@@ -121,7 +121,7 @@ class Job(Watch, Generic[T]):
         except SoupError as error:
             found = error
         except OSError as error:
-            found = SoupError(f"the disk refuses: {error.strerror or error}", where=str(error.filename or ""))
+            found = SoupError(f"the disk reports: {error.strerror or error}", where=str(error.filename or ""))
         finally:
             if self.result is None and not self.stopped:
                 self.error = found

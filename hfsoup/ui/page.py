@@ -1,4 +1,4 @@
-"""The page: its fields, what its buttons are tied to, and how it is served."""
+"""The page: its fields, its buttons, and how it is served."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ from hfsoup.ui.actions import Actions, PageState, describe_method, format_comman
 from hfsoup.ui.form import Form
 from hfsoup.ui.style import COLOURS, CSS, FONTS, MONO
 
-# Seconds after which pictures that were dropped are deleted, and how large they may be.
+# Seconds after which uploaded images are deleted, and the largest upload.
 KEPT, LARGEST = 3600, "64mb"
 WAITING = 24
 HEAD = """<div class="soup-head"><h1>Model soups</h1><p>Average fine-tuned image classifiers into one model, and measure
-honestly whether it is better than the best of them.</p></div>"""
-EMPTY = """<div class="soup-empty">Name some fine-tunes of one start, and a dataset to measure on.<br>
-A dry run tells what a bake would take before it costs anything.</div>"""
-NO_PUSH = """<p>This page is open to everybody: it reads public repositories only, pushes nothing, and forgets what it
-baked. The command line above bakes the same soup on your own machine; there, <code>--push ORG/NAME</code> pushes
-it.</p>"""
+whether it is better than the best of them.</p></div>"""
+EMPTY = """<div class="soup-empty">Enter some fine-tuned models of one base model, and a dataset to evaluate on.<br>
+A dry run shows the plan without running it.</div>"""
+NO_PUSH = """<p>This page is public: it reads public repositories only, does not push, and deletes what it baked. The
+command line above bakes the same soup on your own machine; there, <code>--push ORG/NAME</code> pushes it.</p>"""
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}
 
 
 def build_page(*, strangers: bool) -> gr.Blocks:
-    """The page, not served yet.
+    """Build the page.
 
     Args:
-        strangers: whether those who use it may be anybody.
+        strangers: whether the page is public.
     """
     acts = Actions(strangers=strangers)
     with gr.Blocks(title="Model soups", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as blocks:
@@ -50,7 +49,7 @@ def build_page(*, strangers: bool) -> gr.Blocks:
                 line = gr.Code(
                     format_command(Form(**_defaults())),
                     language="shell",
-                    label="The same on the command line",
+                    label="Command line",
                     interactive=False,
                     lines=1,
                     wrap_lines=True,
@@ -72,10 +71,9 @@ def build_page(*, strangers: bool) -> gr.Blocks:
 
 
 def serve_page(blocks: gr.Blocks, host: str, port: int, hosts: Sequence[str], ready: Callable[[str], None]) -> None:
-    """Serve it until Ctrl-C; nothing of it, and nothing that it says, goes anywhere else.
+    """Serve the page until Ctrl-C, with no telemetry and no share link.
 
-    Only those who call it by one of the names in `hosts` are answered: a page of somebody else's, in the same browser,
-    that has its own name lead here is not.
+    Only requests whose Host header is in `hosts` are answered, so that no other site can reach it by DNS rebinding.
     """
     named = {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))]}
     theme = gr.themes.Base(primary_hue="orange", neutral_hue="slate", font=FONTS, font_mono=MONO).set(**COLOURS)
@@ -95,7 +93,7 @@ def _defaults() -> dict[str, Any]:
 
 def _build_fields(*, strangers: bool) -> list[Any]:
     """One field for each of Form's, in its order."""
-    where = "repositories or globs, one a line" if strangers else "repositories, globs or local folders, one a line"
+    where = "repositories or globs, one per line" if strangers else "repositories, globs or local folders, one per line"
     found = [gr.Textbox(label="Ingredients", lines=2, placeholder="org/model-*", info=where, elem_id="ingredients")]
     with gr.Row():
         recipes = [("automatic", ""), *((entry.name, entry.name) for entry in RECIPES)]
@@ -103,9 +101,13 @@ def _build_fields(*, strangers: bool) -> list[Any]:
         merges = [entry.name for entry in MERGES]
         found.append(gr.Dropdown(merges, value="mean", label="Merge", info=describe_method("mean"), elem_id="merge"))
     base = gr.Textbox(
-        label="Base", placeholder="as the cards say", max_lines=1, info="where a merge needs it", render=False
+        label="Base",
+        placeholder="as the cards say",
+        max_lines=1,
+        info="for recipes and merges that need it",
+        render=False,
     )
-    data = "some of its images choose, others report"
+    data = "one split for selection, another for test"
     found += [base, gr.Textbox(label="Dataset", placeholder="org/pets", max_lines=1, info=data, elem_id="dataset")]
     with gr.Row():
         found += [
@@ -117,11 +119,11 @@ def _build_fields(*, strangers: bool) -> list[Any]:
         metrics = [("automatic", ""), *((name, name) for name in METRICS)]
         found += [
             gr.Dropdown(metrics, value="", label="Metric", min_width=140),
-            gr.Textbox(label="Images of each split", placeholder="all", max_lines=1, min_width=140, elem_id="limit"),
+            gr.Textbox(label="Images per split", placeholder="all", max_lines=1, min_width=140, elem_id="limit"),
         ]
     with gr.Accordion("More", open=False):
         base.render()
-        found.append(gr.Checkbox(label="Pictures", info="into the soup's folder, its card and the report"))
+        found.append(gr.Checkbox(label="Figures", info="in the soup's folder, its card and the report"))
         found.append(
             gr.Textbox(label="Output folder", placeholder="soup, soup-2, …", max_lines=1, visible=not strangers)
         )
@@ -142,13 +144,13 @@ def _build_buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
 
 
 def _build_result_tabs(acts: Actions, shown: gr.State) -> list[Any]:
-    """What there is once a soup is baked; the outlets that a new bake empties, the report first."""
+    """The tabs of a baked soup; the components that a new bake empties, the report first."""
     with gr.Tabs():
         with gr.Tab("Report"):
             report = gr.HTML("", elem_classes="soup", elem_id="report")
         with gr.Tab("Try an image", elem_id="try"), gr.Row():
             with gr.Column(scale=2, min_width=260):
-                label, sources = "For the soup and its best ingredient", ["upload", "clipboard"]
+                label, sources = "Classify with the soup and its best ingredient", ["upload", "clipboard"]
                 picture = gr.Image(
                     type="filepath", image_mode=None, sources=sources, height=300, label=label, elem_id="picture"
                 )
@@ -175,7 +177,7 @@ def _build_push_tab(acts: Actions, shown: gr.State) -> gr.HTML:
 def _connect_buttons(
     acts: Actions, fields: Sequence[Any], buttons: Sequence[gr.Button], places: Sequence[Any], after: Sequence[Any]
 ) -> None:
-    """Let the buttons work; `places` are state, progress, result, and what there is once a soup is baked."""
+    """Connect the buttons; `places` are state, progress, result, and the tabs of a baked soup."""
     dry_run, bake, stop = buttons
 
     def going(act: Callable[[Form], Iterator[PageState]]) -> Callable[..., Iterator[tuple[Any, ...]]]:
@@ -188,7 +190,7 @@ def _connect_buttons(
 
         return go
 
-    # One at a time, whoever asks: a bake uses all of the machine.
+    # One job at a time: a bake uses the whole machine.
     how: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "work", "concurrency_limit": 1, **PRIVATE}
     outputs = [*places, *buttons]
     dry_run.click(going(acts.dry_run), list(fields), outputs, **how)

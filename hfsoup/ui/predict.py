@@ -1,4 +1,4 @@
-"""What a soup and its best ingredient say of one picture."""
+"""Classify one image with a soup and its best ingredient."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ MOST = 5
 
 @dataclass(frozen=True)
 class Prediction:
-    """A model's likeliest classes with their probabilities, best first."""
+    """The most likely classes of a model with their probabilities, best first."""
 
     who: str
     classes: tuple[tuple[str, float], ...]
 
 
 def classify_picture(soup: Soup, picture: Path) -> tuple[Prediction, ...]:
-    """What the soup and its best ingredient say of a picture; the soup alone where nothing was measured.
+    """Classify an image with the soup and its best ingredient, or with the soup alone if nothing was measured.
 
-    Both are formed from the ingredients' files, with the class names and the image processor of the soup.
+    Both are averaged from the ingredients' files, with the class names and the image processor of the soup.
 
     Raises:
-        SoupError: the file holds no picture that can be shown to them, or an ingredient is not there any more.
+        SoupError: the file is not an image, or an ingredient is missing.
     """
     from hfsoup.checkpoints.processor import load_image_processor
 
@@ -80,6 +80,6 @@ def _read_pixels(picture: Path, processor: Any) -> NDArray[np.float32]:
             image = decode(file.read(BYTES + 1)).picture
         return np.asarray(processor(images=[image], return_tensors="pt")["pixel_values"], np.float32)
     except BadImageError as error:
-        raise SoupError(f"this is no picture that can be used: {error}") from error
+        raise SoupError(f"this file cannot be used as an image: {error}") from error
     except LOADING_ERRORS as error:
-        raise SoupError(f"the image processor refuses this picture: {one_line(error, 100)}") from error
+        raise SoupError(f"the image processor refuses this image: {one_line(error, 100)}") from error

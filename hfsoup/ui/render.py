@@ -1,4 +1,4 @@
-"""What the page shows of a bake, as HTML; every text is escaped, whoever it is from."""
+"""What the page shows of a bake, as HTML; every text is escaped."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from hfsoup.ui.predict import Prediction
 
 MARKS = {"running": "…", "done": "✓", "note": "!", "broken": "✗"}
-# Where a page sits in a page: its own scripts run, apart from everything else, and its links open elsewhere.
+# The report's own scripts run in the frame, isolated from the page, and its links open in a new tab.
 FRAME = "allow-scripts allow-popups allow-popups-to-escape-sandbox"
 
 
 def escape_text(value: object, longest: int = 600) -> str:
-    """Any text, as text."""
+    """Escape any text for HTML."""
     return escape(one_line(redact(str(value)), longest))
 
 
 def render_link(value: object, url: str | None) -> str:
-    """A text that leads to a page of the Hub, where there is one."""
+    """A text with a link to the Hub, if there is a URL."""
     if not url or not url.startswith(("http://", "https://")):
         return escape_text(value)
     return f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">{escape_text(value)}</a>'
 
 
 def render_error(found: SoupError) -> str:
-    """The block that a command line would print."""
+    """An error as the command line prints it."""
     rows = [("in", found.where), ("try", found.hint)]
     below = "".join(f"<dt>{name}</dt><dd>{_render_lines(value)}</dd>" for name, value in rows if value)
     return f'<div class="soup-error" role="alert"><b>{_render_lines(found.what)}</b><dl>{below}</dl></div>'
@@ -51,7 +51,7 @@ def _render_lines(value: str) -> str:
 
 
 def render_progress(work: Job[Any], seconds: float) -> str:
-    """Stages and notes, the decisions so far, and how it stands."""
+    """Stages and notes, the decisions so far, and the best score."""
     going = work.result is None and work.error is None and not work.stopped
     best = max((step.score for step in work.steps if step.accepted), default=None)
     stand = ""
@@ -60,7 +60,7 @@ def render_progress(work: Job[Any], seconds: float) -> str:
     lines = "".join(map(_render_line, list(work.lines)))
     foot = format_duration(seconds) if going else f"in {format_duration(seconds)}"
     if work.stopped:
-        foot = "stopped; what was scored is kept, and the same bake goes on from there"
+        foot = "stopped; scores are kept, and the same bake resumes"
     below = f'{render_steps(list(work.steps))}<p class="soup-faint">{foot}</p>'
     return f'<div class="soup-live">{stand}<ul>{lines}</ul>{below}</div>'
 
@@ -96,7 +96,7 @@ def render_steps(found: Sequence[SearchStep]) -> str:
 
 
 def render_plan(found: Plan, *, strangers: bool) -> str:
-    """A dry run: what would be used, and what it would take."""
+    """The plan of a dry run."""
     rows = []
     for holding in (*found.ingredients, *found.bases, *([found.dataset] if found.dataset else [])):
         source = Source(holding.id, holding.revision)
@@ -110,7 +110,7 @@ def render_plan(found: Plan, *, strangers: bool) -> str:
 
 
 def render_result(soup: Soup, *, strangers: bool) -> str:
-    """The verdict, what came of the bake, and every ingredient with its score and weight."""
+    """The verdict, the numbers, and every ingredient with its score and weight."""
     rows = dict(summarize(soup))
     verdict, c = rows.pop("verdict"), soup.comparison
     kind = "" if c is None else {"better": "better", "worse": "worse"}.get(c.verdict, "even")
@@ -123,7 +123,7 @@ def render_result(soup: Soup, *, strangers: bool) -> str:
 
 
 def render_home(soup: Soup) -> str:
-    """Where it is on the Hub, if it is there, and the Python line that uses it."""
+    """The link to the Hub, if it was pushed, and the Python line that uses it."""
     facts = [("pushed to", render_link(soup.pushed.url, soup.pushed.url))] if soup.pushed else []
     line = format_usage(soup)
     return _render_facts([*facts, ("use it", f"<code>{escape_text(line.plain)}</code>")]) if line else ""
@@ -144,7 +144,7 @@ def render_ingredients(soup: Soup) -> str:
 
 
 def render_predictions(found: Iterable[Prediction]) -> str:
-    """What models say of a picture, side by side."""
+    """The predictions of models for an image, side by side."""
     columns = []
     for guess in found:
         rows = "".join(
@@ -153,12 +153,12 @@ def render_predictions(found: Iterable[Prediction]) -> str:
             for name, share in guess.classes
         )  # fmt: skip
         columns.append(f'<div class="soup-guess"><h4>{escape_text(guess.who)}</h4><ol>{rows}</ol></div>')
-    alone = '<p class="soup-faint">Without a dataset it is not known which ingredient is best.</p>'
+    alone = '<p class="soup-faint">Without a dataset, which ingredient is best is not known.</p>'
     return f'<div class="soup-guesses">{"".join(columns)}</div>{alone if len(columns) == 1 else ""}'
 
 
 def render_report(report: str) -> str:
-    """A report in a frame that can reach nothing of this page."""
+    """A report in a frame that is isolated from the page."""
     opened = report.replace("<head>", '<head><base target="_blank">', 1)
     return f'<iframe class="soup-report" title="Report" sandbox="{FRAME}" srcdoc="{escape(opened)}"></iframe>'
 

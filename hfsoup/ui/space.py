@@ -1,4 +1,4 @@
-"""The folder of a Space that runs the page: the Hub's header, what to install, how to start, and hfsoup itself."""
+"""Write the folder of a Space that runs the page, with hfsoup itself in it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ sdk_version: {gradio}
 python_version: "{python}"
 app_file: app.py
 license: apache-2.0
-short_description: Average fine-tuned image classifiers, measured honestly
+short_description: Average fine-tuned image classifiers of the Hub
 ---
 
 # Model soups
 
 Average fine-tuned image classifiers of the Hub into one model, and measure whether it is better than the best of them.
 
-This Space is hfsoup {hfsoup} and was written by `hfsoup ui --space`. It is for everybody: it reads public repositories
-only, uses no token even if it has one, keeps what it bakes in a temporary folder and pushes nothing. The page shows the
+This Space is hfsoup {hfsoup} and was written by `hfsoup ui --space`. It is public: it reads public repositories
+only, uses no token even if it has one, keeps what it bakes in a temporary folder and does not push. The page shows the
 command line that bakes the same soup elsewhere.
 """
 APP = '''\
@@ -56,21 +56,21 @@ LEFT_OUT = ("__pycache__", "model_cards", "localhub", "demo", "scripts")
 def write_space(folder: Path) -> None:
     """Write the folder, whole or not at all.
 
-    hfsoup's own files are in it, so that the Space runs the very version that wrote it.
+    It holds hfsoup's own files, so that the Space runs the version that wrote it.
 
     Args:
         folder: where to; it must not exist yet.
 
     Raises:
-        SoupError: it is there, cannot be written, or hfsoup is not installed as a package.
+        SoupError: the folder exists or cannot be written, or hfsoup is not installed as a package.
     """
     if os.path.lexists(folder):
-        raise SoupError("there is something already", where=str(folder), hint="--space NEW-DIR")
+        raise SoupError("the folder exists already", where=str(folder), hint="--space NEW-DIR")
     try:
         gradio, needed = version("gradio"), requires("hfsoup") or []
     except PackageNotFoundError as error:
         hint = "pip install 'hfsoup[ui]'"
-        raise SoupError(f"a Space is told what to install, and {error} here", hint=hint) from error
+        raise SoupError(f"the requirements of the Space cannot be read: {error} here", hint=hint) from error
     wanted = [*(text for text in needed if "extra ==" not in text), *_extra(needed, "plot"), *_extra(needed, "search")]
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     texts = {
@@ -88,6 +88,6 @@ def write_space(folder: Path) -> None:
 
 
 def _extra(needed: list[str], name: str) -> list[str]:
-    """What an extra adds."""
+    """The requirements of an extra."""
     mark = re.compile(rf"\s*;\s*extra == ['\"]{name}['\"]$")
     return [mark.sub("", text) for text in needed if mark.search(text)]

@@ -1,4 +1,4 @@
-"""How the page looks; colours are the theme's, so that light and dark both hold."""
+"""The style of the page; colours are the theme's, so that light and dark mode both work."""
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

@@ -1,4 +1,4 @@
-"""The whole story on one machine: a Hub, a sweep of fine-tunings, a bake, a push, a pipeline."""
+"""The demo: a local Hub, a sweep of fine-tuning runs, a bake, a push, a pipeline, all on one machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def run_demo(family: str, folder: Path | None) -> None:
-    """Play the demo for one family, in `folder` or a temporary one.
+    """Run the demo for one family, in `folder` or a temporary one.
 
     Raises:
         UsageError: no such family.
@@ -33,16 +33,16 @@ def run_demo(family: str, folder: Path | None) -> None:
     """
     if family not in FAMILIES:
         raise UsageError(
-            f"there is no family {family!r}; known: {', '.join(FAMILIES)}", hint="hfsoup demo --family vit"
+            f"expected a family of {', '.join(FAMILIES)}, found {family!r}", hint="hfsoup demo --family vit"
         )
     with ExitStack() as stack:
         home = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hfsoup-demo-")))
         from hfsoup.localhub import LocalHub
 
         hub = stack.enter_context(LocalHub(home / "hub", user=ORG))
-        _print_heading("A Hub in a folder, so that no network and no account are needed")
+        _print_heading("A local Hub in a folder: no network, no account")
         _print_command(f"hfsoup hub serve {home / 'hub'} --user {ORG}")
-        # Read by huggingface_hub when it is first imported, which is below.
+        # huggingface_hub reads these when it is first imported, which is below.
         settings = {
             "HF_ENDPOINT": hub.url,
             "HF_TOKEN": hub.token,
@@ -60,11 +60,11 @@ def _run_steps(family: str, home: Path) -> None:
     images = make_digits()
     images.push_to_hub(f"{ORG}/digits")
 
-    _print_heading(f"A pre-trained start: a small {family}, taught a related task on the training images alone")
+    _print_heading(f"A pre-trained model: a small {family}, trained on a related task with the training images only")
     _print_command(f'pretrain("{family}", "{home / "start"}")', prompt=">>>")
     pretrain(family, home / "start")
 
-    _print_heading("A sweep: the same start, fine-tuned with different hyper-parameters, each run pushed")
+    _print_heading("A sweep: this model fine-tuned with different hyper-parameters; every run is pushed")
     runs = home / "grid.json"
     runs.write_text(json.dumps(make_grid(family), indent=1), encoding="utf-8")
     sweep = ["--start", str(home / "start"), "--dataset", f"{ORG}/digits", "--push", f"{ORG}/{family}-{{n}}"]
@@ -83,7 +83,7 @@ def _run_steps(family: str, home: Path) -> None:
 
 
 def _classify(repo: str, images: object) -> None:
-    """Pull the soup back and show it the first test image."""
+    """Pull the soup and classify the first test image."""
     from transformers import pipeline
 
     row = images[0]  # type: ignore[index]
@@ -91,11 +91,11 @@ def _classify(repo: str, images: object) -> None:
     found = pipeline(task, repo)(row["image"], top_k=3)
     for guess in found:
         console.print(f"    {guess['label']:<8} {guess['score']:.3f}")
-    console.print(f"    (it is {images.features['label'].int2str(row['label'])})")  # type: ignore[attr-defined]
+    console.print(f"    (the label is {images.features['label'].int2str(row['label'])})")  # type: ignore[attr-defined]
 
 
 def print_verdict(result: Path) -> None:
-    """Say in one line what the test split showed."""
+    """Print in one line what the test split showed."""
     found = json.loads(result.read_text(encoding="utf-8"))
     soup, best = found["soup"]["test"], found["best_ingredient"]["test"]
     verdict = found["comparison"]["verdict"]
