@@ -97,19 +97,7 @@ def _verify(place: str, scores: bool, public_key: Path | None, trusted: bool, wa
         if public_key:
             verify_signature(folder, public_key)
     with watch.stage("Pulling the ingredients"):
-        pinned = [*record.ingredients, *([record.base] if record.base else [])]
-        file, key = options.weights_file, options.state_dict_key
-        sources = [replace(_find_source(i), weights_file=file, state_dict_key=key) for i in record.ingredients]
-        found = pull_ingredients([*sources, *([_find_source(record.base)] if record.base else [])])
-        require_equal(place, _compare_ingredients(pinned, found))
-        ingredients, base = found[: len(record.ingredients)], found[len(record.ingredients) :]
-        # Ingredients that did not fit are not in the record, so all that are must fit.
-        on_mismatch = "backbone-only" if options.on_mismatch == "backbone-only" else "error"
-        family = check_compatibility(
-            ingredients, on_mismatch=on_mismatch, processor_from=options.processor_from, labels=options.labels
-        )
-        if base:
-            family = attach_base(family, base[0])
+        family = _pull_family(place, record, options)
     if record.alignment:
         with watch.stage("Aligning again") as advance:
             family = _realign(place, family, record, record.alignment, options, advance)
@@ -134,6 +122,22 @@ def _verify(place: str, scores: bool, public_key: Path | None, trusted: bool, wa
                 hashes = write_weights(averager, mix, Path(scratch), statistics)
         require_equal(place, _compare_weights(folder, Path(scratch), hashes, record))
     return Verification(folder, hashes, verify_scores(place, family, mix, record, options, watch) if scores else {})
+
+
+def _pull_family(place: str, record: Manifest, options: Options) -> Family:
+    """Pull the recorded ingredients and their base, whose weight files must be those that were baked."""
+    pinned = [*record.ingredients, *([record.base] if record.base else [])]
+    file, key = options.weights_file, options.state_dict_key
+    sources = [replace(_find_source(i), weights_file=file, state_dict_key=key) for i in record.ingredients]
+    found = pull_ingredients([*sources, *([_find_source(record.base)] if record.base else [])])
+    require_equal(place, _compare_ingredients(pinned, found))
+    ingredients, base = found[: len(record.ingredients)], found[len(record.ingredients) :]
+    # Ingredients that did not fit are not in the record, so all that are must fit.
+    on_mismatch = "backbone-only" if options.on_mismatch == "backbone-only" else "error"
+    family = check_compatibility(
+        ingredients, on_mismatch=on_mismatch, processor_from=options.processor_from, labels=options.labels
+    )
+    return attach_base(family, base[0]) if base else family
 
 
 def _realign(

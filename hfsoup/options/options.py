@@ -79,242 +79,172 @@ def _option(
 class Options:
     """The options of a bake; `hfsoup bake --help` lists them."""
 
-    recipe: str | None = _option(
-        None, "Search", "which ingredients to average: see `hfsoup recipes` [greedy with a dataset, else uniform]"
+    # fmt: off
+    recipe: str | None = _option(None, "Search",
+        "which ingredients to average: see `hfsoup recipes` [greedy with a dataset, else uniform]"
     )
     merge: str = _option("mean", "Search", "how to combine their weights: see `hfsoup recipes`", shapes_weights=True)
-    base: str | None = _option(
-        None,
-        "Search",
-        "the model that the ingredients were fine-tuned from, for recipes and merges that need it [as their cards say]",
-        shapes_weights=True,
-        is_path=True,
+    base: str | None = _option(None, "Search",
+        "the model that the ingredients were fine-tuned from, for recipes and merges that need it [as their cards "
+        "say]", shapes_weights=True, is_path=True
     )
-    scale: float | None = _option(
-        None,
-        "Search",
+    scale: float | None = _option(None, "Search",
         "λ, the factor of the sum of the task vectors [1 / ingredients], for ties of their mean [1]",
-        shapes_weights=True,
-        allowed=(isfinite, "a number"),
+        shapes_weights=True, allowed=(isfinite, "a number")
     )
-    density: float | None = _option(
-        None,
-        "Search",
-        "the fraction of each task vector to keep [ties 0.2, dare 0.5, breadcrumbs 0.1]",
-        shapes_weights=True,
-        allowed=(lambda value: 0 < value <= 1, "over 0 and at most 1"),
+    density: float | None = _option(None, "Search",
+        "the fraction of each task vector to keep [ties 0.2, dare 0.5, breadcrumbs 0.1]", shapes_weights=True,
+        allowed=(lambda value: 0 < value <= 1, "over 0 and at most 1")
     )
-    outliers: float = _option(
-        0.01,
-        "Search",
+    outliers: float = _option(0.01, "Search",
         "for breadcrumbs: the fraction of the largest changes to drop",
-        allowed=(lambda value: 0 <= value < 1, "at least 0 and under 1"),
-        shapes_weights=True,
+        allowed=(lambda value: 0 <= value < 1, "at least 0 and under 1"), shapes_weights=True
     )
-    passes: int = _option(
-        1, "Search", "for greedy and pruned: how many times to go over the ingredients", allowed=_at_least(1)
+    passes: int = _option(1, "Search",
+        "for greedy and pruned: how many times to go over the ingredients", allowed=_at_least(1)
     )
     accept: str = _option(">=", "Search", "accept a change whose score is '>=' or '>' the current score")
     margin: float = _option(0.0, "Search", "accept a change only if its paired gain is this many standard errors")
     min_score: float | None = _option(None, "Search", "leave out ingredients that score less alone")
-    max_ingredients: int | None = _option(
-        None, "Search", "the largest number of ingredients in the soup", allowed=_at_least(1)
+    max_ingredients: int | None = _option(None, "Search",
+        "the largest number of ingredients in the soup", allowed=_at_least(1)
     )
     keep_best: bool = _option(False, "Search", "for pruned: never drop the best ingredient")
-    last: int = _option(
-        5,
-        "Search",
-        "for latest: how many checkpoints to average, the last ones in the order given",
-        allowed=_at_least(1),
+    last: int = _option(5, "Search",
+        "for latest: how many checkpoints to average, the last ones in the order given", allowed=_at_least(1)
     )
-    decay: float = _option(
-        1.0,
-        "Search",
+    decay: float = _option(1.0, "Search",
         "for latest: the weight of each checkpoint relative to the next newer one",
-        allowed=(lambda value: 0 < value <= 1, "over 0 and at most 1"),
+        allowed=(lambda value: 0 < value <= 1, "over 0 and at most 1")
     )
     weights: str | None = _option(None, "Search", "for weighted: a weight for each ingredient, as in 0.5,0.3,0.2")
-    temperature: float = _option(
-        0.01,
-        "Search",
+    temperature: float = _option(0.01, "Search",
         "for weighted without --weights: T of e^(score/T); a small T favours the best",
-        allowed=(lambda value: 0 < value < inf, "over 0"),
+        allowed=(lambda value: 0 < value < inf, "over 0")
     )
-    budget: int | None = _option(
-        None,
-        "Search",
+    budget: int | None = _option(None, "Search",
         "for search and radin: how many mixes to score besides the single ingredients [50; radin 5]",
-        allowed=_at_least(1),
+        allowed=_at_least(1)
     )
-    per_tensor: bool = _option(
-        False, "Search", "for learned: a weight for each tensor of each ingredient, not one per ingredient"
+    per_tensor: bool = _option(False, "Search",
+        "for learned: a weight for each tensor of each ingredient, not one per ingredient"
     )
     include_soups: bool = _option(False, "Search", "let globs match models that are soups themselves")
-    on_mismatch: str = _option(
-        "error",
-        "Search",
+    on_mismatch: str = _option("error", "Search",
         "what to do with ingredients that do not fit: error; skip-ingredient leaves out those that differ from the "
         "majority; backbone-only averages all but the heads and keeps the head of the first",
-        choices=("error", "skip-ingredient", "backbone-only"),
-        shapes_weights=True,
+        choices=("error", "skip-ingredient", "backbone-only"), shapes_weights=True
     )
-    processor_from: str | None = _option(
-        None,
-        "Search",
-        "the ingredient whose image processor the soup takes, if they differ [all must agree]",
-        shapes_weights=True,
-        is_path=True,
+    processor_from: str | None = _option(None, "Search",
+        "the ingredient whose image processor the soup takes, if they differ [all must agree]", shapes_weights=True,
+        is_path=True
     )
-    align: str = _option(
-        "none",
-        "Search",
+    align: str = _option("none", "Search",
         "align ingredients trained from different initialisations to the first one: none, weights, or activations, "
-        "which are compared on training images",
-        choices=("none", "weights", "activations"),
+        "which are compared on training images", choices=("none", "weights", "activations")
     )
-    fit: bool = _option(
-        False, "Search", "after --align: fit one network to all of them, layer by layer, on images without labels"
+    fit: bool = _option(False, "Search",
+        "after --align: fit one network to all of them, layer by layer, on images without labels"
     )
-    distill: int | None = _option(
-        None,
-        "Search",
+    distill: int | None = _option(None, "Search",
         "train one network for this many epochs to match the ingredients' mean logits on images without labels, at "
-        "most 10,000 or --limit of them; the recipe is then uniform unless given",
-        allowed=_at_least(1),
+        "most 10,000 or --limit of them; the recipe is then uniform unless given", allowed=_at_least(1)
     )
-    weights_file: str | None = _option(
-        None,
-        "Weights",
+    weights_file: str | None = _option(None, "Weights",
         "the weight file to read from every ingredient, with its shards, such as model.fp16.safetensors or "
         "model_ema.bin [model.safetensors or pytorch_model.bin]",
         allowed=(partial(re.fullmatch, FILE), "the name of a .safetensors, .bin, .pt, .pth, .th or .ckpt file"),
-        example="model_ema.bin",
-        shapes_weights=True,
+        example="model_ema.bin", shapes_weights=True
     )
-    state_dict_key: str | None = _option(
-        None,
-        "Weights",
+    state_dict_key: str | None = _option(None, "Weights",
         "read the tensors under this key of the weight file, such as state_dict_ema, or those with this prefix",
-        allowed=(bool, "the name of a key"),
-        example="state_dict_ema",
-        shapes_weights=True,
+        allowed=(bool, "the name of a key"), example="state_dict_ema", shapes_weights=True
     )
-    seed: int = _option(
-        0,
-        "Search",
-        "the random seed: for the order of greedy-random, align and distill, and the draws of dare, fisher, search and "
-        "distill",
-        shapes_weights=True,
+    seed: int = _option(0, "Search",
+        "the random seed: for the order of greedy-random, align and distill, and the draws of dare, fisher, search "
+        "and distill", shapes_weights=True
     )
-    exclude: tuple[str, ...] | None = _option(
-        None, "Ingredients", "leave out ingredients whose name, or its end, matches this glob; repeatable"
+    exclude: tuple[str, ...] | None = _option(None, "Ingredients",
+        "leave out ingredients whose name, or its end, matches this glob; repeatable"
     )
-    fine_tunes_of: str | None = _option(
-        None,
-        "Ingredients",
-        "keep Hub models whose card says that they were fine-tuned from this one; without ingredients, all of them",
+    fine_tunes_of: str | None = _option(None, "Ingredients",
+        "keep Hub models whose card says that they were fine-tuned from this one; without ingredients, all of them"
     )
-    dataset: str | None = _option(
-        None, "Data", "a dataset on the Hub, with @REVISION, or a local folder or file", is_path=True
+    dataset: str | None = _option(None, "Data",
+        "a dataset on the Hub, with @REVISION, or a local folder or file", is_path=True
     )
     dataset_config: str | None = _option(None, "Data", "the configuration (subset) of the dataset")
     split: str | None = _option(None, "Data", "the split to select on [validation]")
-    test_split: str | None = _option(
-        None, "Data", "the split to report on, or none to halve --split [test; without one, --split is halved]"
+    test_split: str | None = _option(None, "Data",
+        "the split to report on, or none to halve --split [test; without one, --split is halved]"
     )
     image_column: str | None = _option(None, "Data", "the column of images [the only one]")
     label_column: str | None = _option(None, "Data", "the column of labels [the only one]")
-    labels: str | None = _option(
-        None,
-        "Data",
+    labels: str | None = _option(None, "Data",
         "match the dataset's classes with the model's: by-name, by-number, or a mapping in a FILE (JSON, YAML, CSV) "
-        "[by name; by number if one side has no names]",
-        is_path=True,
+        "[by name; by number if one side has no names]", is_path=True
     )
-    limit: int | None = _option(
-        None, "Data", "use at most this many images of each split, stratified by class", allowed=_at_least(2)
+    limit: int | None = _option(None, "Data",
+        "use at most this many images of each split, stratified by class", allowed=_at_least(2)
     )
     skip_bad_images: bool = _option(False, "Data", "skip images that cannot be decoded, and report how many")
-    allow_duplicates: bool = _option(
-        False, "Data", "continue, with a note, if more than 1 % of the test images are in the selection split too"
+    allow_duplicates: bool = _option(False, "Data",
+        "continue, with a note, if more than 1 % of the test images are in the selection split too"
     )
-    metric: str | None = _option(
-        None,
-        "Data",
+    metric: str | None = _option(None, "Data",
         "accuracy, top5_accuracy, f1_macro, balanced_accuracy, or a metric of the library evaluate [accuracy]; for "
-        "multi-label models average_precision (mAP), f1_micro, f1_macro [average_precision]",
+        "multi-label models average_precision (mAP), f1_micro, f1_macro [average_precision]"
     )
     trust_remote_metric: bool = _option(False, "Data", "run the script of a metric from the Hub")
-    batch_size: int | None = _option(
-        None, "Compute", "images per forward pass [64; on CUDA the most that fit, up to 512]", allowed=_at_least(1)
+    batch_size: int | None = _option(None, "Compute",
+        "images per forward pass [64; on CUDA the most that fit, up to 512]", allowed=_at_least(1)
     )
-    dtype: str | None = _option(
-        None,
-        "Compute",
+    dtype: str | None = _option(None, "Compute",
         "the dtype of the soup: float32, float16 or bfloat16 [the widest of the ingredients]",
-        choices=tuple(FLOAT_DTYPES),
-        shapes_weights=True,
+        choices=tuple(FLOAT_DTYPES), shapes_weights=True
     )
     device: str = _option("auto", "Compute", "where to evaluate: auto, cpu, cuda, mps", recorded=False)
-    bn: str = _option(
-        "auto",
-        "Compute",
+    bn: str = _option("auto", "Compute",
         "batch-norm statistics: average, recalibrate, or auto, which keeps what scores better",
-        choices=("average", "recalibrate", "auto"),
+        choices=("average", "recalibrate", "auto")
     )
-    calibration_split: str | None = _option(
-        None, "Data", "the split for batch-norm statistics, --align and merges that look at images [train]"
+    calibration_split: str | None = _option(None, "Data",
+        "the split for batch-norm statistics, --align and merges that look at images [train]"
     )
     race: bool = _option(True, "Compute", "stop evaluating a candidate that can no longer win; decisions stay the same")
     resume: bool = _option(True, "Compute", "reuse cached scores", recorded=False)
-    ensemble: bool = _option(
-        False,
-        "Report",
-        "also score the ensemble of the soup's ingredients (mean of logits) on the test split",
+    ensemble: bool = _option(False, "Report",
+        "also score the ensemble of the soup's ingredients (mean of logits) on the test split"
     )
-    shifts: bool = _option(
-        False,
-        "Report",
-        "also score soup and best ingredient on the test split with noise, blur, low contrast and JPEG artefacts",
+    shifts: bool = _option(False, "Report",
+        "also score soup and best ingredient on the test split with noise, blur, low contrast and JPEG artefacts"
     )
-    eval: tuple[str, ...] | None = _option(
-        None, "Report", "also score both on another dataset of the same classes, as in sketch=ORG/NAME; repeatable"
+    eval: tuple[str, ...] | None = _option(None, "Report",
+        "also score both on another dataset of the same classes, as in sketch=ORG/NAME; repeatable"
     )
-    as_adapter: int | None = _option(
-        None,
-        "Result",
+    as_adapter: int | None = _option(None, "Result",
         "write a PEFT (LoRA) adapter of this rank, not a model; the ingredients must be adapters of one base",
-        recorded=True,
-        allowed=_at_least(1, MAX_RANK),
+        recorded=True, allowed=_at_least(1, MAX_RANK)
     )
-    figures: bool = _option(
-        False,
-        "Result",
-        "draw figures into figures/ and the card; scores all ingredients and candidates on the test split too, "
-        "once the selection is made (pip install 'hfsoup[plot]')",
-        recorded=True,
+    figures: bool = _option(False, "Result",
+        "draw figures into figures/ and the card; scores all ingredients and candidates on the test split too, once "
+        "the selection is made (pip install 'hfsoup[plot]')", recorded=True
     )
-    figure_line: bool = _option(
-        False,
-        "Result",
-        "with --figures: also score nine averages of the two best ingredients on both splits",
-        recorded=True,
+    figure_line: bool = _option(False, "Result",
+        "with --figures: also score nine averages of the two best ingredients on both splits", recorded=True
     )
     output: str | None = _option(None, "Result", "the folder to write [soup, soup-2, …]", is_path=True)
     overwrite: bool = _option(False, "Result", "replace the output folder if it exists")
     push: str | None = _option(None, "Result", "the repository to push the soup to")
-    license: str | None = _option(
-        None,
-        "Result",
-        "the soup's licence [the ingredients', if they agree]",
-        recorded=True,
-        allowed=(partial(re.fullmatch, LICENSE), "a licence identifier of the Hub"),
-        example="apache-2.0",
-        shapes_weights=True,
+    license: str | None = _option(None, "Result",
+        "the soup's licence [the ingredients', if they agree]", recorded=True,
+        allowed=(partial(re.fullmatch, LICENSE), "a licence identifier of the Hub"), example="apache-2.0",
+        shapes_weights=True
     )
     private: bool = _option(False, "Result", "make the repository private", needs="push")
     create_pr: bool = _option(False, "Result", "push as a pull request", needs="push")
     revision: str | None = _option(None, "Result", "push to this branch", needs="push")
+    # fmt: on
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Arguments of a plug-in's recipe or merge, by their names: flags and keywords of their own."""
 
