@@ -29,9 +29,9 @@ def ui(
         typer.echo(f"wrote {space}; make it a Space with: hf upload ORG/NAME {space} . --repo-type space", err=True)
         return
 
-    def ready(url: str, strangers: bool) -> None:
+    def ready(url: str, public: bool) -> None:
         typer.echo(f"the page: {url}", err=True)
-        if strangers:
+        if public:
             typer.echo("the page is public: Hub names only, no token, no push", err=True)
 
     serve_page(host, port, ready)

@@ -19,7 +19,7 @@ SPACE = "SPACE_ID"
 def serve(host: str, port: int, ready: Callable[[str, bool], None]) -> None:
     """Serve the page until Ctrl-C.
 
-    On any host but this machine's own, and in a Space, the page is public (`strangers`): it takes Hub names only, works
+    On any host but this machine's own, and in a Space, the page is `public`: it takes Hub names only, works
     without a token, writes to a temporary folder and does not push.
 
     Args:
@@ -31,10 +31,10 @@ def serve(host: str, port: int, ready: Callable[[str, bool], None]) -> None:
         UsageError: gradio is not installed, or the port is taken.
     """
     require_gradio()
-    strangers = host not in LOOPBACK or SPACE in os.environ
+    public = host not in LOOPBACK or SPACE in os.environ
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with tempfile.TemporaryDirectory(prefix="hfsoup-page-") as nowhere:
-        if strangers:
+        if public:
             forget_tokens()
             # In an empty folder no name that is typed can be a local path.
             os.chdir(nowhere)
@@ -42,8 +42,8 @@ def serve(host: str, port: int, ready: Callable[[str, bool], None]) -> None:
         from hfsoup.ui.page import build_page, serve_page
 
         threading.excepthook = _report_crash
-        hosts = ["*"] if strangers else [host, *LOOPBACK]
-        serve_page(build_page(strangers=strangers), host, free, hosts, lambda url: ready(url, strangers))
+        hosts = ["*"] if public else [host, *LOOPBACK]
+        serve_page(build_page(public=public), host, free, hosts, lambda url: ready(url, public))
 
 
 def _report_crash(found: threading.ExceptHookArgs) -> None:

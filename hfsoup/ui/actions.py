@@ -50,11 +50,11 @@ class Actions:
     """The actions of the page.
 
     Args:
-        strangers: whether the page is public.
+        public: whether the page is public.
     """
 
-    def __init__(self, *, strangers: bool) -> None:
-        self.strangers = strangers
+    def __init__(self, *, public: bool) -> None:
+        self.public = public
 
     def dry_run(self, form: Form) -> Iterator[PageState]:
         """Plan a bake."""
@@ -65,7 +65,7 @@ class Actions:
         yield from self._run_job(form, lambda asked, watch: run_bake(*asked, watch))
 
     def _run_job(self, form: Form, act: Act) -> Iterator[PageState]:
-        scratch = tempfile.TemporaryDirectory(prefix="hfsoup-page-") if self.strangers else None
+        scratch = tempfile.TemporaryDirectory(prefix="hfsoup-page-") if self.public else None
         try:
             asked = form.to_request(scratch=Path(scratch.name) if scratch else None)
         except SoupError as error:
@@ -81,9 +81,9 @@ class Actions:
         if work.error:
             live = show.render_error(work.error) + live
         elif isinstance(found, Plan):
-            result = show.render_plan(found, strangers=self.strangers)
+            result = show.render_plan(found, public=self.public)
         elif isinstance(found, Soup):
-            result = show.render_result(found, strangers=self.strangers)
+            result = show.render_result(found, public=self.public)
         return PageState(live, result, work, scratch)
 
     def report(self, shown: PageState) -> str:
@@ -103,7 +103,7 @@ class Actions:
     def push(self, shown: PageState, repo: str, private: bool) -> str:
         """Push the soup that was baked last."""
         soup = shown.soup
-        if self.strangers or not soup or not soup.path:
+        if self.public or not soup or not soup.path:
             return ""
         where = repo.strip()
         return _or_error(lambda: show.render_home(soup.push_to_hub(where, private=private)))

@@ -31,18 +31,18 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}
 
 
-def build_page(*, strangers: bool) -> gr.Blocks:
+def build_page(*, public: bool) -> gr.Blocks:
     """Build the page.
 
     Args:
-        strangers: whether the page is public.
+        public: whether the page is public.
     """
-    acts = Actions(strangers=strangers)
+    acts = Actions(public=public)
     with gr.Blocks(title="Model soups", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as blocks:
         gr.HTML(HEAD)
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
-                fields = _build_fields(strangers=strangers)
+                fields = _build_fields(public=public)
                 with gr.Row():
                     buttons = _build_buttons()
             with gr.Column(scale=6, min_width=320):
@@ -91,9 +91,9 @@ def _defaults() -> dict[str, Any]:
     return {f.name: kinds[str(f.type)] for f in dataclasses.fields(Form)} | {"merge": "mean"}
 
 
-def _build_fields(*, strangers: bool) -> list[Any]:
+def _build_fields(*, public: bool) -> list[Any]:
     """One field for each of Form's, in its order."""
-    where = "repositories or globs, one per line" if strangers else "repositories, globs or local folders, one per line"
+    where = "repositories or globs, one per line" if public else "repositories, globs or local folders, one per line"
     found = [gr.Textbox(label="Ingredients", lines=2, placeholder="org/model-*", info=where, elem_id="ingredients")]
     with gr.Row():
         recipes = [("automatic", ""), *((entry.name, entry.name) for entry in RECIPES)]
@@ -124,10 +124,8 @@ def _build_fields(*, strangers: bool) -> list[Any]:
     with gr.Accordion("More", open=False):
         base.render()
         found.append(gr.Checkbox(label="Figures", info="in the soup's folder, its card and the report"))
-        found.append(
-            gr.Textbox(label="Output folder", placeholder="soup, soup-2, …", max_lines=1, visible=not strangers)
-        )
-    with gr.Row(visible=not strangers):
+        found.append(gr.Textbox(label="Output folder", placeholder="soup, soup-2, …", max_lines=1, visible=not public))
+    with gr.Row(visible=not public):
         found.append(
             gr.Textbox(label="Push to", placeholder="nowhere", max_lines=1, scale=3, min_width=160, elem_id="push-to")
         )
@@ -163,7 +161,7 @@ def _build_result_tabs(acts: Actions, shown: gr.State) -> list[Any]:
 
 
 def _build_push_tab(acts: Actions, shown: gr.State) -> gr.HTML:
-    if acts.strangers:
+    if acts.public:
         return gr.HTML(NO_PUSH, elem_classes="soup")
     with gr.Row():
         repo = gr.Textbox(label="Repository", placeholder="org/pets-soup", max_lines=1, elem_id="repo", scale=3)

@@ -95,7 +95,7 @@ def render_steps(found: Sequence[SearchStep]) -> str:
     return _render_table("soup-steps", ("step", "tried", "ingredient", "score", ""), rows, (0, 3), scroll=True)
 
 
-def render_plan(found: Plan, *, strangers: bool) -> str:
+def render_plan(found: Plan, *, public: bool) -> str:
     """The plan of a dry run."""
     rows = []
     for holding in (*found.ingredients, *found.bases, *([found.dataset] if found.dataset else [])):
@@ -103,21 +103,21 @@ def render_plan(found: Plan, *, strangers: bool) -> str:
         name = escape_text(holding.id) if holding is found.dataset else render_link(source, hub_url(source))
         here = "all" if holding.cached == holding.size else format_size(holding.cached)
         rows.append((name, format_size(holding.size), here))
-    hidden = ("write", "push", "disk") if strangers else ()
+    hidden = ("write", "push", "disk") if public else ()
     facts = [(name, escape_text(value.plain)) for name, value in describe_plan(found) if name not in hidden]
     table = _render_table("soup-plan", ("source", "size", "cached"), rows, (1, 2))
     return f"<h3>Dry run</h3>{_render_facts(facts)}{table}"
 
 
-def render_result(soup: Soup, *, strangers: bool) -> str:
+def render_result(soup: Soup, *, public: bool) -> str:
     """The verdict, the numbers, and every ingredient with its score and weight."""
     rows = dict(summarize(soup))
     verdict, c = rows.pop("verdict"), soup.comparison
     kind = "" if c is None else {"better": "better", "worse": "worse"}.get(c.verdict, "even")
-    if strangers:
+    if public:
         rows.pop("saved to", None)
     facts = [(name, escape_text(value.plain)) for name, value in rows.items() if name != "pushed to"]
-    where = "" if strangers else render_home(soup)
+    where = "" if public else render_home(soup)
     first = f'<p class="soup-verdict {kind}">{escape_text(verdict.plain)}</p>'
     return f"{first}{_render_facts(facts)}{where}{render_ingredients(soup)}"
 
