@@ -40,7 +40,7 @@ def test_a_file_bakes_what_the_command_bakes(vit: Family, data: Path, alone: Pat
         ("ingredients:\n  - a\n  - 3\n", 3, "ingredients: expected a valid string, found '3'"),
         ("ingredients: [a]\nseed: 1\nbn: magic\n", 3, "bn must be one of average, recalibrate, auto, found 'magic'"),
         ("ingredients: [a]\nbatch-size: 0\n", 2, "batch-size must be at least 1"),
-        ("ingredients: [a]\nseed: 1\nseed: 2\n", 3, "seed stands here a second time, first in line 2"),
+        ("ingredients: [a]\nseed: 1\nseed: 2\n", 3, "seed is given twice, first in line 2"),
         ("ingredients: [a]\nrecipe: [\n", 3, "this is not YAML"),
         ("ingredients: [a]\naccept: !!python/name:os.system x\n", 2, "this is not YAML"),
     ],

@@ -129,7 +129,7 @@ def test_a_notebook_completes_what_there_is() -> None:
 def test_python_takes_folders_as_paths_and_no_list(vit: Family, alone: Path) -> None:
     """`bake` takes a Path for a name; a list is an error that says how to pass it."""
     assert len(hfsoup.bake(*vit.folders[:2], output="soup").composition.used) == 2
-    with pytest.raises(hfsoup.SoupError, match="one after another, found a list"):
+    with pytest.raises(hfsoup.SoupError, match="as separate arguments, found a list"):
         hfsoup.bake(list(vit.folders))  # type: ignore[arg-type]
 
 

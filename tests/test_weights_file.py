@@ -111,13 +111,13 @@ def test_the_file_is_all_that_is_pulled(vit: Family, signed_in: LocalHub, alone:
 
 REFUSED: dict[str, tuple[list[str], int, str]] = {
     "no such file": (["--weights-file", "model.fp32.safetensors"], 1, "expected model.fp32.safetensors, found"),
-    "a path": (["--weights-file", "../model.safetensors"], 2, "to be the name of a .safetensors"),
-    "no weights": (["--weights-file", "config.json"], 2, "to be the name of a .safetensors"),
+    "a path": (["--weights-file", "../model.safetensors"], 2, "must be the name of a .safetensors"),
+    "no weights": (["--weights-file", "config.json"], 2, "must be the name of a .safetensors"),
     "no such key": (["--weights-file", "checkpoint.pth", "--state-dict-key", "ema"], 1, "'state_dict_ema'"),
     "a key of no tensors": (["--weights-file", "checkpoint.pth", "--state-dict-key", "optimizer"], 1, "found list"),
     "a key of none": (["--state-dict-key", "ema"], 1, "whose names begin with 'ema.'"),
     "no key": (["--weights-file", "checkpoint.pth"], 1, "--state-dict-key state_dict"),
-    "an empty key": (["--state-dict-key", ""], 2, "has no name"),
+    "an empty key": (["--state-dict-key", ""], 2, "must be the name of a key"),
 }
 
 

@@ -537,7 +537,7 @@ def _list_conflicts(o: Options) -> Iterator[tuple[bool, str, str]]:
     yield adapter and bool(o.dtype or o.merge != "mean"), plain, "no --dtype, no --merge"
     recalibrated = "--bn recalibrate estimates statistics on images"
     yield no_data and o.bn == "recalibrate", recalibrated, f"{data}, or --bn average"
-    line = "--figure-line draws scores"
+    line = "--figure-line plots scores"
     yield o.figure_line and (no_data or not o.figures), line, f"--figures {data}"
     yield no_data and on_images, "--ensemble, --shifts and --eval score on images", data
     yield no_data and o.min_score is not None, "--min-score needs scores", data
