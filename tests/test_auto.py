@@ -76,7 +76,7 @@ def test_the_interval_allows_for_three_finished_soups(vit: Family, data: Path, a
     text = Path("auto/README.md").read_text()
     assert "98.3 % interval" in text
     assert f"{100 * adjusted['soup'][0]:.2f} to {100 * adjusted['soup'][1]:.2f}" in text
-    assert "the best of 3 that were finished" in text
+    assert "the best of 3 finished mixes" in text
 
 
 @pytest.mark.parametrize(

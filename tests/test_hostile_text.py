@@ -27,7 +27,8 @@ from hfsoup.baking.soup import Soup
 from hfsoup.cli.screen import Screen
 from hfsoup.ingredients.cards import find_common_license, read_license
 from hfsoup.localhub import LocalHub
-from hfsoup.reports.card.render import quote_command, render_card
+from hfsoup.reports.card.formatting import quote_command
+from hfsoup.reports.card.render import render_card
 
 BAD = [
     "<script>alert(1)</script>",
@@ -223,7 +224,7 @@ def test_licences_that_differ_are_listed_and_none_is_claimed(vit: Family, alone:
     bake(*licensed(vit, alone, "mit", "cc-by-nc-4.0", None), "--output", "soup")
     front, body = front_and_body(Path("soup/README.md").read_text())
     assert "license" not in front
-    for line in ("- m0: mit", "- m1: cc-by-nc-4.0", "- m2: names none"):
+    for line in ("- m0: mit", "- m1: cc-by-nc-4.0", "- m2: none named"):
         assert line in body
 
 
@@ -239,7 +240,7 @@ def test_a_push_under_several_licences_is_refused_before_the_search(
     assert not HfApi(token=signed_in.token).repo_exists("kit/mixed")
     bake(*words, "--license", "apache-2.0")
     assert HfApi(token=signed_in.token).model_info("kit/mixed").card_data.license == "apache-2.0"
-    assert "as whoever baked it chose" in Path("soup/README.md").read_text()
+    assert "chosen by the author of this soup" in Path("soup/README.md").read_text()
 
 
 def test_a_push_without_any_licence_claims_none(signed_in: LocalHub, vit: Family, alone: Path) -> None:

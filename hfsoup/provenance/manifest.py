@@ -53,7 +53,7 @@ from hfsoup.provenance.reproduce import reproduce_config
 from hfsoup.recipes import RECIPES
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.registry import OWN
-from hfsoup.utils.text import quoted
+from hfsoup.utils.text import quoted, shorten_names
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
@@ -159,6 +159,21 @@ class Manifest(Strict):
         tensors = tuple((name, tuple(coefficients)) for name, coefficients in self.tensors.items())
         base = self.base.coefficient if self.base else 0.0
         return Mix(tuple(ingredient.coefficient for ingredient in self.ingredients), base, tensors)
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric."""
+        return self.dataset.metric if self.dataset else str(self.options.get("metric") or "accuracy")
+
+    @property
+    def names(self) -> list[str]:
+        """What texts call the ingredients, as for `Composition.names`."""
+        return shorten_names([(ingredient.id, ingredient.revision) for ingredient in self.ingredients])
+
+    @property
+    def names_by_id(self) -> dict[str, str]:
+        """The same by the ids of the ingredients."""
+        return dict(zip((ingredient.id for ingredient in self.ingredients), self.names, strict=True))
 
     def text(self) -> str:
         """The file's content."""

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hfsoup.evaluation.scores import Comparison, Intervals, Score
+
 if TYPE_CHECKING:
     from hfsoup.averaging.mix import Mix
     from hfsoup.checkpoints.types import Ingredient, LowRankAdapter
     from hfsoup.data.dataset_split import Split
     from hfsoup.evaluation.measurements import Shift
-    from hfsoup.evaluation.scores import Attempt, Comparison, Decision, Score
+    from hfsoup.evaluation.scores import Attempt, Decision
     from hfsoup.ingredients.family import Family, Importance
     from hfsoup.networks.distillation.result import Distillation
 
@@ -23,6 +25,8 @@ RelativePath = Annotated[
 
 
 Text = Annotated[str, Field(max_length=4096)]
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+"""A lower and an upper bound."""
 
 
 class Strict(BaseModel):
@@ -37,6 +41,10 @@ class ScoreRecord(Strict):
     value: float
     correct: int | None
     total: int
+
+    def to_score(self) -> Score:
+        """The score that was recorded."""
+        return Score(self.value, self.total, self.correct)
 
 
 class SplitRecord(Strict):
@@ -83,9 +91,9 @@ class AdjustedRecord(Strict):
     """Intervals of soup, best ingredient and difference, each of which covers `level`."""
 
     level: float
-    soup: list[float]
-    best: list[float]
-    difference: list[float]
+    soup: Pair
+    best: Pair
+    difference: Pair
 
 
 class TestRecord(Strict):
@@ -96,15 +104,36 @@ class TestRecord(Strict):
 
     soup: ScoreRecord
     best: ScoreRecord
-    ci95: list[float] | None
-    best_ci95: list[float] | None
-    difference_ci95: list[float] | None
+    ci95: Pair | None
+    best_ci95: Pair | None
+    difference_ci95: Pair | None
     mcnemar_p: float | None
     verdict: Text
-    choices: int = 1
+    choices: Annotated[int, Field(ge=1)] = 1
     adjusted: AdjustedRecord | None = None
     ece: float | None = None
     best_ece: float | None = None
+
+    def to_comparison(self) -> Comparison:
+        """The comparison that was recorded."""
+        ci95 = _to_intervals(self.ci95, self.best_ci95, self.difference_ci95)
+        a = self.adjusted
+        return Comparison(
+            self.soup.to_score(),
+            self.best.to_score(),
+            ci95,
+            _to_intervals(a.soup, a.best, a.difference) if a else None,
+            self.mcnemar_p,
+            self.choices,
+            self.ece,
+            self.best_ece,
+        )
+
+
+def _to_intervals(soup: Pair | None, best: Pair | None, difference: Pair | None) -> Intervals | None:
+    if soup is None or best is None or difference is None:
+        return None
+    return Intervals((soup[0], soup[1]), (best[0], best[1]), (difference[0], difference[1]))
 
 
 class ShiftRecord(Strict):

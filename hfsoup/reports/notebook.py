@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from hfsoup.reports.card.formatting import format_weight
+from hfsoup.reports.measurements import NOTEBOOK, list_lines, read_results
 from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ def format_table(soup: BakeResult) -> str:
     scored = any(score is not None for score in soup.scores)
     heads = ["ingredient", *([f"{metric} on selection"] if scored else []), "weight"]
     rows = []
-    shares = zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True)
-    for n, (ingredient, score, share) in enumerate(shares):
-        cells = [escape(one_line(ingredient)), *([f"{score.value:.4f}" if score else "–"] if scored else [])]
+    shares = zip(soup.composition.names, soup.scores, soup.mix.coefficients, strict=True)
+    for n, (name, score, share) in enumerate(shares):
+        cells = [escape(one_line(name)), *([f"{score.value:.4f}" if score else "–"] if scored else [])]
         rows.append([*cells, format_weight(share, soup.mix.span(n)) if share else "–"])
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     head = "".join(f"<th>{text}</th>" for text in heads)
@@ -37,14 +38,10 @@ def format_table(soup: BakeResult) -> str:
 def _facts(soup: BakeResult) -> Iterator[str]:
     used, known = len(soup.mix.members), len(soup.family)
     yield f"{soup.options.chosen_recipe}, {used} of {known} ingredient{'s' if known != 1 else ''}"
-    if soup.composition.distilled:
-        yield soup.composition.distilled.description
-    metric, c = one_line(soup.metric), soup.comparison
-    if c is not None:
-        yield f"test {metric} {c.soup.value:.4f}, best ingredient {c.best.value:.4f}: {c.verdict}"
-    elif soup.selection is not None:
-        yield f"{metric} {soup.selection.value:.4f} on the set that selected, nothing else measured"
-    else:
+    yield from (f"{label}: {text}" for _, label, text in list_lines(read_results(soup), NOTEBOOK))
+    if not soup.comparison and soup.selection is not None:
+        yield f"{one_line(soup.metric)} {soup.selection.value:.4f} on the selection split, nothing else measured"
+    elif not soup.comparison:
         yield "nothing measured"
     if soup.path:
         yield f"in {one_line(soup.path)}"

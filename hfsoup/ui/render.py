@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hfsoup.baking.plan import describe_plan
 from hfsoup.checkpoints.types import Source
 from hfsoup.provenance.reproduce import hub_url
-from hfsoup.reports.card.formatting import format_score
+from hfsoup.reports.measurements import format_score
 from hfsoup.reports.summary import format_usage, summarize
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import SearchStep
@@ -109,14 +109,13 @@ def render_plan(found: Plan, *, public: bool) -> str:
     return f"<h3>Dry run</h3>{_render_facts(facts)}{table}"
 
 
-def render_result(soup: Soup, *, public: bool) -> str:
     """The verdict, the numbers, and every ingredient with its score and weight."""
-    rows = dict(summarize(soup))
-    verdict, c = rows.pop("verdict"), soup.comparison
+    """The verdict, what came of the bake, and every ingredient with its score and weight."""
+    rows, c = list(summarize(soup)), soup.comparison
+    verdict = next(value for name, value in rows if name == "verdict")
     kind = "" if c is None else {"better": "better", "worse": "worse"}.get(c.verdict, "even")
-    if public:
-        rows.pop("saved to", None)
-    facts = [(name, escape_text(value.plain)) for name, value in rows.items() if name != "pushed to"]
+    hidden = ("verdict", "pushed to", *(("saved to",) if public else ()))
+    facts = [(name, escape_text(value.plain)) for name, value in rows if name not in hidden]
     where = "" if public else render_home(soup)
     first = f'<p class="soup-verdict {kind}">{escape_text(verdict.plain)}</p>'
     return f"{first}{_render_facts(facts)}{where}{render_ingredients(soup)}"
@@ -138,7 +137,7 @@ def render_ingredients(soup: Soup) -> str:
         share = f'<div class="soup-bar"><div style="width:{min(100.0, max(0.0, 100 * weight)):.1f}%"></div></div>'
         shown = f"{weight:.3f}{share}" if weight else '<span class="soup-faint">left out</span>'
         name = render_link(ingredient, hub_url(ingredient.source)) + best
-        rows.append((name, *([format_score(soup, soup.scores[n])] if soup.selection else []), shown))
+        rows.append((name, *([format_score(soup.metric, soup.scores[n])] if soup.selection else []), shown))
     heads = ("ingredient", *([f"{escape_text(soup.metric, 40)} on selection"] if soup.selection else []), "weight")
     return _render_table("soup-ingredients", heads, rows, range(1, len(heads)))
 

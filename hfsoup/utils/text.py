@@ -30,6 +30,16 @@ def join_names(names: Sequence[object], most: int = 24) -> str:
     return ", ".join(map(quoted, names[:most])) + (f" … {len(names)} in all" if len(names) > most else "")
 
 
+def abbreviate_names(names: Sequence[str], most: int = 3) -> str:
+    """The first names as they are, and an ellipsis where there are more."""
+    return ", ".join([*names[:most], *(["…"] if len(names) > most else [])])
+
+
+def shorten_name(name: str, revision: str | None) -> str:
+    """What to call a repository or a folder: its id where it has a commit, else the last part of its path."""
+    return name if revision else PurePath(name).name
+
+
 def shorten_names(names: Sequence[tuple[str, str | None]]) -> list[str]:
     """Short, distinct names of ingredients, given by id and commit (None for folders).
 

@@ -13,7 +13,7 @@ from hfsoup.data.label_mapping import BY_NAME
 from hfsoup.data.labels import ELSEWHERE, UNLABELLED, FileLabels, MatchedLabels, format_rows, match_labels
 from hfsoup.data.tasks.task import Labels, Predicted, Predictions, Task, calibration_error
 from hfsoup.utils.errors import SoupError, UsageError
-from hfsoup.utils.text import quoted
+from hfsoup.utils.text import abbreviate_names, format_count, quoted
 
 if TYPE_CHECKING:
     import torch
@@ -144,9 +144,10 @@ class MultiLabel(Task):
         shares = logits.sigmoid()
         return (shares * (1 - shares)).sqrt() * signs
 
-    def describe_classes(self, count: int) -> str:
-        """Each of so many classes by itself."""
-        return f"It says of each of {count} classes whether an image has it, by a sigmoid of its own,"
+    def describe_classes(self, names: Sequence[str]) -> str:
+        """How many classes, the first of them, and that an image may have several."""
+        classes = format_count(len(names), "class", "es")
+        return f"{classes} ({abbreviate_names(names)}), of which an image may have several (multi-label, sigmoid)"
 
 
 def _parse_row(value: Any, row: int, where: str) -> list[Any]:

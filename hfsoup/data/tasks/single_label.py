@@ -12,6 +12,7 @@ from hfsoup.data.class_names import ModelClasses
 from hfsoup.data.labels import UNLABELLED, FileLabels, MatchedLabels, match_labels
 from hfsoup.data.metrics import check_predictions
 from hfsoup.data.tasks.task import Labels, Predicted, Predictions, Task, calibration_error
+from hfsoup.utils.text import abbreviate_names, format_count
 
 if TYPE_CHECKING:
     import torch
@@ -107,9 +108,9 @@ class SingleLabel(Task):
         rooted = shares.sqrt() * signs
         return rooted - rooted.sum(1, keepdim=True) * shares
 
-    def describe_classes(self, count: int) -> str:
-        """One of so many classes."""
-        return f"It tells {count} classes apart"
+    def describe_classes(self, names: Sequence[str]) -> str:
+        """How many classes, and the first of them."""
+        return f"{format_count(len(names), 'class', 'es')} ({abbreviate_names(names)})"
 
 
 def _rank_classes(predictions: Predictions) -> Predictions:

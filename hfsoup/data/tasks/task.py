@@ -165,8 +165,8 @@ class Task(ABC):
         """The root of the covariance of ∂ log p(y) / ∂ logits for y ~ p, times random signs."""
 
     @abstractmethod
-    def describe_classes(self, count: int) -> str:
-        """What a card says of the classes."""
+    def describe_classes(self, names: Sequence[str]) -> str:
+        """The classes as a card lists them, without a full stop."""
 
 
 def calibration_error(*, confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.checkpoints.timm_config import format_model_type, has_timm_layout, is_timm, list_libraries
 from hfsoup.data.metrics import METRICS
 from hfsoup.data.splits import describe_training_split
+from hfsoup.evaluation.scores import Score
 from hfsoup.hub.cards import UNPUSHED
 from hfsoup.ingredients.cards import find_common_license, include_bases, read_license
 from hfsoup.merges import MERGES
@@ -20,27 +19,33 @@ from hfsoup.networks.alignment.tables import TABLES
 from hfsoup.networks.importance import KINDS
 from hfsoup.provenance.reproduce import hub_url, reproduce_command, reproduce_config
 from hfsoup.recipes import RECIPES
-from hfsoup.reports.card.formatting import (
-    describe_attempts,
-    describe_comparison,
-    describe_shifts,
-    escape_markdown,
-    format_score,
-    format_weight,
-)
+from hfsoup.reports.card.formatting import escape_markdown, format_weight, quote_command
 from hfsoup.reports.card.ingredients import describe_preparation, name_ingredients
 from hfsoup.reports.figures import list_pictures
+from hfsoup.reports.measurements import (
+    CARD,
+    Results,
+    describe_comparison,
+    format_difference,
+    format_score,
+    list_sentences,
+    read_results,
+)
 from hfsoup.utils.registry import Entry
 from hfsoup.utils.resources import find_resource
-from hfsoup.utils.text import one_line
+from hfsoup.utils.text import one_line, shorten_name
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
+    from huggingface_hub import EvalResult, ModelCardData
 
-    from hfsoup.checkpoints.types import Ingredient
-    from hfsoup.provenance.result import BakeResult
+    from hfsoup.averaging.mix import Mix
+    from hfsoup.checkpoints.types import Ingredient, LowRankAdapter
+    from hfsoup.data.images import Images
+    from hfsoup.networks.distillation.result import Distillation
+    from hfsoup.provenance.result import BakeResult, Composition, SearchResult
 
+MOST_ATTEMPTS = 12
 DISTILLATION = (
     "Beyer et al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022,"
     " https://arxiv.org/abs/2106.05237"
@@ -51,62 +56,62 @@ VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")
 
 def render_card(soup: BakeResult) -> str:
     """The text of README.md for a soup, from `model_cards/soup.md`."""
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCard
 
-    made_of = soup.composition
+    template = str(find_resource("model_cards/soup.md"))
+    filled = ModelCard.from_template(_make_metadata(soup), template_path=template, **_fill(soup))
+    return re.sub(r"\n{3,}", "\n\n", str(filled))
+
+
+def _make_metadata(soup: BakeResult) -> ModelCardData:
+    """What the Hub reads at the head of the card."""
+    from huggingface_hub import ModelCardData
+
+    made_of, images, results = soup.composition, soup.images, _eval_results(soup)
     data = ModelCardData(
-        library_name="peft"
-        if made_of.adapter
-        else "timm"
-        if has_timm_layout(made_of.family.config)
-        else "transformers",
+        library_name=_library(made_of),
         pipeline_tag=soup.task.auto_class.pipeline_tag,
-        tags=[*_tags(soup), "hfsoup", *_formats(soup), *soup.task.tags],
-        base_model=_bases(soup, soup.composition.used),
-        license=soup.options.license or find_common_license(soup.composition.used),
-        datasets=[one_line(soup.images.dataset)] if soup.images and soup.images.revision else None,
-        metrics=[_metric(soup)] if soup.images else None,
-        model_name="soup" if (results := _eval_results(soup)) else None,
+        tags=[*_tags(made_of), "hfsoup", *_formats(made_of), *soup.task.tags],
+        base_model=_bases(made_of),
+        license=soup.options.license or find_common_license(made_of.used),
+        datasets=[one_line(images.dataset)] if images and images.revision else None,
+        metrics=[_hub_metric(soup.metric)] if images else None,
+        model_name="soup" if results else None,
         eval_results=results,
     )
     if data.base_model:
         data["base_model_relation"] = "adapter" if made_of.adapter else "finetune" if made_of.distilled else "merge"
-    filled = ModelCard.from_template(data, template_path=str(find_resource("model_cards/soup.md")), **_values(soup))
-    return re.sub(r"\n{3,}", "\n\n", str(filled))
+    return data
 
 
-def _tags(soup: BakeResult) -> list[str]:
-    """What the Hub is told that this is; a glob that leaves out soups leaves out what was distilled too."""
-    return ["distilled-soup", "distillation"] if soup.composition.distilled else ["model-soup", "merge"]
+def _tags(made_of: Composition) -> list[str]:
+    """Tags by kind: a glob that leaves out soups by their tag leaves out what was distilled too."""
+    return ["distilled-soup", "distillation"] if made_of.distilled else ["model-soup", "merge"]
 
 
-def _formats(soup: BakeResult) -> list[str]:
+def _library(made_of: Composition) -> str:
+    return "peft" if made_of.adapter else "timm" if has_timm_layout(made_of.family.config) else "transformers"
+
+
+def _formats(made_of: Composition) -> list[str]:
     """The other libraries and formats that the Hub lists this model under."""
-    if soup.composition.adapter:
+    config = made_of.family.config
+    if made_of.adapter:
         return ["lora"]
-    if not is_timm(soup.family.config):
+    if not is_timm(config):
         return []
-    return ["timm", "transformers"] if has_timm_layout(soup.family.config) else ["timm"]
+    return ["timm", "transformers"] if has_timm_layout(config) else ["timm"]
 
 
-def _timm_argument(soup: BakeResult) -> str | None:
-    """What timm.create_model is given for this soup; None where timm cannot load it."""
-    if soup.composition.adapter or "pretrained_cfg" not in soup.family.config or len(soup.family.shards) > 1:
-        return None
-    return json.dumps(f"hf-hub:{one_line(soup.options.push)}" if soup.options.push else "local-dir:PATH/TO/THIS/FOLDER")
+def _bases(made_of: Composition) -> list[str] | None:
+    """The repositories that this model comes from: ingredients and their bases, or an adapter's base alone."""
+    bases = [i.source.base for i in made_of.used]
+    sources = bases if made_of.adapter else [*bases, *(i.source for i in made_of.used)]
+    return sorted({one_line(source.repo) for source in sources if source and source.revision}) or None
 
 
-def quote_command(command: str) -> str:
-    """A command on one line, whatever its words hold: what cannot be printed is written as $'\\n'."""
-    return " ".join(_word(word) for word in shlex.split(command))
-
-
-def _word(word: str) -> str:
-    if word.isprintable():
-        return shlex.quote(word)
-    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
-    codes = (c if c.isprintable() else "".join(f"\\x{b:02x}" for b in c.encode("utf-8", "replace")) for c in escaped)
-    return f"$'{''.join(codes)}'"
+def _hub_metric(metric: str) -> str:
+    return HUB_METRICS.get(metric, one_line(metric))
 
 
 def _eval_results(soup: BakeResult) -> list[EvalResult] | None:
@@ -116,7 +121,7 @@ def _eval_results(soup: BakeResult) -> list[EvalResult] | None:
     images, comparison = soup.images, soup.comparison
     if images is None or comparison is None or images.test.is_training:
         return None
-    name = one_line(Path(images.dataset).name if images.revision is None else images.dataset)
+    name = one_line(shorten_name(images.dataset, images.revision))
     return [
         EvalResult(
             task_type=soup.task.auto_class.pipeline_tag,
@@ -126,92 +131,62 @@ def _eval_results(soup: BakeResult) -> list[EvalResult] | None:
             dataset_config=one_line(images.config) if images.config else None,
             dataset_split=one_line(images.test.name),
             dataset_revision=images.revision,
-            metric_type=_metric(soup),
+            metric_type=_hub_metric(soup.metric),
             metric_name=one_line(soup.metric),
             metric_value=float(comparison.soup.value),
         )
     ]
 
 
-def _metric(soup: BakeResult) -> str:
-    return HUB_METRICS.get(soup.metric, one_line(soup.metric))
-
-
-def _values(soup: BakeResult) -> dict[str, Any]:
-    """What the template is filled with; every text from outside is escaped here."""
-    recipe, merge = RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)
-    names = name_ingredients(*soup.family.ingredients)
-    images = soup.images
+def _fill(soup: BakeResult) -> dict[str, Any]:
+    """The values of the template, section by section; every text from outside is escaped here."""
+    made_of, options = soup.composition, soup.options
+    names = list(map(escape_markdown, made_of.names))
+    results = read_results(soup, escape_markdown)
     return {
-        "recipe": recipe,
-        "merge": merge,
+        "recipe": RECIPES.get(options.chosen_recipe),
+        "merge": MERGES.get(options.merge),
         "metric": escape_markdown(soup.metric),
         "auto_class": soup.task.auto_class,
-        "ingredients": [
-            {
-                "name": names[n],
-                "link": hub_url(i.source),
-                "revision": (i.source.revision or "")[:12],
-                "base": _base(i),
-                "weight": _weight(soup, n),
-                "score": format_score(soup, s),
-            }
-            for n, (i, s) in enumerate(zip(soup.family.ingredients, soup.scores, strict=True))
-        ],
-        "scored": any(score is not None for score in soup.scores),
-        "best": names[soup.best] if soup.best is not None else "",
-        "best_selection": format_score(soup, soup.scores[soup.best]) if soup.best is not None else "",
-        "about": list(describe_preparation(soup, names)),
-        "processor": names[soup.family.processor_index] if soup.options.processor_from else None,
-        "home": json.dumps(one_line(soup.options.push or UNPUSHED)),
+        "kind": made_of.kind,
         "used": len(soup.mix.members),
-        "alone": _untouched(soup),
-        "fitted": soup.family.fitted is not None and len(soup.mix.members) > 1,
-        "distilled": _distilled(soup, names),
-        "kind": soup.composition.kind,
-        "attempts": describe_attempts(soup),
-        "tried": len(soup.search.attempts),
-        "ensemble": describe_comparison(soup, soup.evaluation.ensemble) if soup.evaluation.ensemble else None,
-        "shifts": describe_shifts(soup),
-        "trace": [{"d": d, "name": names[d.ingredient], "score": format_score(soup, d.score)} for d in soup.trace],
-        "images": images,
-        "trained": escape_markdown(describe_training_split(images.test.name))
-        if images and images.test.is_training
-        else "",
-        "pictures": list_pictures(soup),
-        "adapter": _adapter(soup),
-        "splits": _splits(soup),
-        "learned": recipe.epochs if images and images.learning else 0,
-        "dataset": escape_markdown(_dataset(soup)) if images else "",
-        "selection": format_score(soup, soup.selection),
-        "norms": _norms(soup),
-        "comparison": _comparison(soup, names),
-        "model_type": escape_markdown(format_model_type(soup.family.config)),
-        "timm": _timm_argument(soup),
-        "classes": soup.task.describe_classes(len(soup.family.labels)),
+        "classes": soup.task.describe_classes([escape_markdown(name, 40) for name in made_of.family.labels]),
         "rule": soup.task.rule,
-        "local": [n for n, i in zip(names, soup.family.ingredients, strict=True) if not i.source.revision],
+        "processor": names[made_of.family.processor_index] if options.processor_from else None,
+        "home": json.dumps(one_line(options.push or UNPUSHED)),
+        "timm": _timm_argument(made_of, options.push),
+        "model_type": escape_markdown(format_model_type(made_of.family.config)),
+        "alone": _is_unchanged(made_of, options.dtype),
+        "fitted": made_of.family.fitted is not None and len(soup.mix.members) > 1,
+        "distilled": _describe_distillation(made_of.distilled, soup.metric, names) if made_of.distilled else None,
+        "adapter": _describe_adapter(made_of.adapter) if made_of.adapter else None,
+        "about": list(describe_preparation(soup, names)),
+        **_list_ingredients(made_of, soup.search, soup.metric, names),
+        **_describe_evaluation(soup, results),
+        **_describe_search(soup.search, soup.mix, soup.metric, names),
+        "pictures": list_pictures(soup),
+        "licences": _describe_licences(made_of.used, options.license),
+        "local": [n for n, i in zip(names, made_of.family.ingredients, strict=True) if not i.source.revision],
         "command": quote_command(reproduce_command(soup)),
         "config": reproduce_config(soup),
-        "licences": _licences(soup),
-        "notes": [escape_markdown(note, 600) for note in soup.run.notes],
         "citations": sorted(_list_citations(soup)),
-        "versions": ", ".join(f"{name} {version(name)}" for name in (*VERSIONS, *list_libraries(soup.family.config))),
-        "backend": images.backend if images else None,
+        "versions": ", ".join(f"{n} {version(n)}" for n in (*VERSIONS, *list_libraries(made_of.family.config))),
         "hfsoup": __version__,
     }
 
 
-def _untouched(soup: BakeResult) -> bool:
-    """Whether a search among several kept one, whose weights are shipped as they are."""
-    changed = (
-        soup.composition.adapter
-        or soup.composition.distilled
-        or soup.family.reference_only
-        or soup.family.alignment
-        or soup.options.dtype
-    )
-    return soup.mix.alone and len(soup.family.ingredients) > 1 and not changed
+def _timm_argument(made_of: Composition, repo: str | None) -> str | None:
+    """What timm.create_model is given for this soup; None where timm cannot load it."""
+    if made_of.adapter or "pretrained_cfg" not in made_of.family.config or len(made_of.family.shards) > 1:
+        return None
+    return json.dumps(f"hf-hub:{one_line(repo)}" if repo else "local-dir:PATH/TO/THIS/FOLDER")
+
+
+def _is_unchanged(made_of: Composition, dtype: str | None) -> bool:
+    """Whether a search among several selected one, whose weights are saved as they are."""
+    family = made_of.family
+    changed = made_of.adapter or made_of.distilled or family.reference_only or family.alignment or dtype
+    return made_of.mix.alone and len(family) > 1 and not changed
 
 
 def _list_citations(soup: BakeResult) -> set[str]:
@@ -231,99 +206,37 @@ def _format_bibtex(text: str) -> str:
     return "\n  ".join(map(str.rstrip, lines))
 
 
-def _weight(soup: BakeResult, n: int) -> str:
+def _list_ingredients(made_of: Composition, search: SearchResult, metric: str, names: Sequence[str]) -> dict[str, Any]:
+    """The table of ingredients."""
+    rows = enumerate(zip(made_of.family.ingredients, search.scores, strict=True))
+    return {
+        "ingredients": [
+            {
+                "name": names[n],
+                "link": hub_url(ingredient.source),
+                "revision": (ingredient.source.revision or "")[:12],
+                "base": _describe_base(ingredient),
+                "weight": _format_share(made_of, n),
+                "score": format_score(metric, score),
+            }
+            for n, (ingredient, score) in rows
+        ],
+        "scored": any(score is not None for score in search.scores),
+        "best": names[search.best] if search.best is not None else "",
+        "best_selection": format_score(metric, search.scores[search.best]) if search.best is not None else "",
+    }
+
+
+def _format_share(made_of: Composition, n: int) -> str:
     """An ingredient's share of the average, or of the mean logits that a network was trained to match."""
-    network, share, span = soup.composition.distilled, soup.mix.coefficients[n], soup.mix.span(n)
+    network, share, span = made_of.distilled, made_of.mix.coefficients[n], made_of.mix.span(n)
     if network:
         share, span = (n in network.members) / len(network.members), None
     return format_weight(share, span) if share else "left out"
 
 
-def _distilled(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
-    """How the network was trained that is shipped instead of an average."""
-    found = soup.composition.distilled
-    if found is None:
-        return None
-    start = names[found.start.members[0]] if found.start.alone else f"what the recipe made of {len(found.members)}"
-    split = escape_markdown(found.images.name)
-    return {
-        "said": found.description,
-        "start": start,
-        "before": format_score(soup, found.before),
-        "split": split,
-        "seed": found.seed,
-    }
-
-
-def _bases(soup: BakeResult, used: Sequence[Ingredient]) -> list[str] | None:
-    """What the Hub is told that this comes from: ingredients and their bases, or an adapter's base alone."""
-    bases = [i.source.base for i in used]
-    named = bases if soup.composition.adapter else [*bases, *(i.source for i in used)]
-    return sorted({one_line(source.repo) for source in named if source and source.revision}) or None
-
-
-def _adapter(soup: BakeResult) -> dict[str, Any] | None:
-    """How far an adapter is from the average, and what it is loaded on."""
-    found = soup.composition.adapter
-    if found is None or found.ingredient.adapter is None:
-        return None
-    base = found.ingredient.adapter.base.source
-    return {
-        "rank": found.rank,
-        "error": f"{100 * found.error:.3g} %",
-        "worst": f"{100 * found.worst:.3g} %",
-        "layer": escape_markdown(found.layer),
-        "base": json.dumps(one_line(base.id if base.revision else "PATH/TO/" + Path(base.id).name)),
-        "revision": json.dumps(base.revision) if base.revision else None,
-    }
-
-
-def _splits(soup: BakeResult) -> dict[str, dict[str, str]]:
-    if soup.images is None:
-        return {}
-    every = {"selection": soup.images.selection, "test": soup.images.test, "learning": soup.images.learning}
-    return {part: {"name": escape_markdown(s.name), "rule": escape_markdown(s.rule)} for part, s in every.items() if s}
-
-
-def _licences(soup: BakeResult) -> dict[str, Any]:
-    """What the used ingredients' cards say, and what the soup's does."""
-    used = soup.composition.used
-    every = list(include_bases(used))
-    said = list(zip(name_ingredients(*every), map(read_license, every), strict=True))
-    return {
-        "chosen": escape_markdown(soup.options.license) if soup.options.license else None,
-        "agreed": escape_markdown(find_common_license(used)) if find_common_license(used) else None,
-        "named": any(licence for _, licence in said),
-        "said": [(name, escape_markdown(licence) if licence else None) for name, licence in said],
-    }
-
-
-def _norms(soup: BakeResult) -> dict[str, Any] | None:
-    """What each batch-norm mode scored, where statistics were estimated at all."""
-    split = soup.images.calibration if soup.images else None
-    if split is None or len(soup.mix.members) == 1 or soup.selection is None or soup.composition.distilled:
-        return None
-    modes = [{"name": mode, "score": format_score(soup, score)} for mode, score in soup.search.modes.items()]
-    return {"images": len(split), "split": escape_markdown(split.name), "modes": modes, "kept": soup.selection.bn}
-
-
-def _comparison(soup: BakeResult, names: list[str]) -> dict[str, Any] | None:
-    c = soup.comparison
-    if c is None or soup.best is None:
-        return None
-    return {
-        "same": soup.mix.members == (soup.best,) and not soup.composition.adapter,
-        "headed": names[0] if soup.family.reference_only and soup.best else None,
-        "best": names[soup.best],
-        **describe_comparison(soup, c),
-        "choices": c.choices,
-        "level": f"{100 * c.level:.3g} %",
-        "alpha": f"{c.alpha:.2g}",
-    }
-
-
-def _base(ingredient: Ingredient) -> dict[str, str | None] | None:
-    """What an adapter was put on."""
+def _describe_base(ingredient: Ingredient) -> dict[str, str | None] | None:
+    """The model that an adapter was trained on."""
     if ingredient.adapter is None:
         return None
     base = ingredient.adapter.base
@@ -334,9 +247,125 @@ def _base(ingredient: Ingredient) -> dict[str, str | None] | None:
     }
 
 
-def _dataset(soup: BakeResult) -> str:
-    images = soup.images
+def _describe_distillation(found: Distillation, metric: str, names: Sequence[str]) -> dict[str, Any]:
+    """How the network was trained that is saved instead of an average."""
+    start = names[found.start.members[0]] if found.start.alone else f"the recipe's mix of {len(found.members)}"
+    before, split = format_score(metric, found.before), escape_markdown(found.images.name)
+    return {"said": found.description, "start": start, "before": before, "split": split}
+
+
+def _describe_adapter(found: LowRankAdapter) -> dict[str, Any] | None:
+    """What an adapter is loaded on."""
+    if found.ingredient.adapter is None:
+        return None
+    base = found.ingredient.adapter.base.source
+    return {
+        "rank": found.rank,
+        "base": json.dumps(one_line(base.id if base.revision else f"PATH/TO/{shorten_name(base.id, None)}")),
+        "revision": json.dumps(base.revision) if base.revision else None,
+    }
+
+
+def _describe_evaluation(soup: BakeResult, results: Results) -> dict[str, Any]:
+    """Dataset, splits, and what was measured on them."""
+    images, c = soup.images, soup.comparison
+    measured: dict[str, Any] = {
+        "measured": list_sentences(results, CARD),
+        "selection": format_score(soup.metric, soup.selection),
+        "images": images,
+        "comparison": None,
+    }
     if images is None:
-        return ""
-    name = images.dataset if images.revision else Path(images.dataset).name
-    return f"{name}{f' ({images.config})' if images.config else ''}"
+        return measured
+    if c is not None and soup.best is not None:
+        unchanged = soup.mix.members == (soup.best,) and not soup.composition.adapter
+        head = name_ingredients(soup.family.reference)[0] if soup.family.reference_only and soup.best else None
+        measured["comparison"] = {"same": unchanged, "head": head, "best": results.clean(results.best)}
+        measured["comparison"] |= describe_comparison(soup.metric, c)
+    return {
+        **measured,
+        "dataset": escape_markdown(_name_dataset(images)),
+        "splits": _describe_splits(images),
+        "epochs": RECIPES.get(soup.options.chosen_recipe).epochs if images.learning else 0,
+        "trained": escape_markdown(describe_training_split(images.test.name)) if images.test.is_training else "",
+        "norms": _describe_batch_norms(soup, images),
+        "notes": [escape_markdown(note, 600) for note in soup.run.notes],
+        "backend": images.backend,
+        "shifts": _describe_shifts(results),
+    }
+
+
+def _name_dataset(images: Images) -> str:
+    name = shorten_name(images.dataset, images.revision)
+    return f"{name} ({images.config})" if images.config else name
+
+
+def _describe_splits(images: Images) -> dict[str, dict[str, str]]:
+    every = {"selection": images.selection, "test": images.test, "learning": images.learning}
+    return {
+        part: {"name": escape_markdown(split.name), "rule": escape_markdown(split.rule)}
+        for part, split in every.items()
+        if split
+    }
+
+
+def _describe_batch_norms(soup: BakeResult, images: Images) -> dict[str, Any] | None:
+    """The score with each kind of batch-norm statistics, where they were re-estimated."""
+    split, search = images.calibration, soup.search
+    if split is None or len(soup.mix.members) == 1 or search.selection is None or soup.composition.distilled:
+        return None
+    modes = [{"name": mode, "score": format_score(soup.metric, score)} for mode, score in search.modes.items()]
+    return {"images": len(split), "split": escape_markdown(split.name), "modes": modes, "kept": search.selection.bn}
+
+
+def _describe_shifts(results: Results) -> list[dict[str, Any]]:
+    """Every shift, and the mean of them where there are several."""
+    rows: list[dict[str, Any]] = []
+    for one in results.shifts:
+        dataset, split = map(results.clean, one.origin or ("", ""))
+        origin = f"{dataset}, *{split}*" if one.origin else ""
+        rows.append(
+            {"name": results.clean(one.name), "origin": origin, **describe_comparison(results.metric, one.comparison)}
+        )
+    if len(rows) > 1:
+        pairs = [(one.comparison.soup.value, one.comparison.best.value) for one in results.shifts]
+        soup, best = (sum(side) / len(side) for side in zip(*pairs, strict=True))
+        rows.append(
+            {
+                "name": "mean",
+                "soup_score": format_score(results.metric, Score(soup)),
+                "best_score": format_score(results.metric, Score(best)),
+                "difference": format_difference(soup - best),
+            }
+        )
+    return rows
+
+
+def _describe_search(search: SearchResult, mix: Mix, metric: str, names: Sequence[str]) -> dict[str, Any]:
+    """The steps, and the mixes that were measured as a whole: the best ones first, of many only those at the top."""
+    ranked = sorted(search.attempts, key=lambda one: (-one.score.key, one.mix != mix))
+    return {
+        "tried": len(search.attempts),
+        "attempts": [
+            {
+                "name": escape_markdown(one.name),
+                "used": len(one.mix.members),
+                "score": format_score(metric, one.score),
+                "kept": one.mix == mix,
+            }
+            for one in ranked[:MOST_ATTEMPTS]
+        ],
+        "trace": [{"d": d, "name": names[d.ingredient], "score": format_score(metric, d.score)} for d in search.trace],
+    }
+
+
+def _describe_licences(used: Sequence[Ingredient], chosen: str | None) -> dict[str, Any]:
+    """The licences of the ingredients, and that of the soup."""
+    every, agreed = list(include_bases(used)), find_common_license(used)
+    licences = [escape_markdown(found) if (found := read_license(one)) else None for one in every]
+    return {
+        "chosen": escape_markdown(chosen) if chosen else None,
+        "agreed": escape_markdown(agreed) if agreed else None,
+        "named": any(licences),
+        "list": list(zip(name_ingredients(*every), licences, strict=True)),
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,10 +12,16 @@ from hfsoup.evaluation.measurements import CANDIDATE, UNIFORM
 from hfsoup.utils.errors import UsageError
 
 if TYPE_CHECKING:
-    from hfsoup.provenance.result import BakeResult
+    from hfsoup.evaluation.measurements import Point
+    from hfsoup.provenance.result import BakeResult, SearchResult
 
 FOLDER = "figures"
-NAMES = ("scores", "search", "closeness", "line")
+TITLES = {
+    "scores": "Selection score against test score",
+    "search": "The search step by step",
+    "closeness": "How close the ingredients are",
+    "line": "From the best ingredient to the second best",
+}
 
 
 @dataclass(frozen=True)
@@ -53,37 +59,37 @@ def list_pictures(soup: BakeResult) -> tuple[Picture, ...]:
 
 
 def _pictures(soup: BakeResult) -> Iterator[Picture]:
-    seen = soup.evaluation.evidence
-    if seen and seen.points:
-        yield Picture("scores", "Selection score against test score", _caption_scores(soup))
+    evidence = soup.evaluation.evidence
+    if evidence and evidence.points:
+        yield Picture("scores", TITLES["scores"], _caption_scores(evidence.points, len(soup.family)))
     if soup.trace:
-        given_up = sum(decision.score.at_most for decision in soup.trace)
-        words = "Every candidate's score on the selection split, and the score at which the search stood."
-        if soup.search.attempts:
-            words += " Each recipe has its own steps; the star is the mix that is this soup."
-        if given_up:
-            words += f" {given_up} of them were given up once they could not reach that: a triangle is an upper bound."
-        yield Picture("search", "The search step by step", words)
+        yield Picture("search", TITLES["search"], _caption_search(soup.search))
     if len(soup.family) > 1:
         words = "Cosines between the ingredients' weights: matrices and convolutions, without the head."
-        yield Picture("closeness", "How close the ingredients are", words)
-    if seen and seen.line:
-        words = "Averages between the two best ingredients, on both splits. All were measured after the choice."
-        yield Picture("line", "From the best ingredient to the second best", words)
+        yield Picture("closeness", TITLES["closeness"], words)
+    if evidence and evidence.line:
+        words = "Averages of the two best ingredients, on both splits. All were measured after the selection."
+        yield Picture("line", TITLES["line"], words)
 
 
-def _caption_scores(soup: BakeResult) -> str:
-    found = soup.evaluation.evidence.points if soup.evaluation.evidence else ()
-    candidates = sum(point.kind == CANDIDATE for point in found)
-    parts = [f"{len(soup.family)} ingredients" if len(soup.family) > 1 else "The ingredient"]
+def _caption_search(search: SearchResult) -> str:
+    stopped = sum(decision.score.at_most for decision in search.trace)
+    words = "Every candidate's score on the selection split, and the score to beat."
+    if search.attempts:
+        words += " Each recipe has its own steps; the star is the mix that is this soup."
+    if stopped:
+        words += f" {stopped} candidates were stopped once they could no longer win: a triangle is an upper bound."
+    return words
+
+
+def _caption_scores(points: Sequence[Point], ingredients: int) -> str:
+    candidates = sum(point.kind == CANDIDATE for point in points)
+    parts = [f"{ingredients} ingredients" if ingredients > 1 else "The ingredient"]
     if candidates:
         parts.append(f"the {candidates} other candidate{'s' * (candidates > 1)} that the search scored on all images")
-    if any(point.kind == UNIFORM for point in found):
+    if any(point.kind == UNIFORM for point in points):
         parts.append("the mean of all ingredients")
-    return (
-        f"{', '.join(parts)} and this soup on both splits. The selection split alone chose: every test score was"
-        " measured after that."
-    )
+    return f"{', '.join(parts)} and this soup on both splits. Test scores were measured after the selection."
 
 
 def draw_pictures(soup: BakeResult, folder: Path) -> None:

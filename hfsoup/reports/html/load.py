@@ -13,7 +13,7 @@ from hfsoup.ingredients.resolve import resolve_patterns
 from hfsoup.provenance.manifest import FILE_NAME as RECORD
 from hfsoup.provenance.manifest import Manifest, read_manifest
 from hfsoup.provenance.predictions import FILE_NAME, MAX_BYTES, TestPredictions, parse_predictions
-from hfsoup.reports.figures import FOLDER, NAMES
+from hfsoup.reports.figures import FOLDER, TITLES
 from hfsoup.utils.errors import MismatchError, SoupError
 from hfsoup.utils.text import quoted
 
@@ -50,7 +50,7 @@ def load_report_data(place: str) -> ReportData:
         raise SoupError(f"expected {RECORD}, found none", where=place, hint="a folder or repository that hfsoup baked")
     record = read_manifest(path.parent, where=place)
     seen = _read_recorded(opened, record, FILE_NAME, place, MAX_BYTES)
-    names = [f"{FOLDER}/{name}{end}.png" for name in NAMES for end in ("", "-dark")]
+    names = [f"{FOLDER}/{name}{end}.png" for name in TITLES for end in ("", "-dark")]
     pictures = {name: _read_recorded(opened, record, name, place, PICTURE_LIMIT) for name in names}
     predictions = _require_same_images(parse_predictions(seen, where=place), record, place) if seen else None
     return ReportData(place, local, record, predictions, {name: data for name, data in pictures.items() if data})

@@ -1,0 +1,358 @@
+"""The numbers that a bake measures, each declared once: screen, page, notebook, card and report walk MEASUREMENTS.
+
+To show one more, put it into `Evaluation.numbers` where it is measured and declare it here with `declare_number`.
+`soup.json` and `--json` hold `Evaluation.numbers` as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hfsoup.data.splits import describe_training_split, is_training
+from hfsoup.data.tasks import METRICS, TASKS
+from hfsoup.evaluation.scores import Bounds, Comparison, Score
+from hfsoup.networks.distillation.result import describe_distillation
+from hfsoup.utils.text import format_probability, one_line, shorten_name
+
+if TYPE_CHECKING:
+    from hfsoup.checkpoints.types import LowRankAdapter
+    from hfsoup.provenance.manifest import Manifest
+    from hfsoup.provenance.records import AdapterRecord
+    from hfsoup.provenance.result import BakeResult
+
+SCREEN, NOTEBOOK, CARD, REPORT = "screen", "notebook", "card", "report"
+"""Where measurements are shown; the page of `hfsoup ui` shows what the screen shows."""
+
+
+@dataclass(frozen=True)
+class Attempted:
+    """A mix that the recipe measured as a whole, with its selection score, and whether it is the soup."""
+
+    name: str
+    score: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """Soup against best ingredient on other images; `origin` is their dataset and split, nothing for a corruption."""
+
+    name: str
+    origin: tuple[str, ...]
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a bake measured, from the bake itself or from its `soup.json`.
+
+    `members` is how many ingredients are in the mix, `alone` whether the search kept only the best one, `trained_split`
+    the name of the test split where the models may have been trained on it, and `rule` how predictions come from the
+    outputs of a multi-label model. `clean` makes a text from outside harmless on the surface that shows it.
+    """
+
+    clean: Callable[[object], str]
+    kind: str
+    metric: str
+    members: int
+    best: str
+    alone: bool
+    rule: str
+    trained_split: str
+    comparison: Comparison | None
+    ensemble: Comparison | None
+    shifts: tuple[Shifted, ...]
+    attempts: tuple[Attempted, ...]
+    adapter: LowRankAdapter | AdapterRecord | None
+    training: str
+    images: int | None
+    numbers: Mapping[str, float]
+
+
+Texts = Callable[[Results], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number that a bake measures, or several of one kind.
+
+    `lines` are what screen, page and notebook show behind `label`; `sentences` are those of card and report, by default
+    the lines after their label. Both yield nothing where it was not measured.
+    """
+
+    name: str
+    label: str
+    lines: Texts
+    sentences: Texts | None = None
+    shown: tuple[str, ...] = (SCREEN, NOTEBOOK, CARD, REPORT)
+
+
+def declare_number(name: str, label: str, form: str = "{:.4f}") -> Measurement:
+    """A number of `Evaluation.numbers`, shown everywhere; `form` formats it."""
+
+    def show(found: Results) -> Iterator[str]:
+        if name in found.numbers:
+            yield form.format(found.numbers[name])
+
+    return Measurement(name, label, show)
+
+
+def list_lines(found: Results, surface: str) -> Iterator[tuple[str, str, str]]:
+    """The name, label and text of everything that was measured and that a surface shows."""
+    for one in MEASUREMENTS:
+        if surface in one.shown:
+            yield from ((one.name, one.label.format(kind=found.kind), text) for text in one.lines(found))
+
+
+def list_sentences(found: Results, surface: str) -> list[str]:
+    """The same as sentences."""
+    shown = [one for one in MEASUREMENTS if surface in one.shown]
+    return [text for one in shown for text in (one.sentences or _behind_label(one))(found)]
+
+
+def _behind_label(one: Measurement) -> Texts:
+    label = one.label[0].upper() + one.label[1:]
+    return lambda found: (f"{label.format(kind=found.kind)}: {text}." for text in one.lines(found))
+
+
+def read_results(soup: BakeResult, clean: Callable[[object], str] = one_line) -> Results:
+    """What a bake measured."""
+    search, evaluation, images, mix = soup.search, soup.evaluation, soup.images, soup.mix
+    best, network = search.best, soup.composition.distilled
+    return Results(
+        clean=clean,
+        kind=soup.composition.kind,
+        metric=soup.metric,
+        members=len(mix.members),
+        best="" if best is None else soup.composition.names[best],
+        alone=mix.members == (best,) and not (images and images.learning),
+        rule=soup.task.rule,
+        trained_split=images.test.name if images and images.test.is_training else "",
+        comparison=evaluation.comparison,
+        ensemble=evaluation.ensemble,
+        shifts=tuple(
+            Shifted(s.name, _origin(s.dataset, s.revision, s.split.name), s.comparison) for s in evaluation.shifts
+        ),
+        attempts=tuple(Attempted(a.name, a.score.value, a.mix == mix) for a in search.attempts),
+        adapter=soup.composition.adapter,
+        training=network.description if network else "",
+        images=soup.run.images_forwarded,
+        numbers=evaluation.numbers,
+    )
+
+
+def read_recorded_results(record: Manifest, best: int | None) -> Results:
+    """What a bake measured, from its `soup.json`; `best` is the index of the best ingredient."""
+    data, network, members = record.dataset, record.distillation, record.mix().members
+    return Results(
+        clean=one_line,
+        kind="distilled model" if network else "soup",
+        metric=record.metric,
+        members=len(members),
+        best="its best ingredient" if best is None else record.names[best],
+        alone=members == (best,) and not (data and data.learning),
+        rule=next((task.rule for task in TASKS if data and task.name == data.task), ""),
+        trained_split=data.test.name if data and is_training(data.test.name) else "",
+        comparison=record.test.to_comparison() if record.test else None,
+        ensemble=record.ensemble.to_comparison() if record.ensemble else None,
+        shifts=tuple(
+            Shifted(s.name, _origin(s.dataset, s.revision, s.images.name), s.test.to_comparison())
+            for s in record.shifts
+        ),
+        attempts=tuple(Attempted(a.name, a.score, a.kept) for a in record.attempts),
+        adapter=record.adapter,
+        training=describe_distillation(len(network.members), network.images.images, network.epochs) if network else "",
+        images=None,
+        numbers=record.numbers,
+    )
+
+
+def _origin(dataset: str | None, revision: str | None, split: str) -> tuple[str, ...]:
+    return () if dataset is None else (shorten_name(dataset, revision), split)
+
+
+def format_score(metric: str, score: Score | None) -> str:
+    """A score as cards, reports and pages write it: of hfsoup's own metrics in per cent, else the metric's number."""
+    if score is None:
+        return "–"
+    text = f"{100 * score.value:.2f} %" if metric in METRICS else f"{score.value:.4f}"
+    return f"at most {text}" if score.at_most else text
+
+
+def format_difference(value: float) -> str:
+    """A difference of two scores as cards and reports write it."""
+    return f"{100 * value:+.2f} points"
+
+
+def describe_comparison(metric: str, c: Comparison) -> dict[str, str | int]:
+    """Both sides of a comparison and the difference, as the tables of card and report show them."""
+    bounds = c.intervals
+    return {
+        "soup_score": format_score(metric, c.soup),
+        "best_score": format_score(metric, c.best),
+        "soup_interval": _percents(bounds.soup if bounds else None),
+        "best_interval": _percents(bounds.best if bounds else None),
+        "difference": format_difference(c.difference),
+        "difference_interval": _percents(bounds.difference if bounds else None, "{:+.2f}"),
+        "p_value": _format_p(c),
+        "total": c.soup.total,
+        "soup_ece": "" if c.ece is None else f"{c.ece:.4f}",
+        "best_ece": "" if c.best_ece is None else f"{c.best_ece:.4f}",
+        "level": f"{100 * c.level:.3g} %",
+        "verdict": c.verdict,
+    }
+
+
+def _percents(bounds: Bounds | None, form: str = "{:.2f}") -> str:
+    return "not measured" if bounds is None else " to ".join(form.format(100 * bound) for bound in bounds)
+
+
+def _format_interval(c: Comparison, side: str) -> str:
+    """The interval of one side as the screen shows it, nothing where there is none."""
+    if c.intervals is None:
+        return ""
+    low, high = c.intervals.soup if side == "soup" else c.intervals.best
+    return f" [{low:.4f}, {high:.4f}]"
+
+
+def _format_p(c: Comparison) -> str:
+    """The p-value, nothing where the metric has none."""
+    return "" if c.p_value is None else format_probability(c.p_value, c.alpha)
+
+
+def _show_test(found: Results) -> Iterator[str]:
+    if c := found.comparison:
+        yield f"test {found.clean(found.metric)} {c.soup.value:.4f}{_format_interval(c, 'soup')}"
+
+
+def _show_best(found: Results) -> Iterator[str]:
+    if c := found.comparison:
+        interval = _format_interval(c, "best")
+        yield f"{c.best.value:.4f}{interval}  {found.clean(found.best)}"
+
+
+def _show_attempts(found: Results) -> Iterator[str]:
+    if found.comparison and found.comparison.choices > 1:
+        kept = " and ".join(found.clean(one.name) for one in found.attempts if one.kept)
+        scores = ", ".join(f"{found.clean(one.name)} {one.score:.4f}" for one in found.attempts)
+        yield f"{kept}, of {scores} on the selection split"
+
+
+def _show_level(found: Results) -> Iterator[str]:
+    if (c := found.comparison) and c.choices > 1:
+        yield f"{100 * c.level:.3g} % each, since the {found.kind} is the best of {c.choices} mixes"
+
+
+def _explain_level(found: Results) -> Iterator[str]:
+    if (c := found.comparison) and c.choices > 1:
+        yield (
+            f"The {found.kind} is the best of {c.choices} finished mixes. The intervals allow for that: each covers"
+            f" {100 * c.level:.3g} %, so that those of all {c.choices} hold together with 95 % (Bonferroni), and a"
+            f" difference counts where p < {c.alpha:.2g}."
+        )
+
+
+def _show_training(found: Results) -> Iterator[str]:
+    if found.training:
+        yield found.training
+
+
+def _show_verdict(found: Results) -> Iterator[str]:
+    c = found.comparison
+    if c is None:
+        return
+    if found.alone:
+        yield "the search kept the best ingredient alone: no soup was better on the selection split"
+        return
+    p = f", p = {_format_p(c)}" if _format_p(c) else ""
+    if c.verdict in ("better", "worse"):
+        by = f"{c.verdict} than its best ingredient by {100 * abs(c.difference):.2f} points{p}"
+    else:
+        by = f"not distinguishable from its best ingredient ({100 * c.difference:+.2f} points{p})"
+    yield f"the {found.kind} is {by}"
+
+
+def _explain_verdict(found: Results) -> Iterator[str]:
+    if c := found.comparison:
+        p = _format_p(c)
+        test = f"Exact McNemar test (paired, two-sided): p = {p}. " if p else ""
+        yield f"{test}Intervals are from a paired bootstrap. Verdict: {c.verdict}."
+
+
+def _show_leak(found: Results) -> Iterator[str]:
+    if found.comparison and found.trained_split:
+        yield describe_training_split(found.trained_split)
+
+
+def _show_calibration(found: Results) -> Iterator[str]:
+    if (c := found.comparison) and c.ece is not None and c.best_ece is not None:
+        yield f"{c.ece:.4f}, best ingredient {c.best_ece:.4f}"
+
+
+def _explain_calibration(found: Results) -> Iterator[str]:
+    if (c := found.comparison) and c.ece is not None and c.best_ece is not None:
+        of = "the probability of every class of every image" if found.rule else "the confidence"
+        yield (
+            f"Calibration error (ECE over 15 bins of {of}, 0 is best): this {found.kind} {c.ece:.4f}, best ingredient"
+            f" {c.best_ece:.4f}."
+        )
+
+
+def _show_ensemble(found: Results) -> Iterator[str]:
+    if c := found.ensemble:
+        interval = _format_interval(c, "best")
+        yield (
+            f"{c.best.value:.4f}{interval}  the {found.kind} {100 * c.difference:+.2f} points, {c.verdict};"
+            f" {found.members} times the cost"
+        )
+
+
+def _explain_ensemble(found: Results) -> Iterator[str]:
+    if c := found.ensemble:
+        f = describe_comparison(found.metric, c)
+        p = f", p = {f['p_value']}" if f["p_value"] else ""
+        yield (
+            f"The ensemble of the {found.members} ingredients (the mean of their logits) costs {found.members} times as"
+            f" much at inference. On the same test images it scores {f['best_score']} ({f['best_interval']}). This"
+            f" {found.kind} minus the ensemble: {f['difference']} ({f['difference_interval']}{p}), {c.verdict}."
+            f" Calibration error of the ensemble: {f['best_ece']}."
+        )
+
+
+def _show_shifts(found: Results) -> Iterator[str]:
+    for one in found.shifts:
+        c = one.comparison
+        difference = f"{100 * c.difference:+.2f} points, {c.verdict}"
+        yield f"{found.clean(one.name)} {c.soup.value:.4f}, best {c.best.value:.4f} ({difference})"
+
+
+def _show_adapter(found: Results) -> Iterator[str]:
+    if a := found.adapter:
+        yield (
+            f"rank {a.rank} loses {100 * a.error:.3g} % of ΔW, the average change of weights (Frobenius norm), and"
+            f" {100 * a.worst:.3g} % in the worst layer, {found.clean(a.layer)}"
+        )
+
+
+def _show_images(found: Results) -> Iterator[str]:
+    if found.comparison and found.images is not None:
+        yield f"{found.images:,}"
+
+
+MEASUREMENTS: tuple[Measurement, ...] = (
+    Measurement("test", "{kind}", _show_test, shown=(SCREEN, NOTEBOOK)),
+    Measurement("best_ingredient", "best ingredient", _show_best, shown=(SCREEN, NOTEBOOK)),
+    Measurement("attempts", "chosen", _show_attempts, shown=(SCREEN,)),
+    Measurement("level", "intervals", _show_level, _explain_level, (SCREEN, CARD, REPORT)),
+    Measurement("distilled", "training", _show_training, shown=(SCREEN, NOTEBOOK)),
+    Measurement("verdict", "verdict", _show_verdict, _explain_verdict),
+    Measurement("leak", "but", _show_leak, shown=(SCREEN,)),
+    Measurement("ece", "calibration error", _show_calibration, _explain_calibration, (SCREEN, CARD, REPORT)),
+    Measurement("ensemble", "ensemble", _show_ensemble, _explain_ensemble, (SCREEN, CARD, REPORT)),
+    Measurement("shifts", "shift", _show_shifts, shown=(SCREEN, REPORT)),
+    Measurement("adapter", "adapter", _show_adapter, shown=(NOTEBOOK, CARD, REPORT)),
+    Measurement("images_forwarded", "images evaluated", _show_images, shown=(SCREEN,)),
+)
+"""In the order in which they are shown. What is not shown as a line or sentence has a table of its own there."""

@@ -1,0 +1,52 @@
+"""How a number that a bake measures is added: put it into `Evaluation.numbers`, and declare it for every surface."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from family import Family
+from shell import run
+
+import hfsoup
+from hfsoup.provenance.result import Evaluation
+from hfsoup.reports import measurements
+from hfsoup.reports.html import make_report
+from hfsoup.reports.measurements import declare_number
+from hfsoup.ui.render import render_result
+
+
+def test_a_number_is_measured_in_one_place_declared_in_another_and_shown_everywhere(
+    vit: Family, data: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Screen, --json, soup.json, card, report, notebook and page show it; without the declaration, only the records."""
+
+    def measure(*parts: object) -> Evaluation:
+        return Evaluation(*parts, numbers={"margin": 0.12345})  # type: ignore[arg-type]
+
+    monkeypatch.setattr("hfsoup.baking.measure.Evaluation", measure)
+    words = ("bake", *vit.words[:2], "--dataset", data, "--json", "-")
+    undeclared = run(*words)
+    assert undeclared.json["numbers"] == {"margin": 0.12345}
+    assert "margin" not in undeclared.err
+
+    declared = (*measurements.MEASUREMENTS, declare_number("margin", "mean margin", "{:.3f}"))
+    monkeypatch.setattr(measurements, "MEASUREMENTS", declared)
+    done = run(*words)
+    assert "mean margin: 0.123\n" in done.err
+    assert done.json["numbers"] == {"margin": 0.12345}
+    soup = hfsoup.bake(*vit.words[:2], dataset=str(data), output="soup")
+    assert json.loads(Path("soup/soup.json").read_text())["numbers"] == {"margin": 0.12345}
+    assert "Mean margin: 0.123.\n" in Path("soup/README.md").read_text()
+    assert "<p>Mean margin: 0.123.</p>" in make_report("soup")
+    assert "mean margin: 0.123" in repr(soup)
+    assert "mean margin: 0.123<br>" in soup._repr_html_()
+    assert "<dt>mean margin</dt><dd>0.123</dd>" in render_result(soup, strangers=False)
+
+
+def test_without_further_numbers_the_records_have_no_key_for_them(vit: Family, data: Path, alone: Path) -> None:
+    """soup.json and --json are as they were before there was such a key."""
+    done = run("bake", *vit.words[:2], "--dataset", data, "--output", "soup", "--json", "-")
+    assert "numbers" not in done.json
+    assert "numbers" not in json.loads(Path("soup/soup.json").read_text())
