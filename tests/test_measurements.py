@@ -26,7 +26,7 @@ def test_a_number_is_measured_in_one_place_declared_in_another_and_shown_everywh
         return Evaluation(*parts, numbers={"margin": 0.12345})  # type: ignore[arg-type]
 
     monkeypatch.setattr("hfsoup.baking.measure.Evaluation", measure)
-    words = ("bake", *vit.words[:2], "--dataset", data, "--json", "-")
+    words = ("bake", *vit.words[:2], "--dataset", data, "--overwrite", "--json", "-")
     undeclared = run(*words)
     assert undeclared.json["numbers"] == {"margin": 0.12345}
     assert "margin" not in undeclared.err
@@ -36,10 +36,10 @@ def test_a_number_is_measured_in_one_place_declared_in_another_and_shown_everywh
     done = run(*words)
     assert "mean margin: 0.123\n" in done.err
     assert done.json["numbers"] == {"margin": 0.12345}
-    soup = hfsoup.bake(*vit.words[:2], dataset=str(data), output="soup")
-    assert json.loads(Path("soup/soup.json").read_text())["numbers"] == {"margin": 0.12345}
-    assert "Mean margin: 0.123.\n" in Path("soup/README.md").read_text()
-    assert "<p>Mean margin: 0.123.</p>" in make_report("soup")
+    soup = hfsoup.bake(*vit.words[:2], dataset=str(data), output="shown")
+    assert json.loads(Path("shown/soup.json").read_text())["numbers"] == {"margin": 0.12345}
+    assert "Mean margin: 0.123.\n" in Path("shown/README.md").read_text()
+    assert "<p>Mean margin: 0.123.</p>" in make_report("shown")
     assert "mean margin: 0.123" in repr(soup)
     assert "mean margin: 0.123<br>" in soup._repr_html_()
     assert "<dt>mean margin</dt><dd>0.123</dd>" in render_result(soup, strangers=False)
