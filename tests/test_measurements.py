@@ -42,7 +42,7 @@ def test_a_number_is_measured_in_one_place_declared_in_another_and_shown_everywh
     assert "<p>Mean margin: 0.123.</p>" in make_report("shown")
     assert "mean margin: 0.123" in repr(soup)
     assert "mean margin: 0.123<br>" in soup._repr_html_()
-    assert "<dt>mean margin</dt><dd>0.123</dd>" in render_result(soup, strangers=False)
+    assert "<dt>mean margin</dt><dd>0.123</dd>" in render_result(soup, public=False)
 
 
 def test_without_further_numbers_the_records_have_no_key_for_them(vit: Family, data: Path, alone: Path) -> None:

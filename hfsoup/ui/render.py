@@ -109,8 +109,8 @@ def render_plan(found: Plan, *, public: bool) -> str:
     return f"<h3>Dry run</h3>{_render_facts(facts)}{table}"
 
 
+def render_result(soup: Soup, *, public: bool) -> str:
     """The verdict, the numbers, and every ingredient with its score and weight."""
-    """The verdict, what came of the bake, and every ingredient with its score and weight."""
     rows, c = list(summarize(soup)), soup.comparison
     verdict = next(value for name, value in rows if name == "verdict")
     kind = "" if c is None else {"better": "better", "worse": "worse"}.get(c.verdict, "even")
