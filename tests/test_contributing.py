@@ -18,10 +18,10 @@ TEXT = (ROOT / ".github/CONTRIBUTING.md").read_text()
 SECTIONS = {part.split("\n", 1)[0]: part for part in TEXT.split("\n### ")[1:]}
 
 
-def code(section: str) -> str:
-    """The Python of a section."""
-    (found,) = re.findall(r"^```py\n(.*?)^```$", SECTIONS[section], re.MULTILINE | re.DOTALL)
-    return found
+def code(section: str, block: int = 0) -> str:
+    """A block of Python of a section."""
+    found: list[str] = re.findall(r"^```py\n(.*?)^```$", SECTIONS[section], re.MULTILINE | re.DOTALL)
+    return found[block]
 
 
 def hfsoup(site: Path, *words: object) -> str:
@@ -135,3 +135,24 @@ def test_an_option(copy: Path, vit: Family, alone: Path) -> None:
     hfsoup(copy, "bake", *vit.words[:2], "--audience", "nobody", "--output", "soup", "--save-config", "soup.yaml")
     assert json.loads(Path("soup/soup.json").read_text())["options"]["audience"] == "nobody"
     assert "audience: nobody" in Path("soup.yaml").read_text()
+
+
+def test_a_shown_number(copy: Path, vit: Family, data: Path, alone: Path) -> None:
+    """Measured in one place and declared in another, it is on the screen, in the JSON, the card and soup.json."""
+    title = "A number that is shown"
+    (place, measured), (home, declared) = (code(title, n).split("\n", 1) for n in (0, 1))
+    assert place == "# hfsoup/baking/measure.py, in place of the return without numbers"
+    assert home == "# hfsoup/reports/measurements.py, at the end of MEASUREMENTS"
+    file = copy / "hfsoup/baking/measure.py"
+    plain = re.sub(r", \{.*\}\)\n", ")\n", measured)
+    assert file.read_text().count(plain) == 1
+    file.write_text(file.read_text().replace(plain, measured))
+    file = copy / "hfsoup/reports/measurements.py"
+    head, tail = file.read_text().split("MEASUREMENTS: tuple[Measurement, ...] = (", 1)
+    body, rest = tail.split("\n)\n", 1)
+    file.write_text(f"{head}MEASUREMENTS: tuple[Measurement, ...] = ({body}\n{declared})\n{rest}")
+    shown = hfsoup(copy, "bake", *vit.words[:2], "--dataset", data, "--output", "soup", "--json", "found.json")
+    assert "test images: 72" in shown
+    assert json.loads(Path("found.json").read_text())["numbers"] == {"test_images": 72}
+    assert json.loads(Path("soup/soup.json").read_text())["numbers"] == {"test_images": 72}
+    assert "Test images: 72." in Path("soup/README.md").read_text()
