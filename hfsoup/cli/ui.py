@@ -21,7 +21,7 @@ def ui(
     ] = None,
 ) -> None:
     """Bake, inspect, try and push in the browser; needs pip install 'hfsoup\\[ui]'."""
-    from hfsoup.ui import serve as serve_page
+    from hfsoup.ui.server import serve as serve_page
     from hfsoup.ui.space import write_space
 
     if space is not None:
