@@ -280,7 +280,7 @@ def test_what_cannot_be_served_is_a_clear_error(kind: str, vit: Family, data: Pa
     (folder / "config.json").write_text(json.dumps({**CONFIGS[kind], **names, "model_type": kind}))
     told = refused("bake", folder, "--recipe", "greedy", "--dataset", data, code=1)
     assert kind in told or "pip install 'hfsoup[timm]'" in told
-    assert REQUIRED.get(kind, "no head with a row per class") in told
+    assert REQUIRED.get(kind, "no head with a row for each class") in told
 
 
 @pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")

@@ -101,7 +101,7 @@ def test_search_bakes_and_its_card_warns(resnet: Family, data: Path, alone: Path
     found = bake(*resnet.words, "--recipe", "search", "--dataset", data, "--budget", 8, "--output", "soup")
     assert len(found["attempts"]) == 10
     assert found["soup"]["score"] == max(a["score"] for a in found["attempts"])
-    assert "is the best of 10 mixes there. Believe the test split." in Path("soup/README.md").read_text()
+    assert "is the best of 10 mixes there. Rely on the test score." in Path("soup/README.md").read_text()
     assert len(json.loads(Path("soup/soup.json").read_text())["attempts"]) == 10
     assert run("verify", "soup", "--scores").code == 0
 

@@ -54,7 +54,7 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
         >>> import hfsoup
         >>> soup = hfsoup.bake("org/model-*", recipe="greedy", dataset="org/pets")
         >>> soup
-        <Soup: greedy, 2 of 4 ingredients; test accuracy ...>
+        <Soup: greedy, 2 of 4 ingredients; soup: test accuracy ...>
         >>> soup.mix.coefficients
         (0.0, 0.5, 0.5, 0.0)
     """

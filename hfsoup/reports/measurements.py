@@ -277,8 +277,10 @@ def _show_verdict(found: Results) -> Iterator[str]:
 def _explain_verdict(found: Results) -> Iterator[str]:
     if c := found.comparison:
         p = _format_p(c)
-        test = f"Exact McNemar test (paired, two-sided): p = {p}. " if p else ""
-        yield f"{test}Intervals are from a paired bootstrap. Verdict: {c.verdict}."
+        test, intervals = "", "The intervals are"
+        if p:
+            test, intervals = f"Exact McNemar test (paired, two-sided): p = {p}. ", "The interval of the difference is"
+        yield f"{test}{intervals} from a paired bootstrap. Verdict: {c.verdict}."
 
 
 def _show_leak(found: Results) -> Iterator[str]:
