@@ -209,7 +209,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "nonsense": ({"model_args": {"no_such_argument": 3}}, "no_such_argument"),
     "huge": ({"model_args": {"channels": [8, 8, 16, 16], "stem_width": 99999999}}, "over the limit"),
     "wide": ({"model_args": {"stem_width": 16000}}, "much larger than its files"),
-    "classes": ({"model_args": {"num_classes": 5}}, "num_classes is '6', but '5' in model_args"),
+    "classes": ({"model_args": {"num_classes": 5}}, "num_classes is '6' in config.json and '5' in its model_args"),
     "arguments": ({"model_args": [1]}, "expected model_args to be an object"),
     "settings": ({"pretrained_cfg": 3}, "expected pretrained_cfg to be an object"),
     "names": ({"label_names": {"0": "a", "7": "b"}}, "name every row"),
