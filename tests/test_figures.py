@@ -71,7 +71,7 @@ def test_pictures_choose_nothing_and_are_counted(drawn: dict[str, Any], vit: Fam
 
 
 def test_points_are_what_was_measured(vit: Family, data: Path, alone: Path) -> None:
-    """Every ingredient stands with the scores that it has alone; candidates that were given up have no point."""
+    """Every ingredient stands with the scores that it has alone; a candidate that was stopped early has no point."""
     soup = hfsoup.bake(*vit.words, dataset=str(data), figures=True, accept=">", batch_size=8)
     assert soup.evaluation.evidence is not None
     points = {(p.kind, p.number): p for p in soup.evaluation.evidence.points}

@@ -127,11 +127,11 @@ def test_paths_of_this_disk_are_pointed_out(
     soup = alone / "soup"
     monkeypatch.chdir(vit.folders[0].parent)
     bake(*(f"./{folder.name}" for folder in vit.folders[:2]), "--output", soup)
-    assert "on this disk" not in run("push", soup, target).err
+    assert "the paths of this machine" not in run("push", soup, target).err
     bake(*vit.words[:2], "--output", soup, "--overwrite")
     done = run("push", soup, target)
-    assert f"soup.json tells others what lies where on this disk, as in '{vit.words[0]}'" in done.err
-    assert "on this disk" in run("bake", *vit.words[:2], "--output", alone / "other", "--push", target).err
+    assert f"soup.json shows others the paths of this machine, such as '{vit.words[0]}'" in done.err
+    assert "the paths of this machine" in run("bake", *vit.words[:2], "--output", alone / "other", "--push", target).err
 
 
 def test_a_folder_that_is_no_model_is_not_pushed(api: HfApi, target: str, alone: Path) -> None:

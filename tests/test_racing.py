@@ -47,7 +47,7 @@ def verdicts(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
 def test_a_race_decides_as_full_evaluation_does(
     recipe: str, accept: str, resnet: Family, data: Path, alone: Path
 ) -> None:
-    """Same decisions, scores, weights and bytes, batch norms scored both ways; what was given up is an upper bound."""
+    """Same decisions, scores, weights and bytes, batch norms scored both ways; what was stopped is an upper bound."""
     words = [*resnet.words, "--dataset", data, "--recipe", recipe, "--accept", accept, "--batch-size", 4]
     raced = bake(*words, "--no-resume", "--output", "raced")
     whole = bake(*words, "--no-resume", "--no-race", "--output", "whole")

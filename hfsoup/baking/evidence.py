@@ -1,4 +1,4 @@
-"""What is kept of the test split besides scores: predictions of soup and best ingredient, and points of plots."""
+"""What the test split shows besides scores: predictions of soup and best ingredient, and points of plots."""
 
 from __future__ import annotations
 

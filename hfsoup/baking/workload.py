@@ -60,7 +60,7 @@ def count_modes(bn: str, *, batch_norm: bool) -> int:
 
 
 def count_search_images(mixes: int, *, ingredients: int, selection: int, modes: int) -> int:
-    """Images forwarded to score so many mixes: single ingredients come first, and are scored in one mode."""
+    """Images evaluated to score a number of mixes: single ingredients come first, and are scored in one mode."""
     single = min(mixes, ingredients)
     return selection * (single + modes * (mixes - single))
 

@@ -16,7 +16,7 @@ WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_
 AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged|teacher|shadow)[._]", re.IGNORECASE)
 """Parts of names under which training scripts keep averaged copies of the model."""
 DEEPEST, LEAST = 4, 4
-"""A wrapper's prefix has at most so many parts, and is in the names of at least 1/`LEAST` of the model's tensors."""
+"""The most parts of a wrapper's prefix, which is in the names of at least 1/`LEAST` of the model's tensors."""
 SAVE = "save the model alone: model.save_pretrained(FOLDER)"
 # A file may hold copies and optimizer states too, but not many times the model.
 MOST_COPIES, SPARE_TENSORS = 16, 256

@@ -59,9 +59,9 @@ def _option(
 
     Args:
         default: its value unless given.
-        group: the panel of the command line that it stands in.
+        group: its panel in the command line's help.
         text: its help, with the default in brackets where `default` does not say it.
-        recorded: whether it stands in soup.json; by default all do but those of the group Result.
+        recorded: whether soup.json records it; by default all are recorded but those of the group Result.
         shapes_weights: whether it has a part in the soup's files once the coefficients are known.
         is_path: whether it may be a path, in which `~` is expanded.
         needs: an option without which it has no effect.

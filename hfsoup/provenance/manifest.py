@@ -300,5 +300,5 @@ def warn_of_local_paths(folder: Path) -> None:
     named += [(dataset.id, dataset.revision)] if dataset else []
     paths = [name for name, revision in named if revision is None and Path(name).name != name]
     if paths:
-        told = f"{FILE_NAME} tells others what lies where on this disk, as in {quoted(paths[0])}"
-        notify_listener(f"{told}; a bake from inside that folder, by the last name alone, does not")
+        what = f"{FILE_NAME} shows others the paths of this machine, such as {quoted(paths[0])}"
+        notify_listener(f"{what}; to avoid that, bake from inside that folder, by the last name alone")

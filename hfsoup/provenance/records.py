@@ -75,7 +75,7 @@ class AttemptRecord(Strict):
 
 
 class DecisionRecord(Strict):
-    """One step of the search; `at_most` where it was given up, and `score` is the most that it could have reached."""
+    """One step of the search; where `at_most`, evaluation was stopped early and `score` is the most it could reach."""
 
     step: int
     action: Text

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def describe_preparation(soup: BakeResult, names: list[str]) -> Iterator[str]:
-    """What was settled where the ingredients differ."""
+    """How the ingredients were brought together where they differ."""
     family = soup.family
     if family.alignment:
         yield _describe_alignment(family.alignment, names[0])
@@ -81,7 +81,7 @@ def _describe_alignment(found: Alignment, first: str) -> str:
 
 
 def _describe_importance(found: Importance) -> str:
-    """What the merge was told of every ingredient beside its weights."""
+    """What the merge knows of every ingredient besides its weights."""
     what = KINDS.get(found.kind).summary
     return f"The merge weighs every ingredient by {what}, estimated on {_describe_images(found)}."
 

@@ -48,7 +48,7 @@ class Walk:
 
 
 def paint(soup: BakeResult) -> Paint:
-    """Every candidate at its step: kept, not kept, or given up at an upper bound; the level to reach; the soup."""
+    """Every candidate at its step: kept, not kept, or stopped early at an upper bound; the level to reach; the soup."""
 
     def onto(figure: Figure, theme: Theme) -> None:
         axes, walks, whole = figure.subplots(), _walks(soup), _find_whole(soup)
@@ -123,7 +123,7 @@ def _draw_steps(walks: list[Walk], axes: Any, theme: Theme) -> None:
             {"marker": "o", "s": 56, "facecolors": theme.ground, "edgecolors": theme.red, "linewidths": 1.6},
         ),
         (
-            "given up: at most this",
+            "stopped early: at most this",
             [(x, d) for x, d in every if d.score.at_most],
             {"marker": "v", "s": 62, "facecolors": theme.ground, "edgecolors": theme.orange, "linewidths": 1.6},
         ),

@@ -20,7 +20,7 @@ def make_report(place: str, *, images: bool = True, watch: Watch | None = None) 
     Args:
         place: a baked folder, or `ORG/NAME` on the Hub, with `@REVISION`.
         images: read the test images on which soup and best ingredient differ from the dataset.
-        watch: told of the stages.
+        watch: notified of the stages.
 
     Raises:
         SoupError: there is no record, or a file that it names is not the one that was baked.
