@@ -21,17 +21,7 @@ from hfsoup.utils.text import format_size
 NARROW, WIDE, TAKEN = 6, 40, 68
 
 
-class StageLine(Stage):
-    """A stage that leaves a line and shows nothing while it runs."""
-
-    text = ""
-
-    def done(self, text: str) -> None:
-        """Keep the line for the end."""
-        self.text = text
-
-
-class StageBar(StageLine):
+class StageBar(Stage):
     """A stage with a bar, or a pulse where the total is not known.
 
     Args:
@@ -42,6 +32,7 @@ class StageBar(StageLine):
     """
 
     def __init__(self, console: Console, title: str, total: int, unit: str) -> None:
+        super().__init__(title, unit, total)
         self.progress = Progress(*_choose_columns(console.width, unit), console=console, transient=True)
         self._task = self.progress.add_task(title, total=total or None, standing="")
 

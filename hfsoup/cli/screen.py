@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from hfsoup.cli.progress_bars import StageBar, StageLine
+from hfsoup.cli.progress_bars import StageBar
 from hfsoup.cli.tables import make_ingredient_table, make_plan_table
 from hfsoup.reports.summary import format_usage, replace_unprintable, summarize
 from hfsoup.utils.progress import SearchStep, Stage, Watch
@@ -48,13 +48,13 @@ class Screen(Watch):
     @contextmanager
     def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:
         """Show a bar, or a spinner if nothing is counted, and leave one line behind."""
-        stage: StageLine
+        stage: Stage
         if self.console.is_terminal and not self.console.quiet:
             bar = stage = StageBar(self.console, title, total, unit)
             with bar.progress:
                 yield bar
         else:
-            stage = StageLine()
+            stage = Stage()
             if unit:
                 self.console.print(f"{title} …")
             yield stage

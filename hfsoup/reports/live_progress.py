@@ -45,9 +45,9 @@ class LoggedProgress(Watch):
     @contextmanager
     def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:  # noqa: ARG002
         """Log what the stage did."""
-        line = _StageLine(title)
-        yield line
-        LOG.info(one_line(line.text, 600))
+        stage = Stage(title)
+        yield stage
+        LOG.info(_format_stage(stage))
 
 
 class NotebookDisplay(Watch):
@@ -60,7 +60,7 @@ class NotebookDisplay(Watch):
     def __init__(self, show: Callable[..., Any]) -> None:
         self._show, self._lock = show, threading.Lock()
         self._shown, self._id = 0.0, f"hfsoup-{id(self)}"
-        self._lines: list[str | _StageLine] = []
+        self._lines: list[str | Stage] = []
 
     def note(self, text: str) -> None:
         """Show a note."""
@@ -73,13 +73,13 @@ class NotebookDisplay(Watch):
     @contextmanager
     def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:
         """Show how far a stage is, and then what it did."""
-        line = _StageLine(title, total, unit, self._moved)
-        self._add(line)
-        yield line
-        line.total = 0
+        stage = Stage(title, unit, total, moved=self._moved)
+        self._add(stage)
+        yield stage
+        stage.text = stage.text or title
         self._moved(force=True)
 
-    def _add(self, line: str | _StageLine) -> None:
+    def _add(self, line: str | Stage) -> None:
         with self._lock:
             self._lines.append(line)
         self._moved(force=True)
@@ -88,43 +88,19 @@ class NotebookDisplay(Watch):
         with self._lock:
             if not force and time.monotonic() - self._shown < PAUSE:
                 return
-            text = "\n".join(map(str, self._lines[-LINES:]))
+            text = "\n".join(x if isinstance(x, str) else _format_stage(x) for x in self._lines[-LINES:])
             content = {"text/plain": text, "text/html": f"<pre>{escape(text)}</pre>"}
             self._show(content, display_id=self._id, **({"update": True} if self._shown else {}))
             self._shown = time.monotonic()
 
 
-class _StageLine(Stage):
-    """A stage in one line of text."""
-
-    def __init__(self, text: str, total: int = 0, unit: str = "", moved: Callable[[], None] = lambda: None) -> None:
-        self.text, self.total, self._unit, self._done, self._moved, self._standing = text, total, unit, 0, moved, ""
-
-    def __call__(self, count: int) -> None:
-        """Move on."""
-        self._done += count
-        self._moved()
-
-    def expect(self, total: int) -> None:
-        """Show a total."""
-        self.total = total
-
-    def reach(self, done: int, text: str) -> None:
-        """Move to, and say how things stand."""
-        self._done, self._standing = done, text
-        self._moved()
-
-    def done(self, text: str) -> None:
-        """Keep what was done."""
-        self.text = text
-
-    def __str__(self) -> str:
-        if not self.total:
-            return one_line(self.text, 600)
-        shown = format_size if self._unit == "B" else "{:,.0f}".format
-        far = f"{100 * min(self._done / self.total, 1):.0f} % of {shown(self.total)}"
-        unit = f" {self._unit}" if self._unit not in ("", "B") else ""
-        return one_line(f"{self.text} … {far}{unit} {self._standing}".rstrip(), 600)
+def _format_stage(stage: Stage) -> str:
+    if stage.text or not stage.total:
+        return one_line(stage.text or stage.title, 600)
+    shown = format_size if stage.unit == "B" else "{:,.0f}".format
+    far = f"{100 * min(stage.count / stage.total, 1):.0f} % of {shown(stage.total)}"
+    unit = f" {stage.unit}" if stage.unit not in ("", "B") else ""
+    return one_line(f"{stage.title} … {far}{unit} {stage.standing}".rstrip(), 600)
 
 
 def _format_step(step: SearchStep) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from hfsoup.utils.errors import SoupError
@@ -18,34 +18,9 @@ PACE = 0.25
 
 @dataclass
 class StageLine(Stage):
-    """A stage or a note: its text and its progress."""
+    """A stage or a note on the page."""
 
-    title: str
-    unit: str = ""
-    total: int = 0
-    count: int = 0
-    standing: str = ""
-    text: str = ""
     state: str = "running"
-    moved: Callable[[], None] = field(default=lambda: None, repr=False)
-
-    def __call__(self, count: int) -> None:
-        """Move on."""
-        self.count += count
-        self.moved()
-
-    def expect(self, total: int) -> None:
-        """Take the total."""
-        self.total = total
-
-    def reach(self, done: int, text: str) -> None:
-        """Move to, and show the state."""
-        self.count, self.standing = done, text
-        self.moved()
-
-    def done(self, text: str) -> None:
-        """Keep what it did."""
-        self.text = text
 
 
 class Job(Watch, Generic[T]):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,39 @@ class SearchStep:
     outcome: str
 
 
+@dataclass
 class Stage:
-    """A running stage; this base class shows nothing."""
+    """A running stage: `count` of `total` units are done, 0 where the total is not known; this class shows nothing.
+
+    `unit` is `B` for bytes, else a noun, and empty where nothing is counted; `standing` is a text about the current
+    state, and `text` the line that stays on the screen. `moved` is called after each change of the count.
+    """
+
+    title: str = ""
+    unit: str = ""
+    total: int = 0
+    count: int = 0
+    standing: str = ""
+    text: str = ""
+    moved: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def __call__(self, count: int) -> None:
         """Count `count` more units as done."""
+        self.count += count
+        self.moved()
 
     def expect(self, total: int) -> None:
         """Set the total number of units."""
+        self.total = total
 
     def reach(self, done: int, text: str) -> None:
         """Set the number of units that are done, with a text about the current state."""
+        self.count, self.standing = done, text
+        self.moved()
 
     def done(self, text: str) -> None:
         """End the stage with the line that stays on the screen."""
+        self.text = text
 
 
 class Watch:
