@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,10 +38,9 @@ from hfsoup.provenance.signing import verify_signature
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
 from hfsoup.utils.hashing import hash_file
-from hfsoup.utils.progress import Watch
+from hfsoup.utils.progress import Advance, Watch
 from hfsoup.utils.text import quoted
 
-Advance = Callable[[int], None]
 # Files that soup.json does not list: what the Hub adds, soup.json itself, and the signature over the rest.
 UNRECORDED = {".gitattributes", FILE_NAME, "model.sig"}
 

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from hfsoup.data.columns import FOLDERS, ONE_HOT, Columns
 from hfsoup.data.corruptions import Corruption
 from hfsoup.data.decoding import BadImageError
-from hfsoup.data.labels import ClassList, Note, check_classes, check_folders, format_rows
-from hfsoup.data.preprocessing import Advance, PreparedImages, are_prepared, prepare_images
+from hfsoup.data.labels import ClassList, check_classes, check_folders, format_rows
+from hfsoup.data.preprocessing import PreparedImages, are_prepared, prepare_images
 from hfsoup.data.request import Request
 from hfsoup.data.source import DatasetSource
 from hfsoup.data.splits import is_training, limit_rows
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.progress import Advance, Notify
 from hfsoup.utils.text import one_line, quoted
 
 DEFAULT_RULE = "by name"
@@ -80,7 +81,7 @@ class DatasetSplit:
         name: str,
         request: Request,
         classes: Sequence[str],
-        note: Note = lambda _: None,
+        note: Notify = lambda _: None,
         *,
         scored: bool = True,
         most: int | None = None,

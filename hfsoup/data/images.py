@@ -14,10 +14,10 @@ from hfsoup.checkpoints.processor import describe_backend
 from hfsoup.data.columns import Columns
 from hfsoup.data.corruptions import Corruption
 from hfsoup.data.dataset_split import DatasetSplit, Split
-from hfsoup.data.labels import Note, require_same_numbering
+from hfsoup.data.labels import require_same_numbering
 from hfsoup.data.leakage import check_leakage
 from hfsoup.data.loading import open_dataset
-from hfsoup.data.preprocessing import Advance, PreparedImages
+from hfsoup.data.preprocessing import PreparedImages
 from hfsoup.data.request import Request
 from hfsoup.data.source import DatasetSource
 from hfsoup.data.splits import (
@@ -29,6 +29,7 @@ from hfsoup.data.splits import (
     limit_rows,
 )
 from hfsoup.utils.errors import UsageError
+from hfsoup.utils.progress import Advance, Notify
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def load_unlabelled(
 
 
 def cut_scored_splits(
-    source: DatasetSource, request: Request, classes: Sequence[str], note: Note = lambda _: None
+    source: DatasetSource, request: Request, classes: Sequence[str], note: Notify = lambda _: None
 ) -> tuple[Cut, Cut]:
     """The selection and the test split: two splits of the dataset, or halves of one if no other has labels.
 
@@ -224,7 +225,7 @@ def _lacks_labels(source: DatasetSource, name: str, request: Request, classes: S
 
 
 def _choose_cuts(
-    source: DatasetSource, request: Request, classes: Sequence[str], calibrate: int, learn: bool, note: Note
+    source: DatasetSource, request: Request, classes: Sequence[str], calibrate: int, learn: bool, note: Notify
 ) -> dict[str, Cut]:
     """What to prepare, under the name of the field of `Images` that it becomes."""
     selection, test = cut_scored_splits(source, request, classes, note)
@@ -248,7 +249,7 @@ def _cut_calibration(
     selection: Cut,
     test: Cut,
     most: int,
-    note: Note,
+    note: Notify,
 ) -> Cut:
     """At most `most` images of the calibration split; those of the selection split alone if that is it."""
     name = choose_calibration_split(list(source.split_files), request, selection.split.name, note)
@@ -260,7 +261,7 @@ def _cut_calibration(
     return Cut(split, name, np.arange(len(split.labels)), most)
 
 
-def _halve_cut(cut: Cut, note: Note) -> tuple[Cut, Cut]:
+def _halve_cut(cut: Cut, note: Notify) -> tuple[Cut, Cut]:
     """Two stratified halves of a cut, the first to learn from and the second to score on, which share its limit."""
     first, second = halve(cut.split.labels[cut.rows])
     note(

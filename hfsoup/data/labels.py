@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from hfsoup.data.class_names import ModelClasses, match_dataset_classes, normalize_name
 from hfsoup.utils.errors import MismatchError, SoupError
+from hfsoup.utils.progress import Notify
 from hfsoup.utils.text import join_names, quoted
 
-Note = Callable[[str], None]
 UNLABELLED = -1
 """The label of a row without one."""
 ELSEWHERE = "another split, or rows that are labelled"
@@ -100,7 +100,7 @@ def require_same_numbering(lists: Sequence[ClassList], where: str) -> None:
 
 
 def check_classes(
-    labels: NDArray[np.int64], classes: Sequence[str], *, where: str, note: Note, limited: bool = False
+    labels: NDArray[np.int64], classes: Sequence[str], *, where: str, note: Notify, limited: bool = False
 ) -> None:
     """Refuse a split of one class, unless a limit took the others, and note the classes that it lacks.
 

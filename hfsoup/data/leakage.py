@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.data.labels import Note, format_rows
+from hfsoup.data.labels import format_rows
 from hfsoup.data.preprocessing import PreparedImages
 from hfsoup.data.request import Request
 from hfsoup.utils.errors import SoupError
+from hfsoup.utils.progress import Notify
 
 SHARED = 0.01
 """The largest share of test images that may be among the selection images; public test sets have a few duplicates."""
@@ -73,7 +74,7 @@ def _shrink(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def check_leakage(
-    used: PreparedImages, test: PreparedImages, request: Request, *, note: Note, use: str = "selection"
+    used: PreparedImages, test: PreparedImages, request: Request, *, note: Notify, use: str = "selection"
 ) -> None:
     """Compare the test images with those that were used before: decoded pixels by a hash, near copies as well.
 

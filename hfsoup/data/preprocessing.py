@@ -22,16 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.data.decoding import PIXELS, BadImageError, Decoded, decode, read_size
-from hfsoup.data.labels import Note
 from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import LOADING_ERRORS, SoupError
 from hfsoup.utils.hashing import hash_file, hash_json
+from hfsoup.utils.progress import Advance, Notify
 from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Advance = Callable[[int], None]
 Change = Callable[["Image", int], "Image"]
 Encoded = tuple[int, bytes | BadImageError]
 BACKENDS = ("pillow", "transformers", "torch", "torchvision", "timm", "numpy")
@@ -96,7 +95,7 @@ def prepare_images(
     content: str,
     where: str,
     advance: Advance = lambda _: None,
-    note: Note = lambda _: None,
+    note: Notify = lambda _: None,
     mode: str | None = None,
     change: Change | None = None,
     home: Path | None = None,
@@ -157,7 +156,7 @@ def _find_version(name: str) -> str | None:
         return None
 
 
-def _read_cached(path: Path, note: Note) -> PreparedImages | None:
+def _read_cached(path: Path, note: Notify) -> PreparedImages | None:
     """What an earlier bake prepared, if file and record are as they were written."""
     seal = path.with_suffix(".json")
     if not seal.exists():

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from hfsoup.data.class_names import match_dataset_classes
 from hfsoup.data.columns import Columns
 from hfsoup.data.dataset_split import DatasetSplit
-from hfsoup.data.labels import FileLabels, Note, match_labels
+from hfsoup.data.labels import FileLabels, match_labels
 from hfsoup.data.loading import METADATA, open_dataset
 from hfsoup.data.request import Request
 from hfsoup.data.shards import IMAGE_SUFFIXES
@@ -17,6 +17,7 @@ from hfsoup.data.source import DatasetSource
 from hfsoup.data.splits import choose_calibration_split, choose_splits
 from hfsoup.hub.download import is_cached
 from hfsoup.utils.errors import MismatchError, UsageError
+from hfsoup.utils.progress import Notify
 from hfsoup.utils.text import one_line
 
 COUNTABLE = ("parquet", "imagefolder")
@@ -49,7 +50,7 @@ class DatasetPreview:
 
 
 def preview_dataset(
-    request: Request, classes: Sequence[str] | None = None, *, most: int = 0, note: Note = lambda _: None
+    request: Request, classes: Sequence[str] | None = None, *, most: int = 0, note: Notify = lambda _: None
 ) -> DatasetPreview:
     """Read a dataset's listing, cards and the footers of its parquet files; nothing of it is cached.
 

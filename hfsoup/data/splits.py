@@ -10,9 +10,9 @@ from difflib import get_close_matches
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.data.labels import Note
 from hfsoup.data.request import NO_SPLIT, Request
 from hfsoup.utils.errors import UsageError
+from hfsoup.utils.progress import Notify
 from hfsoup.utils.text import one_line
 
 UNSEEN = "a dataset with a split that these models were not trained on"
@@ -53,7 +53,7 @@ def choose_splits(splits: Sequence[str], request: Request) -> tuple[str, str | N
     return name, test
 
 
-def choose_calibration_split(splits: Sequence[str], request: Request, selection: str, note: Note) -> str:
+def choose_calibration_split(splits: Sequence[str], request: Request, selection: str, note: Notify) -> str:
     """The split to estimate batch norms on: the one asked for, else the training split, else the selection split."""
     name = request.calibration_split or ("train" if "train" in splits else selection)
     _require_split(name, splits, request, "--calibration-split", trained=True)

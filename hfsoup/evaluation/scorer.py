@@ -25,8 +25,8 @@ from hfsoup.evaluation.scores import Comparison, Score
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import SoupError
+from hfsoup.utils.progress import Advance
 
-Advance = Callable[[int], None]
 AVERAGE, RECALIBRATE = "average", "recalibrate"
 
 

@@ -24,9 +24,8 @@ from hfsoup.hub.client import (
 from hfsoup.hub.notices import notify_listener
 from hfsoup.utils.errors import HubError, SoupError
 from hfsoup.utils.hashing import hash_blob, hash_file
+from hfsoup.utils.progress import Advance
 from hfsoup.utils.text import quoted
-
-Advance = Callable[[int], None]
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from math import prod
@@ -25,11 +24,11 @@ from hfsoup.ingredients.find import find_base
 from hfsoup.ingredients.pull import pull_ingredients
 from hfsoup.ingredients.similarity import APART, BASIN
 from hfsoup.utils.errors import MismatchError, SoupError
+from hfsoup.utils.progress import Notify
 from hfsoup.utils.text import join_names, one_line
 
 SAMPLE = 1 << 16
 """Elements of each tensor that are compared with the base."""
-Notify = Callable[[str], None]
 
 
 def resolve_base(family: Family, given: str | None, *, why: str, notify: Notify) -> Family:

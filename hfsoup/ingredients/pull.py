@@ -8,7 +8,7 @@ import re
 import shlex
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from difflib import get_close_matches
@@ -28,6 +28,7 @@ from hfsoup.hub.notices import listening
 from hfsoup.ingredients.repository_kinds import describe_files, identify_kind
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.hashing import hash_file, stamp_file
+from hfsoup.utils.progress import Advance, Notify
 from hfsoup.utils.safe_json import read_json
 from hfsoup.utils.text import join_names, one_line
 from hfsoup.utils.threads import count_processors, map_in_threads
@@ -61,8 +62,6 @@ UNFINISHED = (
 )
 STATES = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|adapter_model).*")
 Layouts = Sequence[tuple[str, str | None]]
-Advance = Callable[[int], None]
-Notify = Callable[[str], None]
 
 
 class Follower(Protocol):

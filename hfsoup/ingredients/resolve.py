@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -19,6 +19,7 @@ from hfsoup.hub.notices import listening
 from hfsoup.hub.offline import find_cached_commit
 from hfsoup.ingredients.local_folders import WILD, find_local_models, is_model, natural_key
 from hfsoup.utils.errors import AccessError, HubError, SoupError, UsageError
+from hfsoup.utils.progress import Notify
 from hfsoup.utils.text import quoted
 from hfsoup.utils.threads import map_in_threads
 
@@ -31,7 +32,6 @@ _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 _PLAIN = re.compile(r"[\w.\-]+(/[\w.\-]+)*")
 _REPO = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
 _TAME = re.compile(r"(?!.*(^|/)\.{0,2}(/|$))[^\\\x00-\x1f\x7f]+")
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+Advance = Callable[[int], None]
+"""Called with a number of units that are done, such as bytes or images."""
+Notify = Callable[[str], None]
+"""Called with a note for the user."""
+
 
 @dataclass(frozen=True)
 class SearchStep:

@@ -26,12 +26,11 @@ from hfsoup.networks.ingredient_tensors import (
     to_torch,
 )
 from hfsoup.networks.network import Network
+from hfsoup.utils.progress import Advance
 from hfsoup.utils.threads import single_threaded
 
 if TYPE_CHECKING:
     from hfsoup.data.dataset_split import Split
-
-Advance = Callable[[int], None]
 
 
 def align_family(

@@ -20,10 +20,11 @@ from hfsoup.evaluation.journal import hash_mix
 from hfsoup.ingredients.family import Family
 from hfsoup.networks.distillation.augmentation import AugmentedImages
 from hfsoup.networks.distillation.batch_norm import Forward
-from hfsoup.networks.distillation.training import Advance, match_logits
+from hfsoup.networks.distillation.training import match_logits
 from hfsoup.networks.ingredient_tensors import StoredTensors, cache_tensors, from_torch, load_network
 from hfsoup.networks.network import Network
 from hfsoup.utils.errors import SoupError
+from hfsoup.utils.progress import Advance
 from hfsoup.utils.text import join_names
 from hfsoup.utils.threads import single_threaded
 

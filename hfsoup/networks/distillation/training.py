@@ -15,6 +15,7 @@ from hfsoup.data.tasks.task import Task
 from hfsoup.networks.distillation.augmentation import AugmentedImages
 from hfsoup.networks.distillation.batch_norm import Forward, find_batch_norms, recenter_batch_norms
 from hfsoup.utils.errors import SoupError
+from hfsoup.utils.progress import Advance
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -27,7 +28,6 @@ NORM_BATCHES = 16
 """Batches that the first statistics of batch norms are estimated on."""
 WARMUP = 20
 """The learning rate grows for 1 / WARMUP of the steps."""
-Advance = Callable[[int], None]
 
 
 def match_logits(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,11 @@ from hfsoup.evaluation.journal import SILENT
 from hfsoup.ingredients.family import Family, Importance
 from hfsoup.networks.importance import KINDS, Pixels, Subject, estimate_importance
 from hfsoup.networks.ingredient_tensors import StoredTensors, cache_tensors, load_network, read_reordered, to_torch
+from hfsoup.utils.progress import Advance
 from hfsoup.utils.threads import single_threaded
 
 if TYPE_CHECKING:
     from hfsoup.data.dataset_split import Split
-
-Advance = Callable[[int], None]
 
 
 def estimate_family(
