@@ -21,7 +21,7 @@ from hfsoup.evaluation.candidate import Memory
 SECTION = "candidates"
 COUNT, HELD = 5, 3
 NOTE = (
-    "An update is one ingredient more in a set of three, its file seen for the first time. The seed papers' loop: deep "
+    "An update is one ingredient more in a set of three, its file seen for the first time. The plain loop: deep "
     "copy of the sum, add, divide, load_state_dict."
 )
 
@@ -45,7 +45,7 @@ def run(setting: Setting) -> Iterator[Row]:
         ours, bare, loaded, seed = medians(ways, setting.often)
     yield row(SECTION, "one update, ViT-B", "bare read of that file", (ours, bare), "1.3")
     yield row(SECTION, "one update, ViT-B", "load_file, every tensor touched", (ours, loaded), "1.3")
-    yield row(SECTION, "one update, ViT-B", "the seed papers' loop", (ours, seed))
+    yield row(SECTION, "one update, ViT-B", "a plain loop", (ours, seed))
     remove(home)
 
 

@@ -131,7 +131,7 @@ def load_file_average(files: list[Path], output: Path) -> None:
 
 
 def seed_step(model: Any, total: dict[str, Any], members: int, path: Path) -> None:
-    """A candidate as the seed papers' code forms it: a deep copy of the sum, one more added, divided, loaded."""
+    """A candidate by a plain loop: a deep copy of the sum, one more added, divided, loaded."""
     from safetensors.torch import load_file
 
     candidate = copy.deepcopy(total)
