@@ -101,6 +101,12 @@ class Averager:
         for weights in (*self._weights, *self._importance, *([self._base] if self._base else [])):
             weights.close()
 
+    @property
+    def merge_facts(self) -> list[Any]:
+        """What a mix depends on besides tensors and coefficients, as JSON values; the mean has no arguments."""
+        plain = self.merge.name == "mean"
+        return [self.merge.name, None if plain else [*self.merge.identity, self.parameters], self.dtype]
+
     def stored_as(self, spec: TensorSpec) -> str:
         """The dtype that a tensor is written in."""
         return self.dtype if self.dtype and spec.dtype in FLOATS else spec.dtype

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
 from hfsoup.options.options import get_option_types, option_fields
-from hfsoup.utils.registry import Entry
-
-
-def _list_recipes() -> Iterable[Entry]:
-    from hfsoup.recipes import RECIPES
-
-    return RECIPES
-
-
-def _list_merges() -> Iterable[Entry]:
-    from hfsoup.merges import MERGES
-
-    return MERGES
-
+from hfsoup.utils.registry import Registry
 
 PARAMETERS = "hfsoup.parameters"
 
@@ -47,19 +33,29 @@ class PlugInCommand(TyperCommand):
         return words
 
 
+def _recipes() -> Registry[Any]:
+    from hfsoup.recipes import RECIPES
+
+    return RECIPES
+
+
+def _merges() -> Registry[Any]:
+    from hfsoup.merges import MERGES
+
+    return MERGES
+
+
 def _make_plug_in_flags() -> list[Any]:
     """A flag for every argument of a plug-in's recipe or merge that is no option of hfsoup; none without plug-ins."""
     found: dict[str, inspect.Parameter] = {}
-    for kind in ("recipe", "merge"):
-        if not entry_points(group=f"hfsoup.{kind}s"):
-            continue
-        for entry in (_list_recipes if kind == "recipe" else _list_merges)():
+    for registry in (_recipes(), _merges()):
+        for entry in registry.list_plug_ins():
             for p in (p for p in entry.parameters if p.name not in get_option_types()):
                 flag = p.name.replace("_", "-")
                 option = typer.Option(
                     None,
                     f"--{flag}/--no-{flag}" if p.type is bool else f"--{flag}",
-                    help=f"{p.help or entry.summary} ({kind} {entry.name}) [{p.default}]".replace("[", "\\["),
+                    help=f"{p.help or entry.summary} ({registry.kind} {entry.name}) [{p.default}]".replace("[", "\\["),
                     rich_help_panel="Plug-ins",
                     show_default=False,
                 )
@@ -86,8 +82,8 @@ def add_option_flags(*groups: str) -> Callable[[Callable[..., None]], Callable[.
     """Give a command one flag for every field of Options in `groups`."""
 
     methods: dict[str, Callable[[], list[str]]] = {
-        "recipe": lambda: [entry.name for entry in _list_recipes()],
-        "merge": lambda: [entry.name for entry in _list_merges()],
+        "recipe": lambda: [entry.name for entry in _recipes()],
+        "merge": lambda: [entry.name for entry in _merges()],
     }
 
     def give(command: Callable[..., None]) -> Callable[..., None]:

@@ -236,10 +236,8 @@ class Scorer:
 
     def _key(self, mix: Mix, **depends: Any) -> str:
         averager = self._averager
-        merge = averager.merge
-        # One ingredient alone is the same whatever the merge, and the mean has no arguments.
-        given = None if merge.name == "mean" else [merge.origin, averager.parameters]
-        place = {"merge": merge.name, "told": given, "dtype": averager.dtype, "device": self._world.device.type}
+        merge, told, dtype = averager.merge_facts
+        place = {"merge": merge, "told": told, "dtype": dtype, "device": self._world.device.type}
         return hash_mix(averager.family, mix, **place, **depends)
 
     def _reuse_results(self, key: str, go_on: Callable[[Results | None], Results]) -> Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import pkgutil
@@ -38,14 +39,14 @@ class Parameter:
     help: str = ""
 
     def convert(self, value: Any) -> Any:
-        """The value in the parameter's type: an int may stand for a float.
+        """The value in the parameter's type: an int may stand for a float, and None for a default of None.
 
         Raises:
             UsageError: it is of another type.
         """
         if self.type is float and type(value) is int:
             return float(value)
-        if type(value) is not self.type:
+        if type(value) is not self.type and not (value is None and self.default is None):
             raise UsageError(f"expected {self.name} to be {self.type.__name__}, found {reprlib.repr(value)}")
         return value
 
@@ -79,6 +80,17 @@ class Entry:
         if self.package and find_spec(self.package) is None:
             what = f"{self.name} needs the package {self.package}, which is not installed"
             raise UsageError(what, hint=f"pip install 'hfsoup[{self.name}]'")
+
+    @property
+    def identity(self) -> list[str]:
+        """What tells it from another one of its name: its package and, of a plug-in, the file that it is written in."""
+        if self.origin == OWN:
+            return [self.origin]
+        try:
+            text = "".join(inspect.findsource(self.function)[0])
+        except (OSError, TypeError):  # typed into a shell
+            text = ""
+        return [self.origin, hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()]
 
     def fill_parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """A value for every parameter: those given, and the defaults for those that are missing or None."""
@@ -207,8 +219,9 @@ class Registry(Generic[E]):
         return [entry for entry in self._entries.values() if entry.origin == OWN] if self._built_in else []
 
     def list_plug_ins(self) -> list[E]:
-        """The entries of plug-ins; where none is installed, nothing is imported."""
-        return [entry for entry in self if entry.origin != OWN] if entry_points(group=self.group) else []
+        """The entries of plug-ins; where none is installed or registered, nothing is imported."""
+        some = any(entry.origin != OWN for entry in self._entries.values()) or entry_points(group=self.group)
+        return [entry for entry in self if entry.origin != OWN] if some else []
 
     def __iter__(self) -> Iterator[E]:
         known = self._built_in and self._plug_ins

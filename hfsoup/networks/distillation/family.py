@@ -98,8 +98,7 @@ def distill_family(
     mixes = [hash_mix(family, mix) for mix in (*(Mix.of((i,), len(family)) for i in members), start)]
     hashes = {name: hashlib.sha256(found.tobytes()).hexdigest() for name, found in statistics.items()}
     facts = [
-        mixes, averager.merge.name, averager.parameters, averager.dtype, epochs, seed,
-        str(device), hashes, split.fingerprint, split.pixels.name,
+        mixes, *averager.merge_facts, epochs, seed, str(device), hashes, split.fingerprint, split.pixels.name,
     ]  # fmt: skip
     file, like = cache_tensors("distilled", family, facts, build, fresh=fresh), family.reference
     return Ingredient(Source(NAME, None, file.path.parent), like.folder, (file,), like.run)

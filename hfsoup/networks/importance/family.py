@@ -73,7 +73,7 @@ def estimate_family(
 
         entry, shown = KINDS.get(kind), {key: value for key, value in config.items() if key not in SILENT}
         facts = [
-            entry.name, entry.origin, family.ingredients[i].content, family.orders[i], shown, seed,
+            entry.name, *entry.identity, family.ingredients[i].content, family.orders[i], shown, seed,
             images.fingerprint, images.pixels.name, sorted(family.reference_only), str(device),
         ]  # fmt: skip
         return cache_tensors("importance", family, facts, build, name="importance.safetensors", fresh=fresh)
