@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
@@ -27,6 +28,8 @@ from hfsoup.baking.soup import Soup
 from hfsoup.data.metrics import METRICS
 from hfsoup.hub.notices import listening
 from hfsoup.merges import MERGES
+from hfsoup.networks.alignment.tables import TABLES
+from hfsoup.networks.importance import KINDS
 from hfsoup.options.config_file import is_config, load_config
 from hfsoup.options.options import Options, option_fields
 from hfsoup.provenance.result import Composition, Run, SearchResult
@@ -70,8 +73,7 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
 def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, several: bool = True) -> Soup:
     """Resolve, pull, check, search, average, write, push. With `several`, a single ingredient is refused."""
     check_request(patterns, options)
-    for text in (*RECIPES.broken, *MERGES.broken, *METRICS.broken):
-        watch.note(text)
+    broken = _note_broken(watch)
     world, clock = World(options.device, alone=options.dataset is None), Clock()
     with listening(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim_output(patterns, options, stack))
@@ -106,7 +108,17 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
             made_of = Composition(family, mix, adapter=adapter)
             unscored = SearchResult((None,) * len(family))
             soup = Soup(patterns, options, made_of, unscored, run=Run(seconds=clock.seconds))
+        _note_broken(watch, broken)
         return world.on_main(lambda: save_and_push(soup, watch, clock))
+
+
+def _note_broken(watch: Watch, noted: Sequence[str] = ()) -> list[str]:
+    """Note why plug-ins that were imported by now do not work, unless it is `noted`; all that is noted then."""
+    every = [text for registry in (RECIPES, MERGES, METRICS, KINDS, TABLES) for text in registry.broken]
+    for text in every:
+        if text not in noted:
+            watch.note(text)
+    return every
 
 
 def _claim_output(patterns: tuple[str, ...], options: Options, stack: ExitStack) -> None:

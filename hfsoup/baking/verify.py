@@ -90,7 +90,9 @@ def _verify(place: str, scores: bool, public_key: Path | None, trusted: bool, wa
         options = replace(Options.of(dict(record.options)), trust_remote_metric=trusted)
         if scores and not trusted and options.metric is not None and options.metric not in METRICS:
             what = f"this soup was scored by {quoted(options.metric)}, a script that is fetched from the Hub and run"
-            raise UsageError(what, where=place, hint="--trust-remote-metric, if you trust it, or leave out --scores")
+            what += ", or a metric of a package that is not installed"
+            hint = "--trust-remote-metric, if you trust it, or leave out --scores"
+            raise UsageError("\n  ".join([what, *METRICS.broken]), where=place, hint=hint)
         require_equal(place, _compare_folder(folder, record, links=not local))
         require_equal(place, _compare_config(record))
         if public_key:

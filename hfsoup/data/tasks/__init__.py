@@ -61,7 +61,7 @@ def require_metric(name: str | None, task: Task, *, trust_remote: bool) -> str:
     if found is not None and task.name in found.tasks:
         return name
     mine = [*task.metrics, *(each.name for each in REGISTRY.list_plug_ins() if task.name in each.tasks)]
-    known = ", ".join(mine)
+    known, broken = ", ".join(mine), "".join(f"\n  {text}" for text in REGISTRY.broken)
     if not SPACE_NAME.fullmatch(name) or name.endswith(".py"):
         raise UsageError(f"expected the name of a metric, found {quoted(name)}; hfsoup's own are {known}")
     if found is not None or not task.scripts:
@@ -70,9 +70,8 @@ def require_metric(name: str | None, task: Task, *, trust_remote: bool) -> str:
     if not trust_remote:
         near = [each for each in mine if each.startswith(name)] or get_close_matches(name, mine, 1, 0.6)
         if near:
-            raise UsageError(f"there is no metric {name!r}; hfsoup's own are {known}", hint=f"--metric {near[0]}")
-        raise UsageError(
-            f"{name!r} is not one of hfsoup's own metrics ({known}); any other one runs a script that is fetched",
-            hint=f"--metric {name} --trust-remote-metric, if you trust it",
-        )
+            what = f"there is no metric {name!r}; hfsoup's own are {known}{broken}"
+            raise UsageError(what, hint=f"--metric {near[0]}")
+        what = f"{name!r} is not one of hfsoup's own metrics ({known}); any other one runs a script that is fetched"
+        raise UsageError(what + broken, hint=f"--metric {name} --trust-remote-metric, if you trust it")
     return name

@@ -67,6 +67,6 @@ def find_steps(kind: str, shapes: Shapes) -> tuple[Step, ...]:
 def _find_table(kind: str) -> TableEntry:
     found = TABLES.find(kind)
     if found is None:
-        names = ", ".join(entry.name for entry in TABLES)
-        raise SoupError(f"the permutation groups of {quoted(kind)} are not known; known: {names}", hint=HINT)
+        what = f"the permutation groups of {quoted(kind)} are not known; known: {', '.join(t.name for t in TABLES)}"
+        raise SoupError("\n  ".join([what, *TABLES.broken]), hint=HINT)
     return found
