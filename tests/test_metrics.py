@@ -17,8 +17,11 @@ from shell import bake, refused, run
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
 from hfsoup.data.tasks import SINGLE_LABEL
+from hfsoup.data.tasks.task import Metric
+from hfsoup.evaluation.comparison import ScoredPredictions, compare
 from hfsoup.evaluation.intervals import draw_bootstrap, mcnemar_test, percentile_intervals, wilson_interval
 from hfsoup.evaluation.metrics import load_metric
+from hfsoup.evaluation.scores import Score
 from hfsoup.localhub import LocalHub
 from hfsoup.utils.text import format_probability
 
@@ -135,6 +138,10 @@ def test_a_trusted_metric_is_used(on_hub: LocalHub, vit: Family, data: Path, alo
     plain = bake(*vit.words[:2], "--dataset", data, "--output", "plain")
     assert [2 * i["score"] for i in found["ingredients"]] == pytest.approx([i["score"] for i in plain["ingredients"]])
     assert found["soup"]["ci95"] is None
+    card = Path("soup/README.md").read_text()
+    assert "bootstrap" not in card
+    assert "The scores have no intervals and no test, so nothing says whether their difference is chance." in card
+    assert " points" not in card
     assert not Path("marker").exists()
     assert run("verify", "soup", "--scores", "--trust-remote-metric").code == 0
 
@@ -199,3 +206,23 @@ def test_a_shown_p_is_on_its_side_of_the_level(p: float, level: float) -> None:
     shown = float(format_probability(p, level))
     assert (shown < level, shown > level) == (p < level, p > level)
     assert shown == pytest.approx(p, rel=0.06)
+
+
+def test_a_metric_that_some_draws_leave_undefined_has_no_intervals() -> None:
+    """NaN in a draw makes no interval, and the verdict does not stand on one."""
+    labels = np.array([0, 1, 1, 1])
+    first, second = np.array([[0], [1], [1], [1]]), np.array([[1], [0], [1], [1]])
+
+    def recall(predictions: Any, truth: Any) -> float:
+        return float((predictions[truth == 0, 0] == 0).sum() / np.float64((truth == 0).sum()))
+
+    def on_rows(predictions: Any, truth: Any) -> Any:
+        return lambda rows: recall(predictions[rows], truth[rows])
+
+    metric = Metric("recall", SINGLE_LABEL, 1, False, recall, on_rows)
+    confidence = np.full(4, 0.5, np.float32)
+    pair = [ScoredPredictions(p, confidence, Score(recall(p, labels), 4)) for p in (first, second)]
+    with np.errstate(invalid="ignore"):
+        found = compare(metric, *pair, labels)
+    assert found.intervals is None
+    assert found.verdict == "not distinguishable"

@@ -227,7 +227,13 @@ def test_a_metric_of_a_plug_in(tmp_path: Path, vit: Family, data: Path, alone: P
         assert found["soup"]["score"] >= max(i["score"] for i in found["ingredients"])
         assert (found["soup"]["score"] < 0) == (name == "log_loss")
         assert json.loads((Path(name) / "soup.json").read_text())["versions"]["soup-metrics"] == "1.0"
+        card, c = (Path(name) / "README.md").read_text(), found["comparison"]
+        assert f"| difference | {c['soup']['value'] - c['best']['value']:+.4f} |" in card
+        assert f"| {c['soup']['value']:.4f} | {c['ci95'][0]:.4f} to {c['ci95'][1]:.4f} |" in card
+        assert " points" not in card + done.stderr
     assert hfsoup(site, "verify", "log_loss", "--scores").returncode == 0
+    done = hfsoup(alone, "verify", "log_loss", "--scores")
+    assert (done.returncode, "or a metric of a package that is not installed" in done.stderr) == (2, True)
     done = hfsoup(site, "bake", *vit.words[:2], "--dataset", data, "--metric", "log_los")
     assert "there is no metric 'log_los'" in done.stderr
     assert "try: --metric log_loss" in done.stderr
@@ -258,8 +264,13 @@ def by_ones(tensors, weights, context):
 
 def test_an_architecture_and_an_importance_of_a_plug_in(tmp_path: Path, vit: Family, data: Path, alone: Path) -> None:
     """`hfsoup.align` finds the groups by the model type, and a merge gets the importance that it names."""
-    points = {f"hfsoup.{kind}": {"x": "soup_networks"} for kind in ("alignment", "importance", "merges")}
-    install(tmp_path / "site", "soup-networks", NETWORKS, points)
+    networks, merge, module = NETWORKS.partition('@merge("by-ones"')
+    points = {f"hfsoup.{kind}": {"x": "soup_networks"} for kind in ("alignment", "importance")}
+    install(tmp_path / "site", "soup-networks", networks, points)
+    install(
+        tmp_path / "site", "by-ones", networks.split("\n@")[0] + merge + module, {"hfsoup.merges": {"x": "by_ones"}}
+    )
+    install(tmp_path / "site", "odd", "raise ImportError", {"hfsoup.importance": {"x": "odd"}})
     script = """
 import hfsoup, torch
 up, down = torch.randn(4, 3), torch.randn(3, 4)
@@ -279,7 +290,50 @@ for name in ("convnext", "convnext-too"):
     words = ("--dataset", data, "--recipe", "uniform", "--merge", "by-ones", "--output", "soup")
     done = hfsoup(tmp_path / "site", "bake", *vit.words[:2], *words)
     assert done.returncode == 0, done.stderr
+    assert "the plug-in odd 1.0 does not work" in done.stderr
+    versions = json.loads(Path("soup/soup.json").read_text())["versions"]
+    assert (versions["soup-networks"], versions["by-ones"]) == ("1.0", "1.0")
     assert hfsoup(tmp_path / "site", "verify", "soup").returncode == 0
+
+
+CUT = """
+import numpy as np
+from hfsoup.merges import merge
+
+@merge("cut")
+def cut(tensors, weights, context, *, most: float | None = None):
+    return SCALE * np.mean([np.asarray(tensor, np.float64) for tensor in tensors], axis=0)
+"""
+
+
+def test_a_plug_in_with_a_default_of_none_is_verified(tmp_path: Path, vit: Family, alone: Path) -> None:
+    """soup.json holds the None of an argument that was not given, and verify and a file take it."""
+    install(tmp_path / "site", "cut", CUT.replace("SCALE", "1"), {"hfsoup.merges": {"x": "cut"}})
+    assert hfsoup(tmp_path / "site", "bake", *vit.words[:2], "--merge", "cut", "--output", "soup").returncode == 0
+    assert json.loads(Path("soup/soup.json").read_text())["options"]["most"] is None
+    done = hfsoup(tmp_path / "site", "verify", "soup")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_changed_plug_in_is_scored_anew(tmp_path: Path, vit: Family, data: Path, alone: Path) -> None:
+    """Cached scores are those of the code that made them, also where its version is the same."""
+    words = ("bake", *vit.words[:2], "--dataset", data, "--recipe", "uniform", "--merge", "cut", "--json", "-")
+    found = []
+    for scale in ("1", "-1"):
+        install(tmp_path / scale, "cut", CUT.replace("SCALE", scale), {"hfsoup.merges": {"x": "cut"}})
+        done = hfsoup(tmp_path / scale, *words, "--output", f"soup{scale}")
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout)["soup"]["test"])
+    assert found[0] != found[1]
+
+
+def test_arguments_of_what_a_notebook_registers_may_stand_in_a_file(vit: Family, alone: Path) -> None:
+    """As of an installed plug-in."""
+    text = "ingredients: " + json.dumps([str(folder) for folder in vit.folders[:2]]) + "\nmerge: cut\nmost: 2\n"
+    Path("soup.yaml").write_text(text)
+    script = CUT.replace("SCALE", "1") + "\nimport hfsoup\nprint(hfsoup.bake('soup.yaml').options.parameters)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["{'most': 2.0}"], done.stderr
 
 
 BROKEN = {

@@ -57,9 +57,11 @@ def _compare_counts(
 def _compare_draws(
     metric: Metric, soup: ScoredPredictions, best: ScoredPredictions, references: Labels
 ) -> tuple[IntervalsAt | None, float | None]:
-    """Bootstrap intervals; none of a metric that is too slow to be drawn a thousand times."""
+    """Bootstrap intervals; none of a metric that is too slow to be drawn a thousand times, or undefined for a draw."""
     if metric.on_rows is None:
         return None, None
     first, second = (metric.on_rows(one.predictions, references) for one in (soup, best))
     draws = draw_bootstrap(first, second, len(references))
+    if not np.isfinite(draws).all():
+        return None, None
     return lambda alpha: Intervals(*percentile_intervals(draws, alpha)), None

@@ -14,11 +14,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.timm_config import list_libraries
-from hfsoup.data.metrics import METRICS
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.hub.cards import MANIFEST
 from hfsoup.hub.notices import notify_listener
-from hfsoup.merges import MERGES
 from hfsoup.provenance.records import (
     AdapterRecord,
     AlignmentRecord,
@@ -50,7 +48,6 @@ from hfsoup.provenance.records import (
     record_trace,
 )
 from hfsoup.provenance.reproduce import reproduce_config
-from hfsoup.recipes import RECIPES
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.registry import OWN
 from hfsoup.utils.text import quoted, shorten_names
@@ -211,7 +208,7 @@ def make_manifest(soup: BakeResult, files: dict[str, str]) -> Manifest:
         test=record_comparison(soup.comparison),
         files=files,
         versions={name: version(name) for name in (*LIBRARIES, *list_libraries(soup.family.config))}
-        | _plugin_versions(soup.options),
+        | _plugin_versions(soup),
         adapter=record_adapter(soup.composition.adapter),
         ensemble=record_comparison(soup.evaluation.ensemble),
         shifts=[record_shift(shift) for shift in soup.evaluation.shifts],
@@ -221,11 +218,9 @@ def make_manifest(soup: BakeResult, files: dict[str, str]) -> Manifest:
     )
 
 
-def _plugin_versions(options: Options) -> dict[str, str]:
-    """The packages that recipe, merge and metric come from, where those are not hfsoup, with their versions."""
-    metric = METRICS.find(options.metric) if options.metric else None
-    used = (RECIPES.get(options.chosen_recipe), MERGES.get(options.merge), *([metric] if metric else []))
-    origins = {entry.origin for entry in used} - {OWN}
+def _plugin_versions(soup: BakeResult) -> dict[str, str]:
+    """The packages that recipe, merge and the like come from, where those are not hfsoup, with their versions."""
+    origins = {entry.origin for entry in soup.entries} - {OWN}
     return {name: found for name, _, found in (origin.partition(" ") for origin in sorted(origins))}
 
 

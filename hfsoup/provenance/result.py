@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING
 
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.types import Ingredient, LowRankAdapter
+from hfsoup.data.metrics import METRICS
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.scores import Attempt, Comparison, Decision, Score
 from hfsoup.ingredients.family import Family
+from hfsoup.merges import MERGES
+from hfsoup.networks.alignment.tables import TABLES
+from hfsoup.networks.importance import KINDS
+from hfsoup.recipes import RECIPES
+from hfsoup.utils.registry import Entry
 from hfsoup.utils.text import shorten_names
 
 if TYPE_CHECKING:
@@ -192,6 +198,16 @@ class BakeResult:
     def task(self) -> Task:
         """What the ingredients' outputs mean."""
         return task_of(self.family.config)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The registered functions that made and scored it: recipe, merge, metric, importance, permutation table."""
+        family = self.family
+        found: list[Entry | None] = [RECIPES.get(self.options.chosen_recipe), MERGES.get(self.options.merge)]
+        found += [METRICS.find(self.metric) if self.selection else None]
+        found += [KINDS.find(family.importance.kind) if family.importance else None]
+        found += [TABLES.find(str(family.config["model_type"])) if family.alignment else None]
+        return [entry for entry in found if entry]
 
     @property
     def metric(self) -> str:

@@ -14,7 +14,7 @@ from hfsoup.data.splits import describe_training_split, is_training
 from hfsoup.data.tasks import METRICS, TASKS
 from hfsoup.evaluation.scores import Bounds, Comparison, Score
 from hfsoup.networks.distillation.result import describe_distillation
-from hfsoup.utils.text import format_probability, one_line, shorten_name
+from hfsoup.utils.text import format_count, format_probability, one_line, shorten_name
 
 if TYPE_CHECKING:
     from hfsoup.checkpoints.types import LowRankAdapter
@@ -181,9 +181,9 @@ def format_score(metric: str, score: Score | None) -> str:
     return f"at most {text}" if score.at_most else text
 
 
-def format_difference(value: float) -> str:
-    """A difference of two scores as cards and reports write it."""
-    return f"{100 * value:+.2f} points"
+def format_difference(metric: str, value: float, form: str = "+") -> str:
+    """A difference of two scores: of hfsoup's own metrics in points of a per cent, else in the metric's own unit."""
+    return f"{100 * value:{form}.2f} points" if metric in METRICS else f"{value:{form}.4f}"
 
 
 def describe_comparison(metric: str, c: Comparison) -> dict[str, str | int]:
@@ -192,10 +192,10 @@ def describe_comparison(metric: str, c: Comparison) -> dict[str, str | int]:
     return {
         "soup_score": format_score(metric, c.soup),
         "best_score": format_score(metric, c.best),
-        "soup_interval": _percents(bounds.soup if bounds else None),
-        "best_interval": _percents(bounds.best if bounds else None),
-        "difference": format_difference(c.difference),
-        "difference_interval": _percents(bounds.difference if bounds else None, "{:+.2f}"),
+        "soup_interval": _format_bounds(metric, bounds.soup if bounds else None),
+        "best_interval": _format_bounds(metric, bounds.best if bounds else None),
+        "difference": format_difference(metric, c.difference),
+        "difference_interval": _format_bounds(metric, bounds.difference if bounds else None, "+"),
         "p_value": _format_p(c),
         "total": c.soup.total,
         "soup_ece": "" if c.ece is None else f"{c.ece:.4f}",
@@ -205,8 +205,10 @@ def describe_comparison(metric: str, c: Comparison) -> dict[str, str | int]:
     }
 
 
-def _percents(bounds: Bounds | None, form: str = "{:.2f}") -> str:
-    return "not measured" if bounds is None else " to ".join(form.format(100 * bound) for bound in bounds)
+def _format_bounds(metric: str, bounds: Bounds | None, form: str = "") -> str:
+    """An interval in the unit of the scores beside it."""
+    shown = (f"{100 * bound:{form}.2f}" if metric in METRICS else f"{bound:{form}.4f}" for bound in bounds or ())
+    return " to ".join(shown) or "not measured"
 
 
 def _format_interval(c: Comparison, side: str) -> str:
@@ -241,16 +243,17 @@ def _show_attempts(found: Results) -> Iterator[str]:
 
 
 def _show_level(found: Results) -> Iterator[str]:
-    if (c := found.comparison) and c.choices > 1:
+    if (c := found.comparison) and c.choices > 1 and c.intervals:
         yield f"{100 * c.level:.3g} % each, since the {found.kind} is the best of {c.choices} mixes"
 
 
 def _explain_level(found: Results) -> Iterator[str]:
-    if (c := found.comparison) and c.choices > 1:
+    if (c := found.comparison) and c.choices > 1 and c.intervals:
+        counts = "its interval leaves out 0" if c.p_value is None else f"p < {c.alpha:.2g}"
         yield (
             f"The {found.kind} is the best of {c.choices} finished mixes. The intervals allow for that: each covers"
             f" {100 * c.level:.3g} %, so that those of all {c.choices} hold together with 95 % (Bonferroni), and a"
-            f" difference counts where p < {c.alpha:.2g}."
+            f" difference counts where {counts}."
         )
 
 
@@ -266,21 +269,24 @@ def _show_verdict(found: Results) -> Iterator[str]:
     if found.alone:
         yield "the search kept the best ingredient alone: no soup was better on the selection split"
         return
-    p = f", p = {_format_p(c)}" if _format_p(c) else ""
+    sure = f", p = {_format_p(c)}" if _format_p(c) else "" if c.intervals else ", without an interval"
     if c.verdict in ("better", "worse"):
-        by = f"{c.verdict} than its best ingredient by {100 * abs(c.difference):.2f} points{p}"
+        by = f"{c.verdict} than its best ingredient by {format_difference(found.metric, abs(c.difference), '')}{sure}"
     else:
-        by = f"not distinguishable from its best ingredient ({100 * c.difference:+.2f} points{p})"
+        difference = format_difference(found.metric, c.difference)
+        by = f"not distinguishable from its best ingredient ({difference}{sure})"
     yield f"the {found.kind} is {by}"
 
 
 def _explain_verdict(found: Results) -> Iterator[str]:
     if c := found.comparison:
-        p = _format_p(c)
-        test, intervals = "", "The intervals are"
-        if p:
-            test, intervals = f"Exact McNemar test (paired, two-sided): p = {p}. ", "The interval of the difference is"
-        yield f"{test}{intervals} from a paired bootstrap. Verdict: {c.verdict}."
+        how = "The intervals are from a paired bootstrap."
+        if p := _format_p(c):
+            how = f"Exact McNemar test (paired, two-sided): p = {p}."
+            how += " The interval of the difference is from a paired bootstrap."
+        elif c.intervals is None:
+            how = "The scores have no intervals and no test, so nothing says whether their difference is chance."
+        yield f"{how} Verdict: {c.verdict}."
 
 
 def _show_leak(found: Results) -> Iterator[str]:
@@ -306,8 +312,8 @@ def _show_ensemble(found: Results) -> Iterator[str]:
     if c := found.ensemble:
         interval = _format_interval(c, "best")
         yield (
-            f"{c.best.value:.4f}{interval}  the {found.kind} {100 * c.difference:+.2f} points, {c.verdict};"
-            f" {found.members} times the cost"
+            f"{c.best.value:.4f}{interval}  the {found.kind} {format_difference(found.metric, c.difference)},"
+            f" {c.verdict}; {found.members} times the cost"
         )
 
 
@@ -315,10 +321,14 @@ def _explain_ensemble(found: Results) -> Iterator[str]:
     if c := found.ensemble:
         f = describe_comparison(found.metric, c)
         p = f", p = {f['p_value']}" if f["p_value"] else ""
+        score, difference = f" ({f['best_interval']})", f" ({f['difference_interval']}{p})"
+        if c.intervals is None:
+            score = difference = ""
         yield (
-            f"The ensemble of the {found.members} ingredients (the mean of their logits) costs {found.members} times as"
-            f" much at inference. On the same test images it scores {f['best_score']} ({f['best_interval']}). This"
-            f" {found.kind} minus the ensemble: {f['difference']} ({f['difference_interval']}{p}), {c.verdict}."
+            f"The ensemble of the {format_count(found.members, 'ingredient')} (the mean of their logits) costs"
+            f" {found.members} times as much at inference. On the same test images it scores {f['best_score']}"
+            f"{score}. This {found.kind} minus the ensemble: {f['difference']}"
+            f"{difference}, {c.verdict}."
             f" Calibration error of the ensemble: {f['best_ece']}."
         )
 
@@ -326,7 +336,7 @@ def _explain_ensemble(found: Results) -> Iterator[str]:
 def _show_shifts(found: Results) -> Iterator[str]:
     for one in found.shifts:
         c = one.comparison
-        difference = f"{100 * c.difference:+.2f} points, {c.verdict}"
+        difference = f"{format_difference(found.metric, c.difference)}, {c.verdict}"
         yield f"{found.clean(one.name)} {c.soup.value:.4f}, best {c.best.value:.4f} ({difference})"
 
 

@@ -9,14 +9,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.checkpoints.timm_config import format_model_type, has_timm_layout, is_timm, list_libraries
-from hfsoup.data.metrics import METRICS
 from hfsoup.data.splits import describe_training_split
 from hfsoup.evaluation.scores import Score
 from hfsoup.hub.cards import UNPUSHED
 from hfsoup.ingredients.cards import find_common_license, include_bases, read_license
 from hfsoup.merges import MERGES
-from hfsoup.networks.alignment.tables import TABLES
-from hfsoup.networks.importance import KINDS
 from hfsoup.provenance.reproduce import hub_url, reproduce_command, reproduce_config
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.card.formatting import escape_markdown, format_weight, quote_command
@@ -31,7 +28,6 @@ from hfsoup.reports.measurements import (
     list_sentences,
     read_results,
 )
-from hfsoup.utils.registry import Entry
 from hfsoup.utils.resources import find_resource
 from hfsoup.utils.text import one_line, shorten_name
 from hfsoup.utils.version import __version__
@@ -191,12 +187,8 @@ def _is_unchanged(made_of: Composition, dtype: str | None) -> bool:
 
 def _list_citations(soup: BakeResult) -> set[str]:
     """What the soup stands on, as a list shows it: a line each, BibTeX as a block of code."""
-    family, metric = soup.family, METRICS.find(soup.metric) if soup.images else None
-    entries: list[Entry | None] = [RECIPES.get(soup.options.chosen_recipe), MERGES.get(soup.options.merge)]
-    entries += [MERGES.get("mean"), metric]
-    entries += [KINDS.find(family.importance.kind) if family.importance else None]
-    entries += [TABLES.find(str(family.config["model_type"])) if family.alignment else None]
-    texts = {entry.citation for entry in entries if entry} | ({DISTILLATION} if soup.composition.distilled else set())
+    texts = {entry.citation for entry in (*soup.entries, MERGES.get("mean"))}
+    texts |= {DISTILLATION} if soup.composition.distilled else set()
     return {_format_bibtex(text) if text.lstrip().startswith("@") else one_line(text, 1000) for text in texts if text}
 
 
@@ -279,7 +271,7 @@ def _describe_evaluation(soup: BakeResult, results: Results) -> dict[str, Any]:
         return measured
     if c is not None and soup.best is not None:
         unchanged = soup.mix.members == (soup.best,) and not soup.composition.adapter
-        head = name_ingredients(soup.family.reference)[0] if soup.family.reference_only and soup.best else None
+        head = escape_markdown(soup.composition.names[0]) if soup.family.reference_only and soup.best else None
         measured["comparison"] = {"same": unchanged, "head": head, "best": results.clean(results.best)}
         measured["comparison"] |= describe_comparison(soup.metric, c)
     return {
@@ -335,7 +327,7 @@ def _describe_shifts(results: Results) -> list[dict[str, Any]]:
                 "name": "mean",
                 "soup_score": format_score(results.metric, Score(soup)),
                 "best_score": format_score(results.metric, Score(best)),
-                "difference": format_difference(soup - best),
+                "difference": format_difference(results.metric, soup - best),
             }
         )
     return rows

@@ -65,6 +65,7 @@ def _values(found: ReportData, gallery: Gallery) -> dict[str, Any]:
         "used": sum(i.coefficient != 0 for i in record.ingredients),
         "scored": any(i.score is not None for i in record.ingredients),
         "training": results.training,
+        "kind": results.kind,
         "trace": [_step(step, metric, record.names_by_id) for step in record.trace],
         "test": describe_comparison(metric, c) if c else None,
         "measured": list_sentences(results, REPORT),
