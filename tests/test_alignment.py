@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 
 import hfsoup
 from hfsoup.networks.alignment.groups import Group, Member, permute_group
-from hfsoup.networks.alignment.tables import find_groups
+from hfsoup.networks.alignment.tables import TABLES, find_groups
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "examples"))
 from align_resnet20 import ResNet
@@ -133,6 +134,19 @@ def test_an_alignment_that_gives_something_else_again_is_named(strangers: tuple[
     record["alignment"]["copies"] = ["0" * 64]
     path.write_text(json.dumps(record))
     assert "second: aligned again, it differs from what was baked" in refused("verify", "soup", code=1)
+
+
+@pytest.mark.parametrize("strangers", ["vit"], indirect=True)
+def test_another_table_makes_other_copies(
+    strangers: tuple[Path, Path], alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies in the cache are those of the groups that the table had; where it has others, they are made anew."""
+    table = TABLES.get("vit")
+    found = [bake(*strangers, "--align", "weights", "--output", "soup")["soup"]["sha256"]]
+    part = replace(table, function=lambda shapes, config: table.function(shapes, config)[:1])
+    monkeypatch.setitem(TABLES._entries, "vit", part)
+    found.append(bake(*strangers, "--align", "weights", "--output", "other")["soup"]["sha256"])
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(

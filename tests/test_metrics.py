@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 from shell import bake, refused, run
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
+from hfsoup.data.metrics import METRICS, metric
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.data.tasks.task import Metric
 from hfsoup.evaluation.comparison import ScoredPredictions, compare
@@ -162,6 +163,25 @@ def test_a_record_does_not_grant_trust(on_hub: LocalHub, vit: Family, data: Path
     assert "soup.yaml, line 4" in block
     assert "only you can allow that" in block
     assert not [r for r in on_hub.requests if "stranger" in r.path]
+
+
+def test_a_metric_that_is_better_smaller_is_negated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole and on rows, so that the interval is that of the number that is reported."""
+    METRICS.list_built_in()
+    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+
+    def share(predictions: Any, labels: Any) -> float:
+        return float((predictions != labels).mean())
+
+    def share_on_rows(predictions: Any, labels: Any) -> Any:
+        return lambda rows: share(predictions[rows], labels[rows])
+
+    metric("errors", summary="the share of errors", larger_is_better=False, on_rows=share_on_rows)(share)
+    ours = SINGLE_LABEL.load_metric("errors")
+    found, truth = np.array([[0], [1], [2], [0]]), np.array([0, 1, 0, 0])
+    assert ours.value(found, truth) == -0.25
+    assert ours.on_rows is not None
+    assert ours.on_rows(found, truth)(np.array([2, 2, 1, 0])) == -0.5
 
 
 @given(st.integers(1, 5000), st.data())

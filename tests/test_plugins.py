@@ -121,11 +121,11 @@ def test_arguments_of_a_plug_in_are_flags(trim: Path, vit: Family, alone: Path) 
         assert "--trim" in shown
         assert "--firsts" in shown
     words = ("--recipe", "firsts", "--firsts", 4, "--merge", "trimmed")
-    for name, more in (("own", ()), ("none", ("--trim", 0)), ("half", ("--trim=0.25", "--density", "0.5"))):
+    for name, more in (("own", ()), ("none", ("--trim", 0)), ("half", ("--trim=0", "--density", "0.5"))):
         done = hfsoup(trim, "bake", *vit.words, *words, *more, "--output", name, "--save-config", f"{name}.yaml")
         assert done.returncode == 0, done.stderr
     stacked = {n: np.sort([weights(f)[n].numpy() for f in vit.folders[:4]], axis=0) for n in weights(Path("own"))}
-    for name, cut, share in (("own", 1, 1.0), ("none", 0, 1.0), ("half", 1, 0.5)):
+    for name, cut, share in (("own", 1, 1.0), ("none", 0, 1.0), ("half", 0, 0.5)):
         for tensor, found in weights(Path(name)).items():
             mean = stacked[tensor].astype(np.float64)[cut : 4 - cut].mean(axis=0)
             assert np.array_equal(found.numpy(), (share * mean).astype(np.float32))
@@ -150,7 +150,7 @@ files = [Path(folder) / "model.safetensors" for folder in folders]
 found = hfsoup.search("uniform", files, merge="trimmed", trim=0.25).state_dict()
 from safetensors.torch import load_file
 assert all(found[name].equal(tensor) for name, tensor in load_file("baked/model.safetensors").items())
-for wrong in ({{"trim": "much"}}, {{"trm": 0.1}}):
+for wrong in ({{"trim": "much"}}, {{"trm": 0.1}}, {{"recipe": "firsts", "firsts": True}}):
     try:
         hfsoup.bake(*folders, merge="trimmed", **wrong)
     except hfsoup.SoupError as error:
@@ -164,6 +164,7 @@ for wrong in ({{"trim": "much"}}, {{"trm": 0.1}}):
     assert done.returncode == 0, done.stderr
     assert "expected trim to be float, found 'much'" in done.stdout
     assert "there is no option 'trm'\n  try: trim" in done.stdout
+    assert "expected firsts to be int, found True" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,10 @@ def test_a_wrong_argument_is_a_short_block(
 
 def test_a_wrong_argument_in_a_file(trim: Path, vit: Family, alone: Path) -> None:
     """The line, and the nearest name."""
-    for key, said in (("trmi: 0.1", "there is no option 'trmi'\n  in:  soup.yaml, line 3"), ("trim: x", "line 3")):
+    for key, said in (
+        ("trmi: 0.1", "there is no option 'trmi'\n  in:  soup.yaml, line 3\n  try: trim\n"),
+        ("trim: x", "line 3"),
+    ):
         Path("soup.yaml").write_text(f"ingredients: [{vit.words[0]}, {vit.words[1]}]\nmerge: trimmed\n{key}\n")
         done = hfsoup(trim, "bake", "soup.yaml")
         assert done.returncode == 2

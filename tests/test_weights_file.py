@@ -177,6 +177,11 @@ def test_what_is_no_model_yet_is_told_how_to_become_one(case: str, vit: Family, 
 OFFERED = {
     "usual": ("model.safetensors", "model.fp16.safetensors", "--weights-file model.safetensors, or leave it out"),
     "nearest": ("model.fp16.safetensors", "model.fp61.safetensors", "--weights-file model.fp16.safetensors"),
+    "nearest of two": (
+        "model.safetensors model.fp16.safetensors",
+        "model.fp61.safetensors",
+        "--weights-file model.fp16.safetensors, or leave it out",
+    ),
     "pickle": ("pytorch_model.bin", "model_ema.bin", "--weights-file pytorch_model.bin, or leave it out"),
 }
 
@@ -187,7 +192,10 @@ def test_a_file_that_no_ingredient_has(case: str, vit: Family, alone: Path) -> N
     there, asked, offer = OFFERED[case]
     for n in range(2):
         copy_model(vit.folders[n], alone / f"m-{n}")
-        (alone / f"m-{n}/model.safetensors").rename(alone / f"m-{n}/{there}")
+        content = (alone / f"m-{n}/model.safetensors").read_bytes()
+        (alone / f"m-{n}/model.safetensors").unlink()
+        for name in there.split():
+            (alone / f"m-{n}/{name}").write_bytes(content)
     for words in (["./m-*"], ["./m-0", vit.words[0]]):
         block = refused("bake", *words, "--weights-file", asked, "--output", "soup", code=1)
         assert f"expected {asked}, found" in block

@@ -11,7 +11,14 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
-from hfsoup.options.options import EVERYTHING, Options, find_parameters, get_option_types, option_fields
+from hfsoup.options.options import (
+    EVERYTHING,
+    Options,
+    find_parameters,
+    get_option_types,
+    list_parameters,
+    option_fields,
+)
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.registry import find_nearest
 from hfsoup.utils.text import one_line, quoted
@@ -167,7 +174,7 @@ def _validate(path: Path, lines: Mapping[str, int], values: dict[str, Any], over
     what, hint = f"{name}: {first['msg'].replace('Input should be', 'expected')}, found {quoted(first['input'])}", ""
     if first["type"] == "extra_forbidden":
         what = f"there is no option {quoted(name)}"
-        hint = find_nearest(name, [*known]) or f"one of {', '.join(SCHEMA.model_fields)}"
+        hint = find_nearest(name, [*known, *list_parameters()]) or f"one of {', '.join(SCHEMA.model_fields)}"
     raise UsageError(what, where=f"{path}, line {line}", hint=hint)
 
 

@@ -434,12 +434,16 @@ def option_fields() -> list[Field[Any]]:
 
 def find_parameters(*given: Mapping[str, Any]) -> list[str]:
     """The names among some options that are none of hfsoup's, but arguments of a plug-in's recipe or merge."""
+    others = {name for options in given for name in options} - get_option_types().keys() - {"ingredients"}
+    return [name for name in list_parameters() if name in others] if others else []
+
+
+def list_parameters() -> list[str]:
+    """The arguments of all recipes and merges of plug-ins."""
     from hfsoup.merges import MERGES
     from hfsoup.recipes import RECIPES
 
-    others = {name for options in given for name in options} - get_option_types().keys() - {"ingredients"}
-    entries = [*RECIPES.list_plug_ins(), *MERGES.list_plug_ins()] if others else []
-    return [p.name for entry in entries for p in entry.parameters if p.name in others]
+    return [p.name for entry in (*RECIPES.list_plug_ins(), *MERGES.list_plug_ins()) for p in entry.parameters]
 
 
 def require_allowed(values: Mapping[str, Any]) -> None:
