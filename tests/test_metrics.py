@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from family import Family
+from family import Family, copy_model, put_weights, weights, write_parquet
 from huggingface_hub import HfApi
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -50,6 +50,18 @@ PEERS = {
     "f1_macro": lambda s, t: f1_score(t, s.argmax(1), average="macro"),
     "balanced_accuracy": lambda s, t: balanced_accuracy_score(t, s.argmax(1)),
 }
+
+
+@pytest.mark.parametrize(("metric", "classes", "share"), [("accuracy", 2, 0.5), ("top5_accuracy", 5, 1)])
+def test_of_classes_with_equal_logits_the_first_is_predicted(
+    vit: Family, images: Any, alone: Path, metric: str, classes: int, share: float
+) -> None:
+    """As with argmax: a head of zeros names the first of six classes, or the first five, for every image."""
+    folder = copy_model(vit.folders[0], alone / "tied")
+    put_weights(folder, {n: t * (not n.startswith("classifier")) for n, t in weights(folder).items()})
+    few = {n: images[n].filter(lambda row: row["label"] < classes) for n in ("validation", "test")}
+    done = run("eval", folder, "--dataset", write_parquet(few, alone / "few"), "--metric", metric, "--json", "-")
+    assert done.json["test"] == share
 
 
 @pytest.mark.filterwarnings("ignore:.*y_pred contains classes.*")

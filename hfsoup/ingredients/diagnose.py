@@ -36,7 +36,7 @@ ALONE = "this is one ingredient, with no other to compare it with"
 FEW = "no soup: expected two ingredients or more, found one"
 VERDICTS = {
     "soup": "soup: these can be averaged as they are",
-    "recalibrate": "soup with --bn recalibrate (or auto): batch norms of an average need new statistics",
+    "recalibrate": "soup with --dataset: a bake scores averaged and re-estimated batch-norm statistics (--bn auto)",
     "align": "align first (--align): these were trained from different starts; a plain average would score at chance",
     "no": "do not average all of these",
 }
@@ -271,11 +271,13 @@ def _compare_cards(facts: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _explain_batch_norm(family: Family) -> Iterator[str]:
     if not family.has_batch_norm:
         return
-    yield "the model has batch norms: their statistics must be recalibrated after averaging"
+    yield (
+        "the model has batch norms, and averaged statistics may not fit averaged weights; whether new ones score higher"
+        " was not measured"
+    )
     momentum = family.config.get("batch_norm_momentum")
     if isinstance(momentum, (int, float)) and momentum > 0.5:
-        statistics = "the running statistics are almost those of the last training batch alone"
-        yield f"batch_norm_momentum {momentum}: {statistics}, so even a single checkpoint gains from recalibration"
+        yield f"batch_norm_momentum {momentum}: running statistics are almost those of the last training batch alone"
 
 
 def _collect_facts(ingredient: Ingredient) -> dict[str, Any]:

@@ -62,12 +62,15 @@ class SingleLabel(Task):
         return logits.softmax(1)
 
     def outputs(self, logits: torch.Tensor, labels: Labels, top: int) -> Mapping[str, torch.Tensor]:
-        """The likeliest classes, or for a `top` of 0 the softmax, and what the softmax gives them."""
+        """The likeliest classes, or for a `top` of 0 the softmax, and what the softmax gives them.
+
+        Of classes with equal logits the first comes first, as with argmax; `topk` takes any of them.
+        """
         import torch
 
         shares = logits.softmax(1)
         return {
-            "predictions": logits.topk(min(top, logits.shape[1]), dim=1).indices.int() if top else shares,
+            "predictions": logits.sort(dim=1, descending=True, stable=True).indices[:, :top].int() if top else shares,
             "true_class_probability": shares[torch.arange(len(logits)), torch.from_numpy(labels).to(logits.device)],
             "confidence": shares.amax(1),
         }
