@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from family import NAMES, Family, copy_model, edit_json
+import torch
+from family import NAMES, Family, copy_model, edit_json, put_weights, weights
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 from hypothesis import given
@@ -19,6 +20,7 @@ from shell import bake, run
 import hfsoup
 from hfsoup.localhub import LocalHub
 from hfsoup.reports.card.formatting import escape_markdown
+from hfsoup.reports.html import make_report
 
 
 @pytest.fixture
@@ -117,12 +119,49 @@ def test_the_verdict_is_said_plainly(verdict: str, text: str, vit: Family, data:
 
 
 def test_a_search_that_kept_one_ingredient_says_so(vit: Family, data: Path, alone: Path) -> None:
-    """A soup of one is not sold as a soup."""
-    bake(*vit.words, "--dataset", data, "--max-ingredients", 1, "--output", "soup")
+    """A soup of one is not sold as a soup, nor as a merge, and nothing is claimed of soups that were not scored."""
+    done = run("bake", *vit.words, "--dataset", data, "--max-ingredients", 1, "--output", "soup")
     text = Path("soup/README.md").read_text()
     assert "The search kept one ingredient only" in text
     assert "# One vit image classifier out of 4\n" in text
     assert "Model soup of" not in text
+    assert ModelCard.load("soup/README.md").data.tags == ["hfsoup"]
+    assert "base_model_relation" not in text
+    for told in (done.err, text, make_report("soup", images=False)):
+        assert "was better on the selection split" not in told
+    assert "the best ingredient alone: no soup of two or more was scored\n" in done.err
+    assert "unchanged. No soup of two or more was scored.**" in text
+
+
+def test_that_no_soup_was_better_is_said_where_one_was_scored(vit: Family, data: Path, alone: Path) -> None:
+    """Three copies that are far off lower every average; with a --margin soups may score higher and be turned down."""
+    worse = [copy_model(vit.folders[0], alone / f"m-{n}") for n in range(3)]
+    for folder in worse:
+        put_weights(folder, {n: -t if n == "classifier.weight" else t for n, t in weights(folder).items()})
+    done = run("bake", vit.words[0], *worse, "--recipe", "greedy", "--dataset", data, "--output", "soup")
+    assert "kept the best ingredient alone: no soup that was scored was better on the selection split\n" in done.err
+    assert (
+        "unchanged. No soup that was scored was better on the selection split.**" in Path("soup/README.md").read_text()
+    )
+    words = (*vit.words, "--recipe", "greedy", "--dataset", data, "--margin")
+    assert max(d["score"] for d in bake(*words, 0)["trace"]) > max(i["score"] for i in bake(*words, 9)["ingredients"])
+    done = run("bake", *words, 9, "--output", "third")
+    assert "alone: soups that scored higher on the selection split were not accepted\n" in done.err
+    assert "no soup" not in done.err
+
+
+def test_one_ingredient_and_its_base_are_two_models(vit: Family, data: Path, alone: Path) -> None:
+    """Where wise-ft goes towards the base, the card does not say that the ingredient is unchanged."""
+    good, bad = vit.folders[0], copy_model(vit.folders[1], alone / "tuned")
+    generator = torch.Generator().manual_seed(0)
+    noise = {n: t + 1.5 * t.std() * torch.randn(t.shape, generator=generator) for n, t in weights(bad).items()}
+    put_weights(bad, {n: noise[n] if t.ndim > 1 else t for n, t in weights(bad).items()})
+    done = run("bake", bad, "--recipe", "wise-ft", "--base", good, "--dataset", data, "--output", "soup", "--json", "-")
+    assert done.json["base"]["weight"] > 0
+    card = ModelCard.load("soup/README.md")
+    assert "unchanged" not in card.text
+    assert "alone" not in done.err
+    assert {"merge", "model-soup"} <= set(card.data.tags)
 
 
 def test_without_data_nothing_is_claimed(vit: Family, alone: Path) -> None:

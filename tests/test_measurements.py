@@ -56,9 +56,9 @@ def test_without_further_numbers_the_records_have_no_key_for_them(vit: Family, d
 def results(metric: str, comparison: Comparison) -> Results:
     """What a bake of one ingredient measured, its ensemble included."""
     return Results(
-        clean=str, kind="soup", metric=metric, members=1, best="best", alone=False, rule="", trained_split="",
-        comparison=comparison, ensemble=comparison, shifts=(), attempts=(), adapter=None, training="", images=None,
-        numbers={},
+        clean=str, kind="soup", metric=metric, members=1, best="best", alone=False, soups=(), selection=None, rule="",
+        trained_split="", comparison=comparison, ensemble=comparison, shifts=(), attempts=(), adapter=None, training="",
+        images=None, numbers={},
     )  # fmt: skip
 
 

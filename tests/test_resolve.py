@@ -109,6 +109,15 @@ def pushed_soup(on_hub: LocalHub, signed_in: LocalHub, alone: Path) -> Any:
     HfApi(token=on_hub.token).delete_repo("kit/vit-soup")
 
 
+def test_a_copy_of_one_ingredient_is_left_out_like_a_soup(on_hub: LocalHub, signed_in: LocalHub, alone: Path) -> None:
+    """What hfsoup pushed of one ingredient is no soup by its tags, and no further ingredient of a glob either."""
+    bake("kit/vit-1", "kit/vit-2", "--recipe", "latest", "--last", 1, "--output", "copy", "--push", "kit/vit-copy")
+    api = HfApi(token=on_hub.token)
+    assert not {"model-soup", "merge"} & set(api.model_info("kit/vit-copy").tags or ())
+    assert "kit/vit-copy" not in ids(bake("kit/vit-*", "--output", "a"))
+    api.delete_repo("kit/vit-copy")
+
+
 def test_a_glob_on_the_hub_leaves_soups_and_the_target_out(pushed_soup: None, alone: Path) -> None:
     """The soup pushed before is left out with a note, as soup or as target, and taken in only on request."""
     done = run("bake", "kit/vit-*", "--output", "a", "--json", "-")

@@ -26,7 +26,7 @@ from hfsoup.utils.threads import map_in_threads
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
-SOUP_TAGS = {"model-soup", "distilled-soup"}
+SOUP_TAGS = {"model-soup", "distilled-soup", "hfsoup"}
 MOST_FINE_TUNES = 200
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 _PLAIN = re.compile(r"[\w.\-]+(/[\w.\-]+)*")

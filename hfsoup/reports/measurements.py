@@ -48,8 +48,9 @@ class Shifted:
 class Results:
     """What a bake measured, from the bake itself or from its `soup.json`.
 
-    `members` is how many ingredients are in the mix, `alone` whether the search kept only the best one, `trained_split`
-    the name of the test split where the models may have been trained on it, and `rule` how predictions come from the
+    `members` is how many ingredients are in the mix, `alone` whether it is the best one as it is, and `soups` are the
+    selection scores of all mixes of two or more that the search scored, `selection` that of the soup. `trained_split`
+    is the name of the test split where the models may have been trained on it, and `rule` how predictions come from the
     outputs of a multi-label model. `clean` makes a text from outside harmless on the surface that shows it.
     """
 
@@ -59,6 +60,8 @@ class Results:
     members: int
     best: str
     alone: bool
+    soups: tuple[float, ...]
+    selection: float | None
     rule: str
     trained_split: str
     comparison: Comparison | None
@@ -127,7 +130,12 @@ def read_results(soup: BakeResult, clean: Callable[[object], str] = one_line) ->
         metric=soup.metric,
         members=len(mix.members),
         best="" if best is None else soup.composition.names[best],
-        alone=mix.members == (best,) and not (images and images.learning),
+        alone=mix.alone and mix.members == (best,) and soup.composition.adapter is None,
+        soups=(
+            *(d.score.value for d in search.trace),
+            *(a.score.value for a in search.attempts if len(a.mix.members) > 1),
+        ),
+        selection=search.selection.value if search.selection else None,
         rule=soup.task.rule,
         trained_split=images.test.name if images and images.test.is_training else "",
         comparison=evaluation.comparison,
@@ -145,14 +153,19 @@ def read_results(soup: BakeResult, clean: Callable[[object], str] = one_line) ->
 
 def read_recorded_results(record: Manifest, best: int | None) -> Results:
     """What a bake measured, from its `soup.json`; `best` is the index of the best ingredient."""
-    data, network, members = record.dataset, record.distillation, record.mix().members
+    data, network, mix = record.dataset, record.distillation, record.mix()
     return Results(
         clean=one_line,
         kind="distilled model" if network else "soup",
         metric=record.metric,
-        members=len(members),
+        members=len(mix.members),
         best="its best ingredient" if best is None else record.names[best],
-        alone=members == (best,) and not (data and data.learning),
+        alone=mix.alone and mix.members == (best,) and record.adapter is None,
+        soups=(
+            *(step.score for step in record.trace),
+            *(a.score for a in record.attempts if sum(map(bool, a.weights)) > 1),
+        ),
+        selection=record.score.value if record.score else None,
         rule=next((task.rule for task in TASKS if data and task.name == data.task), ""),
         trained_split=data.test.name if data and is_training(data.test.name) else "",
         comparison=record.test.to_comparison() if record.test else None,
@@ -262,12 +275,21 @@ def _show_training(found: Results) -> Iterator[str]:
         yield found.training
 
 
+def describe_rejected(found: Results) -> str:
+    """What is known of soups where the search kept one ingredient; every step of a search scores two or more."""
+    if not found.soups:
+        return "no soup of two or more was scored"
+    if found.selection is not None and max(found.soups) > found.selection:
+        return "soups that scored higher on the selection split were not accepted"
+    return "no soup that was scored was better on the selection split"
+
+
 def _show_verdict(found: Results) -> Iterator[str]:
     c = found.comparison
     if c is None:
         return
     if found.alone:
-        yield "the search kept the best ingredient alone: no soup was better on the selection split"
+        yield f"the search kept the best ingredient alone: {describe_rejected(found)}"
         return
     sure = f", p = {_format_p(c)}" if _format_p(c) else "" if c.intervals else ", without an interval"
     if c.verdict in ("better", "worse"):

@@ -23,6 +23,7 @@ from hfsoup.reports.measurements import (
     CARD,
     Results,
     describe_comparison,
+    describe_rejected,
     format_difference,
     format_score,
     list_sentences,
@@ -75,14 +76,17 @@ def _make_metadata(soup: BakeResult) -> ModelCardData:
         model_name="soup" if results else None,
         eval_results=results,
     )
-    if data.base_model:
-        data["base_model_relation"] = "adapter" if made_of.adapter else "finetune" if made_of.distilled else "merge"
+    relation = "adapter" if made_of.adapter else "finetune" if made_of.distilled else "merge"
+    if data.base_model and (relation != "merge" or not made_of.mix.alone):
+        data["base_model_relation"] = relation
     return data
 
 
 def _tags(made_of: Composition) -> list[str]:
-    """Tags by kind: a glob that leaves out soups by their tag leaves out what was distilled too."""
-    return ["distilled-soup", "distillation"] if made_of.distilled else ["model-soup", "merge"]
+    """Tags by kind; one ingredient is neither a soup nor a merge, and globs leave it out by the tag hfsoup."""
+    if made_of.distilled:
+        return ["distilled-soup", "distillation"]
+    return [] if made_of.mix.alone else ["model-soup", "merge"]
 
 
 def _library(made_of: Composition) -> str:
@@ -270,9 +274,10 @@ def _describe_evaluation(soup: BakeResult, results: Results) -> dict[str, Any]:
     if images is None:
         return measured
     if c is not None and soup.best is not None:
-        unchanged = soup.mix.members == (soup.best,) and not soup.composition.adapter
         head = escape_markdown(soup.composition.names[0]) if soup.family.reference_only and soup.best else None
-        measured["comparison"] = {"same": unchanged, "head": head, "best": results.clean(results.best)}
+        measured["comparison"] = {"same": results.alone, "head": head, "best": results.clean(results.best)}
+        rejected = describe_rejected(results)
+        measured["comparison"]["rejected"] = f"{rejected[0].upper()}{rejected[1:]}."
         measured["comparison"] |= describe_comparison(soup.metric, c)
     return {
         **measured,
