@@ -183,16 +183,21 @@ def _connect_buttons(
             found = PageState("")
             for found in act(Form(*values)):
                 yield (found, found.live, found.result, gr.update(visible=False), *_set_buttons(busy=True))
-            baked = gr.update(visible=found.soup is not None)
-            yield (found, found.live, found.result, baked, *_set_buttons(busy=False))
+            yield (found, found.live, found.result, gr.update(visible=found.soup is not None), *_set_buttons(busy=True))
 
         return go
 
     # One job at a time: a bake uses the whole machine.
     how: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "work", "concurrency_limit": 1, **PRIVATE}
     outputs = [*places, *buttons]
-    dry_run.click(going(acts.dry_run), list(fields), outputs, **how)
-    done = bake.click(going(acts.bake), list(fields), outputs, **how)
+
+    def connect(button: gr.Button, act: Callable[[Form], Iterator[PageState]]) -> Any:
+        """The event after the job: a click before it would be dropped, so that buttons are enabled only then."""
+        over = button.click(going(act), list(fields), outputs, **how)
+        return over.then(lambda: _set_buttons(busy=False), None, list(buttons), **QUICK)
+
+    connect(dry_run, acts.dry_run)
+    done = connect(bake, acts.bake)
     empty = [None if isinstance(outlet, gr.Image) else "" for outlet in after if outlet.elem_id]
     emptied = done.then(lambda: empty, None, [outlet for outlet in after if outlet.elem_id], **QUICK)
     emptied.then(acts.report, places[0], after[0], **PRIVATE)
