@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
-from family import NAMES, SIDE, Family, write_parquet
+from family import NAMES, SIDE, Family
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pictures
-from PIL import ImageFile
+from PIL import ImageEnhance, ImageFile
 from shell import bake, refused, run
+from sklearn.datasets import load_sample_images
 from transformers import ViTImageProcessorPil
 
 from hfsoup.data.decoding import BadImageError, decode
 from hfsoup.data.images import Images, load_images
+from hfsoup.data.leakage import find_near_copies
 from hfsoup.data.metrics import check_predictions
 from hfsoup.data.request import Request
 from hfsoup.data.tasks import SINGLE_LABEL
@@ -376,14 +378,56 @@ def test_saved_datasets_meet_the_same_checks(images: Any, tmp_path: Path) -> Non
         load(tmp_path / "d")
 
 
-def test_a_recoloured_copy_of_a_selection_image_is_named(vit: Family, images: Any, alone: Path) -> None:
-    """A test image that is a selection image, a little brighter, is no exact double and yet told, with its row."""
-    from PIL import ImageEnhance
+def resized(picture: Any) -> Any:
+    """A picture of 32 pixels enlarged to 40, and saved as a JPEG of quality 92."""
+    return Pictures.open(io.BytesIO(encoded(picture.resize((40, 40)), "JPEG", quality=92)))
 
-    rows, labels = images["test"]["image"][:], images["test"]["label"][:]
-    rows[5] = ImageEnhance.Brightness(images["validation"][0]["image"]).enhance(0.97)
-    test = Dataset.from_dict({"image": rows, "label": labels}, features=images["test"].features)
-    folder = write_parquet({"validation": images["validation"], "test": test}, alone / "data")
-    done = run("bake", *vit.words, "--dataset", folder, "--output", "soup")
+
+def recoloured(picture: Any) -> Any:
+    """A picture a little brighter and paler."""
+    return ImageEnhance.Color(ImageEnhance.Brightness(picture).enhance(0.97)).enhance(0.8)
+
+
+def crop_photographs() -> list[Any]:
+    """Different parts of two photographs, of 32 pixels."""
+    photographs = [Pictures.fromarray(pixels) for pixels in load_sample_images().images]
+    corners = [(x, y) for y in range(0, 384, 32) for x in range(0, 640, 32)]
+    return [photo.crop((x, y, x + 32, y + 32)) for photo in photographs for x, y in corners]
+
+
+@pytest.mark.parametrize("change", [resized, recoloured])
+def test_near_copies_of_selection_images_are_named(change: Any, vit: Family, alone: Path) -> None:
+    """One in a hundred test images may look like a selection image, and is noted; more are an error like doubles."""
+    crops = crop_photographs()[::2]
+    for copies in (1, 2):
+        splits = {"validation": crops[:100], "test": [*map(change, crops[50 : 50 + copies]), *crops[100 + copies :]]}
+        write(
+            {
+                name: Dataset.from_list(
+                    [{"image": {"bytes": encoded(p), "path": None}, "label": n % 6} for n, p in enumerate(pictures)],
+                    features=RAW,
+                )
+                for name, pictures in splits.items()
+            },
+            alone / f"d{copies}",
+        )
+    words = ("bake", *vit.words[:2], "--output", "soup", "--overwrite", "--dataset")
+    done = run(*words, "d1")
     assert done.code == 0, done.err
-    assert "1 of 72 test images look like a selection image (row 5)" in done.err
+    assert "1 of 140 test images look like a selection image (row 0)" in done.err
+    assert "2 of 140 test images look like a selection image (rows 0, 1), at most 1%" in refused(*words, "d2", code=1)
+    assert run(*words, "d2", "--allow-duplicates").code == 0
+    assert "2 of 140 test images look like a selection image" in Path("soup/README.md").read_text()
+
+
+def test_plain_and_smooth_pictures_are_no_copies(tmp_path: Path) -> None:
+    """White ones with one line, and those that only grow brighter to one side, are not alike."""
+    random = np.random.default_rng(0)
+    ramp = np.linspace(0, 1, 32)[None, :] * random.uniform(0.5, 1, (8, 1, 1)) + random.normal(0, 1e-3, (8, 32, 32))
+    line = np.ones((8, 32, 32))
+    line[:, :, 15] = random.uniform(0, 1, (8, 1))
+    for name, pictures in (("ramp", ramp), ("line", line)):
+        pixels = pictures[:, None].repeat(3, axis=1).astype(np.float32)
+        np.save(tmp_path / "a.npy", pixels[:4])
+        np.save(tmp_path / "b.npy", pixels[4:])
+        assert find_near_copies(tmp_path / "a.npy", tmp_path / "b.npy") == [], name

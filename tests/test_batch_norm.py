@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +62,20 @@ def test_new_statistics_are_those_of_the_training_images(
     for module, (mean, var) in zip(norms, shipped, strict=True):
         torch.testing.assert_close(mean, module.running_mean, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(var, module.running_var, rtol=1e-4, atol=1e-6)
+
+
+def test_images_that_report_estimate_no_statistics(resnet: Family, data: Path, images: Any, alone: Path) -> None:
+    """Neither the test split itself, which is refused before a weight is read, nor one that holds its images."""
+    words = ("bake", *resnet.words[:2], "--bn", "recalibrate", "--dataset")
+    said = refused(*words, data, "--calibration-split", "test", code=2)
+    assert "the split 'test' cannot be both for calibration and for test" in said
+    assert "--calibration-split validation" in said
+    for split, source in (("train", "test"), ("validation", "validation"), ("test", "test")):
+        images[source].to_parquet(f"doubled/{split}-00000-of-00001.parquet")
+    said = refused(*words, "doubled", code=1)
+    assert "72 of 72 test images are also calibration images" in said
+    done = run(*words, "doubled", "--allow-duplicates", "--output", "soup")
+    assert "72 of 72 test images are also calibration images" in Path("soup/README.md").read_text(), done.err
 
 
 def test_only_the_statistics_differ_between_the_modes(normed: Family, with_train: Path, alone: Path) -> None:

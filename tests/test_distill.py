@@ -127,7 +127,7 @@ def test_what_cannot_be_meant_is_refused_at_once(words: list[str], said: str, al
 def test_images_that_report_never_train(vit: Family, data: Path, images: Any, alone: Path) -> None:
     """Neither the split itself, nor one that holds its images."""
     said = refused("bake", *vit.words, "--dataset", data, "--distill", 1, "--calibration-split", "test", code=2)
-    assert "the split 'test' cannot be both trained on and test" in said
+    assert "the split 'test' cannot be both for calibration and for test" in said
     for split, source in (("train", "test"), ("validation", "validation"), ("test", "test")):
         images[source].to_parquet(f"doubled/{split}-00000-of-00001.parquet")
     said = refused("bake", *vit.words, "--dataset", "doubled", "--distill", 1, code=1)

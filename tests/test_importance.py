@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +113,14 @@ def test_record_and_card_say_what_was_looked_at_and_verify_looks_again(
     assert "the images that the merge used have changed" in refused("verify", "soup", code=1)
 
 
-def test_scores_are_kept_by_what_was_estimated(vit: Family, data: Path, alone: Path) -> None:
+def test_scores_are_kept_by_what_was_estimated(vit: Family, data: Path, images: Any, alone: Path) -> None:
     """Other signs or other images are scored anew, the same ones are not."""
-    words = (*vit.words[:2], "--recipe", "uniform", "--merge", "fisher", "--dataset", data)
+    shutil.copytree(data, "data")
+    images["train"].to_parquet("data/train-00000-of-00001.parquet")
+    words = (*vit.words[:2], "--recipe", "uniform", "--merge", "fisher", "--dataset", "data")
     first = bake(*words, "--output", "a")
     assert first["images_forwarded"] == 3 * 60 + 2 * 72
-    for n, more in enumerate((("--seed", -1), ("--calibration-split", "test"))):
+    for n, more in enumerate((("--seed", -1), ("--calibration-split", "validation"))):
         assert bake(*words, *more, "--output", f"b{n}")["images_forwarded"] >= 60 + 72, more
     again = bake(*words, "--output", "c")
     assert again["images_forwarded"] == 0

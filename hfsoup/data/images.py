@@ -39,8 +39,8 @@ class Images:
     `revision` is a commit on the Hub; `backend` is the library that resized the images, with its version; `halved` says
     that selection and test are halves of one split of the dataset. `calibration` are images to estimate batch norms on,
     `learning` those that coefficients are learned from, `unlabelled` those that a network is trained on, None if not
-    asked for. `mapping` maps the dataset's classes to the model's, if a file of `--labels` did; `seen` are the
-    images of the selection and the learning split as they were prepared.
+    asked for. `mapping` maps the dataset's classes to the model's, if a file of `--labels` did; `seen` are
+    all but the test images as they were prepared, by their use.
     """
 
     dataset: str
@@ -55,7 +55,7 @@ class Images:
     learning: Split | None = None
     unlabelled: Split | None = None
     mapping: Mapping[str, str | int] | None = None
-    seen: tuple[PreparedImages, ...] = field(default=(), repr=False)
+    seen: Mapping[str, PreparedImages] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,10 @@ def load_images(
         cuts = _choose_cuts(source, request, classes, calibrate, learn, notes.setdefault)
         expect(sum(map(len, cuts.values())))
         done = {role: cut.prepare(processor, advance) for role, cut in cuts.items()}
-        seen = tuple(done[role][1] for role in ("selection", "learning") if role in done)
-        for prepared in seen:
-            check_leakage(prepared, done["test"][1], request, note=notes.setdefault)
+        apart = [role for role in done if role != "test" and not _is_within_selection(role, cuts)]
+        seen = {role: done[role][1] for role in apart}
+        for use, prepared in seen.items():
+            check_leakage(prepared, done["test"][1], request, note=notes.setdefault, use=use)
         source.files.require_unchanged()
     splits = {role: split for role, (split, _) in done.items()}
     return Images(
@@ -138,6 +139,11 @@ def load_images(
         mapping=request.read_class_mapping(),
         seen=seen,
     )
+
+
+def _is_within_selection(role: str, cuts: Mapping[str, Cut]) -> bool:
+    """Whether these are calibration images that also select."""
+    return role == "calibration" and cuts[role].split is cuts["selection"].split
 
 
 def find_prepared_splits(
@@ -173,13 +179,10 @@ def load_unlabelled(
     """
     with open_dataset(request) as source:
         selection, test = cut_scored_splits(source, request, classes)
-        name = choose_calibration_split(list(source.split_files), request, selection.split.name, lambda _: None)
+        name = _choose_calibration_split(source, request, selection, test, lambda _: None)
         if name == selection.split.name:
             note("the selection images are used for training too, without their labels, which raises their score")
             split, rows = selection.split, selection.rows
-        elif name == test.split.name:
-            hint = "--calibration-split train"
-            raise UsageError(f"the split {name!r} cannot be both trained on and test", where=request.dataset, hint=hint)
         else:
             split = DatasetSplit(source, name, request, classes, note, scored=False, most=most)
             rows = np.arange(len(split.labels))
@@ -252,13 +255,17 @@ def _cut_calibration(
     note: Notify,
 ) -> Cut:
     """At most `most` images of the calibration split; those of the selection split alone if that is it."""
-    name = choose_calibration_split(list(source.split_files), request, selection.split.name, note)
+    name = _choose_calibration_split(source, request, selection, test, note)
     if name == selection.split.name:
         return Cut(selection.split, name, selection.rows, most)
-    if name == test.split.name:
-        return Cut(test.split, name, test.rows, most)
     split = DatasetSplit(source, name, request, classes, note, scored=False, most=most)
     return Cut(split, name, np.arange(len(split.labels)), most)
+
+
+def _choose_calibration_split(source: DatasetSource, request: Request, selection: Cut, test: Cut, note: Notify) -> str:
+    """`choose_calibration_split` for splits that are cut."""
+    apart = test.split.name if test.split is not selection.split else None
+    return choose_calibration_split(list(source.split_files), request, selection.split.name, apart, note)
 
 
 def _halve_cut(cut: Cut, note: Notify) -> tuple[Cut, Cut]:

@@ -73,7 +73,7 @@ def preview_dataset(
             if test and not _check_labels(source, test, request, classes, required=False):
                 note(f"the split {test!r} has no labels, so {selection!r} is halved for selection and test")
                 test = None
-        calibration = choose_calibration_split(splits, request, selection, lambda _: None)
+        calibration = choose_calibration_split(splits, request, selection, test, lambda _: None)
         parts = None
         if source.kind in COUNTABLE and not _has_archives(source):
             parts = {name: _measure_split(source, name, None) for name in (selection, test) if name}

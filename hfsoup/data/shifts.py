@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from shutil import rmtree
 from typing import Any
 
@@ -55,7 +55,7 @@ def _choose_test_split(names: Sequence[str], request: Request) -> str:
 
 
 def load_other_dataset(
-    request: Request, processor: Any, classes: Sequence[str], seen: Sequence[PreparedImages]
+    request: Request, processor: Any, classes: Sequence[str], seen: Mapping[str, PreparedImages]
 ) -> Images:
     """Another dataset of the same classes to test on, as both splits: its test split, else the usual or only one.
 
@@ -71,8 +71,8 @@ def load_other_dataset(
             notes.setdefault(describe_training_split(f"{request.dataset}, split {name}").removesuffix("."))
         part = DatasetSplit(source, name, request, classes, notes.setdefault)
         split, held = part.prepare(processor, name, np.arange(len(part.labels)), request.limit)
-        for prepared in seen:
-            check_leakage(prepared, held, request, note=notes.setdefault)
+        for use, prepared in seen.items():
+            check_leakage(prepared, held, request, note=notes.setdefault, use=use)
         source.files.require_unchanged()
     return Images(
         request.dataset, request.config, source.revision, split, split, halved=False, notes=tuple(notes),

@@ -53,19 +53,41 @@ def choose_splits(splits: Sequence[str], request: Request) -> tuple[str, str | N
     return name, test
 
 
-def choose_calibration_split(splits: Sequence[str], request: Request, selection: str, note: Notify) -> str:
-    """The split to estimate batch norms on: the one asked for, else the training split, else the selection split."""
-    name = request.calibration_split or ("train" if "train" in splits else selection)
-    _require_split(name, splits, request, "--calibration-split", trained=True)
+def choose_calibration_split(
+    splits: Sequence[str], request: Request, selection: str, test: str | None, note: Notify
+) -> str:
+    """The split to estimate batch norms on: the one asked for, else the training split, else the selection split.
+
+    Args:
+        splits: those of the dataset.
+        request: the one that is asked for.
+        selection: the selection split.
+        test: the test split; None where the selection split is halved.
+        note: called where the selection split has to do.
+
+    Raises:
+        UsageError: there is no such split, or it is the test split.
+    """
+    name = request.calibration_split or ("train" if "train" in splits and test != "train" else selection)
+    _require_split(name, splits, request, "--calibration-split", fit=[split for split in splits if split != test])
+    if name == test:
+        other = "train" if "train" in splits and test != "train" else selection
+        what = f"the split {name!r} cannot be both for calibration and for test"
+        raise UsageError(what, where=request.dataset, hint=f"--calibration-split {other}")
     if name == selection:
         note("there is no training split, so batch norms, alignments and merges use the selection images")
     return name
 
 
-def _require_split(name: str, splits: Sequence[str], request: Request, option: str, *, trained: bool = False) -> None:
-    """Refuse a split that the dataset lacks, with the nearest name as the hint; a training split only if `trained`."""
+def _require_split(
+    name: str, splits: Sequence[str], request: Request, option: str, *, fit: Sequence[str] | None = None
+) -> None:
+    """Refuse a split that the dataset lacks, with the nearest name among those that are `fit` as the hint.
+
+    By default those are all but the training splits.
+    """
     if name not in splits:
-        fit = [split for split in splits if trained or not is_training(split)]
+        fit = [split for split in splits if not is_training(split)] if fit is None else fit
         near = [*get_close_matches(name, fit, 1, 0.4), *fit]
         hint = f"{option} {near[0]}" if near else UNSEEN
         what = f"there is no split {name!r}; this dataset has {one_line(', '.join(splits))}"

@@ -189,7 +189,7 @@ class Options:
     )
     skip_bad_images: bool = _option(False, "Data", "skip images that cannot be decoded, and report how many")
     allow_duplicates: bool = _option(False, "Data",
-        "continue, with a note, if more than 1 % of the test images are in the selection split too"
+        "continue, with a note, if more than 1 % of the test images were used before, or are near copies"
     )
     metric: str | None = _option(None, "Data",
         "accuracy, top5_accuracy, f1_macro, balanced_accuracy, or a metric of the library evaluate [accuracy]; for "
