@@ -111,7 +111,7 @@ def test_the_verdict_is_said_plainly(verdict: str, text: str, vit: Family, data:
     soup = hfsoup.bake(*vit.words, recipe="uniform", dataset=str(data))
     soup_right, best_right, p_value = {"better": (60, 40, 0.001), "worse": (40, 60, 0.001)}.get(verdict, (50, 49, 0.9))
     scores = [Score(n / 72, 72, n) for n in (soup_right, best_right)]
-    comparison = Comparison(*scores, Intervals((0.1, 0.9), (0.1, 0.9), (-0.1, 0.1)), None, p_value)
+    comparison = Comparison(*scores, Intervals((0.1, 0.9), (0.1, 0.9), (-0.1, 0.1)), p_value)
     assert comparison.verdict == verdict
     found = render_card(replace(soup, evaluation=replace(soup.evaluation, comparison=comparison)))
     assert f"**On the test split {text}" in found

@@ -65,17 +65,14 @@ def results(metric: str, comparison: Comparison) -> Results:
 def test_sentences_claim_no_more_than_was_measured() -> None:
     """No interval is spoken of where there is none, no p where there is none, and no points of what is no share."""
     scores, bounds = (Score(0.5, 10), Score(0.25, 10)), Intervals((0.4, 0.6), (0.2, 0.3), (0.1, 0.4))
-    told = " ".join(list_sentences(results("f1_macro", Comparison(*scores, bounds, bounds, None, 3)), CARD))
-    assert "each covers 98.3 %" in told
-    assert "a difference counts where its interval leaves out 0." in told
+    told = " ".join(list_sentences(results("f1_macro", Comparison(*scores, bounds, None)), CARD))
     assert "The intervals are from a paired bootstrap. Verdict: better." in told
     assert "the 1 ingredient (the mean" in told
     assert "it scores 25.00 % (20.00 to 30.00). This soup minus the ensemble: +25.00 points (+10.00 to +40.00)," in told
 
-    found = results("org/metric", Comparison(*scores, None, None, None, 3))
+    found = results("org/metric", Comparison(*scores, None, None))
     told = " ".join(list_sentences(found, CARD))
     assert "interval" not in told.replace("have no intervals", "")
     assert "it scores 0.2500. This soup minus the ensemble: +0.2500, not distinguishable." in told
     shown = {name: text for name, _, text in list_lines(found, SCREEN)}
     assert shown["verdict"] == "the soup is not distinguishable from its best ingredient (+0.2500, without an interval)"
-    assert "level" not in shown

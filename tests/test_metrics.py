@@ -256,5 +256,5 @@ def test_a_metric_that_some_draws_leave_undefined_has_no_intervals() -> None:
     pair = [ScoredPredictions(p, confidence, Score(recall(p, labels), 4)) for p in (first, second)]
     with np.errstate(invalid="ignore"):
         found = compare(metric, *pair, labels)
-    assert found.intervals is None
+    assert found.ci95 is None
     assert found.verdict == "not distinguishable"

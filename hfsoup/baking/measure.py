@@ -118,16 +118,16 @@ def _evaluate(
     world: World,
 ) -> Evaluation:
     """Compare soup and best ingredient on the test split and, if asked for, with the ensemble and on other images."""
-    given, choices = shipped.scorer, RECIPES.get(options.chosen_recipe).choices
+    given = shipped.scorer
 
     def compare(split: Split) -> Comparison:
-        return given.compare(shipped.soup, bn, shipped.best, split, choices)
+        return given.compare(shipped.soup, bn, shipped.best, split)
 
     comparison, ensemble = compare(images.test), None
     if options.ensemble:
         together = scorer.predict_ensemble(mix.members, images.test)
         answers = given.predict(shipped.soup, bn, images.test)
-        ensemble = given.compare_predictions(answers, together, images.test, choices)
+        ensemble = given.compare_predictions(answers, together, images.test)
     shifts = score_shifts(options, scorer.family, images, world, compare)
     evidence = test_predictions(given, shipped.soup, shipped.best, bn, images.test, search.starts)
     evidence = with_plot_scores(evidence, scorer, search, mix, images, options)

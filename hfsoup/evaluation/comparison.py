@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +9,7 @@ from numpy.typing import NDArray
 
 from hfsoup.data.tasks.task import Labels, Metric, Predictions
 from hfsoup.evaluation.intervals import draw_bootstrap, mcnemar_test, percentile_intervals, wilson_interval
-from hfsoup.evaluation.scores import ALPHA, Comparison, Intervals, Score
-
-IntervalsAt = Callable[[float], Intervals]
-"""Intervals that do not cover with a given probability."""
+from hfsoup.evaluation.scores import Comparison, Intervals, Score
 
 
 @dataclass(frozen=True)
@@ -28,35 +24,29 @@ class ScoredPredictions:
     score: Score
 
 
-def compare(
-    metric: Metric, soup: ScoredPredictions, best: ScoredPredictions, references: Labels, choices: int = 1
-) -> Comparison:
-    """The comparison of two models on the same images, the first of which is the best of `choices`."""
+def compare(metric: Metric, soup: ScoredPredictions, best: ScoredPredictions, references: Labels) -> Comparison:
+    """The comparison of two models on the same images."""
     task = metric.task
     errors = [task.calibration_error(one.predictions, one.confidence, references) for one in (soup, best)]
     measure = _compare_counts if metric.counts else _compare_draws
-    at, p_value = measure(metric, soup, best, references)
-    adjusted = at(ALPHA / choices) if at and choices > 1 else None
-    return Comparison(soup.score, best.score, at and at(ALPHA), adjusted, p_value, choices, *errors)
+    intervals, p_value = measure(metric, soup, best, references)
+    return Comparison(soup.score, best.score, intervals, p_value, *errors)
 
 
 def _compare_counts(
     metric: Metric, soup: ScoredPredictions, best: ScoredPredictions, references: Labels
-) -> tuple[IntervalsAt | None, float | None]:
+) -> tuple[Intervals | None, float | None]:
     """Wilson's intervals of counts of right answers, a bootstrap of their difference, and McNemar's p-value."""
     a, b = (metric.task.mark_correct(one.predictions, references) for one in (soup, best))
     draws = draw_bootstrap(lambda rows: float(a[rows].mean()), lambda rows: float(b[rows].mean()), len(references))
-
-    def at(alpha: float) -> Intervals:
-        first, second = (wilson_interval(correct=int(right.sum()), total=len(right), alpha=alpha) for right in (a, b))
-        return Intervals(first, second, percentile_intervals(draws, alpha)[2])
-
-    return at, mcnemar_test(only_first=int((a & ~b).sum()), only_second=int((b & ~a).sum()))
+    first, second = (wilson_interval(correct=int(right.sum()), total=len(right)) for right in (a, b))
+    intervals = Intervals(first, second, percentile_intervals(draws)[2])
+    return intervals, mcnemar_test(only_first=int((a & ~b).sum()), only_second=int((b & ~a).sum()))
 
 
 def _compare_draws(
     metric: Metric, soup: ScoredPredictions, best: ScoredPredictions, references: Labels
-) -> tuple[IntervalsAt | None, float | None]:
+) -> tuple[Intervals | None, float | None]:
     """Bootstrap intervals; none of a metric that is too slow to be drawn a thousand times, or undefined for a draw."""
     if metric.on_rows is None:
         return None, None
@@ -64,4 +54,4 @@ def _compare_draws(
     draws = draw_bootstrap(first, second, len(references))
     if not np.isfinite(draws).all():
         return None, None
-    return lambda alpha: Intervals(*percentile_intervals(draws, alpha)), None
+    return Intervals(*percentile_intervals(draws)), None

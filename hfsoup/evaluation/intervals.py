@@ -15,9 +15,9 @@ from hfsoup.evaluation.scores import ALPHA, Bounds
 DRAWS = 1000
 
 
-def wilson_interval(*, correct: int, total: int, alpha: float = ALPHA) -> Bounds:
-    """Wilson's score interval of a share, which misses it with the probability `alpha`."""
-    share, z = correct / total, NormalDist().inv_cdf(1 - alpha / 2)
+def wilson_interval(*, correct: int, total: int) -> Bounds:
+    """Wilson's score interval of a share, which covers it with 95 %."""
+    share, z = correct / total, NormalDist().inv_cdf(1 - ALPHA / 2)
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -59,7 +59,7 @@ def draw_bootstrap(first: Callable[[Rows], float], second: Callable[[Rows], floa
     return draws
 
 
-def percentile_intervals(draws: NDArray[np.float64], alpha: float = ALPHA) -> list[Bounds]:
-    """The percentile interval of each column, which misses with the probability `alpha`."""
-    low, high = np.percentile(draws, [50 * alpha, 100 - 50 * alpha], axis=0).tolist()
+def percentile_intervals(draws: NDArray[np.float64]) -> list[Bounds]:
+    """The percentile interval of each column, which covers 95 %."""
+    low, high = np.percentile(draws, [50 * ALPHA, 100 - 50 * ALPHA], axis=0).tolist()
     return list(zip(low, high, strict=True))

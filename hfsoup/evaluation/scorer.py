@@ -111,21 +111,14 @@ class Scorer:
         """The metric of `mix` on `split` by batch-norm mode, `average` first, each on all images."""
         return {mode: self._score(self._predictions(mix, split, mode, None), split, mode) for mode in self._modes(mix)}
 
-    def compare(self, soup: Mix, bn: str, best: Mix, split: Split, choices: int = 1) -> Comparison:
-        """Score both on the test split, the soup with statistics of mode `bn`, and compare them.
-
-        The soup is the best of `choices` finished soups.
-        """
+    def compare(self, soup: Mix, bn: str, best: Mix, split: Split) -> Comparison:
+        """Score both on the test split, the soup with statistics of mode `bn`, and compare them."""
         first = self.predict(soup, bn, split)
-        return self.compare_predictions(
-            first, first if soup == best else self.predict(best, AVERAGE, split), split, choices
-        )
+        return self.compare_predictions(first, first if soup == best else self.predict(best, AVERAGE, split), split)
 
-    def compare_predictions(
-        self, first: ScoredPredictions, second: ScoredPredictions, split: Split, choices: int = 1
-    ) -> Comparison:
-        """The comparison of two models on `split`, of which the first is the best of `choices`."""
-        return compare(self._metric, first, second, split.labels, choices)
+    def compare_predictions(self, first: ScoredPredictions, second: ScoredPredictions, split: Split) -> Comparison:
+        """The comparison of two models on `split`."""
+        return compare(self._metric, first, second, split.labels)
 
     def predict(self, mix: Mix, bn: str, split: Split) -> ScoredPredictions:
         """The predictions of a mix for every image of `split`."""

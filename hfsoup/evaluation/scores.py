@@ -89,35 +89,17 @@ class Intervals:
 class Comparison:
     """Soup against best ingredient on the test split, scored once each.
 
-    `ci95` covers 95 %. Where the soup was the best of several `choices`, `adjusted` covers the `level` at which those
-    of all of them hold together with 95 % (Bonferroni). Both are None where the metric's draws cannot be formed;
-    `p_value` is McNemar's exact two-sided test where the metric counts right answers, else None; `ece` and `best_ece`
-    are expected calibration errors.
+    `ci95` covers 95 %, however many mixes the soup was chosen among: the test split has no part in that choice. It is
+    None where the metric's draws cannot be formed; `p_value` is McNemar's exact two-sided test where the metric counts
+    right answers, else None; `ece` and `best_ece` are expected calibration errors.
     """
 
     soup: Score
     best: Score
     ci95: Intervals | None
-    adjusted: Intervals | None
     p_value: float | None
-    choices: int = 1
     ece: float | None = None
     best_ece: float | None = None
-
-    @property
-    def alpha(self) -> float:
-        """The p-value below which a difference counts: 0.05, shared among the choices."""
-        return ALPHA / self.choices
-
-    @property
-    def level(self) -> float:
-        """The probability that one of the intervals that the verdict stands on covers what it is of."""
-        return 1 - self.alpha
-
-    @property
-    def intervals(self) -> Intervals | None:
-        """The intervals at that level, which card and screen show."""
-        return self.adjusted or self.ci95
 
     @property
     def difference(self) -> float:
@@ -126,10 +108,10 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, or `not distinguishable` at the level of `alpha`."""
+        """`better`, `worse`, or `not distinguishable` at p < 0.05, or else by the interval."""
         if self.p_value is not None:
-            sure = self.p_value < self.alpha
+            sure = self.p_value < ALPHA
         else:
-            low, high = self.intervals.difference if self.intervals else (0.0, 0.0)
+            low, high = self.ci95.difference if self.ci95 else (0.0, 0.0)
             sure = low > 0 or high < 0
         return ("better" if self.difference > 0 else "worse") if sure else "not distinguishable"

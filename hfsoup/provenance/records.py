@@ -88,7 +88,7 @@ class DecisionRecord(Strict):
 
 
 class AdjustedRecord(Strict):
-    """Intervals of soup, best ingredient and difference, each of which covers `level`."""
+    """Intervals of soup, best ingredient and difference, each of which covers `level`, in records of before 0.1.0."""
 
     level: float
     soup: Pair
@@ -97,9 +97,9 @@ class AdjustedRecord(Strict):
 
 
 class TestRecord(Strict):
-    """Soup against best ingredient on the test split; every `ci95` covers 95 % by itself.
+    """Soup against best ingredient on the test split; every `ci95` covers 95 %.
 
-    `adjusted` allows for the `choices` that the soup was the best of: all of theirs hold together with 95 %.
+    Where a recipe runs several, `choices` and `adjusted` once widened the intervals; they are read and not used.
     """
 
     soup: ScoreRecord
@@ -117,17 +117,8 @@ class TestRecord(Strict):
     def to_comparison(self) -> Comparison:
         """The comparison that was recorded."""
         ci95 = _to_intervals(self.ci95, self.best_ci95, self.difference_ci95)
-        a = self.adjusted
-        return Comparison(
-            self.soup.to_score(),
-            self.best.to_score(),
-            ci95,
-            _to_intervals(a.soup, a.best, a.difference) if a else None,
-            self.mcnemar_p,
-            self.choices,
-            self.ece,
-            self.best_ece,
-        )
+        scores = (self.soup.to_score(), self.best.to_score())
+        return Comparison(*scores, ci95, self.mcnemar_p, self.ece, self.best_ece)
 
 
 def _to_intervals(soup: Pair | None, best: Pair | None, difference: Pair | None) -> Intervals | None:
@@ -202,7 +193,7 @@ def record_comparison(c: Comparison | None) -> Any:
     """The record of a comparison, None of none."""
     if c is None:
         return None
-    found, adjusted = c.ci95, c.adjusted
+    found = c.ci95
     return TestRecord(
         soup=record_score(c.soup),
         best=record_score(c.best),
@@ -211,10 +202,8 @@ def record_comparison(c: Comparison | None) -> Any:
         difference_ci95=list(found.difference) if found else None,
         mcnemar_p=c.p_value,
         verdict=c.verdict,
-        choices=c.choices,
         ece=c.ece,
         best_ece=c.best_ece,
-        adjusted=AdjustedRecord(level=c.level, **{k: list(v) for k, v in vars(adjusted).items()}) if adjusted else None,
     )
 
 

@@ -18,7 +18,6 @@ class RecipeEntry(Entry):
         needs_base: whether it needs the model that the ingredients were fine-tuned from.
         evaluations: the most mixes that it scores of k ingredients, called with k and the recipe's keyword-only
             arguments; None where unknown.
-        choices: the number of finished soups of which it takes the best, for which intervals are adjusted.
         logits: whether it reads the ingredients' logits.
         epochs: how often it goes over half of the selection split to learn from it.
         warning: a sentence for cards.
@@ -27,7 +26,6 @@ class RecipeEntry(Entry):
     needs_data: bool = True
     needs_base: bool = False
     evaluations: Callable[..., int] | None = None
-    choices: int = 1
     logits: bool = False
     epochs: int = 0
     warning: str = ""

@@ -25,7 +25,6 @@ def count_evaluations(k: int, *, passes: int, keep_best: bool) -> int:
     paper="arXiv:2203.05482",
     summary="uniform, greedy and pruned, which share their scores; keeps what scores best on the selection split",
     evaluations=count_evaluations,
-    choices=len(WALKS),
 )
 def auto(search: Search, *, passes: int = 1, keep_best: bool = False) -> Mix:
     """Run all three; of equal ones the first stays."""

@@ -90,11 +90,8 @@ def _describe_learning(soup: BakeResult) -> dict[str, Any]:
 def _describe_intervals(c: Comparison | None) -> dict[str, Any]:
     if c is None:
         return {"ci95": None}
-    adjusted = {"level": c.level, "interval": list(c.adjusted.soup)} if c.adjusted else None
     return {
         "ci95": list(c.ci95.soup) if c.ci95 else None,
-        **({"choices": c.choices} if c.choices > 1 else {}),
-        **({"adjusted": adjusted} if adjusted else {}),
         "ece": c.ece,
     }
 

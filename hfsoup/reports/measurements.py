@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hfsoup.data.splits import describe_training_split, is_training
 from hfsoup.data.tasks import METRICS, TASKS
-from hfsoup.evaluation.scores import Bounds, Comparison, Score
+from hfsoup.evaluation.scores import ALPHA, Bounds, Comparison, Score
 from hfsoup.networks.distillation.result import describe_distillation
 from hfsoup.utils.text import format_count, format_probability, one_line, shorten_name
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 SCREEN, NOTEBOOK, CARD, REPORT = "screen", "notebook", "card", "report"
 """Where measurements are shown; the page of `hfsoup ui` shows what the screen shows."""
+
+MOST_ATTEMPTS = 4
+"""Of more mixes that were measured as a whole the screen has no list."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ def format_difference(metric: str, value: float, form: str = "+") -> str:
 
 def describe_comparison(metric: str, c: Comparison) -> dict[str, str | int]:
     """Both sides of a comparison and the difference, as the tables of card and report show them."""
-    bounds = c.intervals
+    bounds = c.ci95
     return {
         "soup_score": format_score(metric, c.soup),
         "best_score": format_score(metric, c.best),
@@ -213,7 +216,6 @@ def describe_comparison(metric: str, c: Comparison) -> dict[str, str | int]:
         "total": c.soup.total,
         "soup_ece": "" if c.ece is None else f"{c.ece:.4f}",
         "best_ece": "" if c.best_ece is None else f"{c.best_ece:.4f}",
-        "level": f"{100 * c.level:.3g} %",
         "verdict": c.verdict,
     }
 
@@ -226,15 +228,15 @@ def _format_bounds(metric: str, bounds: Bounds | None, form: str = "") -> str:
 
 def _format_interval(c: Comparison, side: str) -> str:
     """The interval of one side as the screen shows it, nothing where there is none."""
-    if c.intervals is None:
+    if c.ci95 is None:
         return ""
-    low, high = c.intervals.soup if side == "soup" else c.intervals.best
+    low, high = c.ci95.soup if side == "soup" else c.ci95.best
     return f" [{low:.4f}, {high:.4f}]"
 
 
 def _format_p(c: Comparison) -> str:
     """The p-value, nothing where the metric has none."""
-    return "" if c.p_value is None else format_probability(c.p_value, c.alpha)
+    return "" if c.p_value is None else format_probability(c.p_value, ALPHA)
 
 
 def _show_test(found: Results) -> Iterator[str]:
@@ -249,25 +251,10 @@ def _show_best(found: Results) -> Iterator[str]:
 
 
 def _show_attempts(found: Results) -> Iterator[str]:
-    if found.comparison and found.comparison.choices > 1:
+    if found.comparison and 1 < len(found.attempts) <= MOST_ATTEMPTS:
         kept = " and ".join(found.clean(one.name) for one in found.attempts if one.kept)
         scores = ", ".join(f"{found.clean(one.name)} {one.score:.4f}" for one in found.attempts)
         yield f"{kept}, of {scores} on the selection split"
-
-
-def _show_level(found: Results) -> Iterator[str]:
-    if (c := found.comparison) and c.choices > 1 and c.intervals:
-        yield f"{100 * c.level:.3g} % each, since the {found.kind} is the best of {c.choices} mixes"
-
-
-def _explain_level(found: Results) -> Iterator[str]:
-    if (c := found.comparison) and c.choices > 1 and c.intervals:
-        counts = "its interval leaves out 0" if c.p_value is None else f"p < {c.alpha:.2g}"
-        yield (
-            f"The {found.kind} is the best of {c.choices} finished mixes. The intervals allow for that: each covers"
-            f" {100 * c.level:.3g} %, so that those of all {c.choices} hold together with 95 % (Bonferroni), and a"
-            f" difference counts where {counts}."
-        )
 
 
 def _show_training(found: Results) -> Iterator[str]:
@@ -291,7 +278,7 @@ def _show_verdict(found: Results) -> Iterator[str]:
     if found.alone:
         yield f"the search kept the best ingredient alone: {describe_rejected(found)}"
         return
-    sure = f", p = {_format_p(c)}" if _format_p(c) else "" if c.intervals else ", without an interval"
+    sure = f", p = {_format_p(c)}" if _format_p(c) else "" if c.ci95 else ", without an interval"
     if c.verdict in ("better", "worse"):
         by = f"{c.verdict} than its best ingredient by {format_difference(found.metric, abs(c.difference), '')}{sure}"
     else:
@@ -306,7 +293,7 @@ def _explain_verdict(found: Results) -> Iterator[str]:
         if p := _format_p(c):
             how = f"Exact McNemar test (paired, two-sided): p = {p}."
             how += " The interval of the difference is from a paired bootstrap."
-        elif c.intervals is None:
+        elif c.ci95 is None:
             how = "The scores have no intervals and no test, so nothing says whether their difference is chance."
         yield f"{how} Verdict: {c.verdict}."
 
@@ -344,7 +331,7 @@ def _explain_ensemble(found: Results) -> Iterator[str]:
         f = describe_comparison(found.metric, c)
         p = f", p = {f['p_value']}" if f["p_value"] else ""
         score, difference = f" ({f['best_interval']})", f" ({f['difference_interval']}{p})"
-        if c.intervals is None:
+        if c.ci95 is None:
             score = difference = ""
         yield (
             f"The ensemble of the {format_count(found.members, 'ingredient')} (the mean of their logits) costs"
@@ -379,7 +366,6 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement("test", "{kind}", _show_test, shown=(SCREEN, NOTEBOOK)),
     Measurement("best_ingredient", "best ingredient", _show_best, shown=(SCREEN, NOTEBOOK)),
     Measurement("attempts", "chosen", _show_attempts, shown=(SCREEN,)),
-    Measurement("level", "intervals", _show_level, _explain_level, (SCREEN, CARD, REPORT)),
     Measurement("distilled", "training", _show_training, shown=(SCREEN, NOTEBOOK)),
     Measurement("verdict", "verdict", _show_verdict, _explain_verdict),
     Measurement("leak", "but", _show_leak, shown=(SCREEN,)),
