@@ -18,6 +18,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,13 @@ from typing import TYPE_CHECKING, Any
 from hfsoup.utils.errors import HubError, SoupError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from datasets import Dataset
     from PIL.Image import Image as Picture
+
+OWN = ("augment", "mixup", "samples")
+"""Hyper-parameters that `TrainingArguments` does not know."""
 
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 """What a finished run holds; the weights are one file."""
@@ -36,13 +40,19 @@ FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 @dataclass(frozen=True)
 class Run:
-    """The hyper-parameters of one fine-tuning, under the names `transformers.TrainingArguments` gives them."""
+    """The hyper-parameters of one fine-tuning, under the names `transformers.TrainingArguments` gives them.
+
+    Its own are `augment`, `mixup` (the Beta distribution's parameter, 0 for none; arXiv 1710.09412) and `samples`, the
+    share of the training images that this run sees, drawn with its seed.
+    """
 
     learning_rate: float = 5e-5
     lr_scheduler_type: str = "linear"
     weight_decay: float = 0.01
     label_smoothing_factor: float = 0.0
     augment: bool = False
+    mixup: float = 0.0
+    samples: float = 1.0
     seed: int = 0
     num_train_epochs: float = 3.0
 
@@ -78,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--grid", type=Path, help=f"JSON list of runs, objects of any of {keys} (default: a mild built-in list)")
     add("--epochs", type=float, default=3.0, help="for runs without num_train_epochs (default: %(default)s)")
     add("--batch-size", type=int, default=32, help="default: %(default)s")
+    add("--channels-last", action="store_true", help="another layout of memory: faster convolutions on a CPU")
+    add("--freeze", nargs="+", default=[], metavar="GLOB", help="do not train parameters with these names")
     add("--flip", action="store_true", help="let augmented runs mirror images too (wrong for digits and letters)")
     add("--seed", type=int, default=0, help="draws the new head and the built-in seeds (default: %(default)s)")
     return parser
@@ -126,7 +138,14 @@ def _run(entry: dict[str, Any], epochs: float, where: str) -> Run:
             raise UsageError(f"Unknown hyper-parameter {name!r}; known are {', '.join(known)}.", where=where)
         if type(value).__name__ not in (known[name], "int" if known[name] == "float" else ""):
             raise UsageError(f"{name} must be of type {known[name]}, found {value!r}.", where=where)
-    return Run(**{"num_train_epochs": epochs, **entry})
+    run = Run(**{"num_train_epochs": epochs, **entry})
+    if run.mixup < 0:
+        raise UsageError(f"mixup must not be negative, found {run.mixup}.", where=where)
+    if not 0 < run.samples <= 1:
+        raise UsageError(
+            f"samples is a share of the training images above 0 and up to 1, found {run.samples}.", where=where
+        )
+    return run
 
 
 def _built_in(count: int, epochs: float, seed: int) -> list[Run]:
@@ -229,6 +248,14 @@ class Common:
                 output_loading_info=True,
                 dtype=torch.float32,
             )
+        for glob in self.args.freeze:
+            frozen = [parameter for name, parameter in model.named_parameters() if fnmatchcase(name, glob)]
+            if not frozen:
+                raise UsageError(f"--freeze {glob}: no parameter has such a name.", where=start)
+            for parameter in frozen:
+                parameter.requires_grad = False
+        if self.args.channels_last:
+            model = model.to(memory_format=torch.channels_last)
         drawn = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
         print(f"start {start}; newly drawn: {', '.join(drawn) or 'nothing'}", flush=True)
         return model
@@ -268,13 +295,15 @@ def _fine_tune(common: Common, run: Run, folder: Path) -> str:
 def _train(common: Common, run: Run) -> float | None:
     """Train the model in place; return its accuracy on the validation split, if there is one."""
     import torch
-    from transformers import PrinterCallback, Trainer, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainingArguments, default_data_collator
 
     args, (rows, *held_out) = common.args, common.splits
+    if run.samples < 1:
+        rows = rows.shuffle(seed=run.seed).select(range(max(1, round(run.samples * len(rows)))))
     with tempfile.TemporaryDirectory() as scratch:
         settings = TrainingArguments(
             output_dir=scratch,
-            **{name: value for name, value in asdict(run).items() if name != "augment"},
+            **{name: value for name, value in asdict(run).items() if name not in OWN},
             warmup_steps=0.1,
             per_device_train_batch_size=args.batch_size,
             per_device_eval_batch_size=args.batch_size,
@@ -287,11 +316,15 @@ def _train(common: Common, run: Run) -> float | None:
             report_to="none",
             disable_tqdm=not sys.stderr.isatty(),
         )
-        trainer = Trainer(common.model, settings, train_dataset=_tensors(common, rows, run.augment))
+        mixing: dict[str, Any] = {}
+        if run.mixup:
+            mixing = {"data_collator": _mixer(run.mixup, len(common.classes)), "compute_loss_func": _soft_loss(run)}
+        trainer = Trainer(common.model, settings, train_dataset=_tensors(common, rows, run.augment), **mixing)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         if not held_out:
             return None
+        trainer.data_collator, trainer.compute_loss_func = default_data_collator, None
         settings.dataloader_drop_last = False
         found: Any = trainer.predict(_tensors(common, held_out[0], augment=False))
     return float((found.predictions.argmax(-1) == found.label_ids).mean())
@@ -307,6 +340,32 @@ def _tensors(common: Common, rows: Dataset, augment: bool) -> Dataset:
         return {**common.processor(pictures, return_tensors="pt"), "labels": batch[common.label]}
 
     return rows.with_transform(prepare)
+
+
+def _mixer(alpha: float, classes: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    """Return a collator that mixes each image of a batch, and its label, with another of the batch (mixup)."""
+    import torch
+    from transformers import default_data_collator
+
+    portions = torch.distributions.Beta(alpha, alpha)
+
+    def mix(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = default_data_collator(rows)
+        batch["labels"] = torch.nn.functional.one_hot(batch["labels"], classes).float()
+        first, other = portions.sample(), torch.randperm(len(rows))
+        return {name: first * values + (1 - first) * values[other] for name, values in batch.items()}
+
+    return mix
+
+
+def _soft_loss(run: Run) -> Callable[..., Any]:
+    """Return cross-entropy against labels that are shares of classes (batch, classes), smoothed as the run says."""
+    import torch
+
+    def loss(outputs: Any, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(outputs.logits, labels, label_smoothing=run.label_smoothing_factor)
+
+    return loss
 
 
 def _moved(picture: Picture, flip: bool) -> Picture:
@@ -334,7 +393,12 @@ def _card(common: Common, run: Run, measured: str) -> str:
         base_model=None if Path(args.start).exists() else args.start,
         datasets=None if Path(args.dataset).exists() else [args.dataset],
     )
-    settings = {**asdict(run), "batch size": args.batch_size, "mirrored": args.flip and run.augment}
+    settings = {
+        **asdict(run),
+        "batch size": args.batch_size,
+        "mirrored": args.flip and run.augment,
+        "frozen": ", ".join(f"`{glob}`" for glob in args.freeze) or "nothing",
+    }
     at = f", commit `{common.commit}`" if common.commit else ""
     return f"""---
 {data.to_yaml()}

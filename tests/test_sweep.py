@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,64 @@ def test_a_wrong_column_is_one_clear_block(bench: Path) -> None:
     assert "--label-column label" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (bench / "bad").exists()
+
+
+@pytest.fixture
+def within(bench: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The sweep in this process, which spares it the imports."""
+    spec = importlib.util.spec_from_file_location("sweep_script", ROOT / "scripts/sweep.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(bench)
+
+    def run(*options: str) -> None:
+        assert module.main(["--start", "start", "--batch-size", "8", *options]) == 0
+
+    return run
+
+
+def test_frozen_parameters_and_mixed_images(bench: Path, within: Callable[..., None]) -> None:
+    """What --freeze names stays as the start has it, all else is trained; mixup trains to other weights."""
+    runs = [
+        {"learning_rate": 1e-3, "num_train_epochs": 1},
+        {"learning_rate": 1e-3, "num_train_epochs": 1, "mixup": 0.4},
+    ]
+    (bench / "mixed.json").write_text(json.dumps(runs))
+    words = ["--dataset", "data", "--grid", "mixed.json", "--output", "mixed/vit-{n}"]
+    within(*words, "--freeze", "*.layers.0.*", "*embeddings*")
+    plain, mixed, start = (
+        load_file(bench / name / "model.safetensors") for name in ("mixed/vit-0", "mixed/vit-1", "start")
+    )
+    for name in start.keys() - {"classifier.weight", "classifier.bias"}:
+        frozen = "layer.0." in name or "embeddings" in name
+        assert torch.equal(plain[name], start[name]) == frozen, name
+        assert torch.equal(mixed[name], plain[name]) == frozen, name
+    assert "`*.layers.0.*`" in (bench / "mixed/vit-0/README.md").read_text()
+
+
+def test_a_share_of_the_images_is_a_run_on_these_alone(bench: Path, within: Callable[..., None]) -> None:
+    """Half of the images, drawn by the seed, train to the same bytes as a dataset that holds just these."""
+    half = {"learning_rate": 1e-3, "num_train_epochs": 1, "seed": 3}
+    (bench / "half.json").write_text(json.dumps([{**half, "samples": 0.5}]))
+    (bench / "whole.json").write_text(json.dumps([half]))
+    rows = make_digits()["train"].select(range(40)).shuffle(seed=3).select(range(20))
+    (bench / "few").mkdir()
+    rows.to_parquet(bench / "few/train-00000-of-00001.parquet")
+    for grid, data in (("half", "data"), ("whole", "few")):
+        within("--dataset", data, "--grid", f"{grid}.json", "--output", f"share/{grid}")
+    found, expected = (load_file(bench / f"share/{grid}/model.safetensors") for grid in ("half", "whole"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("wrong", [{"mixup": -1.0}, {"samples": 0.0}, {"samples": 1.5}], ids=str)
+def test_values_out_of_range_are_named(bench: Path, wrong: dict[str, float]) -> None:
+    """The entry of the grid and the value stand in the error; nothing is trained."""
+    (bench / "wrong.json").write_text(json.dumps([STILL, wrong]))
+    done = sweep(bench, "--output", "wrong/vit-{n}", "--grid", "wrong.json")
+    assert done.returncode == 1
+    assert "entry 1" in done.stderr
+    assert str(next(iter(wrong.values()))) in done.stderr
+    assert not (bench / "wrong").exists()
