@@ -93,7 +93,7 @@ PROMISES = (
     ),
     Promise(
         "A soup can be baked again from its record, and any change to it is found",
-        "tampered, missing, extra and linked files fail",
+        "tampered, missing, linked and extra loadable files fail",
         (
             "test_verify.py::test_a_soup_on_the_hub_is_verified_from_its_pinned_ingredients",
             "test_verify.py::test_what_was_tampered_with_is_named",

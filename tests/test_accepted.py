@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from family import NAMES, Family, accuracy, copy_model, edit_json, put_weights, weights
+from family import NAMES, Family, accuracy, copy_model, edit_json, put_weights, weights, write_parquet
 from PIL import Image
 from shell import bake, refused, run
 from transformers import pipeline
+
+from hfsoup.localhub import LocalHub
 
 Change = Callable[[Path], None]
 CODE = {"AutoConfig": "evil.Config", "AutoModelForImageClassification": "org/repo--evil.Model"}
@@ -62,6 +64,11 @@ TAKEN: dict[str, Change] = {
     "sides": config(image_size=[16, 16], patch_size=[4, 4]),
     "a float of 32 bits": config(layer_norm_eps=9.999999960041972e-13),
     "derived": config(pooler_output_size=None),
+    "pretrained backbone": config(use_pretrained_backbone=True, use_timm_backbone=True, backbone="resnet50"),
+    "backbone elsewhere": config(backbone="evil/backbone", use_pretrained_backbone=True),
+    "backbone inside": config(backbone_config={"backbone": "evil/backbone", "use_pretrained_backbone": True}),
+    "weights elsewhere": config(checkpoint_path="/etc/passwd", use_kernels=True),
+    "a pipeline elsewhere": config(custom_pipelines={"x": {"impl": "evil.X", "pt": ["AutoModel"], "type": "image"}}),
     "no type": processor(image_processor_type=None),
     "no type, one size": processor(image_processor_type=None, size=16),
     "null type": null("preprocessor_config.json", "image_processor_type"),
@@ -109,6 +116,50 @@ def test_classes_that_are_numbers_are_taken_by_number(vit: Family, data: Path, i
     assert done.code == 0, done.err
     assert "the dataset's numbers are the model's, which names no classes" in done.err
     assert done.json["ingredients"][0]["score"] == accuracy(folders[0], images["validation"])
+
+
+@pytest.mark.parametrize("unnamed", [{"5": None}, {"5": " "}], ids=["null", "blank"])
+def test_a_class_without_a_name_is_taken(
+    unnamed: dict[str, Any], vit: Family, images: Any, tmp_path: Path, alone: Path
+) -> None:
+    """As in pipeline(), one unnamed class is no obstacle: images of the others are scored, its own cannot be."""
+    folders = [copy_model(folder, alone / folder.name) for folder in vit.folders[:2]]
+    for folder in folders:
+        edit_json(folder / "config.json", id2label={**{str(i): name for i, name in enumerate(NAMES)}, **unnamed})
+    named = images.filter(lambda label: label != 5, input_columns="label")
+    parquet = write_parquet(named, tmp_path / "named")
+    found = bake(*folders, "--recipe", "uniform", "--dataset", parquet, "--output", "soup")
+    assert found["soup"]["test"] == accuracy(Path("soup"), named["test"])
+    answer: Any = pipeline("image-classification", "soup")(PICTURE)
+    assert len(answer) == 5
+    block = refused("eval", "soup", "--dataset", write_parquet(images, tmp_path / "all"), code=1)
+    assert "class names are missing: 'fig'" in block
+    assert "--labels by-number" in block
+
+
+def test_the_number_of_classes_decides_where_names_are_too_few(
+    vit: Family, data: Path, images: Any, alone: Path
+) -> None:
+    """As in pipeline(), num_labels stands, and names that are not as many name nothing."""
+    folder = copy_model(vit.folders[1], alone / "model", num_labels=len(NAMES))
+    edit_json(folder / "config.json", id2label={str(i): name for i, name in enumerate(NAMES[:-1])})
+    answer: Any = pipeline("image-classification", str(folder))(PICTURE)
+    assert answer[0]["label"].startswith("LABEL_")
+    done = run("eval", folder, "--dataset", data, "--json", "-")
+    assert done.json["test"] == accuracy(folder, images["test"])
+    assert "which names no classes" in done.err
+
+
+def test_a_config_fetches_nothing(vit: Family, signed_in: LocalHub, alone: Path) -> None:
+    """No repository that a config names is asked for, and the soup's config names none."""
+    folders = [copy_model(folder, alone / folder.name) for folder in vit.folders[:2]]
+    for folder in folders:
+        edit_json(folder / "config.json", backbone="evil/backbone", use_pretrained_backbone=True, use_kernels=True)
+    bake(*folders, "--output", "soup")
+    assert not signed_in.requests
+    assert {"backbone", "use_pretrained_backbone", "use_kernels"}.isdisjoint(
+        json.loads(Path("soup/config.json").read_text())
+    )
 
 
 def test_code_from_elsewhere_is_never_run_and_never_passed_on(vit: Family, alone: Path) -> None:

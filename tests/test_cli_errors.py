@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from family import Family, copy_model, edit_json
+from huggingface_hub import HfApi
 from misbehave import fault
 from shell import bake, refused, run
 
 import hfsoup
 from hfsoup.localhub import LocalHub
+from hfsoup.utils.cache import cache_root
 
 
 @pytest.mark.parametrize(
@@ -239,11 +243,54 @@ def test_json_to_a_file(vit: Family, alone: Path) -> None:
 
 
 def test_json_that_cannot_be_written(vit: Family, alone: Path) -> None:
-    """A file that cannot be made is one block; the soup is there all the same."""
-    assert "absent/result.json" in refused(
-        "bake", *vit.words, "--output", "soup", "--json", "absent/result.json", code=1
-    )
+    """A missing folder is told before any work; a disk that is full at the end is one block, and the soup is there."""
+    block = refused("bake", *vit.words, "--output", "soup", "--json", "absent/result.json", code=2)
+    assert "there is no folder" in block
+    assert f"try: mkdir -p {alone / 'absent'}" in block
+    assert "found a folder" in refused("bake", *vit.words, "--output", "soup", "--json", ".", code=2)
+    assert list(alone.iterdir()) == []
+    assert "/dev/full" in refused("bake", *vit.words, "--output", "soup", "--json", "/dev/full", code=1)
     assert Path("soup/model.safetensors").exists()
+
+
+def test_files_and_folders_that_are_not_there_are_told_with_the_next_command(vit: Family, alone: Path) -> None:
+    """A config file in no folder, and a push of no folder or of one beside the soup."""
+    assert "try: mkdir -p nowhere" in refused("init", "org/model-*", "-o", "nowhere/soup.yaml", code=1)
+    block = refused("push", "soup", "org/soup", code=1)
+    assert "found no such folder" in block
+    assert "try: hfsoup bake … --output soup" in block
+    bake(*vit.words[:2], "--output", "soup-2")
+    assert "try: hfsoup push soup-2 org/soup" in refused("push", "soup", "org/soup", code=1)
+
+
+def test_two_that_differ_are_not_told_to_leave_one_out(vit: Family, resnet: Family, alone: Path) -> None:
+    """--on-mismatch skip-ingredient is advice where more than one is left."""
+    assert "skip-ingredient" not in refused("bake", vit.words[0], resnet.words[0], code=1)
+    assert "skip-ingredient" in refused("bake", *vit.words[:2], resnet.words[0], code=1)
+
+
+def test_a_licence_that_the_hub_does_not_list_is_noted(vit: Family, alone: Path) -> None:
+    """With the nearest one that it lists; those of the list, and of the ingredients, are not doubted."""
+    done = run("bake", *vit.words[:2], "--license", "mitt", "--output", "soup")
+    assert (done.code, "the Hub may refuse the licence 'mitt'" in done.err) == (0, True)
+    assert "the nearest is mit\n" in done.err
+    assert "the Hub may refuse" not in run("bake", *vit.words[:2], "--license", "mit", "--output", "other").err
+
+
+def test_usage_is_that_of_the_command(alone: Path) -> None:
+    """However it was started, a usage error names hfsoup."""
+    words = [sys.executable, "-m", "hfsoup", "bake", "--nonsense"]
+    err = subprocess.run(words, capture_output=True, text=True, check=False).stderr
+    assert "Usage: hfsoup bake" in err
+    assert "python -m" not in err
+
+
+def test_a_dataset_without_data_is_named_as_it_was_given(vit: Family, signed_in: LocalHub, alone: Path) -> None:
+    """The temporary folder that stands for the repository is in no error."""
+    HfApi(token=signed_in.token).create_repo("kit/empty", repo_type="dataset", exist_ok=True)
+    block = refused("bake", *vit.words[:2], "--dataset", "kit/empty", code=2)
+    assert "kit/empty" in block
+    assert str(cache_root()) not in block
 
 
 def test_quiet(vit: Family, data: Path, alone: Path) -> None:

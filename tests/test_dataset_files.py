@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image
-from family import CONFIGS, NAMES, SIDE, Family, accuracy
+from family import CONFIGS, NAMES, SIDE, Family, accuracy, copy_model, edit_json
 from huggingface_hub import HfApi, constants
 from PIL import Image as Pictures
 from shell import bake, refused, run
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from hfsoup.data import files as datafiles
+from hfsoup.data import rows as datarows
 from hfsoup.data.images import Images, load_images
 from hfsoup.data.request import Request
 from hfsoup.localhub import LocalHub
@@ -271,3 +273,139 @@ def test_imagenet_as_it_lies_on_the_hub_bakes_with_one_command(signed_in: LocalH
     assert "names that stand twice by their place, as all others: 'crane bird', 'crane'" in done.err
     assert not [name for name in pulled(signed_in) if name.startswith(("train", "test"))]
     assert json.loads(Path("soup/soup.json").read_text())["dataset"]["test"]["name"] == "validation[second half]"
+
+
+def as_tar(images: Any, folder: Path) -> None:
+    """Names beside the images."""
+    tars(images, folder, lambda n: ("cls", images["test"].features["label"].names[n]))
+
+
+def as_zip(images: Any, folder: Path) -> None:
+    """An archive for each split, with a table of names."""
+    folder.mkdir()
+    for split in ("validation", "test"):
+        names = images[split].features["label"].names
+        lines = [f"{n}.png,{names[label]}" for n, label in enumerate(images[split]["label"])]
+        with zipfile.ZipFile(folder / f"{split}.zip", "w") as archive:
+            archive.writestr("metadata.csv", "\n".join(["file_name,label", *lines]) + "\n")
+            for n, picture in enumerate(images[split]["image"]):
+                archive.writestr(f"{n}.png", png(picture))
+
+
+def as_arrow(images: Any, folder: Path) -> None:
+    """What datasets writes as its own files."""
+    folder.mkdir()
+    for split in ("validation", "test"):
+        images[split].save_to_disk(folder / "saved")
+        (next((folder / "saved").glob("*.arrow"))).rename(folder / f"{split}-0.arrow")
+        shutil.rmtree(folder / "saved")
+
+
+def as_metadata(images: Any, folder: Path) -> None:
+    """Images with a table of their names."""
+    for split in ("validation", "test"):
+        (folder / split).mkdir(parents=True)
+        names = images[split].features["label"].names
+        lines = [f"{n}.png,{names[label]}" for n, label in enumerate(images[split]["label"])]
+        (folder / split / "metadata.csv").write_text("\n".join(["file_name,label", *lines]) + "\n")
+        for n, picture in enumerate(images[split]["image"]):
+            picture.save(folder / split / f"{n}.png")
+
+
+def as_lines(images: Any, folder: Path) -> None:
+    """JSON, a line a row, that has no images."""
+    folder.mkdir()
+    for split in ("validation", "test"):
+        rows = [{"photo": f"{n}.png", "label": n % 6} for n in range(60)]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+
+
+def renamed(images: Any) -> Any:
+    """The same images under names that no model knows."""
+    features = Features({"image": Image(), "label": ClassLabel(names=[f"kind {n}" for n in range(len(NAMES))])})
+    return images.cast(features)
+
+
+EARLY = {
+    "tar": (as_tar, "class names are missing"),
+    "zip": (as_zip, "class names are missing"),
+    "arrow": (as_arrow, "class names are missing"),
+    "metadata": (as_metadata, "class names are missing"),
+    "lines": (as_lines, "expected one column of Image, found 0 in photo"),
+}
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("kind", EARLY)
+def test_what_a_dataset_holds_is_compared_before_any_checkpoint_is_pulled(
+    kind: str, large: bool, on_hub: LocalHub, signed_in: LocalHub, images: Any, alone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of files of every kind, from their heads where they are large; with the right classes such a dataset bakes."""
+    if large:
+        for module in (datafiles, datarows):
+            monkeypatch.setattr(module, "SMALL", 4 << 10)
+        monkeypatch.setattr(datafiles, "HEAD", 24 << 10)
+    write, text = EARLY[kind]
+    label = ("--label-column", "label") if kind in ("metadata", "zip") else ()
+    write(renamed(images), alone / "wrong")
+    publish(signed_in, f"wrong-{kind}", alone / "wrong")
+    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
+    for command in (("bake", "kit/vit-1", "kit/vit-2"), ("bake", "kit/vit-1", "kit/vit-2", "--dry-run")):
+        signed_in.forget_requests()
+        done = run(*command, "--dataset", f"kit/wrong-{kind}", *label, "--output", "soup")
+        assert done.code in (1, 2)
+        if not (large and kind == "arrow"):
+            assert text in done.err, done.err
+            asked = [f"{seen.method} {seen.path}" for seen in signed_in.requests if seen.status == 200]
+            assert not [line for line in asked if line.startswith("GET") and "vit-1" in line and "safetensors" in line]
+            assert not [line for line in asked if "xet-read-token" in line and "vit-1" in line]
+    if kind in ("tar", "zip", "arrow") and not large:
+        write(images, alone / "right")
+        publish(signed_in, f"right-{kind}", alone / "right")
+        words = ("--dataset", f"kit/right-{kind}", *label, "--recipe", "uniform", "--output", "soup")
+        found = bake("kit/vit-1", "kit/vit-2", *words)
+        assert found["soup"]["test"] == accuracy(Path("soup"), images["test"])
+
+
+def test_splits_that_are_numbered_differently_are_told_before_any_checkpoint_is_pulled(
+    vit: Family, signed_in: LocalHub, images: Any, alone: Path
+) -> None:
+    """Where numbers decide, the lists of both splits must be the same, which their footers tell."""
+    (alone / "d").mkdir()
+    for split, names in (("validation", NAMES), ("test", NAMES[::-1])):
+        features = Features({"image": Image(), "label": ClassLabel(names=list(names))})
+        images[split].cast(features).to_parquet(alone / "d" / f"{split}-0.parquet")
+    publish(signed_in, "turned", alone / "d")
+    api = HfApi(token=signed_in.token)
+    for n in (1, 2):
+        folder = copy_model(vit.folders[n], alone / f"plain-{n}", id2label=None, label2id=None)
+        edit_json(folder / "config.json", num_labels=len(NAMES))
+        api.create_repo(f"kit/plain-{n}", exist_ok=True)
+        api.upload_folder(repo_id=f"kit/plain-{n}", folder_path=folder)
+    signed_in.forget_requests()
+    block = refused("bake", "kit/plain-*", "--dataset", "kit/turned", code=1)
+    assert "number their classes differently" in block
+    assert not [seen for seen in signed_in.requests if "xet-read-token" in seen.path and "plain" in seen.path]
+    for n in (1, 2):
+        api.delete_repo(f"kit/plain-{n}")
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_calibration_images_are_of_many_classes(order: str, signed_in: LocalHub, images: Any, tmp_path: Path) -> None:
+    """Files sorted by class are drawn until every class is there; of shuffled ones no more than hold the images."""
+    train = images["train"].sort("label") if order == "sorted" else images["train"]
+    sharded({**images, "train": train}, tmp_path / "d")
+    publish(signed_in, f"order-{order}", tmp_path / "d")
+    signed_in.forget_requests()
+    found = load(f"kit/order-{order}", calibrate=20).calibration
+    assert found is not None
+    files = sorted(name for name in pulled(signed_in) if name.startswith("train"))
+    labels = [n for name in files for n in train.shard(12, int(name[6:11]), contiguous=True)["label"]]
+    classes = {labels[row] for row in found.rows.tolist()}
+    assert len(found) == 20
+    if order == "sorted":
+        assert classes == set(range(6))
+        assert len(files) == 6
+    else:
+        assert len(files) == 1

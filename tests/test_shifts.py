@@ -126,6 +126,24 @@ def test_another_dataset_is_scored_recorded_and_asked_for_again(
     assert [shift.comparison.soup.correct for shift in soup.evaluation.shifts] == [sketch["test"]["soup"]["correct"]]
 
 
+def test_another_dataset_of_training_images_alone_is_told_beside_its_score(
+    vit: Family, data: Path, images: Any, tmp_path: Path, alone: Path
+) -> None:
+    """Screen, card and report say what such a score is worth, and the metadata of the card has none of it."""
+    (tmp_path / "seen").mkdir()
+    images["train"].select(range(60)).to_parquet(tmp_path / "seen" / "train-00000-of-00001.parquet")
+    words = ("--dataset", data, "--eval", f"again={tmp_path / 'seen'}", "--output", "soup")
+    done = run("bake", *vit.words[:2], *words)
+    assert done.code == 0, done.err
+    run("report", "soup", "-o", "report.html", "--no-images")
+    told = "The models may have been trained on the images of 'again: seen, train'"
+    card = Path("soup/README.md").read_text()
+    assert told in done.err
+    assert told in card.replace("\\", "")
+    assert told.replace("'", "&#39;") in Path("report.html").read_text() or told in Path("report.html").read_text()
+    assert "train" not in card.split("---")[1]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

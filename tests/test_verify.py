@@ -76,6 +76,34 @@ def test_what_was_tampered_with_is_named(baked: Path, tamper: Callable[[Path], o
     assert named in refused("verify", baked, code=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "loadable"),
+    [
+        ("onnx/model.onnx", False),
+        ("onnx/config.json", False),
+        ("runs/events.out.tfevents", False),
+        ("notes.txt", False),
+        ("training_args.bin", True),
+        ("pytorch_model.bin", True),
+        ("model.safetensors.index.json", True),
+        ("adapter_config.json", True),
+        ("processor_config.json", True),
+        ("tf_model.h5", True),
+        ("modeling.py", True),
+    ],
+)
+def test_files_beside_a_soup_matter_if_they_could_be_loaded(baked: Path, name: str, loadable: bool) -> None:
+    """Others, as an export in a subfolder, are noted and not verified."""
+    (baked / name).parent.mkdir(exist_ok=True)
+    (baked / name).write_text("x")
+    if loadable:
+        assert f"{name}: not part of the soup" in refused("verify", baked, code=1)
+    else:
+        done = run("verify", baked)
+        assert done.code == 0, done.err
+        assert f"not part of the soup and not verified: '{name}'" in done.err
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"hfsoup": 1}', "\0", "[" * 100_000])
 def test_a_damaged_record_is_one_clear_block(baked: Path, text: str) -> None:
     """soup.json comes from anyone."""

@@ -157,7 +157,13 @@ ADVICE: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "codes": (coded, ["found I8", ".dequantize()"]),
     "DeepSpeed": (touch("zero_to_fp32.py", "global_step9/mp_rank_00_model_states.pt"), ["python zero_to_fp32.py"]),
     "ZeRO-3": (emptied, ["python zero_to_fp32.py"]),
-    "FSDP": (touch("pytorch_model_fsdp_0/__0_0.distcp"), ["accelerate merge-weights"]),
+    "FSDP": (
+        touch("pytorch_model_fsdp_0/__0_0.distcp"), ["accelerate merge-weights FOLDER/pytorch_model_fsdp_0 FOLDER"],
+    ),
+    "FSDP, a whole state": (touch("pytorch_model_fsdp.bin"), ["try: --weights-file pytorch_model_fsdp.bin"]),
+    "DCP": (touch("model/__0_0.distcp"), ["accelerate merge-weights FOLDER/model FOLDER"]),
+    "DeepSpeed by accelerate": (touch("pytorch_model/mp_rank_00_model_states.pt"), ["python zero_to_fp32.py"]),
+    "Lightning": (touch("last.ckpt"), ["'last.ckpt', 'preprocessor_config.json'\n", "--weights-file last.ckpt"]),
     "a variant": (
         lambda f: (f / "model.safetensors").rename(f / "model.fp16.safetensors"), ["--weights-file model.fp16"],
     ),

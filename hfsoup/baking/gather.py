@@ -16,7 +16,7 @@ from hfsoup.checkpoints.timm_config import format_model_type
 from hfsoup.checkpoints.types import Ingredient, Source
 from hfsoup.data.tasks import require_classifier, require_metric, task_of
 from hfsoup.ingredients.base_model import resolve_base
-from hfsoup.ingredients.cards import check_licences
+from hfsoup.ingredients.cards import check_licences, describe_unknown_license
 from hfsoup.ingredients.compatibility import check_compatibility, list_remarks
 from hfsoup.ingredients.diagnose import list_concerns
 from hfsoup.ingredients.family import Family
@@ -112,6 +112,8 @@ def resolve_ingredients(
     """
     from hfsoup.hub.push import require_push_access
 
+    if doubt := describe_unknown_license(options.license):
+        watch.note(doubt)
     if options.push:
         require_push_access(options.push, create_pr=options.create_pr)
     with watch.stage("Resolving") as stage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -39,10 +40,14 @@ from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import MismatchError, SoupError, UsageError
 from hfsoup.utils.hashing import hash_file
 from hfsoup.utils.progress import Advance, Watch
-from hfsoup.utils.text import quoted
+from hfsoup.utils.text import join_names, quoted
 
 # Files that soup.json does not list: what the Hub adds, soup.json itself, and the signature over the rest.
 UNRECORDED = {".gitattributes", FILE_NAME, "model.sig"}
+# Files that transformers, PEFT or timm may load instead of those in the record, or besides them.
+LOADABLE = re.compile(
+    r"[^/]+\.(safetensors|bin|pt|pth|th|ckpt|h5|msgpack|gguf|py)|[^/]*config\.json|[^/]+\.index\.json"
+)
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,8 @@ def verify(
         watch: is shown the stages.
 
     Raises:
-        MismatchError: a file was changed, is missing or unknown, or rebuilt weights or scores differ; the message names
-            every difference, down to the tensor.
+        MismatchError: a file was changed or is missing, an unknown one could be loaded with the soup, or rebuilt
+            weights or scores differ; the message names every difference, down to the tensor.
         SoupError: there is no soup.json, or an ingredient cannot be found any more.
         UsageError: the scores need a script that is not trusted.
     """
@@ -94,6 +99,9 @@ def _verify(place: str, scores: bool, public_key: Path | None, trusted: bool, wa
             hint = "--trust-remote-metric, if you trust it, or leave out --scores"
             raise UsageError("\n  ".join([what, *METRICS.broken]), where=place, hint=hint)
         require_equal(place, _compare_folder(folder, record, links=not local))
+        if others := [name for name in _list_others(folder, record) if not LOADABLE.fullmatch(name)]:
+            what = f"not part of the soup and not verified: {join_names(others, 6)}"
+            watch.note(f"{what}; soup.json does not list {'it' if len(others) == 1 else 'them'}")
         require_equal(place, _compare_config(record))
         if public_key:
             verify_signature(folder, public_key)
@@ -216,10 +224,11 @@ def _pin_place(record: PlaceRecord) -> Source:
 
 
 def _compare_folder(folder: Path, record: Manifest, *, links: bool) -> Iterator[str]:
-    """Files that are unknown, missing, linked or changed; in the Hub's cache all files are `links`."""
-    present = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
-    for name in sorted(present.keys() - record.files.keys() - UNRECORDED):
-        yield f"{name}: not part of the soup"
+    """Files that are missing, linked or changed, or unknown and loadable; in the Hub's cache all files are `links`."""
+    present = _find_files(folder)
+    for name in _list_others(folder, record):
+        if LOADABLE.fullmatch(name):
+            yield f"{name}: not part of the soup"
     for name, expected in record.files.items():
         path = present.get(name)
         if path is None:
@@ -228,6 +237,17 @@ def _compare_folder(folder: Path, record: Manifest, *, links: bool) -> Iterator[
             yield f"{name}: a symbolic link"
         elif (found := hash_file(path)) != expected:
             yield f"{name}: sha256 {found[:12]}, expected {expected[:12]}"
+
+
+def _find_files(folder: Path) -> dict[str, Path]:
+    """All files below a folder by name, links too."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
+def _list_others(folder: Path, record: Manifest) -> list[str]:
+    """The files that the record does not list."""
+    return sorted(_find_files(folder).keys() - record.files.keys() - UNRECORDED)
 
 
 def _compare_config(record: Manifest) -> Iterator[str]:

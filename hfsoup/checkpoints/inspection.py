@@ -149,8 +149,9 @@ def refuse_foreign_code(values: dict[str, Any], *, where: str) -> None:
     An auto_map at the top of a config is accepted: the classes of transformers are used in its place.
     """
     if isinstance(quantized := values.get("quantization_config"), dict) and quantized:
-        method = quoted(quantized.get("quant_method"))
-        what = f"this checkpoint is quantized ({method}): quantized weights cannot be averaged"
+        method = quantized.get("quant_method")
+        named = f" ({quoted(method)})" if method else ""
+        what = f"this checkpoint is quantized{named}: quantized weights cannot be averaged"
         raise SoupError(what, where=where, hint=DEQUANTIZE)
     for key, value in walk_json(values, skip=frozenset(("id2label", "label2id"))):
         if isinstance(value, dict):
@@ -168,6 +169,9 @@ def refuse_foreign_code(values: dict[str, Any], *, where: str) -> None:
 def read_class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
     """The class names of a config, in the order of the head's rows; LABEL_0 and so on where it has none.
 
+    As in transformers, `num_labels` decides if it is not the number of names. A class whose name is null or empty,
+    which `pipeline()` takes, gets its placeholder.
+
     Raises:
         SoupError: their number is out of bounds, or they are not one name for each row.
     """
@@ -181,14 +185,16 @@ def read_class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
         count = 2 if names is None else len(names)
     if type(count) is not int or not 1 <= count <= MAX_CLASSES:
         raise SoupError(f"expected 1 to {MAX_CLASSES} classes, found {one_line(count, 24)}", where=where)
-    if names is None:
+    if names is None or len(names) != count:
         return tuple(f"LABEL_{i}" for i in range(count))
     numbered = {int(key): name for key, name in names.items() if CLASS.fullmatch(key)}
-    if len(names) != count or numbered.keys() != set(range(count)):
+    if numbered.keys() != set(range(count)):
         raise SoupError(f"expected id2label to name the classes 0 to {count - 1}, each once", where=where)
     labels = [str(numbered[i]) if isinstance(numbered[i], (int, float)) else numbered[i] for i in range(count)]
     for i, label in enumerate(labels):
-        if not isinstance(label, str) or not label.strip() or len(label) > MAX_LABEL:
+        if label is None or not str(label).strip():
+            labels[i] = f"LABEL_{i}"
+        elif not isinstance(label, str) or len(label) > MAX_LABEL:
             what = f"expected a name of up to {MAX_LABEL} characters for class {i}, found {quoted(label)}"
             raise SoupError(what, where=where)
     return tuple(labels)

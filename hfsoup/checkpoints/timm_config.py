@@ -33,10 +33,12 @@ FOREIGN = {
     *("checkpoint_path", "cache_dir", "model_name", "features_only", "out_indices", "feature_cls", "model_cfg"),
     *("device", "dtype", "scriptable", "exportable", "no_jit"),
 }
+# Keys about code or weights from elsewhere that transformers reads for no image classifier.
+UNREAD = {"backbone", "checkpoint_path", "custom_pipelines", "use_kernels", "use_pretrained_backbone"}
 
 
 def read_model_config(path: Path, *, where: str) -> dict[str, Any]:
-    """The values of a config.json; those of timm's layouts as transformers' `timm_wrapper` has them.
+    """The values of a config.json, as `normalize_config` gives them.
 
     Raises:
         SoupError: it cannot be read, or is timm's and has values that hfsoup does not accept.
@@ -47,11 +49,13 @@ def read_model_config(path: Path, *, where: str) -> dict[str, Any]:
 def normalize_config(values: dict[str, Any], *, where: str) -> dict[str, Any]:
     """The values of a config.json; those of timm's layouts as transformers' `timm_wrapper` has them.
 
+    Keys that name code or weights from elsewhere and that transformers would not read are removed.
+
     Raises:
         SoupError: timm is not installed or does not know the architecture, or a value is not accepted.
     """
     if not _is_timm_file(values):
-        return values
+        return _remove_unread(values)
     _require_timm(where)
     found = _nest_layout(values)
     architecture = _require_architecture(found.get("architecture"), where)
@@ -142,6 +146,18 @@ def build_timm_processor(config: dict[str, Any]) -> Any:
         # The size before the crop, in the form of other processors.
         found.size = {"shortest_edge": int(max(found.data_config["input_size"][1:]) / found.data_config["crop_pct"])}
     return found
+
+
+def _remove_unread(values: dict[str, Any]) -> dict[str, Any]:
+    """A config without the keys UNREAD, also in the configs that it contains."""
+
+    def remove(level: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in level.items() if key not in UNREAD or not value}
+
+    nested = {
+        key: remove(value) for key, value in values.items() if key.endswith("_config") and isinstance(value, dict)
+    }
+    return remove({**values, **nested})
 
 
 def _is_timm_file(values: dict[str, Any]) -> bool:

@@ -41,7 +41,7 @@ def _run() -> None:
     debug = "--debug" in sys.argv
     sys.argv = [_expand_home(word) for word in sys.argv if word != "--debug"]
     try:
-        app()
+        app(prog_name="hfsoup")
     except SoupError as error:
         if debug:
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,28 @@ from hfsoup.utils.errors import SoupError, UsageError
 if TYPE_CHECKING:
     from hfsoup.cli.screen import Screen
 
+
+def _check_json_file(file: str | None) -> str | None:
+    """Refuse, before any work, a file that could not be written at its end."""
+    if file not in (None, "-") and not (home := Path(str(file)).absolute().parent).is_dir():
+        what = f"the JSON could not be written: there is no folder {home}"
+        raise UsageError(what, where=str(file), hint=f"mkdir -p {shlex.quote(str(home))}")
+    if file is not None and Path(file).is_dir():
+        raise UsageError(
+            "expected a file for the JSON, found a folder", where=file, hint=f"--json {file}/soup-result.json"
+        )
+    return file
+
+
 Json = Annotated[
     str | None,
-    typer.Option("--json", metavar="FILE|-", help="write the result as one JSON object", rich_help_panel="Output"),
+    typer.Option(
+        "--json",
+        metavar="FILE|-",
+        help="write the result as one JSON object",
+        rich_help_panel="Output",
+        callback=_check_json_file,
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors", rich_help_panel="Output")]
 Ingredients = Annotated[

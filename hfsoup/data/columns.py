@@ -58,9 +58,7 @@ class Columns:
         images = [name for name, feature in features.items() if isinstance(feature, Image)]
         able = images or [name for name, feature in features.items() if _may_hold_images(feature)]
         flag = "--image-column"
-        name = (
-            self._require_column(asked, able, flag) if asked else self._require_one(able, "Image", flag, list(features))
-        )
+        name = self._require_column(asked, able, flag) if asked else self._require_one(able, "Image", flag)
         for file, columns in zip(self._files, self._features, strict=True):
             feature = columns.get(name)
             if not isinstance(feature, Image) and not _may_hold_images(feature):
@@ -189,7 +187,8 @@ class Columns:
         if len(able) != 1:
             near = [*able, *likely][:1]
             what = f"expected one column of {kind}, found {len(able)} in {self._describe_columns()}"
-            raise UsageError(what, where=self._where, hint=f"{flag} {shlex.quote(one_line(near[0]))}" if near else "")
+            hint = f"{flag} {shlex.quote(one_line(near[0]))}" if near else f"a dataset with a column of {kind}"
+            raise UsageError(what, where=self._where, hint=hint)
         return able[0]
 
     def _describe_columns(self) -> str:

@@ -8,23 +8,30 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
+from hfsoup.data.heads import HEAD, cut_head, hollow_archive
 from hfsoup.hub.cards import parse_yaml_mapping, read_front_matter
 from hfsoup.hub.client import expect_answer, hub_api, is_offline
 from hfsoup.hub.download import RemoteFile, fetch_file, make_hash_error, open_range_reader
 from hfsoup.hub.offline import find_cached_commit, store_listing
 from hfsoup.utils.errors import HubError, SoupError
 from hfsoup.utils.hashing import hash_blob, hash_file, stamp_file
-from hfsoup.utils.text import quoted
+from hfsoup.utils.text import one_line, quoted
 from hfsoup.utils.threads import map_in_threads
 
+T = TypeVar("T")
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 SMALL = 8 << 20
 """Bytes of the largest card, and of the largest file that is read without the cache."""
 # Images hardly shrink in an archive, so one that grows beyond this is a zip bomb.
 ZIP_GROWTH, ZIP_FLOOR = 50, 64 << 20
+
+
+class TooLargeError(SoupError):
+    """A file is too large to be read without the cache, and has no head that can be read alone."""
 
 
 @dataclass
@@ -33,7 +40,8 @@ class Files:
 
     For the Hub, `folder` has an empty placeholder for every file of the commit, so that datasets sees the names. A file
     gets its content when it is fetched, compared with the hash that the commit lists. Without `to_cache`, small files
-    are written into their placeholders only, and large ones are refused.
+    are written into their placeholders only; of large ones and archives the `heads`, where they can be cut; others are
+    refused.
     """
 
     folder: Path
@@ -42,6 +50,7 @@ class Files:
     listing: dict[str, RemoteFile] = field(default_factory=dict)
     to_cache: bool = True
     fetched: dict[str, str] = field(default_factory=dict)
+    heads: set[str] = field(default_factory=set)
     _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -90,15 +99,24 @@ class Files:
         return hash_file(path)
 
     def _write_small(self, path: Path, name: str) -> None:
-        """Download a small file past huggingface_hub's cache, and compare its hash."""
+        """Download a small file past huggingface_hub's cache and compare its hash, or the head of a large one."""
         file, where = self.listing[name], f"{self.repo}, {quoted(name)}"
         size = file.size
-        if size > SMALL:
-            raise SoupError(f"expected at most {SMALL:,} bytes, found {size:,}", where=where)
+        if name.endswith(".zip"):
+            path.write_bytes(_convert_zip_errors(partial(hollow_archive, self.open_ranges(name)), where))
+            self.heads.add(name)
+            return
         with expect_answer(where):
-            path.write_bytes(
-                open_range_reader(self.repo, self.revision or "", name, kind="dataset")(0, size) if size else b""
-            )
+            read = open_range_reader(self.repo, self.revision or "", name, kind="dataset")
+            data = read(0, size if size <= SMALL else HEAD) if size else b""
+        if size > SMALL:
+            head = cut_head(name, data)
+            if head is None:
+                raise TooLargeError(f"expected at most {SMALL:,} bytes, found {size:,}", where=where)
+            path.write_bytes(head)
+            self.heads.add(name)
+            return
+        path.write_bytes(data)
         found = hash_file(path) if file.sha256 else hash_blob(path)
         if found != (file.sha256 or file.blob):
             raise make_hash_error(found, file, where)
@@ -248,12 +266,21 @@ def _iterate_strings(value: Any, depth: int = 0) -> Iterator[str]:
             yield from _iterate_strings(part, depth + 1)
 
 
+def _convert_zip_errors(act: Callable[[], T], where: str) -> T:
+    """What `act` reads of a zip file, or an error that names the file."""
+    try:
+        return act()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, EOFError) as error:
+        raise SoupError(f"this archive cannot be read: {one_line(error)}", where=where) from error
+
+
 def _require_bounded_archive(path: Path, where: str) -> None:
     """Refuse a zip file that would be far larger unpacked."""
-    try:
+
+    def measure() -> int:
         with zipfile.ZipFile(path) as archive:
-            size = sum(info.file_size for info in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise SoupError(f"this archive cannot be read: {error}", where=where) from error
+            return sum(info.file_size for info in archive.infolist())
+
+    size = _convert_zip_errors(measure, where)
     if size > ZIP_FLOOR + ZIP_GROWTH * path.stat().st_size:
         raise SoupError(f"expected an archive of images, found one that unpacks to {size:,} bytes", where=where)

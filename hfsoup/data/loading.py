@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from hfsoup.data.files import CARDS, Files
+from hfsoup.data.heads import METADATA
 from hfsoup.data.request import Request
 from hfsoup.data.shards import ArrowReader, ParquetReader, Reader, Shard, TableReader, TarReader
-from hfsoup.data.source import DatasetSource, DeclaredFeatures, call_datasets
+from hfsoup.data.source import WORKSPACES, DatasetSource, DeclaredFeatures, call_datasets
 from hfsoup.data.splits import is_training
 from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import UsageError
@@ -34,8 +35,6 @@ SUFFIXES = {
     ".json": "json",
     ".jsonl": "json",
 }
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""Files of an image folder that hold labels and other columns."""
 
 
 @contextmanager
@@ -72,8 +71,7 @@ def _open_folder(files: Files, request: Request, work: Path) -> DatasetSource:
     import datasets
 
     files.fetch_cards()
-    if files.to_cache:
-        files.fetch(name for name in files.listing if name.endswith(".zip"))
+    files.fetch(name for name in files.listing if name.endswith(".zip"))
     home, config = files.folder, request.config
     if config is not None and (converted := _list_converted_configs(files)):
         if config not in converted:
@@ -147,7 +145,7 @@ def _open_shard(files: Files, kind: str, name: str) -> Reader:
     """A reader of one file."""
     if kind == "parquet":
         return ParquetReader(files.open_ranges(name))
-    if files.to_cache:
+    if files.to_cache or files.revision:
         files.fetch([name])
     path = str(files.folder / name)
     return ArrowReader(path) if kind == "arrow" else TarReader(path)
@@ -228,7 +226,7 @@ def open_workspace() -> Iterator[Path]:
     """A temporary folder in the cache, removed afterwards; those that a killed bake left are removed as well."""
     from filelock import FileLock, Timeout
 
-    home = cache_root() / "rows"
+    home = cache_root() / WORKSPACES
     home.mkdir(parents=True, exist_ok=True)
     for left in [path for path in home.iterdir() if path.is_dir()]:
         lock = FileLock(left.with_suffix(".lock"))

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 from hfsoup.data.class_names import match_dataset_classes
 from hfsoup.data.columns import Columns
 from hfsoup.data.dataset_split import DatasetSplit
-from hfsoup.data.labels import FileLabels, match_labels
-from hfsoup.data.loading import METADATA, open_dataset
+from hfsoup.data.files import TooLargeError
+from hfsoup.data.heads import HEAD, METADATA
+from hfsoup.data.labels import ClassList, FileLabels, match_labels, require_same_numbering
+from hfsoup.data.loading import open_dataset
 from hfsoup.data.request import Request
 from hfsoup.data.shards import IMAGE_SUFFIXES
-from hfsoup.data.source import DatasetSource
+from hfsoup.data.source import DatasetSource, call_datasets
 from hfsoup.data.splits import choose_calibration_split, choose_splits
+from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.hub.download import is_cached
 from hfsoup.utils.errors import MismatchError, UsageError
 from hfsoup.utils.progress import Notify
@@ -22,6 +26,8 @@ from hfsoup.utils.text import one_line
 
 COUNTABLE = ("parquet", "imagefolder")
 """Kinds of datasets whose rows can be counted without their data."""
+TEXTS_LIMIT = 64 << 20
+"""Bytes of the largest split of text files whose columns are read beforehand."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,12 @@ def preview_dataset(
     with open_dataset(request, to_cache=False) as source:
         splits = list(source.split_files)
         selection, test = choose_splits(splits, request)
-        if _has_readable_columns(source):
-            _check_labels(source, selection, request, classes, required=True)
-            if test and not _check_labels(source, test, request, classes, required=False):
-                note(f"the split {test!r} has no labels, so {selection!r} is halved for selection and test")
-                test = None
+        lists = _check_labels(source, selection, request, classes, required=True)
+        tested = test and _check_labels(source, test, request, classes, required=False)
+        if test and tested is None:
+            note(f"the split {test!r} has no labels, so {selection!r} is halved for selection and test")
+            test = None
+        require_same_numbering([*(lists or ()), *(tested or ())], where=request.dataset)
         calibration = choose_calibration_split(splits, request, selection, test, lambda _: None)
         parts = None
         if source.kind in COUNTABLE and not _has_archives(source):
@@ -85,60 +92,101 @@ def _has_archives(source: DatasetSource) -> bool:
     return any(name.endswith(".zip") for names in source.split_files.values() for name in names)
 
 
-def _has_readable_columns(source: DatasetSource) -> bool:
-    """Whether columns and classes can be read without a download of the files."""
-    if source.kind == "imagefolder":
-        every = [name for names in source.split_files.values() for name in names]
-        return not _has_archives(source) and not any(PurePosixPath(name).name in METADATA for name in every)
-    return source.kind == "parquet" or (source.kind == "arrow" and source.revision is None)
+def _can_read_labels(source: DatasetSource, name: str) -> bool:
+    """Whether columns and classes of a split can be read without a download of its files."""
+    names = source.split_files[name]
+    if source.kind in ("csv", "json") and source.revision:
+        return sum(min(source.files.size(each), HEAD) for each in names) <= TEXTS_LIMIT
+    # Archives on this disk would be unpacked twice.
+    return bool(source.revision) or sum(source.files.size(n) for n in names if n.endswith(".zip")) <= TEXTS_LIMIT
 
 
 def _check_labels(
     source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None, *, required: bool
-) -> bool:
-    """Whether a split has labels; its columns and classes must be those of the models.
+) -> Sequence[ClassList] | None:
+    """The class lists of a split's files, as far as they are known; None if it has no labels.
 
     Raises:
         UsageError: it is empty, lacks a column of images, or of labels although they are `required`.
         MismatchError: its classes are not the model's.
     """
-    if source.by_folder:
-        return _check_class_folders(source, name, request, classes)
-    where, rows = one_line(f"{request.dataset}, split {name}"), source.rows(name)
-    if not len(rows):
+    if source.by_folder and not _has_metadata(source) and not _has_archives(source):
+        return _check_class_folders(source, name, request, classes, required)
+    if not _can_read_labels(source, name):
+        return ()
+    try:
+        return _read_labels(source, name, request, classes, required)
+    except TooLargeError:
+        return ()
+
+
+def _read_labels(
+    source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None, required: bool
+) -> Sequence[ClassList] | None:
+    """As `_check_labels`, of columns: from footers where they decide, else from the columns, or from their heads."""
+    names, where = source.split_files[name], one_line(f"{request.dataset}, split {name}")
+    one_by_one = source.kind in ("webdataset", "arrow") and source.revision is not None
+    if source.revision and (source.by_folder or source.kind in ("csv", "json")):
+        every = [each for split in source.split_files.values() for each in split]
+        wanted = [each for each in every if PurePosixPath(each).name in METADATA] if source.by_folder else names
+        call_datasets(request, partial(source.files.fetch, wanted))
+    rows = source.rows(name, names[:1] if one_by_one else None)
+    count = len(rows)
+    beginning = (one_by_one and len(names) > 1) or not source.files.heads.isdisjoint(names)
+    if not count and not beginning:
         raise UsageError("the split is empty", where=where, hint="another --split")
     columns = Columns(source, name, rows, request, classes or ())
     label = columns.find_labels(missing=not required)
     if label is None or classes is None:
-        return label is not None
+        return None if label is None else ()
+    if beginning:
+        found = columns.read_labels(label)
+        values = [value for one in found for value in one.values]
+        task = request.task or SINGLE_LABEL
+        if values and (required or not task.is_unlabelled(values)):
+            task.match_labels(found, request.model_classes(classes), where=where)
+        return ()
     if not required and columns.lacks_labels():
-        return False
+        return None
     lists, bounds = columns.list_classes(label), [each for each in columns.list_bounds(label) if each]
     if len(bounds) == len(lists) and all(least >= 0 for least, _ in bounds) and len(set(lists)) == 1:
         needed = range(max(largest for _, largest in bounds) + 1)
         try:
             if len(needed) <= len(classes if lists[0] is None else lists[0]):
-                match_dataset_classes(lists[0], request.model_classes(classes), needed, where=where)
-                return True
+                match = match_dataset_classes(lists[0], request.model_classes(classes), needed, where=where)
+                alike = lists[0] is not None and all(n == place for n, place in match.places.items())
+                return [ClassList(file, lists[0], match.numbered, alike) for file in rows.names()]
         except MismatchError:
             pass
     # The footers do not decide, so the column of labels is read.
-    return DatasetSplit(source, name, request, classes, scored=required).is_labelled
+    split = DatasetSplit(source, name, request, classes, scored=required)
+    return split.lists if split.is_labelled else None
 
 
-def _check_class_folders(source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None) -> bool:
+def _has_metadata(source: DatasetSource) -> bool:
+    every = (name for names in source.split_files.values() for name in names)
+    return any(PurePosixPath(name).name in METADATA for name in every)
+
+
+def _check_class_folders(
+    source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None, required: bool
+) -> Sequence[ClassList] | None:
     """As `_check_labels`, for images in folders."""
     folders = {
         split: [PurePosixPath(file).parent.name for file in names if _is_image(file)]
         for split, names in source.split_files.items()
     }
     names = sorted({folder for each in folders.values() for folder in each})
+    where = one_line(f"{request.dataset}, split {name}")
     if len(set(folders[name])) < 2 or request.label_column is not None:
-        return len(set(folders[name])) > 1
+        if required and request.label_column is None:
+            what = "there is no column of labels, and the images lie in no class folders"
+            raise UsageError(what, where=where, hint="--label-column NAME, or a folder for each class")
+        return () if len(set(folders[name])) > 1 else None
     if classes is not None:
         labels = FileLabels(name, [names.index(folder) for folder in folders[name]], tuple(names))
-        match_labels([labels], request.model_classes(classes), where=one_line(f"{request.dataset}, split {name}"))
-    return True
+        return match_labels([labels], request.model_classes(classes), where=where).lists
+    return ()
 
 
 def _is_image(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,14 @@ from hfsoup.data.files import CARDS, Files
 from hfsoup.data.request import Request
 from hfsoup.data.rows import Rows
 from hfsoup.data.shards import Shard
+from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.text import one_line, quoted
+
+SPREAD = 1 << 30
+"""Bytes of files that are downloaded at most for images of more classes."""
+WORKSPACES = "rows"
+"""The part of hfsoup's cache that holds temporary folders, one for each open dataset."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +77,37 @@ class DatasetSource:
     def draw_files(self, split: str, count: int) -> list[str] | None:
         """The first files of a split that hold `count` rows, in an order shuffled by a hash of their position.
 
-        None if all files are needed, or if datasets reads them together.
+        If their footers say that they lack classes, as files sorted by class do, files with further classes are added
+        until there are SPREAD bytes. None if all files are needed, or if datasets reads them together.
         """
         names = [shard.name for shard in self.shards(split, self.split_files[split])]
         if len(names) < 2:
             return None
         order = sorted(range(len(names)), key=lambda n: hashlib.sha256(b"%d" % n).digest())
-        rows, found = 0, list[int]()
-        while rows < count and len(found) < len(names):
-            place = order[len(found)]
-            rows += len(self.rows(split, [names[place]]))
-            found.append(place)
+        rows, size, found, lacking = 0, 0, list[int](), None
+        for place in order:
+            if rows >= count and (not lacking or size + self.files.size(names[place]) > SPREAD):
+                break
+            part = self.rows(split, [names[place]])
+            held, every = self._find_class_range(split, part)
+            lacking = set(every) if lacking is None else lacking
+            if rows < count or lacking & set(held):
+                rows, size = rows + len(part), size + self.files.size(names[place])
+                found.append(place)
+                lacking -= set(held)
         return None if len(found) == len(names) else [names[place] for place in sorted(found)]
+
+    def _find_class_range(self, split: str, part: Rows) -> tuple[range, range]:
+        """From the lowest to the highest class of a file by its footer, and all classes; both empty if not known."""
+        from datasets import ClassLabel
+
+        (facts,) = part.metadata()
+        declared = self.declared_features(split).features
+        for name, (least, most) in facts.bounds.items():
+            for feature in (facts.features.get(name), declared.get(name)):
+                if isinstance(feature, ClassLabel) and least >= 0:
+                    return range(least, most + 1), range(len(feature.names))
+        return range(0), range(0)
 
     def hash_images(self, split: str, column: str, *changes: str, files: Sequence[str] | None = None) -> str:
         """A hash of all that the images of a split depend on: names and bytes of files, their column, and `changes`.
@@ -144,6 +170,12 @@ class DatasetSource:
             raise BadImageError(f"cannot be unpacked: {one_line(error)}") from error
 
 
+def _hide_workspace(text: str, dataset: str) -> str:
+    """An error of datasets, with the dataset's name in place of the temporary folder that stands for a repository."""
+    home = re.escape(str(cache_root() / WORKSPACES))
+    return re.sub(rf"{home}[/\\][^/\\]+[/\\]files[/\\][^/\\\s'\"]+", lambda _: dataset, text)
+
+
 def call_datasets(request: Request, act: Callable[[], Any]) -> Any:
     """Call datasets, and turn what it raises into an error with the dataset's name.
 
@@ -161,10 +193,10 @@ def call_datasets(request: Request, act: Callable[[], Any]) -> Any:
         raise
     except (
         *(ValueError, OSError, TypeError, KeyError, AttributeError, RuntimeError, IndexError, NotImplementedError),
-        *(DatasetsError, ArrowException, TarError),
+        *(DatasetsError, ArrowException, TarError, zipfile.BadZipFile, StopIteration),
     ) as error:
         cause = error.__cause__ or error
-        text = one_line(cause, 300) or type(cause).__name__
+        text = one_line(_hide_workspace(str(cause), request.dataset), 300) or type(cause).__name__
         other = "a Hub dataset, a folder of class folders, or parquet files"
         hint = "--dataset-config NAME" if "onfig" in text else other
         raise UsageError(f"datasets cannot load this: {text}", where=request.dataset, hint=hint) from error

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hfsoup.hub.cards import CARD, MANIFEST, SIGNATURE, UNPUSHED
 from hfsoup.hub.client import (
     FOLDER,
     SAME_COMMAND,
     disable_progress_bars,
-    disable_xet,
     expect_answer,
     find_cause,
     hub_api,
@@ -148,7 +149,11 @@ def push(
     """
     names = _list_files(folder) if folder.is_dir() else []
     if "config.json" not in names:
-        raise SoupError("expected a model folder, found no config.json", where=str(folder))
+        found = "no config.json" if folder.is_dir() else "a file" if folder.exists() else "no such folder"
+        beside = (path for path in folder.absolute().parent.glob("*/config.json") if path.parent != folder.absolute())
+        near = next((f"hfsoup push {shlex.quote(os.path.relpath(path.parent))} {repo}" for path in sorted(beside)), "")
+        hint = near or f"hfsoup bake … --output {shlex.quote(str(folder))} makes one"
+        raise SoupError(f"expected a model folder, found {found}", where=str(folder), hint=hint)
     options = ["--private"] * private + ["--create-pr"] * create_pr + (["--revision", revision] if revision else [])
 
     def line(repo: str) -> str:
@@ -233,17 +238,14 @@ class _Push:
 
     def run(self) -> Pushed:
         """Upload the files and commit them."""
-        from huggingface_hub import CommitOperationAdd
-
         self.hub: HfApi = hub_api()
-        with expect_answer(self.repo, access="push"):
+        with expect_answer(self.repo, access="push"), ExitStack() as self.open_files:
             if self.revision and not self.create_pr:
                 self.hub.create_branch(self.repo, branch=self.revision, exist_ok=True)
             self.head: ModelInfo = self.hub.model_info(self.repo, revision=self.revision)
             self.pull_requests = self._list_pull_requests() if self.create_pr else {}
-            additions = [CommitOperationAdd(n, self.texts.get(n) or str(self.folder / n)) for n in self.names]
             with disable_progress_bars():
-                return self._commit_with_retries(additions)
+                return self._commit_with_retries(self._list_additions())
 
     def _commit_with_retries(self, additions: list[CommitOperationAdd], attempt: int = 1) -> Pushed:
         """Commit; after a transient failure look whether the commit exists, and if not, try again."""
@@ -273,11 +275,11 @@ class _Push:
     def _commit(self, additions: list[CommitOperationAdd]) -> Pushed:
         from huggingface_hub import CommitOperationDelete
 
-        self._upload(additions)
+        uploaded = self._upload(additions)
         stale = [CommitOperationDelete(name) for name in self._list_stale(self.head)]
         commit = self.hub.create_commit(
             self.repo,
-            [*additions, *stale],
+            [*uploaded, *stale],
             commit_message=MESSAGE,
             commit_description=DESCRIPTION,
             parent_commit=self.head.sha,
@@ -286,24 +288,39 @@ class _Push:
         )
         return Pushed(self.repo, commit.oid, commit.pr_url or f"{self.hub.endpoint}/{self.repo}")
 
-    def _upload(self, additions: list[CommitOperationAdd]) -> None:
-        """Upload the large files, by HTTP if Xet fails; a .gitignore in the repository is ignored."""
+    def _upload(self, additions: list[CommitOperationAdd]) -> list[CommitOperationAdd]:
+        """Upload the large files, by HTTP if Xet fails; the additions to commit."""
         from hfsoup.hub.retry import LIMITS, XET_BLOCK
 
-        send = partial(
-            self.hub.preupload_lfs_files, self.repo, additions, free_memory=False, revision=self.revision,
-            create_pr=self.create_pr, gitignore_content="",
-        )  # fmt: skip
         size = sum((self.folder / name).stat().st_size for name in self.names)
         end = time.monotonic() + LIMITS.block * (1 + size / XET_BLOCK)
         try:
-            wait_unless_overdue(send, lambda: time.monotonic() > end)
+            wait_unless_overdue(partial(self._send, additions), lambda: time.monotonic() > end)
         except (RuntimeError, OSError) as error:
             if not is_xet_error(error):
                 raise
             notify_listener(f"{self.repo}: the upload by Xet failed; retrying by HTTP")
-            with disable_xet():
-                send()
+            # huggingface_hub sends open files by HTTP.
+            additions = self._list_additions(self._open)
+            self._send(additions)
+        return additions
+
+    def _send(self, additions: list[CommitOperationAdd]) -> None:
+        """Upload the large files of `additions`; a .gitignore in the repository is ignored."""
+        self.hub.preupload_lfs_files(
+            self.repo, additions, free_memory=False, revision=self.revision, create_pr=self.create_pr,
+            gitignore_content="",
+        )  # fmt: skip
+
+    def _list_additions(self, source: Callable[[Path], str | BinaryIO] = str) -> list[CommitOperationAdd]:
+        """The files to commit; those that are not in `texts` as `source` gives them."""
+        from huggingface_hub import CommitOperationAdd
+
+        return [CommitOperationAdd(name, self.texts.get(name) or source(self.folder / name)) for name in self.names]
+
+    def _open(self, path: Path) -> BinaryIO:
+        """A file that stays open until the end of the push."""
+        return self.open_files.enter_context(path.open("rb"))
 
     def _list_stale(self, info: ModelInfo) -> list[str]:
         """Weights, evaluation and figures of an earlier model."""

@@ -26,6 +26,8 @@ CONNECTION_ERRORS = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.Remote
 REPEATABLE = re.compile(r"/(preupload|branch|paths-info|verify)(/|$)|/(repos/create|validate-yaml|objects/batch)$")
 READ_METHODS = ("GET", "HEAD")
 XET_BLOCK = 64 << 20
+XET_HEADER = "x-xet-hash"
+"""The header by which an answer says that a file is stored by Xet."""
 PATH_HEADERS = ("etag", "x-linked-etag", "x-repo-commit")
 
 
@@ -90,7 +92,22 @@ def retry_requests() -> Iterator[None]:
                 del session.send
 
 
+@contextmanager
+def hide_xet() -> Iterator[None]:
+    """Inside the block, in all threads, hide from huggingface_hub that files are stored by Xet.
+
+    It then downloads them by plain HTTP. Requests are those of a block of `retry_requests`.
+    """
+    _hidden.append(XET_HEADER)
+    try:
+        yield
+    finally:
+        _hidden.pop()
+
+
 _lock = Lock()
+_hidden: list[str] = []
+"""For every open block of `hide_xet` the header that it removes from answers."""
 _blocks: list[httpx2.Client] = []
 """The client of every open block."""
 
@@ -119,6 +136,8 @@ def _send_once(
     try:
         response = send(request, stream=True, **options)
         _check_headers(response)
+        for name in tuple(_hidden):
+            response.headers.pop(name, None)
         response.stream = _SpeedLimitedBody(response.stream, f"{request.url.host}{request.url.path}" if stream else "")
         if not stream:
             response.read()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.hub.cards import LICENSE, read_front_matter
+from hfsoup.hub.cards import LICENSE, LICENSES, read_front_matter
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.text import join_names, one_line, quoted
 
@@ -58,6 +59,15 @@ def find_common_license(ingredients: Sequence[Ingredient]) -> str | None:
 def is_identifier(licence: str) -> bool:
     """Whether a licence is an identifier of the Hub, such as apache-2.0, cc-by-nc-4.0 or other."""
     return re.fullmatch(LICENSE, licence) is not None
+
+
+def describe_unknown_license(license_id: str | None) -> str | None:
+    """A note about a licence that is not in the Hub's list, with the nearest one that is; None for one that is."""
+    if license_id is None or license_id in LICENSES:
+        return None
+    near = get_close_matches(license_id, LICENSES, 1)
+    nearest = f"; the nearest is {near[0]}" if near else ""
+    return f"the Hub may refuse the licence {license_id!r}, which is not in its list{nearest}"
 
 
 def check_licences(ingredients: Sequence[Ingredient], chosen: str | None) -> None:

@@ -265,7 +265,9 @@ def _refuse_differences(
             texts.append(f"{other.ingredient}: and {len(differences) - SHOWN} more differences")
     if not texts:
         return
-    hints = ["--on-mismatch skip-ingredient leaves out ingredients that do not fit"]
+    # Of two that differ one would be left, and one is no soup.
+    several = len(compared) > 1
+    hints = ["--on-mismatch skip-ingredient leaves out ingredients that do not fit"] if several else []
     alike = [other for other, _ in compared if same_model_type(first, other)]
     if any(other.converted != first.converted for other in alike):
         hints.append(f"{IMAGE_CLASSIFICATION.name}.from_pretrained(X).save_pretrained(X) gives X the current names")

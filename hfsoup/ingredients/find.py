@@ -21,7 +21,7 @@ from hfsoup.hub.notices import listening
 from hfsoup.hub.offline import store_listing
 from hfsoup.ingredients.cards import BASE_HINT
 from hfsoup.ingredients.headers import peek_file
-from hfsoup.ingredients.local_folders import LAST, list_checkpoints, natural_key
+from hfsoup.ingredients.local_folders import LAST, has_config, list_checkpoints, natural_key
 from hfsoup.ingredients.pull import CHECKPOINT, find_weight_names, missing_file_error
 from hfsoup.ingredients.repository_kinds import identify_kind
 from hfsoup.ingredients.resolve import Refused, list_file_names, match_patterns, pin_source
@@ -123,6 +123,9 @@ def too_few_error(one: Source, command: str) -> UsageError:
         hint = f"hfsoup {command} " + (f"{place} {place}/{LAST}" if last else f'"{place}/checkpoint-*"')
     elif CHECKPOINT.fullmatch(posixpath.basename(place)) and posixpath.basename(place) != LAST:
         hint = f'hfsoup {command} "{posixpath.dirname(place)}/checkpoint-*"'
+    elif beside := _list_checkpoints_beside(one):
+        where = f"{one}, beside which lie {join_names(beside, 6)}"
+        hint = f'hfsoup {command} "{posixpath.dirname(place)}/*"'
     elif one.base:
         hint = "two adapters or more; peft merges a single one: merge_and_unload().save_pretrained(FOLDER)"
     return UsageError(what, where=where, hint=hint)
@@ -135,6 +138,14 @@ def _list_checkpoints(source: Source) -> list[str]:
     folders = {posixpath.dirname(file.name) for file in source.files if file.name.endswith((".safetensors", ".bin"))}
     found = (f for f in folders if f and posixpath.dirname(f) == source.subfolder)
     return sorted((name for name in map(posixpath.basename, found) if CHECKPOINT.fullmatch(name)), key=natural_key)
+
+
+def _list_checkpoints_beside(source: Source) -> list[str]:
+    """The names of the models beside a local folder that is called a checkpoint, such as `best-checkpoint`."""
+    if source.folder is None or "checkpoint" not in source.folder.name.casefold():
+        return []
+    beside = (path for path in source.folder.parent.iterdir() if path != source.folder and has_config(path))
+    return sorted((path.name for path in beside), key=natural_key)
 
 
 def _inspect_source(source: Source, keep: bool) -> Source | Refused:

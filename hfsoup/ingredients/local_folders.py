@@ -47,7 +47,7 @@ def find_local_models(pattern: str) -> list[Path] | None:
     text = os.path.expanduser(pattern.rstrip("/") or pattern)  # noqa: PTH111 - a name that nobody has stays as it is
     path = Path(text)
     if text and os.path.lexists(text):
-        found = [path] if _has_config(path) else _find_checkpoints(path)
+        found = [path] if has_config(path) else _find_checkpoints(path)
         return sorted(found or _refuse_folder(path), key=natural_key)
     matches = [Path(match) for match in glob.glob(text) if Path(match).is_dir()]  # noqa: PTH207 - also of absolute ones
     models = list(chain.from_iterable([m] if _holds_model(m) else _find_checkpoints(m) for m in matches))
@@ -85,13 +85,14 @@ def _list_names(folder: Path) -> list[str]:
     return os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - names are wanted
 
 
-def _has_config(folder: Path) -> bool:
+def has_config(folder: Path) -> bool:
+    """Whether a folder has the config of a model or an adapter."""
     return any((folder / name).is_file() for name in CONFIGS)
 
 
 def _holds_model(folder: Path) -> bool:
     """Whether a folder is a model for a glob; a run's folder with training state stands for its checkpoints."""
-    return _has_config(folder) or (is_model(_list_names(folder)) and not _find_checkpoints(folder))
+    return has_config(folder) or (is_model(_list_names(folder)) and not _find_checkpoints(folder))
 
 
 def _find_checkpoints(folder: Path) -> list[Path]:
@@ -165,7 +166,7 @@ def _no_folder_error(path: Path) -> UsageError:
         return UsageError("expected a model folder, found a broken link", where=str(path))
     if path.suffix in YAML:
         what, hint = "expected a config file to be the only argument", f"hfsoup bake {shlex.quote(str(path))}"
-    elif _has_config(path.parent):
+    elif has_config(path.parent):
         what, hint = "expected a model folder, found a file in one", shlex.quote(str(path.parent))
     else:
         what, hint = "expected a model folder, found a file", f"{SAVE}; hfsoup check --weights compares plain files"

@@ -55,9 +55,9 @@ UNFINISHED = (
         "python zero_to_fp32.py . MODEL, in that folder; copy config.json and the processor into MODEL",
     ),
     (
-        re.compile(r"pytorch_model_fsdp(_\d+|\.bin)(/.*)?|(.*/)?__\d+_\d+\.distcp"),
+        re.compile(r"pytorch_model_fsdp_\d+(/.*)?|(.*/)?__\d+_\d+\.distcp"),
         "FSDP",
-        "accelerate merge-weights FOLDER/pytorch_model_fsdp_0 FOLDER",
+        "accelerate merge-weights FOLDER/{place} FOLDER",
     ),
 )
 STATES = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|adapter_model).*")
@@ -168,10 +168,11 @@ def find_weight_names(names: Iterable[str], source: Source) -> list[str]:
     if found := _match_layout(known, _list_layouts(source)):
         return found
     expected = source.weights_file or "model.safetensors or pytorch_model.bin"
+    inner = sorted(f"{path.parent.name}/{path.name}" for path in source.folder.glob("*/*")) if source.folder else []
     for state, library, command in UNFINISHED:
-        if file := next((name for name in known if state.fullmatch(name)), None):
+        if file := next((name for name in (*known, *inner) if state.fullmatch(name)), None):
             what = f"expected {expected}, found the training state of {library}: {one_line(file)}"
-            raise SoupError(what, where=str(source), hint=command)
+            raise SoupError(what, where=str(source), hint=command.format(place=one_line(file.partition("/")[0])))
     others = [name for name in known if "/" not in name and name.endswith(WEIGHTS) and not STATES.fullmatch(name)]
     kind = identify_kind(known)
     hint = kind[1] if kind else ""

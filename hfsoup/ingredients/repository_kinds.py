@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from hfsoup.utils.text import join_names
 
+NAMELESS = "weights without a config.json"
 SAVE = "model.save_pretrained(FOLDER) writes a checkpoint"
 # Patterns of names, what they are, and a hint; the first row that matches counts.
 KINDS = (
@@ -21,7 +22,7 @@ KINDS = (
     (r"optimizer\.(pt|bin)|scheduler\.pt|rng_state.*\.pth|trainer_state\.json", "a Trainer's state", SAVE),
     (r".*\.(parquet|arrow|csv|jsonl|tar)", "a dataset", "--dataset"),
     (r".*\.(png|jpe?g|webp|tiff?|bmp)", "images", "--dataset"),
-    (r".*\.(pt|pth|ckpt|th)", "weights without a config.json", SAVE),
+    (r".*\.(pt|pth|ckpt|th)", NAMELESS, SAVE),
 )  # fmt: skip
 TRAINING = re.compile(r"trainer_state\.json|optimizer\.(pt|bin)")
 SILENT = (".gitattributes", ".gitignore")
@@ -40,4 +41,6 @@ def describe_files(names: Iterable[str]) -> str:
     if not known:
         return "nothing"
     found = identify_kind(known)
+    if found and found[0] == NAMELESS and "config.json" in known:
+        found = None
     return join_names(known, 8) + (f" ({found[0]})" if found else " (a card alone)" if known == ["README.md"] else "")

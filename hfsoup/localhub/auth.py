@@ -89,7 +89,7 @@ class Accounts:
     def remove_user(self, name: str) -> None:
         """Remove a user, from organisations too; repos stay."""
         with self._change() as (users, orgs):
-            self._find(name, users, "user")
+            self._find(name, users, "user", self._list_hint("user"))
             del users[name]
             for members in orgs.values():
                 members.pop(name, None)
@@ -100,21 +100,21 @@ class Accounts:
             self._check_name(org, users)
             for name, role in roles.items():
                 _check_role(role, ROLES)
-                self._find(name, users, "user")
+                self._find(name, users, "user", self._add_hint("user", name))
             orgs[org] = orgs.get(org, {}) | roles
 
     def require_user(self, name: str) -> None:
         """SoupError, with the known ones, if there is no such user."""
-        self._find(name, self.users(), "user")
+        self._find(name, self.users(), "user", self._add_hint("user", name))
 
     def remove_org(self, org: str, name: str | None = None) -> None:
         """Remove a member from an organisation, or the organisation; repos stay."""
         with self._change() as (_, orgs):
-            members = self._find(org, orgs, "organisation")
+            members = self._find(org, orgs, "organisation", self._list_hint("org"))
             if name is None:
                 del orgs[org]
             else:
-                self._find(name, members, f"member of {org}")
+                self._find(name, members, f"member of {org}", self._list_hint("org"))
                 del members[name]
 
     def user(self, authorization: str | None) -> User | None:
@@ -135,17 +135,25 @@ class Accounts:
 
     @property
     def _hint(self) -> str:
-        return f"hfsoup hub user add NAME --dir {self._path.parent}"
+        return self._add_hint("user", "NAME")
+
+    def _add_hint(self, kind: str, name: str) -> str:
+        return f"hfsoup hub {kind} add {name} --dir {self._path.parent}"
+
+    def _list_hint(self, kind: str) -> str:
+        return f"hfsoup hub {kind} list --dir {self._path.parent}"
 
     def _check_name(self, name: str, others: Mapping[str, object]) -> None:
         if not valid_part(name) or name.lower() in RESERVED or name in others:
             taken = ", which is taken" if name in others else ""
-            raise SoupError(f"expected a user or organisation name, found {name!r}{taken}", where=str(self._path))
+            hint = "another name" if taken else "letters, digits, dots and hyphens, not a word of the Hub's addresses"
+            where = str(self._path)
+            raise SoupError(f"expected a user or organisation name, found {name!r}{taken}", where=where, hint=hint)
 
-    def _find(self, name: str, known: dict[str, T], what: str) -> T:
+    def _find(self, name: str, known: dict[str, T], what: str, hint: str) -> T:
         if name not in known:
             names = ", ".join(known) or "none"
-            raise SoupError(f"there is no {what} {name!r}; known: {names}", where=str(self._path))
+            raise SoupError(f"there is no {what} {name!r}; known: {names}", where=str(self._path), hint=hint)
         return known[name]
 
     def _read(self) -> tuple[dict[str, Roles], dict[str, Roles]]:
@@ -189,7 +197,8 @@ def require_owner(user: User | None, namespace: str) -> User:
 
 def _check_role(role: str, known: tuple[str, ...]) -> None:
     if role not in known:
-        raise SoupError(f"expected the role {' or '.join(known)}, found {role!r}", where="the accounts of this Hub")
+        what = f"expected the role {' or '.join(known)}, found {role!r}"
+        raise SoupError(what, where="the accounts of this Hub", hint=" or ".join(known))
 
 
 def _read_token(authorization: str | None) -> str | None:

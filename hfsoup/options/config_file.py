@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -95,7 +96,8 @@ def write_config(path: Path, text: str) -> None:
     except FileExistsError as error:
         raise SoupError("the file exists already", where=str(path), hint="another name") from error
     except OSError as error:
-        raise SoupError(f"the config could not be written: {error.strerror}", where=str(path)) from error
+        hint = "another name" if path.parent.is_dir() else f"mkdir -p {shlex.quote(str(path.parent))}"
+        raise SoupError(f"the config could not be written: {error.strerror}", where=str(path), hint=hint) from error
 
 
 def _format_options(options: Options) -> Iterator[str]:

@@ -301,6 +301,13 @@ def _explain_verdict(found: Results) -> Iterator[str]:
 def _show_leak(found: Results) -> Iterator[str]:
     if found.comparison and found.trained_split:
         yield describe_training_split(found.trained_split)
+    yield from _explain_shift_leak(found)
+
+
+def _explain_shift_leak(found: Results) -> Iterator[str]:
+    for one in found.shifts:
+        if one.origin and is_training(one.origin[-1]):
+            yield found.clean(describe_training_split(f"{one.name}: {', '.join(one.origin)}"))
 
 
 def _show_calibration(found: Results) -> Iterator[str]:
@@ -368,7 +375,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement("attempts", "chosen", _show_attempts, shown=(SCREEN,)),
     Measurement("distilled", "training", _show_training, shown=(SCREEN, NOTEBOOK)),
     Measurement("verdict", "verdict", _show_verdict, _explain_verdict),
-    Measurement("leak", "but", _show_leak, shown=(SCREEN,)),
+    Measurement("leak", "but", _show_leak, _explain_shift_leak, (SCREEN, CARD, REPORT)),
     Measurement("ece", "calibration error", _show_calibration, _explain_calibration, (SCREEN, CARD, REPORT)),
     Measurement("ensemble", "ensemble", _show_ensemble, _explain_ensemble, (SCREEN, CARD, REPORT)),
     Measurement("shifts", "shift", _show_shifts, shown=(SCREEN, REPORT)),
