@@ -156,6 +156,22 @@ def test_a_split_without_labels_does_not_report(lacking: str, vit: Family, image
     assert run("bake", *vit.words[:2], "--dataset", "./d", "--dry-run").code == 0
 
 
+@pytest.mark.parametrize("missing", ["", None], ids=["empty", "null"])
+def test_a_split_whose_names_are_empty_does_not_report(
+    missing: str | None, vit: Family, images: Any, alone: Path
+) -> None:
+    """Labels as names, of which a test split that is published without any has empty ones."""
+    labels = {"validation": [NAMES[n] for n in images["validation"]["label"]], "test": [missing] * 72}
+    splits = {
+        name: images[name].remove_columns("label").add_column("label", found).cast_column("label", Value("string"))
+        for name, found in labels.items()
+    }
+    parquet(splits, alone / "d")
+    done = run("eval", vit.folders[0], "--dataset", "./d", "--label-column", "label", "--json", "-")
+    assert done.code == 0, done.err
+    assert "the split 'test' has no labels" in done.err
+
+
 def test_a_split_that_is_labelled_in_part_is_refused(vit: Family, images: Any, alone: Path) -> None:
     """Labels of which some are missing are no test either, and no reason to leave it out."""
     test = images["test"].cast_column("label", Value("int64"))

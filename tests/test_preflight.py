@@ -100,6 +100,9 @@ def test_one_of_several_checkpoints_is_told_of_the_others(vit: Family, alone: Pa
         shutil.copytree(vit.folders[n], f"run/checkpoint-{n}")
     assert 'hfsoup check "run/checkpoint-*"' in run("check", "./run").err
     assert verdict("./run/checkpoint-*")["verdict"] == "soup"
+    for n, name in enumerate(("best-checkpoint", "last-checkpoint")):
+        shutil.copytree(vit.folders[n], f"named/{name}")
+    assert 'hfsoup bake "named/*"' in refused("bake", "./named", code=2)
 
 
 def test_the_verdict_on_headers_says_so(vit: Family) -> None:

@@ -137,8 +137,8 @@ def test_paths_of_this_disk_are_pointed_out(
 def test_a_folder_that_is_no_model_is_not_pushed(api: HfApi, target: str, alone: Path) -> None:
     """Without config.json nothing is uploaded and no repository made."""
     Path("empty").mkdir()
-    for name in ("empty", "nowhere"):
-        assert "no config.json" in refused("push", name, target, code=1)
+    for name, found in (("empty", "no config.json"), ("nowhere", "no such folder")):
+        assert f"found {found}" in refused("push", name, target, code=1)
     assert not api.repo_exists(target)
 
 

@@ -124,7 +124,7 @@ def too_few_error(one: Source, command: str) -> UsageError:
     elif CHECKPOINT.fullmatch(posixpath.basename(place)) and posixpath.basename(place) != LAST:
         hint = f'hfsoup {command} "{posixpath.dirname(place)}/checkpoint-*"'
     elif beside := _list_checkpoints_beside(one):
-        where = f"{one}, beside which lie {join_names(beside, 6)}"
+        where = f"{one}, with {join_names(beside, 6)} beside it"
         hint = f'hfsoup {command} "{posixpath.dirname(place)}/*"'
     elif one.base:
         hint = "two adapters or more; peft merges a single one: merge_and_unload().save_pretrained(FOLDER)"

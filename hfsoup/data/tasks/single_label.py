@@ -46,8 +46,8 @@ class SingleLabel(Task):
         return match_labels(labels, model, where=where)
 
     def is_unlabelled(self, values: Sequence[Any]) -> bool:
-        """Whether all are missing or -1, as in the test split of ImageNet."""
-        return all(value is None or (type(value) is int and value == UNLABELLED) for value in values)
+        """Whether all are missing, empty or -1, as in the test split of ImageNet."""
+        return all(value in (None, "") or (type(value) is int and value == UNLABELLED) for value in values)
 
     def take_predictions(self, predictions: Predictions, top: int) -> Predictions:
         """The likeliest class of every image; images × classes where several are named."""
