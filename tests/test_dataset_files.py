@@ -303,12 +303,12 @@ def as_arrow(images: Any, folder: Path) -> None:
 
 def as_metadata(images: Any, folder: Path) -> None:
     """Images with a table of their names."""
-    for split in ("validation", "test"):
+    for split, few in ((name, images[name].select(range(12))) for name in ("validation", "test")):
         (folder / split).mkdir(parents=True)
-        names = images[split].features["label"].names
-        lines = [f"{n}.png,{names[label]}" for n, label in enumerate(images[split]["label"])]
+        names = few.features["label"].names
+        lines = [f"{n}.png,{names[label]}" for n, label in enumerate(few["label"])]
         (folder / split / "metadata.csv").write_text("\n".join(["file_name,label", *lines]) + "\n")
-        for n, picture in enumerate(images[split]["image"]):
+        for n, picture in enumerate(few["image"]):
             picture.save(folder / split / f"{n}.png")
 
 

@@ -21,8 +21,8 @@ from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.text import one_line, quoted
 
-SPREAD = 1 << 30
-"""Bytes of files that are downloaded at most for images of more classes."""
+SPREAD, LOOKED = 1 << 30, 64
+"""Bytes of files that are downloaded at most for images of more classes, and how many footers are read for that."""
 WORKSPACES = "rows"
 """The part of hfsoup's cache that holds temporary folders, one for each open dataset."""
 
@@ -78,15 +78,16 @@ class DatasetSource:
         """The first files of a split that hold `count` rows, in an order shuffled by a hash of their position.
 
         If their footers say that they lack classes, as files sorted by class do, files with further classes are added
-        until there are SPREAD bytes. None if all files are needed, or if datasets reads them together.
+        until there are SPREAD bytes, or LOOKED footers were read. None if all files are needed, or if datasets reads
+        them together.
         """
         names = [shard.name for shard in self.shards(split, self.split_files[split])]
         if len(names) < 2:
             return None
         order = sorted(range(len(names)), key=lambda n: hashlib.sha256(b"%d" % n).digest())
         rows, size, found, lacking = 0, 0, list[int](), None
-        for place in order:
-            if rows >= count and (not lacking or size + self.files.size(names[place]) > SPREAD):
+        for looked, place in enumerate(order):
+            if rows >= count and (not lacking or looked >= LOOKED or size + self.files.size(names[place]) > SPREAD):
                 break
             part = self.rows(split, [names[place]])
             held, every = self._find_class_range(split, part)
