@@ -69,7 +69,8 @@ def combine(
 
     Floats go through the merge, except batch-norm statistics: running_mean is averaged and running_var pooled as
     Σwᵢ(σᵢ² + (μᵢ − μ̄)²), the variance of all that the ingredients saw. Integers are counters: the largest stays. One
-    ingredient alone stays as it is, and what the base lacks, or importance says nothing of, is averaged.
+    ingredient alone stays as it is, and what the base lacks, or importance says nothing of, is averaged. A base whose
+    share is negative has no part in batch-norm statistics.
 
     Args:
         name: the tensor's name.
@@ -86,6 +87,9 @@ def combine(
         return largest
     chosen, base = MERGES.get(merge), root.read(name)
     share = root.share if base is not None else 0.0
+    if name.endswith(STATISTICS):
+        # Beyond the ingredients there are no images whose statistics could be pooled.
+        share = max(share, 0.0)
     shares = [*(w * (1 - share) for w in weights), share] if share else weights
 
     def everyone(name: str) -> Iterable[NDArray[Any]]:

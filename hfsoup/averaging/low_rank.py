@@ -67,11 +67,25 @@ def require_adapters(family: Family, bn: str) -> None:
         raise UsageError("an adapter cannot contain batch-norm statistics", hint="--bn average")
 
 
+def require_own_base(family: Family) -> None:
+    """Check that the base that a soup may have a share of, if there is one, is the one that its adapters are on.
+
+    Raises:
+        MismatchError: it is another model.
+    """
+    own = _require_adapter(family.reference).base
+    if family.base and sorted(w.sha256 for w in family.base.ingredient.weights) != sorted(
+        w.sha256 for w in own.weights
+    ):
+        what = f"expected the base that the adapters are on, {own}, found {family.base.ingredient}"
+        raise MismatchError(what, where="--base", hint="without --as-adapter the soup is a whole model")
+
+
 def truncate(averager: Averager, mix: Mix, rank: int) -> LowRankAdapter:
     """The mix as an adapter of that rank on the ingredients' base, and the model that it gives.
 
-    Singular values of the average ΔW = Σ wᵢ·scalingᵢ·BᵢAᵢ in float64, computed by one thread so that the bytes do not
-    depend on their number (Eckart and Young 1936, https://doi.org/10.1007/BF02288367).
+    Singular values of the average ΔW = α Σ wᵢ·scalingᵢ·BᵢAᵢ in float64, with α = 1 − the base's share, computed by one
+    thread so that the bytes do not depend on their number (Eckart and Young 1936, https://doi.org/10.1007/BF02288367).
 
     Args:
         averager: the ingredients, all of which pass `require_adapters`.
@@ -84,7 +98,7 @@ def truncate(averager: Averager, mix: Mix, rank: int) -> LowRankAdapter:
     family, base = averager.family, _require_adapter(averager.family.reference).base
     members = [family.ingredients[i] for i in mix.members]
     sums = [i.content + [f.sha256 for f in i.files] for i in family.ingredients]
-    shares = [mix.coefficients, mix.tensors]
+    shares = [mix.coefficients, mix.tensors, mix.base]
     key = hash_json(__version__, rank, shares, sums, family.orders, family.config, base.id)
 
     def build(folder: Path) -> None:
@@ -122,7 +136,7 @@ def _write_adapter(
     for name in changed:
         layer = owns[name].removesuffix(".weight")
         kind, shape = next((p.deltas[name].kind, p.deltas[name].shape) for p, _ in found if name in p.deltas)
-        coefficients = [mix.at(name).coefficients[i] for i in mix.members]
+        coefficients = [(1 - mix.base) * mix.at(name).coefficients[i] for i in mix.members]
         pairs = [
             (c, file, p.deltas[name]) for c, (p, file) in zip(coefficients, found, strict=True) if name in p.deltas
         ]

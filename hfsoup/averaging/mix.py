@@ -11,8 +11,9 @@ from math import fsum
 class Mix:
     """One coefficient per ingredient of the family, in its order, 0 for what is left out; `base` is the base's share.
 
-    The model is (1 − base) times the merge of the ingredients plus base times the base. `tensors` are those with
-    coefficients of their own; `coefficients` are then the mean over these, and of everything else.
+    The model is (1 − base) times the merge of the ingredients plus base times the base; a negative share extrapolates.
+    `tensors` are those with coefficients of their own; `coefficients` are then the mean over these, and of everything
+    else.
     """
 
     coefficients: tuple[float, ...]
@@ -54,6 +55,11 @@ class Mix:
         """The least and the largest coefficient of an ingredient among `tensors`; None where there are none."""
         found = [coefficients[ingredient] for _, coefficients in self.tensors]
         return (min(found), max(found)) if found else None
+
+    @property
+    def alpha(self) -> float:
+        """How far the model is on the line from the base (0) through the merge (1), without the noise of 1 − base."""
+        return round(1 - self.base, 12)
 
     @property
     def alone(self) -> bool:

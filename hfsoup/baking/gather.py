@@ -8,14 +8,14 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from hfsoup.baking.distill import limit_training_images
-from hfsoup.baking.requirements import CALIBRATION, count_members_in_memory, needs_base
+from hfsoup.baking.requirements import CALIBRATION, count_members_in_memory, may_extrapolate, mixes_base, needs_base
 from hfsoup.baking.resources import list_disk_needs, require_disk, require_memory
 from hfsoup.checkpoints.inspection import read_class_names
 from hfsoup.checkpoints.safetensors_io import FLOATS
 from hfsoup.checkpoints.timm_config import format_model_type
 from hfsoup.checkpoints.types import Ingredient, Source
 from hfsoup.data.tasks import require_classifier, require_metric, task_of
-from hfsoup.ingredients.base_model import resolve_base
+from hfsoup.ingredients.base_model import find_known_base, resolve_base
 from hfsoup.ingredients.cards import check_licences, describe_unknown_license
 from hfsoup.ingredients.compatibility import check_compatibility, list_remarks
 from hfsoup.ingredients.diagnose import list_concerns
@@ -24,7 +24,6 @@ from hfsoup.ingredients.find import find_ingredients, require_several
 from hfsoup.ingredients.headers import peek_config, read_outline
 from hfsoup.ingredients.pull import count_bytes, count_missing_bytes, include_bases, pull_ingredients
 from hfsoup.options.options import Options
-from hfsoup.recipes import RECIPES
 from hfsoup.utils.errors import MismatchError, UsageError
 from hfsoup.utils.progress import Clock, Watch
 from hfsoup.utils.text import format_count, format_size, join_names
@@ -67,6 +66,14 @@ def gather_family(
         with clock("pull"), watch.stage("Pulling the base") as stage:
             family = resolve_base(family, options.base, why=whose, notify=watch.note)
             stage.done(f"Pulled the base of {whose}")
+    elif may_extrapolate(options):
+        with clock("pull"), watch.stage("Looking for the base") as stage:
+            family = find_known_base(family, notify=watch.note)
+            stage.done(f"{'Pulled the' if family.base else 'Found no'} base for extrapolation")
+    if options.as_adapter and family.base:
+        from hfsoup.averaging.low_rank import require_own_base
+
+        require_own_base(family)
     if options.push:
         base = (family.base.ingredient,) if family.base else ()
         check_licences((*family.ingredients, *base), options.license)
@@ -84,7 +91,7 @@ def _check_sources(sources: Sequence[Source], options: Options, watch: Watch, se
         _require_one(sources)
     elif not sources[0].folder:
         # A single local folder is refused after its own errors, which are more useful.
-        require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
+        require_several(sources, mixes_base(options))
     require_disk(list_disk_needs(sources, options))
     if members := count_members_in_memory(options, len(sources)):
         require_memory(members, read_outline(sources[0].base or sources[0]).elements)
@@ -143,7 +150,7 @@ def _check_family(
     for remark in list_remarks(family):
         watch.note(remark)
     if several:
-        require_several(sources, RECIPES.get(options.chosen_recipe).needs_base)
+        require_several(sources, mixes_base(options))
     if several and len(family) < 2 <= len(ingredients):
         hint = "hfsoup check shows how they differ; --exclude GLOB leaves some out"
         raise MismatchError("no two of the ingredients fit together", hint=hint)

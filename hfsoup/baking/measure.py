@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
 from hfsoup.baking.distill import distill_network
 from hfsoup.baking.evidence import test_predictions, with_plot_scores
-from hfsoup.baking.requirements import needs_images
+from hfsoup.baking.requirements import count_evaluations, may_extrapolate, needs_images
 from hfsoup.baking.scoring import load_bake_images, make_scorer
 from hfsoup.baking.search_progress import SearchProgress
 from hfsoup.baking.shifts import score_shifts
@@ -19,12 +20,13 @@ from hfsoup.baking.soup import Soup
 from hfsoup.baking.workload import count_modes, count_test_images
 from hfsoup.checkpoints.types import LowRankAdapter
 from hfsoup.data.tasks import task_of
-from hfsoup.evaluation.scores import Comparison, Decision, Score
+from hfsoup.evaluation.scores import Comparison, Decision, Score, describe_alpha
 from hfsoup.ingredients.family import Family
 from hfsoup.networks.distillation.result import Distillation, append_member
 from hfsoup.options.options import Options
 from hfsoup.provenance.result import Composition, Evaluation, Run, SearchResult
 from hfsoup.recipes import RECIPES
+from hfsoup.recipes._line import extrapolate
 from hfsoup.recipes._search import Search
 from hfsoup.utils.distributed import World
 from hfsoup.utils.progress import Clock, SearchStep, Stage, Watch
@@ -99,7 +101,7 @@ def measure_soup(
     return Soup(
         patterns,
         options,
-        Composition(family, mix, statistics, adapter, network),
+        Composition(family, mix, statistics, adapter, network, options.merge),
         SearchResult(scores, search.ranked[0], tuple(search.trace), tuple(search.attempts), selection, modes),
         images,
         evaluation,
@@ -195,7 +197,7 @@ def truncate_to_adapter(averager: Averager, mix: Mix, options: Options, watch: W
 
 def _make_progress(stage: Stage, scorer: Scorer, family: Family, options: Options, images: Images) -> SearchProgress:
     recipe = RECIPES.get(options.chosen_recipe)
-    most = recipe.count_evaluations(len(family), options.recipe_parameters())
+    most = count_evaluations(options, len(family), based=family.base is not None)
     learning, split = recipe.epochs * len(images.learning or ()), len(images.test)
     tested = count_test_images(split, members=len(family), shifts=options.shifts, ensemble=options.ensemble)
     return SearchProgress(
@@ -272,12 +274,16 @@ def run_recipe(
     search = Search(
         names, score, options.rules(), lambda taken: watch.decision(_describe_step(taken, names)), ensemble, learn
     )
-    mix = RECIPES.get(options.chosen_recipe).function(search, **options.recipe_parameters())
+    recipe = RECIPES.get(options.chosen_recipe)
+    find = partial(recipe.function, **options.recipe_parameters())
+    extrapolates = family.base is not None and may_extrapolate(options)
+    mix = extrapolate(search, recipe.name, find) if extrapolates else find(search)
     for i in search.left_out:
         watch.note(f"{names[i]} is below --min-score {options.min_score}; left out")
     return search, mix
 
 
 def _describe_step(taken: Decision, names: tuple[str, ...]) -> SearchStep:
-    score, name = taken.score, names[taken.ingredient]
+    score = taken.score
+    name = describe_alpha(taken.alpha or 0.0) if taken.ingredient is None else names[taken.ingredient]
     return SearchStep(taken.step, taken.action, name, score.value, score.at_most, taken.accepted, taken.outcome)

@@ -105,7 +105,7 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
         else:
             mix = run_recipe(family, options, watch, None)[1]
             adapter = world.on_main(lambda: truncate_to_adapter(averager, mix, options, watch))
-            made_of = Composition(family, mix, adapter=adapter)
+            made_of = Composition(family, mix, adapter=adapter, merge=options.merge)
             unscored = SearchResult((None,) * len(family))
             soup = Soup(patterns, options, made_of, unscored, run=Run(seconds=clock.seconds))
         _note_broken(watch, broken)

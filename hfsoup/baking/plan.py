@@ -15,6 +15,8 @@ from hfsoup.baking.requirements import (
     check_output,
     check_request,
     count_members_in_memory,
+    may_extrapolate,
+    mixes_base,
     needs_base,
     needs_calibration,
 )
@@ -54,11 +56,13 @@ class Download:
 class Plan:
     """What a bake would do.
 
-    `bases` are those of adapters and of --base; `memory` is what it takes at least, in bytes, None if no header says.
+    `extrapolate` says that the soup is drawn past the mean if a base is found. `bases` are those of adapters and of
+    --base; `memory` is what it takes at least, in bytes, None if no header says.
     """
 
     recipe: str
     merge: str
+    extrapolate: bool
     ingredients: tuple[Download, ...]
     bases: tuple[Download, ...]
     dataset: Download | None
@@ -82,6 +86,7 @@ class Plan:
             "dry_run": True,
             "recipe": self.recipe,
             "merge": self.merge,
+            "extrapolate": self.extrapolate,
             "ingredients": [asdict(h) for h in self.ingredients],
             "bases": [asdict(h) for h in self.bases],
             "dataset": self.dataset and asdict(self.dataset),
@@ -113,9 +118,11 @@ def plan_bake(patterns: tuple[str, ...], options: Options, watch: Watch | None =
     with listening(watch.note):
         sources = resolve_ingredients(patterns, options, watch, keep=False)
         given = (find_base(options.base, keep=False),) if options.base else ()
-        require_several(sources, recipe.needs_base)
+        require_several(sources, mixes_base(options))
         if needs_base(options) and not given:
             watch.note("the base is the one that the ingredients' cards name; its size is not counted here")
+        elif may_extrapolate(options) and not given:
+            watch.note("if the ingredients' cards name a base, it is pulled too; its size is not counted here")
         with watch.stage("Reading headers") as stage:
             first = read_outline(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
@@ -127,8 +134,8 @@ def plan_bake(patterns: tuple[str, ...], options: Options, watch: Watch | None =
         require_disk(disk)
         memory = estimate_memory(first, options, count_members_in_memory(options, len(sources)))
         return Plan(
-            recipe.name, options.merge, _list_downloads(sources), _list_downloads(bases), data, work,
-            memory, virtual_memory().available, disk, options.output, _plan_push(options),
+            recipe.name, options.merge, may_extrapolate(options), _list_downloads(sources), _list_downloads(bases),
+            data, work, memory, virtual_memory().available, disk, options.output, _plan_push(options),
         )  # fmt: skip
 
 
@@ -211,7 +218,8 @@ def _plan_push(options: Options) -> dict[str, Any] | None:
 
 def describe_plan(plan: Plan) -> Iterator[Row]:
     """The plan as lines of text, each with its label."""
-    yield "recipe", replace_unprintable(f"{plan.recipe}, merge {plan.merge}")
+    further = ", extrapolated if a base is found" if plan.extrapolate else ""
+    yield "recipe", replace_unprintable(f"{plan.recipe}, merge {plan.merge}{further}")
     unknown = ", plus the dataset, whose size is not known yet" if plan.work and not plan.dataset else ""
     yield "pull", Text(f"{format_size(plan.to_pull)}{unknown}")
     for need in filter(lambda need: need.size, plan.disk):

@@ -12,6 +12,7 @@ from hfsoup.ingredients.local_folders import require_data
 from hfsoup.merges import MERGES, MergeEntry
 from hfsoup.options.options import Options, format_flags, refuse_ineffective
 from hfsoup.recipes import RECIPES, RecipeEntry
+from hfsoup.recipes._line import STEPS
 from hfsoup.reports.figures import require_matplotlib
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.registry import Registry
@@ -63,22 +64,42 @@ def count_members_in_memory(options: Options, ingredients: int) -> int:
 
 
 def needs_base(options: Options) -> str | None:
-    """The name of the recipe or merge that needs the base model of the ingredients; None if neither does.
+    """What needs the base model of the ingredients: a recipe, a merge, or extrapolation; None if nothing does.
 
     Raises:
-        UsageError: a base is given that neither uses.
+        UsageError: a base is given that nothing uses.
     """
     chosen: dict[str, RecipeEntry | MergeEntry] = {
         "the recipe": RECIPES.get(options.chosen_recipe),
         "the merge": MERGES.get(options.merge),
     }
     whose = next((f"{kind} {entry.name}" for kind, entry in chosen.items() if entry.needs_base), None)
+    if whose is None and may_extrapolate(options) and (options.extrapolate or options.base):
+        whose = "extrapolation"
     if options.base and whose is None:
         names = ", ".join(entry.name for entry in (*RECIPES, *MERGES) if entry.needs_base)
-        raise UsageError("neither recipe nor merge uses a base", hint=f"one that does: {names}")
+        raise UsageError("neither recipe nor merge uses a base", hint=f"--extrapolate, or one that does: {names}")
     if whose and options.align != "none":
         raise UsageError(f"{whose} needs a base, and --align does not align it")
     return whose
+
+
+def may_extrapolate(options: Options) -> bool:
+    """Whether a soup is drawn past the mean if a base is found: on request, or because the recipe does."""
+    if options.extrapolate is not None:
+        return options.extrapolate
+    return RECIPES.get(options.chosen_recipe).extrapolates and options.dataset is not None and options.align == "none"
+
+
+def mixes_base(options: Options) -> bool:
+    """Whether the base itself is certain to have a share in what is scored, so that one ingredient is enough."""
+    return RECIPES.get(options.chosen_recipe).needs_base or bool(options.extrapolate)
+
+
+def count_evaluations(options: Options, ingredients: int, *, based: bool) -> int | None:
+    """The most mixes that a bake scores on the selection split, `based` on a base or not; None where unknown."""
+    found = RECIPES.get(options.chosen_recipe).count_evaluations(ingredients, options.recipe_parameters())
+    return found if found is None else found + (STEPS if based and may_extrapolate(options) else 0)
 
 
 def needs_calibration(options: Options, batch_norm: bool) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from hfsoup.baking.distill import limit_training_images
-from hfsoup.baking.requirements import CALIBRATION, needs_images
+from hfsoup.baking.requirements import CALIBRATION, count_evaluations, needs_images
 from hfsoup.data.corruptions import CORRUPTIONS
 from hfsoup.evaluation.journal import read_pace
 from hfsoup.networks.distillation.result import count_forwarded
@@ -81,7 +81,7 @@ def estimate_workload(preview: DatasetPreview, options: Options, ingredients: in
     """
     recipe, sizes = RECIPES.get(options.chosen_recipe), _count_images(preview, options.limit)
     norms = first.has_batch_norm is not False and options.bn != "average"
-    evaluations = recipe.count_evaluations(ingredients, options.recipe_parameters())
+    evaluations = count_evaluations(options, ingredients, based=True)
     work = Workload(sizes.selection, sizes.test, sizes.calibration if norms else None, evaluations)
     if needs_images(options) and sizes.calibration is not None:
         work = replace(work, shown=sizes.calibration, estimated=ingredients * sizes.calibration)

@@ -93,7 +93,7 @@ def add_option_flags(*groups: str) -> Callable[[Callable[..., None]], Callable[.
             flag = f.name.replace("_", "-")
             default = typer.Option(
                 f.default,
-                f"--{flag}/--no-{flag}" if f.default is True else f"--{flag}",
+                f"--{flag}/--no-{flag}" if f.default is True or types[f.name] == bool | None else f"--{flag}",
                 # Brackets would be taken for markup, and vanish with the default that they hold.
                 help=f.metadata["help"].replace("[", "\\["),
                 rich_help_panel=f.metadata["group"],

@@ -19,7 +19,7 @@ class RacePredictions:
     """What a task predicts, in the order of the split; or, `at_most`, the predictions before evaluation stopped.
 
     `confidence` is the probability of each image's likeliest class, in the same order; `seen` images decided, `wrong`
-    of them were wrong.
+    of them were wrong; `cross_entropy` is None where it was not measured on all.
     """
 
     values: NDArray[Any]
@@ -27,6 +27,7 @@ class RacePredictions:
     seen: int
     wrong: int
     at_most: bool
+    cross_entropy: float | None = None
 
     @classmethod
     def of(

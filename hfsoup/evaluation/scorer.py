@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Advance
 
 AVERAGE, RECALIBRATE = "average", "recalibrate"
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""The probability that 0, which is one too small for float32, counts as."""
 
 
 class Scorer:
@@ -177,7 +180,8 @@ class Scorer:
         found = self._results(mix, split, bn, allowed)
         predictions = _widen_indices(found["predictions"])
         right = self._right(predictions, split, order)
-        return RacePredictions.of(predictions, found["confidence"], right, order, self._size(split), allowed)
+        race = RacePredictions.of(predictions, found["confidence"], right, order, self._size(split), allowed)
+        return race if race.at_most else replace(race, cross_entropy=_mean_cross_entropy(found))
 
     def _right(self, predictions: NDArray[Any], split: Split, order: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the first predictions in `order` are right."""
@@ -299,11 +303,24 @@ class Scorer:
         if not np.isfinite(value):
             raise SoupError(f"the metric {self._metric.name} gave {value}", where=split.name)
         if not self._metric.counts:
-            return Score(value, len(split), bn=bn, images=len(split))
+            return Score(value, len(split), bn=bn, images=len(split), cross_entropy=predictions.cross_entropy)
         right = self._metric.task.mark_correct(predictions.values, split.labels)
-        return Score(value, len(split), int(right.sum()), right.astype(np.uint8).tobytes(), bn, len(split))
+        hits = right.astype(np.uint8).tobytes()
+        loss = predictions.cross_entropy
+        return Score(value, len(split), int(right.sum()), hits, bn, len(split), cross_entropy=loss)
 
 
 def _widen_indices(predictions: NDArray[Any]) -> NDArray[Any]:
     """Predictions, with class indices as int64 where they are stored as int32."""
     return predictions.astype(np.int64) if predictions.dtype.kind == "i" else predictions
+
+
+def _mean_cross_entropy(found: Results) -> float | None:
+    """The mean negative log-probability of the true class, to six digits; None of a task without one.
+
+    What comes after these digits depends on the machine, and would settle ties by chance.
+    """
+    if "true_class_probability" not in found:
+        return None
+    sure = np.maximum(found["true_class_probability"].astype(np.float64), SMALLEST)
+    return float(f"{-fsum(np.log(sure)) / len(sure):.6g}")

@@ -18,6 +18,7 @@ class Score:
     the metric counts them, and `hits` then holds one byte, 0 or 1, per image. `bn` is the mode of the batch-norm
     statistics that it was measured with, and `images` says how many were forwarded for it. Where evaluation stopped
     before all images, `value` and `correct` are the most that the mix could have reached, and `at_most` is set.
+    `cross_entropy` is the mean negative log-probability of the true class, None where that was not measured.
     """
 
     value: float
@@ -27,6 +28,7 @@ class Score:
     bn: str = "average"
     images: int = 0
     at_most: bool = False
+    cross_entropy: float | None = None
 
     @property
     def key(self) -> float:
@@ -36,15 +38,20 @@ class Score:
 
 @dataclass(frozen=True)
 class Decision:
-    """One step of a search; `images` were forwarded to take it; `walk` is the recipe where several were run."""
+    """One step of a search; `images` were forwarded to take it; `walk` is the recipe where several were run.
+
+    `ingredient` is what was added or dropped; a step along the line from the base through a soup leads to `alpha`
+    instead.
+    """
 
     step: int
     action: str
-    ingredient: int
+    ingredient: int | None
     score: Score
     accepted: bool
     images: int
     walk: str = ""
+    alpha: float | None = None
 
     @property
     def outcome(self) -> str:
@@ -53,10 +60,17 @@ class Decision:
 
 
 def describe_outcome(action: str, *, accepted: bool) -> str:
-    """What happened to an ingredient that a search tried to add or to drop."""
+    """What happened to an ingredient that a search tried to add or to drop, or to a step along a line."""
     if action == "drop":
         return "removed" if accepted else "stays"
-    return "added" if accepted else "not added"
+    if action == "add":
+        return "added" if accepted else "not added"
+    return "kept" if accepted else "not kept"
+
+
+def describe_alpha(alpha: float) -> str:
+    """How far a step along the line from the base through a soup leads."""
+    return f"to α = {alpha:g}"
 
 
 @dataclass(frozen=True)

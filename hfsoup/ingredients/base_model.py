@@ -17,13 +17,14 @@ from hfsoup.checkpoints.tensor_matching import match_tensors
 from hfsoup.checkpoints.timm_config import read_model_config
 from hfsoup.checkpoints.types import Ingredient, TensorSpec
 from hfsoup.data.class_names import match_classes
+from hfsoup.hub.client import is_offline
 from hfsoup.ingredients.cards import BASE_HINT, read_common_base
 from hfsoup.ingredients.compatibility import find_class_axes
 from hfsoup.ingredients.family import Base, Family
 from hfsoup.ingredients.find import find_base
 from hfsoup.ingredients.pull import pull_ingredients
 from hfsoup.ingredients.similarity import APART, BASIN
-from hfsoup.utils.errors import MismatchError, SoupError
+from hfsoup.utils.errors import AccessError, HubError, MismatchError, SoupError
 from hfsoup.utils.progress import Notify
 from hfsoup.utils.text import join_names, one_line
 
@@ -36,7 +37,8 @@ def resolve_base(family: Family, given: str | None, *, why: str, notify: Notify)
 
     Args:
         family: the ingredients.
-        given: the base, a name on the Hub or a folder; None takes the base model in the ingredients' cards.
+        given: the base, a name on the Hub or a folder; None takes the one that adapters are on, or else the base model
+            in the ingredients' cards or configs.
         why: what needs a base, for errors.
         notify: receives notes about the base.
 
@@ -44,17 +46,48 @@ def resolve_base(family: Family, given: str | None, *, why: str, notify: Notify)
         UsageError: no base is given and the cards do not agree on one, or several are given.
         MismatchError: it is of another model type, or not what they started from.
     """
-    name = given or read_common_base(family.ingredients, why)
-    source = find_base(name, notify=notify)
-    if given is None:
-        notify(f"the base is {one_line(source)}, from the ingredients' cards")
-    based = attach_base(family, pull_ingredients([source], notify=notify)[0])
+    found = None if given else _find_adapters_base(family)
+    if found is None:
+        name = given or read_common_base(family.ingredients, why)
+        source = find_base(name, notify=notify)
+        if given is None:
+            notify(f"the base is {one_line(source)}, from the ingredients' cards or configs")
+        (found,) = pull_ingredients([source], notify=notify)
+    based = attach_base(family, found)
     if based.base and based.base.lacking:
-        text = f"the base {one_line(source)} has no {join_names(based.base.lacking, 6)} of the same shape and classes"
+        text = f"the base {one_line(found)} has no {join_names(based.base.lacking, 6)} of the same shape and classes"
         notify(f"{text}: these are averaged without a base")
     if based.base:
         _require_start(based, based.base, notify)
     return based
+
+
+def find_known_base(family: Family, *, notify: Notify) -> Family:
+    """The family with the base that adapters, cards or configs name; without one where none is known or none fits.
+
+    Args:
+        family: the ingredients.
+        notify: receives notes about the base, or why there is none.
+
+    Raises:
+        HubError: the Hub cannot be reached.
+    """
+    try:
+        return resolve_base(family, None, why="extrapolation", notify=notify)
+    except SoupError as error:
+        if isinstance(error, HubError) and not isinstance(error, AccessError) and not is_offline():
+            raise
+        place = f" ({one_line(error.where)})" if error.where else ""
+        notify(f"nothing is extrapolated: {one_line(error.what)}{place}; {BASE_HINT} names the base")
+        return family
+
+
+def _find_adapters_base(family: Family) -> Ingredient | None:
+    """The model that all ingredients are adapters on, known by its files; None if one is no adapter, or they differ."""
+    bases = [ingredient.adapter.base if ingredient.adapter else None for ingredient in family.ingredients]
+    first = bases[0]
+    hashes = {tuple(sorted(file.sha256 for file in base.weights)) if base else () for base in bases}
+    return first if first and len(hashes) == 1 else None
 
 
 def _require_start(family: Family, base: Base, notify: Notify) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfsoup.checkpoints.timm_config import read_model_config
 from hfsoup.hub.cards import LICENSE, LICENSES, read_front_matter
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.text import join_names, one_line, quoted
@@ -89,7 +90,7 @@ def check_licences(ingredients: Sequence[Ingredient], chosen: str | None) -> Non
 
 
 def read_common_base(ingredients: Sequence[Ingredient], why: str) -> str:
-    """The repository that the cards of all ingredients name as their base model.
+    """The repository that the cards of all ingredients name as their base model, or else their configs.
 
     Args:
         ingredients: what has cards.
@@ -98,7 +99,8 @@ def read_common_base(ingredients: Sequence[Ingredient], why: str) -> str:
     Raises:
         UsageError: they name none or several, or the name could be a local folder.
     """
-    found = {_read_base_name(ingredient) for ingredient in ingredients}
+    ids = {ingredient.id for ingredient in ingredients}
+    found = {_read_base_name(ingredient, ids) for ingredient in ingredients}
     if len(found) > 1 or None in found:
         named = sorted(name for name in found if name)
         cards = f"their cards name {join_names(named, 4)}" if named else "their cards name none"
@@ -111,9 +113,16 @@ def read_common_base(ingredients: Sequence[Ingredient], why: str) -> str:
     return name
 
 
-def _read_base_name(ingredient: Ingredient) -> str | None:
-    """The one base model in an ingredient's card."""
+def _read_base_name(ingredient: Ingredient, ids: Collection[str]) -> str | None:
+    """The one base model in an ingredient's card, or the repository that its config says it was loaded from.
+
+    A config that names an ingredient, one of `ids`, says that it was saved again.
+    """
     found = read_card(ingredient).get("base_model")
     if isinstance(found, list) and len(found) == 1:
         found = found[0]
+    if found is None and (path := ingredient.folder / "config.json").is_file():
+        loaded = read_model_config(path, where=f"{ingredient}, config.json").get("_name_or_path")
+        found = loaded if isinstance(loaded, str) and REPO.fullmatch(loaded) and loaded not in ids else None
+        found = None if found and Path(found).exists() else found
     return found if isinstance(found, str) else None

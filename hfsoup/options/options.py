@@ -88,6 +88,10 @@ class Options:
         "the model that the ingredients were fine-tuned from, for recipes and merges that need it [as their cards "
         "say]", shapes_weights=True, is_path=True
     )
+    extrapolate: bool | None = _option(None, "Search",
+        "draw the soup on, past the mean of the ingredients and away from their base, as far as it scores best on the "
+        "selection split, to α = 2 at most [auto does, where the base is known]"
+    )
     scale: float | None = _option(None, "Search",
         "λ, the factor of the sum of the task vectors [1 / ingredients], for ties of their mean [1]",
         shapes_weights=True, allowed=(isfinite, "a number")
@@ -546,3 +550,4 @@ def _list_conflicts(o: Options) -> Iterator[tuple[bool, str, str]]:
     yield no_data and on_images, "--ensemble, --shifts and --eval score on images", data
     yield no_data and o.min_score is not None, "--min-score needs scores", data
     yield no_data and o.margin != 0, "--margin needs scores", data
+    yield no_data and bool(o.extrapolate), "--extrapolate chooses how far by scores", data

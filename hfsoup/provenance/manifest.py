@@ -203,7 +203,7 @@ def make_manifest(soup: BakeResult, files: dict[str, str]) -> Manifest:
         alignment=record_alignment(soup.family),
         importance=record_importance(soup.family.importance),
         distillation=record_distillation(soup.composition.distilled),
-        trace=record_trace(soup.trace, soup.family.ingredients),
+        trace=record_trace(soup.trace, soup.family),
         score=record_score(soup.selection),
         test=record_comparison(soup.comparison),
         files=files,

@@ -66,16 +66,23 @@ class ImportanceRecord(Strict):
 
 
 class AttemptRecord(Strict):
-    """A mix that was measured as a whole: its selection score and weights, and whether it is the soup."""
+    """A mix that was measured as a whole: its selection score and weights, and whether it is the soup.
+
+    `base` is the base's share beside the weights.
+    """
 
     name: Text
     score: float
     weights: list[float]
     kept: bool
+    base: float = 0.0
 
 
 class DecisionRecord(Strict):
-    """One step of the search; where `at_most`, evaluation was stopped early and `score` is the most it could reach."""
+    """One step of the search; where `at_most`, evaluation was stopped early and `score` is the most it could reach.
+
+    A step along the line from the base has the `alpha` that it leads to, and the base as its `ingredient`.
+    """
 
     step: int
     action: Text
@@ -85,6 +92,7 @@ class DecisionRecord(Strict):
     accepted: bool
     images: int
     walk: Text = ""
+    alpha: float | None = None
 
 
 class AdjustedRecord(Strict):
@@ -218,18 +226,20 @@ def record_shift(shift: Shift) -> ShiftRecord:
     )
 
 
-def record_trace(trace: Sequence[Decision], ingredients: Sequence[Ingredient]) -> list[DecisionRecord]:
+def record_trace(trace: Sequence[Decision], family: Family) -> list[DecisionRecord]:
     """The records of the steps of a search."""
+    base = family.base.ingredient.id if family.base else ""
     return [
         DecisionRecord(
             step=d.step,
             action=d.action,
-            ingredient=ingredients[d.ingredient].id,
+            ingredient=base if d.ingredient is None else family.ingredients[d.ingredient].id,
             score=d.score.value,
             at_most=d.score.at_most,
             accepted=d.accepted,
             images=d.images,
             walk=d.walk,
+            alpha=d.alpha,
         )
         for d in trace
     ]
@@ -238,7 +248,9 @@ def record_trace(trace: Sequence[Decision], ingredients: Sequence[Ingredient]) -
 def record_attempts(attempts: Sequence[Attempt], soup: Mix) -> list[AttemptRecord]:
     """The records of mixes that were measured as a whole, of which the soup may be one."""
     return [
-        AttemptRecord(name=a.name, score=a.score.value, weights=list(a.mix.coefficients), kept=a.mix == soup)
+        AttemptRecord(
+            name=a.name, score=a.score.value, weights=list(a.mix.coefficients), kept=a.mix == soup, base=a.mix.base
+        )
         for a in attempts
     ]
 

@@ -50,6 +50,7 @@ class Composition:
     statistics: Statistics = field(default_factory=dict, repr=False)
     adapter: LowRankAdapter | None = None
     distilled: Distillation | None = None
+    merge: str = "mean"
 
     @property
     def used(self) -> tuple[Ingredient, ...]:
@@ -58,7 +59,8 @@ class Composition:
         places = (0, *members) if self.family.reference_only and 0 not in members else members
         if self.distilled:
             places = tuple(sorted({*places, *self.distilled.start.members}))
-        rooted = (base.ingredient,) if base and not self.mix.alone else ()
+        needed = self.mix.base or (len(self.mix.members) > 1 and MERGES.get(self.merge).needs_base)
+        rooted = (base.ingredient,) if base and needed else ()
         return (*(self.family.ingredients[i] for i in places), *rooted)
 
     @property

@@ -20,6 +20,7 @@ class RecipeEntry(Entry):
             arguments; None where unknown.
         logits: whether it reads the ingredients' logits.
         epochs: how often it goes over half of the selection split to learn from it.
+        extrapolates: whether its soup is drawn past the mean, away from the base, where that is known.
         warning: a sentence for cards.
     """
 
@@ -28,6 +29,7 @@ class RecipeEntry(Entry):
     evaluations: Callable[..., int] | None = None
     logits: bool = False
     epochs: int = 0
+    extrapolates: bool = False
     warning: str = ""
 
     def count_evaluations(self, ingredients: int, parameters: dict[str, Any]) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from hfsoup.evaluation.scores import Attempt, Decision, Score, Start
 from hfsoup.utils.errors import SoupError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Search:
         self.scores: dict[Mix, Score] = {}
         self._score, self._observe, self._ensemble, self._learn = score, observe, ensemble, learn
         self._current: tuple[int, ...] = ()
-        self._starts: list[tuple[str, tuple[int, ...]]] = []
+        self._starts: list[tuple[str, Mix]] = []
         self._walk = ""
         self._ranked: tuple[int, ...] | None = None
 
@@ -101,7 +101,7 @@ class Search:
     @property
     def starts(self) -> tuple[Start, ...]:
         """The start of every walk, in order; none of a recipe that does not walk."""
-        return tuple(Start(walk, self.score(self.mix(members))) for walk, members in self._starts)
+        return tuple(Start(walk, self.score(mix)) for walk, mix in self._starts)
 
     @property
     def left_out(self) -> tuple[int, ...]:
@@ -159,7 +159,7 @@ class Search:
     def start(self, members: tuple[int, ...]) -> None:
         """Begin the walk at the mean of `members`."""
         self._current = members
-        self._starts.append((self._walk, members))
+        self._starts.append((self._walk, self.mix(members)))
 
     def offer(self, action: str, ingredient: int) -> bool:
         """Score the current mix with `ingredient` added or dropped, record the decision, go there if accepted."""
@@ -167,19 +167,43 @@ class Search:
             members = (*self._current, ingredient)
         else:
             members = tuple(i for i in self._current if i != ingredient)
-        incumbent, mix = self.score(self.mix(self._current)), self.mix(members)
-        known, rules = self.scores.get(mix), self.rules
-        # A count must reach the incumbent's, or exceed it; other numbers are always measured on all images.
-        counted = incumbent.correct is not None
-        candidate = self.score(mix, incumbent.key + (rules.accept == ">") if counted else None)
+        incumbent, mix, rules = self.score(self.mix(self._current)), self.mix(members), self.rules
+        candidate, images = self._score_against(incumbent, mix, exceed=rules.accept == ">")
         accepted = is_accepted(candidate=candidate, incumbent=incumbent, rule=rules.accept, margin=rules.margin)
-        images = 0 if candidate is known else candidate.images
-        decision = Decision(len(self.trace) + 1, action, ingredient, candidate, accepted, images, self._walk)
-        self.trace.append(decision)
-        self._observe(decision)
+        self._record(Decision(len(self.trace) + 1, action, ingredient, candidate, accepted, images, self._walk))
         if accepted:
             self._current = members
         return accepted
+
+    def follow_line(self, action: str, mix: Mix, shares: Iterable[float]) -> Mix:
+        """The best of a mix and of the same with other shares of the base, each recorded as a decision.
+
+        One is taken if it scores higher than the best before it, or equally at a lower cross-entropy.
+        """
+        self._starts.append((self._walk, mix))
+        best = mix
+        for share in shares:
+            drawn, incumbent = replace(mix, base=share), self.score(best)
+            candidate, images = self._score_against(incumbent, drawn, exceed=False)
+            better = is_better(candidate=candidate, incumbent=incumbent, margin=self.rules.margin)
+            step = len(self.trace) + 1
+            self._record(Decision(step, action, None, candidate, better, images, self._walk, drawn.alpha))
+            if better:
+                best = drawn
+        return best
+
+    def _score_against(self, incumbent: Score, mix: Mix, *, exceed: bool) -> tuple[Score, int]:
+        """The score of a candidate, and the images that were forwarded for it now.
+
+        A count must reach the incumbent's, or exceed it; other numbers are always measured on all images.
+        """
+        known = self.scores.get(mix)
+        found = self.score(mix, incumbent.key + exceed if incumbent.correct is not None else None)
+        return found, 0 if found is known else found.images
+
+    def _record(self, decision: Decision) -> None:
+        self.trace.append(decision)
+        self._observe(decision)
 
     def _above_floor(self, score: Score) -> bool:
         return self.rules.min_score is None or score.value >= self.rules.min_score
@@ -198,3 +222,11 @@ def is_accepted(*, candidate: Score, incumbent: Score, rule: str, margin: float)
         return True
     differing = int.from_bytes(candidate.hits, "big") ^ int.from_bytes(incumbent.hits, "big")
     return gain >= margin * sqrt(differing.bit_count())
+
+
+def is_better(*, candidate: Score, incumbent: Score, margin: float) -> bool:
+    """Whether `candidate` scores higher, by the margin of `is_accepted`, or equally at a lower cross-entropy."""
+    losses = candidate.cross_entropy, incumbent.cross_entropy
+    if candidate.key == incumbent.key and not candidate.at_most and losses[0] is not None and losses[1] is not None:
+        return losses[0] < losses[1]
+    return is_accepted(candidate=candidate, incumbent=incumbent, rule=">", margin=margin)

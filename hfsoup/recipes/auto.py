@@ -23,8 +23,10 @@ def count_evaluations(k: int, *, passes: int, keep_best: bool) -> int:
 @recipe(
     "auto",
     paper="arXiv:2203.05482",
-    summary="uniform, greedy and pruned, which share their scores; keeps what scores best on the selection split",
+    summary="uniform, greedy and pruned, which share their scores; keeps what scores best on the selection split, "
+    "extrapolated where a base is known",
     evaluations=count_evaluations,
+    extrapolates=True,
 )
 def auto(search: Search, *, passes: int = 1, keep_best: bool = False) -> Mix:
     """Run all three; of equal ones the first stays."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hfsoup.averaging.mix import Mix
 from hfsoup.recipes import recipe
 from hfsoup.recipes._search import Search
@@ -20,7 +18,6 @@ TENTHS = 10
     evaluations=lambda k: k + TENTHS,
 )
 def wise_ft(search: Search) -> Mix:
-    """(1 − α)θ0 + αθ with θ the mix of all and α in 1.0, 0.9 … 0.1; of equal scores the one with the largest α."""
+    """(1 − α)θ0 + αθ with θ the mix of all and α in 1.0, 0.9 … 0.1; of equal scores the lowest cross-entropy counts."""
     tuned = search.mix(search.ranked[: search.cap])
-    mixes = [replace(tuned, base=n / TENTHS) for n in range(TENTHS)]
-    return max(mixes, key=lambda mix: search.score(mix).key)
+    return search.follow_line("interpolate", tuned, [n / TENTHS for n in range(1, TENTHS)])

@@ -27,8 +27,8 @@ def make_json(soup: BakeResult) -> dict[str, Any]:
         **_describe_base(soup.composition),
         **_describe_learning(soup),
         "trace": [
-            {key: value for key, value in step.model_dump().items() if key != "walk" or value}
-            for step in record_trace(search.trace, soup.family.ingredients)
+            {key: value for key, value in step.model_dump().items() if key not in ("walk", "alpha") or value}
+            for step in record_trace(search.trace, soup.family)
         ],
         **(
             {"attempts": [one.model_dump() for one in record_attempts(search.attempts, soup.mix)]}
@@ -75,7 +75,8 @@ def _describe_base(made_of: Composition) -> dict[str, Any]:
     if made_of.family.base is None:
         return {}
     base = made_of.family.base.ingredient
-    return {"base": {"id": base.id, "revision": base.source.revision, "weight": made_of.mix.base}}
+    alpha = {"alpha": made_of.mix.alpha} if made_of.mix.base else {}
+    return {"base": {"id": base.id, "revision": base.source.revision, "weight": made_of.mix.base, **alpha}}
 
 
 def _describe_learning(soup: BakeResult) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class Results:
     `members` is how many ingredients are in the mix, `alone` whether it is the best one as it is, and `soups` are the
     selection scores of all mixes of two or more that the search scored, `selection` that of the soup. `trained_split`
     is the name of the test split where the models may have been trained on it, and `rule` how predictions come from the
-    outputs of a multi-label model. `clean` makes a text from outside harmless on the surface that shows it.
+    outputs of a multi-label model. `alpha` is where the soup is on the line from the base (0) through the merge (1).
+    `clean` makes a text from outside harmless on the surface that shows it.
     """
 
     clean: Callable[[object], str]
@@ -75,6 +76,7 @@ class Results:
     training: str
     images: int | None
     numbers: Mapping[str, float]
+    alpha: float = 1.0
 
 
 Texts = Callable[[Results], Iterator[str]]
@@ -132,6 +134,7 @@ def read_results(soup: BakeResult, clean: Callable[[object], str] = one_line) ->
         kind=soup.composition.kind,
         metric=soup.metric,
         members=len(mix.members),
+        alpha=1.0 if network else mix.alpha,
         best="" if best is None else soup.composition.names[best],
         alone=mix.alone and mix.members == (best,) and soup.composition.adapter is None,
         soups=(
@@ -162,6 +165,7 @@ def read_recorded_results(record: Manifest, best: int | None) -> Results:
         kind="distilled model" if network else "soup",
         metric=record.metric,
         members=len(mix.members),
+        alpha=1.0 if network else mix.alpha,
         best="its best ingredient" if best is None else record.names[best],
         alone=mix.alone and mix.members == (best,) and record.adapter is None,
         soups=(
@@ -255,6 +259,11 @@ def _show_attempts(found: Results) -> Iterator[str]:
         kept = " and ".join(found.clean(one.name) for one in found.attempts if one.kept)
         scores = ", ".join(f"{found.clean(one.name)} {one.score:.4f}" for one in found.attempts)
         yield f"{kept}, of {scores} on the selection split"
+
+
+def _show_alpha(found: Results) -> Iterator[str]:
+    if found.alpha != 1:
+        yield f"{found.alpha:g} on the line from the base (0) through the merge of the ingredients (1)"
 
 
 def _show_training(found: Results) -> Iterator[str]:
@@ -373,6 +382,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement("test", "{kind}", _show_test, shown=(SCREEN, NOTEBOOK)),
     Measurement("best_ingredient", "best ingredient", _show_best, shown=(SCREEN, NOTEBOOK)),
     Measurement("attempts", "chosen", _show_attempts, shown=(SCREEN,)),
+    Measurement("alpha", "α", _show_alpha, shown=(SCREEN, NOTEBOOK, REPORT)),
     Measurement("distilled", "training", _show_training, shown=(SCREEN, NOTEBOOK)),
     Measurement("verdict", "verdict", _show_verdict, _explain_verdict),
     Measurement("leak", "but", _show_leak, _explain_shift_leak, (SCREEN, CARD, REPORT)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import NoneType
 from typing import Any
 
@@ -17,6 +18,7 @@ from hfsoup.evaluation.scores import Decision, Score
 from hfsoup.merges import EMPTY, MERGES, Array, Context, MergeEntry
 from hfsoup.options.options import require_allowed
 from hfsoup.recipes import RECIPES
+from hfsoup.recipes._line import extrapolate as draw_on
 from hfsoup.recipes._search import Rules, Search
 from hfsoup.state_dicts.load import Ingredient, StateDict, load_ingredients, load_state_dict, name_ingredient
 from hfsoup.utils.errors import MismatchError, UsageError
@@ -28,6 +30,8 @@ class Found:
 
     Attributes:
         weights: a coefficient for each ingredient in the order given, 0 for one that was left out.
+        base: the share of the base beside them: 0.3 is 30 % of the base and 70 % of the ingredients, -0.4 is what was
+            extrapolated to α = 1.4.
         trace: every candidate that the recipe tried, with its score.
         score: of the average; None where no score was given.
 
@@ -43,6 +47,7 @@ class Found:
     weights: tuple[float, ...]
     trace: tuple[Decision, ...]
     score: float | None
+    base: float
     _mix: Mix = field(repr=False)
     _merger: _Merger = field(repr=False)
 
@@ -59,6 +64,7 @@ def search(
     merge: str = "mean",
     base: Ingredient | None = None,
     importance: Sequence[StateDict] | None = None,
+    extrapolate: bool | None = None,
     unwrap: bool = False,
     **rules: Any,
 ) -> Found:
@@ -73,6 +79,8 @@ def search(
         merge: the name of a merge.
         base: the model that the ingredients were fine-tuned from, where recipe or merge need it; tensors that it does
             not have in the same shape are averaged.
+        extrapolate: draw the result on, past the mean and away from the base, as far as it scores best, to α = 2 at
+            most; None for recipes that do so where they are given a base.
         importance: the result of `estimate`, where the merge needs it: a state dict for each ingredient; tensors that
             one of them lacks are averaged.
         unwrap: follow a lone `state_dict` key in a pickled file.
@@ -96,6 +104,9 @@ def search(
     if found.epochs:
         raise UsageError(f"the recipe {recipe} learns from images", hint="hfsoup.bake(…, dataset=…)")
     chosen = MERGES.get(merge)
+    if extrapolate and (base is None or score is None):
+        lacking = "score=FUNCTION" if score is None else "base=STATE_DICT"
+        raise UsageError("to extrapolate needs a base to go away from, and scores", hint=lacking)
     if base is None and (needing := next((e for e in (found, chosen) if e.needs_base), None)):
         raise UsageError(
             f"{needing.name} needs the model that the ingredients were fine-tuned from", hint="base=STATE_DICT"
@@ -117,9 +128,11 @@ def search(
         return Score(float(score(merger.merge(mix)))) if score else Score(0.0)
 
     steps = Search(names, evaluate if score else None, limits)
-    mix = found.function(steps, **found.fill_parameters(rules))
+    find = partial(found.function, **found.fill_parameters(rules))
+    wanted = found.extrapolates and base is not None if extrapolate is None else extrapolate
+    mix = draw_on(steps, found.name, find) if wanted else find(steps)
     value = steps.score(mix).value if score else None
-    return Found(mix.coefficients, tuple(steps.trace), value, mix, merger)
+    return Found(mix.coefficients, tuple(steps.trace), value, mix.base, mix, merger)
 
 
 def _check_importance(

@@ -57,7 +57,14 @@ def _describe_learning(soup: BakeResult) -> Iterator[str]:
 
 def _describe_base(soup: BakeResult, base: Base) -> Iterator[str]:
     """The base, and what of it is in the soup."""
-    share = f" It weighs {soup.mix.base:g} beside the ingredients." if soup.mix.base else ""
+    mix, share = soup.mix, ""
+    if mix.base > 0:
+        share = f" It weighs {mix.base:g} beside the ingredients."
+    elif mix.base:
+        share = (
+            f" The weights were extrapolated from it through the merge of the ingredients, to α = {mix.alpha:g} in"
+            " θ₀ + α(θ − θ₀); α was chosen on the selection split."
+        )
     revision, (name,) = base.ingredient.source.revision, name_ingredients(base.ingredient)
     commit = f" at commit `{revision}`" if revision else ", a local folder"
     yield f"Base, which the ingredients were fine-tuned from: {name}{commit}.{share}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup.checkpoints.timm_config import format_model_type, has_timm_layout, is_timm, list_libraries
 from hfsoup.data.splits import describe_training_split
-from hfsoup.evaluation.scores import Score
+from hfsoup.evaluation.scores import Decision, Score, describe_alpha
 from hfsoup.hub.cards import UNPUSHED
 from hfsoup.ingredients.cards import find_common_license, include_bases, read_license
 from hfsoup.merges import MERGES
@@ -150,6 +150,7 @@ def _fill(soup: BakeResult) -> dict[str, Any]:
         "auto_class": soup.task.auto_class,
         "kind": made_of.kind,
         "used": len(soup.mix.members),
+        "extrapolated": f"{soup.mix.alpha:g}" if soup.mix.alpha > 1 else None,
         "classes": soup.task.describe_classes([escape_markdown(name, 40) for name in made_of.family.labels]),
         "rule": soup.task.rule,
         "processor": names[made_of.family.processor_index] if options.processor_from else None,
@@ -309,7 +310,7 @@ def _describe_splits(images: Images) -> dict[str, dict[str, str]]:
 def _describe_batch_norms(soup: BakeResult, images: Images) -> dict[str, Any] | None:
     """The score with each kind of batch-norm statistics, where they were re-estimated."""
     split, search = images.calibration, soup.search
-    if split is None or len(soup.mix.members) == 1 or search.selection is None or soup.composition.distilled:
+    if split is None or soup.mix.alone or search.selection is None or soup.composition.distilled:
         return None
     modes = [{"name": mode, "score": format_score(soup.metric, score)} for mode, score in search.modes.items()]
     return {"images": len(split), "split": escape_markdown(split.name), "modes": modes, "kept": search.selection.bn}
@@ -352,8 +353,13 @@ def _describe_search(search: SearchResult, mix: Mix, metric: str, names: Sequenc
             }
             for one in ranked[:MOST_ATTEMPTS]
         ],
-        "trace": [{"d": d, "name": names[d.ingredient], "score": format_score(metric, d.score)} for d in search.trace],
+        "trace": [{"d": d, "name": _name_step(d, names), "score": format_score(metric, d.score)} for d in search.trace],
     }
+
+
+def _name_step(step: Decision, names: Sequence[str]) -> str:
+    """The ingredient that a step added or dropped, or how far it led along a line."""
+    return describe_alpha(step.alpha or 0.0) if step.ingredient is None else names[step.ingredient]
 
 
 def _describe_licences(used: Sequence[Ingredient], chosen: str | None) -> dict[str, Any]:

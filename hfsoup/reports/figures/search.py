@@ -61,7 +61,7 @@ def paint(soup: BakeResult) -> Paint:
             )  # fmt: skip
         _draw_steps(walks, axes, theme)
         if soup.search.attempts:
-            _separate_walks(walks, axes, theme)
+            _separate_walks(soup, walks, axes, theme)
         if whole:
             axes.scatter(
                 range(_first(whole), -1), [a.score.value for a in whole], label="tried as a whole", zorder=3,
@@ -100,7 +100,7 @@ def _walks(soup: BakeResult) -> list[Walk]:
 
 def _find_whole(soup: BakeResult) -> list[Attempt]:
     """What was tried beside the walks, without steps."""
-    walked = {decision.walk for decision in soup.trace}
+    walked = {decision.walk or soup.options.chosen_recipe for decision in soup.trace}
     return [attempt for attempt in soup.search.attempts if attempt.name not in walked]
 
 
@@ -134,13 +134,14 @@ def _draw_steps(walks: list[Walk], axes: Any, theme: Theme) -> None:
             axes.scatter(*sides, label=label, zorder=3, **look)
 
 
-def _separate_walks(walks: list[Walk], axes: Any, theme: Theme) -> None:
+def _separate_walks(soup: BakeResult, walks: list[Walk], axes: Any, theme: Theme) -> None:
     """A line around every walk, and its name above it."""
     for at in (-1, *(walk.right + 1 for walk in walks)):
         axes.axvline(at, color=theme.grid, linewidth=1.2)
     for walk in walks:
         axes.annotate(
-            one_line(walk.name, 24), ((walk.left + walk.right) / 2, 1), xycoords=("data", "axes fraction"),
+            one_line(walk.name or soup.options.chosen_recipe, 24),
+            ((walk.left + walk.right) / 2, 1), xycoords=("data", "axes fraction"),
             xytext=(0, 4), textcoords="offset points", ha="center", color=theme.faint, fontsize=9.5,
         )  # fmt: skip
 
@@ -160,7 +161,14 @@ def _ticks(soup: BakeResult, walks: list[Walk], whole: list[Attempt]) -> Iterato
     for walk in walks:
         yield walk.left, "start"
         for place, decision in walk.places():
-            yield place, f"{'+' if decision.action == 'add' else '−'} {name_ingredient(soup, decision.ingredient, 22)}"
+            yield place, _name_step(soup, decision)
     if soup.search.attempts:
         kept = " and ".join(attempt.name for attempt in soup.search.attempts if attempt.mix == soup.mix)
         yield walks[-1].right + 2, f"this soup ({one_line(kept, 22)})" if kept else "this soup"
+
+
+def _name_step(soup: BakeResult, step: Decision) -> str:
+    """What a step tried: an ingredient in or out, or a place on the line from the base."""
+    if step.ingredient is None:
+        return f"α {step.alpha:g}"
+    return f"{'+' if step.action == 'add' else '−'} {name_ingredient(soup, step.ingredient, 22)}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hfsoup.checkpoints.types import Source
 from hfsoup.data.splits import describe_training_split
 from hfsoup.data.tasks import SINGLE_LABEL, TASKS
-from hfsoup.evaluation.scores import Score, describe_outcome
+from hfsoup.evaluation.scores import Score, describe_alpha, describe_outcome
 from hfsoup.provenance.predictions import list_classes
 from hfsoup.provenance.reproduce import hub_url
 from hfsoup.reports.card.formatting import format_weight
@@ -115,9 +115,10 @@ def _ingredient(
 
 
 def _step(step: DecisionRecord, metric: str, names: Mapping[str, str]) -> dict[str, Any]:
+    name = names.get(step.ingredient, step.ingredient) if step.alpha is None else describe_alpha(step.alpha)
     return {
         "step": step.step,
-        "tried": f"{one_line(step.action, 20)} {one_line(names.get(step.ingredient, step.ingredient))}",
+        "tried": f"{one_line(step.action, 20)} {one_line(name)}",
         "score": format_score(metric, Score(step.score, at_most=step.at_most)),
         "value": step.score,
         "outcome": describe_outcome(step.action, accepted=step.accepted),
