@@ -52,13 +52,14 @@ def leveled(fishers: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tens
     return [{k: (t + 1e-6) / (n + 1e-6) for k, t in f.items()} for f, n in zip(fishers, norms, strict=True)]
 
 
+# mergekit's λ multiplies the sum of three task vectors, hfsoup's their mean.
 OURS = {
     "mergekit linear": lambda: merged("mean"),
     "mergekit slerp": lambda: merged("slerp", 2),
     "mergekit karcher": lambda: merged("karcher"),
-    "mergekit task_arithmetic": lambda: merged("task-arithmetic", scale=SCALE),
+    "mergekit task_arithmetic": lambda: merged("task-arithmetic", scale=3 * SCALE),
     "mergekit ties": lambda: apart("ties", density=DENSITY),
-    "mergekit breadcrumbs": lambda: merged("breadcrumbs", density=DENSITY, outliers=OUTLIERS, scale=SCALE),
+    "mergekit breadcrumbs": lambda: merged("breadcrumbs", density=DENSITY, outliers=OUTLIERS, scale=3 * SCALE),
     "mergekit model_stock": lambda: merged("model-stock"),
     # One element more than its share: that many are at or above the magnitude that it trims at.
     "fusion-bench ties": lambda: merged("ties", density=(int(DENSITY * KEPT) + 1.5) / KEPT),
@@ -138,7 +139,7 @@ def test_inputs_that_are_always_zero_have_the_mean_of_their_weights() -> None:
 
 def dropped(state: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Base, task vector and dare's own task vector of one ingredient beside one that changed nothing."""
-    found = hfsoup.search("uniform", [state, {"w": torch.zeros_like(state["w"])}], merge="dare", scale=1.0, **BASED)
+    found = hfsoup.search("uniform", [state, {"w": torch.zeros_like(state["w"])}], merge="dare", scale=2.0, **BASED)
     return state["w"], found.state_dict()["w"], state["w"] != 0
 
 
@@ -198,6 +199,44 @@ def test_every_recipe_goes_with_every_merge(recipe: str, merge: str) -> None:
 def test_one_ingredient_alone_stays_as_it_is(merge: str) -> None:
     """Whatever a merge trims or drops, a single member is not merged with anything."""
     assert merged(merge, 1)["large"].equal(given(1)[1][0]["large"])
+
+
+@pytest.mark.parametrize("merge", ["task-arithmetic", "ties", "dare", "breadcrumbs"])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 1.5])
+def test_a_scale_is_relative_to_the_mean_however_many_there_are(merge: str, scale: float) -> None:
+    """Two equal task vectors and five are one soup: θ0 + λτ, where nothing is dropped."""
+    base, members = given(1)
+    told = {"merge": merge, "base": base, "scale": scale, "density": 1.0, "outliers": 0.0}
+    for count in (2, 5):
+        found = hfsoup.search("uniform", members * count, **told).state_dict()
+        for name, start in base.items():
+            torch.testing.assert_close(found[name], start + scale * (members[0][name] - start))
+
+
+def test_task_arithmetic_at_1_is_the_mean() -> None:
+    """And without a scale."""
+    for options in ({}, {"scale": 1.0}):
+        for name, tensor in merged("mean").items():
+            torch.testing.assert_close(merged("task-arithmetic", **options)[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("merge", "then"), [("task-arithmetic", 0.5), ("dare", 0.5), ("breadcrumbs", 0.5), ("ties", 1.5)]
+)
+def test_a_record_of_a_scaled_sum_is_still_verified(merge: str, then: float, rooted: Any, alone: Path) -> None:
+    """Records without a format had λ multiply the sum of the three, but for ties the mean, as it does today."""
+    words, base = rooted
+    bake(*words, "--merge", merge, "--base", base, "--scale", 1.5, "--output", "soup")
+    path = Path("soup/soup.json")
+    record = json.loads(path.read_text())
+    assert record.pop("format") == 2
+    record["options"]["scale"] = then
+    record["config"] = record["config"].replace("scale: 1.5\n", f"scale: {then}\n")
+    path.write_text(json.dumps(record))
+    done = run("verify", "soup")
+    assert done.code == 0, done.err
+    path.write_text(json.dumps({**record, "format": 2}))
+    assert run("verify", "soup").code == (0 if merge == "ties" else 1)
 
 
 @pytest.mark.parametrize("merge", ROOTED)
@@ -266,6 +305,26 @@ def test_what_the_merge_is_told_is_part_of_a_score_s_key(vit: Family, alone: Pat
         found = bake(*words, *more, "--output", f"soup-{n}")
         assert found["images_forwarded"] > 0, more
     assert bake(*words, *told[0], "--output", "again")["images_forwarded"] == 0
+
+
+def test_an_ingredient_alone_is_scored_once_whatever_the_merge(vit: Family, alone: Path, data: Path) -> None:
+    """Bakes that differ in scale, density, base or merge forward what is new: a soup on both splits, no ingredient."""
+    words = (*vit.words[:3], "--recipe", "uniform", "--dataset", data)
+    ties, base = ("--merge", "ties", "--base"), vit.folders[3]
+    told: list[tuple[object, ...]] = [(*ties, base, "--scale", scale) for scale in (0.5, 1.0, 1.5)]
+    told += [(*ties, base, "--density", 0.5), (*ties, vit.folders[2]), ("--merge", "slerp"), ()]
+    found = [bake(*words, *more, "--output", f"soup-{n}")["images_forwarded"] for n, more in enumerate(told)]
+    assert found[1:] == [60 + 72] * (len(told) - 1)
+    assert found[0] == 3 * 60 + (60 + 72) + 72
+
+
+def test_a_mean_is_scored_once_with_a_base_or_without(vit: Family, alone: Path, data: Path) -> None:
+    """A base that has no part in a mix is no part of its key: auto finds the scores of greedy and pruned."""
+    words = (*vit.words[:3], "--dataset", data)
+    plain = bake(*words, "--recipe", "auto", "--no-race", "--output", "plain")
+    found = bake(*words, "--recipe", "auto", "--base", vit.folders[3], "--no-race", "--output", "auto")
+    kept = found["soup"]["sha256"] == plain["soup"]["sha256"]
+    assert found["images_forwarded"] == 5 * 60 + (0 if kept else 72)
 
 
 def test_a_head_that_is_kept_is_kept_whatever_the_merge(rooted: Any, alone: Path) -> None:
@@ -352,7 +411,7 @@ def test_statistics_of_batch_norms_are_pooled_whatever_the_merge(resnet: Family,
     """Running means and variances are those of the mean, and only wise-ft gives the base a part in them."""
     words = resnet.words[:3]
     bake(*words, "--output", "mean")
-    bake(*words, "--merge", "task-arithmetic", "--scale", "1", "--base", resnet.folders[3], "--output", "soup")
+    bake(*words, "--merge", "task-arithmetic", "--scale", "2", "--base", resnet.folders[3], "--output", "soup")
     mean, soup = weights(Path("mean")), weights(Path("soup"))
     assert all(soup[name].equal(mean[name]) for name in soup if "running_" in name or "num_" in name)
     assert not any(soup[name].equal(mean[name]) for name in soup if "convolution" in name)

@@ -162,7 +162,7 @@ def test_modules_are_taken_as_they_are() -> None:
     states = [module.state_dict() for module in modules]
     assert found.keys() == states[0].keys()
     assert torch.equal(found["0.weight"], (states[0]["0.weight"] + states[1]["0.weight"]) / 2)
-    moved = hfsoup.search("uniform", modules, merge="task-arithmetic", base=modules[0], scale=1.0).state_dict()
+    moved = hfsoup.search("uniform", modules, merge="task-arithmetic", base=modules[0], scale=2.0).state_dict()
     assert torch.allclose(moved["0.weight"], states[1]["0.weight"])
 
 

@@ -101,11 +101,18 @@ class Averager:
         for weights in (*self._weights, *self._importance, *([self._base] if self._base else [])):
             weights.close()
 
-    @property
-    def merge_facts(self) -> list[Any]:
-        """What a mix depends on besides tensors and coefficients, as JSON values; the mean has no arguments."""
-        plain = self.merge.name == "mean"
-        return [self.merge.name, None if plain else [*self.merge.identity, self.parameters], self.dtype]
+    def list_mix_facts(self, mix: Mix) -> list[Any]:
+        """What a mix depends on besides its ingredients and their coefficients, as JSON values.
+
+        That is the dtype, the merge where there is something to merge, and the base where it has a part.
+        """
+        merged = len(mix.members) > 1
+        merge = (
+            [self.merge.name, *self.merge.identity, self.parameters] if merged and self.merge.name != "mean" else None
+        )
+        base = self.family.base if mix.base or (merged and self.merge.needs_base) else None
+        files = base and [weights.sha256 for weights in base.ingredient.weights]
+        return [merge, self.dtype, base and [mix.base, files, base.names, base.order]]
 
     def stored_as(self, spec: TensorSpec) -> str:
         """The dtype that a tensor is written in."""

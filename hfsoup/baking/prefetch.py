@@ -145,7 +145,8 @@ class Prefetcher:
         family = check_compatibility(pull_ingredients([source]))
         if family.labels != labels:
             return
-        with Averager(family, options.merge, options.stored_dtype, options.merge_parameters()) as averager:
+        # What an ingredient scores alone is the same with every merge.
+        with Averager(family, dtype=options.stored_dtype) as averager:
             alone = make_scorer(averager, options, self._world, Journal(journal_path()), images, self._check_stopped)
             alone.score(Mix.of((0,), 1), images.selection)
             self.images_forwarded += alone.images_forwarded

@@ -92,7 +92,7 @@ def _verify(place: str, scores: bool, public_key: Path | None, trusted: bool, wa
         local = Path(place).is_dir()
         folder = Path(place) if local else pull_repository(resolve_patterns((place,))[0])
         record = read_manifest(folder, where=place)
-        options = replace(Options.of(dict(record.options)), trust_remote_metric=trusted)
+        options = replace(record.merge_options(), trust_remote_metric=trusted)
         if scores and not trusted and options.metric is not None and options.metric not in METRICS:
             what = f"this soup was scored by {quoted(options.metric)}, a script that is fetched from the Hub and run"
             what += ", or a metric of a package that is not installed"

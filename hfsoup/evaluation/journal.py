@@ -81,14 +81,12 @@ def hash_mix(family: Family, mix: Mix, **depends: Any) -> str:
         family: its ingredients, known by the hashes of their files, the order of their classes, the config, the tensors
             with their dtypes, and the reference where every mix keeps tensors of it; what was estimated of them, by the
             hashes of its files.
-        mix: the coefficients, also of single tensors, and the base's share; the base is known by its hashes too.
-        depends: everything else that it depends on, as JSON values.
+        mix: the coefficients, also of single tensors.
+        depends: everything else that it depends on, such as merge and base, as JSON values.
     """
     members = [[mix.coefficients[i], family.ingredients[i].content, family.orders[i]] for i in mix.members]
     tensors = hashlib.sha256(repr(sorted((spec.name, spec.dtype) for spec in family.tensors)).encode()).hexdigest()
     kept = [sorted(family.reference_only), family.reference.content] if family.reference_only else None
-    root = family.base
-    base = root and [mix.base, [w.sha256 for w in root.ingredient.weights], root.names, root.order]
     if family.fitted and len(mix.members) > 1:
         depends = {**depends, "fitted": [w.sha256 for w in family.fitted.weights]}
     if family.importance and len(mix.members) > 1:
@@ -98,7 +96,7 @@ def hash_mix(family: Family, mix: Mix, **depends: Any) -> str:
         depends = {**depends, "tensors": own}
     config = {k: v for k, v in family.config.items() if k not in SILENT}
     versions = {"hfsoup": __version__, **{name: version(name) for name in (*LIBRARIES, *list_libraries(family.config))}}
-    return hash_json(members, tensors, kept, base, config, len(family.labels), versions, depends)
+    return hash_json(members, tensors, kept, config, len(family.labels), versions, depends)
 
 
 def journal_path() -> Path:

@@ -232,10 +232,8 @@ class Scorer:
         return self._key(mix, order=hashlib.sha256(order.tobytes()).hexdigest(), **depends)
 
     def _key(self, mix: Mix, **depends: Any) -> str:
-        averager = self._averager
-        merge, told, dtype = averager.merge_facts
-        place = {"merge": merge, "told": told, "dtype": dtype, "device": self._world.device.type}
-        return hash_mix(averager.family, mix, **place, **depends)
+        facts = {"made": self._averager.list_mix_facts(mix), "device": self._world.device.type}
+        return hash_mix(self._averager.family, mix, **facts, **depends)
 
     def _reuse_results(self, key: str, go_on: Callable[[Results | None], Results]) -> Results:
         """What `go_on` makes of the results that this bake or the journal has; new results are stored in both."""

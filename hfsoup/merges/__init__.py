@@ -72,16 +72,12 @@ def task_vectors(tensors: Tensors, context: Context) -> Iterator[Array]:
         yield np.subtract(tensor, context.base, dtype=np.float64)
 
 
-def add_to_base(tasks: Iterable[Array], weights: Weights, context: Context, scale: float | None) -> Array:
-    """θ0 + λΣτᵢ, where a weight counts as a multiple of the mean one.
-
-    Without a scale λ is one over the number of ingredients: what was trained for one task is averaged, not summed up.
-    """
+def add_to_base(tasks: Iterable[Array], weights: Weights, context: Context, scale: float) -> Array:
+    """θ0 + λ·Σ wᵢτᵢ, where the weights sum to one: at λ = 1 the mean of the task vectors, however many there are."""
     total = np.zeros(context.base.shape)
     for task, weight in zip(tasks, weights, strict=True):
         total += task * weight
-    if scale is not None:
-        total *= scale * len(weights)
+    total *= scale
     total += context.base
     return total
 

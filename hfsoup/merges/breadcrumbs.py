@@ -25,11 +25,11 @@ def breadcrumbs(
     weights: Weights,
     context: Context,
     *,
-    scale: float | None = None,
+    scale: float = 1.0,
     density: float = 0.1,
     outliers: float = 0.01,
 ) -> Array:
-    """θ0 + λΣ mᵢ ⊙ τᵢ, where mᵢ keeps the `density` share of |τᵢ| next below the `outliers`; λ = 1/k unless given."""
+    """θ0 + λ times the mean of mᵢ ⊙ τᵢ, where mᵢ keeps the `density` share of |τᵢ| next below the `outliers`."""
     return add_to_base(_mask_tasks(task_vectors(tensors, context), density, outliers), weights, context, scale)
 
 

@@ -26,11 +26,11 @@ def dare(
     weights: Weights,
     context: Context,
     *,
-    scale: float | None = None,
+    scale: float = 1.0,
     density: float = 0.5,
     seed: int = 0,
 ) -> Array:
-    """θ0 + λΣ τᵢ ⊙ Bernoulli(d)/d for the density d = 1 − p; λ = 1/k unless given."""
+    """θ0 + λ times the mean of τᵢ ⊙ Bernoulli(d)/d for the density d = 1 − p."""
     tasks = zip(context.members, task_vectors(tensors, context), strict=True)
     rest = (task * _draw_mask(task.shape, f"{seed} {place} {context.name}", density) / density for place, task in tasks)
     return add_to_base(rest, weights, context, scale)

@@ -26,10 +26,10 @@ def ties(
     weights: Sequence[float],
     context: Context,
     *,
-    scale: float | None = None,
+    scale: float = 1.0,
     density: float = 0.2,
 ) -> Array:
-    """θ0 + λ·mean of the τᵢ, trimmed to their largest, that have the sign of the trimmed sum; λ = 1 unless given.
+    """θ0 + λ·mean of the τᵢ, trimmed to their largest, that have the sign of the trimmed sum.
 
     As in the paper and its code the largest are those of the whole ingredient, not of each tensor. Where nothing is
     left, or the sum is 0, the base stays.
@@ -44,4 +44,4 @@ def ties(
     sums = up + down
     merged: Array = np.divide(up, risers, out=np.zeros_like(sums), where=sums > 0)
     np.divide(down, fallers, out=merged, where=sums < 0)
-    return context.base + (1.0 if scale is None else scale) * merged
+    return context.base + scale * merged

@@ -93,7 +93,7 @@ class Options:
         "selection split, to α = 2 at most [auto does, where the base is known]"
     )
     scale: float | None = _option(None, "Search",
-        "λ, the factor of the sum of the task vectors [1 / ingredients], for ties of their mean [1]",
+        "λ, the factor of the mean of the task vectors: 1 is their mean, more extrapolates [1]",
         shapes_weights=True, allowed=(isfinite, "a number")
     )
     density: float | None = _option(None, "Search",

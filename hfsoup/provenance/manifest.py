@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ from hfsoup.checkpoints.timm_config import list_libraries
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.hub.cards import MANIFEST
 from hfsoup.hub.notices import notify_listener
+from hfsoup.options.options import Options
 from hfsoup.provenance.records import (
     AdapterRecord,
     AlignmentRecord,
@@ -54,10 +56,13 @@ from hfsoup.utils.text import quoted, shorten_names
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
-    from hfsoup.options.options import Options
     from hfsoup.provenance.result import BakeResult
 
 FILE_NAME = MANIFEST
+FORMAT = 2
+"""Since 2, --scale multiplies the mean of the task vectors."""
+SUMMED = ("task-arithmetic", "dare", "breadcrumbs")
+"""Merges whose --scale multiplied their sum before."""
 MAX_BYTES = 16 << 20
 LIBRARIES = (
     "torch",
@@ -116,11 +121,14 @@ class BatchNormRecord(Strict):
 class Manifest(Strict):
     """The record of a soup. `files` are all others in its folder, with their sha256; `config` bakes it again.
 
+    `format` says what the options mean; records without one are of format 1.
+
     `tensors` are those with coefficients of their own, in the order of the ingredients, whose `coefficient` is then of
     all others.
     """
 
     hfsoup: Text
+    format: Annotated[int, Field(ge=1, le=FORMAT)] = 1
     recipe: Text
     merge: Text
     options: dict[str, str | int | float | bool | list[str] | None]
@@ -157,6 +165,13 @@ class Manifest(Strict):
         base = self.base.coefficient if self.base else 0.0
         return Mix(tuple(ingredient.coefficient for ingredient in self.ingredients), base, tensors)
 
+    def merge_options(self) -> Options:
+        """The options, with the --scale that does today what the recorded one did."""
+        options = Options.of(dict(self.options))
+        if self.format > 1 or self.merge not in SUMMED or options.scale is None:
+            return options
+        return replace(options, scale=options.scale * len(self.mix().members))
+
     @property
     def metric(self) -> str:
         """The name of the metric."""
@@ -191,6 +206,7 @@ def make_manifest(soup: BakeResult, files: dict[str, str]) -> Manifest:
     rows = zip(originals, soup.mix.coefficients, orders, soup.scores, strict=True)
     return Manifest(
         hfsoup=__version__,
+        format=FORMAT,
         recipe=soup.options.chosen_recipe,
         merge=soup.options.merge,
         options=soup.options.to_record(),

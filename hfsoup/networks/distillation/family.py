@@ -95,10 +95,11 @@ def distill_family(
         accelerator.free_memory()
         return from_torch(student.state_dict(), {spec.name: averager.stored_as(spec) for spec in family.tensors})
 
-    mixes = [hash_mix(family, mix) for mix in (*(Mix.of((i,), len(family)) for i in members), start)]
+    alone = [Mix.of((i,), len(family)) for i in members]
+    mixes = [hash_mix(family, mix, made=averager.list_mix_facts(mix)) for mix in (*alone, start)]
     hashes = {name: hashlib.sha256(found.tobytes()).hexdigest() for name, found in statistics.items()}
     facts = [
-        mixes, *averager.merge_facts, epochs, seed, str(device), hashes, split.fingerprint, split.pixels.name,
+        mixes, epochs, seed, str(device), hashes, split.fingerprint, split.pixels.name,
     ]  # fmt: skip
     file, like = cache_tensors("distilled", family, facts, build, fresh=fresh), family.reference
     return Ingredient(Source(NAME, None, file.path.parent), like.folder, (file,), like.run)
