@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 
-from hfsoup.data.class_names import match_dataset_classes
+from hfsoup.data.class_names import ModelClasses, match_dataset_classes
 from hfsoup.data.columns import Columns
 from hfsoup.data.dataset_split import DatasetSplit
 from hfsoup.data.files import TooLargeError
@@ -15,6 +15,7 @@ from hfsoup.data.heads import HEAD, METADATA
 from hfsoup.data.labels import ClassList, FileLabels, match_labels, require_same_numbering
 from hfsoup.data.loading import open_dataset
 from hfsoup.data.request import Request
+from hfsoup.data.rows import Rows
 from hfsoup.data.shards import IMAGE_SUFFIXES
 from hfsoup.data.source import DatasetSource, call_datasets
 from hfsoup.data.splits import choose_calibration_split, choose_splits
@@ -27,7 +28,9 @@ from hfsoup.utils.text import one_line
 COUNTABLE = ("parquet", "imagefolder")
 """Kinds of datasets whose rows can be counted without their data."""
 TEXTS_LIMIT = 64 << 20
-"""Bytes of the largest split of text files whose columns are read beforehand."""
+"""Bytes of the largest split of text files or local archives whose columns are read beforehand."""
+MANY_IMAGES = 20_000
+"""Images beside a table of labels, of which more take too long to be listed twice."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def _has_archives(source: DatasetSource) -> bool:
 def _can_read_labels(source: DatasetSource, name: str) -> bool:
     """Whether columns and classes of a split can be read without a download of its files."""
     names = source.split_files[name]
+    if source.by_folder and len(names) > MANY_IMAGES:
+        return False
     if source.kind in ("csv", "json") and source.revision:
         return sum(min(source.files.size(each), HEAD) for each in names) <= TEXTS_LIMIT
     # Archives on this disk would be unpacked twice.
@@ -125,7 +130,7 @@ def _read_labels(
 ) -> Sequence[ClassList] | None:
     """As `_check_labels`, of columns: from footers where they decide, else from the columns, or from their heads."""
     names, where = source.split_files[name], one_line(f"{request.dataset}, split {name}")
-    one_by_one = source.kind in ("webdataset", "arrow") and source.revision is not None
+    one_by_one = source.kind == "webdataset" or (source.kind == "arrow" and source.revision is not None)
     if source.revision and (source.by_folder or source.kind in ("csv", "json")):
         every = [each for split in source.split_files.values() for each in split]
         wanted = [each for each in every if PurePosixPath(each).name in METADATA] if source.by_folder else names
@@ -140,27 +145,36 @@ def _read_labels(
     if label is None or classes is None:
         return None if label is None else ()
     if beginning:
-        found = columns.read_labels(label)
-        values = [value for one in found for value in one.values]
+        labels = columns.read_labels(label)
+        values = [value for one in labels for value in one.values]
         task = request.task or SINGLE_LABEL
         if values and (required or not task.is_unlabelled(values)):
-            task.match_labels(found, request.model_classes(classes), where=where)
+            task.match_labels(labels, request.model_classes(classes), where=where)
         return ()
     if not required and columns.lacks_labels():
         return None
-    lists, bounds = columns.list_classes(label), [each for each in columns.list_bounds(label) if each]
-    if len(bounds) == len(lists) and all(least >= 0 for least, _ in bounds) and len(set(lists)) == 1:
-        needed = range(max(largest for _, largest in bounds) + 1)
-        try:
-            if len(needed) <= len(classes if lists[0] is None else lists[0]):
-                match = match_dataset_classes(lists[0], request.model_classes(classes), needed, where=where)
-                alike = lists[0] is not None and all(n == place for n, place in match.places.items())
-                return [ClassList(file, lists[0], match.numbered, alike) for file in rows.names()]
-        except MismatchError:
-            pass
-    # The footers do not decide, so the column of labels is read.
+    if (found := _match_footers(columns, label, rows, request.model_classes(classes), where)) is not None:
+        return found
     split = DatasetSplit(source, name, request, classes, scored=required)
     return split.lists if split.is_labelled else None
+
+
+def _match_footers(
+    columns: Columns, label: str, rows: Rows, model: ModelClasses, where: str
+) -> Sequence[ClassList] | None:
+    """The class lists of parquet files that match the model's by their footers; None where those do not decide."""
+    lists, bounds = columns.list_classes(label), [each for each in columns.list_bounds(label) if each]
+    if len(bounds) < len(lists) or any(least < 0 for least, _ in bounds) or len(set(lists)) > 1:
+        return None
+    names, needed = lists[0], range(max(largest for _, largest in bounds) + 1)
+    if len(needed) > len(model.names if names is None else names):
+        return None
+    try:
+        match = match_dataset_classes(names, model, needed, where=where)
+    except MismatchError:
+        return None
+    alike = names is not None and all(n == place for n, place in match.places.items())
+    return [ClassList(file, names, match.numbered, alike) for file in rows.names()]
 
 
 def _has_metadata(source: DatasetSource) -> bool:
