@@ -267,6 +267,9 @@ def test_two_that_differ_are_not_told_to_leave_one_out(vit: Family, resnet: Fami
     """--on-mismatch skip-ingredient is advice where more than one is left."""
     assert "skip-ingredient" not in refused("bake", vit.words[0], resnet.words[0], code=1)
     assert "skip-ingredient" in refused("bake", *vit.words[:2], resnet.words[0], code=1)
+    bad = copy_model(vit.folders[2], alone / "bad", quantization_config={"quant_method": "awq"})
+    assert "leaves them out" not in refused("bake", vit.words[0], bad, code=1)
+    assert "leaves them out" in refused("bake", *vit.words[:2], bad, code=1)
 
 
 def test_a_licence_that_the_hub_does_not_list_is_noted(vit: Family, alone: Path) -> None:

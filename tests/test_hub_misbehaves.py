@@ -71,6 +71,7 @@ REFUSALS = {
         "gated and you have no access yet: Your request is awaiting a review",
         "wait for its authors",
     ),
+    "a page of a proxy": ({"status": 403, "body": b"<html>Forbidden</html>"}, "may not read here\n", "hf auth login"),
     "429": ({"status": 429, "headers": {"Retry-After": "7200"}}, "to wait 2.0 h", "after that"),
     "ratelimit": ({"status": 429, "headers": {"RateLimit": '"api";r=0;t=500'}}, "to wait 8 min", "after that"),
     "500": ({"status": 500}, "the Hub answered 500", "the same command"),

@@ -185,7 +185,7 @@ def read_class_names(config: dict[str, Any], *, where: str) -> tuple[str, ...]:
         count = 2 if names is None else len(names)
     if type(count) is not int or not 1 <= count <= MAX_CLASSES:
         raise SoupError(f"expected 1 to {MAX_CLASSES} classes, found {one_line(count, 24)}", where=where)
-    if names is None or len(names) != count:
+    if names is None or (len(names) != count and not is_timm(config)):
         return tuple(f"LABEL_{i}" for i in range(count))
     numbered = {int(key): name for key, name in names.items() if CLASS.fullmatch(key)}
     if numbered.keys() != set(range(count)):

@@ -292,9 +292,9 @@ def _convert_status(error: HfHubHTTPError, where: str, access: str) -> SoupError
 
 
 def _quote_message(error: HfHubHTTPError) -> str:
-    """The Hub's own message on one line, after a colon."""
+    """The Hub's own message on one line, after a colon; empty for a page of HTML or XML, which proxies send."""
     message = one_line(redact(error.server_message or ""), MAX_MESSAGE)
-    return f": {message}" if message else ""
+    return f": {message}" if message and not message.startswith("<") else ""
 
 
 def _suggest_fix(words: str, repo: str) -> str:

@@ -244,11 +244,14 @@ def _format_reason(refused: Refused) -> str:
 
 
 def _refusal_error(refused: Sequence[Refused], others: int) -> SoupError:
-    """One error for all matches that cannot be ingredients; the error of a single one is raised as it is."""
+    """One error for all matches that cannot be ingredients; the error of a single one is raised as it is.
+
+    That they may be left out is said where more than one other is left, as a single one makes no soup.
+    """
     ways = "--exclude GLOB, or --on-mismatch skip-ingredient, leaves them out"
     if len(refused) == 1:
         error = refused[0].error
-        if not others:
+        if others < 2:
             return error
         return type(error)(error.what, where=error.where, hint="; ".join(filter(None, (error.hint, ways))))
     rows = "\n  ".join(f"{one.id}: {_format_reason(one)}" for one in refused)
@@ -257,4 +260,4 @@ def _refusal_error(refused: Sequence[Refused], others: int) -> SoupError:
     few = "; or ".join(hints) if len(hints) <= FEW and all(hints) else None
     same = few if len(hints) == 1 else None
     alone = None if same else few or "hfsoup is for image classifiers of transformers"
-    return SoupError(what, hint="; ".join(filter(None, (same, ways if others else alone))))
+    return SoupError(what, hint="; ".join(filter(None, (same, ways if others > 1 else alone))))
