@@ -16,8 +16,8 @@ class RecipeEntry(Entry):
     Attributes:
         needs_data: whether it needs scores, and so a dataset.
         needs_base: whether it needs the model that the ingredients were fine-tuned from.
-        evaluations: the most mixes that it scores of k ingredients, called with k and the recipe's keyword-only
-            arguments; None where unknown.
+        evaluations: the most mixes that it scores of k ingredients, its result included; called with k by position
+            and the recipe's keyword-only arguments by name. None where unknown.
         logits: whether it reads the ingredients' logits.
         epochs: how often it goes over half of the selection split to learn from it.
         extrapolates: whether its soup is drawn past the mean, away from the base, where that is known.

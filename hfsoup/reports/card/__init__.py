@@ -1,1 +1,1 @@
-"""card."""
+"""The model card of a soup."""
