@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from family import Family, weights
+from datasets import load_dataset
+from family import Family, accuracy, copy_model, put_weights, weights
 from shell import bake, only, refused, run
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
@@ -20,6 +21,7 @@ from hfsoup.data.splits import limit_rows
 from hfsoup.ingredients.compatibility import check_compatibility
 from hfsoup.ingredients.pull import pull_ingredients
 from hfsoup.ingredients.resolve import resolve_patterns
+from hfsoup.reports.html import make_report
 from hfsoup.utils.errors import SoupError
 
 
@@ -104,9 +106,63 @@ def test_auto_keeps_what_scores_better_and_says_what_each_scored(normed: Family,
 def test_greedy_is_never_below_the_best_ingredient_where_it_selects(
     normed: Family, with_train: Path, alone: Path, mode: str
 ) -> None:
-    """One ingredient alone is never given other statistics, so the search starts at its own score."""
+    """The search starts at the best ingredient's own score, with the statistics that it has or with new ones."""
     found = bake(*normed.words, "--recipe", "greedy", "--dataset", with_train, "--bn", mode, "--output", "soup")
     assert found["soup"]["score"] >= found["best_ingredient"]["score"]
+
+
+def spoil_statistics(family: Family, home: Path) -> list[Path]:
+    """Copies of two ingredients whose running means are far off: they gain by new statistics alone."""
+    folders = [copy_model(folder, home / f"off-{n}") for n, folder in enumerate(family.folders[:2])]
+    for folder in folders:
+        own = weights(folder)
+        means = [name for name in own if name.endswith("running_mean")]
+        put_weights(folder, {**own, **{name: own[name] + 3 * own[name].abs().mean() for name in means}})
+    return folders
+
+
+@pytest.mark.parametrize("mode", ["recalibrate", "auto"])
+def test_a_gain_of_new_statistics_is_not_told_as_one_of_averaging(
+    normed: Family, with_train: Path, alone: Path, mode: str
+) -> None:
+    """Where a soup is recalibrated, so are its ingredients, which count with what scores higher, and it is said."""
+    folders = spoil_statistics(normed, alone)
+    words = ("--recipe", "uniform", "--dataset", with_train)
+    as_they_are = [run("eval", folder, "--dataset", with_train, "--json", "-").json["score"] for folder in folders]
+    done = run("bake", *folders, *words, "--bn", mode, "--output", "soup", "--json", "-")
+    assert done.code == 0, done.err
+    found = done.json
+    assert [i["score"] > own for i, own in zip(found["ingredients"], as_they_are, strict=True)] == [True, True]
+    assert [i["bn"] for i in found["ingredients"]] == ["recalibrate", "recalibrate"]
+    best = max(range(2), key=lambda n: found["ingredients"][n]["score"])
+    recalibrated = ["bake", *folders, "--recipe", "weighted", "--weights", f"{1 - best},{best}", *words[2:]]
+    control = run(*recalibrated, "--bn", mode, "--output", "control", "--json", "-").json
+    assert found["best_ingredient"]["test"] == control["soup"]["test"]
+    assert found["comparison"]["best_bn"] == "recalibrate"
+    assert f"off-{best}, recalibrated\n" in done.err
+    assert "its best ingredient, recalibrated" in done.err
+    card = Path("soup/README.md").read_text()
+    assert f"| best ingredient, off-{best}, recalibrated |" in card
+    assert "so\nthat the difference is one of averaging" in card
+    assert ", recalibrated</td>" in make_report("soup", images=False)
+    assert run("verify", "soup", "--scores").code == 0
+
+
+def test_an_ingredient_may_win_by_new_statistics(resnet: Family, with_train: Path, alone: Path) -> None:
+    """One that gains by them is a candidate: it is shipped with them, and not called unchanged, nor a soup."""
+    folder, other = spoil_statistics(resnet, alone)
+    put_weights(other, {n: -t if n.startswith("classifier") else t for n, t in weights(other).items()})
+    done = run("bake", folder, other, "--recipe", "greedy", "--dataset", with_train, "--output", "soup", "--json", "-")
+    assert [i["used"] for i in done.json["ingredients"]] == [True, False]
+    own, shipped = weights(folder), weights(Path("soup"))
+    assert {n.rsplit(".", 1)[1] for n in own if not torch.equal(own[n], shipped[n])} == {"running_mean", "running_var"}
+    card = Path("soup/README.md").read_text()
+    assert "this model is off-0, with new batch-norm statistics." in card
+    assert "unchanged" not in card
+    assert "- model-soup" not in card
+    assert "kept the best ingredient alone, recalibrated: no soup that was scored was better" in done.err
+    assert accuracy(Path("soup"), load_dataset(str(with_train), split="test")) == done.json["soup"]["test"]
+    assert run("verify", "soup", "--scores").code == 0
 
 
 def test_a_recalibrated_soup_is_verified_and_measured_again(resnet: Family, with_train: Path, alone: Path) -> None:
@@ -149,12 +205,16 @@ def test_variances_are_pooled_over_the_batches(
     torch.testing.assert_close(first.running_var.double(), var, rtol=1e-5, atol=1e-7)
 
 
-def test_one_ingredient_alone_keeps_its_own_statistics(normed: Family, with_train: Path, alone: Path) -> None:
-    """Nothing was averaged, so nothing is estimated, whatever the mode asked for."""
-    for mode in ("recalibrate", "auto"):
-        bake(*only(*normed.words[:2]), "--dataset", with_train, "--bn", mode, "--output", mode)
+def test_new_statistics_that_gain_nothing_leave_an_ingredient_as_it_is(
+    normed: Family, with_train: Path, alone: Path
+) -> None:
+    """Its own stay unless others score higher, whatever the mode asked for; with average nothing is estimated."""
+    for mode in ("average", "recalibrate", "auto"):
+        found = bake(*only(*normed.words[:2]), "--dataset", with_train, "--bn", mode, "--output", mode)
         own, shipped = weights(normed.folders[0]), weights(Path(mode))
-        assert all(torch.equal(own[name], shipped[name]) for name in own)
+        same = all(torch.equal(own[name], shipped[name]) for name in own)
+        assert same == ("bn" not in next(i for i in found["ingredients"] if i["used"]))
+        assert same or mode != "average"
 
 
 def test_statistics_that_do_not_fit_are_refused(resnet: Family, tmp_path: Path) -> None:

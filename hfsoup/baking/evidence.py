@@ -10,21 +10,15 @@ from typing import TYPE_CHECKING
 from hfsoup.averaging.mix import Mix
 from hfsoup.baking.workload import LINE_STEPS
 from hfsoup.evaluation.measurements import CANDIDATE, INGREDIENT, UNIFORM, Evidence, Line, LinePoint, Point
-from hfsoup.evaluation.scores import Decision, Score, Start
+from hfsoup.evaluation.scores import Decision, Score
 from hfsoup.provenance.predictions import FILE_NAME, record_predictions
 
 if TYPE_CHECKING:
-    from hfsoup.data.dataset_split import Split
     from hfsoup.data.images import Images
     from hfsoup.evaluation.scorer import Scorer
     from hfsoup.options.options import Options
     from hfsoup.provenance.result import BakeResult
     from hfsoup.recipes._search import Search
-
-
-def test_predictions(scorer: Scorer, soup: Mix, best: Mix, bn: str, test: Split, starts: tuple[Start, ...]) -> Evidence:
-    """The predictions of soup and best ingredient for each test image, kept from their comparison."""
-    return Evidence(scorer.predict_classes(soup, bn, test), scorer.predict_classes(best, "average", test), starts)
 
 
 def with_plot_scores(

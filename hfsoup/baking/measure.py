@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
 from hfsoup.baking.distill import distill_network
-from hfsoup.baking.evidence import test_predictions, with_plot_scores
+from hfsoup.baking.evidence import with_plot_scores
 from hfsoup.baking.requirements import count_evaluations, may_extrapolate, needs_images
 from hfsoup.baking.scoring import load_bake_images, make_scorer
 from hfsoup.baking.search_progress import SearchProgress
@@ -20,6 +20,7 @@ from hfsoup.baking.soup import Soup
 from hfsoup.baking.workload import count_modes, count_test_images
 from hfsoup.checkpoints.types import LowRankAdapter
 from hfsoup.data.tasks import task_of
+from hfsoup.evaluation.measurements import Evidence
 from hfsoup.evaluation.scores import Comparison, Decision, Score, describe_alpha
 from hfsoup.ingredients.family import Family
 from hfsoup.networks.distillation.result import Distillation, append_member
@@ -43,11 +44,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shipped:
-    """The soup as it is written and its best ingredient, as mixes of what `scorer` scores."""
+    """The soup as it is written and its best ingredient, as mixes of what `scorer` scores.
+
+    `best_bn` is the mode of the batch-norm statistics that the best ingredient scores best with where it selects.
+    """
 
     scorer: Scorer
     soup: Mix
     best: Mix
+    best_bn: str
 
 
 def measure_soup(
@@ -123,7 +128,7 @@ def _evaluate(
     given = shipped.scorer
 
     def compare(split: Split) -> Comparison:
-        return given.compare(shipped.soup, bn, shipped.best, split)
+        return given.compare(shipped.soup, bn, shipped.best, shipped.best_bn, split)
 
     comparison, ensemble = compare(images.test), None
     if options.ensemble:
@@ -131,7 +136,11 @@ def _evaluate(
         answers = given.predict(shipped.soup, bn, images.test)
         ensemble = given.compare_predictions(answers, together, images.test)
     shifts = score_shifts(options, scorer.family, images, world, compare)
-    evidence = test_predictions(given, shipped.soup, shipped.best, bn, images.test, search.starts)
+    evidence = Evidence(
+        given.predict_classes(shipped.soup, bn, images.test),
+        given.predict_classes(shipped.best, shipped.best_bn, images.test),
+        search.starts,
+    )
     evidence = with_plot_scores(evidence, scorer, search, mix, images, options)
     return Evaluation(comparison, evidence, ensemble, shifts)
 
@@ -169,6 +178,7 @@ def _prepare_shipped(
 ) -> Shipped:
     """The soup as it is written; an adapter or a distilled network is no average, and joins the family as a member."""
     best = search.ranked[0]
+    best_bn = search.score(search.mix((best,))).bn
     if network:
         whole, shipped = append_member(scorer.family, network.ingredient)
     elif adapter:
@@ -176,9 +186,9 @@ def _prepare_shipped(
 
         whole, shipped = with_adapter(scorer.family, adapter)
     else:
-        return Shipped(scorer, mix, search.mix((best,)))
+        return Shipped(scorer, mix, search.mix((best,)), best_bn)
     averager = stack.enter_context(Averager(whole, options.merge, options.stored_dtype, options.merge_parameters()))
-    return Shipped(scorer.with_averager(averager), shipped, Mix.of((best,), len(whole)))
+    return Shipped(scorer.with_averager(averager), shipped, Mix.of((best,), len(whole)), best_bn)
 
 
 def truncate_to_adapter(averager: Averager, mix: Mix, options: Options, watch: Watch) -> LowRankAdapter | None:

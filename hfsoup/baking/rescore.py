@@ -63,7 +63,7 @@ def verify_scores(
                 batch_size=options.batch_size, bn=mode, calibration=images.calibration, advance=advance,
             )  # fmt: skip
             selection = scorer.score(mix, images.selection)
-            comparison = scorer.compare(mix, mode, Mix.of((best,), len(family)), images.test)
+            comparison = scorer.compare(mix, mode, Mix.of((best,), len(family)), record.test.best_bn, images.test)
     found = {"selection": selection, "test": comparison.soup, "best ingredient, test": comparison.best}
     recorded = {"selection": record.score, "test": record.test.soup, "best ingredient, test": record.test.best}
     differing = list(_compare_scores(recorded, found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hfsoup.averaging.mix import Mix
-from hfsoup.baking.workload import count_search_images
+from hfsoup.baking.workload import Modes, count_search_images
 from hfsoup.evaluation.scores import Score
 from hfsoup.utils.progress import Stage
 
@@ -19,13 +19,13 @@ class SearchProgress:
         size: how many ingredients there are.
         most: the most mixes that the recipe scores; None if it does not say.
         images: images of the selection split.
-        modes: how often a mix of several ingredients is scored.
+        modes: how often a single ingredient and a mix are scored.
         after: images that are evaluated besides, during or after the search.
     """
 
     def __init__(
         self, stage: Stage, score: Callable[[Mix, float | None], Score], *,
-        size: int, most: int | None, images: int, modes: int = 1, after: int = 0,
+        size: int, most: int | None, images: int, modes: Modes, after: int = 0,
     ) -> None:  # fmt: skip
         self._stage, self._score, self._size, self._most = stage, score, size, most
         self._images, self._modes = images, modes

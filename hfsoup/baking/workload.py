@@ -54,15 +54,24 @@ class SplitSizes(NamedTuple):
     calibration: int | None
 
 
-def count_modes(bn: str, *, batch_norm: bool) -> int:
-    """How often a mix of several ingredients is scored: once with each kind of batch-norm statistics it may have."""
-    return 2 if batch_norm and bn == "auto" else 1
+class Modes(NamedTuple):
+    """How often a single ingredient and a mix are scored: once with each kind of batch-norm statistics."""
+
+    single: int
+    mix: int
 
 
-def count_search_images(mixes: int, *, ingredients: int, selection: int, modes: int) -> int:
-    """Images evaluated to score a number of mixes: single ingredients come first, and are scored in one mode."""
+def count_modes(bn: str, *, batch_norm: bool) -> Modes:
+    """How often they are scored with a `--bn`; a single ingredient also has statistics of its own."""
+    if not batch_norm or bn == "average":
+        return Modes(1, 1)
+    return Modes(2, 2 if bn == "auto" else 1)
+
+
+def count_search_images(mixes: int, *, ingredients: int, selection: int, modes: Modes) -> int:
+    """Images evaluated to score a number of mixes, of which single ingredients come first."""
     single = min(mixes, ingredients)
-    return selection * (single + modes * (mixes - single))
+    return selection * (modes.single * single + modes.mix * (mixes - single))
 
 
 def count_test_images(test: int, *, members: int, shifts: bool, ensemble: bool) -> int:
@@ -108,7 +117,7 @@ def _count_images(preview: DatasetPreview, limit: int | None) -> SplitSizes:
     return SplitSizes(selection, test, None if third is None else min(third, CALIBRATION))
 
 
-def _add_images_and_time(work: Workload, options: Options, ingredients: int, first: Outline, modes: int) -> Workload:
+def _add_images_and_time(work: Workload, options: Options, ingredients: int, first: Outline, modes: Modes) -> Workload:
     selection, test, mixes = work.selection, work.test, work.evaluations
     if mixes is None:
         return replace(work, unknown=f"the recipe {options.chosen_recipe} does not say how many candidates it scores")
@@ -120,9 +129,9 @@ def _add_images_and_time(work: Workload, options: Options, ingredients: int, fir
     images += count_test_images(test, members=ingredients, shifts=options.shifts, ensemble=options.ensemble)
     if options.figures:
         # Every ingredient and candidate on the test split, and the plain mean of all on both.
-        images += test * max(ingredients, mixes) + modes * selection
+        images += test * max(ingredients, mixes) + modes.mix * selection
     if options.figure_line:
-        images += LINE_STEPS * (modes * selection + test)
+        images += LINE_STEPS * (modes.mix * selection + test)
     pace = read_pace(first.config, options.pace_settings)
     total = images + work.epochs * (work.learning or 0)
     if pace is None:

@@ -184,7 +184,8 @@ def evaluate(
 
     main = os.environ.get("RANK", "0") == "0"
     screen = Screen(quiet=quiet or not main)
-    chosen = Options.of({**options, "recipe": "uniform"})
+    # The model is scored as it is, with the batch-norm statistics that it has.
+    chosen = Options.of({**options, "recipe": "uniform", "bn": "average"})
     chosen.make_request()
     soup = run_bake((model,), chosen, screen, several=False)
     if main:

@@ -42,7 +42,8 @@ class Scorer:
         world: the processes that share the images.
         journal: the cache of scores; None to measure everything again.
         batch_size: images per forward pass, the same for every mix and any number of processes; None for what fits.
-        bn: `average`, `recalibrate`, or `auto`, which scores both and takes the better.
+        bn: `average`, `recalibrate`, or `auto`, which scores both and takes the better; so does a single ingredient
+            where averages are recalibrated, so that what new statistics gain is not taken for a gain of averaging.
         calibration: the images for `recalibrate` and `auto`; None where the family has no batch norms.
         race: whether to stop evaluating a mix that can no longer reach the score that is needed.
         keep: splits on which the logits of single ingredients are stored as these are scored, for `predict_ensemble`.
@@ -86,10 +87,10 @@ class Scorer:
         return self._averager.family
 
     def with_averager(self, averager: Averager) -> Scorer:
-        """A scorer of the mixes of another family, with averaged batch-norm statistics."""
+        """A scorer of the mixes of another family; new batch-norm statistics only where they are asked for by name."""
         return Scorer(
             averager, self._metric, self._world, self._journal,
-            batch_size=self._asked, bn=AVERAGE, calibration=None, race=False, advance=self._advance,
+            batch_size=self._asked, bn=AVERAGE, calibration=self._calibration, race=False, advance=self._advance,
         )  # fmt: skip
 
     def score(self, mix: Mix, split: Split, least: float | None = None) -> Score:
@@ -114,10 +115,10 @@ class Scorer:
         """The metric of `mix` on `split` by batch-norm mode, `average` first, each on all images."""
         return {mode: self._score(self._predictions(mix, split, mode, None), split, mode) for mode in self._modes(mix)}
 
-    def compare(self, soup: Mix, bn: str, best: Mix, split: Split) -> Comparison:
-        """Score both on the test split, the soup with statistics of mode `bn`, and compare them."""
-        first = self.predict(soup, bn, split)
-        return self.compare_predictions(first, first if soup == best else self.predict(best, AVERAGE, split), split)
+    def compare(self, soup: Mix, bn: str, best: Mix, best_bn: str, split: Split) -> Comparison:
+        """Score both on the test split, with statistics of modes `bn` and `best_bn`, and compare them."""
+        first, same = self.predict(soup, bn, split), (soup, bn) == (best, best_bn)
+        return self.compare_predictions(first, first if same else self.predict(best, best_bn, split), split)
 
     def compare_predictions(self, first: ScoredPredictions, second: ScoredPredictions, split: Split) -> Comparison:
         """The comparison of two models on `split`."""
@@ -169,10 +170,10 @@ class Scorer:
         return self._reuse_results(self._key(mix, statistics=self._images(split)), lambda known: known or estimate())
 
     def _modes(self, mix: Mix) -> tuple[str, ...]:
-        """The batch-norm modes of a mix; one ingredient alone needs no new statistics."""
-        if self._calibration is None or mix.alone:
+        """The batch-norm modes of a mix; an ingredient's own statistics are those of `average`."""
+        if self._calibration is None or self._bn == AVERAGE:
             return (AVERAGE,)
-        return (AVERAGE, RECALIBRATE) if self._bn == "auto" else (self._bn,)
+        return (AVERAGE, RECALIBRATE) if self._bn == "auto" or mix.alone else (self._bn,)
 
     def _predictions(self, mix: Mix, split: Split, bn: str, least: float | None) -> RacePredictions:
         """The predictions of `mix` on `split`, or on enough images to show that it cannot reach `least`."""

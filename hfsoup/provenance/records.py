@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -107,7 +108,8 @@ class AdjustedRecord(Strict):
 class TestRecord(Strict):
     """Soup against best ingredient on the test split; every `ci95` covers 95 %.
 
-    Where a recipe runs several, `choices` and `adjusted` once widened the intervals; they are read and not used.
+    `best_bn` is the mode of the best ingredient's batch-norm statistics. Where a recipe runs several, `choices` and
+    `adjusted` once widened the intervals; they are read and not used.
     """
 
     soup: ScoreRecord
@@ -121,11 +123,12 @@ class TestRecord(Strict):
     adjusted: AdjustedRecord | None = None
     ece: float | None = None
     best_ece: float | None = None
+    best_bn: Text = "average"
 
     def to_comparison(self) -> Comparison:
         """The comparison that was recorded."""
         ci95 = _to_intervals(self.ci95, self.best_ci95, self.difference_ci95)
-        scores = (self.soup.to_score(), self.best.to_score())
+        scores = (self.soup.to_score(), replace(self.best.to_score(), bn=self.best_bn))
         return Comparison(*scores, ci95, self.mcnemar_p, self.ece, self.best_ece)
 
 
@@ -212,6 +215,7 @@ def record_comparison(c: Comparison | None) -> Any:
         verdict=c.verdict,
         ece=c.ece,
         best_ece=c.best_ece,
+        best_bn=c.best.bn,
     )
 
 

@@ -63,6 +63,7 @@ def _list_ingredients(made_of: Composition, search: SearchResult) -> list[dict[s
             "id": ingredient.id,
             "revision": ingredient.source.revision,
             "score": score and score.value,
+            **({"bn": score.bn} if score and score.bn != "average" else {}),
             "weight": weight,
             **({"weights": list(span)} if (span := made_of.mix.span(n)) else {}),
             "used": weight != 0,

@@ -201,6 +201,11 @@ def format_score(metric: str, score: Score | None) -> str:
     return f"at most {text}" if score.at_most else text
 
 
+def describe_statistics(score: Score | None) -> str:
+    """Behind what a score is of, where that was given new batch-norm statistics; else nothing."""
+    return ", recalibrated" if score and score.bn == "recalibrate" else ""
+
+
 def format_difference(metric: str, value: float, form: str = "+") -> str:
     """A difference of two scores: of hfsoup's own metrics in points of a per cent, else in the metric's own unit."""
     return f"{100 * value:{form}.2f} points" if metric in METRICS else f"{value:{form}.4f}"
@@ -221,6 +226,7 @@ def describe_comparison(metric: str, c: Comparison) -> dict[str, str | int]:
         "soup_ece": "" if c.ece is None else f"{c.ece:.4f}",
         "best_ece": "" if c.best_ece is None else f"{c.best_ece:.4f}",
         "verdict": c.verdict,
+        "statistics": describe_statistics(c.best),
     }
 
 
@@ -251,7 +257,7 @@ def _show_test(found: Results) -> Iterator[str]:
 def _show_best(found: Results) -> Iterator[str]:
     if c := found.comparison:
         interval = _format_interval(c, "best")
-        yield f"{c.best.value:.4f}{interval}  {found.clean(found.best)}"
+        yield f"{c.best.value:.4f}{interval}  {found.clean(found.best)}{describe_statistics(c.best)}"
 
 
 def _show_attempts(found: Results) -> Iterator[str]:
@@ -285,14 +291,15 @@ def _show_verdict(found: Results) -> Iterator[str]:
     if c is None:
         return
     if found.alone:
-        yield f"the search kept the best ingredient alone: {describe_rejected(found)}"
+        yield f"the search kept the best ingredient alone{describe_statistics(c.best)}: {describe_rejected(found)}"
         return
+    best = f"its best ingredient{describe_statistics(c.best)}"
     sure = f", p = {_format_p(c)}" if _format_p(c) else "" if c.ci95 else ", without an interval"
     if c.verdict in ("better", "worse"):
-        by = f"{c.verdict} than its best ingredient by {format_difference(found.metric, abs(c.difference), '')}{sure}"
+        by = f"{c.verdict} than {best} by {format_difference(found.metric, abs(c.difference), '')}{sure}"
     else:
         difference = format_difference(found.metric, c.difference)
-        by = f"not distinguishable from its best ingredient ({difference}{sure})"
+        by = f"not distinguishable from {best} ({difference}{sure})"
     yield f"the {found.kind} is {by}"
 
 

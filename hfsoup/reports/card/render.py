@@ -24,6 +24,7 @@ from hfsoup.reports.measurements import (
     Results,
     describe_comparison,
     describe_rejected,
+    describe_statistics,
     format_difference,
     format_score,
     list_sentences,
@@ -214,7 +215,7 @@ def _list_ingredients(made_of: Composition, search: SearchResult, metric: str, n
                 "revision": (ingredient.source.revision or "")[:12],
                 "base": _describe_base(ingredient),
                 "weight": _format_share(made_of, n),
-                "score": format_score(metric, score),
+                "score": f"{format_score(metric, score)}{describe_statistics(score)}",
             }
             for n, (ingredient, score) in rows
         ],
@@ -310,7 +311,7 @@ def _describe_splits(images: Images) -> dict[str, dict[str, str]]:
 def _describe_batch_norms(soup: BakeResult, images: Images) -> dict[str, Any] | None:
     """The score with each kind of batch-norm statistics, where they were re-estimated."""
     split, search = images.calibration, soup.search
-    if split is None or soup.mix.alone or search.selection is None or soup.composition.distilled:
+    if split is None or search.selection is None or soup.composition.distilled:
         return None
     modes = [{"name": mode, "score": format_score(soup.metric, score)} for mode, score in search.modes.items()]
     return {"images": len(split), "split": escape_markdown(split.name), "modes": modes, "kept": search.selection.bn}
