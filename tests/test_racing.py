@@ -58,6 +58,7 @@ def test_a_race_decides_as_full_evaluation_does(
     for ours, theirs in zip(raced["trace"], whole["trace"], strict=True):
         assert not theirs["at_most"]
         assert ours["score"] >= theirs["score"] if ours["at_most"] else ours["score"] == theirs["score"]
-    assert any(step["at_most"] for step in raced["trace"])
+    # What pruned turns down here are single ingredients, which were scored on all images before.
+    assert recipe == "pruned" or any(step["at_most"] for step in raced["trace"])
     assert raced["images_forwarded"] + raced["images_spared"] == whole["images_forwarded"]
     assert raced["images_spared"] > whole["images_spared"] == 0
