@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from family import Family
-from shell import bake
+from shell import bake, refused
 from test_resume import contents
 
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "2", "-m", "hfsoup"]
@@ -46,19 +45,57 @@ def test_an_error_in_one_of_two_processes_is_one_block(resnet: Family, data: Pat
     assert "there is no split 'nope'" in done.stderr
 
 
-def test_a_killed_process_ends_the_others_within_seconds(resnet: Family, data: Path, alone: Path) -> None:
-    """One of two killed while it scores: the rest ends, says so, and leaves no output."""
+@pytest.mark.parametrize(
+    ("who", "when"),
+    [("0", "Resolved"), ("1", ""), ("1", "Preparing"), ("0", "Scoring"), ("1", "Scoring"), ("launcher", "Scoring")],
+)
+def test_a_killed_process_ends_the_others_within_seconds(
+    who: str, when: str, resnet: Family, data: Path, alone: Path
+) -> None:
+    """Whichever is killed, and whenever: the rest ends, one error says so, and no process and no output is left."""
     words = ["bake", *resnet.words, "--dataset", str(data), "--output", "soup", "--batch-size", "1", "--no-resume"]
     running = subprocess.Popen([*LAUNCH, *words], stderr=subprocess.PIPE, text=True)
+    ranks = find_ranks(running.pid)
     assert running.stderr is not None
-    for line in running.stderr:
-        if line.startswith("Scoring"):
-            break
-    launched = [p for p in psutil.Process(running.pid).children(recursive=True) if p.environ().get("RANK") == "1"]
+    while when and when not in running.stderr.readline():
+        assert running.poll() is None
     begin = time.monotonic()
-    os.kill(launched[0].pid, signal.SIGKILL)
+    (ranks["0"].parent() if who == "launcher" else ranks[who]).kill()
     rest = running.stderr.read()
     assert running.wait(timeout=30) != 0
-    assert time.monotonic() - begin < 20
-    assert "was killed by signal 9" in rest, rest
+    _, left = psutil.wait_procs(ranks.values(), timeout=10)
+    assert time.monotonic() - begin < 10
+    assert left == []
+    assert rest.count("error:") == 1, rest
+    assert "hfsoup/cli" not in rest, rest
+    assert "the launcher was killed" in rest if who == "launcher" else f"process {who} of 2 was killed by" in rest
     assert not Path("soup").exists()
+
+
+def find_ranks(launcher: int) -> dict[str, psutil.Process]:
+    """The two processes that a launcher has started, once they are there."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = {}
+        for process in psutil.Process(launcher).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                found[process.environ().get("RANK", "")] = process
+        if {"0", "1"} <= found.keys():
+            return {rank: found[rank] for rank in ("0", "1")}
+        time.sleep(0.05)
+    raise AssertionError("no processes were started")
+
+
+@pytest.mark.parametrize(
+    ("variable", "program"), [("SLURM_STEP_NUM_TASKS", "srun"), ("OMPI_COMM_WORLD_SIZE", "mpirun")]
+)
+def test_processes_that_nothing_connects_are_told_of_the_launcher(
+    variable: str, program: str, vit: Family, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of four tasks of srun would bake the whole soup by itself, into the folder of the other three."""
+    monkeypatch.setenv(variable, "4")
+    block = refused("bake", *vit.words[:2], "--output", "soup", code=2)
+    assert f"{program} started 4 processes, and no launcher connects them" in block
+    assert "accelerate launch --num_machines" in block
+    monkeypatch.setenv(variable, "1")
+    bake(*vit.words[:2], "--output", "soup")

@@ -94,7 +94,7 @@ def distill_network(
         )  # fmt: skip
         return Distillation(made, mix.members, start, before, split, epochs, options.seed)
 
-    return world.on_main(train), statistics
+    return world.on_each_host(train, lambda found: found.ingredient.content), statistics
 
 
 def limit_training_images(options: Options) -> int:

@@ -44,7 +44,8 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
     """Make a soup of `ingredients`: Hub names, globs such as `org/model-*`, with `@REVISION`, or local folders.
 
     Args:
-        ingredients: what to make it of; order is kept. A single YAML file is a config of ingredients and options.
+        ingredients: the checkpoints to average, the first as the reference. A single YAML file is a config of
+            ingredients and options.
         options: those of `hfsoup bake`, with underscores: recipe, merge, dataset, split, output, push …
 
     Returns:
@@ -78,21 +79,29 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
     with listening(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim_output(patterns, options, stack))
         prefetcher = stack.enter_context(Prefetcher(world))
-        family = world.on_main(lambda: gather_family(patterns, options, watch, clock, prefetcher, several=several))
+        family = world.on_each_host(
+            lambda: gather_family(patterns, options, watch, clock, prefetcher, several=several),
+            lambda found: found.content,
+        )
         images = None
         if options.dataset:
             with clock("prepare"):
-                images = world.on_main(
+                images = world.on_each_host(
                     lambda: load_unlabelled_images(
                         prepare_images(family, options, watch, prefetcher), family, options, watch
-                    )
+                    ),
+                    lambda found: found.content,
                 )
         if options.align != "none":
             with clock("align"):
-                family = world.on_main(lambda: align_ingredients(family, options, watch, images, world))
+                family = world.on_each_host(
+                    lambda: align_ingredients(family, options, watch, images, world), lambda found: found.content
+                )
         if MERGES.get(options.merge).importance:
             with clock("estimate"):
-                family = world.on_main(lambda: estimate_importance(family, options, watch, images, world))
+                family = world.on_each_host(
+                    lambda: estimate_importance(family, options, watch, images, world), lambda found: found.content
+                )
         averager = stack.enter_context(
             Averager(family, options.merge, options.stored_dtype, options.merge_parameters())
         )

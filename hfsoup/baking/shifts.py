@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hfsoup.data.corruptions import CORRUPTIONS
 from hfsoup.data.tasks import task_of
@@ -26,16 +26,20 @@ def score_shifts(
 ) -> tuple[Shift, ...]:
     """Compare soup and best ingredient with `judge` on further datasets and corrupted test images."""
     found = []
-    for name, other in _broadcast(world, _load_others(options, family, images)):
+    for name, other in _broadcast(world, _load_others(options, family, images), lambda other: other.content):
         found.append(Shift(name, other.dataset, other.revision, other.test, judge(other.test), other.notes))
-    for name, split in _broadcast(world, _load_corrupted(options, family, images)):
+    for name, split in _broadcast(world, _load_corrupted(options, family, images), lambda split: split.fingerprint):
         found.append(Shift(name, None, None, split, judge(split)))
     return tuple(found)
 
 
-def _broadcast(world: World, stream: Iterator[T]) -> Iterator[T]:
-    """Yield in every process what the main process takes from `stream`."""
-    while (found := world.on_main(lambda: next(stream, None))) is not None:
+def _broadcast(world: World, stream: Iterator[tuple[str, T]], identify: Callable[[T], Any]) -> Iterator[tuple[str, T]]:
+    """Yield in every process what `stream` yields, with files that its host sees."""
+
+    def identify_next(found: tuple[str, T] | None) -> Any:
+        return found and (found[0], identify(found[1]))
+
+    while (found := world.on_each_host(lambda: next(stream, None), identify_next)) is not None:
         yield found
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hfsoup.utils.errors import SoupError
+from hfsoup.utils.errors import ProcessLostError, SoupError
 from hfsoup.utils.redact import redact
 
 app = typer.Typer(
@@ -39,8 +39,8 @@ def _options(
 
 
 def exit_with_error(error: SoupError) -> None:
-    """Print the error once, however many processes there are, and exit."""
-    if os.environ.get("RANK", "0") == "0":
+    """Print the error once, however many processes there are, and exit; the launcher says which process was lost."""
+    if os.environ.get("RANK", "0") == "0" and not isinstance(error, ProcessLostError):
         text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in redact(str(error)))
         print(f"error: {text}", file=sys.stderr)
     sys.exit(error.exit_code)

@@ -57,6 +57,12 @@ class Images:
     mapping: Mapping[str, str | int] | None = None
     seen: Mapping[str, PreparedImages] = field(default_factory=dict, repr=False)
 
+    @property
+    def content(self) -> list[str | None]:
+        """What identifies the images and labels of all splits."""
+        every = (self.selection, self.test, self.calibration, self.learning, self.unlabelled)
+        return [split.fingerprint if split else None for split in every]
+
 
 @dataclass(frozen=True)
 class Cut:

@@ -105,6 +105,13 @@ class Family:
         return tuple(spec for shard in self.shards for spec in shard)
 
     @property
+    def content(self) -> list[Any]:
+        """What identifies all tensors that averages may use: hashes of files, and the names that are taken of them."""
+        more = [one for one in (self.base and self.base.ingredient, self.fitted) if one]
+        estimates = self.importance.files if self.importance else ()
+        return [*(one.content for one in (*self.ingredients, *more)), [file.sha256 for file in estimates]]
+
+    @property
     def has_batch_norm(self) -> bool:
         """Whether the model has running statistics of batch norms."""
         return any(spec.name.endswith("running_var") for spec in self.tensors)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.cache import cache_root
+from hfsoup.utils.errors import ProcessLostError, SoupError, UsageError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
 SUM_EVERY = 4
+STARTERS = {"SLURM_STEP_NUM_TASKS": "srun", "OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpirun"}
+"""Variables in which programs that start processes, but do not connect them, give their number."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks for the launcher."""
+AGAIN = "the same command again"
 
 
 class World:
@@ -27,8 +41,13 @@ class World:
     def __init__(self, device: str = "auto", *, alone: bool = False) -> None:
         self.count = int(os.environ.get("WORLD_SIZE", "1"))
         self.index, self._accelerator = 0, None
-        if alone and self.count == 1:
-            return
+        if self.count == 1:
+            _require_launcher()
+            if alone:
+                return
+        else:
+            self._launcher, self._ending = os.getppid(), threading.Lock()
+            threading.Thread(target=self._watch_launcher, daemon=True).start()
         self._accelerator = _make_accelerator(device)
         if self._accelerator.num_processes != self.count:
             found = self._accelerator.num_processes
@@ -70,10 +89,52 @@ class World:
                 box = [act()]
             except SoupError as error:
                 box = [error]
-        broadcast_object_list(box)
+        with self._expect_all():
+            broadcast_object_list(box)
         if isinstance(box[0], SoupError):
             raise box[0]
         return box[0]  # type: ignore[no-any-return]
+
+    def on_each_host(self, act: Callable[[], T], identify: Callable[[T], Any]) -> T:
+        """Call `act`, which makes files, in the main process and once on each host that does not see its files.
+
+        Args:
+            act: what to do; it has to do the same everywhere.
+            identify: what must be the same of what `act` returns on every host.
+
+        Raises:
+            SoupError: `act` raised it on some host, or its results differ.
+        """
+        found = self.on_main(act)
+        if not any(self._leaders):
+            return found
+        box: list[tuple[int, Any]] = []
+        if not self.main and self._leaders[self.index] == self.index:
+            try:
+                box = [(self.index, act())]
+            except SoupError as error:
+                box = [(self.index, error)]
+        others = dict(self.gather(box))
+        for process, other in others.items():
+            if isinstance(other, SoupError):
+                raise other
+            if identify(other) != identify(found):
+                what = f"process {process} found other files on its host than process 0 on its own"
+                raise SoupError(what, hint="the same command with HF_HOME on a disk that all hosts share")
+        own: T = others.get(self._leaders[self.index], found)
+        return own
+
+    @cached_property
+    def _leaders(self) -> list[int]:
+        """For each process the one that acts for its host: 0, the main one, for all hosts that see its files."""
+        folder = cache_root()
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder, prefix="host-") as probe:
+            name = self.on_main(lambda: probe.name)
+            host = os.environ.get("GROUP_RANK") or socket.gethostname()
+            rows = sorted(self.gather([(self.index, host, Path(name).exists())]))
+        firsts = {host: index for index, host, _ in reversed(rows)}
+        return [0 if sees else firsts[host] for _, host, sees in rows]
 
     def sum(self, number: int, lap: int) -> int:
         """The sum of a number over the processes every `SUM_EVERY` laps, else 0; for one process the number."""
@@ -89,7 +150,45 @@ class World:
             return rows
         from accelerate.utils import gather_object
 
-        return list(gather_object(rows))
+        with self._expect_all():
+            return list(gather_object(rows))
+
+    @contextmanager
+    def _expect_all(self) -> Iterator[None]:
+        """Raise ProcessLostError where an exchange with the other processes fails."""
+        try:
+            yield
+        except RuntimeError as error:
+            if os.getppid() != self._launcher:
+                self._end_without_launcher()
+            raise ProcessLostError("another process of this bake has ended", hint=AGAIN) from error
+
+    def _watch_launcher(self) -> None:
+        """End this process soon after its launcher; nothing else does where it waits for the other processes."""
+        while os.getppid() == self._launcher:
+            time.sleep(LOOK_EVERY)
+        self._end_without_launcher()
+
+    def _end_without_launcher(self) -> None:
+        with self._ending:
+            if os.environ.get("RANK") == "0":
+                sys.stderr.write(f"error: the launcher was killed\n  try: {AGAIN}\n")
+                sys.stderr.flush()
+            os._exit(1)
+
+
+def _require_launcher() -> None:
+    """Refuse to be one of several processes that nothing connects: each would bake the same soup.
+
+    Raises:
+        UsageError: the process was started as one of several by a program that is no launcher of torch.
+    """
+    for variable, starter in STARTERS.items():
+        if (count := os.environ.get(variable, "1")).isdigit() and int(count) > 1:
+            raise UsageError(
+                f"{starter} started {count} processes, and no launcher connects them",
+                hint="start one process per host: accelerate launch --num_machines M --num_processes N -m hfsoup …",
+            )
 
 
 def _make_accelerator(device: str) -> Accelerator:

@@ -71,6 +71,10 @@ class OutOfMemoryError(SoupError):
     """The memory of the device is too small."""
 
 
+class ProcessLostError(SoupError):
+    """Another process of a launched bake has ended."""
+
+
 class HubError(SoupError):
     """The Hub refused, or could not be reached."""
 
