@@ -69,8 +69,8 @@ def combine(
 
     Floats go through the merge, except batch-norm statistics: running_mean is averaged and running_var pooled as
     Σwᵢ(σᵢ² + (μᵢ − μ̄)²), the variance of all that the ingredients saw. Integers are counters: the largest stays. One
-    ingredient alone stays as it is, and what the base lacks, or importance says nothing of, is averaged. A base whose
-    share is negative has no part in batch-norm statistics.
+    ingredient alone stays as it is, and what the base lacks, or importance says nothing of, is averaged. What has a
+    negative coefficient or share has no part in batch-norm statistics.
 
     Args:
         name: the tensor's name.
@@ -89,7 +89,7 @@ def combine(
     share = root.share if base is not None else 0.0
     if name.endswith(STATISTICS):
         # Beyond the ingredients there are no images whose statistics could be pooled.
-        share = max(share, 0.0)
+        share, weights = max(share, 0.0), _drop_negative(weights)
     shares = [*(w * (1 - share) for w in weights), share] if share else weights
 
     def everyone(name: str) -> Iterable[NDArray[Any]]:
@@ -106,3 +106,11 @@ def combine(
     known = replace(context, base=EMPTY if base is None else base)
     merged: NDArray[Any] = chosen.function(read(name), weights, known, **parameters)
     return merged if base is None or not share else (1 - share) * merged + share * base
+
+
+def _drop_negative(weights: Sequence[float]) -> Sequence[float]:
+    """Weights with 0 for those that are negative, so that they still sum to one."""
+    if min(weights) >= 0:
+        return weights
+    positive = [max(weight, 0.0) for weight in weights]
+    return [weight / sum(positive) for weight in positive]

@@ -276,7 +276,7 @@ def run_recipe(
     watch: Watch,
     score: Callable[[Mix, float | None], Score] | None,
     ensemble: Callable[[tuple[int, ...]], Score] | None = None,
-    learn: Callable[[tuple[int, ...], bool], Mix] | None = None,
+    learn: Callable[[tuple[int, ...], bool, bool], Mix] | None = None,
 ) -> tuple[Search, Mix]:
     """Run the recipe; its search with all scores and decisions, and the mix that it chose."""
     shown = shorten_names([(i.id, i.source.revision) for i in family.ingredients])

@@ -1,7 +1,8 @@
 """Learns the coefficients of an average by gradient descent on the cross-entropy of labelled images.
 
 The learned soup of arXiv:2203.05482, appendix: coefficients are softmax(a), and logits are multiplied by a learned β,
-which is dropped afterwards, as it does not change the most likely class.
+which is dropped afterwards, as it does not change the most likely class. Free coefficients are 1/k + a − ā of any sign,
+which sum to one as well, with an L2 penalty on their distance from the mean.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Clock
 from hfsoup.utils.threads import single_threaded
 
-RATE, PLACES = 0.05, 6
+RATE, FREE_RATE, PENALTY, PLACES = 0.05, 0.01, 0.1, 6
 Tensors = dict[str, torch.Tensor]
 Coefficients = dict[str, NDArray[Any]]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -74,12 +75,13 @@ class Learner:
         self._loss = loss
         self.images_forwarded = 0
 
-    def __call__(self, members: tuple[int, ...], per_tensor: bool) -> Mix:
+    def __call__(self, members: tuple[int, ...], per_tensor: bool, free: bool) -> Mix:
         """The mix of `members` with the lowest cross-entropy that gradient descent finds.
 
         Args:
             members: the ingredients that may be in the mix.
             per_tensor: whether each tensor gets coefficients of its own.
+            free: whether coefficients may be negative.
 
         Raises:
             SoupError: the model gives NaN or infinity, or its batch norms have no weights.
@@ -87,7 +89,7 @@ class Learner:
         family = self._averager.family
         if len(members) == 1:
             return Mix.of(members, len(family))
-        how = [self._epochs, self._batch, self._seed, RATE, PLACES, per_tensor]
+        how = [self._epochs, self._batch, self._seed, RATE, PLACES, per_tensor, *([FREE_RATE, PENALTY] if free else [])]
         place = {"dtype": self._averager.dtype, "device": self._world.device.type}
         images = [self._split.fingerprint, self._split.pixels.name]
         key = hash_mix(family, Mix.of(members, len(family)), learned=how, images=images, **place)
@@ -96,7 +98,7 @@ class Learner:
             known = self._journal.get(key)
             if known is not None:
                 return make_mix(known, members, family), 0
-            self._journal.put(key, learned := self._learn(members, per_tensor=per_tensor))
+            self._journal.put(key, learned := self._learn(members, per_tensor=per_tensor, free=free))
             return make_mix(learned, members, family), self._epochs * len(self._split)
 
         with self._clock("learn"):
@@ -104,7 +106,7 @@ class Learner:
         self.images_forwarded += forwarded
         return mix
 
-    def _learn(self, members: tuple[int, ...], *, per_tensor: bool) -> Coefficients:
+    def _learn(self, members: tuple[int, ...], *, per_tensor: bool, free: bool) -> Coefficients:
         """Coefficients, groups × members, and the tensor of each group; no names where one group holds all tensors."""
         device = self._world.device
         exact = float64_device(device)
@@ -113,16 +115,21 @@ class Learner:
             shape = (max(len(average.names), 1), len(members))
             a = torch.zeros(shape, dtype=torch.float64, device=exact, requires_grad=True)
             beta = torch.ones((), dtype=torch.float64, device=exact, requires_grad=True)
-            optimizer = torch.optim.AdamW([a, beta], lr=RATE, weight_decay=0)
+            rates = [{"params": [a], "lr": FREE_RATE if free else RATE}, {"params": [beta], "lr": RATE}]
+            optimizer = torch.optim.AdamW(rates, weight_decay=0)
             for images, labels in self._batches():
-                logits = beta.float().to(device) * average(a.softmax(1), images.to(device))
+                coefficients = _free_coefficients(a) if free else a.softmax(1)
+                logits = beta.float().to(device) * average(coefficients, images.to(device))
                 loss = self._loss(logits, labels.to(device))
+                if free:
+                    loss = loss + PENALTY * average.measure_spread(coefficients).to(loss)
                 if not torch.isfinite(loss):
                     raise SoupError("the loss of an average is NaN or infinite", where=self._split.name)
                 a.grad, beta.grad = torch.autograd.grad(loss, [a, beta])
                 optimizer.step()
                 self._advance(len(labels))
-        rows = [round_coefficients(row) for row in a.detach().softmax(1).tolist()]
+            found = (_free_coefficients(a) if free else a.softmax(1)).detach().tolist()
+        rows = [round_coefficients(row) for row in found]
         return {"names": np.array(average.names, np.str_), "rows": np.array(rows)}
 
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -172,17 +179,23 @@ class DifferentiableAverage:
     def __call__(self, coefficients: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """The logits, images × classes, for coefficients, groups × members, that sum to one for each group."""
         mean = self._shares @ coefficients
+        pooled = mean if bool((mean >= 0).all()) else mean.clamp(min=0) / mean.clamp(min=0).sum()
         weights = {name: coefficients[group] for name, group in self._groups.items()}
+        weights |= {name: pooled for name in self._stacks if name.endswith(STATISTICS)}
         tensors = {name: _average_stack(weights.get(name, mean), stack) for name, stack in self._stacks.items()}
         for path, module in self._model.named_modules():
             if isinstance(module, BatchNorm) and module.running_mean is not None:
-                self._fold(tensors, mean, f"{path}." if path else "", module.eps)
+                self._fold(tensors, pooled, f"{path}." if path else "", module.eps)
 
         def call(**given: torch.Tensor) -> Any:
             return functional_call(self._model, tensors, (), given)
 
         found: torch.Tensor = Classifier(call, self._processor, torch.float32, self._where)(images).logits
         return found
+
+    def measure_spread(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """The squared distance of coefficients, groups × members, from the plain mean, over groups by their size."""
+        return self._shares @ (coefficients - 1 / coefficients.shape[1]).square().sum(1)
 
     def _fold(self, tensors: Tensors, mean: torch.Tensor, at: str, eps: float) -> None:
         """Fold the pooled statistics of a batch norm, those of `--bn average`, into its weight and bias.
@@ -201,6 +214,11 @@ class DifferentiableAverage:
         # The norm itself still divides by the square root of 1 + eps.
         tensors[weight] = scale * (1 + eps) ** 0.5
         tensors[centre], tensors[spread] = torch.zeros_like(variance), torch.ones_like(variance)
+
+
+def _free_coefficients(a: torch.Tensor) -> torch.Tensor:
+    """Rows of any sign that sum to one; at 0 the plain mean."""
+    return a - a.mean(1, keepdim=True) + 1 / a.shape[1]
 
 
 def round_coefficients(row: Sequence[float]) -> list[float]:

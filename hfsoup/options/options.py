@@ -133,6 +133,9 @@ class Options:
     per_tensor: bool = _option(False, "Search",
         "for learned: a weight for each tensor of each ingredient, not one per ingredient"
     )
+    free: bool = _option(False, "Search",
+        "for learned: weights that may be negative, so that the soup may lie past its ingredients; no base is needed"
+    )
     include_soups: bool = _option(False, "Search", "let globs match models that are soups themselves")
     on_mismatch: str = _option("error", "Search",
         "what to do with ingredients that do not fit: error; skip-ingredient leaves out those that differ from the "
@@ -550,4 +553,5 @@ def _list_conflicts(o: Options) -> Iterator[tuple[bool, str, str]]:
     yield no_data and on_images, "--ensemble, --shifts and --eval score on images", data
     yield no_data and o.min_score is not None, "--min-score needs scores", data
     yield no_data and o.margin != 0, "--margin needs scores", data
+    yield o.free and o.merge != "mean", "--free learns weights of any sign, for the mean alone", "--merge mean"
     yield no_data and bool(o.extrapolate), "--extrapolate chooses how far by scores", data

@@ -47,7 +47,7 @@ class Search:
         observe: called with every decision as it is taken.
         ensemble: the selection score of the mean of some ingredients' logits, where those are known.
         learn: the mix of some ingredients that gradient descent finds, where there are images to learn from; the second
-            value says whether each tensor has weights of its own.
+            value says whether each tensor has weights of its own, the third whether they may be negative.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Search:
         rules: Rules,
         observe: Callable[[Decision], None] = lambda _: None,
         ensemble: Callable[[tuple[int, ...]], Score] | None = None,
-        learn: Callable[[tuple[int, ...], bool], Mix] | None = None,
+        learn: Callable[[tuple[int, ...], bool, bool], Mix] | None = None,
     ) -> None:
         self.names, self.rules = tuple(names), rules
         self.trace: list[Decision] = []
@@ -136,11 +136,11 @@ class Search:
             raise UsageError("this recipe needs the ingredients' logits", hint="hfsoup bake --dataset ORG/NAME")
         return self._ensemble(members)
 
-    def learn(self, members: tuple[int, ...], *, per_tensor: bool = False) -> Mix:
+    def learn(self, members: tuple[int, ...], *, per_tensor: bool = False, free: bool = False) -> Mix:
         """The mix of the members that is learned from images, on which no score is measured."""
         if self._learn is None:
             raise UsageError("this recipe learns from images", hint="hfsoup bake --dataset ORG/NAME")
-        return self._learn(members, per_tensor)
+        return self._learn(members, per_tensor, free)
 
     def attempt(self, name: str, mix: Mix) -> Score:
         """The score of a whole mix, which is listed as an attempt."""

@@ -16,10 +16,13 @@ EPOCHS = 5
     evaluations=lambda k, **_: k + 2,
     epochs=EPOCHS,
 )
-def learned(search: Search, *, per_tensor: bool = False) -> Mix:
-    """Take the learned weights, whatever they score; the mean is scored too."""
+def learned(search: Search, *, per_tensor: bool = False, free: bool = False) -> Mix:
+    """Take the learned weights, whatever they score; the mean is scored too.
+
+    They are the shares of an average, or with `free` sum to one with any sign, which reaches past the ingredients.
+    """
     members = search.ranked[: search.cap]
-    found = search.learn(members, per_tensor=per_tensor)
+    found = search.learn(members, per_tensor=per_tensor, free=free)
     search.attempt("uniform", search.mix(members))
     search.attempt("learned", found)
     return found
