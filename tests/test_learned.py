@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -14,10 +15,11 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from family import Family, logits, permuted, weights
+from family import Family, disturbed, logits, permuted, put_weights, weights
 from peft import PeftModel
 from shell import bake, refused, run
 from test_adapters import KINDS, adapt, own
+from test_extrapolate import blend
 from transformers import AutoModelForImageClassification
 
 import hfsoup
@@ -83,6 +85,32 @@ def test_what_is_shipped_is_the_weighted_sum_and_verified(
         assert not any(name.endswith(("running_mean", "running_var")) for name in record["tensors"])
     done = run("verify", "soup", "--scores")
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("tensors", [(), ("--per-tensor",)], ids=["global", "per tensor"])
+def test_free_weights_reach_past_the_ingredients(
+    tensors: tuple[str, ...], family: Family, data: Path, images: Any, alone: Path
+) -> None:
+    """Of two on the way to a better model one weighs more than 1, the other less than 0, and cross-entropy falls."""
+    good, lost = family.folders[1], shutil.copytree(family.folders[1], alone / "lost")
+    put_weights(lost, disturbed(weights(good), 0.7, 9))
+    near, nearer = (blend(alone / f"at-{share}", good, lost, share) for share in (0.4, 0.6))
+    told = (near, nearer, "--dataset", data, *LEARNED, *tensors, "--batch-size", 1)
+    found = bake(*told, "--free", "--output", "soup")
+    bake(*told, "--output", "convex")
+    shares = [row["weight"] for row in found["ingredients"]]
+    assert sum(shares) == pytest.approx(1, abs=1e-12)
+    assert shares[0] < 0 < 1 < shares[1]
+    assert entropy(Path("soup"), images) < entropy(Path("convex"), images)
+    soup, statistics = weights(Path("soup")), weights(nearer)
+    assert all(soup[name].equal(statistics[name]) for name in soup if name.endswith(("running_mean", "running_var")))
+    done = run("verify", "soup", "--scores")
+    assert done.code == 0, done.err
+
+
+def test_free_weights_are_learned_for_the_mean(vit: Family, data: Path, alone: Path) -> None:
+    """Other merges take shares."""
+    assert "--merge mean" in refused("bake", *words(vit, data, "--free", "--merge", "slerp"), code=2)
 
 
 def test_a_changed_coefficient_of_one_tensor_is_found(vit: Family, data: Path, alone: Path) -> None:
