@@ -34,7 +34,7 @@ from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Clock
 from hfsoup.utils.threads import single_threaded
 
-RATE, FREE_RATE, PENALTY, PLACES = 0.05, 0.01, 0.1, 6
+RATE, FREE_RATE, PENALTY, PLACES = 0.05, 0.01, 0.01, 6
 Tensors = dict[str, torch.Tensor]
 Coefficients = dict[str, NDArray[Any]]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
