@@ -103,7 +103,7 @@ def test_the_test_split_is_not_touched_by_the_search(vit: Family, data: Path, al
         (["--split", "test", "--test-split", "test"], ["cannot be both selection and test"]),
         (["--image-column", "picture"], ["there is no column 'picture'", "image (Image)", "label (ClassLabel)"]),
         (["--label-column", "breed"], ["there is no column 'breed'", "--label-column"]),
-        (["--dataset-config", "large"], ["datasets cannot load this"]),
+        (["--dataset-config", "large"], ["datasets cannot load this", "try: --dataset-config default"]),
     ],
     ids=["split", "near split", "test split", "near test split", "both", "image column", "label column", "config"],
 )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,9 @@ def call_datasets(request: Request, act: Callable[[], Any]) -> Any:
     ) as error:
         cause = error.__cause__ or error
         text = one_line(_hide_workspace(str(cause), request.dataset), 300) or type(cause).__name__
-        other = "a Hub dataset, a folder of class folders, or parquet files"
-        hint = "--dataset-config NAME" if "onfig" in text else other
+        hint = "a Hub dataset, a folder of class folders, or parquet files"
+        if "onfig" in text:
+            names = re.findall(r"'([^']+)'", text.rpartition("vailable")[2])
+            near = [*get_close_matches(request.config or "", names, 1), *names, "NAME"][0]
+            hint = f"--dataset-config {shlex.quote(near)}"
         raise UsageError(f"datasets cannot load this: {text}", where=request.dataset, hint=hint) from error
