@@ -99,6 +99,43 @@ PROMISES = (
             "test_verify.py::test_what_was_tampered_with_is_named",
         ),
     ),
+    Promise(
+        "Nothing that a record says grants trust",
+        "every field of soup.json and evaluation.json with hostile values: no file read, no host asked, no crash",
+        (
+            "test_records.py::test_what_is_only_shown_is_only_text",
+            "test_records.py::test_a_record_cannot_contradict_itself",
+            "test_records.py::test_options_grant_nothing",
+            "test_records.py::test_a_place_is_a_commit_on_the_hub",
+            "test_records.py::test_a_dataset_is_a_commit_on_the_hub",
+            "test_records.py::test_a_file_is_inside_the_folder",
+            "test_records.py::test_a_file_asks_for_what_only_a_flag_allows",
+            "test_records.py::test_a_private_base_is_of_one_owner",
+            "test_metrics.py::test_a_record_does_not_grant_trust",
+            "test_records.py::test_no_value_of_a_field_does_harm",
+        ),
+    ),
+    Promise(
+        "The process of whoever imports it is left as it was",
+        "HTTP client, logging, environment, threads, random state and more after each kind of bake",
+        (
+            "test_bystander.py::test_a_process_is_left_as_it_was",
+            "test_bystander.py::test_a_process_is_left_as_it_was_by_every_kind_of_bake",
+        ),
+    ),
+    Promise(
+        "Offline works with what is cached",
+        "the same bytes and scores without one request; what is missing or damaged is named",
+        (
+            "test_offline.py::test_a_bake_of_commits_and_a_dataset_that_are_cached",
+            "test_offline.py::test_a_dataset_of_which_only_the_images_are_cached",
+            "test_offline.py::test_branches_that_the_cache_knows",
+            "test_offline.py::test_what_is_missing_is_named",
+            "test_offline.py::test_a_cache_that_holds_a_repository_in_part",
+            "test_offline.py::test_damage_is_caught_offline_too",
+            "test_offline.py::test_a_kind_of_bake_works_offline",
+        ),
+    ),
 )  # fmt: skip
 
 

@@ -7,7 +7,9 @@ import json
 import re
 import shlex
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,9 @@ BAD = [
     "[red]rich[/red] :boom: \\",
     "$$\\frac{1}{0}$$ &amp; &#60;b>",
     "- * + 1. > # = ---",
+    "&a [*a, *a] <<: *a",
+    "{{ ''.__class__.__mro__ }}{# #}${7*7}<%= 7*7 %>",
+    "\u2067\u061c\u200f\ufeff\U000e0041",
     "'; rm -rf ~; echo $(id) `id`",
     "x" * 5000,
     "\ud800",
@@ -115,6 +120,41 @@ def test_a_card_holds_no_strangers_markup(measured: Soup, text: list[str]) -> No
     assert len([t for t in tokens if t.type == "fence"]) == 3
     assert all(c.isprintable() or c == "\n" for c in found)
     assert not re.search(r"(?i)(?<![\w/.])(https?://(?!127\.0\.0\.1|arxiv\.org)|www\.\w)", body.split("## Bake it")[0])
+
+
+class Structure(HTMLParser):
+    """The tags of a page with the names of their attributes, and where its links lead."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, ...]] = []
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, *(name for name, _ in attrs)))
+        self.links += [value or "" for name, value in attrs if name == "href"]
+
+
+@settings(max_examples=40, phases=[Phase.explicit, Phase.generate])
+@given(st.lists(TEXT, min_size=5, max_size=5))
+def test_notebook_and_page_hold_no_strangers_markup(measured: Soup, text: list[str]) -> None:
+    """Their elements are those of a soup with plain names, links lead to the Hub, and all of it is printable."""
+    pytest.importorskip("gradio")
+    from hfsoup.ui.render import render_result
+
+    hostile, plain = dressed(measured, text), dressed(measured, list("abcde"))
+    shows: list[Callable[[Soup], str]] = [
+        lambda soup: soup._repr_html_(),
+        lambda soup: render_result(soup, public=False),
+    ]
+    for show in shows:
+        page = show(hostile)
+        found = Structure(page)
+        assert found.tags == Structure(show(plain)).tags
+        assert all(link.startswith(f"{HfApi().endpoint}/org/") for link in found.links)
+        assert page.isprintable()
+    assert repr(hostile).isprintable()
 
 
 def shape(tokens: Any) -> list[list[int]]:

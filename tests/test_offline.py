@@ -146,3 +146,36 @@ def test_damage_is_caught_offline_too(offline: LocalHub, monkeypatch: pytest.Mon
     _go(offline, monkeypatch)
     assert "is not cached" in refused("bake", *words, "--output", "again", code=1)
     assert offline.requests == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--recipe", "pruned", "--ensemble", "--shifts"),
+        ("--recipe", "learned"),
+        ("--recipe", "auto", "--figures"),
+        ("--merge", "fisher"),
+        ("--merge", "regmean"),
+        ("--align", "activations"),
+        ("--distill", "1"),
+        ("--eval", "again=kit/shapes"),
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_a_kind_of_bake_works_offline(
+    words: tuple[str, ...], offline: LocalHub, monkeypatch: pytest.MonkeyPatch, alone: Path
+) -> None:
+    """The same bytes and scores, `verify --scores` and a report with its images, from a new cache of hfsoup's own."""
+    words = (*_pinned(offline), "--dataset", f"kit/shapes@{HfApi().dataset_info('kit/shapes').sha}", *words)
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "old"))
+    first = bake(*words, "--output", "soup")
+    _go(offline, monkeypatch)
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "new"))
+    again = bake(*words, "--output", "again")
+    assert (again["soup"]["sha256"], again["soup"]["test"]) == (first["soup"]["sha256"], first["soup"]["test"])
+    for command in (("verify", "again", "--scores"), ("report", "again")):
+        done = run(*command)
+        assert done.code == 0, done.err
+    assert "could not be read again" not in Path("report.html").read_text()
+    assert offline.requests == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -131,6 +132,28 @@ def test_python_takes_folders_as_paths_and_no_list(vit: Family, alone: Path) -> 
     assert len(hfsoup.bake(*vit.folders[:2], output="soup").composition.used) == 2
     with pytest.raises(hfsoup.SoupError, match="as separate arguments, found a list"):
         hfsoup.bake(list(vit.folders))  # type: ignore[arg-type]
+
+
+def test_a_bill_of_materials_holds_what_is_installed(tmp_path: Path) -> None:
+    """Every pinned package with its version, references that lead somewhere, and the same bytes again."""
+    texts = []
+    for name in ("first", "second"):
+        subprocess.run([sys.executable, ROOT / "scripts/sbom.py", tmp_path / name], check=True)
+        texts.append((tmp_path / name).read_bytes())
+    assert texts[0] == texts[1]
+    bill = json.loads(texts[0])
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    found = {part["bom-ref"] for part in (bill["metadata"]["component"], *bill["components"])}
+    assert f"pkg:pypi/hfsoup@{hfsoup.__version__}" in found
+    for line in (ROOT / "scripts/constraints.txt").read_text().splitlines():
+        name, _, version = line.partition("==")
+        name = re.sub(r"[-_.]+", "-", name).lower()
+        # A build such as 2.13.0+cpu is of the pinned version.
+        versions = {ref.partition("@")[2].partition("+")[0] for ref in found if ref.startswith(f"pkg:pypi/{name}@")}
+        assert versions <= {version.partition("+")[0]}, name
+    assert {"pkg:pypi/numpy", "pkg:pypi/torch", "pkg:pypi/huggingface-hub"} <= {ref.rpartition("@")[0] for ref in found}
+    assert {entry["ref"] for entry in bill["dependencies"]} == found
+    assert {ref for entry in bill["dependencies"] for ref in entry["dependsOn"]} <= found
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields, replace
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -22,6 +25,7 @@ from misbehave import GUARD, environment
 from shell import refused, run
 
 from hfsoup.localhub import LocalHub
+from hfsoup.ui.form import Form
 
 pytest.importorskip("gradio")
 ROOT = Path(__file__).parents[1]
@@ -216,8 +220,208 @@ def test_markup_of_a_repository_is_only_text(tab: Tab, own: Served, vit: Family,
 
 def test_another_name_for_this_machine_is_not_answered(own: Served) -> None:
     """A site whose name leads to this machine cannot use the page of whoever looks at that site."""
+    port = own.url.rsplit(":", 1)[1].strip("/")
     assert httpx2.get(own.url).status_code == 200
-    assert httpx2.get(own.url, headers={"Host": "elsewhere.example"}).status_code == 400
+    assert httpx2.get(own.url, headers={"Host": f"localhost:{port}"}).status_code == 200
+    for host in ("elsewhere.example", f"elsewhere.example:{port}", f"127.0.0.1.elsewhere.example:{port}", "", "[x"):
+        assert httpx2.get(own.url, headers={"Host": host}).status_code == 400
+
+
+def join(page: Served, data: list[object], function: int = 0, **headers: str) -> httpx2.Response:
+    """Call a function of the page as its own script does."""
+    call = {"data": data, "fn_index": function, "session_hash": "visitor", "event_data": None, "trigger_id": None}
+    return httpx2.post(f"{page.url}gradio_api/queue/join", json=call, headers=headers)
+
+
+def raw(page: Served, path: str) -> tuple[int, bytes]:
+    """Ask for a path as it is written, which clients of HTTP would tidy up."""
+    with closing(HTTPConnection(urlsplit(page.url).netloc, timeout=30)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+@pytest.mark.parametrize("origin", ["http://elsewhere.example", "null", "http://127.0.0.1:1"])
+def test_another_site_cannot_use_the_page(own: Served, origin: str) -> None:
+    """A form or script of another site is refused whatever it posts or loads; a link to the page may be followed."""
+    assert join(own, [], Origin=origin).status_code == 403
+    upload = {"files": ("a.png", b"x", "image/png")}
+    answer = httpx2.post(f"{own.url}gradio_api/upload", files=upload, headers={"Origin": origin})
+    assert answer.status_code == 403
+    loading = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    assert httpx2.get(f"{own.url}config", headers=loading).status_code == 403
+    assert httpx2.get(own.url, headers={**loading, "Sec-Fetch-Mode": "navigate"}).status_code == 200
+    assert join(own, [], Origin=own.url.rstrip("/")).status_code == 200
+
+
+def give_no_file(page: Served, secret: Path) -> None:
+    """No route of the server gives a file of the machine, whichever way its path is written."""
+    assert secret.is_file()
+    name = secret.name
+    ways = [str(secret), f"/../..{secret}", f"./{name}", name, f"file://{secret}", f"%2E%2E%2F{name}"]
+    ways += [f"/..%2f..{secret}", f"/./{secret}", "/etc/passwd", "/proc/self/environ", "soup.json", "../page.log"]
+    for path in ways:
+        for route in ("gradio_api/file=", "gradio_api/file/", "file=", "static/", "assets/", "svelte/"):
+            status, found = raw(page, f"/{route}{path}")
+            assert status >= 400, (route, path)
+            assert b"a secret" not in found
+    config = httpx2.get(f"{page.url}config").json()
+    (image,) = [part["id"] for part in config["components"] if part["type"] == "image"]
+    functions = [part["id"] for part in config["dependencies"] if image in part["inputs"]]
+    assert functions
+    component = {"path": str(secret), "orig_name": "x.png", "meta": {"_type": "gradio.FileData"}}
+    for function in functions:
+        assert join(page, [None, component], function).status_code == 200
+        with httpx2.stream("GET", f"{page.url}gradio_api/queue/data?session_hash=visitor", timeout=30) as answer:
+            told = next(line for line in answer.iter_lines() if "process_completed" in line)
+        assert json.loads(told.removeprefix("data: "))["success"] is False
+        assert "a secret" not in told
+
+
+def fetch_nothing(page: Served) -> None:
+    """No route of the server asks another host for anything."""
+    there = "http://elsewhere.example/a.png"
+    for route in ("file=", "proxy=", "stream/", "file/"):
+        for path in (there, there.replace("http", "HTTPS"), f"%20{there}", there.replace(":", "%3A")):
+            assert raw(page, f"/gradio_api/{route}{path}")[0] >= 400
+    for path in (there, " " + there, "//elsewhere.example/a", "ftp://elsewhere.example/a"):
+        component = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
+        assert join(page, [None, component]).status_code == 403
+        assert join(page, [[{"deep": component}]]).status_code == 403
+    assert not page.foreign.exists(), page.foreign.read_text()
+
+
+def offer_no_other_routes(page: Served) -> None:
+    """What gradio serves for other pages, for developers and for the owner of a Space is not there."""
+    for path in ("monitoring", "monitoring/summary", "gradio_api/dev/reload", "gradio_api/runs", "gradio_api/token"):
+        assert httpx2.get(f"{page.url}{path}").status_code == 404
+    for path in ("component_server", "call/bake", "call/v2/bake", "run/bake", "api/bake", "process_recording"):
+        assert httpx2.post(f"{page.url}gradio_api/{path}", json={"data": []}).status_code == 404
+    for path in ("gradio_api/vibe-edit/", "login", "gradio_api/run-history/connect"):
+        assert httpx2.post(f"{page.url}{path}", json={}).status_code == 404
+    assert httpx2.put(f"{page.url}config").status_code in (404, 405)
+
+
+@pytest.mark.parametrize("check", [give_no_file, fetch_nothing, offer_no_other_routes])
+@pytest.mark.parametrize("kind", ["own", "space"])
+def test_the_server_gives_only_its_page(
+    kind: str, check: Callable[..., None], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """By real requests to the running page, as its user has it and as a Space."""
+    page: Served = request.getfixturevalue(kind)
+    (secret := tmp_path / "secret.txt").write_text("a secret")
+    check(page, secret) if check is give_no_file else check(page)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"push": "kit/taken"}, "this page does not push"),
+        ({"metric": "kit/stranger"}, '"success":false'),
+        ({"ingredients": "https://elsewhere.example/kit/vit-1"}, "name of a repository on the Hub"),
+        ({"ingredients": "hf://kit/vit-1 /etc"}, "name of a repository on the Hub"),
+        ({"dataset": "https://elsewhere.example/a.parquet"}, "name of a repository on the Hub"),
+        ({"dataset": "/etc"}, "name of a repository on the Hub"),
+        ({"base": "~/models"}, "name of a repository on the Hub"),
+        ({"limit": "100000"}, "2 to 2,000 images"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_stranger_cannot_call_for_more(changes: dict[str, str], said: str, space: Served, on_hub: LocalHub) -> None:
+    """The page's own calls, made by hand with what its form does not offer, are refused before anything is read."""
+    form = {"ingredients": "kit/vit-1 kit/vit-2", "dataset": "kit/shapes", "merge": "mean", "limit": "24", **changes}
+    values = [form.get(f.name, False if f.name in ("figures", "private") else "") for f in fields(Form)]
+    config = httpx2.get(f"{space.url}config").json()
+    (button,) = [part["id"] for part in config["components"] if part["props"].get("elem_id") == "bake"]
+    (function,) = [part["id"] for part in config["dependencies"] if [button, "click"] in part["targets"]]
+    on_hub.forget_requests()
+    assert join(space, values, function).status_code == 200
+    with httpx2.stream("GET", f"{space.url}gradio_api/queue/data?session_hash=visitor", timeout=30) as answer:
+        told = ""
+        for line in answer.iter_lines():
+            told += line
+            if "process_completed" in line:
+                break
+    assert said in told
+    assert on_hub.requests == []
+    assert not space.foreign.exists()
+
+
+@pytest.mark.parametrize("kind", ["own", "space"])
+def test_a_request_has_a_size(kind: str, request: pytest.FixtureRequest) -> None:
+    """A call of more than a megabyte and an upload of more than 64 are refused while they arrive."""
+    page: Served = request.getfixturevalue(kind)
+    assert join(page, ["x" * (2 << 20)]).status_code == 413
+    pieces = (b"x" * (1 << 20) for _ in range(70))
+    head = {"Content-Type": "multipart/form-data; boundary=b"}
+    body = itertools.chain([b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'], pieces)
+    try:
+        answer = httpx2.post(f"{page.url}gradio_api/upload", content=body, headers=head)
+    except httpx2.TransportError:
+        return
+    assert answer.status_code == 413
+
+
+def test_a_visitor_has_so_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond them a public page answers 429 to that visitor alone, until the span is over; one's own page does not."""
+    import asyncio
+
+    from hfsoup.ui import guard
+
+    now = [0.0]
+    monkeypatch.setattr(guard, "REQUESTS", 3)
+
+    def ask(page: guard.Guard, visitor: str) -> int:
+        sent: list[Any] = []
+        where = [(b"host", b"localhost"), (b"x-forwarded-for", f"9.9.9.9, {visitor}".encode())]
+        scope = {"type": "http", "method": "POST", "path": "/gradio_api/reset", "client": ("::", 1), "headers": where}
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b""}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        asyncio.run(page(scope, receive, send))
+        return int(sent[0]["status"])
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    public, own = guard.Guard(answer, proxied=True, clock=lambda: now[0]), guard.Guard(answer, ["localhost"])
+    assert [ask(public, "1.1.1.1") for _ in range(5)] == [200, 200, 200, 429, 429]
+    assert ask(public, "2.2.2.2") == 200
+    now[0] += guard.SPAN + 1
+    assert ask(public, "1.1.1.1") == 200
+    assert {ask(own, "1.1.1.1") for _ in range(5)} == {200}
+
+
+def test_a_public_page_has_limits(on_hub: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of images, ingredients, bytes and time, each told with what to do instead; and its cache is emptied in time."""
+    from hfsoup.ui import actions
+
+    form = Form("kit/vit-1 kit/vit-2", "", "mean", "", "kit/shapes", "", "", "", "", "24", False, "", "", False)
+
+    def told(changed: Form) -> str:
+        return list(actions.Actions(public=True).bake(changed))[-1].live
+
+    for limit in ("", "2001"):
+        assert "this page takes 2 to 2,000 images of a split" in told(replace(form, limit=limit))
+    limits = {"MOST_INGREDIENTS": "this page bakes at most 1 ingredients", "LARGEST_PULL": "and 1 B, found 2 and"}
+    for name, said in {**limits, "LONGEST": "this page stops after 0 s"}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(actions, name, 0.0 if name == "LONGEST" else 1)
+            assert said in told(form)
+    for name in ("hub", "own"):
+        (alone / name).mkdir()
+        (alone / name / "blob").write_bytes(bytes(2000))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(alone / "hub"))
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "own"))
+    actions.trim_cache()
+    assert (alone / "hub/blob").exists()
+    monkeypatch.setattr(actions, "LARGEST_CACHE", 1000)
+    actions.trim_cache()
+    assert not list(alone.iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,11 @@ from hfsoup.provenance.records import ScoreRecord
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import MismatchError, SoupError
 from hfsoup.utils.progress import Watch
-from hfsoup.utils.text import one_line
+from hfsoup.utils.text import one_line, quoted
 
 if TYPE_CHECKING:
     from hfsoup.data.images import Images
+    from hfsoup.data.tasks.task import Metric
 
 
 MAX_DIFFERENCES = 12
@@ -52,11 +53,12 @@ def verify_scores(
         max(range(len(record.ingredients)), key=lambda i: _score_value(record.ingredients[i].score)),
     )
     with watch.stage("Scoring again", unit="images") as advance:
-        bn = record.batch_norm
+        bn, task = record.batch_norm, task_of(family.config)
         images = load_recorded_images(record.dataset, family, options, calibrate=bn is not None)
         require_equal(place, _compare_splits(record.dataset, images))
         with Averager(family, record.merge, options.stored_dtype, options.merge_parameters()) as averager:
-            chosen = load_metric(options.metric, task_of(family.config), trust_remote=options.trust_remote_metric)
+            chosen = load_metric(options.metric, task, trust_remote=options.trust_remote_metric)
+            require_equal(place, _compare_metric(record.dataset, chosen))
             mode = RECALIBRATE if bn and bn.statistics and not record.distillation else AVERAGE
             scorer = Scorer(
                 averager, chosen, world, None,
@@ -75,6 +77,13 @@ def verify_scores(
 
 def _score_value(score: ScoreRecord | None) -> float:
     return float("-inf") if score is None else score.value
+
+
+def _compare_metric(record: DatasetRecord, metric: Metric) -> Iterator[str]:
+    """How the recorded metric and task differ from those that the ingredients are scored by."""
+    for name, old, new in (("metric", record.metric, metric.name), ("task", record.task, metric.task.name)):
+        if old != new:
+            yield f"the {name} is {quoted(old)}, and {quoted(new)} now"
 
 
 def _compare_splits(record: DatasetRecord, images: Images) -> Iterator[str]:

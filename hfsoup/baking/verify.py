@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import re
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.low_rank import append_member, require_adapters, truncate
 from hfsoup.averaging.writer import write_adapter, write_weights
+from hfsoup.baking.open_record import Allowed, open_record
 from hfsoup.baking.rescore import load_recorded_images, require_equal, verify_scores
+from hfsoup.baking.resources import DiskNeed, require_disk
 from hfsoup.baking.retrain import retrain_network
 from hfsoup.checkpoints.lora.config import CONFIG
-from hfsoup.checkpoints.safetensors_io import TensorFile
+from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile
 from hfsoup.checkpoints.types import Ingredient, LowRankAdapter, Source, WeightFile
-from hfsoup.data.metrics import METRICS
 from hfsoup.hub.notices import listening
 from hfsoup.ingredients.base_model import attach_base
 from hfsoup.ingredients.compatibility import check_compatibility
 from hfsoup.ingredients.family import Family
-from hfsoup.ingredients.pull import pull_ingredients, pull_repository
-from hfsoup.ingredients.resolve import pin_source, resolve_patterns
+from hfsoup.ingredients.pull import count_missing_bytes, pull_ingredients
+from hfsoup.ingredients.resolve import pin_source
 from hfsoup.options.options import Options
-from hfsoup.provenance.manifest import FILE_NAME, Manifest, read_manifest
+from hfsoup.provenance.manifest import FILE_NAME, BatchNormRecord, Manifest
 from hfsoup.provenance.records import (
     AlignmentRecord,
     FileRecord,
@@ -34,20 +36,12 @@ from hfsoup.provenance.records import (
     PlaceRecord,
     record_adapter,
 )
-from hfsoup.provenance.reproduce import reproduce_config_of, reproducible_options
 from hfsoup.provenance.signing import verify_signature
 from hfsoup.utils.distributed import World
-from hfsoup.utils.errors import MismatchError, SoupError, UsageError
+from hfsoup.utils.errors import MismatchError, SoupError
 from hfsoup.utils.hashing import hash_file
 from hfsoup.utils.progress import Advance, Watch
-from hfsoup.utils.text import join_names, quoted
-
-# Files that soup.json does not list: what the Hub adds, soup.json itself, and the signature over the rest.
-UNRECORDED = {".gitattributes", FILE_NAME, "model.sig"}
-# Files that transformers, PEFT or timm may load instead of those in the record, or besides them.
-LOADABLE = re.compile(
-    r"[^/]+\.(safetensors|bin|pt|pth|th|ckpt|h5|msgpack|gguf|py)|[^/]*config\.json|[^/]+\.index\.json"
-)
+from hfsoup.utils.text import one_line, quoted
 
 
 @dataclass(frozen=True)
@@ -65,6 +59,7 @@ def verify(
     scores: bool = False,
     public_key: Path | None = None,
     trust_remote_metric: bool = False,
+    allow_local_paths: bool = False,
     watch: Watch | None = None,
 ) -> Verification:
     """Bake the soup in `place` again and compare.
@@ -74,35 +69,23 @@ def verify(
         scores: evaluate again too, on the same splits.
         public_key: also verify the signature over the folder with this key.
         trust_remote_metric: run the script of a recorded metric that is not hfsoup's own; the record cannot ask for it.
+        allow_local_paths: let the record of a repository name folders of this disk; the record of a folder may.
         watch: is shown the stages.
 
     Raises:
         MismatchError: a file was changed or is missing, an unknown one could be loaded with the soup, or rebuilt
             weights or scores differ; the message names every difference, down to the tensor.
         SoupError: there is no soup.json, or an ingredient cannot be found any more.
-        UsageError: the scores need a script that is not trusted.
+        UsageError: the record asks for a script that is not trusted, or for folders of this disk.
     """
     watch = watch or Watch()
     with listening(watch.note):
-        return _verify(place, scores, public_key, trust_remote_metric, watch)
+        return _verify(place, Allowed(scores, trust_remote_metric, allow_local_paths), public_key, watch)
 
 
-def _verify(place: str, scores: bool, public_key: Path | None, trusted: bool, watch: Watch) -> Verification:
+def _verify(place: str, allowed: Allowed, public_key: Path | None, watch: Watch) -> Verification:
     with watch.stage("Reading the record"):
-        local = Path(place).is_dir()
-        folder = Path(place) if local else pull_repository(resolve_patterns((place,))[0])
-        record = read_manifest(folder, where=place)
-        options = replace(record.merge_options(), trust_remote_metric=trusted)
-        if scores and not trusted and options.metric is not None and options.metric not in METRICS:
-            what = f"this soup was scored by {quoted(options.metric)}, a script that is fetched from the Hub and run"
-            what += ", or a metric of a package that is not installed"
-            hint = "--trust-remote-metric, if you trust it, or leave out --scores"
-            raise UsageError("\n  ".join([what, *METRICS.broken]), where=place, hint=hint)
-        require_equal(place, _compare_folder(folder, record, links=not local))
-        if others := [name for name in _list_others(folder, record) if not LOADABLE.fullmatch(name)]:
-            what = f"not part of the soup and not verified: {join_names(others, 6)}"
-            watch.note(f"{what}; soup.json does not list {'it' if len(others) == 1 else 'them'}")
-        require_equal(place, _compare_config(record))
+        folder, record, options = open_record(place, allowed, signed=public_key is not None, notify=watch.note)
         if public_key:
             verify_signature(folder, public_key)
     with watch.stage("Pulling the ingredients"):
@@ -130,15 +113,21 @@ def _verify(place: str, scores: bool, public_key: Path | None, trusted: bool, wa
             else:
                 hashes = write_weights(averager, mix, Path(scratch), statistics)
         require_equal(place, _compare_weights(folder, Path(scratch), hashes, record))
-    return Verification(folder, hashes, verify_scores(place, family, mix, record, options, watch) if scores else {})
+    return Verification(
+        folder, hashes, verify_scores(place, family, mix, record, options, watch) if allowed.scores else {}
+    )
 
 
 def _pull_family(place: str, record: Manifest, options: Options) -> Family:
     """Pull the recorded ingredients and their base, whose weight files must be those that were baked."""
+    from huggingface_hub import constants
+
     pinned = [*record.ingredients, *([record.base] if record.base else [])]
     file, key = options.weights_file, options.state_dict_key
     sources = [replace(_find_source(i), weights_file=file, state_dict_key=key) for i in record.ingredients]
-    found = pull_ingredients([*sources, *([_find_source(record.base)] if record.base else [])])
+    sources += [_find_source(record.base)] if record.base else []
+    require_disk([DiskNeed("ingredients", Path(constants.HF_HUB_CACHE), count_missing_bytes(sources))])
+    found = pull_ingredients(sources)
     require_equal(place, _compare_ingredients(pinned, found))
     ingredients, base = found[: len(record.ingredients)], found[len(record.ingredients) :]
     # Ingredients that did not fit are not in the record, so all that are must fit.
@@ -146,6 +135,7 @@ def _pull_family(place: str, record: Manifest, options: Options) -> Family:
     family = check_compatibility(
         ingredients, on_mismatch=on_mismatch, processor_from=options.processor_from, labels=options.labels
     )
+    require_equal(place, _compare_statistics(family, record.batch_norm))
     return attach_base(family, base[0]) if base else family
 
 
@@ -217,49 +207,18 @@ def _pin_place(record: PlaceRecord) -> Source:
     """Pin a repository to its recorded commit, or find a local folder."""
     if record.revision:
         return pin_source(record.id, record.revision)
-    folder = Path(record.id).expanduser()
-    if not folder.is_dir():
-        raise SoupError("this ingredient was a local folder, which does not exist here", where=record.id)
-    return pin_source(record.id, folder=folder)
+    folder = os.path.expanduser(record.id)  # noqa: PTH111 - pathlib raises errors for what is no path at all
+    if not os.path.isdir(folder):  # noqa: PTH112
+        raise SoupError("this ingredient was a local folder, which does not exist here", where=one_line(record.id))
+    return pin_source(record.id, folder=Path(folder))
 
 
-def _compare_folder(folder: Path, record: Manifest, *, links: bool) -> Iterator[str]:
-    """Files that are missing, linked or changed, or unknown and loadable; in the Hub's cache all files are `links`."""
-    present = _find_files(folder)
-    for name in _list_others(folder, record):
-        if LOADABLE.fullmatch(name):
-            yield f"{name}: not part of the soup"
-    for name, expected in record.files.items():
-        path = present.get(name)
-        if path is None:
-            yield f"{name}: missing"
-        elif path.is_symlink() and not links:
-            yield f"{name}: a symbolic link"
-        elif (found := hash_file(path)) != expected:
-            yield f"{name}: sha256 {found[:12]}, expected {expected[:12]}"
-
-
-def _find_files(folder: Path) -> dict[str, Path]:
-    """All files below a folder by name, links too."""
-    found = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
-    return {path.relative_to(folder).as_posix(): path for path in found}
-
-
-def _list_others(folder: Path, record: Manifest) -> list[str]:
-    """The files that the record does not list."""
-    return sorted(_find_files(folder).keys() - record.files.keys() - UNRECORDED)
-
-
-def _compare_config(record: Manifest) -> Iterator[str]:
-    """Check that the recorded config bakes what the record says."""
-    local = record.dataset is not None and record.dataset.revision is None
-    names = [(ingredient.id, ingredient.revision) for ingredient in record.ingredients]
-    base = (record.base.id, record.base.revision) if record.base else None
-    elsewhere = record.dataset is None and record.score is not None
-    coefficients = [ingredient.coefficient for ingredient in record.ingredients]
-    options = reproducible_options(Options.of(dict(record.options)), coefficients, elsewhere=elsewhere)
-    if record.config not in (None, reproduce_config_of(names, options, local=local, base=base)):
-        yield f"{FILE_NAME}: its config does not match its ingredients and options"
+def _compare_statistics(family: Family, record: BatchNormRecord | None) -> Iterator[str]:
+    """Recorded statistics that no tensor of the family can hold."""
+    sizes = {spec.name: prod(spec.shape) for spec in family.tensors if spec.dtype in FLOATS}
+    for name, values in (record.arrays() if record else {}).items():
+        if sizes.get(name) != len(values):
+            yield f"{FILE_NAME}: {len(values)} statistics of {quoted(name)}, which has {sizes.get(name, 'no')} channels"
 
 
 def _compare_ingredients(pinned: Sequence[PinnedRecord], ingredients: tuple[Ingredient, ...]) -> Iterator[str]:

@@ -25,7 +25,8 @@ class Source:
     `id` is the folder, or on the Hub `owner/name`, followed by the subfolder if the checkpoint is in one; `revision` is
     the commit, None for a local folder; `files` are those of the repository at that commit. `base` is the pinned base
     model of an adapter. `weights_file` is read in place of the usual weight files, and `state_dict_key` is the key of
-    the tensors in it.
+    the tensors in it. `private` says that
+    the Hub shows the repository to some users only.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Source:
     base: Source | None = None
     weights_file: str | None = None
     state_dict_key: str | None = None
+    private: bool = field(default=False, compare=False)
 
     @property
     def repo(self) -> str:

@@ -205,6 +205,9 @@ def verify(
     trust_remote_metric: Annotated[
         bool, typer.Option("--trust-remote-metric", help="run the script of a recorded metric that is not ours")
     ] = False,
+    allow_local_paths: Annotated[
+        bool, typer.Option("--allow-local-paths", help="let a repository's record name folders of this disk")
+    ] = False,
     json_file: Json = None,
     quiet: Quiet = False,
 ) -> None:
@@ -214,7 +217,12 @@ def verify(
 
     screen = Screen(quiet=quiet)
     found = verify_place(
-        place, scores=scores, public_key=public_key, trust_remote_metric=trust_remote_metric, watch=screen
+        place,
+        scores=scores,
+        public_key=public_key,
+        trust_remote_metric=trust_remote_metric,
+        allow_local_paths=allow_local_paths,
+        watch=screen,
     )
     if public_key:
         screen.show_check(f"model.sig: signed by the owner of {public_key}")

@@ -26,6 +26,8 @@ T = TypeVar("T")
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 SMALL = 8 << 20
 """Bytes of the largest card, and of the largest file that is read without the cache."""
+MAX_VALUES = 500_000
+"""Values of the YAML in a dataset's card, which may name many thousand classes and configurations."""
 # Images hardly shrink in an archive, so one that grows beyond this is a zip bomb.
 ZIP_GROWTH, ZIP_FLOOR = 50, 64 << 20
 
@@ -226,7 +228,8 @@ def require_own_files(card: Path, where: str) -> None:
     """Refuse a card whose configurations name files outside the dataset, on this disk or on another machine."""
     text = card.read_text("utf-8", "replace")
     try:
-        configs = (read_front_matter(text) if card.suffix == ".md" else parse_yaml_mapping(text)).get("configs")
+        parse = read_front_matter if card.suffix == ".md" else parse_yaml_mapping
+        configs = parse(text, MAX_VALUES).get("configs")
     except ValueError as error:
         raise SoupError(str(error), where=where) from error
     for value in _iterate_strings(configs):

@@ -13,10 +13,12 @@ from typing import Any
 import yaml
 
 from hfsoup.utils.errors import UsageError
+from hfsoup.utils.safe_yaml import require_plain_yaml
 from hfsoup.utils.text import quoted
 
 BY_NAME, BY_NUMBER = "by-name", "by-number"
 LIMIT = 8 << 20
+MAX_VALUES = 500_000
 SUFFIXES = (".json", ".yaml", ".yml", ".csv")
 EXAMPLE = 'lines such as "tabby: 281" or "tabby: tabby, tabby cat" in YAML'
 
@@ -66,7 +68,11 @@ def _parse(suffix: str, text: str) -> dict[Any, Any]:
         # A row of more or fewer than two is a ValueError.
         return {name.strip(): value.strip() for name, value in filter(None, csv.reader(io.StringIO(text)))}
     # Scalars stay text, as YAML would read a class called "no" as false.
-    found = json.loads(text) if suffix == ".json" else yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - is safe
+    if suffix == ".json":
+        found = json.loads(text)
+    else:
+        require_plain_yaml(text, MAX_VALUES)
+        found = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - is safe
     if not isinstance(found, dict):
         raise ValueError("expected a mapping")
     return found

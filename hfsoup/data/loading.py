@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +21,7 @@ from hfsoup.data.request import Request
 from hfsoup.data.shards import ArrowReader, ParquetReader, Reader, Shard, TableReader, TarReader
 from hfsoup.data.source import WORKSPACES, DatasetSource, DeclaredFeatures, call_datasets
 from hfsoup.data.splits import is_training
+from hfsoup.hub.client import expect_answer
 from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.text import join_names, quoted
@@ -36,6 +39,10 @@ SUFFIXES = {
     ".jsonl": "json",
 }
 
+_hiding_lock = threading.Lock()
+_hiding: list[bool] = []
+"""One entry for each block that hides progress bars: whether they were hidden before it."""
+
 
 @contextmanager
 def open_dataset(request: Request, *, to_cache: bool = True) -> Iterator[DatasetSource]:
@@ -49,21 +56,52 @@ def open_dataset(request: Request, *, to_cache: bool = True) -> Iterator[Dataset
         UsageError: datasets cannot load it.
         HubError: the Hub refuses, or sends other bytes than it lists.
     """
-    import datasets
-
-    datasets.disable_progress_bars()
-    path = Path(request.dataset).expanduser()
-    with open_workspace() as work:
-        if path.is_file():
+    # A record's dataset may be no path at all, which pathlib raises errors for.
+    text = os.path.expanduser(request.dataset)  # noqa: PTH111
+    path = Path(text)
+    with hide_progress_bars(), open_workspace() as work:
+        if request.revision:
+            # What has a commit is on the Hub, whatever lies on this disk under the same name.
+            yield _open_repo(request, work, to_cache=to_cache)
+        elif not os.path.exists(text):  # noqa: PTH110
+            yield _open_repo(request, work, to_cache=to_cache)
+        elif path.is_file():
             yield _open_file(Files(path.resolve().parent, to_cache=to_cache), path.resolve(), request, work)
         elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             yield _open_saved(Files(path.resolve(), to_cache=to_cache), request)
-        elif path.is_dir():
-            yield _open_folder(Files(path.resolve(), to_cache=to_cache), request, work)
         else:
-            home = work / "files" / Path(request.dataset).name
-            home.mkdir(parents=True)
-            yield _open_folder(Files.of_repo(request.dataset, request.revision, home, to_cache=to_cache), request, work)
+            yield _open_folder(Files(path.resolve(), to_cache=to_cache), request, work)
+
+
+@contextmanager
+def hide_progress_bars() -> Iterator[None]:
+    """Hide datasets' own progress bars inside the block, in all threads."""
+    import datasets
+    from datasets.utils import are_progress_bars_disabled
+
+    with _hiding_lock:
+        _hiding.append(are_progress_bars_disabled())
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        with _hiding_lock:
+            # The first block knows how it was before, whichever is the last to end.
+            hidden_before = _hiding[0]
+            _hiding.pop()
+            if not _hiding and not hidden_before:
+                datasets.enable_progress_bars()
+
+
+def _open_repo(request: Request, work: Path, *, to_cache: bool) -> DatasetSource:
+    """A dataset on the Hub, whose name is checked before it becomes that of a folder."""
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    with expect_answer(request.dataset):
+        validate_repo_id(request.dataset)
+    home = work / "files" / Path(request.dataset).name
+    home.mkdir(parents=True)
+    return _open_folder(Files.of_repo(request.dataset, request.revision, home, to_cache=to_cache), request, work)
 
 
 def _open_folder(files: Files, request: Request, work: Path) -> DatasetSource:

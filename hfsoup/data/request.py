@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfsoup.data.class_names import ModelClasses
@@ -62,7 +62,8 @@ class Request:
 
 def split_revision(dataset: str) -> tuple[str, str | None]:
     """A dataset's name and the revision after its `@`; a path on this disk has none."""
-    if "@" not in dataset or Path(dataset).expanduser().exists():
+    # A record's dataset may be no path at all, which pathlib raises errors for.
+    if "@" not in dataset or os.path.exists(os.path.expanduser(dataset)):  # noqa: PTH110, PTH111
         return dataset, None
     name, _, revision = dataset.partition("@")
     return name, revision or None

@@ -6,9 +6,8 @@ from typing import Any
 
 import yaml
 
-# The time to parse nested brackets grows with the square of their depth.
-BRACKETS = 500
-
+from hfsoup.utils.safe_yaml import MAX_NODES, require_plain_yaml
+from hfsoup.utils.text import one_line
 
 LICENSE = r"[a-z0-9][a-z0-9.+-]{0,63}"
 """The form of a licence identifier."""
@@ -36,28 +35,28 @@ UNPUSHED = "PATH/TO/THIS/FOLDER"
 """The path in the card's example while the soup is not pushed."""
 
 
-def read_front_matter(text: str) -> dict[str, Any]:
-    """The YAML front matter of a repository's card.
+def read_front_matter(text: str, most: int = MAX_NODES) -> dict[str, Any]:
+    """The YAML front matter of a repository's card, with at most so many values.
 
     Raises:
-        ValueError: it is not YAML.
+        ValueError: it is not YAML, or not plain.
     """
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
     block = REGEX_YAML_BLOCK.search(text)
-    return parse_yaml_mapping(block.group(2)) if block else {}
+    return parse_yaml_mapping(block.group(2), most) if block else {}
 
 
-def parse_yaml_mapping(text: str) -> dict[str, Any]:
-    """A YAML mapping that somebody else wrote; {} for YAML of another type.
+def parse_yaml_mapping(text: str, most: int = MAX_NODES) -> dict[str, Any]:
+    """A YAML mapping that somebody else wrote, with at most so many values; {} for YAML of another type.
 
     Raises:
-        ValueError: it is not YAML, or has more than `BRACKETS` brackets.
+        ValueError: it is not YAML, or not plain.
     """
-    if text.count("[") + text.count("{") > BRACKETS:
-        raise ValueError(f"expected at most {BRACKETS} brackets in YAML, found more")
     try:
+        require_plain_yaml(text, most)
         found = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError("expected YAML, found something else") from error
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or "characters that YAML does not have"
+        raise ValueError(f"expected YAML, found something else: {one_line(problem)}") from error
     return found if isinstance(found, dict) else {}

@@ -21,7 +21,7 @@ from hfsoup.hub.client import is_offline
 from hfsoup.ingredients.cards import BASE_HINT, read_common_base
 from hfsoup.ingredients.compatibility import find_class_axes
 from hfsoup.ingredients.family import Base, Family
-from hfsoup.ingredients.find import find_base
+from hfsoup.ingredients.find import find_base, require_base_of_owner
 from hfsoup.ingredients.pull import pull_ingredients
 from hfsoup.ingredients.similarity import APART, BASIN
 from hfsoup.utils.errors import AccessError, HubError, MismatchError, SoupError
@@ -51,6 +51,8 @@ def resolve_base(family: Family, given: str | None, *, why: str, notify: Notify)
         name = given or read_common_base(family.ingredients, why)
         source = find_base(name, notify=notify)
         if given is None:
+            named_by = [ingredient.source for ingredient in family.ingredients]
+            require_base_of_owner(source, named_by, f"--base {source.repo}, if you mean it")
             notify(f"the base is {one_line(source)}, from the ingredients' cards or configs")
         (found,) = pull_ingredients([source], notify=notify)
     based = attach_base(family, found)

@@ -101,6 +101,19 @@ def find_base(name: str, *, keep: bool = True, notify: Callable[[str], None] = l
     return replace(source, base=_find_adapter_base(source, keep)) if is_adapter(list_file_names(source)) else source
 
 
+def require_base_of_owner(base: Source, named_by: Sequence[Source], hint: str) -> None:
+    """Refuse a private base that repositories of other owners name: a soup would hold, and a push show, its weights.
+
+    Raises:
+        UsageError: one of the repositories has another owner.
+    """
+    owner = base.repo.partition("/")[0]
+    other = next((s for s in named_by if s.folder is None and s.repo.partition("/")[0] != owner), None)
+    if base.private and other:
+        what = f"{one_line(other)} names the private repository {base.repo} as its base; only you can allow that"
+        raise UsageError(what, where=str(other), hint=hint)
+
+
 def require_several(sources: Sequence[Source], with_base: bool) -> None:
     """Refuse a bake of one ingredient, unless the recipe also mixes in the base.
 
@@ -211,6 +224,7 @@ def _find_adapter_base(adapter: Source, keep: bool) -> Source:
         hint = f"{error.hint}; or set another base_model_name_or_path in {CONFIG}"
         what = f"its base is not accessible: {error.what}"
         raise AccessError(what, where=f"{adapter}, base {error.where}", hint=hint) from error
+    require_base_of_owner(base, (adapter,), "hf download the adapter, and use that folder, if you mean it")
     names, where = list_file_names(base), f"{adapter}, base {base}"
     if is_adapter(names):
         raise SoupError("not supported: an adapter whose base is an adapter", where=where)

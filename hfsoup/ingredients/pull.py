@@ -8,7 +8,7 @@ import re
 import shlex
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from difflib import get_close_matches
@@ -341,9 +341,8 @@ def fetch_configs(source: Source) -> Path:
     return map_in_threads(lambda file: _fetch(source, file), small)[0].parent
 
 
-def pull_repository(source: Source) -> Path:
-    """Download every file of a Hub source; returns its folder in the cache."""
-    files = list_files(source, source.subfolder)
+def pull_repository(source: Source, files: Mapping[str, RemoteFile]) -> Path:
+    """Download files of a Hub source, by their names; returns its folder in the cache."""
     paths = map_in_threads(lambda file: _fetch(source, file), list(files.values()))
     homes = [path for path, name in zip(paths, files, strict=True) if "/" not in name]
     if not homes:

@@ -308,7 +308,8 @@ def _pin(candidate: Unpinned) -> tuple[Source, bool]:
         files = tuple(_make_remote_file(s) for s in info.siblings or () if _TAME.fullmatch(s.rfilename))
         if not _SHA1.fullmatch(info.sha or "") or not _REPO.fullmatch(info.id):
             raise HubError(f"expected a name and a commit, found {info.id!r} and {info.sha!r}", where=where)
-    source = Source(f"{info.id}/{below}" if below else info.id, info.sha, None, files)
+    name = f"{info.id}/{below}" if below else info.id
+    source = Source(name, info.sha, None, files, private=bool(info.private))
     return source, candidate.listed and not SOUP_TAGS.isdisjoint(info.tags or ())
 
 

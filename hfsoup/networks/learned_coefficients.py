@@ -134,7 +134,7 @@ class Learner:
 
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Images and labels of every step, shuffled for every epoch."""
-        pixels, random = np.load(self._split.pixels, mmap_mode="r"), np.random.default_rng(self._seed)
+        pixels, random = np.load(self._split.pixels, mmap_mode="r"), np.random.default_rng(self._seed % (1 << 64))
         for _ in range(self._epochs):
             order = random.permutation(len(self._split))
             for begin in range(0, len(order), self._batch):

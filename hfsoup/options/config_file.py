@@ -22,6 +22,7 @@ from hfsoup.options.options import (
 )
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.registry import find_nearest
+from hfsoup.utils.safe_yaml import require_plain_yaml
 from hfsoup.utils.text import one_line, quoted
 
 SUFFIXES = (".yaml", ".yml")
@@ -57,13 +58,7 @@ def load_config(path: Path, over: Mapping[str, Any]) -> tuple[tuple[str, ...], O
     lines, values = _read_yaml(path)
     found = _validate(path, lines, values, over)
     ingredients = found.pop("ingredients")
-    if found.get("trust_remote_metric") and not over.get("trust_remote_metric"):
-        # Such a file may come from a card; only who runs the bake can trust a script.
-        what = (
-            f"this file wants the script of the metric {quoted(found.get('metric'))} to be run; only you can allow that"
-        )
-        where = f"{path}, line {lines['trust_remote_metric']}"
-        raise UsageError(what, where=where, hint=f"hfsoup bake {path} --trust-remote-metric, if you trust it")
+    _refuse_powers(path, lines, found, over)
     try:
         return tuple(ingredients), Options.of({**found, **over})
     except UsageError as error:
@@ -131,7 +126,9 @@ def _read_yaml(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
     try:
         if path.stat().st_size > LIMIT:
             raise UsageError(f"expected a config of at most {LIMIT:,} bytes", where=str(path))
-        loader = yaml.SafeLoader(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        require_plain_yaml(text)
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             what = "expected `ingredients:` and options, found something else"
@@ -146,7 +143,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
             lines[name], values[name] = line, loader.construct_object(node, deep=True)
             if isinstance(node, yaml.SequenceNode):
                 lines |= {f"{name}.{n}": item.start_mark.line + 1 for n, item in enumerate(node.value)}
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (UnicodeDecodeError, ValueError) as error:
         raise UsageError("expected a YAML file in UTF-8, found something else", where=str(path)) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -178,6 +175,20 @@ def _validate(path: Path, lines: Mapping[str, int], values: dict[str, Any], over
         what = f"there is no option {quoted(name)}"
         hint = find_nearest(name, [*known, *list_parameters()]) or f"one of {', '.join(SCHEMA.model_fields)}"
     raise UsageError(what, where=f"{path}, line {line}", hint=hint)
+
+
+def _refuse_powers(path: Path, lines: Mapping[str, int], found: Mapping[str, Any], over: Mapping[str, Any]) -> None:
+    """Refuse what only who runs the bake may allow, as such a file may come from a card."""
+    wishes = {
+        "trust_remote_metric": f"the script of the metric {quoted(found.get('metric'))} to be run",
+        "push": f"the soup to be pushed to {quoted(found.get('push'))}",
+        "overwrite": f"the folder {quoted(found.get('output'))} to be replaced",
+    }
+    for name, wish in wishes.items():
+        if found.get(name) and not over.get(name):
+            flag = f"--{name.replace('_', '-')}" + (f" {shlex.quote(str(found[name]))}" if name == "push" else "")
+            what, hint = f"this file wants {wish}; only you can allow that", f"hfsoup bake {path} {flag}"
+            raise UsageError(what, where=f"{path}, line {lines[name]}", hint=f"{hint}, if you mean it")
 
 
 def _is_valid_without(found: Mapping[str, Any], over: Mapping[str, Any], name: str) -> bool:

@@ -7,6 +7,7 @@ import re
 import reprlib
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
@@ -34,6 +35,8 @@ EVERYTHING = ("*/*",)
 """The glob of a search of the Hub if no ingredients are given."""
 FILE = r"[\w][\w.-]*\.(safetensors|bin|pt|pth|th|ckpt)"
 SHIFT = r"[\w][\w .+-]{0,39}"
+MAX_BATCH = 4096
+"""The most images of a forward pass that a record gets."""
 Allowed = tuple[Callable[[Any], Any], str]
 """Which values an option may have: a predicate, and the same in words."""
 
@@ -169,7 +172,7 @@ class Options:
     )
     seed: int = _option(0, "Search",
         "the random seed: for the order of greedy-random, align and distill, and the draws of dare, fisher, search "
-        "and distill", shapes_weights=True
+        "and distill", shapes_weights=True, allowed=_at_least(-(1 << 63), (1 << 63) - 1)
     )
     exclude: tuple[str, ...] | None = _option(None, "Ingredients",
         "leave out ingredients whose name, or its end, matches this glob; repeatable"
@@ -278,6 +281,19 @@ class Options:
         options = cls(**values)
         others = {name: value for name, value in given.items() if name not in known}
         return replace(options, parameters=options._convert_parameters(others)) if others else options
+
+    @classmethod
+    def from_record(cls, given: Mapping[str, Any]) -> Options:
+        """The options in the soup.json of somebody else, which grant nothing: `trust_remote_metric` is never set.
+
+        Raises:
+            UsageError: as `of` does, or soup.json does not record an option, such as one that pushes.
+        """
+        silent = {f.name for f in option_fields() if not f.metadata["recorded"]} & given.keys()
+        if silent:
+            raise UsageError(f"expected options that soup.json records, found {quoted(min(silent))}")
+        found = cls.of({**given, "trust_remote_metric": False})
+        return replace(found, batch_size=min(found.batch_size, MAX_BATCH)) if found.batch_size else found
 
     def _convert_parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of the chosen recipe and merge of plug-ins in their types."""
@@ -427,7 +443,8 @@ def _convert_value(name: str, value: Any, kind: Any) -> Any:
         elif isinstance(value, Integral) and int in kinds:
             made = int(value)
         elif isinstance(value, Real) and float in kinds:
-            made = float(value)
+            with suppress(OverflowError):
+                made = float(value)
     if type(made) not in kinds:
         expected = " or ".join({list[str]: "list", NoneType: "None"}.get(k, k.__name__) for k in kinds)
         raise UsageError(f"expected {name} to be {expected}, found {reprlib.repr(value)}")

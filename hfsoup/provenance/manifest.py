@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.timm_config import list_libraries
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.hub.cards import MANIFEST
+from hfsoup.hub.download import fetch_file
 from hfsoup.hub.notices import notify_listener
+from hfsoup.ingredients.pull import list_files
 from hfsoup.options.options import Options
 from hfsoup.provenance.records import (
     AdapterRecord,
     AlignmentRecord,
     AttemptRecord,
+    Commit,
     DecisionRecord,
     DistillationRecord,
     ImportanceRecord,
@@ -56,6 +59,7 @@ from hfsoup.utils.text import quoted, shorten_names
 from hfsoup.utils.version import __version__
 
 if TYPE_CHECKING:
+    from hfsoup.checkpoints.types import Source
     from hfsoup.provenance.result import BakeResult
 
 FILE_NAME = MANIFEST
@@ -89,7 +93,7 @@ class DatasetRecord(Strict):
 
     id: Text
     config: Text | None
-    revision: Text | None
+    revision: Commit | None
     metric: Text
     selection: SplitRecord
     test: SplitRecord
@@ -112,6 +116,14 @@ class BatchNormRecord(Strict):
     modes: dict[str, ScoreRecord]
     calibration: SplitRecord
     statistics: dict[Text, str]
+
+    @field_validator("statistics")
+    @classmethod
+    def _floats(cls, found: dict[str, str]) -> dict[str, str]:
+        # Bad base64 is a ValueError, too.
+        if any(len(b64decode(text, validate=True)) % 4 for text in found.values()):
+            raise ValueError("expected whole float32 numbers")
+        return found
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """The statistics as arrays."""
@@ -157,6 +169,10 @@ class Manifest(Strict):
     def _whole(self) -> Manifest:
         if any(len(coefficients) != len(self.ingredients) for coefficients in self.tensors.values()):
             raise ValueError("expected a coefficient of each tensor for every ingredient")
+        if not any(i.coefficient for i in self.ingredients) or not all(map(any, self.tensors.values())):
+            raise ValueError("expected a coefficient other than 0 among those of a tensor")
+        if self.alignment and len(self.alignment.copies) != len(self.ingredients) - 1:
+            raise ValueError("expected an aligned copy of every ingredient but the first")
         return self
 
     def mix(self) -> Mix:
@@ -166,8 +182,8 @@ class Manifest(Strict):
         return Mix(tuple(ingredient.coefficient for ingredient in self.ingredients), base, tensors)
 
     def merge_options(self) -> Options:
-        """The options, with the --scale that does today what the recorded one did."""
-        options = Options.of(dict(self.options))
+        """The options by `Options.from_record`, with the --scale that does today what the recorded one did."""
+        options = Options.from_record(self.options)
         if self.format > 1 or self.merge not in SUMMED or options.scale is None:
             return options
         return replace(options, scale=options.scale * len(self.mix().members))
@@ -186,6 +202,13 @@ class Manifest(Strict):
     def names_by_id(self) -> dict[str, str]:
         """The same by the ids of the ingredients."""
         return dict(zip((ingredient.id for ingredient in self.ingredients), self.names, strict=True))
+
+    @property
+    def local_places(self) -> list[str]:
+        """The folders of a disk that it names: ingredients, their bases, the base and the dataset without a commit."""
+        bases = [self.base, *(ingredient.base for ingredient in self.ingredients)]
+        named = [(one.id, one.revision) for one in (*self.ingredients, *bases, self.dataset) if one]
+        return [name for name, revision in named if revision is None]
 
     def text(self) -> str:
         """The file's content."""
@@ -251,14 +274,38 @@ def read_manifest(folder: Path, *, where: str) -> Manifest:
         raise SoupError(
             f"expected {FILE_NAME}, found none", where=where, hint="a folder or repository that hfsoup baked"
         )
-    if path.stat().st_size > MAX_BYTES:
-        raise SoupError(f"{FILE_NAME} is over the limit of {MAX_BYTES} bytes", where=where)
+    require_size(FILE_NAME, path.stat().st_size, MAX_BYTES, where=where)
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))[:200]
         raise SoupError(f"{FILE_NAME} is damaged: {place}: {first['msg']}", where=where) from error
+
+
+def fetch_manifest(source: Source, *, where: str) -> Manifest:
+    """The record in a repository, which is pulled alone.
+
+    Raises:
+        SoupError: there is none, or it is not one that hfsoup wrote.
+    """
+    listed = list_files(source, source.subfolder).get(FILE_NAME)
+    if listed is None:
+        raise SoupError(
+            f"expected {FILE_NAME}, found none", where=where, hint="a folder or repository that hfsoup baked"
+        )
+    require_size(FILE_NAME, listed.size, MAX_BYTES, where=where)
+    return read_manifest(fetch_file(source.repo, listed, source.revision or "", kind="model").parent, where=where)
+
+
+def require_size(name: str, size: int, most: int, *, where: str) -> None:
+    """Refuse a file that is too large to be what hfsoup wrote.
+
+    Raises:
+        SoupError: it is larger than `most` bytes.
+    """
+    if size > most:
+        raise SoupError(f"{name} is over the limit of {most} bytes", where=where)
 
 
 def is_same_bake(folder: Path, patterns: tuple[str, ...], options: Options) -> bool:
@@ -306,10 +353,7 @@ def warn_of_local_paths(folder: Path) -> None:
         record = read_manifest(folder, where=str(folder))
     except SoupError:
         return
-    base, dataset = record.base, record.dataset
-    named = [(i.id, i.revision) for i in (*record.ingredients, *([base] if base else []))]
-    named += [(dataset.id, dataset.revision)] if dataset else []
-    paths = [name for name, revision in named if revision is None and Path(name).name != name]
+    paths = [name for name in record.local_places if Path(name).name != name]
     if paths:
         what = f"{FILE_NAME} shows others the paths of this machine, such as {quoted(paths[0])}"
         notify_listener(f"{what}; to avoid that, bake from inside that folder, by the last name alone")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from hfsoup.checkpoints.inspection import MAX_CLASSES
 from hfsoup.utils.errors import SoupError
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from hfsoup.provenance.result import BakeResult
 
 FILE_NAME = "evaluation.json"
-MAX_BYTES = 64 << 20
+MAX_BYTES = 24 << 20
+MAX_CELLS = 1 << 27
+"""The most images × classes of multi-label predictions."""
 Index = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(max_length=4096)]
 
@@ -43,6 +46,9 @@ class TestPredictions(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> TestPredictions:
+        lists = not all(isinstance(one, int) for one in self.labels)
+        if len(self.classes) > MAX_CLASSES or (lists and len(self.classes) * len(self.rows) > MAX_CELLS):
+            raise ValueError(f"{len(self.rows)} images of {len(self.classes)} classes are too many")
         groups: dict[str, Sequence[Any]] = {"labels": self.labels, "soup": self.soup, "best": self.best}
         for name, found in groups.items():
             if len(found) != len(self.rows):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hfsoup.ingredients.family import Family, Importance
     from hfsoup.networks.distillation.result import Distillation
 
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+"""A commit, never a branch, which its owner can move."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RelativePath = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)
@@ -63,7 +65,7 @@ class ImportanceRecord(Strict):
     kind: Text
     seed: int
     images: SplitRecord
-    files: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
+    files: list[Sha256]
 
 
 class AttemptRecord(Strict):
@@ -119,7 +121,7 @@ class TestRecord(Strict):
     difference_ci95: Pair | None
     mcnemar_p: float | None
     verdict: Text
-    choices: Annotated[int, Field(ge=1)] = 1
+    choices: Annotated[int, Field(ge=1, le=1 << 32)] = 1
     adjusted: AdjustedRecord | None = None
     ece: float | None = None
     best_ece: float | None = None
@@ -143,7 +145,7 @@ class ShiftRecord(Strict):
 
     name: Text
     dataset: Text | None
-    revision: Text | None
+    revision: Commit | None
     images: SplitRecord
     test: TestRecord
 
@@ -163,7 +165,7 @@ class DistillationRecord(Strict):
     images: SplitRecord
     epochs: Annotated[int, Field(ge=1)]
     seed: int
-    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    weights: Sha256
 
 
 def record_distillation(found: Distillation | None) -> DistillationRecord | None:
@@ -271,7 +273,7 @@ class PlaceRecord(Strict):
     """A checkpoint: where it was, and its weight files."""
 
     id: Text
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    revision: Commit | None
     files: list[FileRecord]
 
 
@@ -309,7 +311,7 @@ class AlignmentRecord(Strict):
     `fitted` is that of the network that was fitted to all, which is no average.
     """
 
-    method: Text
+    method: Annotated[str, Field(pattern="^(weights|activations)$")]
     seed: int
     images: SplitRecord | None
     copies: list[Sha256]

@@ -54,7 +54,7 @@ def evolve_points(value: Callable[[list[float]], float], size: int, *, budget: i
     import numpy as np
     from cmaes import CMA
 
-    strategy = CMA(mean=np.zeros(size), sigma=1.0, seed=seed)
+    strategy = CMA(mean=np.zeros(size), sigma=1.0, seed=seed % (1 << 32))
     for begin in range(0, budget, strategy.population_size):
         points = [strategy.ask() for _ in range(min(strategy.population_size, budget - begin))]
         values = [(point, -value(point.tolist())) for point in points]

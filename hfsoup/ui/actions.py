@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +19,16 @@ from hfsoup.ui import render as show
 from hfsoup.ui.form import BakeRequest, Form
 from hfsoup.ui.job import Job
 from hfsoup.ui.predict import classify_picture
+from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Watch
+from hfsoup.utils.text import format_size
 
 Act = Callable[[BakeRequest, Watch], Soup | Plan]
+MOST_INGREDIENTS, LARGEST_PULL, LONGEST = 32, 8e9, 1200.0
+"""Of a bake on a public page: ingredients, bytes of all that is pulled, seconds."""
+LARGEST_CACHE = 20e9
+"""The bytes that a public page's cache may hold when a bake begins; it is emptied beyond."""
 Scratch = tempfile.TemporaryDirectory[str] | None
 
 
@@ -62,7 +69,12 @@ class Actions:
 
     def bake(self, form: Form) -> Iterator[PageState]:
         """Bake, and show the progress."""
-        yield from self._run_job(form, lambda asked, watch: run_bake(*asked, watch))
+        yield from self._run_job(form, self._bake_within_limits if self.public else _bake)
+
+    def _bake_within_limits(self, asked: BakeRequest, watch: Watch) -> Soup:
+        trim_cache()
+        require_small(plan_bake(*asked, watch))
+        return _bake(asked, watch)
 
     def _run_job(self, form: Form, act: Act) -> Iterator[PageState]:
         scratch = tempfile.TemporaryDirectory(prefix="hfsoup-page-") if self.public else None
@@ -71,7 +83,7 @@ class Actions:
         except SoupError as error:
             yield PageState(show.render_error(error))
             return
-        work: Job[Soup | Plan] = Job(lambda watch: act(asked, watch))
+        work: Job[Soup | Plan] = Job(lambda watch: act(asked, watch), LONGEST if self.public else None)
         began = time.monotonic()
         for _ in work.updates():
             yield self._make_state(work, scratch, time.monotonic() - began)
@@ -107,6 +119,33 @@ class Actions:
             return ""
         where = repo.strip()
         return _or_error(lambda: show.render_home(soup.push_to_hub(where, private=private)))
+
+
+def _bake(asked: BakeRequest, watch: Watch) -> Soup:
+    return run_bake(*asked, watch)
+
+
+def require_small(plan: Plan) -> None:
+    """Refuse what would keep a public page from its other visitors.
+
+    Raises:
+        SoupError: there are too many ingredients, or they and the dataset are too large.
+    """
+    parts = (*plan.ingredients, *plan.bases, *([plan.dataset] if plan.dataset else []))
+    size = sum(part.size for part in parts)
+    if size > LARGEST_PULL or len(plan.ingredients) > MOST_INGREDIENTS:
+        limits = f"at most {MOST_INGREDIENTS} ingredients and {format_size(LARGEST_PULL)}"
+        what = f"this page bakes {limits}, found {len(plan.ingredients)} and {format_size(size)}"
+        raise SoupError(what, hint="the command line above, on a machine of yours")
+
+
+def trim_cache() -> None:
+    """Empty the caches of a public page, which are its own, once they hold too much."""
+    from huggingface_hub import constants
+
+    for folder in (Path(constants.HF_HUB_CACHE), cache_root()):
+        if sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_symlink()) > LARGEST_CACHE:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _or_error(act: Callable[[], str]) -> str:

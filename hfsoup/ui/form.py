@@ -16,6 +16,8 @@ from hfsoup.utils.text import quoted
 
 # A repository or a glob of them, a subfolder of it, a revision: nothing that could be a local path.
 NAME = re.compile(r"[\w-][\w.-]*/[\w*?\[\]-][\w.*?\[\]!-]*(/[\w*?\[\]-][\w.*?\[\]!-]*)*(@[\w.*?\[\]/!-]+)?", re.ASCII)
+LARGEST_SPLIT = 2000
+"""The most images of a split on a public page."""
 BakeRequest = tuple[tuple[str, ...], Options]
 
 
@@ -58,7 +60,8 @@ class Form:
         options = Options(
             **texts,  # type: ignore[arg-type]
             merge=self.merge,
-            limit=int(limit) if limit else None,
+            # A public page has a limit from the start, which means nothing without a dataset.
+            limit=int(limit) if limit and texts["dataset"] else None,
             figures=bool(self.figures),
             private=bool(self.private),
         )
@@ -87,6 +90,9 @@ class Form:
                 raise UsageError(f"expected the name of a repository on the Hub, found {quoted(name)}", hint="ORG/NAME")
         if options.push or options.metric not in (None, *METRICS):
             raise UsageError("this page does not push, and runs built-in metrics only")
+        if options.dataset and not 1 < (options.limit or 0) <= LARGEST_SPLIT:
+            what = f"this page takes 2 to {LARGEST_SPLIT:,} images of a split"
+            raise UsageError(what, hint="the command line above, on a machine of yours")
         return patterns, replace(options, output=str(scratch / "soup"))
 
     def format_command(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Generic, TypeVar
 
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import SearchStep, Stage, Watch
+from hfsoup.utils.text import format_duration
 
 T = TypeVar("T")
 # Seconds between two updates.
@@ -30,15 +32,17 @@ class Job(Watch, Generic[T]):
 
     Args:
         act: what to run; it reports its progress to the job.
+        longest: the seconds after which it is stopped, None for no limit.
     """
 
-    def __init__(self, act: Callable[[Watch], T]) -> None:
+    def __init__(self, act: Callable[[Watch], T], longest: float | None = None) -> None:
         self.lines: list[StageLine] = []
         self.steps: list[SearchStep] = []
         self.result: T | None = None
         self.error: SoupError | None = None
         self.stopped = False
         self._act, self._stop, self._news = act, threading.Event(), threading.Event()
+        self._longest, self._began = longest, time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def updates(self) -> Iterator[None]:
@@ -86,6 +90,9 @@ class Job(Watch, Generic[T]):
         self._news.set()
         if self._stop.is_set():
             raise KeyboardInterrupt
+        if self._longest is not None and time.monotonic() - self._began > self._longest:
+            what = f"this page stops after {format_duration(self._longest)}"
+            raise SoupError(what, hint="the command line above, on a machine of yours")
 
     def _run(self) -> None:
         found = SoupError("hfsoup failed with an unexpected error", hint="see the terminal that serves the page")

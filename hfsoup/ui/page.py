@@ -9,13 +9,13 @@ from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from hfsoup.data.tasks import METRICS
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
 from hfsoup.ui.actions import Actions, PageState, describe_method, format_command
-from hfsoup.ui.form import Form
+from hfsoup.ui.form import LARGEST_SPLIT, Form
+from hfsoup.ui.guard import Guard
 from hfsoup.ui.style import COLOURS, CSS, FONTS, MONO
 
 # Seconds after which uploaded images are deleted, and the largest upload.
@@ -25,8 +25,9 @@ HEAD = """<div class="soup-head"><h1>Model soups</h1><p>Average fine-tuned image
 whether it is better than the best of them.</p></div>"""
 EMPTY = """<div class="soup-empty">Enter some fine-tuned models of one base model, and a dataset to evaluate on.<br>
 A dry run shows the plan without running it.</div>"""
-NO_PUSH = """<p>This page is public: it reads public repositories only, does not push, and deletes what it baked. The
-command line above bakes the same soup on your own machine; there, <code>--push ORG/NAME</code> pushes it.</p>"""
+NO_PUSH = """<p>This page is public: it reads small public repositories and few images, does not push, and deletes what
+it baked. The command line above bakes the same soup on your own machine; there, <code>--push ORG/NAME</code> pushes
+it.</p>"""
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}
 
@@ -47,7 +48,7 @@ def build_page(*, public: bool) -> gr.Blocks:
                     buttons = _build_buttons()
             with gr.Column(scale=6, min_width=320):
                 line = gr.Code(
-                    format_command(Form(**_defaults())),
+                    format_command(Form(**_defaults(public=public))),
                     language="shell",
                     label="Command line",
                     interactive=False,
@@ -70,12 +71,11 @@ def build_page(*, public: bool) -> gr.Blocks:
     return blocks
 
 
-def serve_page(blocks: gr.Blocks, host: str, port: int, hosts: Sequence[str], ready: Callable[[str], None]) -> None:
-    """Serve the page until Ctrl-C, with no telemetry and no share link.
-
-    Only requests whose Host header is in `hosts` are answered, so that no other site can reach it by DNS rebinding.
-    """
-    named = {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))]}
+def serve_page(
+    blocks: gr.Blocks, host: str, port: int, hosts: Sequence[str], ready: Callable[[str], None], *, proxied: bool
+) -> None:
+    """Serve the page until Ctrl-C, with no telemetry and no share link; `hosts` and `proxied` are those of `Guard`."""
+    named = {"middleware": [Middleware(Guard, hosts=list(hosts), proxied=proxied)]}
     theme = gr.themes.Base(primary_hue="orange", neutral_hue="slate", font=FONTS, font_mono=MONO).set(**COLOURS)
     _, url, _ = blocks.launch(
         server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
@@ -86,9 +86,10 @@ def serve_page(blocks: gr.Blocks, host: str, port: int, hosts: Sequence[str], re
     threading.Event().wait()
 
 
-def _defaults() -> dict[str, Any]:
+def _defaults(*, public: bool) -> dict[str, Any]:
     kinds = {"str": "", "bool": False}
-    return {f.name: kinds[str(f.type)] for f in dataclasses.fields(Form)} | {"merge": "mean"}
+    limit = str(LARGEST_SPLIT) if public else ""
+    return {f.name: kinds[str(f.type)] for f in dataclasses.fields(Form)} | {"merge": "mean", "limit": limit}
 
 
 def _build_fields(*, public: bool) -> list[Any]:
@@ -119,7 +120,14 @@ def _build_fields(*, public: bool) -> list[Any]:
         metrics = [("automatic", ""), *((name, name) for name in METRICS)]
         found += [
             gr.Dropdown(metrics, value="", label="Metric", min_width=140),
-            gr.Textbox(label="Images per split", placeholder="all", max_lines=1, min_width=140, elem_id="limit"),
+            gr.Textbox(
+                _defaults(public=public)["limit"],
+                label="Images per split",
+                placeholder=f"at most {LARGEST_SPLIT:,}" if public else "all",
+                max_lines=1,
+                min_width=140,
+                elem_id="limit",
+            ),
         ]
     with gr.Accordion("More", open=False):
         base.render()

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.redact import VARIABLES, excepthook
@@ -36,14 +37,18 @@ def serve(host: str, port: int, ready: Callable[[str, bool], None]) -> None:
     with tempfile.TemporaryDirectory(prefix="hfsoup-page-") as nowhere:
         if public:
             forget_tokens()
+            use_own_caches(Path(nowhere))
             # In an empty folder no name that is typed can be a local path.
-            os.chdir(nowhere)
+            (empty := Path(nowhere, "empty")).mkdir()
+            os.chdir(empty)
         free = _find_port(host, port)
         from hfsoup.ui.page import build_page, serve_page
 
         threading.excepthook = _report_crash
-        hosts = ["*"] if public else [host, *LOOPBACK]
-        serve_page(build_page(public=public), host, free, hosts, lambda url: ready(url, public))
+        hosts = [] if public else [host, *LOOPBACK]
+        serve_page(
+            build_page(public=public), host, free, hosts, lambda url: ready(url, public), proxied=SPACE in os.environ
+        )
 
 
 def _report_crash(found: threading.ExceptHookArgs) -> None:
@@ -66,6 +71,15 @@ def forget_tokens() -> None:
     for name in VARIABLES:
         os.environ.pop(name, None)
     os.environ |= {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_TOKEN_PATH": os.devnull}
+
+
+def use_own_caches(folder: Path) -> None:
+    """Let this process cache and receive files below `folder`, where no private repository and no other upload lies.
+
+    Has to run before huggingface_hub is imported, as for `forget_tokens`.
+    """
+    names = ("HF_HUB_CACHE", "HF_XET_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HFSOUP_CACHE", "GRADIO_TEMP_DIR")
+    os.environ |= {name: str(folder / "caches" / name) for name in names}
 
 
 def _find_port(host: str, port: int) -> int:

@@ -138,4 +138,4 @@ class _Aligner:
         if self.images is None:
             return torch.empty(0)
         pixels = np.load(self.images.pixels)
-        return torch.from_numpy(pixels[np.random.default_rng(self.seed).permutation(len(pixels))])
+        return torch.from_numpy(pixels[np.random.default_rng(self.seed % (1 << 64)).permutation(len(pixels))])

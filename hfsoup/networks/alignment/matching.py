@@ -75,7 +75,7 @@ def match_by_weights(
     Returns:
         Groups with orders, to apply one after the other.
     """
-    random, steps = np.random.default_rng(seed), []
+    random, steps = np.random.default_rng(seed % (1 << 64)), []
 
     def compare(member: Member) -> Matrix | None:
         if member.tensor.endswith(STATISTICS) or member.tensor not in first:

@@ -49,7 +49,7 @@ class AugmentedImages:
 
     def iterate_epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batches of one epoch: the indices of the images, and the images in the epoch's view."""
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._images))
+        order = np.random.default_rng([self._seed % (1 << 64), epoch]).permutation(len(self._images))
         for n in range(self.batches_per_epoch):
             rows = order[n * self._size : (n + 1) * self._size]
             yield torch.from_numpy(rows), self._augment(rows, self.get_view(epoch))
@@ -60,7 +60,7 @@ class AugmentedImages:
             return images
         height, width = images.shape[2:]
         down, right = height // SHIFT, width // SHIFT
-        random, count = np.random.default_rng([self._seed, VIEWS, view]), len(self._images)
+        random, count = np.random.default_rng([self._seed % (1 << 64), VIEWS, view]), len(self._images)
         tops, lefts = random.integers(0, 2 * down + 1, count), random.integers(0, 2 * right + 1, count)
         flips = random.random(count) < 0.5
         padded = pad(images, (right, right, down, down), mode="reflect")

@@ -12,7 +12,8 @@ import numpy as np
 
 from hfsoup.data.decoding import BadImageError, decode
 from hfsoup.data.request import Request
-from hfsoup.utils.errors import SoupError
+from hfsoup.hub.notices import notify_listener
+from hfsoup.utils.errors import MismatchError, SoupError
 from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
@@ -60,8 +61,12 @@ def load_gallery(found: ReportData) -> Gallery:
     request = Request(dataset.id, dataset.config, revision=dataset.revision)
     try:
         return Gallery(tuple(_tiles(seen, places, request, dataset.test.fingerprint)), "")
+    except MismatchError as error:
+        return Gallery((), f"The images could not be read again: {error.what}.")
     except SoupError as error:
-        return Gallery((), f"The images could not be read again: {one_line(error.what, 300)}.")
+        # A report may be published, and what a disk or the Hub answers may be for the reader's eyes only.
+        notify_listener(f"the images could not be read again: {one_line(error.what, 300)}")
+        return Gallery((), "The images could not be read again.")
 
 
 def _tiles(seen: TestPredictions, places: Sequence[int], request: Request, expected: str) -> list[Tile]:
@@ -70,12 +75,12 @@ def _tiles(seen: TestPredictions, places: Sequence[int], request: Request, expec
 
     with open_dataset(request) as source:
         if seen.part not in source.split_files:
-            raise SoupError("the dataset has no such split any more")
+            raise MismatchError("the dataset has no such split any more")
         table = source.rows(seen.part)
         rows, labels = np.asarray(seen.rows, np.int64), seen.label_array()
         content = source.hash_images(seen.part, seen.column)
         if hash_split(content, rows, labels) != expected or rows.max() >= len(table):
-            raise SoupError("the dataset is not the one that was scored")
+            raise MismatchError("the dataset is not the one that was scored")
         cells = table.read_cells(seen.column, [seen.rows[n] for n in places])
         return [_tile(n, source.read_image(cell)) for n, cell in zip(places, cells, strict=True)]
 

@@ -7,17 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hfsoup.checkpoints.types import Source
 from hfsoup.hub.download import fetch_file
 from hfsoup.ingredients.pull import list_files
 from hfsoup.ingredients.resolve import resolve_patterns
 from hfsoup.provenance.manifest import FILE_NAME as RECORD
-from hfsoup.provenance.manifest import Manifest, read_manifest
+from hfsoup.provenance.manifest import Manifest, fetch_manifest, read_manifest, require_size
 from hfsoup.provenance.predictions import FILE_NAME, MAX_BYTES, TestPredictions, parse_predictions
 from hfsoup.reports.figures import FOLDER, TITLES
-from hfsoup.utils.errors import MismatchError, SoupError
+from hfsoup.utils.errors import MismatchError
 from hfsoup.utils.text import quoted
 
-Open = Callable[[str], Path | None]
+Open = Callable[[str, int], Path | None]
+"""The path of a file of at most so many bytes; None of one that is not there."""
 PICTURE_LIMIT = 8 << 20
 
 
@@ -44,11 +46,9 @@ def load_report_data(place: str) -> ReportData:
         MismatchError: a file is not the one that was recorded.
     """
     local = Path(place).is_dir()
-    opened = _open_folder(Path(place)) if local else _open_repo(place)
-    path = opened(RECORD)
-    if path is None:
-        raise SoupError(f"expected {RECORD}, found none", where=place, hint="a folder or repository that hfsoup baked")
-    record = read_manifest(path.parent, where=place)
+    source = None if local else resolve_patterns((place,))[0]
+    record = fetch_manifest(source, where=place) if source else read_manifest(Path(place), where=place)
+    opened = _open_repo(source, place) if source else _open_folder(Path(place), place)
     seen = _read_recorded(opened, record, FILE_NAME, place, MAX_BYTES)
     names = [f"{FOLDER}/{name}{end}.png" for name in TITLES for end in ("", "-dark")]
     pictures = {name: _read_recorded(opened, record, name, place, PICTURE_LIMIT) for name in names}
@@ -56,17 +56,25 @@ def load_report_data(place: str) -> ReportData:
     return ReportData(place, local, record, predictions, {name: data for name, data in pictures.items() if data})
 
 
-def _open_folder(folder: Path) -> Open:
-    return lambda name: folder / name if (folder / name).is_file() and not (folder / name).is_symlink() else None
+def _open_folder(folder: Path, place: str) -> Open:
+    def opened(name: str, most: int) -> Path | None:
+        path = folder / name
+        if not path.is_file() or path.is_symlink():
+            return None
+        require_size(name, path.stat().st_size, most, where=place)
+        return path
+
+    return opened
 
 
-def _open_repo(place: str) -> Open:
-    source = resolve_patterns((place,))[0]
+def _open_repo(source: Source, place: str) -> Open:
     files = list_files(source, source.subfolder)
 
-    def opened(name: str) -> Path | None:
+    def opened(name: str, most: int) -> Path | None:
         if name not in files:
             return None
+        # By the listing, so that nothing larger is pulled.
+        require_size(name, files[name].size, most, where=place)
         return fetch_file(source.repo, files[name], source.revision or "", kind="model")
 
     return opened
@@ -77,11 +85,9 @@ def _read_recorded(opened: Open, record: Manifest, name: str, place: str, most: 
     expected = record.files.get(name)
     if expected is None:
         return None
-    path = opened(name)
+    path = opened(name, most)
     if path is None:
         raise MismatchError(f"{name}: missing", where=place, hint="do not use it; bake it again")
-    if path.stat().st_size > most:
-        raise SoupError(f"{name} is over the limit of {most} bytes", where=place)
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != expected:
         raise MismatchError(
