@@ -24,6 +24,7 @@ from transformers import ViTImageProcessorPil
 sys.path.insert(1, str(Path(__file__).parents[1]))
 
 from hfsoup.data.leakage import find_near_copies
+from hfsoup.data.pixels import PixelFile
 
 BATCH = 500
 
@@ -40,11 +41,11 @@ def main() -> None:
     selection, test = (load_dataset(args.dataset, split=name)["image"][:] for name in ("validation", "test"))
     copies = [save_copy(picture, args.side, args.quality) for picture in selection]
     with tempfile.TemporaryDirectory() as scratch:
-        paths = [Path(scratch) / f"{n}.npy" for n in range(3)]
-        for path, pictures in zip(paths, (selection, test, copies), strict=True):
-            np.save(path, process(processor, pictures))
-        found = sum(a == b for a, b in find_near_copies(paths[0], paths[2]))
-        alike = find_near_copies(paths[0], paths[1])
+        files = [PixelFile(Path(scratch) / f"{n}.npy") for n in range(3)]
+        for file, pictures in zip(files, (selection, test, copies), strict=True):
+            np.save(file.path, process(processor, pictures))
+        found = sum(a == b for a, b in find_near_copies(files[0], files[2]))
+        alike = find_near_copies(files[0], files[1])
     print(
         f"copies of {args.side} pixels, JPEG {args.quality}: {found} of {len(copies)} found, {found / len(copies):.2%}"
     )

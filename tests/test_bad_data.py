@@ -25,6 +25,7 @@ from hfsoup.data.decoding import BadImageError, decode
 from hfsoup.data.images import Images, load_images
 from hfsoup.data.leakage import find_near_copies
 from hfsoup.data.metrics import check_predictions
+from hfsoup.data.pixels import PixelFile
 from hfsoup.data.request import Request
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.evaluation.metrics import load_metric
@@ -210,7 +211,7 @@ def test_what_is_left_out_changes_the_fingerprint(images: Any, tmp_path: Path) -
     less = load(write({"validation": bad, "test": images["test"]}, tmp_path / "b"), skip_bad_images=True)
     assert len(less.selection) == len(whole.selection) - 1
     assert less.selection.fingerprint != whole.selection.fingerprint
-    assert np.array_equal(np.load(less.selection.pixels), np.delete(np.load(whole.selection.pixels), 3, axis=0))
+    assert np.array_equal(less.selection.pixels[:], np.delete(whole.selection.pixels[:], 3, axis=0))
 
 
 def test_a_split_without_one_good_image_is_an_error(images: Any, tmp_path: Path) -> None:
@@ -276,7 +277,7 @@ def test_an_empty_class_folder_shifts_nothing(images: Any, tmp_path: Path) -> No
     """Classes of folders are matched by name: without the second class the others keep theirs, and a note says so."""
     found = load(pictures(images, tmp_path / "d", without=NAMES[1]))
     assert set(found.selection.labels.tolist()) == {0, 2, 3, 4, 5}
-    first = np.load(found.selection.pixels)[found.selection.labels == 5][0]
+    first = found.selection.pixels[:][found.selection.labels == 5][0]
     figs = [n for n, label in enumerate(images["validation"]["label"][:]) if label == 5]
     wanted = PROCESSOR(images=images["validation"]["image"][figs[0]], return_tensors="np")["pixel_values"][0]
     assert np.array_equal(first, wanted)
@@ -430,4 +431,4 @@ def test_plain_and_smooth_pictures_are_no_copies(tmp_path: Path) -> None:
         pixels = pictures[:, None].repeat(3, axis=1).astype(np.float32)
         np.save(tmp_path / "a.npy", pixels[:4])
         np.save(tmp_path / "b.npy", pixels[4:])
-        assert find_near_copies(tmp_path / "a.npy", tmp_path / "b.npy") == [], name
+        assert find_near_copies(PixelFile(tmp_path / "a.npy"), PixelFile(tmp_path / "b.npy")) == [], name

@@ -40,7 +40,7 @@ def load(where: object, **asked: Any) -> Images:
 
 
 def pixels(found: Images) -> Any:
-    return np.load(found.selection.pixels)
+    return found.selection.pixels[:]
 
 
 def prints(found: Images) -> tuple[str, str]:

@@ -69,7 +69,8 @@ def measure_soup(
     from hfsoup.evaluation.scorer import RECALIBRATE
 
     family = averager.family
-    for note in [*images.notes, *filter(None, [task_of(family.config).rule])] if world.main else ():
+    shown = [*images.notes, *images.selection.pixels.describe_floats(), *filter(None, [task_of(family.config).rule])]
+    for note in shown if world.main else ():
         watch.note(note)
     with clock("evaluate"), watch.stage("Scoring", unit="images") as stage, ExitStack() as stack:
         journal = Journal(journal_path(), read=options.resume, notify=watch.note)

@@ -15,6 +15,7 @@ from hfsoup.data.columns import FOLDERS, ONE_HOT, Columns
 from hfsoup.data.corruptions import Corruption
 from hfsoup.data.decoding import BadImageError
 from hfsoup.data.labels import ClassList, check_classes, check_folders, format_rows
+from hfsoup.data.pixels import PixelFile
 from hfsoup.data.preprocessing import PreparedImages, are_prepared, prepare_images
 from hfsoup.data.request import Request
 from hfsoup.data.source import DatasetSource
@@ -31,7 +32,7 @@ DEFAULT_RULE = "by name"
 class Split:
     """Images of one split, ready for a model.
 
-    `pixels` is a .npy file of float32, images × channels × height × width. `labels` are the model's class indices, one
+    `pixels` are the prepared images, float32 when they are read. `labels` are the model's class indices, one
     an image, or 0 and 1, images × classes. `rule` says which rows they are; `fingerprint` is a hash of data files,
     rows and labels. `rows` are the places of the images in the dataset's split `part`, in its column `column`;
     `labelled_by` says how the dataset's labels were matched with the model's classes.
@@ -40,7 +41,7 @@ class Split:
     name: str
     rule: str
     fingerprint: str
-    pixels: Path
+    pixels: PixelFile
     labels: NDArray[np.int64]
     rows: NDArray[np.int64]
     part: str
@@ -174,7 +175,7 @@ class DatasetSplit:
             check_classes(labels, self._classes, where=where, note=self._note, limited=limited)
         rule = f"{len(usable)} of {len(self.labels)} rows of {self._describe_extent()}"
         fingerprint = hash_split(content, usable, labels)
-        return Split(title, rule, fingerprint, found.path, labels, usable, self.name, self._image, self._rule), found
+        return Split(title, rule, fingerprint, found.pixels, labels, usable, self.name, self._image, self._rule), found
 
     def is_prepared(self, processor: Any, rows: NDArray[np.int64], limit: int | None) -> bool:
         """Whether `prepare` would find these rows in hfsoup's cache."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.data.labels import format_rows
+from hfsoup.data.pixels import PixelFile
 from hfsoup.data.preprocessing import PreparedImages
 from hfsoup.data.request import Request
 from hfsoup.utils.errors import SoupError
@@ -22,7 +21,7 @@ STEPS = 64
 SAME = 0.97
 
 
-def find_near_copies(first: Path, second: Path) -> list[tuple[int, int]]:
+def find_near_copies(first: PixelFile, second: PixelFile) -> list[tuple[int, int]]:
     """Places in `second` whose picture is a near copy of one in `first`, with that one's place.
 
     Two pictures are near copies if the changes of brightness from place to place in their 16 × 16 thumbnails correlate
@@ -31,16 +30,15 @@ def find_near_copies(first: Path, second: Path) -> list[tuple[int, int]]:
     taken for copies, and are (`scripts/near_copies.py`).
 
     Args:
-        first: a .npy file of prepared pixels, images × channels × height × width.
+        first: prepared images.
         second: another. Inputs that are no pictures any more, such as patches, are never alike.
     """
-    one, two = np.load(first, mmap_mode="r"), np.load(second, mmap_mode="r")
-    if one.ndim != 4 or two.ndim != 4 or one.shape[1:] != two.shape[1:]:
+    if len(first.shape) != 4 or first.shape[1:] != second.shape[1:]:
         return []
-    known = np.concatenate([_describe(one[at : at + STEP]) for at in range(0, len(one), STEP)])
+    known = np.concatenate([_describe(first[at : at + STEP]) for at in range(0, len(first), STEP)])
     pairs = []
-    for at in range(0, len(two), STEP):
-        block = _describe(two[at : at + STEP])
+    for at in range(0, len(second), STEP):
+        block = _describe(second[at : at + STEP])
         nearest = (block @ known.T).argmax(axis=1)
         alike = (block.astype(np.float64) * known[nearest]).sum(axis=1) >= SAME
         pairs += [(int(nearest[n]), at + int(n)) for n in np.flatnonzero(alike)]
@@ -49,7 +47,7 @@ def find_near_copies(first: Path, second: Path) -> list[tuple[int, int]]:
 
 def _describe(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Unit vectors, one an image: changes of brightness to the right and downwards; zeros if it is too plain."""
-    small = _shrink(np.asarray(pixels).mean(axis=1))
+    small = _shrink(pixels.mean(axis=1))
     changes = np.stack([np.diff(small, axis=2).reshape(len(small), -1), np.diff(small, axis=1).reshape(len(small), -1)])
     plain = (changes != 0).sum(axis=(0, 2)) < STEPS
     # Without their means, pictures that only grow brighter to one side are not alike.
@@ -90,7 +88,7 @@ def check_leakage(
     """
     known, total = set(used.digests), len(test.rows)
     shared = [row for row, digest in zip(test.rows, test.digests, strict=True) if digest in known]
-    similar = [test.rows[n] for _, n in find_near_copies(used.path, test.path) if test.rows[n] not in set(shared)]
+    similar = [test.rows[n] for _, n in find_near_copies(used.pixels, test.pixels) if test.rows[n] not in set(shared)]
     found = [f"{len(shared)} of {total} test images are also {use} images ({format_rows(shared)})"] if shared else []
     if similar:
         found.append(f"{len(similar)} of {total} test images look like a {use} image ({format_rows(similar)})")

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from warnings import catch_warnings, simplefilter
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfsoup.data.decoding import PIXELS, BadImageError, Decoded, decode, read_size
+from hfsoup.data.pixels import FLOAT, PixelFile, decode_table, expand, find_bytes, make_table
 from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import LOADING_ERRORS, SoupError
 from hfsoup.utils.hashing import hash_file, hash_json
@@ -37,22 +39,22 @@ BACKENDS = ("pillow", "transformers", "torch", "torchvision", "timm", "numpy")
 BATCH = 32
 # Pictures of more pixels are decoded one at a time, which bounds memory for any number of CPUs.
 LARGE = 10_000_000
-READING = "as transformers.pipeline"
-"""How encoded images are read; images that were prepared in another way are not taken from the cache."""
+READING, STORED = "as transformers.pipeline", "bytes with a table"
+"""How images are read and stored; those that were prepared in another way are not taken from the cache."""
 PROBE = 64
 _large = threading.Lock()
 
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """A file of pixels in the cache, float32, images × channels × height × width.
+    """Images in the cache.
 
     `rows` are those of its images; `bad` the rows that have none, each with the reason; `digests` are hashes of the
     decoded images, equal for the same picture; `lost` are the rows with pixels that 8 bits cannot hold, each with the
     share of those; `sha256` is that of the file.
     """
 
-    path: Path
+    pixels: PixelFile
     rows: list[int]
     bad: list[tuple[int, str]]
     digests: list[str]
@@ -68,6 +70,9 @@ class _Job:
     where: str
     change: Change | None
     mode: str | None
+    table: NDArray[np.float32] | None
+    floats: threading.Event = field(default_factory=threading.Event)
+    """Set once an image is not made of bytes, so that no further ones are compared."""
 
     def work(self, width: int, height: int) -> int:
         """The pixels of a picture, or of the size that it is resized to if that is more."""
@@ -79,10 +84,10 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Image:
-    """A row's pixels and the hash of its picture, or None and the reason."""
+    """A row's pixels, as bytes or float32, and the hash of its picture, or None and the reason."""
 
     row: int
-    pixels: NDArray[np.float32] | None
+    pixels: NDArray[Any] | None
     outcome: str
     lost: float = 0.0
 
@@ -119,7 +124,6 @@ def prepare_images(
     """
     from filelock import FileLock
 
-    job = _Job(rows, read, processor, where, change, mode)
     path = _cache_path(rows, processor, content, mode, home)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
@@ -129,6 +133,8 @@ def prepare_images(
             return found
         for left in path.parent.glob(f"{path.stem}.*.partial"):
             left.unlink()
+        table = make_table(processor)
+        job = _Job(rows, read, processor, where, change, mode, None if table is None else decode_table(table))
         try:
             return _write_pixels(job, path, advance)
         except OSError as error:
@@ -145,7 +151,7 @@ def _cache_path(rows: Sequence[int], processor: Any, content: str, mode: str | N
     """The path of the file of pixels, whose name is a hash of everything that they depend on."""
     versions = [_find_version(name) for name in BACKENDS]
     kind = f"{type(processor).__module__}.{type(processor).__qualname__}"
-    key = hash_json(content, list(rows), kind, processor.to_dict(), versions, [READING, mode])
+    key = hash_json(content, list(rows), kind, processor.to_dict(), versions, [READING, STORED, mode])
     return (home or cache_root() / "images") / f"{key[:32]}.npy"
 
 
@@ -168,7 +174,9 @@ def _read_cached(path: Path, note: Notify) -> PreparedImages | None:
             if values["sha256"] == hash_file(path):
                 bad = [(row, reason) for row, reason in values["bad"]]
                 lost = [(row, share) for row, share in values["lost"]]
-                return PreparedImages(path, values["rows"], bad, values["digests"], lost, values["sha256"])
+                table = values["table"] and bytes.fromhex(values["table"])
+                pixels = PixelFile(path, table)
+                return PreparedImages(pixels, values["rows"], bad, values["digests"], lost, values["sha256"])
     except (OSError, ValueError):
         pass
     note("prepared images in the cache were damaged; they are prepared again")
@@ -182,36 +190,27 @@ def _write_pixels(job: _Job, path: Path, advance: Advance) -> PreparedImages:
     bad: list[tuple[int, str]] = []
     digests: list[str] = []
     lost: list[tuple[int, float]] = []
-    shape: tuple[int, ...] | None = None
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f"{path.stem}.", suffix=".partial", delete=False
     ) as partial:
-        name = Path(partial.name)
+        name, writer = Path(partial.name), _Writer(partial, job)
         try:
             for found in _process_all(job):
                 advance(1)
-                row, pixels = found.row, found.pixels
-                if pixels is None:
-                    bad.append((row, found.outcome))
+                if found.pixels is None:
+                    bad.append((found.row, found.outcome))
                     continue
                 if found.lost:
-                    lost.append((row, found.lost))
-                if shape is None:
-                    shape = pixels.shape
-                    _write_header(partial, len(job.rows), shape)
-                if pixels.shape != shape:
-                    what = f"images of several sizes after processing: {shape}, {pixels.shape}"
-                    raise SoupError(what, where=f"{job.where}, row {row}")
-                rows.append(row)
+                    lost.append((found.row, found.lost))
+                writer.append(found.row, found.pixels)
+                rows.append(found.row)
                 digests.append(found.outcome)
-                partial.write(pixels.tobytes())
-            if shape is None:
-                return PreparedImages(path, rows, bad, digests, lost, "")
-            partial.seek(0)
-            _write_header(partial, len(rows), shape)
-            partial.flush()
+            pixels = PixelFile(path, None if writer.table is None else writer.table.tobytes())
+            if not rows:
+                return PreparedImages(pixels, rows, bad, digests, lost, "")
+            writer.finish()
             os.fsync(partial.fileno())
-            prepared = PreparedImages(path, rows, bad, digests, lost, hash_file(name))
+            prepared = PreparedImages(pixels, rows, bad, digests, lost, hash_file(name))
             name.rename(path)
             _write_seal(prepared)
             return prepared
@@ -219,11 +218,68 @@ def _write_pixels(job: _Job, path: Path, advance: Advance) -> PreparedImages:
             name.unlink(missing_ok=True)
 
 
+class _Writer:
+    """Writes a .npy file of images, of bytes as long as all images are given as bytes, else of float32.
+
+    Args:
+        file: an empty file, open for reading and writing.
+        job: what is written.
+    """
+
+    def __init__(self, file: BinaryIO | Any, job: _Job) -> None:
+        self._file, self._job, self._count = file, job, 0
+        self._shape: tuple[int, ...] = ()
+        self.table = job.table
+
+    def append(self, row: int, pixels: NDArray[Any]) -> None:
+        """Write the next image.
+
+        Raises:
+            SoupError: its shape is not that of the others.
+        """
+        if not self._count:
+            self._shape = pixels.shape
+            self._write_header(len(self._job.rows))
+        if pixels.shape != self._shape:
+            what = f"images of several sizes after processing: {self._shape}, {pixels.shape}"
+            raise SoupError(what, where=f"{self._job.where}, row {row}")
+        if self.table is not None and pixels.dtype == FLOAT:
+            self._widen(self.table)
+            self.table = None
+        elif self.table is None and pixels.dtype != FLOAT and self._job.table is not None:
+            pixels = expand(pixels[None], self._job.table)
+        self._file.write(pixels.tobytes())
+        self._count += 1
+
+    def finish(self) -> None:
+        """Write the number of images."""
+        self._file.seek(0)
+        self._write_header(self._count)
+        self._file.flush()
+
+    def _write_header(self, count: int) -> None:
+        """Write the .npy header; it is as long for any smaller count and either type, so that it can be overwritten."""
+        descr = FLOAT.str if self.table is None else "|u1"
+        facts = {"descr": descr, "fortran_order": False, "shape": (count, *self._shape)}
+        np.lib.format.write_array_header_1_0(self._file, facts)
+        self._begin = self._file.tell()
+
+    def _widen(self, table: NDArray[np.float32]) -> None:
+        """Make float32 of the bytes so far, from the last image on, so that none is overwritten before it is read."""
+        size = prod(self._shape)
+        for n in reversed(range(self._count)):
+            self._file.seek(self._begin + n * size)
+            stored = np.frombuffer(self._file.read(size), np.uint8).reshape(1, *self._shape)
+            self._file.seek(self._begin + n * size * FLOAT.itemsize)
+            self._file.write(expand(stored, table).tobytes())
+        self._file.seek(self._begin + self._count * size * FLOAT.itemsize)
+
+
 def _write_seal(prepared: PreparedImages) -> None:
     values = asdict(prepared)
-    del values["path"]
-    text = json.dumps(values)
-    target = prepared.path.with_suffix(".json")
+    table = values.pop("pixels")["table"]
+    text = json.dumps({**values, "table": table and table.hex()})
+    target = prepared.pixels.path.with_suffix(".json")
     partial = target.with_name(f"{target.stem}.seal.partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(hashlib.sha256(text.encode()).hexdigest() + "\n" + text)
@@ -232,17 +288,13 @@ def _write_seal(prepared: PreparedImages) -> None:
     partial.rename(target)
 
 
-def _write_header(file: BinaryIO | Any, count: int, shape: tuple[int, ...]) -> None:
-    """Write the .npy header; it is as long for any smaller count, so that it can be overwritten."""
-    facts = {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)}
-    np.lib.format.write_array_header_1_0(file, facts)
-
-
 def _process_all(job: _Job) -> Iterator[_Image]:
     """Every image in order, a few batches at a time."""
 
     def batch(given: Sequence[Encoded]) -> list[_Image]:
-        return [_process_row(job, row, data) for row, data in given]
+        found = [_process_row(job, row, data) for row, data in given]
+        # Only now, as memory that is freed after every image would go back to the system each time, which costs more.
+        return [_store_as_bytes(job, image) for image in found]
 
     workers, encoded = os.cpu_count() or 1, zip(job.rows, job.read(), strict=True)
     batches = iter(lambda: list(islice(encoded, BATCH)), [])
@@ -289,6 +341,17 @@ def _process_picture(job: _Job, row: int, found: Decoded) -> _Image:
     if not np.isfinite(pixels).all():
         raise SoupError("the image processor gives pixels that are NaN or infinite", where=f"{job.where}, row {row}")
     return _Image(row, pixels, digest.hexdigest(), found.lost)
+
+
+def _store_as_bytes(job: _Job, image: _Image) -> _Image:
+    """The image with the bytes that its pixels stand for; as it is if it is not made of bytes, or another was not."""
+    if image.pixels is None or job.table is None or job.floats.is_set():
+        return image
+    stored = find_bytes(image.pixels, job.table)
+    if stored is None:
+        job.floats.set()
+        return image
+    return replace(image, pixels=stored)
 
 
 def _run_processor(job: _Job, picture: Image) -> NDArray[np.float32]:

@@ -39,13 +39,12 @@ def estimate_statistics(
     Returns:
         The weight file's names of running means and variances, each with one float32 per channel.
     """
-    pixels = np.load(split.pixels, mmap_mode="r")
     starts = range(0, len(split) - BATCH + 1, BATCH) or range(1)
     mine = []
     with _record_moments(norms) as seen, torch.no_grad():
         for n in range(world.index, len(starts), world.count):
-            block = np.array(pixels[starts[n] : starts[n] + BATCH])
-            model(pixel_values=torch.from_numpy(block).to(dtype).to(world.device))
+            images = split.pixels.load(slice(starts[n], starts[n] + BATCH), world.device)
+            model(pixel_values=images.to(dtype))
             mine.append((n, {path: seen.pop(path) for path in norms}))
     batches = [moments for _, moments in sorted(world.gather(mine), key=lambda row: row[0])]
     found: Statistics = {}

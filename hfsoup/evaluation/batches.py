@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hfsoup.data.pixels import PixelFile
 from hfsoup.data.tasks.task import Labels, Metric
 from hfsoup.evaluation.candidate import Candidate
 from hfsoup.utils.distributed import World
@@ -35,24 +35,24 @@ class Batches:
         self._begun: Any = None
         self._size = size if world.device.type in MOST else size or USUAL
 
-    def find_size(self, pixels: Path) -> int:
-        """The images of one forward pass over such a file, the same for every mix and in all processes.
+    def find_size(self, pixels: PixelFile) -> int:
+        """The images of one forward pass over such images, the same for every mix and in all processes.
 
         Raises:
             OutOfMemoryError: not even one image fits into the device's memory.
         """
         if self._size is None:
-            self._size = min(self._world.gather([self._find_fitting(np.load(pixels, mmap_mode="r"))]))
+            self._size = min(self._world.gather([self._find_fitting(pixels)]))
         return self._size
 
-    def _find_fitting(self, pixels: NDArray[np.float32]) -> int:
+    def _find_fitting(self, pixels: PixelFile) -> int:
         """The most images that fit into the device's memory during a search; all mixes have activations of one size."""
         model = self._candidate.load_fullest()
         size = MOST[self._world.device.type]
         while True:
             try:
                 with torch.no_grad():
-                    self._forward(model, np.zeros((size, *pixels.shape[1:]), np.float32))
+                    self._forward(model, pixels, np.zeros(size, np.int64))
                 return size
             except OutOfMemoryError:
                 if size == 1:
@@ -60,20 +60,21 @@ class Batches:
             size //= 2
             torch.cuda.empty_cache()
 
-    def forward(self, model: Any, block: NDArray[np.float32], labels: Labels, size: int, *, logits: bool) -> Results:
-        """What the task stores of a batch, and the logits.
+    def forward(
+        self, model: Any, pixels: PixelFile, rows: NDArray[np.int64], labels: Labels, size: int, *, logits: bool
+    ) -> Results:
+        """What the task stores of the batch of the images `rows`, with their labels, and the logits.
 
         A short batch is padded to `size`.
         """
         if model is not self._begun:
             # What a model caches in inference mode no later training can use, so its first pass is an ordinary one.
             with torch.no_grad():
-                self._forward(model, block[:1])
+                self._forward(model, pixels, rows[:1])
             self._begun = model
-        short = size - len(block)
-        full = np.concatenate([block, np.repeat(block[-1:], short, axis=0)]) if short else block
+        full = np.pad(rows, (0, size - len(rows)), mode="edge")
         with torch.inference_mode():
-            found = self._forward(model, full)[: len(block)].float()
+            found = self._forward(model, pixels, full)[: len(rows)].float()
             if not torch.isfinite(found).all():
                 raise SoupError("this mix gives logits that are NaN or infinite", hint="--dtype float32")
             results = dict(self._metric.task.outputs(found, labels, self._metric.top))
@@ -81,8 +82,8 @@ class Batches:
                 results["logits"] = found
             return {name: tensor.cpu().numpy() for name, tensor in results.items()}
 
-    def _forward(self, model: Any, block: NDArray[np.float32]) -> torch.Tensor:
-        images = torch.from_numpy(block).to(self._candidate.dtype).to(self._world.device)
+    def _forward(self, model: Any, pixels: PixelFile, rows: NDArray[np.int64]) -> torch.Tensor:
+        images = pixels.load(rows, self._world.device).to(self._candidate.dtype)
         if self._candidate.convolves and images.ndim == 4 and self._world.device.type == "cpu":
             # On a processor, convolutions are faster over images whose channels lie side by side.
             images = images.contiguous(memory_format=torch.channels_last)

@@ -267,7 +267,7 @@ class Scorer:
         model = self._candidate.load(mix)
         if statistics:
             self._candidate.set_statistics(statistics)
-        pixels, world = np.load(split.pixels, mmap_mode="r"), self._world
+        world = self._world
         begun = len(known["predictions"]) if known else 0
         size = self._size(split)
         starts = range(begun, len(split), size)
@@ -276,7 +276,7 @@ class Scorer:
         for lap in range(0, len(starts), world.count):
             if lap + world.index < len(starts):
                 rows = order[starts[lap + world.index] :][:size]
-                found = self._batches.forward(model, pixels[rows], split.labels[rows], size, logits=logits)
+                found = self._batches.forward(model, split.pixels, rows, split.labels[rows], size, logits=logits)
                 mine.append((lap + world.index, found))
                 wrong += int((~self._right(found["predictions"], split, rows)).sum())
                 self._advance(len(rows) * world.count)

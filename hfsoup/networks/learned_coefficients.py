@@ -117,10 +117,10 @@ class Learner:
             beta = torch.ones((), dtype=torch.float64, device=exact, requires_grad=True)
             rates = [{"params": [a], "lr": FREE_RATE if free else RATE}, {"params": [beta], "lr": RATE}]
             optimizer = torch.optim.AdamW(rates, weight_decay=0)
-            for images, labels in self._batches():
+            for images, labels in self._batches(device):
                 coefficients = _free_coefficients(a) if free else a.softmax(1)
-                logits = beta.float().to(device) * average(coefficients, images.to(device))
-                loss = self._loss(logits, labels.to(device))
+                logits = beta.float().to(device) * average(coefficients, images)
+                loss = self._loss(logits, labels)
                 if free:
                     loss = loss + PENALTY * average.measure_spread(coefficients).to(loss)
                 if not torch.isfinite(loss):
@@ -132,14 +132,14 @@ class Learner:
         rows = [round_coefficients(row) for row in found]
         return {"names": np.array(average.names, np.str_), "rows": np.array(rows)}
 
-    def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _batches(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Images and labels of every step, shuffled for every epoch."""
-        pixels, random = np.load(self._split.pixels, mmap_mode="r"), np.random.default_rng(self._seed % (1 << 64))
+        split, random = self._split, np.random.default_rng(self._seed % (1 << 64))
         for _ in range(self._epochs):
-            order = random.permutation(len(self._split))
+            order = random.permutation(len(split))
             for begin in range(0, len(order), self._batch):
                 rows = order[begin : begin + self._batch]
-                yield torch.from_numpy(pixels[rows]), torch.from_numpy(self._split.labels[rows])
+                yield split.pixels.load(rows, device), torch.from_numpy(split.labels[rows]).to(device)
 
 
 class DifferentiableAverage:

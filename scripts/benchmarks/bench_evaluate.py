@@ -14,6 +14,7 @@ from timing import Row, Way, here, medians
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
+from hfsoup.data.pixels import PixelFile
 
 SECTION = "evaluate"
 BATCH, SIDE = 64, 64
@@ -42,9 +43,10 @@ def run(setting: Setting) -> Iterator[Row]:
         # A score is never paid for twice, so each round takes another ingredient.
         rounds = setting.repeats + 2
         folders = small(kind, home, rounds, config, SIDE)
-        pixels = np.random.default_rng(0).standard_normal((images, 3, SIDE, SIDE), np.float32)
+        pixels = np.random.default_rng(0).integers(0, 256, (images, 3, SIDE, SIDE), np.uint8)
         with Averager(checked(folders)) as averager:
-            ways = [scoring(averager, home, pixels), bare(folders[0], torch.from_numpy(pixels))]
+            prepared = store(home, pixels)
+            ways = [scoring(averager, prepared), bare(folders[0], torch.from_numpy(prepared[:]))]
             ours, loop = medians(ways, rounds - 1)
         yield Row(
             SECTION, f"{kind}, {SIDE} px, batches of {BATCH}", "bare loop",
@@ -53,18 +55,24 @@ def run(setting: Setting) -> Iterator[Row]:
         remove(home)
 
 
-def scoring(averager: Averager, home: Path, pixels: np.ndarray[Any, np.dtype[np.float32]]) -> Way:
+def store(home: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> PixelFile:
+    """Pixels as a bake keeps them, with a mean and a standard deviation of a half."""
+    path, values = home / f"pixels-{len(pixels)}.npy", np.arange(256, dtype="<f4")[:, None].repeat(3, axis=1)
+    np.save(path, pixels)
+    return PixelFile(path, (values / np.float32(127.5) - 1).tobytes())
+
+
+def scoring(averager: Averager, pixels: PixelFile) -> Way:
     """Each time the score of the next ingredient; the model is there from the second time on."""
     from hfsoup.data.dataset_split import Split
     from hfsoup.evaluation.metrics import load_metric
     from hfsoup.evaluation.scorer import Scorer
     from hfsoup.utils.distributed import World
 
-    path, count = home / f"pixels-{len(pixels)}.npy", len(averager.family)
-    np.save(path, pixels)
+    count = len(averager.family)
     labels = np.random.default_rng(0).integers(0, CLASSES, len(pixels))
     split = Split(
-        "validation", "all", f"random-{len(pixels)}", path, labels, np.arange(len(pixels)), "validation", "image"
+        "validation", "all", f"random-{len(pixels)}", pixels, labels, np.arange(len(pixels)), "validation", "image"
     )
     scorer = Scorer(averager, load_metric("accuracy"), World("cpu"), None, batch_size=BATCH)
     mixes = iter([Mix.of((i,), count) for i in range(count)])

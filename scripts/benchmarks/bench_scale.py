@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
-from bench_evaluate import scoring
+from bench_evaluate import scoring, store
 from checkpoints import checked, family, remove, small
 from setting import Setting, average_into, everyone
 from timing import Row, Time, Way, here, medians, straightness
@@ -60,8 +60,8 @@ def _evaluation(setting: Setting) -> list[Time]:
     home = setting.home / "scale"
     counts = [count // 20 for count in IMAGES] if setting.quick else IMAGES
     folders = small("vit", home, setting.repeats + 1, CONFIG, SIDE)
-    pixels = np.random.default_rng(0).standard_normal((counts[-1], 3, SIDE, SIDE), np.float32)
+    pixels = np.random.default_rng(0).integers(0, 256, (counts[-1], 3, SIDE, SIDE), np.uint8)
     with Averager(checked(folders)) as averager:
-        times = medians([scoring(averager, home, pixels[:count]) for count in counts], setting.repeats)
+        times = medians([scoring(averager, store(home, pixels[:count])) for count in counts], setting.repeats)
     remove(home)
     return times

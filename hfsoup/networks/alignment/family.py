@@ -137,5 +137,5 @@ class _Aligner:
         """All images in random order."""
         if self.images is None:
             return torch.empty(0)
-        pixels = np.load(self.images.pixels)
-        return torch.from_numpy(pixels[np.random.default_rng(self.seed % (1 << 64)).permutation(len(pixels))])
+        order = np.random.default_rng(self.seed % (1 << 64)).permutation(len(self.images))
+        return torch.from_numpy(self.images.pixels[order])

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import pad
 
+from hfsoup.data.pixels import PixelFile
 from hfsoup.networks.distillation.result import VIEWS
 
 BATCH = 128
@@ -24,12 +25,12 @@ class AugmentedImages:
     Inputs that are not channels × height × width are not augmented.
 
     Args:
-        images: the inputs of the network, the first axis over images; may be mapped from a file.
+        images: the inputs of the network, the first axis over images.
         epochs: how often every image is seen.
         seed: of order and views.
     """
 
-    def __init__(self, images: NDArray[Any], epochs: int, seed: int) -> None:
+    def __init__(self, images: NDArray[Any] | PixelFile, epochs: int, seed: int) -> None:
         self._images, self.epochs, self._seed = images, epochs, seed
         self._size = min(BATCH, len(images))
 

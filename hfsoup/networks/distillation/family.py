@@ -87,7 +87,7 @@ def distill_family(
                 student.model,
                 student.forward,
                 [partial(load_member, i) for i in members],
-                AugmentedImages(np.load(split.pixels, mmap_mode="r"), epochs, seed),
+                AugmentedImages(split.pixels, epochs, seed),
                 accelerator,
                 task=task_of(family.config),
                 advance=advance,

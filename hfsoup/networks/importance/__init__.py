@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hfsoup.data.pixels import PixelFile
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.data.tasks.task import Task
 from hfsoup.utils.errors import SoupError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from hfsoup.data.dataset_split import Split as Split
 
 Pixels = NDArray[np.float32]
+Images = Pixels | PixelFile
+"""Prepared images, of which any rows are an array of float32."""
 Estimates = dict[str, NDArray[np.float32]]
 
 
@@ -60,7 +63,7 @@ KINDS = Registry("kind of importance", "hfsoup.networks.importance", Entry, "hfs
 kind = KINDS.register
 
 
-def estimate_importance(name: str, subject: Subject, images: Pixels, seed: int, *, where: str) -> Estimates:
+def estimate_importance(name: str, subject: Subject, images: Images, seed: int, *, where: str) -> Estimates:
     """The importance of an ingredient's weights, of the kind called `name`; `where` is the ingredient, for errors.
 
     Raises:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from hfsoup.checkpoints.timm_config import read_model_config
@@ -60,14 +59,13 @@ def estimate_family(
             network = load_network(family, tensors, where, place=lambda model: model.to(device), config=config)
 
             def forward(pixels: Pixels) -> torch.Tensor:
-                logits = network.forward(torch.from_numpy(np.array(pixels)).to(device))
+                logits = network.forward(torch.from_numpy(pixels).to(device))
                 advance(len(pixels))
                 return logits
 
             subject = Subject(network.model, network.names, forward, task_of(family.config))
             with single_threaded():
-                pixels = np.load(images.pixels, mmap_mode="r")
-                found = estimate_importance(kind, subject, pixels, seed, where=where)
+                found = estimate_importance(kind, subject, images.pixels, seed, where=where)
             averaged = [spec.name for spec in family.tensors if spec.name not in family.reference_only]
             return {name: ("F32", found[name]) for name in averaged if name in found}
 

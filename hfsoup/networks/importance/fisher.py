@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hfsoup.averaging.accumulators import to_float64
-from hfsoup.networks.importance import Estimates, Pixels, Subject, kind
+from hfsoup.networks.importance import Estimates, Images, Subject, kind
 
 PASSES = 512
 
@@ -18,7 +18,7 @@ PASSES = 512
     paper="arXiv:2111.09832",
     summary="the diagonal of the Fisher information over the classes that it predicts itself",
 )
-def fisher(subject: Subject, images: Pixels, seed: int) -> Estimates:
+def fisher(subject: Subject, images: Images, seed: int) -> Estimates:
     """The mean over images x of E[(∂ log p(y|x) / ∂θ)²] for y ~ p(y|x): the true Fisher, which takes no labels.
 
     The gradient of log p(y|x) by the logits has mean 0 and covariance diag(p) − ppᵀ, and so has v = √p ⊙ r − (√p·r)p

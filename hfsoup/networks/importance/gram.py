@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hfsoup.networks.importance import Estimates, Pixels, Subject, kind
+from hfsoup.networks.importance import Estimates, Images, Subject, kind
 
 BATCH = 128
 
@@ -18,7 +18,7 @@ BATCH = 128
     paper="arXiv:2212.09849",
     summary="the Gram matrices of the inputs of its linear layers and 1×1 convolutions",
 )
-def gram(subject: Subject, images: Pixels, seed: int) -> Estimates:  # noqa: ARG001
+def gram(subject: Subject, images: Images, seed: int) -> Estimates:  # noqa: ARG001
     """The mean of xxᵀ, inputs × inputs, over images and positions, for each linear layer and 1×1 convolution.
 
     Convolutions in groups or with padding are left out, and so are the transposed layers of ImageGPT.
