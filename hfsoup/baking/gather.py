@@ -18,7 +18,7 @@ from hfsoup.data.tasks import require_classifier, require_metric, task_of
 from hfsoup.ingredients.base_model import find_known_base, resolve_base
 from hfsoup.ingredients.cards import check_licences, describe_unknown_license
 from hfsoup.ingredients.compatibility import check_compatibility, list_remarks
-from hfsoup.ingredients.diagnose import list_concerns
+from hfsoup.ingredients.diagnose import examine_weights
 from hfsoup.ingredients.family import Family
 from hfsoup.ingredients.find import find_ingredients, require_several
 from hfsoup.ingredients.headers import peek_config, read_outline
@@ -79,7 +79,8 @@ def gather_family(
         check_licences((*family.ingredients, *base), options.license)
     if options.dataset and options.align == "none" and len(family) > 1:
         with clock("check"), watch.stage("Comparing weights") as stage:
-            for concern in list_concerns(family):
+            family = examine_weights(family)
+            for concern in family.concerns:
                 watch.note(concern)
             stage.done("Compared the weights")
     return family

@@ -20,7 +20,7 @@ from hfsoup.baking.soup import Soup
 from hfsoup.baking.workload import count_modes, count_test_images
 from hfsoup.checkpoints.types import LowRankAdapter
 from hfsoup.data.tasks import task_of
-from hfsoup.evaluation.measurements import Evidence
+from hfsoup.evaluation.measurements import Evidence, Forecast
 from hfsoup.evaluation.scores import Comparison, Decision, Score, describe_alpha
 from hfsoup.ingredients.family import Family
 from hfsoup.networks.distillation.result import Distillation, append_member
@@ -29,6 +29,7 @@ from hfsoup.provenance.result import Composition, Evaluation, Run, SearchResult
 from hfsoup.recipes import RECIPES
 from hfsoup.recipes._line import extrapolate
 from hfsoup.recipes._search import Search
+from hfsoup.reports.measurements import describe_forecast
 from hfsoup.utils.distributed import World
 from hfsoup.utils.progress import Clock, SearchStep, Stage, Watch
 from hfsoup.utils.text import format_count, shorten_names
@@ -65,6 +66,7 @@ def measure_soup(
     images: Images,
 ) -> Soup:
     """Search on the selection split, then score soup and best ingredient once on the test split."""
+    from hfsoup.evaluation.forecast import forecast_soup
     from hfsoup.evaluation.journal import Journal, journal_path, record_pace
     from hfsoup.evaluation.scorer import RECALIBRATE
 
@@ -81,7 +83,16 @@ def measure_soup(
         def score_ensemble(members: tuple[int, ...]) -> Score:
             return scorer.predict_ensemble(members, images.selection).score
 
-        search, mix = run_recipe(family, options, watch, progress, score_ensemble, learner)
+        forecast: Forecast | None = None
+
+        def note_forecast(search: Search) -> None:
+            nonlocal forecast
+            forecast = forecast_soup(scorer, search.ranked, images.selection)
+            if forecast and world.main:
+                metric = options.metric or task_of(family.config).metrics[0]
+                watch.note(describe_forecast(forecast.numbers, metric))
+
+        search, mix = run_recipe(family, options, watch, progress, score_ensemble, learner, note_forecast)
         progress.finish()
         adapter = world.on_main(lambda: truncate_to_adapter(averager, mix, options, watch))
         with clock("distill"):
@@ -101,6 +112,8 @@ def measure_soup(
     if world.main:
         scoring = clock.seconds["evaluate"] - clock.seconds.get("learn", 0.0)
         record_pace(journal, family.config, options.pace_settings, images=scorer.images_forwarded, seconds=scoring)
+    if forecast:
+        evaluation = replace(evaluation, numbers={**forecast.numbers, **evaluation.numbers})
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     notes = (*images.notes, *(note for shift in evaluation.shifts for note in shift.notes))
     forwarded = total + (0 if own else shipped.scorer.images_forwarded)
@@ -278,13 +291,15 @@ def run_recipe(
     score: Callable[[Mix, float | None], Score] | None,
     ensemble: Callable[[tuple[int, ...]], Score] | None = None,
     learn: Callable[[tuple[int, ...], bool, bool], Mix] | None = None,
+    begin: Callable[[Search], None] = lambda _: None,
 ) -> tuple[Search, Mix]:
-    """Run the recipe; its search with all scores and decisions, and the mix that it chose."""
+    """Run the recipe, after `begin`; its search with all scores and decisions, and the mix that it chose."""
     shown = shorten_names([(i.id, i.source.revision) for i in family.ingredients])
     names = tuple(str(i) if i.source.revision else name for i, name in zip(family.ingredients, shown, strict=True))
     search = Search(
         names, score, options.rules(), lambda taken: watch.decision(_describe_step(taken, names)), ensemble, learn
     )
+    begin(search)
     recipe = RECIPES.get(options.chosen_recipe)
     find = partial(recipe.function, **options.recipe_parameters())
     extrapolates = family.base is not None and may_extrapolate(options)

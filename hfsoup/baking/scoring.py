@@ -28,9 +28,11 @@ def make_scorer(
     advance: Callable[[int], None],
 ) -> Scorer:
     """Make the scorer of mixes that these options ask for."""
+    from hfsoup.evaluation.forecast import MOST_BYTES, count_logit_bytes
     from hfsoup.evaluation.metrics import load_metric
     from hfsoup.evaluation.scorer import Scorer
 
+    small = count_logit_bytes(images.selection, len(averager.family.labels)) <= MOST_BYTES
     return Scorer(
         averager,
         load_metric(options.metric, task_of(averager.family.config), trust_remote=options.trust_remote_metric),
@@ -40,7 +42,7 @@ def make_scorer(
         bn=options.bn,
         calibration=images.calibration,
         race=options.race,
-        keep=[images.selection] if RECIPES.get(options.chosen_recipe).logits else [],
+        keep=[images.selection] if small or RECIPES.get(options.chosen_recipe).logits else [],
         advance=advance,
     )
 

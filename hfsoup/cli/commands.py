@@ -14,7 +14,7 @@ import typer
 
 from hfsoup.cli.app import app, exit_with_error
 from hfsoup.cli.flags import PARAMETERS, PlugInCommand, add_option_flags
-from hfsoup.options.options import Options, get_option_types
+from hfsoup.options.options import Options, get_option_types, refuse_ineffective
 from hfsoup.utils.errors import SoupError, UsageError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def init(
 
 
 @app.command(epilog='Example: hfsoup check "org/model-*" --weights')
-@add_option_flags("Ingredients", "Weights")
+@add_option_flags("Ingredients", "Weights", "Data", "Compute")
 def check(
     ingredients: Annotated[
         list[str] | None,
@@ -147,18 +147,19 @@ def check(
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Predict whether averaging would help, without evaluating anything."""
+    """Predict whether averaging would help: from headers, weights, or, with a dataset, the ingredients' predictions."""
     from hfsoup.cli.screen import Screen
     from hfsoup.ingredients.diagnose import diagnose
 
     screen = Screen(quiet=quiet)
     chosen = Options.of(options)
+    refuse_ineffective(chosen)
     patterns = chosen.choose_patterns(ingredients or ())
     if not patterns:
         raise UsageError("no ingredients", hint='hfsoup check "org/model-*"')
     found = diagnose(
         patterns,
-        weights=weights,
+        weights=weights or chosen.dataset is not None,
         exclude=chosen.exclude or (),
         fine_tunes_of=chosen.fine_tunes_of,
         weights_file=chosen.weights_file,
@@ -166,7 +167,17 @@ def check(
         watch=screen,
     )
     screen.show_diagnosis(found)
-    _write_json(json_file, found.to_json())
+    _write_json(json_file, {**found.to_json(), **_forecast(patterns, chosen, screen)})
+
+
+def _forecast(patterns: tuple[str, ...], options: Options, screen: Screen) -> dict[str, Any]:
+    """Say what the ingredients' predictions tell of a soup, if there is a dataset; that for `--json`."""
+    if options.dataset is None:
+        return {}
+    from hfsoup.baking.forecast import forecast_bake
+
+    forecast = forecast_bake(patterns, options, screen)
+    return {"forecast": forecast.numbers} if forecast else {}
 
 
 @app.command(name="eval", epilog="Example: hfsoup eval org/model-a --dataset org/pets")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hfsoup.evaluation.scores import Comparison, Score, Start
+from hfsoup.evaluation.scores import Bounds, Comparison, Score, Start
 
 if TYPE_CHECKING:
     from hfsoup.data.dataset_split import Split
@@ -76,3 +76,34 @@ class Shift:
     split: Split
     comparison: Comparison
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """How much ingredients differ, measured where they are ranked.
+
+    `agreement` is the share of images on which two of them predict the same, in the mean over pairs. `gain` is the
+    score of their ensemble, the mean of their logits, less that of the best one, with its `interval` (95 %); None where
+    the logits are too large. `cosine` is the mean between their task vectors, None without a base; `concerns` says that
+    their weights are too far apart to be averaged.
+    """
+
+    agreement: float
+    gain: float | None = None
+    interval: Bounds | None = None
+    cosine: float | None = None
+    concerns: bool = False
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The numbers by the names under which they are recorded."""
+        low, high = self.interval or (None, None)
+        found = {
+            "agreement": self.agreement,
+            "ensemble_gain": self.gain,
+            "ensemble_gain_low": low,
+            "ensemble_gain_high": high,
+            "task_vector_cosine": self.cosine,
+            "weights_apart": float(self.concerns),
+        }
+        return {name: value for name, value in found.items() if value is not None}

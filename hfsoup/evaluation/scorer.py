@@ -194,7 +194,7 @@ class Scorer:
     def _results(self, mix: Mix, split: Split, bn: str, allowed: int | None) -> Results:
         """The stored results of a pass over `split`, in the order of the pass."""
         order = self._order(mix, split)
-        logits = len(mix.members) == 1 and split.fingerprint in self._keep
+        logits = mix.alone and bn == AVERAGE and split.fingerprint in self._keep
         wanted = {"confidence", "logits"} if logits else {"confidence"}
 
         key = self._predictions_key(mix, split, bn, order)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +121,30 @@ def diagnose(
         return _diagnose_ingredients(ingredients, weights, watch)
 
 
-def list_concerns(family: Family) -> Iterator[str]:
-    """Sentences about weights that are too far apart to be averaged; none if all are close."""
+def examine_weights(family: Family) -> Family:
+    """Add what the weights say of an average: concerns if they are too far apart, the cosine of the task vectors."""
     names = [str(i) for i in family.ingredients]
-    if len(names) > 1:
-        close = compare_weights(family)
-        yield from (*_explain_distance(names, close), *_find_outliers(names, close), *_compare_heads(names, close))
+    if len(names) < 2:
+        return family
+    close = compare_weights(family)
+    concerns = (*_explain_distance(names, close), *_find_outliers(names, close), *_compare_heads(names, close))
+    return replace(family, concerns=concerns, task_cosine=_compare_task_vectors(family) if family.base else None)
+
+
+def _compare_task_vectors(family: Family) -> float:
+    """The mean cosine between what fine-tuning changed in the base, over the matrices of the body."""
+    base = family.base
+    if base is None:
+        raise ValueError("there is no base")
+    with ExitStack() as stack:
+        every = [stack.enter_context(closing(Weights(i))).homes for i in (*family.ingredients, base.ingredient)]
+        homes = [{name: home[name] for name in base.names} for home in every[:-1]]
+        own = {name: every[-1][there] for name, there in base.names.items()}
+        apart = measure_similarity([*homes, own], _find_head_names(family)).distances ** 2
+    away = apart[-1, :-1]
+    inner = (away[:, None] + away[None] - apart[:-1, :-1]) / 2
+    lengths = np.maximum(np.sqrt(away[:, None] * away[None]), np.finfo(np.float64).tiny)
+    return float((inner / lengths)[np.triu_indices(len(away), 1)].mean())
 
 
 def compare_weights(family: Family) -> Similarity:

@@ -65,6 +65,8 @@ class Family:
         alignment: how the units of the ingredients were permuted; they are then copies in the cache.
         importance: what was estimated for a merge.
         wrappers: ingredients with the prefix that a wrapper had added to the names of their tensors.
+        concerns: sentences about weights that are too far apart to be averaged.
+        task_cosine: the mean cosine between the task vectors, where the base is known.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -83,6 +85,8 @@ class Family:
     alignment: Alignment | None = None
     importance: Importance | None = None
     wrappers: tuple[tuple[Ingredient, str], ...] = ()
+    concerns: tuple[str, ...] = ()
+    task_cosine: float | None = None
 
     @property
     def fitted(self) -> Ingredient | None:

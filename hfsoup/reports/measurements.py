@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SCREEN, NOTEBOOK, CARD, REPORT = "screen", "notebook", "card", "report"
 """Where measurements are shown; the page of `hfsoup ui` shows what the screen shows."""
 
+DIVERSITY = "augmentation, learning rate, epochs"
 MOST_ATTEMPTS = 4
 """Of more mixes that were measured as a whole the screen has no list."""
 
@@ -249,6 +250,31 @@ def _format_p(c: Comparison) -> str:
     return "" if c.p_value is None else format_probability(c.p_value, ALPHA)
 
 
+def describe_forecast(numbers: Mapping[str, float], metric: str) -> str:
+    """What the ingredients' own predictions say of a soup, with the figures."""
+    text = f"two ingredients agree on {100 * numbers['agreement']:.1f} % of the selection images"
+    gain, low = numbers.get("ensemble_gain"), numbers.get("ensemble_gain_low")
+    if gain is None:
+        return f"{text}; their ensemble was not measured, because their logits are too large"
+    text += f", and their ensemble gains {format_difference(metric, gain)}"
+    if low is not None:
+        text += f" ({_format_bounds(metric, (low, numbers['ensemble_gain_high']), '+')})"
+    if "task_vector_cosine" in numbers:
+        text += f"; the mean cosine between their task vectors is {numbers['task_vector_cosine']:.2f}"
+    if low is None:
+        return text
+    if low <= 0:
+        return f"{text}: a soup has little to win; train runs that differ more: {DIVERSITY}"
+    if numbers.get("weights_apart"):
+        return f"{text}: an average is not likely to win that, because the weights are too far apart"
+    return f"{text}: a soup may win"
+
+
+def _show_forecast(found: Results) -> Iterator[str]:
+    if "agreement" in found.numbers:
+        yield describe_forecast(found.numbers, found.metric)
+
+
 def _show_test(found: Results) -> Iterator[str]:
     if c := found.comparison:
         yield f"test {found.clean(found.metric)} {c.soup.value:.4f}{_format_interval(c, 'soup')}"
@@ -397,6 +423,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement("ensemble", "ensemble", _show_ensemble, _explain_ensemble, (SCREEN, CARD, REPORT)),
     Measurement("shifts", "shift", _show_shifts, shown=(SCREEN, REPORT)),
     Measurement("adapter", "adapter", _show_adapter, shown=(NOTEBOOK, CARD, REPORT)),
+    Measurement("forecast", "before the search", _show_forecast, shown=(NOTEBOOK, CARD, REPORT)),
     Measurement("images_forwarded", "images evaluated", _show_images, shown=(SCREEN,)),
 )
 """In the order in which they are shown. What is not shown as a line or sentence has a table of its own there."""
