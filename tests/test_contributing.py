@@ -153,6 +153,6 @@ def test_a_shown_number(copy: Path, vit: Family, data: Path, alone: Path) -> Non
     file.write_text(f"{head}MEASUREMENTS: tuple[Measurement, ...] = ({body}\n{declared})\n{rest}")
     shown = hfsoup(copy, "bake", *vit.words[:2], "--dataset", data, "--output", "soup", "--json", "found.json")
     assert "test images: 72" in shown
-    assert json.loads(Path("found.json").read_text())["numbers"] == {"test_images": 72}
-    assert json.loads(Path("soup/soup.json").read_text())["numbers"] == {"test_images": 72}
+    assert json.loads(Path("found.json").read_text())["numbers"]["test_images"] == 72
+    assert json.loads(Path("soup/soup.json").read_text())["numbers"]["test_images"] == 72
     assert "Test images: 72." in Path("soup/README.md").read_text()

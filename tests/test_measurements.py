@@ -29,16 +29,16 @@ def test_a_number_is_measured_in_one_place_declared_in_another_and_shown_everywh
     monkeypatch.setattr("hfsoup.baking.measure.Evaluation", measure)
     words = ("bake", *vit.words[:2], "--dataset", data, "--overwrite", "--json", "-")
     undeclared = run(*words)
-    assert undeclared.json["numbers"] == {"margin": 0.12345}
+    assert undeclared.json["numbers"]["margin"] == 0.12345
     assert "margin" not in undeclared.err
 
     declared = (*measurements.MEASUREMENTS, declare_number("margin", "mean margin", "{:.3f}"))
     monkeypatch.setattr(measurements, "MEASUREMENTS", declared)
     done = run(*words)
     assert "mean margin: 0.123\n" in done.err
-    assert done.json["numbers"] == {"margin": 0.12345}
+    assert done.json["numbers"]["margin"] == 0.12345
     soup = hfsoup.bake(*vit.words[:2], dataset=str(data), output="shown")
-    assert json.loads(Path("shown/soup.json").read_text())["numbers"] == {"margin": 0.12345}
+    assert json.loads(Path("shown/soup.json").read_text())["numbers"]["margin"] == 0.12345
     assert "Mean margin: 0.123.\n" in Path("shown/README.md").read_text()
     assert "<p>Mean margin: 0.123.</p>" in make_report("shown")
     assert "mean margin: 0.123" in repr(soup)
@@ -46,9 +46,9 @@ def test_a_number_is_measured_in_one_place_declared_in_another_and_shown_everywh
     assert "<dt>mean margin</dt><dd>0.123</dd>" in render_result(soup, public=False)
 
 
-def test_without_further_numbers_the_records_have_no_key_for_them(vit: Family, data: Path, alone: Path) -> None:
-    """soup.json and --json are as they were before there was such a key."""
-    done = run("bake", *vit.words[:2], "--dataset", data, "--output", "soup", "--json", "-")
+def test_where_nothing_is_measured_the_records_have_no_key_for_it(vit: Family, alone: Path) -> None:
+    """soup.json and --json of a bake without a dataset are as they were before there was such a key."""
+    done = run("bake", *vit.words[:2], "--output", "soup", "--json", "-")
     assert "numbers" not in done.json
     assert "numbers" not in json.loads(Path("soup/soup.json").read_text())
 
