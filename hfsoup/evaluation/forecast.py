@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -28,15 +29,15 @@ def forecast_soup(scorer: Scorer, members: Sequence[int], split: Split) -> Forec
     if len(members) < 2:
         return None
     family, size = scorer.family, len(scorer.family)
-    facts = {"cosine": family.task_cosine, "concerns": bool(family.concerns)}
     alone = [scorer.predict(Mix.of((i,), size), AVERAGE, split) for i in members]
     agreement = measure_agreement([scorer.predict_classes(Mix.of((i,), size), AVERAGE, split) for i in members])
+    known = Forecast(agreement, cosine=family.task_cosine, concerns=bool(family.concerns))
     if count_logit_bytes(split, len(family.labels)) > MOST_BYTES:
-        return Forecast(agreement, **facts)
+        return known
     best = max(alone, key=lambda one: one.score.key)
     compared = scorer.compare_predictions(scorer.predict_ensemble(members, split), best, split)
     interval = compared.ci95.difference if compared.ci95 else None
-    return Forecast(agreement, compared.difference, interval, **facts)
+    return replace(known, gain=compared.difference, interval=interval)
 
 
 def count_logit_bytes(split: Split, classes: int) -> int:
