@@ -48,7 +48,7 @@ def test_the_json_keeps_its_contract(baked: Baked) -> None:
     assert list(baked.json) == [
         *("hfsoup", "recipe", "merge", "metric", "ingredients", "trace", "soup", "best_ingredient"),
         "comparison",
-        *("images_forwarded", "images_spared", "seconds", "pushed"),
+        *("images_forwarded", "images_spared", "seconds", "pushed", "numbers"),
     ]
     assert (baked.json["recipe"], baked.json["merge"], baked.json["metric"]) == ("greedy", "mean", "accuracy")
     for ingredient in baked.json["ingredients"]:
