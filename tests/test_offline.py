@@ -167,7 +167,8 @@ def test_a_kind_of_bake_works_offline(
     words: tuple[str, ...], offline: LocalHub, monkeypatch: pytest.MonkeyPatch, alone: Path
 ) -> None:
     """The same bytes and scores, `verify --scores` and a report with its images, from a new cache of hfsoup's own."""
-    words = (*_pinned(offline), "--dataset", f"kit/shapes@{HfApi().dataset_info('kit/shapes').sha}", *words)
+    shapes = f"kit/shapes@{HfApi().dataset_info('kit/shapes').sha}"
+    words = (*_pinned(offline), "--dataset", shapes, *(word.replace("kit/shapes", shapes) for word in words))
     monkeypatch.setenv("HFSOUP_CACHE", str(alone / "old"))
     first = bake(*words, "--output", "soup")
     _go(offline, monkeypatch)
