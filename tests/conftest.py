@@ -40,6 +40,7 @@ from collections.abc import Iterator  # noqa: E402
 from importlib.util import find_spec  # noqa: E402
 
 import pytest  # noqa: E402
+from bakes import Kitchen  # noqa: E402
 from family import Family, make_images, make_models, write_parquet  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 from promises import table  # noqa: E402
@@ -153,6 +154,12 @@ def wrapped(tmp_path_factory: pytest.TempPathFactory) -> Family:
 def efficient(tmp_path_factory: pytest.TempPathFactory) -> Family:
     """Three EfficientNets as timm saves them, built with no arguments of their own."""
     return make_timm("efficientnet", "timm", tmp_path_factory.mktemp("efficient"))
+
+
+@pytest.fixture(scope="session")
+def kitchen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
+    """The models and images of every kind of bake."""
+    return Kitchen(request, tmp_path_factory.mktemp("kitchen"))
 
 
 @pytest.fixture(params=sorted(("vit", "resnet", "efficientnet")))

@@ -6,6 +6,7 @@ null}, and answers each with {"killed": …, "code": …, "events": …, "out": 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -34,11 +35,16 @@ class Ended:
 
 
 class Killer:
-    """Starts bakes and kills them; close it at the end."""
+    """Starts bakes and kills them; close it at the end.
 
-    def __init__(self) -> None:
+    Args:
+        threads: of every library in a bake, and the processors that it sees.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
         here = Path(__file__).parent
-        environment = {**os.environ, "PYTHONPATH": f"{here}:{here.parent}"}
+        paths = os.pathsep.join([str(here), str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
         )
@@ -92,6 +98,8 @@ def _child(asked: dict[str, Any], scratch: Path) -> None:
 
 
 def _serve() -> None:
+    processors = set(range(int(os.environ["OMP_NUM_THREADS"])))
+    os.sched_getaffinity = lambda _: processors  # type: ignore[assignment]
     import datasets  # noqa: F401
     import transformers.models.vit.image_processing_pil_vit
     import transformers.models.vit.modeling_vit  # noqa: F401
@@ -99,6 +107,9 @@ def _serve() -> None:
     import hfsoup.baking.pipeline
     import hfsoup.evaluation.scorer
     import hfsoup.provenance.manifest  # noqa: F401
+
+    if importlib.util.find_spec("timm"):
+        import timm  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:

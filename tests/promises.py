@@ -18,16 +18,20 @@ class Promise:
 PROMISES = (
     Promise(
         "Interrupt it at any time: the same command goes on and ends with the same bytes",
-        "200 seeded kill points of a bake, 40 from Hub to Hub: no torn output or push, no lost evaluation",
+        "200 seeded kill points, 40 from Hub to Hub, 3 of every kind of bake: no torn output or push, no lost score",
         (
             "test_resume.py::test_killed_at_any_point_it_goes_on_and_ends_with_the_same_bytes",
             "test_resume.py::test_killed_while_it_pulls_scores_or_pushes_it_goes_on",
+            "test_every_bake.py::test_killed_anywhere_it_goes_on",
         ),
     ),
     Promise(
         "An output is complete or untouched, whatever the disk does",
-        "every write x disk full, I/O error, read-only: the old output byte for byte",
-        ("test_atomic.py::test_a_failing_write_leaves_the_old_output_as_it_was",),
+        "every write x disk full, I/O error, read-only, and every kind of bake: the old output byte for byte",
+        (
+            "test_atomic.py::test_a_failing_write_leaves_the_old_output_as_it_was",
+            "test_every_bake.py::test_a_failing_write_is_one_error_and_changes_nothing",
+        ),
     ),
     Promise(
         "Every byte that is used was hashed",
@@ -93,8 +97,9 @@ PROMISES = (
     ),
     Promise(
         "A soup can be baked again from its record, and any change to it is found",
-        "tampered, missing, linked and extra loadable files fail",
+        "tampered, missing, linked and extra loadable files fail; every kind of bake, two at once, on any threads",
         (
+            "test_every_bake.py::test_two_at_once_and_any_threads_give_the_same_bytes_which_verify",
             "test_verify.py::test_a_soup_on_the_hub_is_verified_from_its_pinned_ingredients",
             "test_verify.py::test_what_was_tampered_with_is_named",
         ),
@@ -134,6 +139,17 @@ PROMISES = (
             "test_offline.py::test_a_cache_that_holds_a_repository_in_part",
             "test_offline.py::test_damage_is_caught_offline_too",
             "test_offline.py::test_a_kind_of_bake_works_offline",
+        ),
+    ),
+    Promise(
+        "The disk and memory guards tell the truth",
+        "14 kinds of bakes wrote what the dry run said within 20 %, and larger models took what it said within a third",
+        (
+            "test_guards.py::test_a_bake_writes_what_it_said",
+            "test_guards.py::test_a_disk_that_is_a_little_too_small_is_refused_with_the_number_of_the_plan",
+            "test_guards.py::test_a_bake_takes_the_memory_that_it_said",
+            "test_guards.py::test_memory_grows_with_the_images_that_are_scored",
+            "test_guards.py::test_a_bake_is_refused_by_what_its_control_group_has_left",
         ),
     ),
 )  # fmt: skip

@@ -41,6 +41,14 @@ class Faulty:
         for owner, name in WRITES:
             patch.setattr(owner, name, self._wrapped(getattr(owner, name), name))
 
+    def arm(self, at: int, error: int) -> None:
+        """Let the `at`-th write from now on fail."""
+        self.count, self.fail_at, self.error = itertools.count(1), at, error
+
+    def disarm(self) -> None:
+        """Let no write fail."""
+        self.fail_at = 0
+
     def _wrapped(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
             how = named.get("mode", given[1] if len(given) > 1 else "r")
@@ -71,12 +79,11 @@ def test_a_failing_write_leaves_the_old_output_as_it_was(
     for error, at in itertools.product(FAULTS, range(1, writes + 1)):
         if lot.random() > share:
             continue
-        faulty.fail_at = 0
         shutil.rmtree("soup")
         shutil.copytree("kept", "soup")
-        faulty.count, faulty.fail_at, faulty.error = itertools.count(1), at, error
+        faulty.arm(at, error)
         done = run(*command)
-        faulty.fail_at = 0
+        faulty.disarm()
         found = contents(Path("soup"))
         assert "Traceback" not in done.err
         assert sorted(path.name for path in alone.iterdir()) == ["kept", "soup"], (at, done.err)

@@ -228,7 +228,8 @@ def test_it_is_refused_early_where_it_cannot_work(
     assert work["memory"]["bytes"] >= 4 * elements * len(vit.folders)
     assert (work["work"]["learning"], work["work"]["selection"], work["work"]["epochs"]) == (30, 30, 5)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(4 * elements * len(vit.folders)))
-    assert "ingredients at once" in refused("bake", *words(vit, data, "--output", "soup"), code=1)
+    block = refused("bake", *words(vit, data, "--batch-size", 1, "--output", "soup"), code=1)
+    assert f"for learning: {len(vit.folders)} ingredients at once" in block
     assert not Path("soup").exists()
 
 

@@ -27,7 +27,7 @@ from hfsoup.checkpoints.safetensors_io import count_bytes, is_finite, to_stored,
 from hfsoup.checkpoints.timm_config import has_timm_layout, read_image_settings, read_model_config, restore_layout
 from hfsoup.checkpoints.types import PROCESSORS, LowRankAdapter, TensorSpec
 from hfsoup.ingredients.family import Family
-from hfsoup.utils.cache import cache_root, sync_folder
+from hfsoup.utils.cache import cache_root, register_user, sync_folder
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.hashing import GrowingHash, hash_file
 from hfsoup.utils.positioned_io import write_at
@@ -47,6 +47,7 @@ def lock_output(target: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    register_user()
     path = cache_root() / "locks" / f"{hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:32]}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=0)

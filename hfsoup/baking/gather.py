@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from math import prod
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from hfsoup.baking.disk import DataNeeds, DiskNeed, list_disk_needs, measure_dataset, require_disk
 from hfsoup.baking.distill import limit_training_images
-from hfsoup.baking.requirements import CALIBRATION, count_members_in_memory, may_extrapolate, mixes_base, needs_base
-from hfsoup.baking.resources import list_disk_needs, require_disk, require_memory
+from hfsoup.baking.memory import MemoryNeed, estimate_memory, require_memory
+from hfsoup.baking.requirements import CALIBRATION, may_extrapolate, mixes_base, needs_base
+from hfsoup.baking.workload import Workload, estimate_workload
 from hfsoup.checkpoints.inspection import read_class_names
-from hfsoup.checkpoints.safetensors_io import FLOATS
 from hfsoup.checkpoints.timm_config import format_model_type
 from hfsoup.checkpoints.types import Ingredient, Source
 from hfsoup.data.tasks import require_classifier, require_metric, task_of
@@ -20,8 +21,8 @@ from hfsoup.ingredients.cards import check_licences, describe_unknown_license
 from hfsoup.ingredients.compatibility import check_compatibility, list_remarks
 from hfsoup.ingredients.diagnose import examine_weights
 from hfsoup.ingredients.family import Family
-from hfsoup.ingredients.find import find_ingredients, require_several
-from hfsoup.ingredients.headers import peek_config, read_outline
+from hfsoup.ingredients.find import find_base, find_ingredients, require_several
+from hfsoup.ingredients.headers import Outline, peek_config, read_outline
 from hfsoup.ingredients.pull import count_bytes, count_missing_bytes, include_bases, pull_ingredients
 from hfsoup.options.options import Options
 from hfsoup.utils.errors import MismatchError, UsageError
@@ -54,17 +55,22 @@ def gather_family(
     """
     with clock("pull"):
         sources = resolve_ingredients(patterns, options, watch)
-        _check_sources(sources, options, watch, several)
+        _check_count(sources, options, several)
+        given = find_base(options.base, notify=watch.note) if options.base else None
+        first = read_outline(sources[0])
+        needs = assess_needs(sources, given, options, first, watch)
         if prefetcher:
             prefetcher.start(sources[0], options, count_missing_bytes(sources))
         ingredients = _pull_ingredients(sources, watch, prefetcher)
     with clock("check"), watch.stage("Checking") as stage:
         family = _check_family(sources, ingredients, options, watch, several)
+        # Pickles have no header, and ingredients may have been left out.
+        require_memory(estimate_memory(replace(first, specs=family.tensors), options, len(family), needs.work))
         classes = format_count(len(family.labels), "class", "es")
         stage.done(f"Checked: one {format_model_type(family.config)} with {classes}")
     if whose := needs_base(options):
         with clock("pull"), watch.stage("Pulling the base") as stage:
-            family = resolve_base(family, options.base, why=whose, notify=watch.note)
+            family = resolve_base(family, given, why=whose, notify=watch.note)
             stage.done(f"Pulled the base of {whose}")
     elif may_extrapolate(options):
         with clock("pull"), watch.stage("Looking for the base") as stage:
@@ -86,17 +92,48 @@ def gather_family(
     return family
 
 
-def _check_sources(sources: Sequence[Source], options: Options, watch: Watch, several: bool) -> None:
-    """Refuse what can be refused before anything is pulled: too few models, disk or memory, a dataset that differs."""
+def _check_count(sources: Sequence[Source], options: Options, several: bool) -> None:
+    """Refuse too few models, or several where one is to be scored."""
     if not several:
         _require_one(sources)
     elif not sources[0].folder:
         # A single local folder is refused after its own errors, which are more useful.
         require_several(sources, mixes_base(options))
-    require_disk(list_disk_needs(sources, options))
-    if members := count_members_in_memory(options, len(sources)):
-        require_memory(members, read_outline(sources[0].base or sources[0]).elements)
-    inspect_dataset(options, sources[0], watch)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a bake takes; `work` and `data` are None without a dataset."""
+
+    work: Workload | None
+    data: DataNeeds | None
+    disk: tuple[DiskNeed, ...]
+    memory: MemoryNeed | None
+
+
+def assess_needs(
+    sources: Sequence[Source], base: Source | None, options: Options, first: Outline, watch: Watch
+) -> Needs:
+    """What a bake takes at most, which a plan shows and a bake checks, before anything is pulled or written.
+
+    Args:
+        sources: the ingredients.
+        base: the model that --base names.
+        options: as for `bake`.
+        first: the first ingredient by config and headers.
+        watch: is shown the stages.
+
+    Raises:
+        SoupError: disk or memory are too small, or the dataset is not one that the models can be scored on.
+    """
+    found = inspect_dataset(options, sources[0], watch)
+    work = estimate_workload(found, options, len(sources), first) if found else None
+    data = measure_dataset(found, options, sources[0], first) if found else None
+    disk = list_disk_needs(sources, (base,) if base else (), options, first, data, work)
+    require_disk(disk)
+    memory = estimate_memory(first, options, len(sources), work)
+    require_memory(memory)
+    return Needs(work, data, disk, memory)
 
 
 def _require_one(sources: Sequence[Source]) -> None:
@@ -162,8 +199,6 @@ def _check_family(
         from hfsoup.averaging.low_rank import require_adapters
 
         require_adapters(family, options.bn if options.dataset else "average")
-    if members := count_members_in_memory(options, len(family)):
-        require_memory(members, sum(prod(spec.shape) for spec in family.tensors if spec.dtype in FLOATS))
     return family
 
 
@@ -184,7 +219,7 @@ def inspect_dataset(options: Options, first: Source, watch: Watch) -> DatasetPre
     if options.dataset is None:
         return None
     from hfsoup.data.preview import preview_dataset
-    from hfsoup.data.shifts import check_other_dataset
+    from hfsoup.data.shifts import measure_other_dataset
     from hfsoup.evaluation.metrics import load_metric
 
     config, classes = peek_config(first.base or first), None
@@ -199,10 +234,9 @@ def inspect_dataset(options: Options, first: Source, watch: Watch) -> DatasetPre
         found = preview_dataset(
             options.make_request(task), classes, most=max(CALIBRATION, limit_training_images(options))
         )
-        for request in options.make_other_requests(task).values():
-            check_other_dataset(request)
+        others = tuple(measure_other_dataset(request) for request in options.make_other_requests(task).values())
         stage.done(f"Read the metadata of {options.dataset}")
-    return found
+    return replace(found, others=others)
 
 
 def _pull_ingredients(

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hfsoup.baking.disk import DiskNeed, require_disk
 from hfsoup.baking.rescore import require_equal
-from hfsoup.baking.resources import DiskNeed, require_disk
 from hfsoup.data.label_mapping import BY_NAME, BY_NUMBER
 from hfsoup.data.metrics import METRICS
 from hfsoup.data.request import split_revision

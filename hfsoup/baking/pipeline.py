@@ -35,9 +35,11 @@ from hfsoup.options.options import Options, option_fields
 from hfsoup.provenance.result import Composition, Run, SearchResult
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.live_progress import follow_bake
+from hfsoup.utils.cache import prune_cache, read_limit
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.progress import Clock, Watch
+from hfsoup.utils.text import format_size
 
 
 def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
@@ -74,6 +76,7 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
 def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, several: bool = True) -> Soup:
     """Resolve, pull, check, search, average, write, push. With `several`, a single ingredient is refused."""
     check_request(patterns, options)
+    read_limit(options.cache_limit)
     broken = _note_broken(watch)
     world, clock = World(options.device, alone=options.dataset is None), Clock()
     with listening(watch.note), ExitStack() as stack:
@@ -118,7 +121,7 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
             unscored = SearchResult((None,) * len(family))
             soup = Soup(patterns, options, made_of, unscored, run=Run(seconds=clock.seconds))
         _note_broken(watch, broken)
-        return world.on_main(lambda: save_and_push(soup, watch, clock))
+        return world.on_main(lambda: _finish(soup, watch, clock))
 
 
 def _note_broken(watch: Watch, noted: Sequence[str] = ()) -> list[str]:
@@ -137,6 +140,20 @@ def _claim_output(patterns: tuple[str, ...], options: Options, stack: ExitStack)
     if options.output is not None:
         stack.enter_context(lock_output(Path(options.output)))
     check_output(patterns, options)
+
+
+def _finish(soup: Soup, watch: Watch, clock: Clock) -> Soup:
+    """Write and push the soup, then bring the cache down to its limit, which is no reason to fail any more."""
+    done = save_and_push(soup, watch, clock)
+    try:
+        removed = prune_cache(read_limit(soup.options.cache_limit))
+    except OSError as error:
+        watch.note(f"hfsoup's cache cannot be brought down to its limit: {error.strerror}")
+        return done
+    if removed:
+        size = format_size(sum(entry.size for entry in removed))
+        watch.note(f"removed {size} from hfsoup's cache, what was used longest ago; hfsoup cache shows what is left")
+    return done
 
 
 def save_and_push(soup: Soup, watch: Watch, clock: Clock) -> Soup:

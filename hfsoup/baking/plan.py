@@ -4,52 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Any
 
 from rich.text import Text
 
-from hfsoup.baking.gather import inspect_dataset, resolve_ingredients
-from hfsoup.baking.requirements import (
-    CALIBRATION,
-    check_output,
-    check_request,
-    count_members_in_memory,
-    may_extrapolate,
-    mixes_base,
-    needs_base,
-    needs_calibration,
-)
-from hfsoup.baking.resources import DiskNeed, estimate_memory, list_disk_needs, require_disk
-from hfsoup.baking.workload import Workload, estimate_workload
-from hfsoup.checkpoints.inspection import read_class_names
+from hfsoup.baking.disk import DiskNeed, Download
+from hfsoup.baking.gather import assess_needs, resolve_ingredients
+from hfsoup.baking.memory import MemoryNeed
+from hfsoup.baking.requirements import check_output, check_request, may_extrapolate, mixes_base, needs_base
+from hfsoup.baking.workload import Workload
 from hfsoup.checkpoints.types import Source
-from hfsoup.data.preview import DatasetPreview
-from hfsoup.data.tasks import task_of
 from hfsoup.hub.notices import listening
 from hfsoup.ingredients.find import find_base, require_several
-from hfsoup.ingredients.headers import Outline, peek_processor, read_outline
+from hfsoup.ingredients.headers import read_outline
 from hfsoup.ingredients.pull import count_bytes, include_bases
 from hfsoup.options.options import Options
-from hfsoup.recipes import RECIPES
 from hfsoup.reports.summary import Row, replace_unprintable
-from hfsoup.utils.cache import cache_root
-from hfsoup.utils.errors import SoupError
+from hfsoup.utils.memory import read_free_memory
 from hfsoup.utils.progress import Watch
 from hfsoup.utils.text import format_count, format_duration, format_size
-
-
-@dataclass(frozen=True)
-class Download:
-    """A repository to pull: `size` bytes are needed of it, of which `cached` are on this disk.
-
-    Images that an earlier bake prepared count as cached.
-    """
-
-    id: str
-    revision: str | None
-    size: int
-    cached: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +30,7 @@ class Plan:
     """What a bake would do.
 
     `extrapolate` says that the soup is drawn past the mean if a base is found. `bases` are those of adapters and of
-    --base; `memory` is what it takes at least, in bytes, None if no header says.
+    --base; `memory` is what it takes at least, None if no header says.
     """
 
     recipe: str
@@ -67,7 +40,7 @@ class Plan:
     bases: tuple[Download, ...]
     dataset: Download | None
     work: Workload | None
-    memory: int | None
+    memory: MemoryNeed | None
     memory_free: int
     disk: tuple[DiskNeed, ...]
     output: str | None
@@ -92,7 +65,11 @@ class Plan:
             "dataset": self.dataset and asdict(self.dataset),
             "to_pull": self.to_pull,
             "work": self.work and asdict(self.work),
-            "memory": {"bytes": self.memory, "free": self.memory_free},
+            "memory": {
+                "for": self.memory and self.memory.purpose,
+                "bytes": self.memory and self.memory.size,
+                "free": self.memory_free,
+            },
             "disk": disk,
             "output": self.output,
             "push": self.push,
@@ -110,93 +87,32 @@ def plan_bake(patterns: tuple[str, ...], options: Options, watch: Watch | None =
     Raises:
         SoupError: what a bake would refuse before its first download, such as a disk that is too small.
     """
-    from psutil import virtual_memory
-
     watch = watch or Watch()
     recipe = check_request(patterns, options)
     check_output(patterns, options)
     with listening(watch.note):
         sources = resolve_ingredients(patterns, options, watch, keep=False)
-        given = (find_base(options.base, keep=False),) if options.base else ()
+        base = find_base(options.base, keep=False) if options.base else None
         require_several(sources, mixes_base(options))
-        if needs_base(options) and not given:
-            watch.note("the base is the one that the ingredients' cards name; its size is not counted here")
-        elif may_extrapolate(options) and not given:
+        if needs_base(options) and not base:
+            watch.note("the base is the one that the ingredients' cards name; it counts as large as an ingredient")
+        elif may_extrapolate(options) and not base:
             watch.note("if the ingredients' cards name a base, it is pulled too; its size is not counted here")
         with watch.stage("Reading headers") as stage:
             first = read_outline(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
-        found = inspect_dataset(options, sources[0], watch)
-        work = estimate_workload(found, options, len(sources), first) if found else None
-        data = _plan_dataset(found, options, sources[0], first) if found else None
+        needs = assess_needs(sources, base, options, first, watch)
+        given = (base,) if base else ()
         bases = tuple(source for source in include_bases((*sources, *given)) if source not in sources)
-        disk = tuple(_list_disk_needs((*sources, *given), options, first, data, work))
-        require_disk(disk)
-        memory = estimate_memory(first, options, count_members_in_memory(options, len(sources)))
         return Plan(
             recipe.name, options.merge, may_extrapolate(options), _list_downloads(sources), _list_downloads(bases),
-            data, work, memory, virtual_memory().available, disk, options.output, _plan_push(options),
+            needs.data.files if needs.data else None, needs.work, needs.memory, read_free_memory(), needs.disk,
+            options.output, _plan_push(options),
         )  # fmt: skip
 
 
 def _list_downloads(sources: Sequence[Source]) -> tuple[Download, ...]:
     return tuple(Download(source.id, source.revision, *count_bytes(source)) for source in sources)
-
-
-def _plan_dataset(found: DatasetPreview, options: Options, source: Source, first: Outline) -> Download | None:
-    """What would be pulled of the dataset; None if that is not known before."""
-    if found.parts is None:
-        return None
-    looks = needs_calibration(options, first.has_batch_norm is not False) or options.distill is not None
-    names = {found.selection, found.test, found.calibration if looks else None}
-    parts = {name: part for name, part in found.parts.items() if name in names}
-    size, held = (sum(p.size for p in parts.values()), sum(p.held for p in parts.values()))
-    if held < size:
-        ready = _find_prepared_splits(options, source, first)
-        held = sum(p.size if name in ready else p.held for name, p in parts.items())
-    return Download(found.id, found.revision, size, held)
-
-
-def _find_prepared_splits(options: Options, source: Source, first: Outline) -> frozenset[str]:
-    """The splits whose images an earlier bake prepared for these models; none if that is not known before.
-
-    Distillation and corruptions read the files again, and --processor-from is resolved only once models are checked.
-    """
-    from hfsoup.data.images import find_prepared_splits
-
-    if (
-        source.base
-        or options.processor_from
-        or options.distill
-        or options.shifts
-        or not any(cache_root().glob("images/*"))
-    ):
-        return frozenset()
-    try:
-        processor = peek_processor(source)
-        classes = read_class_names(first.config, where=str(source))
-    except SoupError:
-        return frozenset()
-    calibrate = CALIBRATION if needs_calibration(options, first.has_batch_norm is not False) else 0
-    learn = RECIPES.get(options.chosen_recipe).epochs > 0
-    return find_prepared_splits(
-        options.make_request(task_of(first.config)), processor, classes, calibrate=calibrate, learn=learn
-    )
-
-
-def _list_disk_needs(
-    sources: Sequence[Source], options: Options, first: Outline, data: Download | None, work: Workload | None
-) -> list[DiskNeed]:
-    """The disk that a bake needs at least, with what is known of the dataset and of prepared images."""
-    found = list_disk_needs(sources, options)
-    if data:
-        found.append(DiskNeed("the dataset", found[0].folder, data.size - data.cached))
-    if work and first.shape:
-        kinds = (work.selection, work.test, work.calibration or work.shown, work.learning, work.unlabelled)
-        images = sum(n or 0 for n in kinds)
-        images += (work.test or 0) if options.shifts else 0
-        found.append(DiskNeed("prepared images", cache_root() / "images", images * 4 * prod(first.shape)))
-    return found
 
 
 def _plan_push(options: Options) -> dict[str, Any] | None:
@@ -227,12 +143,9 @@ def describe_plan(plan: Plan) -> Iterator[Row]:
         yield "disk", Text.assemble(text, replace_unprintable(need.folder))
     if plan.memory is None:
         yield "memory", Text("not known before the weights are pulled: pickles have no header")
-    elif plan.memory:
-        held = "all ingredients at once" if plan.work and plan.work.learning else "weights"
-        activations = f"{held} and one batch, plus activations; {format_size(plan.memory_free)} free"
-        yield "memory", Text(f"at least {format_size(plan.memory)}: {activations}")
     else:
-        yield "memory", Text(f"a few blocks of tensors at a time; {format_size(plan.memory_free)} free")
+        text = f"at least {format_size(plan.memory.size)} for {plan.memory.purpose}, plus activations"
+        yield "memory", Text(f"{text}; {format_size(plan.memory_free)} free")
     yield from _describe_workload(plan.work) if plan.work else [("evaluate", Text("nothing: there is no dataset"))]
     if plan.output:
         yield "write", replace_unprintable(plan.output)

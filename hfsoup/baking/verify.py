@@ -12,9 +12,9 @@ from pathlib import Path
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.low_rank import append_member, require_adapters, truncate
 from hfsoup.averaging.writer import write_adapter, write_weights
+from hfsoup.baking.disk import DiskNeed, require_disk
 from hfsoup.baking.open_record import Allowed, open_record
 from hfsoup.baking.rescore import load_recorded_images, require_equal, verify_scores
-from hfsoup.baking.resources import DiskNeed, require_disk
 from hfsoup.baking.retrain import retrain_network
 from hfsoup.checkpoints.lora.config import CONFIG
 from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile

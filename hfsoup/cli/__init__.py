@@ -32,7 +32,7 @@ def main() -> None:
 def _run() -> None:
     """Run the command; an error is one short block on standard error, or a traceback with `--debug`."""
     _silence_libraries()
-    from hfsoup.cli import commands, hub, ui  # noqa: F401 - registers them
+    from hfsoup.cli import cache, commands, hub, ui  # noqa: F401 - registers them
     from hfsoup.cli.launch import relaunch
 
     relaunch()

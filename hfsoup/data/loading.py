@@ -22,7 +22,7 @@ from hfsoup.data.shards import ArrowReader, ParquetReader, Reader, Shard, TableR
 from hfsoup.data.source import WORKSPACES, DatasetSource, DeclaredFeatures, call_datasets
 from hfsoup.data.splits import is_training
 from hfsoup.hub.client import expect_answer
-from hfsoup.utils.cache import cache_root
+from hfsoup.utils.cache import cache_root, register_user
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.text import join_names, quoted
 
@@ -264,6 +264,7 @@ def open_workspace() -> Iterator[Path]:
     """A temporary folder in the cache, removed afterwards; those that a killed bake left are removed as well."""
     from filelock import FileLock, Timeout
 
+    register_user()
     home = cache_root() / WORKSPACES
     home.mkdir(parents=True, exist_ok=True)
     for left in [path for path in home.iterdir() if path.is_dir()]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import threading
 from collections import deque
@@ -24,11 +25,11 @@ from numpy.typing import NDArray
 
 from hfsoup.data.decoding import PIXELS, BadImageError, Decoded, decode, read_size
 from hfsoup.data.pixels import FLOAT, PixelFile, decode_table, expand, find_bytes, make_table
-from hfsoup.utils.cache import cache_root
+from hfsoup.utils.cache import cache_root, mark_used, register_user
 from hfsoup.utils.errors import LOADING_ERRORS, SoupError
 from hfsoup.utils.hashing import hash_file, hash_json
 from hfsoup.utils.progress import Advance, Notify
-from hfsoup.utils.text import one_line
+from hfsoup.utils.text import format_size, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -124,11 +125,13 @@ def prepare_images(
     """
     from filelock import FileLock
 
+    register_user()
     path = _cache_path(rows, processor, content, mode, home)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         found = _read_cached(path, note)
         if found:
+            mark_used(path)
             advance(len(rows))
             return found
         for left in path.parent.glob(f"{path.stem}.*.partial"):
@@ -202,6 +205,8 @@ def _write_pixels(job: _Job, path: Path, advance: Advance) -> PreparedImages:
                     continue
                 if found.lost:
                     lost.append((found.row, found.lost))
+                if not rows:
+                    _require_room(path.parent, len(job.rows) * found.pixels.nbytes)
                 writer.append(found.row, found.pixels)
                 rows.append(found.row)
                 digests.append(found.outcome)
@@ -273,6 +278,13 @@ class _Writer:
             self._file.seek(self._begin + n * size * FLOAT.itemsize)
             self._file.write(expand(stored, table).tobytes())
         self._file.seek(self._begin + self._count * size * FLOAT.itemsize)
+
+
+def _require_room(folder: Path, size: int) -> None:
+    """Refuse images that do not fit on the disk, now that their size is known."""
+    if size > (free := shutil.disk_usage(folder).free):
+        what = f"the disk is too small: expected {format_size(size)} for prepared images, found {format_size(free)}"
+        raise SoupError(what, where=str(folder), hint="--limit N, or free some space: hfsoup cache")
 
 
 def _write_seal(prepared: PreparedImages) -> None:

@@ -47,7 +47,7 @@ class DatasetPreview:
     """A dataset and its splits: for selection, for test (None if the selection split is halved) and for calibration.
 
     `parts` has the size of each, None if it is unknown before the data is downloaded. Of the calibration split only the
-    files count that hold as many images as are wanted.
+    files count that hold as many images as are wanted. `others` are the test splits of other datasets.
     """
 
     id: str
@@ -56,6 +56,7 @@ class DatasetPreview:
     test: str | None
     calibration: str
     parts: dict[str, SplitSize] | None
+    others: tuple[SplitSize, ...] = ()
 
 
 def preview_dataset(
@@ -85,10 +86,15 @@ def preview_dataset(
         require_same_numbering([*(lists or ()), *(tested or ())], where=request.dataset)
         calibration = choose_calibration_split(splits, request, selection, test, lambda _: None)
         parts = None
-        if source.kind in COUNTABLE and not _has_archives(source):
-            parts = {name: _measure_split(source, name, None) for name in (selection, test) if name}
-            parts.setdefault(calibration, _measure_split(source, calibration, most))
+        if is_countable(source):
+            parts = {name: measure_split(source, name) for name in (selection, test) if name}
+            parts.setdefault(calibration, measure_split(source, calibration, most))
         return DatasetPreview(request.dataset, source.revision, selection, test, calibration, parts)
+
+
+def is_countable(source: DatasetSource) -> bool:
+    """Whether rows and bytes of its splits are known without their data."""
+    return source.kind in COUNTABLE and not _has_archives(source)
 
 
 def _has_archives(source: DatasetSource) -> bool:
@@ -207,7 +213,7 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _measure_split(source: DatasetSource, name: str, most: int | None) -> SplitSize:
+def measure_split(source: DatasetSource, name: str, most: int | None = None) -> SplitSize:
     """The size of a split, or of as many of its files as hold `most` images."""
     files, every = source.files, source.split_files[name]
     used = (source.draw_files(name, most) if most else None) or every

@@ -15,6 +15,7 @@ from hfsoup.data.images import Images, cut_scored_splits
 from hfsoup.data.leakage import check_leakage
 from hfsoup.data.loading import open_dataset, open_workspace
 from hfsoup.data.preprocessing import PreparedImages
+from hfsoup.data.preview import SplitSize, is_countable, measure_split
 from hfsoup.data.request import Request
 from hfsoup.data.splits import describe_training_split, is_training
 from hfsoup.utils.errors import UsageError
@@ -34,15 +35,16 @@ def corrupt_test_split(
             rmtree(home)
 
 
-def check_other_dataset(request: Request) -> None:
-    """Check that another dataset exists and has a test split; nothing of it is cached.
+def measure_other_dataset(request: Request) -> SplitSize:
+    """The size of the test split of another dataset, which must exist; nothing of it is cached.
 
     Raises:
         UsageError: datasets cannot load it, or it has no such split.
         HubError: the Hub refuses or cannot be reached.
     """
     with open_dataset(request, to_cache=False) as source:
-        _choose_test_split(list(source.split_files), request)
+        name = _choose_test_split(list(source.split_files), request)
+        return measure_split(source, name) if is_countable(source) else SplitSize(None, 0, 0)
 
 
 def _choose_test_split(names: Sequence[str], request: Request) -> str:

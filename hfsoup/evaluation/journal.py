@@ -28,6 +28,9 @@ from hfsoup.utils.version import __version__
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, digest TEXT, data BLOB) STRICT"
 LIBRARIES = ("torch", "transformers", "numpy")
+MOST = 2_000_000_000
+"""Bytes of the file at which the older half of the results is dropped."""
+OLDER_HALF = "DELETE FROM results WHERE rowid <= (SELECT rowid FROM results ORDER BY rowid LIMIT 1 OFFSET ?)"
 SILENT = ("_name_or_path", "transformers_version", "id2label", "label2id")
 
 
@@ -53,11 +56,16 @@ class Journal:
             return {name: found[name] for name in found.files}
 
     def put(self, key: str, arrays: dict[str, NDArray[Any]]) -> None:
-        """Store arrays; they are on the disk when this returns."""
+        """Store arrays; they are on the disk when this returns. Of a file that has grown to MOST, half is dropped."""
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         data = file.getvalue()
         self._run("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (key, hashlib.sha256(data).hexdigest(), data))
+        if self._usable and self.path.stat().st_size > MOST:
+            count = self._run("SELECT count(*) FROM results", ())
+            free = self._run("SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size", ())
+            if count and free and free[0] < MOST // 4:
+                self._run(OLDER_HALF, (count[0] // 2,))
 
     def _run(self, statement: str, values: tuple[Any, ...]) -> Any:
         if not self._usable:

@@ -224,7 +224,8 @@ class Scorer:
         return self._orders[split.fingerprint]
 
     def _size(self, split: Split) -> int:
-        return self._batches.find_size(split.pixels)
+        """Images of a forward pass: a split with fewer than fill one is not padded."""
+        return min(self._batches.find_size(split.pixels), len(split))
 
     def _predictions_key(self, mix: Mix, split: Split, bn: str, order: NDArray[np.int64]) -> str:
         depends = {"images": self._images(split), "top": self._metric.top, "batch": self._size(split)}

@@ -15,7 +15,7 @@ from hfsoup.checkpoints.reader import Weights
 from hfsoup.checkpoints.safetensors_io import FLOATS, read_tensor_specs
 from hfsoup.checkpoints.tensor_matching import match_tensors
 from hfsoup.checkpoints.timm_config import read_model_config
-from hfsoup.checkpoints.types import Ingredient, TensorSpec
+from hfsoup.checkpoints.types import Ingredient, Source, TensorSpec
 from hfsoup.data.class_names import match_classes
 from hfsoup.hub.client import is_offline
 from hfsoup.ingredients.cards import BASE_HINT, read_common_base
@@ -32,25 +32,25 @@ SAMPLE = 1 << 16
 """Elements of each tensor that are compared with the base."""
 
 
-def resolve_base(family: Family, given: str | None, *, why: str, notify: Notify) -> Family:
-    """The family with its base, which is pinned and downloaded.
+def resolve_base(family: Family, given: Source | None, *, why: str, notify: Notify) -> Family:
+    """The family with its base, which is downloaded.
 
     Args:
         family: the ingredients.
-        given: the base, a name on the Hub or a folder; None takes the one that adapters are on, or else the base model
-            in the ingredients' cards or configs.
+        given: the base; None takes the one that adapters are on, or else the base model in the ingredients' cards or
+            configs, which is pinned here.
         why: what needs a base, for errors.
         notify: receives notes about the base.
 
     Raises:
-        UsageError: no base is given and the cards do not agree on one, or several are given.
+        UsageError: no base is given and the cards do not agree on one.
         MismatchError: it is of another model type, or not what they started from.
     """
     found = None if given else _find_adapters_base(family)
     if found is None:
-        name = given or read_common_base(family.ingredients, why)
-        source = find_base(name, notify=notify)
-        if given is None:
+        source = given
+        if source is None:
+            source = find_base(read_common_base(family.ingredients, why), notify=notify)
             named_by = [ingredient.source for ingredient in family.ingredients]
             require_base_of_owner(source, named_by, f"--base {source.repo}, if you mean it")
             notify(f"the base is {one_line(source)}, from the ingredients' cards or configs")

@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from hfsoup.checkpoints.lora.config import find_adapter_weights
 from hfsoup.checkpoints.safetensors_io import FLOATS, MAX_HEADER, parse_header, read_tensor_specs
 from hfsoup.checkpoints.timm_config import normalize_config, read_image_shape
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, Source, TensorSpec, WeightFile
@@ -173,6 +174,22 @@ def read_outline(source: Source) -> Outline:
         specs = tuple(chain.from_iterable(_read_specs(source, file) for file in safe))
     shape = read_image_shape(config) or _read_image_shape(source)
     return Outline(config, specs, shape)
+
+
+def read_adapter_specs(source: Source) -> list[TensorSpec] | None:
+    """The tensors of an adapter, by the header of its own weight file; None of a pickle.
+
+    Raises:
+        SoupError: it has no weights, or the header cannot be read.
+    """
+    names = [file.name for file in source.files] if source.folder is None else os.listdir(source.folder)  # noqa: PTH208
+    files = {file.name: file for file in source.files}
+    prefix = f"{source.subfolder}/" if source.folder is None and source.subfolder else ""
+    known = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    path = prefix + find_adapter_weights(known, where=str(source))
+    if path.endswith(PICKLES):
+        return None
+    return _read_specs(source, files.get(path) or RemoteFile(path, 0, None, ""))
 
 
 def peek_config(source: Source) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from hfsoup.data.request import Request, split_revision
 from hfsoup.hub.cards import LICENSE
 from hfsoup.recipes._search import Rules
 from hfsoup.recipes.weighted import parse_weights
+from hfsoup.utils.cache import parse_size
 from hfsoup.utils.errors import UsageError
 from hfsoup.utils.registry import Parameter, find_nearest
 from hfsoup.utils.text import quoted
@@ -223,6 +224,11 @@ class Options:
     )
     race: bool = _option(True, "Compute", "stop evaluating a candidate that can no longer win; decisions stay the same")
     resume: bool = _option(True, "Compute", "reuse cached scores", recorded=False)
+    cache_limit: str | None = _option(None, "Compute",
+        "after the bake, remove what was used longest ago from hfsoup's cache down to this size, as in 20GB "
+        "[$HFSOUP_CACHE_LIMIT, or 50GB]", recorded=False,
+        allowed=(lambda value: parse_size(value) is not None, "a size as in 20GB"), example="20GB"
+    )
     ensemble: bool = _option(False, "Report",
         "also score the ensemble of the soup's ingredients (mean of logits) on the test split"
     )
