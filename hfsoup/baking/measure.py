@@ -20,7 +20,7 @@ from hfsoup.baking.soup import Soup
 from hfsoup.baking.workload import count_modes, count_test_images
 from hfsoup.checkpoints.types import LowRankAdapter
 from hfsoup.data.tasks import task_of
-from hfsoup.evaluation.measurements import Evidence, Forecast
+from hfsoup.evaluation.measurements import Evidence
 from hfsoup.evaluation.scores import Comparison, Decision, Score, describe_alpha
 from hfsoup.ingredients.family import Family
 from hfsoup.networks.distillation.result import Distillation, append_member
@@ -66,7 +66,6 @@ def measure_soup(
     images: Images,
 ) -> Soup:
     """Search on the selection split, then score soup and best ingredient once on the test split."""
-    from hfsoup.evaluation.forecast import forecast_soup
     from hfsoup.evaluation.journal import Journal, journal_path, record_pace
     from hfsoup.evaluation.scorer import RECALIBRATE
 
@@ -83,16 +82,9 @@ def measure_soup(
         def score_ensemble(members: tuple[int, ...]) -> Score:
             return scorer.predict_ensemble(members, images.selection).score
 
-        forecast: Forecast | None = None
-
-        def note_forecast(search: Search) -> None:
-            nonlocal forecast
-            forecast = forecast_soup(scorer, search.ranked, images.selection)
-            if forecast and world.main:
-                metric = options.metric or task_of(family.config).metrics[0]
-                watch.note(describe_forecast(forecast.numbers, metric))
-
-        search, mix = run_recipe(family, options, watch, progress, score_ensemble, learner, note_forecast)
+        numbers: dict[str, float] = {}
+        forecast = partial(_note_forecast, numbers, scorer, images, options, watch if world.main else None)
+        search, mix = run_recipe(family, options, watch, progress, score_ensemble, learner, forecast)
         progress.finish()
         adapter = world.on_main(lambda: truncate_to_adapter(averager, mix, options, watch))
         with clock("distill"):
@@ -112,8 +104,7 @@ def measure_soup(
     if world.main:
         scoring = clock.seconds["evaluate"] - clock.seconds.get("learn", 0.0)
         record_pace(journal, family.config, options.pace_settings, images=scorer.images_forwarded, seconds=scoring)
-    if forecast:
-        evaluation = replace(evaluation, numbers={**forecast.numbers, **evaluation.numbers})
+    evaluation = replace(evaluation, numbers={**numbers, **evaluation.numbers})
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     notes = (*images.notes, *(note for shift in evaluation.shifts for note in shift.notes))
     forwarded = total + (0 if own else shipped.scorer.images_forwarded)
@@ -126,6 +117,19 @@ def measure_soup(
         evaluation,
         Run(forwarded, scorer.images_spared, clock.seconds, notes),
     )
+
+
+def _note_forecast(
+    numbers: dict[str, float], scorer: Scorer, images: Images, options: Options, watch: Watch | None, search: Search
+) -> None:
+    """Add to `numbers` whether a soup can win, by the ingredients' own predictions, and note it."""
+    from hfsoup.evaluation.forecast import forecast_soup
+
+    if forecast := forecast_soup(scorer, search.ranked, images.selection):
+        numbers.update(forecast.numbers)
+        if watch:
+            metric = options.metric or task_of(scorer.family.config).metrics[0]
+            watch.note(describe_forecast(forecast.numbers, metric))
 
 
 def _evaluate(
