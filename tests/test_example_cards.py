@@ -67,6 +67,8 @@ def test_an_example_holds_no_number_that_was_not_measured(example: Any) -> None:
     gaps = (test["soup"]["value"] - test["best"]["value"], *test["difference_ci95"])
     known |= {f"{100 * gap:+.2f}" for gap in gaps} | {f"{test['mcnemar_p']:.2g}", "95"}
     known |= {f"{test[side]:.4f}" for side in ("ece", "best_ece")}
+    # The forecast: agreement with one decimal, the ensemble's gain with its interval.
+    known |= {f"{100 * number:{form}}" for number in record["numbers"].values() for form in (".1f", "+.2f")}
     body = card.split("---", 2)[2].split("## Licence")[0]
     found = {m[0] for m in re.finditer(r"(?<![\w.])[-+]?\d+\.\d+|\d+(?= %)|(?<=p = )[\d.e-]*\d", body)}
     weights = {f"{i['coefficient']:.4g}" for i in record["ingredients"]}

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from shell import bake
 
 from hfsoup.localhub import LocalHub
 
+COUNT = count()
 FIRST, SECOND = "10.213.71.1", "10.213.71.2"
 RELAY = """
 import socket, sys, threading
@@ -40,10 +42,13 @@ def ip(*words: str) -> None:
 
 
 @pytest.fixture
-def inside() -> Iterator[list[str]]:
-    """How to run a command on the second host, whose network reaches the first one's and nothing else."""
-    name = f"hfsoup{os.getpid()}"
-    ours, theirs = f"a{os.getpid()}", f"b{os.getpid()}"
+def network() -> Iterator[tuple[list[str], str]]:
+    """How to run a command on the second host, and the end of the devices' names.
+
+    Its network reaches the first host and nothing else.
+    """
+    unique = f"{os.getpid()}{next(COUNT)}"
+    name, ours, theirs = f"hfsoup{unique}", f"a{unique}", f"b{unique}"
     try:
         ip("netns", "add", name)
     except (OSError, subprocess.CalledProcessError):
@@ -55,7 +60,7 @@ def inside() -> Iterator[list[str]]:
         ip("-n", name, "addr", "add", f"{SECOND}/24", "dev", theirs)
         for device in ("lo", theirs):
             ip("-n", name, "link", "set", device, "up")
-        yield ["ip", "netns", "exec", name]
+        yield ["ip", "netns", "exec", name], unique
     finally:
         ip("netns", "del", name)
 
@@ -86,9 +91,10 @@ def reachable(hub: LocalHub, inside: list[str]) -> Iterator[None]:
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one disk", "a disk each"])
 def test_two_hosts_bake_what_one_process_bakes(
-    shared: bool, on_hub: LocalHub, inside: list[str], alone: Path, monkeypatch: pytest.MonkeyPatch
+    shared: bool, on_hub: LocalHub, network: tuple[list[str], str], alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same decisions and bytes; a host pulls for itself exactly where it does not see the other's files."""
+    inside, unique = network
     monkeypatch.setenv("HF_TOKEN", on_hub.token)
     words = ["bake", "kit/vit-1", "kit/vit-2", "kit/vit-3", "--dataset", "kit/shapes", "--batch-size", "7", "--shifts"]
     one = bake(*words[1:], "--output", "one")
@@ -105,7 +111,7 @@ def test_two_hosts_bake_what_one_process_bakes(
             launch += [f"--master_addr={FIRST}", f"--master_port={port}", "-m", "hfsoup"]
             env = os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": on_hub.url, "HF_HUB_CACHE": str(home / "hub")}
             env |= {"HFSOUP_CACHE": str(home / "hfsoup"), "HF_DATASETS_CACHE": str(home / "datasets")}
-            env["GLOO_SOCKET_IFNAME"] = f"{'ab'[rank]}{os.getpid()}"
+            env["GLOO_SOCKET_IFNAME"] = f"{'ab'[rank]}{unique}"
             running.append(
                 subprocess.Popen(
                     [*before, sys.executable, *launch, *words, "--output", "two", "--json", "-"],

@@ -93,7 +93,10 @@ def test_every_odd_image_is_scored_as_the_pipeline_sees_it(model: Path, images: 
     assert len(readable) > 240
     bad = len(data) - len(readable)
     assert not bad or f"{bad} of {len(data)} images cannot be decoded or used" in done.err
-    tested = {name: np.concatenate([batch[name] for batch in seen])[-len(readable) :] for name in seen[0]}
+    tested = {
+        name: np.concatenate([batch[name] for batch in seen])[-len(readable) :]
+        for name in ("predictions", "confidence")
+    }
     for n, first, sure in zip(readable, tested["predictions"][:, 0], tested["confidence"], strict=True):
         best = wanted[n][0]  # type: ignore[index]
         assert (NAMES[first], sure) == (best["label"], pytest.approx(best["score"], abs=2e-5)), list(ODD)[n]

@@ -115,7 +115,7 @@ def test_the_record_is_complete(vit: Family, data: Path, alone: Path) -> None:
     """soup.json holds ingredients with file hashes, coefficients, splits, decisions, hashes and versions."""
     found = bake(*vit.words, "--dataset", data, "--seed", 3, "--output", "soup")
     lock = json.loads(Path("soup/soup.json").read_text())
-    assert lock["trace"] == [{**decision, "walk": ""} for decision in found["trace"]]
+    assert lock["trace"] == [{"alpha": None, **decision, "walk": ""} for decision in found["trace"]]
     assert lock["options"]["seed"] == 3
     assert [i["coefficient"] for i in lock["ingredients"]] == [i["weight"] for i in found["ingredients"]]
     for entry, folder in zip(lock["ingredients"], vit.folders, strict=True):

@@ -66,9 +66,10 @@ def test_weights_come_by_xet_and_nothing_else_is_printed(signed_in: LocalHub, al
     """No byte of the weights comes by HTTP, and no traceback by hf-xet's threads."""
     done = run("bake", *only(MODEL, OTHER), "--output", "soup")
     assert (done.code, "Traceback" in done.err) == (0, False), done.err
-    asked = [f"{s.method} {s.path}" for s in signed_in.requests]
-    assert any("xet-read-token" in line for line in asked)
-    assert not any(line.startswith("GET") and line.endswith(f"/{WEIGHTS}") for line in asked)
+    asked = signed_in.requests
+    assert any("xet-read-token" in one.path for one in asked)
+    # The header alone is read by HTTP, as a range, for an estimate of disk and memory.
+    assert not any(one.method == "GET" and one.path.endswith(f"/{WEIGHTS}") and one.status == 200 for one in asked)
 
 
 def test_progress_is_what_arrives(signed_in: LocalHub) -> None:

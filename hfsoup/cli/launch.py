@@ -55,10 +55,12 @@ def _launch_processes(count: int, arguments: list[str]) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "hfsoup", *arguments)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            signal = -failure.exitcode
-            print(f"error: process {rank} of {count} was killed by signal {signal}", file=sys.stderr)
-            print("  try: the same command again; cached scores are reused", file=sys.stderr)
-        return abs(failure.exitcode)
+        # A process that misses a killed one may be noticed first.
+        killed = [(rank, -failure.exitcode) for rank, failure in error.failures.items() if failure.exitcode < 0]
+        if not killed:
+            return int(error.get_first_failure()[1].exitcode)
+        rank, signal = killed[0]
+        print(f"error: process {rank} of {count} was killed by signal {signal}", file=sys.stderr)
+        print("  try: the same command again; cached scores are reused", file=sys.stderr)
+        return signal
     return 0

@@ -96,13 +96,15 @@ def retry_requests() -> Iterator[None]:
 def hide_xet() -> Iterator[None]:
     """Inside the block, in all threads, hide from huggingface_hub that files are stored by Xet.
 
-    It then downloads them by plain HTTP. Requests are those of a block of `retry_requests`.
+    It then downloads them by plain HTTP.
     """
-    _hidden.append(XET_HEADER)
-    try:
-        yield
-    finally:
-        _hidden.pop()
+    # huggingface_hub may have replaced its client since a block around this one began.
+    with retry_requests():
+        _hidden.append(XET_HEADER)
+        try:
+            yield
+        finally:
+            _hidden.pop()
 
 
 _lock = Lock()

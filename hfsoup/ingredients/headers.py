@@ -32,6 +32,7 @@ from hfsoup.ingredients.pull import (
 )
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.safe_json import open_regular, parse_json
+from hfsoup.utils.text import one_line
 from hfsoup.utils.threads import map_in_threads
 
 LARGEST = 4096
@@ -241,7 +242,8 @@ def _peek_json(source: Source, path: str) -> dict[str, Any]:
     try:
         found = parse_json(peek_file(source, path))
     except ValueError as error:
-        raise SoupError("expected JSON, found something else", where=f"{source}, {path}") from error
+        what = f"expected JSON, found something else: {one_line(error)}"
+        raise SoupError(what, where=f"{source}, {path}") from error
     if not isinstance(found, dict):
         raise SoupError("expected a JSON object, found something else", where=f"{source}, {path}")
     return found
