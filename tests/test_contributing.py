@@ -1,4 +1,4 @@
-"""CONTRIBUTING's six ways to add something, each done as it is written there, from a package that is made for it."""
+"""CONTRIBUTING's six ways to add something, each done as it is written there; four of them also as a package."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from family import Family, weights
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / ".github/CONTRIBUTING.md").read_text()
+BLOCK = re.compile(r"^```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECTIONS = {part.split("\n", 1)[0]: part for part in TEXT.split("\n### ")[1:]}
 
 
 def code(section: str, block: int = 0) -> str:
     """A block of Python of a section."""
-    found: list[str] = re.findall(r"^```py\n(.*?)^```$", SECTIONS[section], re.MULTILINE | re.DOTALL)
+    found: list[str] = re.findall(BLOCK, SECTIONS[section])
     return found[block]
 
 
@@ -34,10 +35,24 @@ def hfsoup(site: Path, *words: object) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package with the first four, installed as pip does."""
+def copy_tree(target: Path) -> Path:
+    """A folder with hfsoup as it is here, to change."""
+    shutil.copytree(ROOT / "hfsoup", target / "hfsoup", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("model_cards", "scripts"):
+        (target / name).symlink_to(ROOT / name)
+    return target
+
+
+@pytest.fixture(scope="module", params=["in hfsoup", "in a package"])
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first four, as files of hfsoup in the folders that are named, or as a package that pip has installed."""
     home = tmp_path_factory.mktemp("site")
+    if request.param == "in hfsoup":
+        copy_tree(home)
+        for text in SECTIONS.values():
+            if "entry point `" in text:
+                (home / text.split("`")[1]).write_text(re.findall(BLOCK, text)[0])
+        return home
     info = home / "extras-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extras\nVersion: 1.0\n")
@@ -118,10 +133,7 @@ assert all(aligned[1][name].equal(tensor) for name, tensor in a.items())
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """hfsoup as it is here, to change."""
-    shutil.copytree(ROOT / "hfsoup", tmp_path / "hfsoup", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("model_cards", "scripts"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    return tmp_path
+    return copy_tree(tmp_path)
 
 
 def test_an_option(copy: Path, vit: Family, alone: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hfsoup.cli.app import app, exit_with_error
-from hfsoup.cli.flags import PARAMETERS, PlugInCommand, add_option_flags
+from hfsoup.cli.flags import PARAMETERS, ParameterCommand, add_option_flags
 from hfsoup.options.options import Options, get_option_types, refuse_ineffective
 from hfsoup.utils.errors import SoupError, UsageError
 
@@ -55,7 +55,7 @@ Ingredients = Annotated[
 EPILOG = 'Example: hfsoup bake "org/model-*" --recipe pruned --dataset org/pets --push org/pets-soup'
 
 
-@app.command(epilog=EPILOG, cls=PlugInCommand)
+@app.command(epilog=EPILOG, cls=ParameterCommand)
 @add_option_flags("Ingredients", "Weights", "Search", "Data", "Compute", "Report", "Result")
 def bake(
     ctx: typer.Context,

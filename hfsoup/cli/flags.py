@@ -10,23 +10,23 @@ import typer
 from typer.core import TyperCommand
 
 from hfsoup.options.options import get_option_types, option_fields
-from hfsoup.utils.registry import Registry
+from hfsoup.utils.registry import OWN, Registry
 
 PARAMETERS = "hfsoup.parameters"
 
 
-class PlugInCommand(TyperCommand):
-    """A command that takes the arguments of plug-ins' recipes and merges as flags of its own.
+class ParameterCommand(TyperCommand):
+    """A command that takes the arguments of recipes and merges that Options does not declare as flags too.
 
     Plug-ins are imported only for its help, and where a flag is typed that hfsoup does not have.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """The words that are left, once the flags are read; those of plug-ins are in `ctx.meta[PARAMETERS]`."""
+        """The words that are left, once the flags are read; the arguments are in `ctx.meta[PARAMETERS]`."""
         flags: list[Any] = []
         known = {flag for p in self.params for flag in (*p.opts, *p.secondary_opts)}
         if any(word.startswith("--") and word.partition("=")[0] not in known for word in args) or "-h" in args:
-            self.params.extend(flags := _make_plug_in_flags())
+            self.params.extend(flags := _make_parameter_flags())
         words = super().parse_args(ctx, args)
         given = {p.name: ctx.params.pop(p.name) for p in flags}
         ctx.meta[PARAMETERS] = {name: value for name, value in given.items() if value is not None}
@@ -45,18 +45,18 @@ def _merges() -> Registry[Any]:
     return MERGES
 
 
-def _make_plug_in_flags() -> list[Any]:
-    """A flag for every argument of a plug-in's recipe or merge that is no option of hfsoup; none without plug-ins."""
+def _make_parameter_flags() -> list[Any]:
+    """A flag for every argument of a recipe or merge, a plug-in's too, that Options does not declare."""
     found: dict[str, inspect.Parameter] = {}
     for registry in (_recipes(), _merges()):
-        for entry in registry.list_plug_ins():
+        for entry in registry:
             for p in (p for p in entry.parameters if p.name not in get_option_types()):
                 flag = p.name.replace("_", "-")
                 option = typer.Option(
                     None,
                     f"--{flag}/--no-{flag}" if p.type is bool else f"--{flag}",
                     help=f"{p.help or entry.summary} ({registry.kind} {entry.name}) [{p.default}]".replace("[", "\\["),
-                    rich_help_panel="Plug-ins",
+                    rich_help_panel="Search" if entry.origin == OWN else "Plug-ins",
                     show_default=False,
                 )
                 kept = inspect.Parameter(

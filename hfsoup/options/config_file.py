@@ -106,7 +106,7 @@ def _format_options(options: Options) -> Iterator[str]:
         yield from (f"# {line}" for line in textwrap.wrap(f.metadata["help"], 110))
         yield f"{'# ' if value == f.default else ''}{f.name}: {_format_scalar(value)}"
     if options.parameters:
-        yield f"\n# Plug-ins {'-' * 20}\n"
+        yield f"\n# Of this recipe and merge {'-' * 20}\n"
         yield from (f"{name}: {_format_scalar(value)}" for name, value in options.parameters.items())
 
 

@@ -262,7 +262,7 @@ class Options:
     revision: str | None = _option(None, "Result", "push to this branch", needs="push")
     # fmt: on
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Arguments of a plug-in's recipe or merge, by their names: flags and keywords of their own."""
+    """Arguments of the recipe and merge that are no options of their own, by their names."""
 
     def __post_init__(self) -> None:
         require_allowed(vars(self))
@@ -302,15 +302,15 @@ class Options:
         return replace(found, batch_size=min(found.batch_size, MAX_BATCH)) if found.batch_size else found
 
     def _convert_parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of the chosen recipe and merge of plug-ins in their types."""
-        known = {p.name: p for p in self._plug_in_parameters()}
+        """Arguments of the chosen recipe and merge in their types."""
+        known = {p.name: p for p in self._own_parameters()}
         for name in given:
             if name not in known:
                 raise _unknown_option(name, self, known)
         return {name: known[name].convert(value) for name, value in given.items()}
 
-    def _plug_in_parameters(self) -> list[Parameter]:
-        """The arguments of the chosen recipe and merge that are no options of hfsoup."""
+    def _own_parameters(self) -> list[Parameter]:
+        """The arguments of the chosen recipe and merge that are not declared here."""
         from hfsoup.merges import MERGES
         from hfsoup.recipes import RECIPES
 
@@ -407,7 +407,7 @@ class Options:
     def to_record(self) -> dict[str, Any]:
         """The options as they stand in soup.json: those that say what a soup is, not where it goes."""
         values = {f.name: getattr(self, f.name) for f in option_fields() if f.metadata["recorded"]}
-        values |= {p.name: self.parameters.get(p.name, p.default) for p in self._plug_in_parameters()}
+        values |= {p.name: self.parameters.get(p.name, p.default) for p in self._own_parameters()}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def fix_coefficients(self, coefficients: Sequence[float]) -> Options:
@@ -420,7 +420,7 @@ class Options:
         """The recorded options that differ from their defaults."""
         # Accuracy scores what it may score without being asked for, and older records name it.
         defaults = {f.name: (f.default, *(("accuracy",) if f.name == "metric" else ())) for f in option_fields()}
-        defaults |= {p.name: (p.default,) for p in self._plug_in_parameters()}
+        defaults |= {p.name: (p.default,) for p in self._own_parameters()}
         return {name: value for name, value in self.to_record().items() if value not in defaults[name]}
 
     def format_command(self, ingredients: list[str]) -> str:
@@ -463,17 +463,18 @@ def option_fields() -> list[Field[Any]]:
 
 
 def find_parameters(*given: Mapping[str, Any]) -> list[str]:
-    """The names among some options that are none of hfsoup's, but arguments of a plug-in's recipe or merge."""
+    """The names among some options that are not declared in Options, but arguments of a recipe or merge."""
     others = {name for options in given for name in options} - get_option_types().keys() - {"ingredients"}
     return [name for name in list_parameters() if name in others] if others else []
 
 
 def list_parameters() -> list[str]:
-    """The arguments of all recipes and merges of plug-ins."""
+    """The arguments of all recipes and merges that are not declared in Options."""
     from hfsoup.merges import MERGES
     from hfsoup.recipes import RECIPES
 
-    return [p.name for entry in (*RECIPES.list_plug_ins(), *MERGES.list_plug_ins()) for p in entry.parameters]
+    known = get_option_types()
+    return [p.name for entry in (*RECIPES, *MERGES) for p in entry.parameters if p.name not in known]
 
 
 def require_allowed(values: Mapping[str, Any]) -> None:
@@ -499,7 +500,7 @@ def _unknown_option(name: str, options: Options, parameters: Iterable[str]) -> U
     from hfsoup.recipes import RECIPES
 
     for registry, chosen in ((RECIPES, options.chosen_recipe), (MERGES, options.merge)):
-        for entry in registry.list_plug_ins():
+        for entry in registry:
             if name in [p.name for p in entry.parameters]:
                 what = f"the {registry.kind} {chosen} does not use {format_flags([name])}"
                 return UsageError(what, hint=f"--{registry.kind} {entry.name}")

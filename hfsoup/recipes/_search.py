@@ -109,11 +109,21 @@ class Search:
         return tuple(i for i in range(len(self.names)) if i not in self.ranked)
 
     def mix(self, members: tuple[int, ...]) -> Mix:
-        """The plain mean of `members`."""
+        """The plain mean of `members`.
+
+        Raises:
+            SoupError: there are none.
+        """
+        _require_members(members)
         return Mix.of(members, len(self.names))
 
     def weighted(self, weights: dict[int, float]) -> Mix:
-        """The mean weighted by `weights`, ingredient to weight, in any scale."""
+        """The mean weighted by `weights`, ingredient to weight, in any scale.
+
+        Raises:
+            SoupError: all of them are 0.
+        """
+        _require_members([i for i, weight in weights.items() if weight])
         return Mix.weighted(weights, len(self.names))
 
     def score(self, mix: Mix, least: float | None = None) -> Score:
@@ -207,6 +217,11 @@ class Search:
 
     def _above_floor(self, score: Score) -> bool:
         return self.rules.min_score is None or score.value >= self.rules.min_score
+
+
+def _require_members(members: Sequence[int]) -> None:
+    if not members:
+        raise SoupError("the recipe chose no ingredient", hint="other values of its options")
 
 
 def is_accepted(*, candidate: Score, incumbent: Score, rule: str, margin: float) -> bool:

@@ -16,7 +16,7 @@ from hfsoup.recipes._search import Search
     ),
     summary="the last checkpoints of one run, --last of them in the order given; needs no data",
     needs_data=False,
-    evaluations=lambda k, **_: k + 1,
+    evaluations=lambda k, /, **_: k + 1,
 )
 def latest(search: Search, *, last: int = 5, decay: float = 1.0) -> Mix:
     """Take the mean of the last; with a decay D the weight of the one that is n steps older than the newest is Dⁿ."""

@@ -13,7 +13,7 @@ EPOCHS = 5
     "learned",
     paper="arXiv:2203.05482",
     summary="weights learned by gradient descent on half of the selection split, scored on its other half",
-    evaluations=lambda k, **_: k + 2,
+    evaluations=lambda k, /, **_: k + 2,
     epochs=EPOCHS,
 )
 def learned(search: Search, *, per_tensor: bool = False, free: bool = False) -> Mix:

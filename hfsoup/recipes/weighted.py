@@ -30,7 +30,7 @@ def parse_weights(text: str) -> tuple[float, ...]:
     paper="arXiv:2203.05482",
     summary="all, with the weights that --weights gives, or with weights that grow with the selection score",
     needs_data=False,
-    evaluations=lambda k, **_: k + 1,
+    evaluations=lambda k, /, **_: k + 1,
 )
 def weighted(search: Search, *, weights: str | None = None, temperature: float = 0.01) -> Mix:
     """Take the given weights, in any scale, or wᵢ ∝ exp((mᵢ − max m)/T) of the scores m."""

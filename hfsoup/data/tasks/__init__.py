@@ -60,7 +60,7 @@ def require_metric(name: str | None, task: Task, *, trust_remote: bool) -> str:
     found = REGISTRY.find(name)
     if found is not None and task.name in found.tasks:
         return name
-    mine = [*task.metrics, *(each.name for each in REGISTRY.list_plug_ins() if task.name in each.tasks)]
+    mine = list(dict.fromkeys([*task.metrics, *(each.name for each in REGISTRY if task.name in each.tasks)]))
     known, broken = ", ".join(mine), "".join(f"\n  {text}" for text in REGISTRY.broken)
     if not SPACE_NAME.fullmatch(name) or name.endswith(".py"):
         raise UsageError(f"expected the name of a metric, found {quoted(name)}; hfsoup's own are {known}")
