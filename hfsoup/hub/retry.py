@@ -96,20 +96,29 @@ def retry_requests() -> Iterator[None]:
 def hide_xet() -> Iterator[None]:
     """Inside the block, in all threads, hide from huggingface_hub that files are stored by Xet.
 
-    It then downloads them by plain HTTP.
+    It then downloads them by plain HTTP. Its own switch is set too, since its client may be replaced meanwhile.
     """
-    # huggingface_hub may have replaced its client since a block around this one began.
-    with retry_requests():
+    from huggingface_hub import constants
+
+    with _lock:
+        if not _hidden:
+            _switch.append(constants.HF_HUB_DISABLE_XET)
         _hidden.append(XET_HEADER)
-        try:
-            yield
-        finally:
+        constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        with _lock:
             _hidden.pop()
+            if not _hidden:
+                constants.HF_HUB_DISABLE_XET = _switch.pop()
 
 
 _lock = Lock()
 _hidden: list[str] = []
 """For every open block of `hide_xet` the header that it removes from answers."""
+_switch: list[bool] = []
+"""While a block of `hide_xet` is open, the value of huggingface_hub's switch before it."""
 _blocks: list[httpx2.Client] = []
 """The client of every open block."""
 
