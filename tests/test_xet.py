@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from family import Family
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi, constants, snapshot_download
 from misbehave import blobs, complete, environment, fault, flip, forget, head, hurry, timed
 from shell import only, refused, run
 
@@ -36,9 +36,19 @@ def _quick(on_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # The client keeps a store's token until it expires: whether one is asked for would depend on the tests before.
     monkeypatch.setattr("huggingface_hub.utils._xet.XET_CONNECTION_INFO_CACHE", {})
     forget(MODEL)
+    # The client shares files of one content, also with a repository that another test pulled.
+    for each in list_shared(on_hub):
+        each.unlink(missing_ok=True)
     yield
     on_hub.clear_faults()
     forget(MODEL)
+
+
+def list_shared(hub: LocalHub) -> list[Path]:
+    """Where the client keeps the files of MODEL that came by Xet."""
+    tree = HfApi(token=hub.token).list_repo_tree(MODEL)
+    hashes = [xet for each in tree if (xet := getattr(each, "xet_hash", None))]
+    return [Path(constants.HF_HUB_CACHE) / "blobs" / each[:2] / each for each in hashes]
 
 
 @pytest.fixture
@@ -93,6 +103,19 @@ def test_a_store_that_never_answers(signed_in: LocalHub, silent: dict[str, Any],
     assert f"'{WEIGHTS}': no data arrives by Xet; retrying by HTTP" in done.err
     assert Path("soup", WEIGHTS).read_bytes() == (vit.folders[0] / WEIGHTS).read_bytes()
     assert seconds < 30
+
+
+def test_a_silent_store_of_files_that_a_listing_in_the_cache_names(
+    signed_in: LocalHub, silent: dict[str, Any], vit: Family, alone: Path
+) -> None:
+    """After snapshot_download huggingface_hub knows of Xet without a request; the files come by HTTP all the same."""
+    snapshot_download(MODEL)
+    blobs(MODEL)[WEIGHTS].unlink()
+    with fault(signed_in, "/xet-read-token/", **silent):
+        done = run("bake", *only(MODEL, OTHER), "--output", "soup")
+    assert done.code == 0, done.err
+    assert f"'{WEIGHTS}': no data arrives by Xet; retrying by HTTP" in done.err
+    assert Path("soup", WEIGHTS).read_bytes() == (vit.folders[0] / WEIGHTS).read_bytes()
 
 
 def test_one_silence_is_enough(signed_in: LocalHub, silent: dict[str, Any], alone: Path) -> None:

@@ -318,7 +318,7 @@ def _widen_indices(predictions: NDArray[Any]) -> NDArray[Any]:
 def _mean_cross_entropy(found: Results) -> float | None:
     """The mean negative log-probability of the true class, to six digits; None of a task without one.
 
-    What comes after these digits depends on the machine, and would settle ties by chance.
+    Digits after these depend on the machine, and would break ties by chance.
     """
     if "true_class_probability" not in found:
         return None

@@ -36,7 +36,7 @@ UNPUSHED = "PATH/TO/THIS/FOLDER"
 
 
 def read_front_matter(text: str, most: int = MAX_NODES) -> dict[str, Any]:
-    """The YAML front matter of a repository's card, with at most so many values.
+    """The YAML front matter of a repository's card, of at most `most` values.
 
     Raises:
         ValueError: it is not YAML, or not plain.
@@ -48,7 +48,7 @@ def read_front_matter(text: str, most: int = MAX_NODES) -> dict[str, Any]:
 
 
 def parse_yaml_mapping(text: str, most: int = MAX_NODES) -> dict[str, Any]:
-    """A YAML mapping that somebody else wrote, with at most so many values; {} for YAML of another type.
+    """An untrusted YAML mapping of at most `most` values; {} for YAML of another type.
 
     Raises:
         ValueError: it is not YAML, or not plain.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
@@ -34,6 +35,9 @@ LOOKUP_TIMEOUT = 10
 PARSE_ERRORS = (KeyError, TypeError, AttributeError, ValueError)
 """What huggingface_hub raises while it parses an answer that is not that of a Hub."""
 XET_TOKEN = re.compile(r"/xet-(read|write)-token/")
+_xet_lock = threading.Lock()
+_plain: list[bool] = []
+"""While Xet is disabled: the value of the switch before, then one entry for each block that disables it."""
 
 
 class StalledError(RuntimeError):
@@ -88,6 +92,28 @@ def is_xet_error(error: Exception, *, begun: bool = True) -> bool:
         return str(error).startswith("Xet ")
     own = isinstance(error, (RuntimeError, OSError)) and error.__cause__ is None and not getattr(error, "errno", None)
     return begun and own
+
+
+@contextmanager
+def disable_xet() -> Iterator[None]:
+    """Make huggingface_hub download files by plain HTTP inside the block, in all threads.
+
+    It has no other switch that also holds where it knows files by a listing in its cache, without asking for them.
+    """
+    from huggingface_hub import constants
+
+    with _xet_lock:
+        if not _plain:
+            _plain.append(constants.HF_HUB_DISABLE_XET)
+        _plain.append(True)
+        constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        with _xet_lock:
+            _plain.pop()
+            if len(_plain) == 1:
+                constants.HF_HUB_DISABLE_XET = _plain.pop()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from hfsoup.hub.client import (
     ONCE,
     SAME_COMMAND,
     StalledError,
+    disable_xet,
     expect_answer,
     hub_api,
     is_offline,
@@ -137,8 +138,6 @@ def _download(
     from httpx2 import HTTPError
     from huggingface_hub import hf_hub_download
 
-    from hfsoup.hub.retry import hide_xet
-
     def get(transfer: _Transfer) -> Path:
         return Path(hf_hub_download(repo, file.name, repo_type=kind, revision=revision, tqdm_class=transfer.bar))
 
@@ -160,7 +159,7 @@ def _download(
             if stalled:
                 _remove_lock(repo, kind, file)
         last = _Transfer(advance)
-        with hide_xet():
+        with disable_xet():
             return get(last), last.received
 
 

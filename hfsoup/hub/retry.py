@@ -26,8 +26,6 @@ CONNECTION_ERRORS = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.Remote
 REPEATABLE = re.compile(r"/(preupload|branch|paths-info|verify)(/|$)|/(repos/create|validate-yaml|objects/batch)$")
 READ_METHODS = ("GET", "HEAD")
 XET_BLOCK = 64 << 20
-XET_HEADER = "x-xet-hash"
-"""The header by which an answer says that a file is stored by Xet."""
 PATH_HEADERS = ("etag", "x-linked-etag", "x-repo-commit")
 
 
@@ -92,33 +90,7 @@ def retry_requests() -> Iterator[None]:
                 del session.send
 
 
-@contextmanager
-def hide_xet() -> Iterator[None]:
-    """Inside the block, in all threads, hide from huggingface_hub that files are stored by Xet.
-
-    It then downloads them by plain HTTP. Its own switch is set too, since its client may be replaced meanwhile.
-    """
-    from huggingface_hub import constants
-
-    with _lock:
-        if not _hidden:
-            _switch.append(constants.HF_HUB_DISABLE_XET)
-        _hidden.append(XET_HEADER)
-        constants.HF_HUB_DISABLE_XET = True
-    try:
-        yield
-    finally:
-        with _lock:
-            _hidden.pop()
-            if not _hidden:
-                constants.HF_HUB_DISABLE_XET = _switch.pop()
-
-
 _lock = Lock()
-_hidden: list[str] = []
-"""For every open block of `hide_xet` the header that it removes from answers."""
-_switch: list[bool] = []
-"""While a block of `hide_xet` is open, the value of huggingface_hub's switch before it."""
 _blocks: list[httpx2.Client] = []
 """The client of every open block."""
 
@@ -147,8 +119,6 @@ def _send_once(
     try:
         response = send(request, stream=True, **options)
         _check_headers(response)
-        for name in tuple(_hidden):
-            response.headers.pop(name, None)
         response.stream = _SpeedLimitedBody(response.stream, f"{request.url.host}{request.url.path}" if stream else "")
         if not stream:
             response.read()

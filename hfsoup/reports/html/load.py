@@ -19,7 +19,7 @@ from hfsoup.utils.errors import MismatchError
 from hfsoup.utils.text import quoted
 
 Open = Callable[[str, int], Path | None]
-"""The path of a file of at most so many bytes; None of one that is not there."""
+"""Returns the path of a file, given its name and the most bytes that it may have; None if there is no such file."""
 PICTURE_LIMIT = 8 << 20
 
 
