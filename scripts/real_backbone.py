@@ -28,6 +28,7 @@ from hfsoup.baking.pipeline import run_bake
 from hfsoup.cli.demo.digits import make_digits
 from hfsoup.evaluation.intervals import mcnemar_test
 from hfsoup.options.options import Options
+from hfsoup.reports.measurements import describe_forecast
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.progress import Watch
 
@@ -104,7 +105,7 @@ class Row:
 
     `images` were there to select on; `hits` holds 1 for each test image that the soup has right, else 0. Scores and
     intervals are fractions; those that begin with `best` are of the best single run, which `p_value` and `verdict`
-    compare with on the test images.
+    compare with on the test images. `forecast` is what the bake said before its search.
     """
 
     recipe: str
@@ -121,6 +122,13 @@ class Row:
     best_selection: float
     best_test: float
     best_interval: tuple[float, float]
+    best_hits: bytes
+    forecast: str
+
+    @property
+    def name(self) -> str:
+        """The recipe, and how far its soup was drawn."""
+        return self.recipe if self.alpha == 1 else f"{self.recipe} at α = {self.alpha:g}"
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -190,9 +198,10 @@ def _run(args: argparse.Namespace) -> None:
         for extrapolate in (False, True) if recipe != "wise-ft" else (False,):
             rows.append(bake(recipe, args, extrapolate=extrapolate))
             print(*rows[-1].cells, sep=" | ", file=sys.stderr, flush=True)
-    best = choose_best(rows)
-    print(f"the start, not fine-tuned: {compare_with(start, best, args)}")
-    print(f"one run on all training images, as many steps: {compare_with(out / 'control', best, args)}")
+    for forecast in dict.fromkeys(row.forecast for row in rows if row.forecast):
+        print(f"before the search: {forecast}")
+    print(f"the start, not fine-tuned: {compare_with(start, rows, args)}")
+    print(f"one run on all training images, as many steps: {compare_with(out / 'control', rows, args)}")
     print(format_tables(rows))
 
 
@@ -395,7 +404,7 @@ def bake(recipe: str, args: argparse.Namespace, *, extrapolate: bool) -> Row:
     based = {"base": str(args.output / "start")} if extrapolate or recipe == "wise-ft" else {}
     options: dict[str, Any] = {"recipe": recipe, "extrapolate": extrapolate, "limit": args.limit, **based}
     soup = hfsoup.bake(str(args.output / "runs/lite0-*"), dataset=str(args.output / "data"), **options)
-    own, found, best = soup.selection, soup.comparison, soup.scores[soup.best or 0]
+    own, found, best, numbers = soup.selection, soup.comparison, soup.scores[soup.best or 0], soup.evaluation.numbers
     if own is None or best is None or found is None or found.ci95 is None or found.p_value is None:
         raise SoupError("Nothing was measured.", where=recipe)
     return Row(
@@ -413,20 +422,25 @@ def bake(recipe: str, args: argparse.Namespace, *, extrapolate: bool) -> Row:
         best_selection=best.value,
         best_test=found.best.value,
         best_interval=found.ci95.best,
+        best_hits=found.best.hits,
+        forecast=describe_forecast(numbers, "accuracy") if "agreement" in numbers else "",
     )
 
 
-def compare_with(model: Path, soup: Row, args: argparse.Namespace) -> str:
-    """Score a model that is no ingredient, as `hfsoup eval` does; return its scores and the soup's lead as text."""
+def compare_with(model: Path, rows: list[Row], args: argparse.Namespace) -> str:
+    """Score a model that is no ingredient, as `hfsoup eval` does; return its scores, and the leads over it, as text.
+
+    The leads are those of the best single run, the plain mean and the best soup.
+    """
     options = Options.of({"dataset": str(args.output / "data"), "recipe": "uniform", "limit": args.limit})
     found = run_bake((str(model),), options, Watch(), several=False)
     if found.selection is None or found.comparison is None or found.comparison.ci95 is None:
         raise SoupError("Nothing was measured.", where=str(model))
     test = found.comparison.soup
-    pairs = list(zip(soup.hits, test.hits, strict=True))
-    p = _format_p(mcnemar_test(only_first=pairs.count((1, 0)), only_second=pairs.count((0, 1))))
     scores = f"selection {found.selection.value:.2%}, test {_format_test(test.value, found.comparison.ci95.soup)}"
-    return f"{scores}; the best soup against it: {100 * (soup.test - test.value):+.2f}, {p}"
+    compared = {f"the best single run, {rows[0].best}": rows[0].best_hits}
+    compared |= {f"the soup of {row.name}": row.hits for row in _choose_rows(rows)}
+    return "".join([scores, *(f"\n  {name}: {_format_lead(hits, test.hits)}" for name, hits in compared.items())])
 
 
 def choose_best(rows: list[Row]) -> Row:
@@ -437,10 +451,15 @@ def choose_best(rows: list[Row]) -> Row:
     return max(rows, key=lambda row: (row.images, row.selection))
 
 
+def _choose_rows(rows: list[Row]) -> list[Row]:
+    """Return the plain mean, if it was baked, and the best soup."""
+    plain = [row for row in rows if row.recipe == "uniform" and row.alpha == 1][:1]
+    return list(dict.fromkeys([*plain, choose_best(rows)]))
+
+
 def format_tables(rows: list[Row]) -> str:
     """Return two Markdown tables: the best single run, the plain mean and the best soup; then every soup."""
-    plain = [row for row in rows if row.recipe == "uniform" and row.alpha == 1][:1]
-    short = [rows[0].best_cells, *(row.cells for row in dict.fromkeys([*plain, choose_best(rows)]))]
+    short = [rows[0].best_cells, *(row.cells for row in _choose_rows(rows))]
     long = [rows[0].best_cells, *(row.cells for row in rows)]
     return f"\n{_format_table(short)}\n\n{_format_table(long)}"
 
@@ -451,6 +470,13 @@ def _format_table(lines: list[tuple[str, ...]]) -> str:
 
 def _format_p(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _format_lead(first: bytes, second: bytes) -> str:
+    """Return how many points the first model leads by on the same images, and McNemar's p."""
+    pairs = list(zip(first, second, strict=True))
+    won, lost = pairs.count((1, 0)), pairs.count((0, 1))
+    return f"{100 * (won - lost) / len(pairs):+.2f}, {_format_p(mcnemar_test(only_first=won, only_second=lost))}"
 
 
 def _format_test(value: float, interval: Sequence[float]) -> str:

@@ -51,12 +51,12 @@ def test_runs_that_agree_have_little_to_win(vit: Family, data: Path, alone: Path
     assert "a soup has little to win; train runs that differ more: augmentation, learning rate, epochs" in done.err
 
 
-def disturb_head(folder: Path, target: Path, seed: int) -> Path:
+def disturb_head(folder: Path, target: Path, seed: int, strength: float = 0.6) -> Path:
     """A copy with noise in its head."""
     copy_model(folder, target)
     own, generator = weights(target), torch.Generator().manual_seed(seed)
     head = own["classifier.weight"]
-    own["classifier.weight"] = head + 0.6 * head.std() * torch.randn(head.shape, generator=generator)
+    own["classifier.weight"] = head + strength * head.std() * torch.randn(head.shape, generator=generator)
     put_weights(target, own)
     return target
 
@@ -83,6 +83,26 @@ def test_runs_that_err_on_other_images_may_win(vit: Family, images: Any, alone: 
     done = run("check", *spoiled, "--dataset", data, "--json", "-")
     assert done.json["forecast"]["ensemble_gain_low"] > 0
     assert "an average is not likely to win that, because the weights are too far apart" in done.err
+
+
+def test_heads_that_differ_do_not_set_weights_apart(vit: Family, data: Path, alone: Path) -> None:
+    """Training turns a small first head as far; what to do if the first heads differed is said, with the cosine."""
+    bodies = [disturb_head(vit.folders[1], alone / f"m-{n}", n, strength=2) for n in range(3)]
+    done = run("check", *bodies, "--weights", "--dataset", data, "--json", "-")
+    assert done.json["forecast"]["weights_apart"] == 0
+    heads = [weights(folder)["classifier.weight"].double().ravel() for folder in bodies]
+    lowest = min(float(torch.cosine_similarity(a, b, dim=0)) for a, b in combinations(heads, 2))
+    advice = f"the heads differ (cosine {lowest:.2f} at the lowest) more than the bodies (1.00): if each run began with"
+    assert advice in done.err
+    assert any(advice in reason for reason in done.json["reasons"])
+
+
+def test_heads_of_one_base_are_not_said_to_have_begun_apart(vit: Family, data: Path, alone: Path) -> None:
+    """A base that has the head is the one checkpoint that the advice asks for."""
+    base, *runs = vit.folders[1], *(disturb_head(vit.folders[1], alone / f"m-{n}", n, strength=2) for n in range(2))
+    words = (*runs, "--recipe", "uniform", "--dataset", data)
+    assert "the heads differ" in run("bake", *words, "--output", "plain").err
+    assert "the heads differ" not in run("bake", *words, "--extrapolate", "--base", base, "--output", "drawn").err
 
 
 def test_the_cosine_of_task_vectors_is_told_where_a_base_is_known(vit: Family, data: Path, alone: Path) -> None:

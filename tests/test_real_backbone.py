@@ -125,7 +125,12 @@ def test_a_family_is_converted_fine_tuned_and_baked(
     assert long[0].startswith("| best single, lite0-")
     assert [row.split(" | ")[0] for row in long[1:]] == ["| uniform", "| uniform"]
     assert short[:2] == long[:2]
-    assert said.count("the best soup against it: ") == 2
+    for model in ("the start, not fine-tuned: ", "one run on all training images, as many steps: "):
+        leads = said.split(model)[1].splitlines()[1:3]
+        assert [lead.split(",")[0].split(":")[0] for lead in leads] == [
+            "  the best single run",
+            "  the soup of uniform",
+        ]
     start, run = (load_file(Path("out", name, "model.safetensors")) for name in ("start", "runs/lite0-1"))
     for name in start:
         moves = not any(part in name for part in ("embeddings", "squeeze_excite", *(f"blocks.{n}." for n in range(5))))

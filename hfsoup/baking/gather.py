@@ -85,9 +85,7 @@ def gather_family(
         check_licences((*family.ingredients, *base), options.license)
     if options.dataset and options.align == "none" and len(family) > 1:
         with clock("check"), watch.stage("Comparing weights") as stage:
-            family = examine_weights(family)
-            for concern in family.concerns:
-                watch.note(concern)
+            family = examine_weights(family, watch.note)
             stage.done("Compared the weights")
     return family
 

@@ -31,7 +31,7 @@ def forecast_soup(scorer: Scorer, members: Sequence[int], split: Split) -> Forec
     family, size = scorer.family, len(scorer.family)
     alone = [scorer.predict(Mix.of((i,), size), AVERAGE, split) for i in members]
     agreement = measure_agreement([scorer.predict_classes(Mix.of((i,), size), AVERAGE, split) for i in members])
-    known = Forecast(agreement, cosine=family.task_cosine, concerns=bool(family.concerns))
+    known = Forecast(agreement, cosine=family.task_cosine, weights_apart=family.weights_apart)
     if count_logit_bytes(split, len(family.labels)) > MOST_BYTES:
         return known
     best = max(alone, key=lambda one: one.score.key)

@@ -84,15 +84,15 @@ class Forecast:
 
     `agreement` is the share of images on which two of them predict the same, in the mean over pairs. `gain` is the
     score of their ensemble, the mean of their logits, less that of the best one, with its `interval` (95 %); None where
-    the logits are too large. `cosine` is the mean between their task vectors, None without a base; `concerns` says that
-    their weights are too far apart to be averaged.
+    the logits are too large. `cosine` is the mean between their task vectors, None without a base; `weights_apart`
+    says that their weights are too far apart to be averaged.
     """
 
     agreement: float
     gain: float | None = None
     interval: Bounds | None = None
     cosine: float | None = None
-    concerns: bool = False
+    weights_apart: bool = False
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -104,6 +104,6 @@ class Forecast:
             "ensemble_gain_low": low,
             "ensemble_gain_high": high,
             "task_vector_cosine": self.cosine,
-            "weights_apart": float(self.concerns),
+            "weights_apart": float(self.weights_apart),
         }
         return {name: value for name, value in found.items() if value is not None}

@@ -27,10 +27,12 @@ from hfsoup.ingredients.resolve import SOUP_TAGS
 from hfsoup.ingredients.similarity import APART, BASIN, Matrix, Similarity, measure_similarity
 from hfsoup.utils.errors import MismatchError, UsageError
 from hfsoup.utils.hashing import hash_file
-from hfsoup.utils.progress import Watch
+from hfsoup.utils.progress import Notify, Watch
 from hfsoup.utils.text import one_line
 
 OUTLIER = 2.5
+NEAR_HEADS = 0.5
+"""Heads that were drawn apart have cosines below this."""
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th")
 ALONE = "this is one ingredient, with no other to compare it with"
 FEW = "no soup: expected two ingredients or more, found one"
@@ -121,14 +123,23 @@ def diagnose(
         return _diagnose_ingredients(ingredients, weights, watch)
 
 
-def examine_weights(family: Family) -> Family:
-    """Add what the weights say of an average: concerns if they are too far apart, the cosine of the task vectors."""
+def examine_weights(family: Family, notify: Notify) -> Family:
+    """Add what the weights say of an average: whether they are too far apart, and the cosine of the task vectors."""
     names = [str(i) for i in family.ingredients]
     if len(names) < 2:
         return family
     close = compare_weights(family)
-    concerns = (*_explain_distance(names, close), *_find_outliers(names, close), *_compare_heads(names, close))
-    return replace(family, concerns=concerns, task_cosine=_compare_task_vectors(family) if family.base else None)
+    concerns = [*_explain_distance(names, close), *_find_outliers(names, close)]
+    for text in (*concerns, *(() if _has_one_head(family) else _compare_heads(names, close))):
+        notify(text)
+    cosine = _compare_task_vectors(family) if family.base else None
+    return replace(family, weights_apart=bool(concerns), task_cosine=cosine)
+
+
+def _has_one_head(family: Family) -> bool:
+    """Whether the ingredients are known to have begun with one head: that of their base."""
+    heads = _find_head_names(family)
+    return bool(heads) and family.base is not None and heads <= family.base.names.keys()
 
 
 def _compare_task_vectors(family: Family) -> float:
@@ -261,9 +272,15 @@ def _fill_diagonal(matrix: Matrix, own: float) -> Matrix:
 
 
 def _compare_heads(names: Sequence[str], close: Similarity) -> Iterator[str]:
+    """What to do where heads point elsewhere, as those of runs with a small first head may after training, too."""
     pairs = np.triu_indices(len(names), 1)
-    if close.head is not None and close.body[pairs].min() > BASIN and close.head[pairs].min() < 0.5:
-        yield "the bodies are close but the heads are not: start all runs from one checkpoint with one head"
+    if close.head is None or close.body[pairs].min() <= BASIN or close.head[pairs].min() >= NEAR_HEADS:
+        return
+    yield (
+        f"the heads differ (cosine {close.head[pairs].min():.2f} at the lowest) more than the bodies"
+        f" ({close.body[pairs].min():.2f}): if each run began with a head of its own, start all from one checkpoint"
+        " with a head"
+    )
 
 
 def _find_duplicates(ingredients: Sequence[Ingredient]) -> Iterator[str]:

@@ -65,7 +65,7 @@ class Family:
         alignment: how the units of the ingredients were permuted; they are then copies in the cache.
         importance: what was estimated for a merge.
         wrappers: ingredients with the prefix that a wrapper had added to the names of their tensors.
-        concerns: sentences about weights that are too far apart to be averaged.
+        weights_apart: whether the weights are too far apart to be averaged, as far as they were compared.
         task_cosine: the mean cosine between the task vectors, where the base is known.
     """
 
@@ -85,7 +85,7 @@ class Family:
     alignment: Alignment | None = None
     importance: Importance | None = None
     wrappers: tuple[tuple[Ingredient, str], ...] = ()
-    concerns: tuple[str, ...] = ()
+    weights_apart: bool = False
     task_cosine: float | None = None
 
     @property
