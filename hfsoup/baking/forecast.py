@@ -47,5 +47,5 @@ def forecast_bake(patterns: tuple[str, ...], options: Options, watch: Watch) -> 
             stage.done(f"Scored {format_count(len(family), 'ingredient')} on the selection split")
             forecast = forecast_soup(scorer, members, images.selection)
     if forecast:
-        watch.note(describe_forecast(forecast.numbers, options.metric or task_of(family.config).metrics[0]))
+        watch.inform(describe_forecast(forecast.numbers, options.metric or task_of(family.config).metrics[0]))
     return forecast

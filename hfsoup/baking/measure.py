@@ -129,7 +129,7 @@ def _note_forecast(
         numbers.update(forecast.numbers)
         if watch:
             metric = options.metric or task_of(scorer.family.config).metrics[0]
-            watch.note(describe_forecast(forecast.numbers, metric))
+            watch.inform(describe_forecast(forecast.numbers, metric))
 
 
 def _evaluate(

@@ -34,7 +34,7 @@ from hfsoup.options.config_file import is_config, load_config
 from hfsoup.options.options import Options, option_fields
 from hfsoup.provenance.result import Composition, Run, SearchResult
 from hfsoup.recipes import RECIPES
-from hfsoup.reports.live_progress import follow_bake
+from hfsoup.reports.live_progress import choose_progress
 from hfsoup.utils.cache import prune_cache, read_limit
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import UsageError
@@ -42,12 +42,15 @@ from hfsoup.utils.progress import Clock, Watch
 from hfsoup.utils.text import format_size
 
 
-def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
+def bake(*ingredients: str | PathLike[str], progress: bool | None = None, **options: Any) -> Soup:
     """Make a soup of `ingredients`: Hub names, globs such as `org/model-*`, with `@REVISION`, or local folders.
 
     Args:
         ingredients: the checkpoints to average, the first as the reference. A single YAML file is a config of
             ingredients and options.
+        progress: show stages, bars and notes: in a notebook as HTML, else on standard error. By default only in a
+            notebook or a terminal. Where nothing is shown, the logger `hfsoup` has notes as warnings, and stages and
+            steps of the search as information.
         options: those of `hfsoup bake`, with underscores: recipe, merge, dataset, split, output, push …
 
     Returns:
@@ -68,9 +71,9 @@ def bake(*ingredients: str | PathLike[str], **options: Any) -> Soup:
         raise UsageError(f"expected names or folders as separate arguments, found a {odd[0]}", hint="bake(*names)")
     patterns = tuple(str(ingredient) for ingredient in ingredients)
     if is_config(patterns):
-        return run_bake(*load_config(Path(patterns[0]).expanduser(), options), follow_bake())
+        return run_bake(*load_config(Path(patterns[0]).expanduser(), options), choose_progress(progress))
     chosen = Options.of(options)
-    return run_bake(chosen.choose_patterns(patterns), chosen, follow_bake())
+    return run_bake(chosen.choose_patterns(patterns), chosen, choose_progress(progress))
 
 
 def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, several: bool = True) -> Soup:
@@ -175,6 +178,7 @@ def save_and_push(soup: Soup, watch: Watch, clock: Clock) -> Soup:
 bake.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [
         inspect.Parameter("ingredients", inspect.Parameter.VAR_POSITIONAL, annotation=str | PathLike[str]),
+        inspect.Parameter("progress", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=bool | None),
         *(
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
             for f in option_fields()

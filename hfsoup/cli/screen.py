@@ -2,63 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from hfsoup.cli.progress_bars import StageBar
 from hfsoup.cli.tables import make_ingredient_table, make_plan_table
 from hfsoup.reports.summary import format_usage, replace_unprintable, summarize
-from hfsoup.utils.progress import SearchStep, Stage, Watch
+from hfsoup.reports.terminal_progress import TerminalProgress
 
 if TYPE_CHECKING:
     from hfsoup.baking.plan import Plan
     from hfsoup.baking.soup import Soup
     from hfsoup.ingredients.diagnose import Diagnosis
 
-# Without a terminal, lines are not wrapped.
-UNBOUNDED = 1000
 
-
-class Screen(Watch):
-    """One line per stage, with a progress bar on a terminal, and one per decision."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
-        if not self.console.is_terminal:
-            self.console = Console(stderr=True, quiet=quiet, highlight=False, width=UNBOUNDED)
-
-    def note(self, text: str) -> None:
-        """Print a note."""
-        self._print_line(Text("note", "yellow"), replace_unprintable(text, 600))
-
-    def decision(self, step: SearchStep) -> None:
-        """Print a step of the search."""
-        mark = (f"{step.outcome:<9}", "green" if step.accepted else "dim")
-        score = f"{'≤' if step.at_most else ' '}{step.score:.4f} "
-        text = Text.assemble(f"  {step.number:>3} {step.action:<4} {score}", mark, "  ")
-        text.append_text(replace_unprintable(step.ingredient))
-        self.console.print(text, no_wrap=True, overflow="ellipsis")
-
-    @contextmanager
-    def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:
-        """Show a bar, or a spinner if nothing is counted, and leave one line behind."""
-        stage: Stage
-        if self.console.is_terminal and not self.console.quiet:
-            bar = stage = StageBar(self.console, title, total, unit)
-            with bar.progress:
-                yield bar
-        else:
-            stage = Stage()
-            if unit:
-                self.console.print(f"{title} …")
-            yield stage
-        self._print_line(Text("✓", "green"), replace_unprintable(stage.text or title, 600))
+class Screen(TerminalProgress):
+    """The progress of a command, and its result at the end."""
 
     def show_result(self, soup: Soup) -> None:
         """Show the ingredients, the comparison of soup and best ingredient, and how to use the soup."""
@@ -81,17 +42,6 @@ class Screen(Watch):
         for name, text in rows:
             grid.add_row(name, text)
         self.console.print(Panel(grid, title=title, border_style="green", expand=False, padding=(0, 1)))
-
-    def _print_line(self, mark: Text, text: Text) -> None:
-        """A mark and a text, with a hanging indent on a terminal."""
-        if not self.console.is_terminal:
-            self.console.print(Text.assemble(mark, " ", text), soft_wrap=True)
-            return
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(no_wrap=True)
-        grid.add_column(overflow="fold")
-        grid.add_row(mark, text)
-        self.console.print(grid)
 
     def show_plan(self, plan: Plan) -> None:
         """Show the plan of a bake."""

@@ -1,8 +1,9 @@
-"""What `hfsoup.bake` tells while it runs: a display that follows it in a notebook, the logger `hfsoup` elsewhere."""
+"""What `hfsoup.bake` shows while it runs: bars in a terminal, a display in a notebook, else the logger `hfsoup`."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -12,23 +13,35 @@ from html import escape
 from importlib import import_module
 from typing import Any
 
+from hfsoup.reports.terminal_progress import TerminalProgress
 from hfsoup.utils.progress import SearchStep, Stage, Watch
 from hfsoup.utils.text import format_size, one_line
 
 LOG = logging.getLogger("hfsoup")
 PAUSE = 0.2
-"""Seconds between two looks of the display."""
+"""Seconds between two updates of the display."""
 LINES = 200
 
 
-def follow_bake() -> Watch:
-    """A display where this is a cell of a notebook, else the logger."""
+def choose_progress(shown: bool | None = None) -> Watch:
+    """What shows the progress of a bake, in the main process; the others show nothing.
+
+    Args:
+        shown: True for bars or lines on standard error, or a display in a notebook; False for the logger only; None
+            for the logger where there is neither a notebook nor a terminal.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return Watch()
+    if shown is False:
+        return LoggedProgress()
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     # The shell of a terminal has no kernel, and shows no HTML.
-    if shell is None or not hasattr(shell, "kernel"):
-        return LoggedProgress()
-    display = import_module("IPython.display").display
-    return NotebookDisplay(lambda content, **how: display(content, raw=True, **how))
+    if shell is not None and hasattr(shell, "kernel"):
+        display = import_module("IPython.display").display
+        return NotebookDisplay(lambda content, **how: display(content, raw=True, **how))
+    if shown or (sys.stderr is not None and sys.stderr.isatty()):
+        return TerminalProgress(quiet=False)
+    return LoggedProgress()
 
 
 class LoggedProgress(Watch):
@@ -37,6 +50,10 @@ class LoggedProgress(Watch):
     def note(self, text: str) -> None:
         """Warn."""
         LOG.warning(one_line(text, 600))
+
+    def inform(self, text: str) -> None:
+        """Log a finding."""
+        LOG.info(one_line(text, 600))
 
     def decision(self, step: SearchStep) -> None:
         """Log a step of the search."""
@@ -51,7 +68,7 @@ class LoggedProgress(Watch):
 
 
 class NotebookDisplay(Watch):
-    """One output of a cell, which is replaced as the bake goes on.
+    """One output of a cell, in HTML without scripts or widgets, which is replaced as the bake goes on.
 
     Args:
         show: shows a bundle of MIME types, by `display_id`, in place of what it showed there before with `update`.
@@ -72,7 +89,7 @@ class NotebookDisplay(Watch):
 
     @contextmanager
     def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:
-        """Show how far a stage is, and then what it did."""
+        """Show a bar for a stage, and then what it did."""
         stage = Stage(title, unit, total, moved=self._moved)
         self._add(stage)
         yield stage
@@ -88,10 +105,25 @@ class NotebookDisplay(Watch):
         with self._lock:
             if not force and time.monotonic() - self._shown < PAUSE:
                 return
-            text = "\n".join(x if isinstance(x, str) else _format_stage(x) for x in self._lines[-LINES:])
-            content = {"text/plain": text, "text/html": f"<pre>{escape(text)}</pre>"}
+            lines = self._lines[-LINES:]
+            text = "\n".join(x if isinstance(x, str) else _format_stage(x) for x in lines)
+            html = f'<pre style="line-height: 1.45">{"<br>".join(map(_format_html, lines))}</pre>'
+            content = {"text/plain": text, "text/html": html}
             self._show(content, display_id=self._id, **({"update": True} if self._shown else {}))
             self._shown = time.monotonic()
+
+
+def _format_html(line: str | Stage) -> str:
+    """A line of the display: a note in bold, a stage with its bar while it runs and with a tick at its end."""
+    if isinstance(line, str):
+        text = escape(line)
+        return f'<span style="font-weight: 600">{text}</span>' if line.startswith("note: ") else f"  {text}"
+    text = escape(_format_stage(line))
+    if line.text:
+        return f'<span style="color: #1a7f37">✓</span> {text}'
+    if not line.total:
+        return f"… {text}"
+    return f'<progress value="{min(line.count, line.total)}" max="{line.total}"></progress> {text}'
 
 
 def _format_stage(stage: Stage) -> str:

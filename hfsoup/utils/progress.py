@@ -67,6 +67,10 @@ class Watch:
     def note(self, text: str) -> None:
         """Report something that the user should know, such as an ingredient that was left out."""
 
+    def inform(self, text: str) -> None:
+        """Report a finding that asks for nothing; shown as a note."""
+        self.note(text)
+
     def decision(self, step: SearchStep) -> None:
         """Report a step of the search."""
 

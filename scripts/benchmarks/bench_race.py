@@ -70,7 +70,7 @@ def _negative(row: dict[str, Any]) -> dict[str, Any]:
 def soup(folders: list[Path], data: Path, home: Path, recipe: str, *, race: bool) -> dict[str, Any]:
     """What a bake says of itself."""
     output = home / f"{recipe}-{race}"
-    options = {"recipe": recipe, "dataset": str(data), "output": str(output), "batch_size": BATCH}
+    options: dict[str, Any] = {"recipe": recipe, "dataset": str(data), "output": str(output), "batch_size": BATCH}
     return hfsoup.bake(*map(str, folders), **options, race=race, resume=False, device="cpu").to_json()
 
 

@@ -1,6 +1,9 @@
-"""Progress of a running stage: a bar with its rate on a terminal, plain lines elsewhere."""
+"""What a bake shows on standard error while it runs: bars and colours on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -13,12 +16,67 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
-from hfsoup.utils.progress import Stage
+from hfsoup.reports.summary import replace_unprintable
+from hfsoup.utils.progress import SearchStep, Stage, Watch
 from hfsoup.utils.text import format_size
 
 NARROW, WIDE, TAKEN = 6, 40, 68
+UNBOUNDED = 1000
+"""The width of a line where there is no terminal: lines are not wrapped."""
+
+
+class TerminalProgress(Watch):
+    """One line per stage, with a progress bar on a terminal, and one per step of the search.
+
+    Args:
+        quiet: print nothing.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        if not self.console.is_terminal:
+            self.console = Console(stderr=True, quiet=quiet, highlight=False, width=UNBOUNDED)
+
+    def note(self, text: str) -> None:
+        """Print a note."""
+        self._print_line(Text("note", "yellow"), replace_unprintable(text, 600))
+
+    def decision(self, step: SearchStep) -> None:
+        """Print a step of the search."""
+        mark = (f"{step.outcome:<9}", "green" if step.accepted else "dim")
+        score = f"{'≤' if step.at_most else ' '}{step.score:.4f} "
+        text = Text.assemble(f"  {step.number:>3} {step.action:<4} {score}", mark, "  ")
+        text.append_text(replace_unprintable(step.ingredient))
+        self.console.print(text, no_wrap=True, overflow="ellipsis")
+
+    @contextmanager
+    def stage(self, title: str, total: int = 0, unit: str = "") -> Iterator[Stage]:
+        """Show a bar, or a spinner if nothing is counted, and leave one line behind."""
+        stage: Stage
+        if self.console.is_terminal and not self.console.quiet:
+            bar = stage = StageBar(self.console, title, total, unit)
+            with bar.progress:
+                yield bar
+        else:
+            stage = Stage()
+            if unit:
+                self.console.print(f"{title} …")
+            yield stage
+        self._print_line(Text("✓", "green"), replace_unprintable(stage.text or title, 600))
+
+    def _print_line(self, mark: Text, text: Text) -> None:
+        """A mark and a text, with a hanging indent on a terminal."""
+        if not self.console.is_terminal:
+            self.console.print(Text.assemble(mark, " ", text), soft_wrap=True)
+            return
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(mark, text)
+        self.console.print(grid)
 
 
 class StageBar(Stage):
