@@ -139,7 +139,7 @@ EXCEPTIONS = {
     "dinat": "needs the package natten, which has to be compiled for the machine",
     "shieldgemma2": "answers yes or no to a prompt about an image and has no head with a row per class",
 }
-"""Model types that no soup can be made of here, and why; the reason stands in README too."""
+"""Model types that no soup can be made of here, and why; the reason stands in `.github/docs/checkpoints.md` too."""
 
 REQUIRED = {"dinat": "natten", "timm_wrapper": "timm"}
 """Packages that transformers asks for to build a model of a type."""

@@ -16,6 +16,7 @@ import transformers
 from architectures import CONFIGS, EXCEPTIONS, REQUIRED, SERVED, side
 from family import NAMES, Family, copy_model, edit_json, put_weights, weights
 from huggingface_hub.errors import StrictDataclassError
+from pages import text_of
 from PIL.Image import Image
 from shell import refused
 from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessorPil, pipeline
@@ -28,7 +29,6 @@ from hfsoup.utils.errors import LOADING_ERRORS
 if TYPE_CHECKING:
     from hfsoup.checkpoints.inspection import Checkpoint
 
-README = Path(__file__).parents[1] / "README.md"
 ORDER = [3, 0, 5, 1, 4, 2]
 BATCH = 8
 CLASSES = [
@@ -295,6 +295,6 @@ def test_a_missing_package_is_named_with_its_install_line(vit: Family, alone: Pa
 
 
 @pytest.mark.parametrize("kind", sorted(EXCEPTIONS))
-def test_readme_names_what_cannot_be_served(kind: str) -> None:
-    """README's table has a row of the type and the reason."""
-    assert f"| `{kind}` | {EXCEPTIONS[kind]} |" in README.read_text()
+def test_the_page_names_what_cannot_be_served(kind: str) -> None:
+    """Its table has a row of the type and the reason."""
+    assert f"| `{kind}` | {EXCEPTIONS[kind]} |" in text_of("checkpoints.md")

@@ -106,15 +106,6 @@ def test_json_of_a_process_is_one_object(vit: Family, data: Path, alone: Path) -
     assert "Warning" not in done.stderr
 
 
-def test_every_recipe_and_merge_is_documented() -> None:
-    """README names whatever the registries know."""
-    from hfsoup.merges import MERGES
-    from hfsoup.recipes import RECIPES
-
-    text = (ROOT / "README.md").read_text()
-    assert [entry.name for entry in (*RECIPES, *MERGES) if f"`{entry.name}`" not in text] == []
-
-
 def test_the_version_is_told() -> None:
     """`hfsoup --version` is the package's name and version and nothing else."""
     done = run("--version")

@@ -1,10 +1,9 @@
-"""Recipes and merges of other packages: README's own example, and packages that do not work."""
+"""Recipes and merges of other packages: the example of the documentation, and packages that do not work."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +13,9 @@ import numpy as np
 import pytest
 import tomllib
 from family import Family, weights
+from pages import ROOT, blocks, text_of
 
-ROOT = Path(__file__).parents[1]
-BLOCKS = dict(re.findall(r"^```(toml|py)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL))
+BLOCKS = dict(blocks(text_of("plugins.md"), "toml", "py"))
 
 
 def install(site: Path, name: str, module: str, groups: dict[str, dict[str, str]]) -> None:
@@ -38,7 +37,7 @@ def hfsoup(site: Path, *words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
-    """README's package, installed."""
+    """The package of `plugins.md`, installed."""
     project = tomllib.loads(BLOCKS["toml"])["project"]
     install(tmp_path / "site", project["name"], BLOCKS["py"], project["entry-points"])
     return tmp_path / "site"

@@ -1,56 +1,85 @@
-"""README's shell and Python blocks, run as a reader would."""
+"""README and the pages of `.github/docs`: blocks run as a reader would, links lead somewhere, names are all there."""
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import DOCS, PAGES, README, ROOT, all_text, anchors, blocks, links, text_of
 from shell import run
 
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```(shell|python)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+RUN = [page for page in PAGES if blocks(page.read_text(), "shell", "python")]
+LINKED = [*PAGES, *sorted((ROOT / ".github").glob("*.md")), ROOT / "CHANGELOG.md", *ROOT.glob("hfsoup/*/README.md")]
 
 
-def test_every_block_runs(reader: Path) -> None:
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def test_every_block_runs(page: Path, reader: Path) -> None:
     """In the order of the page, in one folder, each command ends well and each snippet raises nothing."""
-    assert {kind for kind, _ in BLOCKS} == {"shell", "python"}
     names: dict[str, Any] = {}
-    for kind, text in BLOCKS:
+    for kind, text in blocks(page.read_text(), "shell", "python"):
         if kind == "python":
-            exec(compile(text, "README.md", "exec"), names)
+            exec(compile(text, page.name, "exec"), names)
             continue
         for line in text.splitlines():
             words = shlex.split(line, comments=True)
             assert words[0] == "hfsoup", line
             done = run(*words[1:])
             assert done.code == 0, (line, done.err)
-    assert "soup" in names
-    assert sys.modules["hfsoup"] is names["hfsoup"]
 
 
-def test_every_promise_and_its_tests_stand_in_readme_and_exist() -> None:
-    """The promises name real tests, and README names them."""
+def test_readme_and_pages_have_blocks_that_run() -> None:
+    """The pattern that finds them finds commands and snippets."""
+    assert README in RUN
+    assert {kind for page in RUN for kind, _ in blocks(page.read_text(), "shell", "python")} == {"shell", "python"}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_link_is_dead(page: Path) -> None:
+    """A relative link names a file of this checkout, and a heading of it after `#`."""
+    for link in links(page.read_text()):
+        if ":" in link.split("/")[0]:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_relative_to(ROOT), link
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+def test_every_page_is_in_the_index() -> None:
+    """And README leads to the index."""
+    assert set(links(text_of("README.md"))) >= {page.name for page in DOCS.glob("*.md") if page.name != "README.md"}
+    assert ".github/docs/README.md" in links(README.read_text())
+
+
+def test_readme_is_short() -> None:
+    """At most 900 words, counted by white space, blocks and all."""
+    assert len(README.read_text().split()) <= 900
+
+
+def test_every_promise_and_its_tests_are_named_and_exist() -> None:
+    """The promises name real tests, and their page names them."""
     from promises import PROMISES
 
-    readme, tests = README.read_text(), README.parent / "tests"
+    page = text_of("promises.md")
     for promise in PROMISES:
-        assert promise.text in readme
+        assert promise.text in page
         for name in promise.tests:
             file, function = name.split("::")
-            assert f"`{name}`" in readme
-            assert f"def {function}(" in (tests / file).read_text()
+            assert f"`{name}`" in page
+            assert f"def {function}(" in (ROOT / "tests" / file).read_text()
 
 
 def test_every_recipe_and_merge_has_a_row() -> None:
     """By its name, with the paper that its decorator names."""
-    rows = {row.split("`")[1]: row for row in README.read_text().splitlines() if row.startswith("| `")}
+    rows = {row.split("`")[1]: row for row in text_of("recipes.md").splitlines() if row.startswith("| `")}
     for entry in (*RECIPES, *MERGES):
         kind, _, number = entry.paper.partition(":")
         assert number in rows[entry.name] or kind == "doi", entry.name
@@ -74,9 +103,10 @@ def commands() -> dict[str, Any]:
 
 
 def test_every_command_has_words_and_an_example_that_parses() -> None:
-    """README names each; its help ends with an example that its own parser takes."""
+    """README or a page names each; its help ends with an example that its own parser takes."""
+    documented = all_text()
     for words, command in commands().items():
-        assert f"hfsoup {words}" in README.read_text(), words
+        assert f"hfsoup {words}" in documented, words
         example = shlex.split(command.epilog.removeprefix("Example: "))
         assert example[: 1 + len(words.split())] == ["hfsoup", *words.split()], command.epilog
         command.make_context(words, example[1 + len(words.split()) :])
@@ -115,7 +145,7 @@ def test_completion_proposes_names_and_loads_nothing_heavy(words: str, proposed:
     code = "import sys; sys.argv = ['hfsoup']; from hfsoup.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", code],
-        env={**os.environ, **asked, "PYTHONPATH": str(README.parent)},
+        env={**os.environ, **asked, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
