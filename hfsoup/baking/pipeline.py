@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.baking.distill import load_unlabelled_images
@@ -41,8 +41,13 @@ from hfsoup.utils.errors import UsageError
 from hfsoup.utils.progress import Clock, Watch
 from hfsoup.utils.text import format_size
 
+if TYPE_CHECKING:
+    from typing import Unpack
 
-def bake(*ingredients: str | PathLike[str], progress: bool | None = None, **options: Any) -> Soup:
+    from hfsoup.options.bake_options import BakeOptions
+
+
+def bake(*ingredients: str | PathLike[str], progress: bool | None = None, **options: Unpack[BakeOptions]) -> Soup:
     """Make a soup of `ingredients`: Hub names, globs such as `org/model-*`, with `@REVISION`, or local folders.
 
     Args:
@@ -51,7 +56,8 @@ def bake(*ingredients: str | PathLike[str], progress: bool | None = None, **opti
         progress: show stages, bars and notes: in a notebook as HTML, else on standard error. By default only in a
             notebook or a terminal. Where nothing is shown, the logger `hfsoup` has notes as warnings, and stages and
             steps of the search as information.
-        options: those of `hfsoup bake`, with underscores: recipe, merge, dataset, split, output, push …
+        options: those of `hfsoup bake`, with underscores: recipe, merge, dataset, split, output, push …, each with its
+            type and a description in `hfsoup.options.bake_options.BakeOptions`.
 
     Returns:
         The soup. Nothing is written unless `output` is given, and nothing pushed unless `push` is.
@@ -72,7 +78,7 @@ def bake(*ingredients: str | PathLike[str], progress: bool | None = None, **opti
     patterns = tuple(str(ingredient) for ingredient in ingredients)
     if is_config(patterns):
         return run_bake(*load_config(Path(patterns[0]).expanduser(), options), choose_progress(progress))
-    chosen = Options.of(options)
+    chosen = Options.of(dict(options))
     return run_bake(chosen.choose_patterns(patterns), chosen, choose_progress(progress))
 
 
@@ -186,3 +192,5 @@ bake.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     ],
     return_annotation=Soup,
 )
+_LINES = (f"        {f.name} ({f.type}): {f.metadata['help']}" for f in option_fields())
+bake.__doc__ = "\n".join([str(bake.__doc__), "    Options:", *_LINES])
