@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hfsoup.averaging.averager import Averager, Block
 from hfsoup.averaging.mix import Mix
-from hfsoup.checkpoints.architecture import build_config, find_model_class
+from hfsoup.checkpoints.architecture import describe_architecture
 from hfsoup.checkpoints.dtypes import FLOAT_NAMES
 from hfsoup.checkpoints.safetensors_io import count_bytes, is_finite, to_stored, write_header
 from hfsoup.checkpoints.timm_config import has_timm_layout, read_image_settings, read_model_config, restore_layout
@@ -180,7 +180,9 @@ def write_configs(family: Family, folder: Path, dtype: str | None) -> None:
     if not has_timm_layout(family.config):
         if config.get("num_labels", 0) is None:
             del config["num_labels"]
-        config["architectures"] = [find_model_class(build_config(config)).__name__]
+        # What the check of the ingredients stored in the cache, so that writing a soup imports no library.
+        shapes = {spec.name: spec.shape for spec in family.tensors}
+        config["architectures"] = [describe_architecture(family.config, len(family.labels), shapes).model_class]
         floats = Counter(spec.dtype for spec in family.tensors if spec.dtype in FLOAT_NAMES)
         config["dtype"] = FLOAT_NAMES[dtype or floats.most_common(1)[0][0]]
     if read_image_settings(family.config):

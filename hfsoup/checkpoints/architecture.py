@@ -36,7 +36,7 @@ SPARE_TENSORS, SPARE_ELEMENTS = 256, 1 << 26
 MOST_MODULES = 1 << 15
 # Keys about classes that do not change the model; the number of classes is given separately.
 LABELS = ("id2label", "label2id", "num_labels", "transformers_version")
-FACTS = "architecture.json"
+FACTS, FORMAT = "architecture.json", 2
 
 
 def build_config(values: dict[str, Any]) -> PretrainedConfig:
@@ -159,6 +159,7 @@ class Architecture:
         rename: takes a name in a file to the model's own names, and tells whether loading joins or splits the tensor
             (only then are there several); a name that fills nothing becomes one that the model does not have.
         code: every name that the code of the layers uses.
+        model_class: the name of its class in transformers.
     """
 
     kind: str
@@ -168,6 +169,7 @@ class Architecture:
     prefix: str
     rename: Rename
     code: frozenset[str]
+    model_class: str
 
     def map_names(self, names: Iterable[str]) -> dict[str, str]:
         """The model's own names by those in a file, of tensors that loading neither joins nor splits nor drops."""
@@ -191,7 +193,7 @@ def describe_architecture(values: dict[str, Any], classes: int, stored: Shapes) 
     """
     versions = [version(name) for name in ("torch", "transformers", *list_libraries(values))]
     config = {key: value for key, value in _strip_config(values).items() if key not in LABELS}
-    key = hash_json(config, classes, sorted(stored.items()), versions, __version__)
+    key = hash_json(config, classes, sorted(stored.items()), versions, __version__, FORMAT)
 
     def build(folder: Path) -> None:
         facts = _collect_facts(_build_on_meta(values, classes, stored), stored)
@@ -212,6 +214,7 @@ def describe_architecture(values: dict[str, Any], classes: int, stored: Shapes) 
         prefix=facts["prefix"],
         rename=lambda name: names[name] if name in names else rename()(name),
         code=frozenset(facts["code"]),
+        model_class=facts["class"],
     )
 
 
@@ -229,6 +232,7 @@ def _collect_facts(model: Any, stored: Shapes) -> dict[str, Any]:
         "prefix": str(getattr(model, "base_model_prefix", "")),
         "code": sorted(set(_list_code_names(model))),
         "names": {name: rename(name) for name in stored},
+        "class": type(model).__name__,
     }
 
 

@@ -54,6 +54,8 @@ def imported(home: Path) -> list[str]:
     words, file = ["bake", *map(str, folders), "--output", str(home / "soup"), "--quiet"], home / "modules"
     bake = process([sys.executable, "-c", LISTED.format(words=[*words, "--overwrite"], file=str(file))])
     bake()
+    # A soup that is there already is not written again.
+    remove(home / "soup")
     bake()
     modules = file.read_text().split()
     remove(home)
