@@ -98,11 +98,12 @@ def head(hub: LocalHub, repo: str) -> Head:
 
 def complete(found: Head, folder: Path, repo: str) -> bool:
     """Whether a repository holds every file of a folder, byte for byte, its own name in the card."""
+    from hfsoup.hub.cards import name_card
     from hfsoup.utils.hashing import hash_blob, hash_file
 
     files = found.files or {}
     card = (folder / "README.md").read_bytes()
-    named = card.replace(b"PATH/TO/THIS/FOLDER", repo.encode())
+    named = name_card(card.decode(), repo).encode()
     hashes = [hashlib.sha256(text).hexdigest().encode() for text in (card, named)]
     record = (folder / "soup.json").read_bytes().replace(*hashes)
     texts = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,52 @@ def test_the_command_bakes_the_same_bytes(carded: tuple[dict[str, Any], Any, str
     assert done.code == 0, done.err
     assert done.json["soup"]["sha256"] == found["soup"]["sha256"]
     assert done.json["soup"]["test"] == found["soup"]["test"]
+
+
+class Elements(HTMLParser):
+    """The elements of a page, each with its attributes; a tag that closes another than the last one opened fails."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the element."""
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("img", "source", "br", "hr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close the element."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Note the text outside code."""
+        self.text += "" if {"code", "pre"} & set(self.open) else data
+
+
+def test_the_card_as_the_hub_renders_it(on_hub: LocalHub, alone: Path) -> None:
+    """CommonMark with tables and HTML: whole elements, two pictures for light and dark, all classes, no markup left."""
+    bake("kit/vit-*", "--dataset", "kit/shapes", "--figures", "--output", "soup")
+    card = ModelCard.load("soup/README.md").text
+    page = Elements(MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(card))
+    assert page.open == []
+    assert [tag for tag, _ in page.found].count("picture") == 2
+    places = [
+        attributes.get("src") or attributes.get("srcset") for tag, attributes in page.found if tag in ("img", "source")
+    ]
+    assert places == [f"figures/{name}.png" for name in ("scores-dark", "scores", "search-dark", "search")]
+    assert all(Path("soup", str(place)).is_file() for place in places)
+    assert all(attributes["alt"] for tag, attributes in page.found if tag == "img")
+    assert ", ".join(NAMES) in page.text
+    assert not re.search(r"\*\*|^\||\]\(|^#|\{\{", page.text, re.MULTILINE)
+    links = [attributes["href"] for tag, attributes in page.found if tag == "a"]
+    assert f"{on_hub.url}/models?other=hfsoup" in links
+    assert "figures/closeness.png" in links
 
 
 def test_the_card_is_whole_markdown(carded: tuple[dict[str, Any], Any, str]) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from family import Family
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard, parse_eval_result_entries
 from huggingface_hub.errors import RepositoryNotFoundError
 from shell import bake, refused, run
 
@@ -221,3 +225,148 @@ def test_a_soup_in_memory_is_pushed(vit: Family, target: str, api: HfApi, alone:
     assert list(alone.iterdir()) == []
     record = json.loads(Path(api.hf_hub_download(target, "soup.json")).read_text())
     assert [i["id"] for i in record["ingredients"]] == vit.words
+
+
+SCORED = ("kit/vit-*", "--dataset", "kit/shapes", "--accept", ">")
+
+
+def test_a_pushed_soup_has_the_result_that_the_hub_lists(
+    on_hub: LocalHub, target: str, api: HfApi, alone: Path
+) -> None:
+    """The client reads score, interval, dataset, its commit, task, date, source, and the models it is merged from."""
+    found = bake(*SCORED, "--output", "soup", "--push", target)
+    (entry,) = api.model_info(target, expand=["evalResults"]).eval_results or []
+    record = json.loads(Path("soup/soup.json").read_text())
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("kit/shapes", "default", found["soup"]["test"])
+    assert entry.dataset_revision == record["dataset"]["revision"]
+    assert entry.date == datetime.now(UTC).date().isoformat()
+    assert entry.source_url == f"{on_hub.url}/{target}/blob/main/soup.json"
+    low, high = found["soup"]["ci95"]
+    assert entry.notes is not None
+    assert entry.notes.startswith("accuracy on the split test")
+    assert entry.notes.endswith(f"72 images, 95 % interval {low:.4f} to {high:.4f}")
+    file = Path(api.hf_hub_download(target, ".eval_results/hfsoup-shapes.yaml"))
+    assert parse_eval_result_entries(yaml.safe_load(file.read_text())) == [entry]
+    card = ModelCard.load(target)
+    (listed,) = card.data.eval_results
+    assert (listed.metric_value, listed.dataset_revision) == (entry.value, entry.dataset_revision)
+    bases = api.model_info(target, expand=["baseModels"]).base_models
+    assert card.data.base_model == [base["id"] for base in bases["models"]] == sorted(
+        i["id"] for i in found["ingredients"] if i["used"]
+    )  # fmt: skip
+    done = run("verify", target)
+    assert done.code == 0
+    assert "not verified" not in done.err
+
+
+def test_the_command_line_of_the_hub_shows_result_and_base_models(
+    on_hub: LocalHub, target: str, api: HfApi, alone: Path
+) -> None:
+    """`hf models info` prints them as it got them."""
+    found = bake(*SCORED, "--push", target)
+    words = ["models", "info", target, "--expand", "evalResults,baseModels,model-index", "--format", "json"]
+    done = subprocess.run([Path(sys.executable).parent / "hf", *words], capture_output=True, text=True, check=True)
+    shown = json.loads(done.stdout)
+    assert f'"value": {found["soup"]["test"]}' in json.dumps(shown["eval_results"])
+    assert [base["id"] for base in shown["base_models"]["models"]] == ModelCard.load(target).data.base_model
+
+
+def test_a_result_has_the_task_of_the_dataset(on_hub: LocalHub, target: str, api: HfApi, alone: Path) -> None:
+    """A dataset that declares tasks names the one of the split that was scored."""
+    tasks = "name: Shapes\ntasks:\n- {id: easy, split: validation}\n- {id: hard, config: default, split: test}\n"
+    api.upload_file(path_or_fileobj=tasks.encode(), path_in_repo="eval.yaml", repo_id="kit/shapes", repo_type="dataset")
+    try:
+        bake(*SCORED, "--push", target)
+    finally:
+        api.delete_file("eval.yaml", "kit/shapes", repo_type="dataset")
+    (entry,) = api.model_info(target, expand=["evalResults"]).eval_results or []
+    assert entry.task_id == "hard"
+
+
+def test_a_result_that_was_changed_is_found(on_hub: LocalHub, target: str, api: HfApi, alone: Path) -> None:
+    """verify compares it with soup.json."""
+    bake(*SCORED, "--push", target)
+    name = ".eval_results/hfsoup-shapes.yaml"
+    (entry,) = yaml.safe_load(Path(api.hf_hub_download(target, name)).read_text())
+    text = yaml.safe_dump([{**entry, "value": 0.99}])
+    api.upload_file(path_or_fileobj=text.encode(), path_in_repo=name, repo_id=target)
+    block = refused("verify", target, code=1)
+    assert f"{name}: value is 0.99" in block
+
+
+def test_a_result_of_an_earlier_soup_goes(on_hub: LocalHub, vit: Family, target: str, api: HfApi, alone: Path) -> None:
+    """The next soup's commit deletes what hfsoup wrote; results of others stay."""
+    bake(*SCORED, "--push", target)
+    api.upload_file(path_or_fileobj=b"[]", path_in_repo=".eval_results/pets.yaml", repo_id=target)
+    bake(*vit.words, "--push", target)
+    assert [name for name in api.list_repo_files(target) if "eval_results" in name] == [".eval_results/pets.yaml"]
+
+
+def test_a_card_names_the_repository_that_it_is_in(on_hub: LocalHub, target: str, api: HfApi, alone: Path) -> None:
+    """Title, example, model-index and dark pictures do, of a folder, and of one that was pushed elsewhere before."""
+    bake(*SCORED, "--figures", "--output", "soup", "--push", "kit/e1_0")
+    try:
+        assert run("push", "soup", target).code == 0
+        first, second = (Path(api.hf_hub_download(repo, "README.md")).read_text() for repo in ("kit/e1_0", target))
+    finally:
+        api.delete_repo("kit/e1_0")
+    assert "\n# e1\\_0: model soup of " in first
+    assert ModelCard(first).data.model_name == "e1_0"
+    assert "\n# target: model soup of " in second
+    assert 'classify = pipeline("image-classification", "kit/target")' in second
+    assert ModelCard(second).data.model_name == "target"
+    assert f'srcset="{on_hub.url}/kit/target/resolve/main/figures/scores-dark.png"' in second
+    assert "e1_0" not in second.replace("\\", "")
+    assert run("verify", target).code == 0
+    again = alone / "again"
+    assert run("bake", *SCORED, "--figures", "--output", again).code == 0
+    assert run("push", again, target).code == 0
+    assert Path(api.hf_hub_download(target, "README.md")).read_text() == second
+
+
+def test_secrets_and_hidden_files_are_not_pushed(vit: Family, target: str, api: HfApi, alone: Path) -> None:
+    """Hidden files stay here; so does a private key, which is said."""
+    bake(*vit.words, "--output", "soup")
+    key = "-----BEGIN EC PRIVATE KEY-----\nx\n-----END EC PRIVATE KEY-----\n"
+    hidden = (".env", ".venv/bin/x", ".vscode/settings.json", "onnx/.cache/x", "__pycache__/x.pyc", "id_ed25519")
+    for name, text in {**dict.fromkeys(hidden, "SECRET=1"), "key.pem": key, "key.pub": "public"}.items():
+        Path("soup", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("soup", name).write_text(text)
+    done = run("push", "soup", target)
+    assert "not pushed, because it holds a private key: 'key.pem'" in done.err
+    there = set(api.list_repo_files(target))
+    assert not there & {*hidden, "key.pem"}
+    assert {"key.pub", "soup.json"} <= there
+
+
+def test_a_collection_holds_the_soup_and_its_ingredients(
+    on_hub: LocalHub, target: str, api: HfApi, alone: Path
+) -> None:
+    """--collection makes one, and brings it up to date when the soup is another; what a user added stays."""
+    found = bake(*SCORED, "--push", target, "--collection")
+    address = found["pushed"]["collection"]
+    slug = address.split("/collections/")[1]
+    used = {i["id"]: f"Ingredient, weight {i['weight']:.4g}" for i in found["ingredients"] if i["used"]}
+    assert {i.item_id: i.note for i in api.get_collection(slug).items} == {target: "The soup", **used}
+    api.add_collection_item(slug, "kit/shapes", "dataset")
+    done = run("bake", "kit/vit-1", "kit/vit-10", "--output", "other")
+    assert done.code == 0, done.err
+    done = run("push", "other", target, "--collection", "--json", "-")
+    assert done.json["collection"] == address
+    assert {i.item_id for i in api.get_collection(slug).items} == {target, "kit/vit-1", "kit/vit-10", "kit/shapes"}
+    assert api.get_collection(slug).title == "target and its ingredients"
+
+
+def test_a_refused_collection_is_told_after_the_push(
+    vit: Family, target: str, signed_in: LocalHub, api: HfApi, alone: Path
+) -> None:
+    """The soup is there, and the error names the command that makes the Collection."""
+    bake(*vit.words, "--output", "soup")
+    signed_in.fault(r"/api/collections", method="POST", status=403)
+    try:
+        block = refused("push", "soup", target, "--collection", code=1)
+    finally:
+        signed_in.clear_faults()
+    assert "the soup is pushed, and its Collection could not be made" in block
+    assert f"hfsoup push soup {target} --collection" in block
+    assert "soup.json" in api.list_repo_files(target)

@@ -16,6 +16,7 @@ from hfsoup.hub.download import is_cached
 from hfsoup.ingredients.pull import list_files, pull_repository
 from hfsoup.ingredients.resolve import resolve_patterns
 from hfsoup.options.options import Options
+from hfsoup.provenance.eval_results import compare_eval_results, name_eval_results
 from hfsoup.provenance.manifest import FILE_NAME, Manifest, fetch_manifest, read_manifest
 from hfsoup.provenance.reproduce import reproduce_config_of, reproducible_options
 from hfsoup.utils.errors import SoupError, UsageError
@@ -75,13 +76,15 @@ def open_record(
         # Before the files are pulled, which may be many and large.
         files = list_files(source, source.subfolder)
         require_equal(place, _compare_names(files, record))
-        wanted = {name: file for name, file in files.items() if signed or name in {*record.files, *UNRECORDED}}
+        known = {*record.files, *UNRECORDED, name_eval_results(record)}
+        wanted = {name: file for name, file in files.items() if signed or name in known}
         missing = sum(f.size for f in wanted.values() if not is_cached(source.repo, f, source.revision))
         require_disk([DiskNeed("the soup", Path(constants.HF_HUB_CACHE), missing)])
         folder, names = pull_repository(source, wanted), list(files)
     else:
         folder, names = Path(place), list(_find_files(Path(place)))
     require_equal(place, _compare_folder(folder, record, links=not local))
+    require_equal(place, compare_eval_results(folder, record, where=place))
     if others := [name for name in _list_others(names, record) if not LOADABLE.fullmatch(name)]:
         what = f"not part of the soup and not verified: {join_names(others, 6)}"
         notify(f"{what}; soup.json does not list {'it' if len(others) == 1 else 'them'}")
@@ -179,4 +182,4 @@ def _find_files(folder: Path) -> dict[str, Path]:
 
 def _list_others(names: Iterable[str], record: Manifest) -> list[str]:
     """The names that the record does not list."""
-    return sorted(set(names) - record.files.keys() - UNRECORDED)
+    return sorted(set(names) - record.files.keys() - UNRECORDED - {name_eval_results(record)})

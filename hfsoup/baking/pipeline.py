@@ -175,8 +175,9 @@ def save_and_push(soup: Soup, watch: Watch, clock: Clock) -> Soup:
     if options.push:
         with clock("push"), watch.stage("Pushing") as stage:
             soup = soup.push_to_hub(
-                options.push, private=options.private, create_pr=options.create_pr, revision=options.revision
-            )
+                options.push, private=options.private, create_pr=options.create_pr, revision=options.revision,
+                collection=options.collection,
+            )  # fmt: skip
             stage.done(f"Pushed to {options.push}")
     return soup
 

@@ -100,19 +100,29 @@ class Soup(BakeResult):
         return {name: sha for name, sha in files.items() if name.endswith(".safetensors")}
 
     def push_to_hub(
-        self, repo: str, *, private: bool = False, create_pr: bool = False, revision: str | None = None
+        self,
+        repo: str,
+        *,
+        private: bool = False,
+        create_pr: bool = False,
+        revision: str | None = None,
+        collection: bool = False,
     ) -> Soup:
-        """Push to the Hub in one commit; the soup with where it went."""
+        """Push to the Hub in one commit, with `collection` also make a Collection; the soup with where it went."""
         from hfsoup.baking.push import push_folder
 
         if self.path is None:
             # Kept where the push fails: the error names the command that continues from it.
             folder = Path(tempfile.mkdtemp(prefix="hfsoup-"))
             saved = self.save(folder / "soup")
-            there = saved.push_to_hub(repo, private=private, create_pr=create_pr, revision=revision)
+            there = saved.push_to_hub(
+                repo, private=private, create_pr=create_pr, revision=revision, collection=collection
+            )
             shutil.rmtree(folder)
             return replace(there, location=replace(there.location, path=None))
-        pushed = push_folder(self.path, repo, private=private, create_pr=create_pr, revision=revision)
+        pushed = push_folder(
+            self.path, repo, private=private, create_pr=create_pr, revision=revision, collection=collection
+        )
         return replace(self, location=replace(self.location, pushed=pushed))
 
     def pipeline(self, **options: Any) -> Any:

@@ -296,17 +296,24 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="make the repository private")] = False,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="push as a pull request")] = False,
     revision: Annotated[str | None, typer.Option("--revision", help="push to this branch")] = None,
+    collection: Annotated[
+        bool, typer.Option("--collection", help="make a Collection of the soup and its ingredients")
+    ] = False,
     json_file: Json = None,
 ) -> None:
-    """Push a baked folder to the Hub in one commit."""
+    """Push a baked folder to the Hub in one commit, subfolders too; hidden files and private keys stay here."""
     from hfsoup.baking.push import push_folder
     from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
     from hfsoup.cli.screen import Screen
 
     note = Screen(quiet=False).note
-    pushed = push_folder(folder, repo, private=private, create_pr=create_pr, revision=revision, notify=note)
+    pushed = push_folder(
+        folder, repo, private=private, create_pr=create_pr, revision=revision, collection=collection, notify=note
+    )
     typer.echo(f'pushed to {pushed.url}\npipeline("{IMAGE_CLASSIFICATION.pipeline_tag}", "{repo}")', err=True)
-    _write_json(json_file, vars(pushed))
+    if pushed.collection:
+        typer.echo(f"collected in {pushed.collection}", err=True)
+    _write_json(json_file, pushed.to_json())
 
 
 @app.command(epilog="Example: hfsoup demo --family resnet")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
+from hfsoup.hub.client import hub_api
 from hfsoup.utils.safe_yaml import MAX_NODES, require_plain_yaml
 from hfsoup.utils.text import one_line
 
@@ -33,6 +37,14 @@ MANIFEST = "soup.json"
 SIGNATURE = "model.sig"
 UNPUSHED = "PATH/TO/THIS/FOLDER"
 """The path in the card's example while the soup is not pushed."""
+EVAL_RESULTS = ".eval_results/hfsoup-"
+"""How the names of the Hub's own result files begin that hfsoup writes; they end with the dataset's name and .yaml."""
+
+_EXAMPLE = re.compile(
+    r'^(?:classify = pipeline\("[a-z-]+", |model = PeftModel\.from_pretrained\(start, )(".*")\)$', re.MULTILINE
+)
+_TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
+_DARK = re.compile(r'(?<=srcset=")[^"]*?(?=figures/[\w-]+\.png")')
 
 
 def read_front_matter(text: str, most: int = MAX_NODES) -> dict[str, Any]:
@@ -53,10 +65,60 @@ def parse_yaml_mapping(text: str, most: int = MAX_NODES) -> dict[str, Any]:
     Raises:
         ValueError: it is not YAML, or not plain.
     """
+    found = _parse_yaml(text, most)
+    return found if isinstance(found, dict) else {}
+
+
+def parse_yaml_list(text: str, most: int = MAX_NODES) -> list[Any]:
+    """The same of a list."""
+    found = _parse_yaml(text, most)
+    return found if isinstance(found, list) else []
+
+
+def _parse_yaml(text: str, most: int) -> Any:
     try:
         require_plain_yaml(text, most)
-        found = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or "characters that YAML does not have"
         raise ValueError(f"expected YAML, found something else: {one_line(problem)}") from error
-    return found if isinstance(found, dict) else {}
+
+
+def read_card_name(card: str) -> str | None:
+    """What the example of hfsoup's card loads: a repository, or `UNPUSHED`; None for a card of another kind."""
+    found = _EXAMPLE.search(card)
+    return json.loads(found[1]) if found else None
+
+
+def name_card(card: str, repo: str, revision: str | None = None) -> str:
+    """A card that names the repository that it is in: in its title, its examples, its model-index and its pictures.
+
+    Pictures for dark pages get whole addresses, as browsers take those of a `srcset` from the page's own address.
+
+    Args:
+        card: a card that hfsoup wrote, of a folder or of another repository; others are returned unchanged.
+        repo: `ORG/NAME`.
+        revision: the branch, `main` by default.
+    """
+    before = read_card_name(card)
+    if before is None:
+        return card
+    old, new = (name.rpartition("/")[2] for name in (before, repo))
+    card = card.replace(json.dumps(before), json.dumps(repo))
+    card = re.sub(r'(?<=timm\.create_model\()"(local-dir|hf-hub):[^"]*"', json.dumps(f"hf-hub:{repo}"), card)
+    entry = yaml.safe_dump([{"name": new}]).strip()
+    card = re.sub(r"(?<=^model-index:\n)- name: .*$", lambda _: entry, card, count=1, flags=re.MULTILINE)
+    address = f"{hub_api().endpoint}/{repo}/resolve/{quote(revision or 'main', safe='')}/"
+    card = _DARK.sub(lambda _: address, card)
+    return _TITLE.sub(lambda found: f"# {_write_title(found[1], old, new)}", card, count=1)
+
+
+def _write_title(title: str, old: str, new: str) -> str:
+    """The title of a card behind the repository's name."""
+    named = f"{_escape_name(old)}: "
+    rest = title.removeprefix(named) if title.startswith(named) else title[0].lower() + title[1:]
+    return f"{_escape_name(new)}: {rest}"
+
+
+def _escape_name(name: str) -> str:
+    return name.replace("_", "\\_")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from hfsoup.hub.cards import CARD, MANIFEST, SIGNATURE, UNPUSHED
+from hfsoup.hub.cards import CARD, EVAL_RESULTS, MANIFEST, SIGNATURE, name_card, read_card_name
 from hfsoup.hub.client import (
     FOLDER,
     SAME_COMMAND,
@@ -29,6 +28,7 @@ from hfsoup.hub.client import (
 from hfsoup.hub.notices import listening, notify_listener
 from hfsoup.utils.errors import HubError, SoupError
 from hfsoup.utils.hashing import hash_blob, hash_file
+from hfsoup.utils.text import join_names
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -37,10 +37,13 @@ if TYPE_CHECKING:
 STALE = re.compile(
     r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?|adapter_(config\.json|model\.(safetensors|bin))"
     r"|evaluation\.json|figures/(scores|search|closeness|line)(-dark)?\.png"
+    rf"|{re.escape(EVAL_RESULTS)}[^/]+\.yaml"
 )
 # After these answers there is no commit.
 FINAL_STATUSES = (400, 401, 403, 404, 413, 422)
-IGNORED = re.compile(r"(^|/)(\.git|\.cache|\.ipynb_checkpoints|__pycache__)/|(^|/)\.DS_Store$")
+# Hidden files and folders but those that the Hub reads: git's, editors', caches, .env. And what Python and ssh keep.
+IGNORED = re.compile(r"(^|/)(?!\.eval_results/|\.gitattributes$)\.|(^|/)(__pycache__/|id_(rsa|ecdsa|ed25519)$)")
+KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 MAX_TRIES = 2
 MESSAGE = "Add model soup"
 DESCRIPTION = "Baked with hfsoup; soup.json says from what."
@@ -48,11 +51,19 @@ DESCRIPTION = "Baked with hfsoup; soup.json says from what."
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where a soup was pushed to; `url` is its page, or that of the pull request."""
+    """Where a soup was pushed to.
+
+    `url` is the page of the repository or of the pull request, `collection` that of the Collection, where there is one.
+    """
 
     repo: str
     commit: str
     url: str
+    collection: str | None = None
+
+    def to_json(self) -> dict[str, str]:
+        """What there is, as plain values."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def require_push_access(repo: str, *, create_pr: bool = False) -> None:
@@ -128,13 +139,14 @@ def push(
     private: bool = False,
     create_pr: bool = False,
     revision: str | None = None,
+    more: Callable[[str], Mapping[str, bytes]] = lambda _: {},
     notify: Callable[[str], None] | None = None,
 ) -> Pushed:
     """Upload every file of `folder` in one commit on top of the repository's head.
 
-    Weights and figures of an earlier model that the folder does not have are deleted in the same commit. If somebody
-    else pushes at the same time, nothing is overwritten. If the answer to a commit is lost, the commit is looked up
-    before it is sent again.
+    Hidden files stay on this machine, and so do private keys, which is said. Weights, figures and results of an earlier
+    model that the folder does not have are deleted in the same commit. If somebody else pushes at the same time,
+    nothing is overwritten. If the answer to a commit is lost, the commit is looked up before it is sent again.
 
     Args:
         folder: a model folder.
@@ -142,6 +154,8 @@ def push(
         private: create it as private; an existing public one is refused.
         create_pr: as a pull request.
         revision: the branch; created if it does not exist.
+        more: files beside those of the folder, by the repository's current name; none to a signed folder, which its
+            signature would not be about.
         notify: called with notices of waits, and of a repository that was renamed.
 
     Raises:
@@ -163,7 +177,9 @@ def push(
         with listening(notify):
             require_push_access(repo, create_pr=create_pr)
             target = _find_target(repo, private, create_pr, notify)
-            return _Push(folder, names, _name_repo(folder, target), target, create_pr, revision).run()
+            texts = _write_texts(folder, target, revision, more)
+            names = sorted({*_leave_out_keys(folder, names), *texts})
+            return _Push(folder, names, texts, target, create_pr, revision).run()
     except HubError as error:
         other = error.hint.removeprefix("--push ")
         if other != error.hint:
@@ -180,27 +196,49 @@ def push(
 
 
 def _list_files(folder: Path) -> list[str]:
-    """The files of a model folder and its subfolders, without those of git, downloads and editors."""
+    """The files of a model folder and its subfolders, without hidden ones."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if not IGNORED.search(name))
 
 
-def _name_repo(folder: Path, repo: str) -> dict[str, bytes]:
-    """The card with the repository's name in its example, and soup.json with the hash of that card, by file name.
+def _leave_out_keys(folder: Path, names: list[str]) -> list[str]:
+    """The same without private keys, such as the one that signs: a push is not the place where they become known."""
+    keys = [name for name in names if _is_private_key(folder / name)]
+    if keys:
+        notify_listener(f"not pushed, because it holds a private key: {join_names(keys, 6)}")
+    return [name for name in names if name not in keys]
 
-    The folder is not changed, as it may be pushed elsewhere too; a signed one is pushed unchanged.
+
+def _is_private_key(path: Path) -> bool:
+    with path.open("rb") as file:
+        return KEY.search(file.read(4096)) is not None
+
+
+def _write_texts(
+    folder: Path, repo: str, revision: str | None, more: Callable[[str], Mapping[str, bytes]]
+) -> dict[str, bytes]:
+    """The files that are not pushed as they are in the folder, by name.
+
+    That is the card, which names the repository, soup.json with the hash of that card, and `more`. The folder is not
+    changed, as it may be pushed elsewhere too; a signed one is pushed unchanged.
     """
-    path, record, wanted = folder / CARD, folder / MANIFEST, json.dumps(UNPUSHED).encode()
-    if not path.is_file() or wanted not in (card := path.read_bytes()):
-        return {}
+    added = {name: text for name, text in more(repo).items() if not (folder / name).exists()}
+    card = (folder / CARD).read_bytes() if (folder / CARD).is_file() else b""
+    named = name_card(card.decode("utf-8", "surrogateescape"), repo, revision).encode("utf-8", "surrogateescape")
     if (folder / SIGNATURE).exists():
-        notify_listener(f"{SIGNATURE} signs a card that says {UNPUSHED}; the card is pushed unchanged")
+        if named != card:
+            name = read_card_name(card.decode("utf-8", "surrogateescape"))
+            notify_listener(f"{SIGNATURE} signs a card that says {name}; the card is pushed unchanged")
+        if added:
+            notify_listener(f"{SIGNATURE} does not sign {join_names([*added], 3)}, which is not pushed")
         return {}
-    named = card.replace(wanted, json.dumps(repo).encode())
-    if not record.is_file():
-        return {CARD: named}
-    before, after = (hashlib.sha256(text).hexdigest().encode() for text in (card, named))
-    return {CARD: named, MANIFEST: record.read_bytes().replace(before, after)}
+    if named == card:
+        return added
+    added[CARD] = named
+    if (folder / MANIFEST).is_file():
+        before, after = (hashlib.sha256(text).hexdigest().encode() for text in (card, named))
+        added[MANIFEST] = (folder / MANIFEST).read_bytes().replace(before, after)
+    return added
 
 
 def _find_target(repo: str, private: bool, create_pr: bool, notify: Callable[[str], None] | None) -> str:
@@ -292,7 +330,7 @@ class _Push:
         """Upload the large files, by HTTP if Xet fails; the additions to commit."""
         from hfsoup.hub.retry import LIMITS, XET_BLOCK
 
-        size = sum((self.folder / name).stat().st_size for name in self.names)
+        size = sum((self.folder / name).stat().st_size for name in self.names if name not in self.texts)
         end = time.monotonic() + LIMITS.block * (1 + size / XET_BLOCK)
         try:
             wait_unless_overdue(partial(self._send, additions), lambda: time.monotonic() > end)

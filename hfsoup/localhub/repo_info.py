@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import pygit2
+import yaml
 
 from hfsoup.localhub.cards import RELATIONS, CardError, split_card
 from hfsoup.localhub.contents import Entry, find_entry, read_blob, read_text, walk
@@ -96,11 +98,30 @@ def _read_files(place: Path, _identifier: str, kind: str, oid: str, lfs: LfsStor
             found["baseModels"] = {"relation": relation, "models": [{"id": str(base)} for base in bases]}
         if card.get("model-index"):
             found["model-index"] = found["cardData"]["model-index"]
+        found["evalResults"] = list(_read_results(git, commit))
         if weights := _count_parameters(git, commit, place, lfs):
             found["safetensors"] = weights
     found.update({key: value for key, value in (("pipeline_tag", task), ("library_name", library)) if value})
     found["tags"] = _list_tags(card, found, task, library)
     return found
+
+
+def _read_results(git: pygit2.Repository, commit: pygit2.Commit) -> Iterator[dict[str, Any]]:
+    """The results in `.eval_results/*.yaml`; of a file that the Hub would refuse, why."""
+    folder = find_entry(git, commit, ".eval_results")
+    if folder is None or folder.is_file:
+        return
+    for entry in walk(git, folder.oid, ".eval_results", recursive=False):
+        if not entry.path.endswith(".yaml"):
+            continue
+        try:
+            every = yaml.safe_load(read_text(git, commit, entry.path))
+            for one in every:
+                if not {"id", "task_id"} <= one["dataset"].keys() or "value" not in one:
+                    raise ValueError("expected dataset.id, dataset.task_id and value")
+                yield {"filename": entry.path, "verified": False, "data": json.loads(json.dumps(one, default=str))}
+        except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            yield {"filename": entry.path, "error": str(error)}
 
 
 def _list_tags(card: dict[str, Any], found: dict[str, Any], task: Any, library: Any) -> list[str]:

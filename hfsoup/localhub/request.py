@@ -32,7 +32,8 @@ _COMMON = (
 FIELDS = {
     "models": (
         *_COMMON,
-        *("baseModels", "config", "library_name", "model-index", "pipeline_tag", "safetensors", "spaces"),
+        *("baseModels", "config", "evalResults", "library_name", "model-index", "pipeline_tag", "safetensors"),
+        "spaces",
     ),
     "datasets": _COMMON,
     "spaces": (*_COMMON, "sdk", "subdomain", "models", "datasets"),

@@ -260,6 +260,7 @@ class Options:
     private: bool = _option(False, "Result", "make the repository private", needs="push")
     create_pr: bool = _option(False, "Result", "push as a pull request", needs="push")
     revision: str | None = _option(None, "Result", "push to this branch", needs="push")
+    collection: bool = _option(False, "Result", "make a Collection of the soup and its ingredients", needs="push")
     # fmt: on
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Arguments of the recipe and merge that are no options of their own, by their names."""

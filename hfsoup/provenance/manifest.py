@@ -310,11 +310,8 @@ def require_size(name: str, size: int, most: int, *, where: str) -> None:
 
 def is_same_bake(folder: Path, patterns: tuple[str, ...], options: Options) -> bool:
     """Whether a folder holds a soup of the same patterns and options: what a stopped bake left is its own."""
-    try:
-        found = read_manifest(folder, where=str(folder))
-    except SoupError:
-        return False
-    return found.patterns == list(patterns) and found.options == options.to_record()
+    found = find_manifest(folder)
+    return found is not None and found.patterns == list(patterns) and found.options == options.to_record()
 
 
 def _record_dataset(soup: BakeResult) -> DatasetRecord | None:
@@ -347,12 +344,16 @@ def _record_batch_norm(soup: BakeResult) -> BatchNormRecord | None:
     return BatchNormRecord(modes=modes, calibration=record_split(soup.images.calibration), statistics=encoded)
 
 
-def warn_of_local_paths(folder: Path) -> None:
-    """Say so where others will read from soup.json how folders of this disk are called."""
+def find_manifest(folder: Path) -> Manifest | None:
+    """The record in a folder; None where there is none, or none that hfsoup wrote."""
     try:
-        record = read_manifest(folder, where=str(folder))
+        return read_manifest(folder, where=str(folder))
     except SoupError:
-        return
+        return None
+
+
+def warn_of_local_paths(record: Manifest) -> None:
+    """Say so where others will read from soup.json how folders of this disk are called."""
     paths = [name for name in record.local_places if Path(name).name != name]
     if paths:
         what = f"{FILE_NAME} shows others the paths of this machine, such as {quoted(paths[0])}"

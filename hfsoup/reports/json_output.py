@@ -48,7 +48,7 @@ def make_json(soup: BakeResult) -> dict[str, Any]:
         "images_forwarded": run.images_forwarded,
         "images_spared": run.images_spared,
         "seconds": {name: round(value, 3) for name, value in run.seconds.items()},
-        "pushed": vars(soup.pushed) if soup.pushed else None,
+        "pushed": soup.pushed.to_json() if soup.pushed else None,
         **({"distilled": d.to_json()} if d else {}),
         **({"adapter": {"rank": a.rank, "error": a.error, "worst": a.worst, "layer": a.layer}} if a else {}),
         **({"numbers": dict(evaluation.numbers)} if evaluation.numbers else {}),

@@ -46,6 +46,8 @@ def summarize(soup: BakeResult) -> Iterator[Row]:
         yield "saved to", Text.assemble(replace_unprintable(soup.path), f" ({format_size(size)})")
     if soup.pushed:
         yield "pushed to", add_link(replace_unprintable(soup.pushed.url), soup.pushed.url)
+        if address := soup.pushed.collection:
+            yield "collection", add_link(replace_unprintable(address), address)
 
 
 def format_usage(soup: BakeResult) -> Text | None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hfsoup.checkpoints.timm_config import format_model_type, has_timm_layout, is_timm, list_libraries
 from hfsoup.data.splits import describe_training_split
 from hfsoup.evaluation.scores import Decision, Score, describe_alpha
-from hfsoup.hub.cards import UNPUSHED
+from hfsoup.hub.cards import UNPUSHED, name_card
+from hfsoup.hub.client import hub_api
 from hfsoup.ingredients.cards import find_common_license, include_bases, read_license
 from hfsoup.merges import MERGES
 from hfsoup.provenance.reproduce import hub_url, reproduce_command, reproduce_config
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from hfsoup.provenance.result import BakeResult, Composition, SearchResult
 
 MOST_ATTEMPTS = 12
+MOST_LABELS = 1000
 DISTILLATION = (
     "Beyer et al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022,"
     " https://arxiv.org/abs/2106.05237"
@@ -58,7 +60,8 @@ def render_card(soup: BakeResult) -> str:
 
     template = str(find_resource("model_cards/soup.md"))
     filled = ModelCard.from_template(_make_metadata(soup), template_path=template, **_fill(soup))
-    return re.sub(r"\n{3,}", "\n\n", str(filled))
+    card = re.sub(r"\n{3,}", "\n\n", str(filled))
+    return name_card(card, soup.options.push, soup.options.revision) if soup.options.push else card
 
 
 def _make_metadata(soup: BakeResult) -> ModelCardData:
@@ -143,6 +146,7 @@ def _fill(soup: BakeResult) -> dict[str, Any]:
     """The values of the template, section by section; every text from outside is escaped here."""
     made_of, options = soup.composition, soup.options
     names = list(map(escape_markdown, made_of.names))
+    labels = [escape_markdown(name, 40) for name in made_of.family.labels]
     results = read_results(soup, escape_markdown)
     return {
         "recipe": RECIPES.get(options.chosen_recipe),
@@ -152,11 +156,13 @@ def _fill(soup: BakeResult) -> dict[str, Any]:
         "kind": made_of.kind,
         "used": len(soup.mix.members),
         "extrapolated": f"{soup.mix.alpha:g}" if soup.mix.alpha > 1 else None,
-        "classes": soup.task.describe_classes([escape_markdown(name, 40) for name in made_of.family.labels]),
+        "classes": soup.task.describe_classes(labels),
+        "labels": labels[:MOST_LABELS],
+        "unlisted": len(labels) > MOST_LABELS,
         "rule": soup.task.rule,
         "processor": names[made_of.family.processor_index] if options.processor_from else None,
-        "home": json.dumps(one_line(options.push or UNPUSHED)),
-        "timm": _timm_argument(made_of, options.push),
+        "home": json.dumps(UNPUSHED),
+        "timm": _timm_argument(made_of),
         "model_type": escape_markdown(format_model_type(made_of.family.config)),
         "alone": _is_unchanged(made_of, options.dtype),
         "fitted": made_of.family.fitted is not None and len(soup.mix.members) > 1,
@@ -174,14 +180,15 @@ def _fill(soup: BakeResult) -> dict[str, Any]:
         "citations": sorted(_list_citations(soup)),
         "versions": ", ".join(f"{n} {version(n)}" for n in (*VERSIONS, *list_libraries(made_of.family.config))),
         "hfsoup": __version__,
+        "others": f"{hub_api().endpoint}/models?other=hfsoup",
     }
 
 
-def _timm_argument(made_of: Composition, repo: str | None) -> str | None:
+def _timm_argument(made_of: Composition) -> str | None:
     """What timm.create_model is given for this soup; None where timm cannot load it."""
     if made_of.adapter or "pretrained_cfg" not in made_of.family.config or len(made_of.family.shards) > 1:
         return None
-    return json.dumps(f"hf-hub:{one_line(repo)}" if repo else "local-dir:PATH/TO/THIS/FOLDER")
+    return json.dumps(f"local-dir:{UNPUSHED}")
 
 
 def _is_unchanged(made_of: Composition, dtype: str | None) -> bool:
