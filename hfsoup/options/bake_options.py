@@ -215,3 +215,6 @@ class BakeOptions(TypedDict, total=False):
 
     revision: str | None
     """Push to this branch."""
+
+    collection: bool
+    """Make a Collection of the soup and its ingredients."""
