@@ -54,6 +54,13 @@ def test_a_pattern_that_matches_nothing(pattern: str, code: int, text: str, on_h
     [
         (["--recipe", "gredy"], "known: auto, greedy, greedy-random, "),
         (["--merge", "median"], "known: breadcrumbs, dare, "),
+        (["--recipe", "gredy"], "weighted, wise-ft\n  try: --recipe greedy\n"),
+        (["--merge", "task_arithmetic"], "try: --merge task-arithmetic\n"),
+        (["--merge", "linear"], "try: --merge mean\n"),
+        (["--recipe", "linear"], "try: --recipe uniform\n"),
+        (["--merge", "passthrough"], "try: hfsoup recipes\n"),
+        (["--recipe", "ties"], "ties is a merge, not a recipe\n  try: --merge ties\n"),
+        (["--merge", "pruned"], "pruned is a recipe, not a merge\n  try: --recipe pruned\n"),
         (["--base", "org/start"], "neither recipe nor merge"),
         (["--recipe", "greedy"], "needs data"),
         (["--min-score", "0.5"], "needs scores"),

@@ -80,6 +80,20 @@ def test_init_explains_every_option(vit: Family, alone: Path) -> None:
     assert "exists already" in refused("init", "org/other", "-o", "mine.yml", code=1)
 
 
+def test_init_takes_the_flags_of_a_bake(vit: Family, data: Path, alone: Path) -> None:
+    """Those that are given are in the file, which bakes as the flags do; data stands before search, each group once."""
+    flags = ["--dataset", data, "--recipe", "pruned", "--merge", "slerp", "--push", "kit/new"]
+    done = run("init", *vit.words, *flags)
+    assert done.err == "wrote soup.yaml; bake it with: hfsoup bake soup.yaml --push kit/new\n"
+    text = Path("soup.yaml").read_text()
+    chosen = {"dataset": str(data), "recipe": "pruned", "merge": "slerp", "push": "kit/new"}
+    assert yaml.safe_load(text) == {"ingredients": vit.words, **chosen}
+    groups = ["Ingredients", "Data", "Search", "Weights", "Compute", "Report", "Result"]
+    assert re.findall(r"# (\w+) -{20}", text) == groups
+    assert "try: --merge ties" in refused("init", *vit.words, "--recipe", "ties", "-o", "other.yaml", code=2)
+    assert not Path("other.yaml").exists()
+
+
 def test_card_and_record_hold_the_config_and_no_path(vit: Family, data: Path, alone: Path) -> None:
     """One text in both, of the options that were changed; one that was tampered with does not verify."""
     bake(*vit.words, "--dataset", data, "--passes", "2", "--output", "soup")

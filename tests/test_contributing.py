@@ -143,7 +143,7 @@ def test_an_option(copy: Path, vit: Family, alone: Path) -> None:
     file = copy / "hfsoup/options/options.py"
     head, tail = file.read_text().split("    license: str | None = _option(", 1)
     file.write_text(f"{head}{declaration}    license: str | None = _option({tail}")
-    assert "--audience" in hfsoup(copy, "bake", "--help")
+    assert "--audience" in hfsoup(copy, "bake", "--help-all")
     hfsoup(copy, "bake", *vit.words[:2], "--audience", "nobody", "--output", "soup", "--save-config", "soup.yaml")
     assert json.loads(Path("soup/soup.json").read_text())["options"]["audience"] == "nobody"
     assert "audience: nobody" in Path("soup.yaml").read_text()

@@ -114,17 +114,37 @@ def test_every_command_has_words_and_an_example_that_parses() -> None:
 
 
 def test_help_shows_every_option_with_its_words_and_default() -> None:
-    """In the group that options.py names."""
+    """In the group that options.py names, with `--help-all`."""
     from hfsoup.options.options import option_fields
 
-    done = run("bake", "--help")
-    text = " ".join(done.out.split())
+    text = " ".join(run("bake", "--help-all").out.replace("│", " ").split())
     for f in option_fields():
         assert f"--{f.name.replace('_', '-')} " in text, f.name
         assert f"─ {f.metadata['group']} ─" in text
         assert f.metadata["help"].rsplit(" [", 1)[-1].split()[0] in text, f.name
+    assert ", ".join(entry.name for entry in RECIPES) in text
     for shown in ("[greedy with a dataset, else uniform]", "[default: mean]", "[default: 5]"):
         assert shown in text
+
+
+@pytest.mark.parametrize("command", ["bake", "init", "check", "eval"])
+def test_the_first_help_fits_a_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 80 columns it has at most 22 lines, and names the way to the rest, which has many more."""
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(command, "--help").out.rstrip().splitlines()
+    assert len(lines) <= 22
+    assert max(map(len, lines)) <= 80
+    assert "--help-all" in "\n".join(lines)
+    assert len(run(command, "--help-all").out.splitlines()) > 60
+
+
+def test_the_first_help_of_bake_names_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ingredients, five flags, the names of all recipes and merges, and an example."""
+    monkeypatch.setenv("COLUMNS", "80")
+    words = run("bake", "-h").out.split()
+    assert {"INGREDIENTS", "--dataset", "--recipe", "--merge", "-o,", "--output", "--push", "Example:"} <= set(words)
+    assert {entry.name for entry in (*RECIPES, *MERGES)} <= {word.rstrip(",") for word in words}
+    assert "--metric" not in words
 
 
 @pytest.mark.parametrize(

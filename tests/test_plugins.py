@@ -115,7 +115,7 @@ def trim(tmp_path: Path) -> Path:
 
 def test_arguments_of_a_plug_in_are_flags(trim: Path, vit: Family, alone: Path) -> None:
     """They are in the help and in soup.json, change the soup, are cited, and are baked again by verify and the card."""
-    for words in (("recipes",), ("bake", "--help")):
+    for words in (("recipes",), ("bake", "--help-all")):
         shown = " ".join(hfsoup(trim, *words).stdout.split())
         assert "--trim" in shown
         assert "--firsts" in shown

@@ -28,7 +28,7 @@ def check_request(patterns: tuple[str, ...], options: Options) -> RecipeEntry:
         UsageError: there is no such recipe or merge, it lacks data or a package, an option has no effect, or there are
             no ingredients.
     """
-    recipe = RECIPES.get(options.chosen_recipe)
+    recipe, _ = options.find_methods()
     refuse_ineffective(options)
     for registry, name in ((RECIPES, recipe.name), (MERGES, options.merge)):
         _refuse_ineffective(registry, name, options)

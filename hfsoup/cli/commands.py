@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hfsoup.cli.app import app, exit_with_error
-from hfsoup.cli.flags import PARAMETERS, ParameterCommand, add_option_flags
-from hfsoup.options.options import Options, get_option_types, refuse_ineffective
+from hfsoup.cli.flags import PARAMETERS, OptionsCommand, ParameterCommand, add_option_flags
+from hfsoup.options.options import GROUPS, Options, get_option_types, refuse_ineffective
 from hfsoup.utils.errors import SoupError, UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ EPILOG = 'Example: hfsoup bake "org/model-*" --recipe pruned --dataset org/pets 
 
 
 @app.command(epilog=EPILOG, cls=ParameterCommand)
-@add_option_flags("Ingredients", "Weights", "Search", "Data", "Compute", "Report", "Result")
+@add_option_flags(*GROUPS)
 def bake(
     ctx: typer.Context,
     ingredients: Ingredients = None,
@@ -120,20 +120,27 @@ def _is_typed(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-@app.command(epilog='Example: hfsoup init "org/model-*" -o soup.yaml')
+@app.command(epilog='Example: hfsoup init "org/model-*" --dataset org/pets -o soup.yaml', cls=ParameterCommand)
+@add_option_flags(*GROUPS)
 def init(
+    ctx: typer.Context,
     ingredients: Annotated[list[str], typer.Argument(help="as for bake")],
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="the file to write")] = Path("soup.yaml"),
+    **options: Any,
 ) -> None:
-    """Write a config file with every option explained, for `hfsoup bake FILE`."""
-    from hfsoup.options.config_file import format_commented_config, write_config
+    """Write a config file with every option explained, for `hfsoup bake FILE`; takes the other flags of bake."""
+    from hfsoup.baking.requirements import check_request
+    from hfsoup.options.config_file import format_commented_config, format_powers, write_config
 
-    write_config(output, format_commented_config(ingredients, Options(), str(output)))
-    typer.echo(f"wrote {output}; bake it with: hfsoup bake {output}", err=True)
+    chosen = Options.of({**options, **ctx.meta.get(PARAMETERS, {})})
+    check_request(tuple(ingredients), chosen)
+    write_config(output, format_commented_config(ingredients, chosen, str(output)))
+    typer.echo(f"wrote {output}; bake it with: hfsoup bake {output}{format_powers(chosen)}", err=True)
 
 
-@app.command(epilog='Example: hfsoup check "org/model-*" --weights')
-@add_option_flags("Ingredients", "Weights", "Data", "Compute")
+@app.command(epilog='Example: hfsoup check "org/model-*" --weights', cls=OptionsCommand)
+@add_option_flags("Ingredients", "Data", "Weights", "Compute")
 def check(
     ingredients: Annotated[
         list[str] | None,
@@ -180,8 +187,8 @@ def _forecast(patterns: tuple[str, ...], options: Options, screen: Screen) -> di
     return {"forecast": forecast.numbers} if forecast else {}
 
 
-@app.command(name="eval", epilog="Example: hfsoup eval org/model-a --dataset org/pets")
-@add_option_flags("Weights", "Data", "Compute")
+@app.command(name="eval", epilog="Example: hfsoup eval org/model-a --dataset org/pets", cls=OptionsCommand)
+@add_option_flags("Data", "Weights", "Compute")
 def evaluate(
     model: Annotated[str, typer.Argument(help="ORG/NAME, with @REVISION, or a local folder")],
     *,

@@ -62,7 +62,13 @@ class MergeEntry(Entry):
 
 
 PLAIN = Context()
-MERGES = Registry("merge", "hfsoup.merges", MergeEntry)
+MERGES = Registry(
+    "merge",
+    "hfsoup.merges",
+    MergeEntry,
+    # mergekit's names of the same, and what an average is called.
+    aliases={"linear": "mean", "average": "mean", "nuslerp": "slerp", "dare_linear": "dare"},
+)
 merge = MERGES.register
 
 

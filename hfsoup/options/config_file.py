@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from hfsoup.options.options import (
     EVERYTHING,
+    GROUPS,
     Options,
     find_parameters,
     get_option_types,
@@ -97,7 +98,7 @@ def write_config(path: Path, text: str) -> None:
 
 def _format_options(options: Options) -> Iterator[str]:
     group = ""
-    for f in option_fields():
+    for f in sorted(option_fields(), key=lambda f: GROUPS.index(f.metadata["group"])):
         if f.metadata["group"] != group:
             group = f.metadata["group"]
             yield f"\n# {group} {'-' * 20}"
@@ -189,6 +190,13 @@ def _refuse_powers(path: Path, lines: Mapping[str, int], found: Mapping[str, Any
             flag = f"--{name.replace('_', '-')}" + (f" {shlex.quote(str(found[name]))}" if name == "push" else "")
             what, hint = f"this file wants {wish}; only you can allow that", f"hfsoup bake {path} {flag}"
             raise UsageError(what, where=f"{path}, line {lines[name]}", hint=f"{hint}, if you mean it")
+
+
+def format_powers(options: Options) -> str:
+    """The flags that a bake of a file with these options needs too, as only who runs it may allow them."""
+    push = f" --push {shlex.quote(options.push)}" if options.push else ""
+    trust = " --trust-remote-metric" if options.trust_remote_metric else ""
+    return push + (" --overwrite" if options.overwrite else "") + trust
 
 
 def _is_valid_without(found: Mapping[str, Any], over: Mapping[str, Any], name: str) -> bool:

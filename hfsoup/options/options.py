@@ -31,9 +31,13 @@ from hfsoup.utils.text import quoted
 
 if TYPE_CHECKING:
     from hfsoup.data.tasks.task import Task
+    from hfsoup.merges import MergeEntry
+    from hfsoup.recipes import RecipeEntry
 
 EVERYTHING = ("*/*",)
 """The glob of a search of the Hub if no ingredients are given."""
+GROUPS = ("Ingredients", "Data", "Search", "Weights", "Compute", "Report", "Result")
+"""The groups of options, in the order in which help and config files show them."""
 FILE = r"[\w][\w.-]*\.(safetensors|bin|pt|pth|th|ckpt)"
 SHIFT = r"[\w][\w .+-]{0,39}"
 MAX_BATCH = 4096
@@ -312,11 +316,22 @@ class Options:
 
     def _own_parameters(self) -> list[Parameter]:
         """The arguments of the chosen recipe and merge that are not declared here."""
+        known = get_option_types()
+        return [p for entry in self.find_methods() for p in entry.parameters if p.name not in known]
+
+    def find_methods(self) -> tuple[RecipeEntry, MergeEntry]:
+        """The chosen recipe and merge.
+
+        Raises:
+            UsageError: there is no such recipe or merge, or one is named as the other.
+        """
         from hfsoup.merges import MERGES
         from hfsoup.recipes import RECIPES
 
-        chosen, known = (RECIPES.get(self.chosen_recipe), MERGES.get(self.merge)), get_option_types()
-        return [p for entry in chosen for p in entry.parameters if p.name not in known]
+        for name, kind, other in ((self.chosen_recipe, RECIPES, MERGES), (self.merge, MERGES, RECIPES)):
+            if name not in kind and name in other:
+                raise UsageError(f"{name} is a {other.kind}, not a {kind.kind}", hint=f"--{other.kind} {name}")
+        return RECIPES.get(self.chosen_recipe), MERGES.get(self.merge)
 
     def recipe_parameters(self) -> dict[str, Any]:
         """The arguments of the recipe."""

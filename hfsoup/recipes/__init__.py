@@ -37,5 +37,7 @@ class RecipeEntry(Entry):
         return None if self.evaluations is None else self.evaluations(ingredients, **parameters)
 
 
-RECIPES = Registry("recipe", "hfsoup.recipes", RecipeEntry)
+RECIPES = Registry(
+    "recipe", "hfsoup.recipes", RecipeEntry, aliases={"linear": "uniform", "average": "uniform", "swa": "latest"}
+)
 recipe = RECIPES.register

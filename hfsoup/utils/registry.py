@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hfsoup.utils.errors import UsageError
@@ -113,10 +114,19 @@ class Registry(Generic[E]):
         package: where hfsoup's own are, one a module.
         entry: what is recorded of each.
         group: the group of entry points; the name of the package unless given.
+        aliases: what other tools call some entries, for the hint of an error.
     """
 
-    def __init__(self, kind: str, package: str, entry: type[E], group: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        package: str,
+        entry: type[E],
+        group: str = "",
+        aliases: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.kind, self.package, self.group, self._entry = kind, package, group or package, entry
+        self.aliases = aliases
         self.broken: list[str] = []
         self._entries: dict[str, E] = {}
 
@@ -196,12 +206,14 @@ class Registry(Generic[E]):
         """The entry called `name`.
 
         Raises:
-            UsageError: there is none; the known ones are listed.
+            UsageError: there is none; the known ones are listed, and the one that was probably meant is the hint.
         """
         found = self.find(name)
         if found is None:
             what = f"there is no {self.kind} called {name!r}; known: {', '.join(sorted(self._entries))}"
-            raise UsageError("\n  ".join([what, *self.broken]), hint="hfsoup recipes")
+            meant = self.aliases.get(name) or find_nearest(name.replace("_", "-"), sorted(self._entries))
+            hint = f"--{self.kind} {meant}" if meant else "hfsoup recipes"
+            raise UsageError("\n  ".join([what, *self.broken]), hint=hint)
         return found
 
     def find(self, name: str) -> E | None:
