@@ -1,10 +1,9 @@
-"""`hfsoup.SoupCallback` in a real Trainer, and what a soup looks like in a notebook."""
+"""`hfsoup.SoupCallback` in a real Trainer."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -178,27 +177,3 @@ def test_a_failed_soup_does_not_lose_the_training(make_trainer: Callable[..., Tr
         assert trained(trainer, hfsoup.SoupCallback("greedy", trainer=trainer)) is None
     assert trainer.state.global_step == 12
     assert same_as(trainer, "run/checkpoint-12")
-
-
-def test_a_soup_says_what_it_is(vit: Family, data: Path, alone: Path) -> None:
-    """At a prompt a line, in a notebook a table, both with what was measured and nothing that was not."""
-    plain = hfsoup.bake(*vit.words)
-    assert repr(plain) == "<Soup: uniform, 4 of 4 ingredients; nothing measured>"
-    soup = hfsoup.bake(*vit.words, dataset=str(data), output="soup")
-    assert f"test accuracy {soup.test:.4f}" in repr(soup)
-    assert soup.comparison.verdict in repr(soup)
-    assert repr(soup).endswith("in soup>")
-    assert soup._repr_html_().count("<tr>") == 5
-    assert f"<td>{soup.scores[0].value:.4f}</td>" in soup._repr_html_()
-
-
-def test_a_hostile_name_is_only_text_in_a_notebook(vit: Family, alone: Path) -> None:
-    """A folder's name cannot bring markup into the page."""
-    folder = alone / "<img src=x onerror=alert(1)>"
-    folder.symlink_to(vit.folders[0], target_is_directory=True)
-    seen: list[str] = []
-    parser = HTMLParser()
-    parser.handle_starttag = lambda tag, attrs: seen.append(tag)  # type: ignore[method-assign]
-    parser.feed(hfsoup.bake(str(folder), vit.words[1])._repr_html_())
-    assert "img" not in seen
-    assert "table" in seen

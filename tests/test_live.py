@@ -80,8 +80,11 @@ def test_a_notebook_shows_bars_without_widgets(cell: list[dict[str, Any]], vit: 
     assert {key for shown in cell for key in shown} == {"text/plain", "text/html", "raw", "display_id", "update"}
 
 
-def test_a_program_prints_nothing(vit: Family, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where nobody looks at a terminal a bake prints nothing, its forecast neither."""
+def test_a_program_prints_nothing(
+    vit: Family, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody looks at a terminal a bake prints nothing: no forecast, and no bar of transformers."""
+    monkeypatch.setattr("transformers.utils.logging._tqdm_active", True)
     with mock.patch.object(logging.getLogger("hfsoup"), "propagate", False):
         hfsoup.bake(*vit.words[:2], dataset=str(data), recipe="greedy")
     assert capsys.readouterr() == ("", "")

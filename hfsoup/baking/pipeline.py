@@ -69,7 +69,7 @@ def bake(*ingredients: str | PathLike[str], progress: bool | None = None, **opti
         >>> import hfsoup
         >>> soup = hfsoup.bake("org/model-*", recipe="greedy", dataset="org/pets")
         >>> soup
-        <Soup: greedy, 2 of 4 ingredients; soup: test accuracy ...>
+        <Soup: greedy, 2 of 4 ingredients; soup: test accuracy ...
         >>> soup.mix.coefficients
         (0.0, 0.5, 0.5, 0.0)
     """

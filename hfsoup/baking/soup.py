@@ -30,14 +30,14 @@ class Soup(BakeResult):
     """
 
     def __repr__(self) -> str:
-        from hfsoup.reports.notebook import format_line
+        from hfsoup.reports.notebook import format_text
 
-        return format_line(self)
+        return format_text(self)
 
     def _repr_html_(self) -> str:
-        from hfsoup.reports.notebook import format_table
+        from hfsoup.reports.notebook import format_html
 
-        return format_table(self)
+        return format_html(self)
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain values, as `--json` writes it."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
-from transformers.utils.logging import set_tqdm_hook
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
@@ -23,6 +21,7 @@ from hfsoup.baking.measure import run_recipe
 from hfsoup.baking.pipeline import run_bake, save_and_push
 from hfsoup.baking.requirements import needs_images
 from hfsoup.baking.soup import Soup
+from hfsoup.checkpoints.classifier import hide_loading_bars
 from hfsoup.evaluation.scores import Score
 from hfsoup.options.options import Options
 from hfsoup.provenance.result import Composition, Run, SearchResult
@@ -59,7 +58,7 @@ class SoupCallback(TrainerCallback):
         >>> trainer.add_callback(callback)
         >>> _ = trainer.train()
         >>> callback.soup
-        <Soup: greedy, ... of 3 ingredients; ...>
+        <Soup: greedy, ... of 3 ingredients; ...
         >>> callback.soup.path
         PosixPath('.../soup')
     """
@@ -183,7 +182,7 @@ def _score_mix(trainer: Trainer, model: Any, averager: Averager, mix: Mix) -> Sc
     with tempfile.TemporaryDirectory() as scratch:
         write_weights(averager, mix, Path(scratch), {})
         write_configs(averager.family, Path(scratch), averager.dtype)
-        with _hide_progress_bars():
+        with hide_loading_bars():
             # Tensors may have other names in a file than in the model; transformers converts them.
             fresh = type(model).from_pretrained(scratch, local_files_only=True, dtype="auto")
     model.load_state_dict(fresh.state_dict())
@@ -195,13 +194,3 @@ def _score_mix(trainer: Trainer, model: Any, averager: Averager, mix: Mix) -> Sc
         what = f"expected the Trainer to report a number as {name}, found {value}; it reports {known}"
         raise SoupError(what, hint="metric_for_best_model=…")
     return Score(-float(value) if sign else float(value), 0 if found.label_ids is None else len(found.label_ids))
-
-
-@contextmanager
-def _hide_progress_bars() -> Iterator[None]:
-    """Hide the progress bars of loading, one for each of many candidates."""
-    before = set_tqdm_hook(lambda factory, given, named: factory(*given, **{**named, "disable": True}))
-    try:
-        yield
-    finally:
-        set_tqdm_hook(before)

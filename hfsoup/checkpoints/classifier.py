@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.utils.logging import set_tqdm_hook
 
 from hfsoup.checkpoints.architecture import find_model_class
 from hfsoup.checkpoints.processor import unpack_inputs
 from hfsoup.utils.errors import LOADING_ERRORS, OutOfMemoryError, SoupError
 from hfsoup.utils.text import format_count, one_line
+
+_bars = threading.Lock()
 
 
 class Classifier:
@@ -51,20 +57,33 @@ class Classifier:
         return ImageClassifierOutput(logits=logits)
 
 
+@contextmanager
+def hide_loading_bars() -> Iterator[None]:
+    """Hide transformers' progress bar of a load; one load at a time, as the switch is of the whole process."""
+    with _bars:
+        before = set_tqdm_hook(lambda factory, given, named: factory(*given, **{**named, "disable": True}))
+        try:
+            yield
+        finally:
+            set_tqdm_hook(before)
+
+
 def build_model(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype, where: str) -> Any:
     """The model of a config, with `tensors` by the names that a weight file gives them.
 
     Raises:
         SoupError: they are not the ones that it has; `where` is the checkpoint.
     """
-    model, info = find_model_class(config).from_pretrained(
-        None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
-    )
+    kind = find_model_class(config)
+    with hide_loading_bars():
+        model, info = kind.from_pretrained(
+            None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
+        )
     # Counters and indices that a file lacks are built with the model, always the same.
     counters = {name for name, tensor in model.state_dict().items() if not tensor.is_floating_point()}
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if found := set(info.get(kind) or ()) - (counters if kind == "missing_keys" else set()):
+    for which in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if found := set(info.get(which) or ()) - (counters if which == "missing_keys" else set()):
             names = ", ".join(sorted(map(str, found))[:5])
-            what = f"this checkpoint does not fill the model: {kind.removesuffix('_keys')} {names}"
+            what = f"this checkpoint does not fill the model: {which.removesuffix('_keys')} {names}"
             raise SoupError(what, where=where)
     return model

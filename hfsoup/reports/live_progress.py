@@ -120,7 +120,7 @@ def _format_html(line: str | Stage) -> str:
         return f'<span style="font-weight: 600">{text}</span>' if line.startswith("note: ") else f"  {text}"
     text = escape(_format_stage(line))
     if line.text:
-        return f'<span style="color: #1a7f37">✓</span> {text}'
+        return f'<span style="color: #2da44e">✓</span> {text}'
     if not line.total:
         return f"… {text}"
     return f'<progress value="{min(line.count, line.total)}" max="{line.total}"></progress> {text}'

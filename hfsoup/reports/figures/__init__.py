@@ -92,17 +92,20 @@ def _caption_scores(points: Sequence[Point], ingredients: int) -> str:
     return f"{', '.join(parts)} and this soup on both splits. Test scores were measured after the selection."
 
 
-def draw_pictures(soup: BakeResult, folder: Path) -> None:
-    """Draw the pictures of a soup below `folder`, the same bytes for the same soup and matplotlib."""
+def draw_picture(soup: BakeResult, name: str, *, dark: bool = False) -> bytes:
+    """One picture of a soup as PNG, the same bytes for the same soup and matplotlib."""
     from hfsoup.reports.figures import closeness, line, scores, search
-    from hfsoup.reports.figures.style import THEMES, render_png
+    from hfsoup.reports.figures.style import DARK, LIGHT, render_png
 
     painters = {"scores": scores.paint, "search": search.paint, "closeness": closeness.paint, "line": line.paint}
+    return render_png(painters[name](soup), DARK if dark else LIGHT, TITLES[name])
+
+
+def draw_pictures(soup: BakeResult, folder: Path) -> None:
+    """Draw the pictures of a soup below `folder`."""
     found = list_pictures(soup)
     if found:
         (folder / FOLDER).mkdir()
     for picture in found:
-        for theme in THEMES:
-            (folder / (picture.dark if theme.dark else picture.light)).write_bytes(
-                render_png(painters[picture.name](soup), theme, picture.title)
-            )
+        (folder / picture.light).write_bytes(draw_picture(soup, picture.name))
+        (folder / picture.dark).write_bytes(draw_picture(soup, picture.name, dark=True))
