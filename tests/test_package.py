@@ -137,7 +137,7 @@ def test_a_bill_of_materials_holds_what_is_installed(tmp_path: Path) -> None:
     found = {part["bom-ref"] for part in (bill["metadata"]["component"], *bill["components"])}
     assert f"pkg:pypi/hfsoup@{hfsoup.__version__}" in found
     for line in (ROOT / "scripts/constraints.txt").read_text().splitlines():
-        name, _, version = line.partition("==")
+        name, _, version = line.partition(" ;")[0].partition("==")
         name = re.sub(r"[-_.]+", "-", name).lower()
         # A build such as 2.13.0+cpu is of the pinned version.
         versions = {ref.partition("@")[2].partition("+")[0] for ref in found if ref.startswith(f"pkg:pypi/{name}@")}
@@ -145,6 +145,20 @@ def test_a_bill_of_materials_holds_what_is_installed(tmp_path: Path) -> None:
     assert {"pkg:pypi/numpy", "pkg:pypi/torch", "pkg:pypi/huggingface-hub"} <= {ref.rpartition("@")[0] for ref in found}
     assert {entry["ref"] for entry in bill["dependencies"]} == found
     assert {ref for entry in bill["dependencies"] for ref in entry["dependsOn"]} <= found
+
+
+def test_every_pinned_package_has_its_hashes() -> None:
+    """The files that are installed with --require-hashes name the versions of constraints.txt, all but torch."""
+    pinned = {line.partition(" ;")[0] for line in (ROOT / "scripts/constraints.txt").read_text().splitlines()}
+    hashed: dict[str, int] = {}
+    for file in ("requirements.txt", "requirements-timm.txt"):
+        for entry in (ROOT / "scripts" / file).read_text().replace("\\\n", " ").splitlines():
+            hashed[re.split(r"[ ;]", entry, maxsplit=1)[0]] = entry.count("--hash=sha256:")
+    assert {re.sub(r"[-_.]+", "-", p.partition("==")[0]).lower() + p[p.index("==") :] for p in pinned} == {
+        *hashed,
+        next(p for p in pinned if p.startswith("torch==")),
+    }
+    assert all(hashed.values())
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tomllib
 from family import Family, weights
 from pages import ROOT, blocks, text_of
 

@@ -15,6 +15,7 @@ from hfsoup.recipes import RECIPES, RecipeEntry
 from hfsoup.recipes._line import STEPS
 from hfsoup.reports.figures import require_matplotlib
 from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.extras import require_extra
 from hfsoup.utils.registry import Registry
 
 CALIBRATION = 2048
@@ -43,6 +44,8 @@ def check_request(patterns: tuple[str, ...], options: Options) -> RecipeEntry:
         read_mapping(str(options.labels))
     if options.figures:
         require_matplotlib()
+    if options.align != "none":
+        require_extra("align", "scipy", "--align")
     if not patterns:
         raise UsageError("no ingredients", hint='hfsoup bake "org/model-*"')
     return recipe

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import evaluate
-
 from hfsoup.data.metrics import METRICS, check_predictions
 from hfsoup.data.tasks import SINGLE_LABEL, require_metric
 from hfsoup.data.tasks.task import Labels, Metric, Task
@@ -48,6 +46,8 @@ def _fetch_metric(name: str, task: Task) -> Metric:
 
 
 def _load_script(name: str, script: Path) -> Callable[[Labels, Labels], float]:
+    import evaluate
+
     try:
         loaded = evaluate.load(str(script), keep_in_memory=True)
     except (OSError, ImportError, ValueError, TypeError, AttributeError, SyntaxError) as error:

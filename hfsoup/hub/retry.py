@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from itertools import count
@@ -160,7 +160,7 @@ def requested_wait(response: httpx2.Response) -> float | None:
         until = parsedate_to_datetime(text)
     except ValueError:
         return None
-    return max((until - datetime.now(until.tzinfo and timezone.utc)).total_seconds(), 0.0)
+    return max((until - datetime.now(until.tzinfo and UTC)).total_seconds(), 0.0)
 
 
 def wait_to_retry(seconds: float, why: str) -> None:

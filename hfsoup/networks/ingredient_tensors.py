@@ -24,7 +24,7 @@ from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.hashing import hash_json
 from hfsoup.utils.version import __version__
 
-LIBRARIES = ("torch", "numpy", "scipy", "transformers", "accelerate")
+LIBRARIES = ("torch", "numpy", "transformers", "accelerate")
 StoredTensors = dict[str, tuple[str, NDArray[Any]]]
 """The dtype of safetensors and the array as it is stored, by name."""
 

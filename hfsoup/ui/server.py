@@ -7,10 +7,10 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 from hfsoup.utils.errors import UsageError
+from hfsoup.utils.extras import require_extra
 from hfsoup.utils.redact import VARIABLES, excepthook
 
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -59,8 +59,7 @@ def _report_crash(found: threading.ExceptHookArgs) -> None:
 
 def require_gradio() -> None:
     """Fail if the extra is not installed."""
-    if find_spec("gradio") is None:
-        raise UsageError("the page needs the package gradio, which is not installed", hint="pip install 'hfsoup[ui]'")
+    require_extra("ui", "gradio", "the page")
 
 
 def forget_tokens() -> None:

@@ -71,7 +71,8 @@ def write_space(folder: Path) -> None:
     except PackageNotFoundError as error:
         hint = "pip install 'hfsoup[ui]'"
         raise SoupError(f"the requirements of the Space cannot be read: {error} here", hint=hint) from error
-    wanted = [*(text for text in needed if "extra ==" not in text), *_extra(needed, "plot"), *_extra(needed, "search")]
+    extras = [text for extra in ("align", "plot", "search") for text in _extra(needed, extra)]
+    wanted = [*(text for text in needed if "extra ==" not in text), *extras]
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     texts = {
         "README.md": README.format(gradio=gradio, python=python, hfsoup=hfsoup.__version__),

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hfsoup.utils.errors import UsageError
+from hfsoup.utils.extras import require_extra
 from hfsoup.utils.text import one_line
 
 if TYPE_CHECKING:
@@ -78,9 +78,8 @@ class Entry:
 
     def require_package(self) -> None:
         """Fail if the package that it needs is not installed."""
-        if self.package and find_spec(self.package) is None:
-            what = f"{self.name} needs the package {self.package}, which is not installed"
-            raise UsageError(what, hint=f"pip install 'hfsoup[{self.name}]'")
+        if self.package:
+            require_extra(self.name, self.package, self.name)
 
     @property
     def identity(self) -> list[str]:

@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
 from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.extras import require_extra
 from hfsoup.utils.resources import find_resource
 
 ORG = "kitchen"
@@ -28,13 +29,14 @@ def run_demo(family: str, folder: Path | None) -> None:
     """Run the demo for one family, in `folder` or a temporary one.
 
     Raises:
-        UsageError: no such family.
+        UsageError: no such family, or the extra `hfsoup[demo]` is not installed.
         SoupError: one of the commands failed.
     """
     if family not in FAMILIES:
         raise UsageError(
             f"expected a family of {', '.join(FAMILIES)}, found {family!r}", hint="hfsoup demo --family vit"
         )
+    require_extra("demo", "sklearn", "the demo")
     with ExitStack() as stack:
         home = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hfsoup-demo-")))
         from hfsoup.localhub import LocalHub

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,7 +123,7 @@ class _Aligner:
     def _cache(self, facts: list[Any], build: Callable[[], StoredTensors], like: Ingredient) -> Ingredient:
         """An ingredient with the config of another and one weight file in the cache."""
         images = self.images and [self.images.fingerprint, self.images.pixels.name]
-        facts = [*facts, self.method, self.seed, images, str(self.device)]
+        facts = [*facts, self.method, self.seed, images, str(self.device), version("scipy")]
         file = cache_tensors("aligned", self.family, facts, build, fresh=self.fresh)
         return replace(like, weights=(file,), names={})
 

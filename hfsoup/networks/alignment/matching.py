@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from hfsoup.networks.alignment.activations import correlate_activations, find_sites
 from hfsoup.networks.alignment.groups import Group, Member, Order, permute_group
 from hfsoup.networks.network import Network, State
 from hfsoup.utils.errors import SoupError
+from hfsoup.utils.extras import require_extra
 
 Matrix = NDArray[np.float64]
 STATISTICS = ("running_mean", "running_var")
@@ -46,8 +46,17 @@ def assign_units(group: Group, similarity: Similarity) -> tuple[Order, float]:
         if not np.isfinite(matrix).all():
             raise SoupError("expected finite weights and activations, found NaN or infinity", where=group.name)
         total += matrix if width == 1 else _compare_blocks(matrix, width)
-    rows, order = linear_sum_assignment(total, maximize=True)
+    rows, order = _assign(total)
     return order.astype(np.int64), float(total[rows, order].sum() - np.trace(total))
+
+
+def _assign(similarity: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The rows and columns of the assignment whose similarity is largest."""
+    require_extra("align", "scipy", "alignment")
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(similarity, maximize=True)
+    return rows, columns
 
 
 def _compare_blocks(matrix: Matrix, width: int) -> Matrix:
@@ -56,7 +65,7 @@ def _compare_blocks(matrix: Matrix, width: int) -> Matrix:
     blocks = matrix.reshape(units, width, units, width).swapaxes(1, 2)
     found = np.empty((units, units))
     for a, b in np.ndindex(units, units):
-        rows, columns = linear_sum_assignment(blocks[a, b], maximize=True)
+        rows, columns = _assign(blocks[a, b])
         found[a, b] = blocks[a, b][rows, columns].sum()
     return found
 

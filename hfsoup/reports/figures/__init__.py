@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfsoup.evaluation.measurements import CANDIDATE, UNIFORM
-from hfsoup.utils.errors import UsageError
+from hfsoup.utils.extras import require_extra
 
 if TYPE_CHECKING:
     from hfsoup.evaluation.measurements import Point
@@ -49,8 +48,7 @@ def require_matplotlib() -> None:
     Raises:
         UsageError: it is, with the command that installs it.
     """
-    if find_spec("matplotlib") is None:
-        raise UsageError("pictures need matplotlib, and it is not installed", hint="pip install 'hfsoup[plot]'")
+    require_extra("plot", "matplotlib", "--figures")
 
 
 def list_pictures(soup: BakeResult) -> tuple[Picture, ...]:
