@@ -82,7 +82,7 @@ def test_pull(
     )
 
 
-@pytest.mark.usefixtures("plain_http")
+@pytest.mark.usefixtures("plain_http", "on_hub")
 @pytest.mark.parametrize("seed", range(25))
 @pytest.mark.parametrize("file", FILES)
 def test_flips(file: str, seed: int, signed_in: LocalHub, vit: Family, alone: Path) -> None:
