@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from pages import DOCS, PAGES, README, ROOT, all_text, anchors, blocks, links, text_of
 from shell import run
 
+import hfsoup
 from hfsoup.merges import MERGES
 from hfsoup.recipes import RECIPES
 
@@ -57,6 +59,21 @@ def test_every_page_is_in_the_index() -> None:
     """And README leads to the index."""
     assert set(links(text_of("README.md"))) >= {page.name for page in DOCS.glob("*.md") if page.name != "README.md"}
     assert ".github/docs/README.md" in links(README.read_text())
+
+
+def test_the_api_reference_is_current() -> None:
+    """It is what the script writes, and every public name has a heading."""
+    script = runpy.run_path(str(ROOT / "scripts" / "api_reference.py"))
+    assert script["TARGET"].read_text("utf-8") == script["make_page"](), "run: python scripts/api_reference.py"
+    assert {name.lower() for name in hfsoup.__all__ if name != "__version__"} <= anchors(text_of("api.md"))
+
+
+def test_every_field_of_a_record_is_in_the_reference() -> None:
+    """In the table of `soup.json`."""
+    from hfsoup.provenance.manifest import Manifest
+
+    table = text_of("reference.md").split("## `soup.json`")[1]
+    assert [name for name in Manifest.model_fields if f"`{name}`" not in table] == []
 
 
 def test_readme_is_short() -> None:
