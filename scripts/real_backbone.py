@@ -12,21 +12,22 @@ there already is not made again, so a stopped script goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sweep
-
 import hfsoup
 from hfsoup.averaging.writer import stage_output
 from hfsoup.baking.pipeline import run_bake
+from hfsoup.baking.sweep import Sweep, run_sweep
 from hfsoup.cli.demo.digits import make_digits
+from hfsoup.cli.screen import Screen
+from hfsoup.data.request import Request
 from hfsoup.evaluation.intervals import mcnemar_test
+from hfsoup.networks.fine_tuning.grid import Run
 from hfsoup.options.options import Options
 from hfsoup.reports.measurements import describe_forecast
 from hfsoup.utils.errors import SoupError, UsageError
@@ -201,7 +202,7 @@ def _run(args: argparse.Namespace) -> None:
     for forecast in dict.fromkeys(row.forecast for row in rows if row.forecast):
         print(f"before the search: {forecast}")
     print(f"the start, not fine-tuned: {compare_with(start, rows, args)}")
-    print(f"one run on all training images, as many steps: {compare_with(out / 'control', rows, args)}")
+    print(f"one run on all training images, as many steps: {compare_with(out / 'control-0', rows, args)}")
     print(format_tables(rows))
 
 
@@ -377,26 +378,29 @@ def make_start(source: Path, data: Path, size: int, folder: Path) -> None:
 
 
 def fine_tune(args: argparse.Namespace, start: Path, data: Path) -> None:
-    """Fine-tune what is missing of the family, in `runs`, and of `control`: one run on all training images.
+    """Fine-tune what is missing of the family, in `runs`, and of `control-0`: one run on all training images.
 
     All take the same number of steps, so the control sees every image half as often.
     """
     from datasets import load_dataset
 
     images = len(load_dataset(str(data), split="train"))
-    names = ("learning_rate", "label_smoothing_factor", "augment", "mixup")
-    common = {"samples": SHARE, "num_train_epochs": args.epochs}
-    family = [{**dict(zip(names, run, strict=True)), "seed": n, **common} for n, run in enumerate(FAMILY)]
+    family = tuple(
+        Run(
+            learning_rate=rate, label_smoothing_factor=smoothing, augment=augment, mixup=mixup,
+            seed=n, samples=SHARE, num_train_epochs=args.epochs,
+        )
+        for n, (rate, smoothing, augment, mixup) in enumerate(FAMILY)
+    )  # fmt: skip
     # A last batch that is not full is dropped.
     steps, all_steps = (max(1, round(share * images) // BATCH) for share in (SHARE, 1))
-    control = {**family[0], "samples": 1.0, "num_train_epochs": args.epochs * steps / all_steps}
-    for output, runs in (("runs/lite0-{n}", family[: args.runs]), ("control", [control])):
-        grid = args.output / f"{Path(output).parts[0]}.json"
-        grid.write_text(json.dumps(runs, indent=1), encoding="utf-8")
-        words = ["--start", str(start), "--dataset", str(data), "--grid", str(grid), "--batch-size", str(BATCH)]
-        words += ["--output", str(args.output / output), "--channels-last", "--freeze", *FROZEN]
-        if sweep.main([*words, "--flip"] if args.flip else words):
-            raise SoupError("The runs are not complete; the line above says why.")
+    control = replace(family[0], samples=1.0, num_train_epochs=args.epochs * steps / all_steps)
+    plan = Sweep(
+        str(start), Request(str(data)), family[: args.runs], output=str(args.output / "runs/lite0-{n}"),
+        batch_size=BATCH, freeze=FROZEN, flip=args.flip, channels_last=True,
+    )  # fmt: skip
+    run_sweep(plan, Screen(quiet=False))
+    run_sweep(replace(plan, runs=(control,), output=str(args.output / "control-{n}")), Screen(quiet=False))
 
 
 def bake(recipe: str, args: argparse.Namespace, *, extrapolate: bool) -> Row:

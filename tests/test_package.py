@@ -32,13 +32,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def test_the_wheel_holds_what_it_needs(wheel: zipfile.ZipFile) -> None:
-    """Card and page templates, sweep script, type marker, licence and every module are in it."""
+    """Card and page templates, type marker, licence and every module are in it."""
     names = set(wheel.namelist())
     assert {
         "hfsoup/model_cards/soup.md",
         "hfsoup/model_cards/report.html",
         "hfsoup/model_cards/report.js",
-        "hfsoup/scripts/sweep.py",
         "hfsoup/py.typed",
     } <= names
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "hfsoup").rglob("*.py")} <= names

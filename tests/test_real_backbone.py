@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -113,10 +114,13 @@ def packages(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_family_is_converted_fine_tuned_and_baked(
-    script: ModuleType, packages: Path, alone: Path, capsys: pytest.CaptureFixture[str]
+    script: ModuleType, packages: Path, images: Any, alone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Logits are the source's, runs change only what is not frozen, and the tables have every soup."""
-    small = "--size 32 --runs 2 --epochs 0.3 --limit 20 --recipes uniform --output out"
+    Path("few").mkdir()
+    for name in ("train", "validation", "test"):
+        images[name].select(range(36)).to_parquet(f"few/{name}-00000-of-00001.parquet")
+    small = "--images few --move 12 --size 32 --runs 2 --epochs 2 --recipes uniform --output out"
     words = [*small.split(), "--packages", str(packages)]
     assert script.main(words) == 0
     said = capsys.readouterr().out

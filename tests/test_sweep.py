@@ -1,18 +1,18 @@
-"""The fine-tuning sweep, run as a user runs it."""
+"""`hfsoup sweep`: one base fine-tuned in several ways, run as a user runs it."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset, DatasetDict
+from family import weights
 from safetensors.torch import load_file
+from shell import Result, refused, run
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -21,165 +21,206 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from hfsoup.cli.demo.digits import make_digits
+from hfsoup.cli.demo.digits import NAMES, make_digits
+from hfsoup.localhub import LocalHub
+from hfsoup.networks.fine_tuning.grid import draw_runs
 
-ROOT = Path(__file__).parents[1]
 STILL = {"learning_rate": 0.0, "num_train_epochs": 1}
-
-
-def sweep(where: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return subprocess.run(
-        [
-            sys.executable,
-            ROOT / "scripts/sweep.py",
-            "--start",
-            "start",
-            "--dataset",
-            "data",
-            "--batch-size",
-            "8",
-            *options,
-        ],
-        cwd=where,
-        env={**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+SHORT = ("--epochs", 1, 1, "--learning-rate", 1e-3, 1e-2)
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer ViT without a head for digits, forty digits, and a grid of two runs that learn nothing."""
+    """A two-layer ViT without a head for digits, and digits: forty to train on, some to select and to test on."""
     where = tmp_path_factory.mktemp("sweep")
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, **sizes)).save_pretrained(where / "start")
     ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(where / "start")
     (where / "start/README.md").write_text("---\nlicense: apache-2.0\n---\n")
-    (where / "data").mkdir()
-    make_digits()["train"].select(range(40)).to_parquet(where / "data/train-00000-of-00001.parquet")
-    other = {**STILL, "seed": 2, "augment": True, "lr_scheduler_type": "constant"}
-    (where / "still.json").write_text(json.dumps([{**STILL, "seed": 1}, other]))
+    write_digits(where / "data")
     return where
 
 
-@pytest.fixture(scope="module")
-def swept(bench: Path) -> Path:
-    """The bench after a sweep of two runs."""
-    done = sweep(bench, "--output", "runs/vit-{n}", "--runs", "2", "--epochs", "1", "--validation-split", "train")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("accuracy") == 2
-    return bench
+def pick_digits() -> DatasetDict:
+    """A few digits of each split."""
+    every = make_digits()
+    return DatasetDict({name: every[name].select(range(count)) for name, count in SIZES.items()})
 
 
-def test_a_sweep_writes_models_that_load_with_the_datasets_labels(swept: Path) -> None:
-    """Every folder loads by itself, with its processor, and names the digits."""
-    for folder in ("runs/vit-0", "runs/vit-1"):
-        model = AutoModelForImageClassification.from_pretrained(swept / folder)
-        assert model.config.id2label == dict(enumerate(make_digits()["train"].features["label"].names))
-        assert AutoImageProcessor.from_pretrained(swept / folder).size["height"] == 8
-        assert "license: apache-2.0" in (swept / folder / "README.md").read_text()
+SIZES = {"train": 40, "validation": 60, "test": 60}
 
 
-def test_runs_of_a_sweep_end_at_different_weights(swept: Path) -> None:
-    """Different hyper-parameters give different tensors, the head's among them."""
-    first, second = (load_file(swept / f"runs/vit-{n}/model.safetensors") for n in (0, 1))
-    assert first.keys() == second.keys()
+def write_digits(folder: Path, train: Dataset | None = None) -> None:
+    """Parquet files of the three splits."""
+    folder.mkdir()
+    for name, rows in pick_digits().items():
+        (train if train and name == "train" else rows).to_parquet(folder / f"{name}-00000-of-00001.parquet")
+
+
+@pytest.fixture
+def sweep(bench: Path, alone: Path) -> Callable[..., Result]:
+    """`hfsoup sweep start --dataset data …` in an empty folder with both."""
+    shutil.copytree(bench, alone, dirs_exist_ok=True)
+    return lambda *words: run("sweep", "start", "--dataset", "data", "--batch-size", 8, *words)
+
+
+def put_grid(name: str, *runs: dict[str, object]) -> str:
+    Path(name).write_text(json.dumps(runs))
+    return name
+
+
+def test_a_sweep_makes_a_family_that_bakes(sweep: Callable[..., Result]) -> None:
+    """Each run is a complete checkpoint with the dataset's labels, a processor, a card and a record; bake takes all."""
+    done = sweep("--runs", 2, *SHORT)
+    assert done.code == 0, done.err
+    for n in (0, 1):
+        folder = Path(f"runs/run-{n}")
+        model = AutoModelForImageClassification.from_pretrained(folder)
+        assert model.config.id2label == dict(enumerate(NAMES))
+        assert AutoImageProcessor.from_pretrained(folder).size["height"] == 8
+        record = json.loads((folder / "sweep.json").read_text())
+        assert record["hyperparameters"]["seed"] == n
+        assert record["dataset"] == {"id": "data", "config": None, "revision": None, "split": "train"}
+        card = (folder / "README.md").read_text()
+        assert "license: apache-2.0" in card
+        assert f"| learning_rate | {record['hyperparameters']['learning_rate']} |" in card
+    assert "Trained run 2 of 2: runs/run-1" in done.err
+    assert "hfsoup bake runs/run-0 runs/run-1 --dataset data" in done.err
+    first, second = (load_file(f"runs/run-{n}/model.safetensors") for n in (0, 1))
     assert not torch.equal(first["classifier.weight"], second["classifier.weight"])
+    baked = run("bake", "runs/run-0", "runs/run-1", "--dataset", "data", "--recipe", "uniform")
+    assert baked.code == 0, baked.err
 
 
-def test_runs_begin_with_the_same_head(bench: Path) -> None:
+def test_runs_begin_with_the_same_head(sweep: Callable[..., Result]) -> None:
     """Runs that learn nothing end equal, whatever their seeds: they began with the same head."""
-    done = sweep(bench, "--output", "still/vit-{n}", "--grid", "still.json")
-    assert done.returncode == 0, done.stderr
-    first, second, start = (
-        load_file(bench / f"{name}/model.safetensors") for name in ("still/vit-0", "still/vit-1", "start")
-    )
+    other = {**STILL, "seed": 2, "augment": True, "lr_scheduler_type": "constant"}
+    done = sweep("--output", "still/vit-{n}", "--grid", put_grid("still.json", {**STILL, "seed": 1}, other))
+    assert done.code == 0, done.err
+    first, second, start = (weights(Path(name)) for name in ("still/vit-0", "still/vit-1", "start"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert all(torch.equal(first[name], start[name]) for name in first if "classifier" not in name)
     assert first["classifier.weight"].std() > 0
 
 
-def test_a_second_call_trains_only_what_is_missing(swept: Path) -> None:
-    """A finished run is left as it is, to the byte."""
-    weights = swept / "runs/vit-0/model.safetensors"
-    before = weights.stat().st_mtime_ns
-    done = sweep(swept, "--output", "runs/vit-{n}", "--runs", "2", "--epochs", "1")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("already there, skipped") == 2
-    assert weights.stat().st_mtime_ns == before
+def test_a_second_call_trains_only_what_is_missing(sweep: Callable[..., Result]) -> None:
+    """A finished run is left as it is, and the missing one is trained to the same bytes."""
+    assert sweep("--runs", 2, *SHORT).code == 0
+    paths = [Path(f"runs/run-{n}/model.safetensors") for n in (0, 1)]
+    stamp, expected = paths[0].stat().st_mtime_ns, paths[1].read_bytes()
+    shutil.rmtree("runs/run-1")
+    done = sweep("--runs", 2, *SHORT)
+    assert "runs/run-0 is there already; not trained again" in done.err
+    assert paths[0].stat().st_mtime_ns == stamp
+    assert paths[1].read_bytes() == expected
 
 
-def test_a_wrong_column_is_one_clear_block(bench: Path) -> None:
+def test_a_run_of_other_settings_is_not_taken_for_this_one(sweep: Callable[..., Result]) -> None:
+    """What differs is named, and nothing is trained or replaced."""
+    assert sweep("--grid", put_grid("one.json", STILL)).code == 0
+    words = ("sweep", "start", "--dataset", "data", "--batch-size", 8)
+    text = refused(*words, "--grid", put_grid("other.json", {**STILL, "weight_decay": 0.5}), code=2)
+    assert "weight_decay is 0.01, expected 0.5" in text
+    assert "runs/run-0" in text
+    shutil.copytree("start", "mine/run-0")
+    assert "expected a finished run, found no sweep.json" in refused(
+        *words, "--output", "mine", "--grid", "one.json", code=1
+    )
+
+
+def test_what_a_bake_selects_or_tests_on_is_not_trained_on(sweep: Callable[..., Result]) -> None:
+    """Neither by name nor by a bake's own choice."""
+    words = ("sweep", "start", "--dataset", "data")
+    for split in ("validation", "test"):
+        text = refused(*words, "--train-split", split, code=2)
+        assert f"a bake selects or tests on the split {split!r}" in text
+    assert "a bake selects or tests on the split 'train'" in refused(*words, "--split", "train", code=2)
+    for name in ("validation", "test"):
+        next(Path("data").glob(f"{name}-*")).unlink()
+    assert "there is no split 'validation'; this dataset has train" in refused(*words, code=2)
+    assert not Path("runs").exists()
+
+
+def test_a_wrong_column_is_one_clear_block(sweep: Callable[..., Result]) -> None:
     """The error names the columns there are and the option that helps; nothing is written."""
-    done = sweep(bench, "--output", "bad/vit-{n}", "--label-column", "breed")
-    assert done.returncode == 1
-    assert done.stderr.startswith(
-        "Expected a column 'breed' of type ClassLabel; found image (Image), label (ClassLabel)."
-    )
-    assert "--label-column label" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (bench / "bad").exists()
+    text = refused("sweep", "start", "--dataset", "data", "--label-column", "breed", code=2)
+    assert "there is no column 'breed'; found image (Image), label (ClassLabel)" in text
+    assert "--label-column label" in text
+    assert not Path("runs").exists()
 
 
-@pytest.fixture
-def within(bench: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """The sweep in this process, which spares it the imports."""
-    spec = importlib.util.spec_from_file_location("sweep_script", ROOT / "scripts/sweep.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    monkeypatch.chdir(bench)
+def test_a_sweep_from_the_hub_is_pushed_with_the_commits_it_used(bench: Path, signed_in: LocalHub, alone: Path) -> None:
+    """Cards name both; another call trains only further runs, from the same commits, and sees other settings."""
+    from huggingface_hub import HfApi, ModelCard
 
-    def run(*options: str) -> None:
-        assert module.main(["--start", "start", "--batch-size", "8", *options]) == 0
+    hub = HfApi()
+    hub.create_repo("kit/sweep-base", exist_ok=True)
+    base = hub.upload_folder(repo_id="kit/sweep-base", folder_path=bench / "start").oid
+    dataset = pick_digits().push_to_hub("kit/sweep-digits").oid
+    words = ("sweep", "kit/sweep-base", "--dataset", "kit/sweep-digits", "--push", "kit/swept", "--runs", 1, *SHORT)
+    done = run(*words)
+    assert done.code == 0, done.err
+    data = ModelCard.load("kit/swept-0").data
+    assert (data.base_model, data.datasets) == ("kit/sweep-base", ["kit/sweep-digits"])
+    record = json.loads(Path(hub.hf_hub_download("kit/swept-0", "sweep.json")).read_text())
+    assert (record["base"]["revision"], record["dataset"]["revision"]) == (base, dataset)
+    assert hub.list_repo_commits("kit/swept-0")[0].title == "Add fine-tuned model"
+    assert not Path("runs").exists()
+    commits = len(hub.list_repo_commits("kit/swept-0"))
+    hub.upload_file(repo_id="kit/sweep-base", path_or_fileobj=b"# Changed", path_in_repo="README.md")
+    again = run(*words, "--runs", 2)
+    assert "kit/swept-0 is there already; not trained again" in again.err
+    assert len(hub.list_repo_commits("kit/swept-0")) == commits
+    added = json.loads(Path(hub.hf_hub_download("kit/swept-1", "sweep.json")).read_text())
+    assert added["base"]["revision"] == base
+    assert "expected 1e-05" in refused(*words, "--seed", 1, "--learning-rate", 1e-5, 1e-5, code=2)
 
-    return run
+
+def test_drawn_runs_differ_and_the_first_ones_stay(sweep: Callable[..., Result]) -> None:
+    """Every hyper-parameter varies within its bounds; more runs or another call change none of those before."""
+    runs = draw_runs(40, seed=3)
+    assert runs[:8] == draw_runs(8, seed=3)
+    assert all(1e-5 <= one.learning_rate <= 1e-4 and 4 <= one.num_train_epochs <= 16 for one in runs)
+    assert all(0 <= one.label_smoothing_factor <= 0.25 and 0 <= one.mixup <= 0.9 for one in runs)
+    for name in ("learning_rate", "weight_decay", "num_train_epochs", "label_smoothing_factor", "mixup", "seed"):
+        assert len({getattr(one, name) for one in runs}) > 8, name
+    assert {one.augment for one in runs} == {True, False}
+    assert draw_runs(8, seed=4)[0].learning_rate != runs[0].learning_rate
+    for flag, low, high in (("--learning-rate", 1e-3, 1e-5), ("--epochs", 0, 3)):
+        assert f"{flag} takes a lowest and a highest value" in refused(
+            "sweep", "start", "--dataset", "data", flag, low, high, code=2
+        )
 
 
-def test_frozen_parameters_and_mixed_images(bench: Path, within: Callable[..., None]) -> None:
+def test_frozen_parameters_and_mixed_images(sweep: Callable[..., Result]) -> None:
     """What --freeze names stays as the start has it, all else is trained; mixup trains to other weights."""
-    runs = [
-        {"learning_rate": 1e-3, "num_train_epochs": 1},
-        {"learning_rate": 1e-3, "num_train_epochs": 1, "mixup": 0.4},
-    ]
-    (bench / "mixed.json").write_text(json.dumps(runs))
-    words = ["--dataset", "data", "--grid", "mixed.json", "--output", "mixed/vit-{n}"]
-    within(*words, "--freeze", "*.layers.0.*", "*embeddings*")
-    plain, mixed, start = (
-        load_file(bench / name / "model.safetensors") for name in ("mixed/vit-0", "mixed/vit-1", "start")
-    )
+    trained = {"learning_rate": 1e-3, "num_train_epochs": 1}
+    grid = put_grid("mixed.json", trained, {**trained, "mixup": 0.4})
+    done = sweep("--grid", grid, "--output", "mixed/vit-{n}", "--freeze", "*.layers.0.*", "--freeze", "*embeddings*")
+    assert done.code == 0, done.err
+    plain, mixed, start = (weights(Path(name)) for name in ("mixed/vit-0", "mixed/vit-1", "start"))
     for name in start.keys() - {"classifier.weight", "classifier.bias"}:
         frozen = "layer.0." in name or "embeddings" in name
         assert torch.equal(plain[name], start[name]) == frozen, name
         assert torch.equal(mixed[name], plain[name]) == frozen, name
-    assert "`*.layers.0.*`" in (bench / "mixed/vit-0/README.md").read_text()
+    assert "`*.layers.0.*`" in Path("mixed/vit-0/README.md").read_text()
 
 
-def test_a_share_of_the_images_is_a_run_on_these_alone(bench: Path, within: Callable[..., None]) -> None:
+def test_a_share_of_the_images_is_a_run_on_these_alone(sweep: Callable[..., Result]) -> None:
     """Half of the images, drawn by the seed, train to the same bytes as a dataset that holds just these."""
-    half = {"learning_rate": 1e-3, "num_train_epochs": 1, "seed": 3}
-    (bench / "half.json").write_text(json.dumps([{**half, "samples": 0.5}]))
-    (bench / "whole.json").write_text(json.dumps([half]))
-    rows = make_digits()["train"].select(range(40)).shuffle(seed=3).select(range(20))
-    (bench / "few").mkdir()
-    rows.to_parquet(bench / "few/train-00000-of-00001.parquet")
-    for grid, data in (("half", "data"), ("whole", "few")):
-        within("--dataset", data, "--grid", f"{grid}.json", "--output", f"share/{grid}")
-    found, expected = (load_file(bench / f"share/{grid}/model.safetensors") for grid in ("half", "whole"))
+    half = {"learning_rate": 1e-3, "num_train_epochs": 1, "seed": 3, "augment": True}
+    write_digits(Path("few"), make_digits()["train"].select(range(40)).shuffle(seed=3).select(range(20)))
+    assert sweep("--grid", put_grid("half.json", {**half, "samples": 0.5}), "--output", "half").code == 0
+    assert sweep("--dataset", "few", "--grid", put_grid("whole.json", half), "--output", "whole").code == 0
+    found, expected = (weights(Path(name, "run-0")) for name in ("half", "whole"))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("wrong", [{"mixup": -1.0}, {"samples": 0.0}, {"samples": 1.5}], ids=str)
-def test_values_out_of_range_are_named(bench: Path, wrong: dict[str, float]) -> None:
+def test_values_out_of_range_are_named(sweep: Callable[..., Result], wrong: dict[str, object]) -> None:
     """The entry of the grid and the value stand in the error; nothing is trained."""
-    (bench / "wrong.json").write_text(json.dumps([STILL, wrong]))
-    done = sweep(bench, "--output", "wrong/vit-{n}", "--grid", "wrong.json")
-    assert done.returncode == 1
-    assert "entry 1" in done.stderr
-    assert str(next(iter(wrong.values()))) in done.stderr
-    assert not (bench / "wrong").exists()
+    text = refused("sweep", "start", "--dataset", "data", "--grid", put_grid("wrong.json", STILL, wrong), code=2)
+    assert "entry 1" in text
+    assert str(next(iter(wrong.values()))) in text
+    assert not Path("runs").exists()

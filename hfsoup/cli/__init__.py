@@ -32,7 +32,7 @@ def main() -> None:
 def _run() -> None:
     """Run the command; an error is one short block on standard error, or a traceback with `--debug`."""
     _silence_libraries()
-    from hfsoup.cli import cache, commands, hub, ui  # noqa: F401 - registers them
+    from hfsoup.cli import cache, commands, hub, sweep, ui  # noqa: F401 - registers them
     from hfsoup.cli.launch import relaunch
 
     relaunch()
@@ -52,8 +52,9 @@ def _run() -> None:
         exit_with_error(SoupError(f"the disk reports: {error.strerror or error}", where=str(error.filename or "")))
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            kept = "; downloads and scores are kept: run the same command to resume" if "bake" in sys.argv[1:2] else ""
-            print(f"\ninterrupted{kept}", file=sys.stderr)
+            kept = {"bake": "downloads and scores", "sweep": "finished runs"}.get("".join(sys.argv[1:2]))
+            text = f"; {kept} are kept: run the same command to resume" if kept else ""
+            print(f"\ninterrupted{text}", file=sys.stderr)
         raise
     finally:
         signal.signal(signal.SIGINT, before)

@@ -92,7 +92,7 @@ def bake(
     soup = run_bake(patterns, chosen, screen)
     if main:
         screen.show_result(soup)
-        _write_json(json_file, soup.to_json())
+        write_json(json_file, soup.to_json())
 
 
 def _show_plan(patterns: tuple[str, ...], options: Options, screen: Screen, json_file: str | None) -> None:
@@ -100,7 +100,7 @@ def _show_plan(patterns: tuple[str, ...], options: Options, screen: Screen, json
 
     found = plan_bake(patterns, options, screen)
     screen.show_plan(found)
-    _write_json(json_file, found.to_json())
+    write_json(json_file, found.to_json())
 
 
 def _read_request(ctx: typer.Context, words: list[str], options: dict[str, Any]) -> tuple[tuple[str, ...], Options]:
@@ -174,7 +174,7 @@ def check(
         watch=screen,
     )
     screen.show_diagnosis(found)
-    _write_json(json_file, {**found.to_json(), **_forecast(patterns, chosen, screen)})
+    write_json(json_file, {**found.to_json(), **_forecast(patterns, chosen, screen)})
 
 
 def _forecast(patterns: tuple[str, ...], options: Options, screen: Screen) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def evaluate(
         names = ("hfsoup", "metric", "task", "threshold", "images_forwarded", "seconds")
         kept = {key: found[key] for key in names if key in found}
         numbers = {key: found["soup"][key] for key in ("score", "test", "ci95")}
-        _write_json(json_file, {**kept, "model": found["ingredients"][0]["id"], **numbers})
+        write_json(json_file, {**kept, "model": found["ingredients"][0]["id"], **numbers})
 
 
 @app.command(epilog="Example: hfsoup verify org/pets-soup --scores")
@@ -248,7 +248,7 @@ def verify(
         screen.show_check(f"{name}: baked again, the same bytes (sha256 {sha[:12]})")
     for name, value in found.scores.items():
         screen.show_check(f"{name}: {value:.4f}, as recorded")
-    _write_json(json_file, {"place": place, "verified": True, "files": found.files, "scores": found.scores})
+    write_json(json_file, {"place": place, "verified": True, "files": found.files, "scores": found.scores})
 
 
 @app.command(epilog="Example: hfsoup report org/pets-soup -o pets.html")
@@ -320,7 +320,7 @@ def push(
     typer.echo(f'pushed to {pushed.url}\npipeline("{IMAGE_CLASSIFICATION.pipeline_tag}", "{repo}")', err=True)
     if pushed.collection:
         typer.echo(f"collected in {pushed.collection}", err=True)
-    _write_json(json_file, pushed.to_json())
+    write_json(json_file, pushed.to_json())
 
 
 @app.command(epilog="Example: hfsoup demo --family resnet")
@@ -345,7 +345,8 @@ def sign(
     typer.echo(f"signed: {sign_folder(folder, key)}", err=True)
 
 
-def _write_json(file: str | None, value: dict[str, Any]) -> None:
+def write_json(file: str | None, value: dict[str, Any]) -> None:
+    """Write an object to FILE, or to standard output for `-`."""
     if file is None:
         return
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"

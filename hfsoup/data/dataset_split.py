@@ -102,7 +102,7 @@ class DatasetSplit:
             what = f"expected {expected} rows in the split {quoted(name)} as its card says, found {count}"
             raise SoupError(what, where=request.dataset, hint="a complete copy of the dataset")
         self._columns = Columns(source, name, self._rows, request, classes)
-        self._image, self._mode = self._columns.image, self._columns.find_mode()
+        self._image, self.mode = self._columns.image, self._columns.find_mode()
         self.labels, self.lists, self._rule = np.zeros(count, np.int64), tuple[ClassList, ...](), ""
         self.is_labelled = self._files is None and (scored or self._has_labels())
         if self.is_labelled:
@@ -163,8 +163,8 @@ class DatasetSplit:
         content = self._source.hash_images(self.name, self._image, *changes, files=self._files)
         where = f"{self.where}, column {one_line(self._image)}"
         found = prepare_images(
-            rows.tolist(), lambda: self._read_images(rows), processor, content=content, where=where, advance=advance,
-            note=self._note, mode=self._mode, change=corruption, home=home,
+            rows.tolist(), lambda: self.read_images(rows), processor, content=content, where=where, advance=advance,
+            note=self._note, mode=self.mode, change=corruption, home=home,
         )  # fmt: skip
         self._report_bad(found, len(rows), where)
         self._note_lost(found)
@@ -180,7 +180,7 @@ class DatasetSplit:
     def is_prepared(self, processor: Any, rows: NDArray[np.int64], limit: int | None) -> bool:
         """Whether `prepare` would find these rows in hfsoup's cache."""
         content = self._source.hash_images(self.name, self._image, files=self._files)
-        return are_prepared(self._apply_limit(rows, limit).tolist(), processor, content=content, mode=self._mode)
+        return are_prepared(self._apply_limit(rows, limit).tolist(), processor, content=content, mode=self.mode)
 
     def _apply_limit(self, rows: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
         return rows if limit is None or limit >= len(rows) else rows[limit_rows(self.labels[rows], limit)]
@@ -203,7 +203,7 @@ class DatasetSplit:
         every = len(self._source.split_files[self.name])
         return f"{len(self._files)} of the {every} files of the split {self.name!r}, chosen by a hash of their position"
 
-    def _read_images(self, rows: NDArray[np.int64]) -> Iterator[bytes | BadImageError]:
+    def read_images(self, rows: NDArray[np.int64]) -> Iterator[bytes | BadImageError]:
         """The encoded image of each row, or why there is none."""
         for cell in self._rows.read_cells(self._image, rows.tolist()):
             try:

@@ -44,9 +44,9 @@ def choose_splits(splits: Sequence[str], request: Request) -> tuple[str, str | N
     test = request.test_split or ("test" if "test" in splits and name != "test" else None)
     if test == NO_SPLIT and NO_SPLIT not in splits:
         test = None
-    _require_split(name, splits, request, "--split")
+    require_split(name, splits, request, "--split")
     if test:
-        _require_split(test, splits, request, "--test-split")
+        require_split(test, splits, request, "--test-split")
     if name == test:
         hint = f"--test-split {NO_SPLIT} halves it"
         raise UsageError(f"the split {name!r} cannot be both selection and test", where=request.dataset, hint=hint)
@@ -69,7 +69,7 @@ def choose_calibration_split(
         UsageError: there is no such split, or it is the test split.
     """
     name = request.calibration_split or ("train" if "train" in splits and test != "train" else selection)
-    _require_split(name, splits, request, "--calibration-split", fit=[split for split in splits if split != test])
+    require_split(name, splits, request, "--calibration-split", fit=[split for split in splits if split != test])
     if name == test:
         other = "train" if "train" in splits and test != "train" else selection
         what = f"the split {name!r} cannot be both for calibration and for test"
@@ -79,7 +79,7 @@ def choose_calibration_split(
     return name
 
 
-def _require_split(
+def require_split(
     name: str, splits: Sequence[str], request: Request, option: str, *, fit: Sequence[str] | None = None
 ) -> None:
     """Refuse a split that the dataset lacks, with the nearest name among those that are `fit` as the hint.

@@ -141,6 +141,8 @@ def push(
     revision: str | None = None,
     more: Callable[[str], Mapping[str, bytes]] = lambda _: {},
     notify: Callable[[str], None] | None = None,
+    message: str = MESSAGE,
+    description: str = DESCRIPTION,
 ) -> Pushed:
     """Upload every file of `folder` in one commit on top of the repository's head.
 
@@ -157,6 +159,8 @@ def push(
         more: files beside those of the folder, by the repository's current name; none to a signed folder, which its
             signature would not be about.
         notify: called with notices of waits, and of a repository that was renamed.
+        message: of the commit.
+        description: of the commit.
 
     Raises:
         HubError: no token, no permission, a concurrent push, or no answer; its hint ends with the command to repeat.
@@ -179,7 +183,7 @@ def push(
             target = _find_target(repo, private, create_pr, notify)
             texts = _write_texts(folder, target, revision, more)
             names = sorted({*_leave_out_keys(folder, names), *texts})
-            return _Push(folder, names, texts, target, create_pr, revision).run()
+            return _Push(folder, names, texts, target, create_pr, revision, message, description).run()
     except HubError as error:
         other = error.hint.removeprefix("--push ")
         if other != error.hint:
@@ -273,6 +277,8 @@ class _Push:
     repo: str
     create_pr: bool
     revision: str | None
+    message: str
+    description: str
 
     def run(self) -> Pushed:
         """Upload the files and commit them."""
@@ -318,8 +324,8 @@ class _Push:
         commit = self.hub.create_commit(
             self.repo,
             [*uploaded, *stale],
-            commit_message=MESSAGE,
-            commit_description=DESCRIPTION,
+            commit_message=self.message,
+            commit_description=self.description,
             parent_commit=self.head.sha,
             revision=self.revision,
             create_pr=self.create_pr,

@@ -1,4 +1,4 @@
-"""Files beside the package in a checkout and inside it once installed: card templates, the sweep script."""
+"""Files beside the package in a checkout and inside it once installed: card templates."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ from rich.markup import escape
 from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.extras import require_extra
-from hfsoup.utils.resources import find_resource
 
 ORG = "kitchen"
 FAMILIES = ("vit", "resnet", "efficientnet")
@@ -69,14 +68,13 @@ def _run_steps(family: str, home: Path) -> None:
     _print_heading("A sweep: this model fine-tuned with different hyper-parameters; every run is pushed")
     runs = home / "grid.json"
     runs.write_text(json.dumps(make_grid(family), indent=1), encoding="utf-8")
-    sweep = ["--start", str(home / "start"), "--dataset", f"{ORG}/digits", "--push", f"{ORG}/{family}-{{n}}"]
-    sweep += ["--validation-split", "validation", "--grid", str(runs), "--batch-size", str(BATCH[family])]
-    _run_command("python", str(find_resource("scripts/sweep.py")), *sweep)
+    sweep = ["sweep", str(home / "start"), "--dataset", f"{ORG}/digits", "--push", f"{ORG}/{family}"]
+    _run_command(*sweep, "--grid", str(runs), "--batch-size", str(BATCH[family]))
 
     _print_heading("The soup")
     soup = f"{ORG}/{family}-soup"
     bake = ["bake", f"{ORG}/{family}-*", "--recipe", "greedy", "--dataset", f"{ORG}/digits", "--push", soup]
-    _run_command("hfsoup", *bake, "--output", str(home / "soup"), "--json", str(home / "soup.json"))
+    _run_command(*bake, "--output", str(home / "soup"), "--json", str(home / "soup.json"))
 
     _print_heading("Anyone can use it now")
     _print_command(f'pipeline("{IMAGE_CLASSIFICATION.pipeline_tag}", "{soup}")(image)', prompt=">>>")
@@ -108,12 +106,11 @@ def print_verdict(result: Path) -> None:
 
 
 def _run_command(*words: str) -> None:
-    """Show a command as a user would type it, and run it with this Python."""
-    _print_command(shlex.join(words))
-    mine = {"hfsoup": [sys.executable, "-m", "hfsoup"], "python": [sys.executable]}
-    done = subprocess.run([*mine[words[0]], *words[1:]], check=False)
+    """Show a command of hfsoup as a user would type it, and run it with this Python."""
+    _print_command(shlex.join(["hfsoup", *words]))
+    done = subprocess.run([sys.executable, "-m", "hfsoup", *words], check=False)
     if done.returncode:
-        raise SoupError(f"this command ended with exit code {done.returncode}", where=shlex.join(words))
+        raise SoupError(f"this command ended with exit code {done.returncode}", where=shlex.join(["hfsoup", *words]))
 
 
 def _print_heading(text: str) -> None:

@@ -60,7 +60,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 Settings = dict[str, float | int | bool | str]
 
 BATCH = {"vit": 8, "resnet": 32, "efficientnet": 32}
-"""Images per step of a fine-tuning, for `scripts/sweep.py --batch-size`."""
+"""Images per step of a fine-tuning, for `hfsoup sweep --batch-size`."""
 
 DECAYED: Settings = {"lr_scheduler_type": "linear", "num_train_epochs": 10}
 CONSTANT: Settings = {"lr_scheduler_type": "constant_with_warmup", "num_train_epochs": 4}
@@ -76,7 +76,7 @@ DECAYS, SMOOTHINGS = (0.01, 0.1, 0.01, 0.001, 0.1, 0.05), (0.0, 0.1, 0.05, 0.0, 
 
 
 def make_grid(family: str, schedule: Settings | None = None) -> list[Settings]:
-    """Return the runs of a family, for `scripts/sweep.py --grid` once written as JSON; `schedule` if not its own."""
+    """Return the runs of a family, for `hfsoup sweep --grid` once written as JSON; `schedule` if not its own."""
     return [
         {
             "learning_rate": rate,

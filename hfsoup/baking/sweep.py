@@ -1,0 +1,267 @@
+"""`hfsoup sweep`: fine-tune one base several times, each run a complete checkpoint with a card and a record."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfsoup.averaging.writer import stage_output
+from hfsoup.data.request import Request
+from hfsoup.data.training import TrainingSplit, load_training_split
+from hfsoup.hub.client import expect_answer, hub_api
+from hfsoup.hub.push import push, require_push_access
+from hfsoup.ingredients.find import find_base
+from hfsoup.ingredients.pull import pull_ingredients
+from hfsoup.networks.fine_tuning.grid import Run
+from hfsoup.reports.run_card import render_run_card
+from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.progress import Watch
+from hfsoup.utils.safe_json import read_json
+from hfsoup.utils.text import format_count, one_line
+from hfsoup.utils.version import __version__
+
+if TYPE_CHECKING:
+    from hfsoup.networks.fine_tuning.training import Start
+
+RECORD = "sweep.json"
+FILES = ("config.json", "preprocessor_config.json", "model.safetensors", RECORD)
+"""What a finished run holds; the weights are one file."""
+MESSAGE = "Add fine-tuned model"
+DESCRIPTION = "Fine-tuned by hfsoup sweep; sweep.json says how."
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is asked for.
+
+    `base` is a repository, with `@REVISION` or without, or a folder; `request` is the dataset with the splits that a
+    bake will be given. `output` and `push` are names of folders and repositories, `{n}` standing for a run's number.
+    `seed` draws the head that all runs begin with.
+    """
+
+    base: str
+    request: Request
+    runs: tuple[Run, ...]
+    output: str | None = None
+    push: str | None = None
+    private: bool = False
+    train_split: str = "train"
+    batch_size: int = 32
+    freeze: tuple[str, ...] = ()
+    flip: bool = False
+    channels_last: bool = False
+    seed: int = 0
+
+    def describe_run(self, run: Run) -> dict[str, Any]:
+        """What the record of a run holds of this sweep; revisions are added when they are known."""
+        base, revision = self.split_base()
+        return {
+            "base": {"id": _name(base), "revision": revision},
+            "dataset": {
+                "id": _name(self.request.dataset),
+                "config": self.request.config,
+                "revision": self.request.revision,
+                "split": self.train_split,
+            },
+            "hyperparameters": {**asdict(run), "batch_size": self.batch_size, "flip": self.flip},
+            "frozen": list(self.freeze),
+            "head_seed": self.seed,
+        }
+
+    def split_base(self) -> tuple[str, str | None]:
+        """The base and the revision after its `@`."""
+        name, at, revision = self.base.partition("@")
+        local = os.path.lexists(self.base) or not at
+        return (self.base, None) if local else (name, revision)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run goes: a folder, a repository or both, and its record in each, None where it is not there yet."""
+
+    number: int
+    run: Run
+    folder: Path | None
+    repo: str | None
+    here: dict[str, Any] | None
+    pushed: dict[str, Any] | None
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """The record of the finished run."""
+        return self.here or self.pushed
+
+    def __str__(self) -> str:
+        return str(self.folder or self.repo)
+
+
+def run_sweep(sweep: Sweep, watch: Watch) -> list[str]:
+    """Train the runs that are not there yet, and push those that the Hub does not have; where they all are.
+
+    Raises:
+        UsageError: nowhere to write to, a split that a bake needs, or other settings than those of a run that is there.
+        SoupError: base or dataset cannot be read, or a run cannot be trained or written.
+        HubError: the Hub refuses or cannot be reached.
+    """
+    places = _find_places(sweep)
+    for place in (place for place in places if place.repo and not place.pushed):
+        require_push_access(str(place.repo))
+    for place in (place for place in places if place.record):
+        watch.note(f"{place.folder if place.here else place.repo} is there already; not trained again")
+    missing = [place for place in places if not place.record]
+    if missing:
+        with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory() as scratch:
+            sweep, start, split = _prepare(sweep, places, file, watch)
+            for place in missing:
+                folder = place.folder or Path(scratch, f"run-{place.number}")
+                _train(sweep, start, split, place, folder, len(places), watch)
+                if place.repo:
+                    _push(folder, place.repo, sweep.private, watch)
+    for place in places:
+        if place.here and place.folder and place.repo and not place.pushed:
+            _push(place.folder, place.repo, sweep.private, watch)
+    return [str(place.repo or place.folder) for place in places]
+
+
+def _find_places(sweep: Sweep) -> list[_Place]:
+    """Where each run goes, and whether it is there, trained as this sweep would train it."""
+    output, repos = _number(sweep.output, "/run-{n}"), _number(sweep.push, "-{n}")
+    if not (output or repos):
+        raise UsageError("there is nowhere to write the runs to", hint="--output runs, or --push ORG/NAME")
+    found = []
+    for n, run in enumerate(sweep.runs):
+        folder = Path(output.replace("{n}", str(n))).expanduser() if output else None
+        repo = repos.replace("{n}", str(n)) if repos else None
+        expected = sweep.describe_run(run)
+        here = _read_folder(folder, expected) if folder else None
+        found.append(_Place(n, run, folder, repo, here, _read_repo(repo, expected) if repo else None))
+    return found
+
+
+def _number(pattern: str | None, ending: str) -> str | None:
+    """The pattern with a place for the run's number."""
+    return pattern if pattern is None or "{n}" in pattern else f"{pattern.rstrip('/')}{ending}"
+
+
+def _read_folder(folder: Path, expected: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of the finished run in a folder; one that holds something else is an error."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        what = f"expected a finished run, found no {', '.join(missing)}"
+        raise SoupError(what, where=str(folder), hint="another --output")
+    return _require_same(read_json(folder / RECORD, where=f"{folder}, {RECORD}"), expected, str(folder))
+
+
+def _read_repo(repo: str, expected: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of the finished run in a repository; one that holds another is an error."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    with expect_answer(repo), tempfile.TemporaryDirectory() as scratch:
+        try:
+            info = hub_api().model_info(repo)
+        except RepositoryNotFoundError:
+            return None
+        if not {*FILES} <= {sibling.rfilename for sibling in info.siblings or ()}:
+            return None
+        path = Path(hub_api().hf_hub_download(repo, RECORD, revision=info.sha, local_dir=scratch))
+        return _require_same(read_json(path, where=f"{repo}, {RECORD}"), expected, repo)
+
+
+def _require_same(record: dict[str, Any], expected: dict[str, Any], where: str) -> dict[str, Any]:
+    """The record, unless the run was trained in another way; a revision that was not asked for may be any."""
+    for (part, name), value in _flatten(expected):
+        held = record.get(part)
+        found = held.get(name) if isinstance(held, dict) and name else held
+        if found != value and (name != "revision" or value is not None):
+            what = f"a run with other settings is there: {name or part} is {found!r}, expected {value!r}"
+            raise UsageError(one_line(what), where=where, hint="the same settings, or another --output or --push")
+    return record
+
+
+def _flatten(record: dict[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
+    for part, held in record.items():
+        for name, value in held.items() if isinstance(held, dict) else [("", held)]:
+            yield (part, name), value
+
+
+def _prepare(sweep: Sweep, places: list[_Place], file: Any, watch: Watch) -> tuple[Sweep, Start, TrainingSplit]:
+    """Load base and images at the revisions of the runs that are there, else at the newest; the sweep with these."""
+    if done := next((place.record for place in places if place.record), None):
+        sweep = _pin(sweep, done)
+    with watch.stage("Reading the training images", unit="images") as stage:
+        split = load_training_split(sweep.request, sweep.train_split, file, note=watch.note, advance=stage)
+        count = format_count(len(split), "image")
+        stage.done(f"Read {count} of {len(split.classes)} classes from the split {split.name!r}")
+    with watch.stage("Pulling the base") as stage:
+        source = find_base(sweep.base, notify=watch.note)
+        (base,) = pull_ingredients([source], notify=watch.note)
+        stage.done(f"Pulled the base {source}")
+    with watch.stage("Loading the base"):
+        from hfsoup.networks.fine_tuning.training import Start
+
+        freeze, last = sweep.freeze, sweep.channels_last
+        start = Start(base, split.classes, seed=sweep.seed, freeze=freeze, channels_last=last, note=watch.note)
+    revision = f"{source.id}@{source.revision}" if source.revision else sweep.base
+    return replace(sweep, base=revision, request=replace(sweep.request, revision=split.revision)), start, split
+
+
+def _pin(sweep: Sweep, record: dict[str, Any]) -> Sweep:
+    """The sweep with the revisions of a run that is there, where none are asked for."""
+    base, asked = sweep.split_base()
+    revision = record["base"]["revision"] if asked is None else asked
+    commit = sweep.request.revision or record["dataset"]["revision"]
+    return replace(
+        sweep, base=f"{base}@{revision}" if revision else base, request=replace(sweep.request, revision=commit)
+    )
+
+
+def _train(
+    sweep: Sweep, start: Start, split: TrainingSplit, place: _Place, folder: Path, count: int, watch: Watch
+) -> None:
+    """Train one run and write its folder, which is complete once it has its name."""
+    from hfsoup.networks.fine_tuning.training import fine_tune
+
+    record = {"hfsoup": __version__, **sweep.describe_run(place.run)}
+    with watch.stage(f"Run {place.number + 1} of {count}", unit="steps") as stage, _explained(place):
+        fine_tune(
+            start, split, place.run,
+            batch_size=sweep.batch_size, flip=sweep.flip, expect=stage.expect, advance=stage,
+        )  # fmt: skip
+        with stage_output(folder, overwrite=folder.is_dir()) as stage_folder:
+            start.save(stage_folder)
+            text = json.dumps(record, indent=1, ensure_ascii=False)
+            (stage_folder / RECORD).write_text(f"{text}\n", encoding="utf-8")
+            card = render_run_card(record, base=sweep.split_base()[0], dataset=sweep.request.dataset, start=start.base)
+            (stage_folder / "README.md").write_text(card, encoding="utf-8")
+        learned = f"learning rate {place.run.learning_rate:g}, {place.run.num_train_epochs:g} epochs"
+        stage.done(f"Trained run {place.number + 1} of {count}: {folder if place.folder else place.repo} ({learned})")
+
+
+@contextmanager
+def _explained(place: _Place) -> Iterator[None]:
+    """Turn what torch raises where a run does not fit into memory into an error with a way out."""
+    from torch import OutOfMemoryError
+
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise SoupError(f"out of memory: {one_line(error)}", where=str(place), hint="a smaller --batch-size") from error
+
+
+def _push(folder: Path, repo: str, private: bool, watch: Watch) -> None:
+    with watch.stage(f"Pushing {repo}") as stage:
+        pushed = push(folder, repo, private=private, notify=watch.note, message=MESSAGE, description=DESCRIPTION)
+        stage.done(f"Pushed {pushed.url}")
+
+
+def _name(place: str) -> str:
+    """A repository's id, or the last part of a path: a record says nothing of this disk."""
+    return Path(place).name if os.path.lexists(os.path.expanduser(place)) else place  # noqa: PTH111
