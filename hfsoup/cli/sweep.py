@@ -104,5 +104,7 @@ def sweep(
         batch_size=batch_size, freeze=tuple(freeze or ()), flip=flip, channels_last=channels_last, seed=seed,
     )  # fmt: skip
     found = run_sweep(asked, screen)
-    screen.show_check(f"bake them: {shlex.join(['hfsoup', 'bake', *found, '--dataset', dataset, '--recipe', 'auto'])}")
+    if len(found) > 1:
+        words = ["hfsoup", "bake", *found, "--dataset", dataset, "--recipe", "auto"]
+        screen.show_check(f"bake them: {shlex.join(words)}")
     write_json(json_file, {"runs": found})
