@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import hfsoup
 from hfsoup.ingredients.diagnose import diagnose
+from hfsoup.reports.measurements import MAY_WIN, TOO_FAR_APART, judge_forecast
 from hfsoup.utils.errors import SoupError, UsageError
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ SPLITS = ("split", "test_split", "calibration_split", "limit", "seed")
 class Row:
     """One model of a family, measured; accuracies and intervals are fractions.
 
-    `check` is the verdict of `hfsoup check --weights`; `bn` is None where batch norms are left as they are; `verdict`
-    and `p_value` compare with the best single model on the test split, None for that model itself.
+    `check` is the verdict of `hfsoup check --weights`, `forecast` what the bake itself says before its search; `bn` is
+    None where batch norms are left as they are; `verdict` and `p_value` compare with the best single model on the test
+    split, None for that model itself.
     """
 
     family: str
@@ -45,6 +47,7 @@ class Row:
     interval: tuple[float, float] | None
     verdict: str | None = None
     p_value: float | None = None
+    forecast: str | None = None
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -85,6 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("Interrupted; the same command goes on from the scores it has.", file=sys.stderr)
         return 130
     print(table(rows))
+    if args.forecast:
+        print(f"\n{judge_forecasts(rows)}")
     return 0
 
 
@@ -98,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--calibration-split", help="the split to estimate batch norms on, as for hfsoup bake")
     add("--limit", type=int, help="at most this many images of each split")
     add("--seed", type=int, default=0, help="the order of greedy-random (default: %(default)s)")
+    add("--forecast", action="store_true", help="also print how often the forecast of a bake was right")
     add("--json", type=Path, metavar="FILE", help="write the rows here too, as they are measured")
     return parser
 
@@ -124,10 +130,12 @@ def compare(name: str, pattern: str, **options: Any) -> Iterator[Row]:
                 raise SoupError("nothing was measured", where=pattern)
             if recipe.startswith("greedy") and own.key < best.key:
                 raise SoupError(f"{recipe} with --bn {bn} ended below its best ingredient", where=pattern)
-            size = len(soup.family)
+            size, forecast = len(soup.family), judge_forecast(soup.evaluation.numbers)
             if (recipe, bn) == (RECIPES[0], "average"):
                 alone = found.ci95.best if found.ci95 else None
-                yield Row(name, check, "best single", None, 1, size, best.value, found.best.value, alone)
+                yield Row(
+                    name, check, "best single", None, 1, size, best.value, found.best.value, alone, forecast=forecast
+                )
             mode, used = bn if soup.family.has_batch_norm else None, len(soup.mix.members)
             measured = (
                 own.value,
@@ -135,6 +143,7 @@ def compare(name: str, pattern: str, **options: Any) -> Iterator[Row]:
                 found.ci95.soup if found.ci95 else None,
                 found.verdict,
                 found.p_value,
+                forecast,
             )
             yield Row(name, check, recipe, mode, used, size, *measured)
             if mode is None:
@@ -149,6 +158,27 @@ def table(rows: list[Row]) -> str:
         lines.append("| " + " | ".join(["", "", *cells[2:]] if row.family == above else cells) + " |")
         above = row.family
     return "\n".join(lines)
+
+
+def judge_forecasts(rows: list[Row]) -> str:
+    """The forecast of every family and whether it came true, as Markdown, and how often it did.
+
+    That a soup may win comes true if the soup with the highest selection score is better than the best single model on
+    the test split at p < 0.05, that there is little to win if it is not, and that the weights are too far apart if the
+    mean of all is worse, whichever its batch norms.
+    """
+    lines, right = ["| family | forecast | soup | its gain | came true |", "|---|---|---|---|---|"], 0
+    families = list(dict.fromkeys(row.family for row in rows if row.forecast))
+    for name in families:
+        alone, *soups = (row for row in rows if row.family == name)
+        apart = alone.forecast == TOO_FAR_APART
+        chosen = max([row for row in soups if row.recipe == "uniform" or not apart], key=lambda row: row.selection)
+        true = (chosen.verdict == "worse") if apart else (chosen.verdict == "better") == (alone.forecast == MAY_WIN)
+        right += true
+        gain = f"{100 * (chosen.test - alone.test):+.2f}, {chosen.verdict}"
+        cells = (name.replace("|", "\\|"), alone.forecast, chosen.recipe, gain, "yes" if true else "no")
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, "", f"The forecast came true in {right} of {len(families)} families."])
 
 
 if __name__ == "__main__":

@@ -70,3 +70,24 @@ def test_a_greedy_soup_below_its_best_ingredient_is_an_error(
     monkeypatch.setattr(hfsoup, "bake", spoilt)
     assert script.main([f"ViT={vit.glob}", "--dataset", str(data)]) == 1
     assert "below its best ingredient" in capsys.readouterr().err
+
+
+def test_forecasts_are_compared_with_what_came(script: ModuleType) -> None:
+    """A forecast is right by the soup that the selection split prefers, one of too far apart by the mean of all."""
+
+    def family(name: str, forecast: str, *soups: tuple[str, float, str]) -> list[Any]:
+        alone = script.Row(name, "soup", "best single", None, 1, 3, 0.6, 0.6, None, forecast=forecast)
+        return [alone, *(replace(alone, recipe=r, selection=s, test=0.62, verdict=v) for r, s, v in soups)]
+
+    rows = [
+        *family("a", "may win", ("uniform", 0.5, "worse"), ("greedy", 0.7, "better")),
+        *family("b", "may win", ("uniform", 0.7, "not distinguishable"), ("greedy", 0.6, "better")),
+        *family("c", "little to win", ("uniform", 0.7, "not distinguishable")),
+        *family("d", "little to win", ("uniform", 0.7, "better")),
+        *family("e", "too far apart", ("uniform", 0.4, "worse"), ("greedy", 0.7, "not distinguishable")),
+    ]
+    told = script.judge_forecasts(rows)
+    ends = [line.rsplit(" | ", 1)[1] for line in told.splitlines()[2:7]]
+    assert ends == ["yes |", "no |", "yes |", "no |", "yes |"]
+    assert told.endswith("The forecast came true in 3 of 5 families.")
+    assert "| a | may win | greedy | +2.00, better | yes |" in told

@@ -250,6 +250,19 @@ def _format_p(c: Comparison) -> str:
     return "" if c.p_value is None else format_probability(c.p_value, ALPHA)
 
 
+LITTLE_TO_WIN, TOO_FAR_APART, MAY_WIN = "little to win", "too far apart", "may win"
+
+
+def judge_forecast(numbers: Mapping[str, float]) -> str | None:
+    """What the ingredients' own predictions say of a soup, in two or three words; None without an interval."""
+    low = numbers.get("ensemble_gain_low")
+    if low is None:
+        return None
+    if low <= 0:
+        return LITTLE_TO_WIN
+    return TOO_FAR_APART if numbers.get("weights_apart") else MAY_WIN
+
+
 def describe_forecast(numbers: Mapping[str, float], metric: str) -> str:
     """What the ingredients' own predictions say of a soup, with the figures."""
     text = f"two ingredients agree on {100 * numbers['agreement']:.1f} % of the selection images"
@@ -261,13 +274,12 @@ def describe_forecast(numbers: Mapping[str, float], metric: str) -> str:
         text += f" ({_format_bounds(metric, (low, numbers['ensemble_gain_high']), '+')})"
     if "task_vector_cosine" in numbers:
         text += f"; the mean cosine between their task vectors is {numbers['task_vector_cosine']:.2f}"
-    if low is None:
-        return text
-    if low <= 0:
-        return f"{text}: a soup has little to win; train runs that differ more: {DIVERSITY}"
-    if numbers.get("weights_apart"):
-        return f"{text}: an average is not likely to win that, because the weights are too far apart"
-    return f"{text}: a soup may win"
+    following = {
+        LITTLE_TO_WIN: f": a soup has little to win; train runs that differ more: {DIVERSITY}",
+        TOO_FAR_APART: ": an average is not likely to win that, because the weights are too far apart",
+        MAY_WIN: ": a soup may win",
+    }
+    return text + following.get(judge_forecast(numbers) or "", "")
 
 
 def _show_forecast(found: Results) -> Iterator[str]:
