@@ -91,6 +91,37 @@ def test_a_soup_is_the_merge_of_what_is_estimated(merge: str, family: Family, da
     assert len(moved) > (6 if len(layers) > 6 else 1), moved
 
 
+def test_a_normalised_fisher_weighs_every_ingredient_alike(vit: Family, data: Path, images: Any, alone: Path) -> None:
+    """Each F is divided by its L2 norm over all tensors, from files and from state dicts."""
+    told = ("--recipe", "uniform", "--merge", "fisher", "--dataset", data, "--output")
+    bake(*vit.words[:2], *told, "plain")
+    bake(*vit.words[:2], "--normalise", *told, "soup")
+    models = [AutoModelForImageClassification.from_pretrained(folder) for folder in vit.folders[:2]]
+    states = [model.state_dict() for model in models]
+    processor = ViTImageProcessorPil.from_pretrained(vit.folders[0])
+    pixels = processor(images["validation"]["image"][:], return_tensors="pt")["pixel_values"]
+    found = hfsoup.estimate("fisher", states, model=models[0], images=pixels)
+    norms = [torch.cat([tensor.double().ravel() for tensor in one.values()]).norm() for one in found]
+    scaled = [{name: f.double() / norm for name, f in one.items()} for one, norm in zip(found, norms, strict=True)]
+    soup, plain = (AutoModelForImageClassification.from_pretrained(name).state_dict() for name in ("soup", "plain"))
+    moved = 0
+    for name, first in scaled[0].items():
+        top = first * states[0][name].double() + scaled[1][name] * states[1][name].double()
+        bottom = first + scaled[1][name]
+        wanted = torch.where(bottom > 0, top / bottom, (states[0][name].double() + states[1][name].double()) / 2)
+        torch.testing.assert_close(soup[name].double(), wanted, rtol=1e-4, atol=1e-5)
+        moved += not torch.allclose(soup[name], plain[name], rtol=1e-3)
+    assert moved > 6
+    louder = [found[0], {name: 7 * tensor for name, tensor in found[1].items()}]
+    made = [
+        hfsoup.search("uniform", states, merge="fisher", importance=one, normalise=True).state_dict()
+        for one in (found, louder)
+    ]
+    for name in found[0]:
+        torch.testing.assert_close(made[0][name], made[1][name], rtol=1e-5, atol=1e-6)
+    assert run("verify", "soup").code == 0
+
+
 @pytest.mark.parametrize("merge", sorted(LOOKING))
 def test_record_and_card_say_what_was_looked_at_and_verify_looks_again(
     merge: str, vit: Family, data: Path, alone: Path

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from hfsoup.averaging.combine import NO_BASE, STATISTICS, BaseTensor, Thresholds, combine
+from hfsoup.averaging.combine import NO_BASE, STATISTICS, BaseTensor, ImportanceNorms, Thresholds, combine
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.reader import Weights
 from hfsoup.checkpoints.safetensors_io import FLOATS, is_finite, to_float, to_stored
@@ -91,6 +91,7 @@ class Averager:
         self._importance = [Weights(i) for i in known.replace_weights(family.ingredients)] if known else []
         self._base = Weights(family.base.ingredient) if family.base else None
         self._thresholds = Thresholds(self._read_task_vector)
+        self._norms = ImportanceNorms(self._iterate_importance)
 
     def __enter__(self) -> Averager:
         return self
@@ -197,7 +198,9 @@ class Averager:
         if name in self.family.reference_only:
             merge, root = "mean", NO_BASE
         importance = self._read_importance(mix, job)
-        context = Context(name, mix.members, threshold=self._thresholds, importance=importance)
+        context = Context(
+            name, mix.members, threshold=self._thresholds, importance=importance, importance_norm=self._norms
+        )
         block = combine(
             name, read, weights, merge, floats=floats, root=root, context=context, parameters=self.parameters
         )
@@ -243,6 +246,13 @@ class Averager:
         if not all(name in importance for importance in found):
             return None
         return (i.read(name, job.begin, job.count) if elementwise else i.read_stored(name)[1] for i in found)
+
+    def _iterate_importance(self, i: int) -> Iterator[NDArray[Any]]:
+        """The importance of an ingredient, block by block."""
+        found = self._importance[i]
+        return (
+            found.read(job.first.name, job.begin, job.count) for job in self.list_blocks() if job.first.name in found
+        )
 
     def _read_base(self, job: Block, name: str) -> NDArray[Any] | None:
         """The same block of the base, None where it has no tensor that fits."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from math import fsum, sqrt
 from threading import Lock
 from typing import Any
 
@@ -52,6 +53,27 @@ class Thresholds:
                 first = len(sizes) - max(int(density * len(sizes)), 1)
                 self._found[place, density] = float(np.partition(sizes, first)[first]) if len(sizes) else 0.0
             return self._found[place, density]
+
+
+class ImportanceNorms:
+    """For each ingredient the L2 norm of its importance over all tensors, computed once.
+
+    Args:
+        read: gives the importance of the ingredient in a place, in pieces that are always the same.
+    """
+
+    def __init__(self, read: Callable[[int], Iterable[NDArray[Any]]]) -> None:
+        self._read = read
+        self._found: dict[int, float] = {}
+        self._lock = Lock()
+
+    def __call__(self, place: int) -> float:
+        """The norm, in float64."""
+        with self._lock:
+            if place not in self._found:
+                squares = (float(np.square(piece, dtype=np.float64).sum()) for piece in self._read(place))
+                self._found[place] = sqrt(fsum(squares))
+            return self._found[place]
 
 
 def combine(

@@ -35,6 +35,7 @@ class Context:
         importance: for merges that are registered with a kind of importance, the importance of the values, for each
             ingredient of the mix in turn: of the block where the merge is elementwise, else of the whole tensor, in a
             shape of its own. A tensor without importance is averaged, and the merge is not called.
+        importance_norm: for the place of an ingredient, the L2 norm of its importance over all tensors.
     """
 
     name: str = ""
@@ -42,6 +43,7 @@ class Context:
     base: NDArray[Any] = field(default_factory=lambda: EMPTY)
     threshold: Callable[[int, float], float] = lambda *_: 0.0
     importance: Iterable[NDArray[Any]] | None = None
+    importance_norm: Callable[[int], float] = lambda _: 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

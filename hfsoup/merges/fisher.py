@@ -17,11 +17,18 @@ from hfsoup.merges import Array, Context, Tensors, Weights, merge
     summary="the mean of each weight by how much every ingredient depends on it, estimated on training images",
     importance="fisher",
 )
-def fisher(tensors: Tensors, weights: Weights, context: Context) -> Array:
-    """Σ wᵢFᵢθᵢ / Σ wᵢFᵢ, where Fᵢ is the diagonal of ingredient i's Fisher information; Σ wᵢθᵢ where all F are 0."""
+def fisher(tensors: Tensors, weights: Weights, context: Context, *, normalise: bool = False) -> Array:
+    """Σ wᵢFᵢθᵢ / Σ wᵢFᵢ, where Fᵢ is the diagonal of ingredient i's Fisher information; Σ wᵢθᵢ where all F are 0.
+
+    Args:
+        normalise: divide each F by its L2 norm over all tensors, as fusion-bench does by default: an ingredient that is
+            less sure of its predictions has a larger F, and would else count for more everywhere
+    """
     top = bottom = mean = np.zeros(())
-    for tensor, weight, importance in zip(tensors, weights, context.importance or (), strict=True):
-        share = np.multiply(importance, weight, dtype=np.float64)
+    known = zip(tensors, weights, context.importance or (), context.members, strict=True)
+    for tensor, weight, importance, place in known:
+        norm = context.importance_norm(place) if normalise else 1.0
+        share = np.multiply(importance, weight / (norm or 1.0), dtype=np.float64)
         top, bottom, mean = top + share * tensor, bottom + share, mean + np.multiply(tensor, weight, dtype=np.float64)
     merged: Array = np.divide(top, bottom, out=mean, where=bottom > 0)
     return merged

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hfsoup.averaging.combine import STATISTICS, BaseTensor, Thresholds, combine
+from hfsoup.averaging.combine import STATISTICS, BaseTensor, ImportanceNorms, Thresholds, combine
 from hfsoup.averaging.mix import Mix
 from hfsoup.evaluation.scores import Decision, Score
 from hfsoup.merges import EMPTY, MERGES, Array, Context, MergeEntry
@@ -166,11 +166,12 @@ class _Merger:
         self._ingredients, self._merge, self._base = ingredients, merge, base
         self._parameters, self._importance = parameters, importance
         self._thresholds = Thresholds(self._iterate_task_vector)
+        self._norms = ImportanceNorms(lambda i: map(_to_numpy, importance[i].values()))
 
     def merge(self, mix: Mix) -> dict[str, torch.Tensor]:
         """The merge of a mix's members, tensor by tensor, in the dtypes of the ingredients."""
         weights = [mix.coefficients[i] for i in mix.members]
-        context = Context("", mix.members, EMPTY, self._thresholds)
+        context = Context("", mix.members, EMPTY, self._thresholds, importance_norm=self._norms)
         root = BaseTensor(self._read_base, mix.base)
 
         def read(name: str) -> list[Any]:
