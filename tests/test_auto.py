@@ -80,5 +80,5 @@ def test_the_screen_tells_which_recipe_won(vit: Family, data: Path, alone: Path)
     done = run("bake", *vit.words, "--recipe", "auto", "--dataset", data, "--json", "found.json")
     attempts = json.loads(Path("found.json").read_text())["attempts"]
     kept = " and ".join(a["name"] for a in attempts if a["kept"])
-    scores = ", ".join(f"{a['name']} {a['score']:.4f}" for a in attempts)
+    scores = ", ".join(f"{a['name']} {100 * a['score']:.2f} %" for a in attempts)
     assert f"chosen: {kept}, of {scores} on the selection split\n" in done.err

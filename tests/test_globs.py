@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -400,14 +401,19 @@ def test_checkpoints_of_one_name_are_told_apart(vit: Family, data: Path, alone: 
     assert again == Path("soup/model.safetensors").read_bytes()
 
 
-def test_what_a_search_drops_is_removed_or_stays(vit: Family, data: Path, alone: Path) -> None:
-    """Words are of the ingredient that was tried, not of the mix."""
+def test_what_a_search_drops_is_dropped_or_stays(vit: Family, data: Path, alone: Path) -> None:
+    """A line reads forward: what became of the ingredient, and the score that this led to, or its candidate's."""
     done = run("bake", *vit.words, "--dataset", data, "--recipe", "pruned", "--output", "soup", "--json", "-")
     drops = [step for step in done.json["trace"] if step["action"] == "drop"]
-    lines = [line for line in done.err.splitlines() if " drop " in line]
-    assert len(drops) == len(lines) > 0
-    for step, line in zip(drops, lines, strict=True):
-        assert (" removed " in line, " stays " in line) == (step["accepted"], not step["accepted"])
+    lines = [" ".join(line.split()) for line in done.err.splitlines()]
+    start = next(n for n, line in enumerate(lines) if line.startswith("start "))
+    assert re.fullmatch(r"start \d+\.\d\d % all 4", lines[start])
+    assert len(drops) > 0
+    for step, line in zip(drops, lines[start + 1 :], strict=False):
+        name, score = Path(step["ingredient"]).name, f"{100 * step['score']:.2f} %"
+        bound = "≤ " if step["at_most"] else ""
+        became = f"dropped {name} → {score}" if step["accepted"] else f"stays {name} ({bound}{score})"
+        assert line == f"{step['step']} {became}"
     card = Path("soup/README.md").read_text()
-    assert ("| removed |" in card) == any(step["accepted"] for step in drops)
+    assert ("| dropped |" in card) == any(step["accepted"] for step in drops)
     assert ("| stays |" in card) == any(not step["accepted"] for step in drops)

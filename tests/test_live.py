@@ -51,7 +51,7 @@ def test_a_notebook_follows_a_bake(cell: list[dict[str, Any]], vit: Family, data
     last = cell[-1]["text/plain"].splitlines()
     assert "note: <b>/vit-soup is a soup itself; left out (--include-soups includes it)" in last
     assert any(line.startswith("Checked: one vit") for line in last)
-    assert any(" add " in line and "<b>/vit-" not in line and "vit-" in line for line in last)
+    assert any(" added " in line and "<b>/vit-" not in line and "vit-" in line for line in last)
     assert "<b>" not in cell[-1]["text/html"]
 
 
@@ -67,7 +67,7 @@ def test_a_program_hears_notes_by_the_logger(
     said = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "hfsoup"]
     assert ("WARNING", "vit-soup is a soup itself; left out (--include-soups includes it)") in said
     assert ("INFO", "Resolved 2 ingredients") in said
-    assert any(level == "INFO" and " add " in text for level, text in said)
+    assert any(level == "INFO" and " added " in text for level, text in said)
 
 
 def test_a_notebook_shows_bars_without_widgets(cell: list[dict[str, Any]], vit: Family, data: Path) -> None:
@@ -96,7 +96,7 @@ def test_progress_is_lines_where_it_is_asked_for(vit: Family, data: Path, capsys
     out, err = capsys.readouterr()
     assert out == ""
     assert "✓ Resolved 2 ingredients" in err
-    assert " add " in err
+    assert " added " in err
 
 
 def test_a_terminal_shows_bars(vit: Family, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,7 @@ def test_from_a_glob_to_a_push(tab: Tab, own: Served, on_hub: LocalHub, vit: Fam
     assert [row[1] for row in shown] == [f"{100 * i['score']['value']:.2f} %" for i in record["ingredients"]]
     weights = [i["coefficient"] for i in record["ingredients"]]
     assert [row[2] for row in shown] == [f"{w:.3f}" if w else "left out" for w in weights]
-    assert f"test accuracy {record['test']['soup']['value']:.4f}" in text(tab, "#result")
+    assert f"test accuracy {100 * record['test']['soup']['value']:.2f} %" in text(tab, "#result")
     assert len(cells(tab, "soup-steps")) == len(record["trace"])
 
     frame = "document.querySelector('iframe.soup-report')"

@@ -21,7 +21,7 @@ from hfsoup.baking.workload import count_modes, count_test_images
 from hfsoup.checkpoints.types import LowRankAdapter
 from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.measurements import Evidence
-from hfsoup.evaluation.scores import Comparison, Decision, Score, describe_alpha
+from hfsoup.evaluation.scores import Comparison, Decision, Score, Start, describe_alpha
 from hfsoup.ingredients.family import Family
 from hfsoup.networks.distillation.result import Distillation, append_member
 from hfsoup.options.options import Options
@@ -29,9 +29,9 @@ from hfsoup.provenance.result import Composition, Evaluation, Run, SearchResult
 from hfsoup.recipes import RECIPES
 from hfsoup.recipes._line import extrapolate
 from hfsoup.recipes._search import Search
-from hfsoup.reports.measurements import describe_forecast
+from hfsoup.reports.measurements import describe_forecast, format_score, shorten_score
 from hfsoup.utils.distributed import World
-from hfsoup.utils.progress import Clock, SearchStep, Stage, Watch
+from hfsoup.utils.progress import START, Clock, SearchStep, Stage, Watch
 from hfsoup.utils.text import format_count, shorten_names
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _note_forecast(
     if forecast := forecast_soup(scorer, search.ranked, images.selection):
         numbers.update(forecast.numbers)
         if watch:
-            metric = options.metric or task_of(scorer.family.config).metrics[0]
+            metric = choose_metric(scorer.family, options)
             watch.inform(describe_forecast(forecast.numbers, metric))
 
 
@@ -231,7 +231,7 @@ def _make_progress(stage: Stage, scorer: Scorer, family: Family, options: Option
     return SearchProgress(
         stage, lambda mix, least: scorer.score(mix, images.selection, least), size=len(family), most=most,
         images=len(images.selection), modes=count_modes(options.bn, batch_norm=bool(images.calibration)),
-        after=learning + tested,
+        form=partial(format_score, choose_metric(family, options)), after=learning + tested,
     )  # fmt: skip
 
 
@@ -288,6 +288,11 @@ def estimate_importance(family: Family, options: Options, watch: Watch, images: 
     return found
 
 
+def choose_metric(family: Family, options: Options) -> str:
+    """The name of the metric: the one asked for, else the task's first."""
+    return options.metric or task_of(family.config).metrics[0]
+
+
 def run_recipe(
     family: Family,
     options: Options,
@@ -300,8 +305,15 @@ def run_recipe(
     """Run the recipe, after `begin`; its search with all scores and decisions, and the mix that it chose."""
     shown = shorten_names([(i.id, i.source.revision) for i in family.ingredients])
     names = tuple(str(i) if i.source.revision else name for i, name in zip(family.ingredients, shown, strict=True))
+    metric = choose_metric(family, options)
     search = Search(
-        names, score, options.rules(), lambda taken: watch.decision(_describe_step(taken, names)), ensemble, learn
+        names,
+        score,
+        options.rules(),
+        lambda taken: watch.decision(_describe_step(taken, names, metric)),
+        ensemble,
+        learn,
+        lambda start: watch.decision(_describe_start(start, names, metric)),
     )
     begin(search)
     recipe = RECIPES.get(options.chosen_recipe)
@@ -313,7 +325,16 @@ def run_recipe(
     return search, mix
 
 
-def _describe_step(taken: Decision, names: tuple[str, ...]) -> SearchStep:
-    score = taken.score
+def _describe_step(taken: Decision, names: tuple[str, ...], metric: str) -> SearchStep:
+    score, shown = taken.score, shorten_score(metric, taken.score)
     name = describe_alpha(taken.alpha or 0.0) if taken.ingredient is None else names[taken.ingredient]
-    return SearchStep(taken.step, taken.action, name, score.value, score.at_most, taken.accepted, taken.outcome)
+    return SearchStep(taken.step, taken.action, name, score.value, score.at_most, taken.accepted, taken.outcome, shown)
+
+
+def _describe_start(start: Start, names: tuple[str, ...], metric: str) -> SearchStep:
+    """The start of a walk: one ingredient by its name, or how many."""
+    members, score = start.mix.members, start.score
+    several = f"all {len(names)}" if len(members) == len(names) else f"{len(members)} of {len(names)}"
+    name = names[members[0]] if len(members) == 1 else several
+    name += f", {start.walk}" if start.walk else ""
+    return SearchStep(0, START, name, score.value, score.at_most, True, START, shorten_score(metric, score))

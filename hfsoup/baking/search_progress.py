@@ -20,13 +20,15 @@ class SearchProgress:
         most: the most mixes that the recipe scores; None if it does not say.
         images: images of the selection split.
         modes: how often a single ingredient and a mix are scored.
+        form: formats a score.
         after: images that are evaluated besides, during or after the search.
     """
 
     def __init__(
         self, stage: Stage, score: Callable[[Mix, float | None], Score], *,
-        size: int, most: int | None, images: int, modes: Modes, after: int = 0,
+        size: int, most: int | None, images: int, modes: Modes, form: Callable[[Score], str], after: int = 0,
     ) -> None:  # fmt: skip
+        self._format = form
         self._stage, self._score, self._size, self._most = stage, score, size, most
         self._images, self._modes = images, modes
         self.scored = self._other_images = 0
@@ -41,7 +43,7 @@ class SearchProgress:
         if not found.at_most and (self.best is None or found.key > self.best.key):
             self.best = found
         left = "" if self._most is None else f", ≤ {max(self._most - self.scored, 0)} to go"
-        self._stage.reach(self._count_images(self.scored), f"best {self.best.value:.4f}{left}" if self.best else "")
+        self._stage.reach(self._count_images(self.scored), f"best {self._format(self.best)}{left}" if self.best else "")
         return found
 
     def add_other_images(self, images: int) -> None:

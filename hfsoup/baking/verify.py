@@ -46,11 +46,12 @@ from hfsoup.utils.text import one_line, quoted
 
 @dataclass(frozen=True)
 class Verification:
-    """A verified folder: its weight files with their sha256, and the scores if they were measured again."""
+    """A verified folder: its weight files with their sha256, and the scores of `metric` if they were measured again."""
 
     folder: Path
     files: dict[str, str]
     scores: dict[str, float]
+    metric: str = ""
 
 
 def verify(
@@ -113,9 +114,8 @@ def _verify(place: str, allowed: Allowed, public_key: Path | None, watch: Watch)
             else:
                 hashes = write_weights(averager, mix, Path(scratch), statistics)
         require_equal(place, _compare_weights(folder, Path(scratch), hashes, record))
-    return Verification(
-        folder, hashes, verify_scores(place, family, mix, record, options, watch) if allowed.scores else {}
-    )
+    scores = verify_scores(place, family, mix, record, options, watch) if allowed.scores else {}
+    return Verification(folder, hashes, scores, record.metric)
 
 
 def _pull_family(place: str, record: Manifest, options: Options) -> Family:

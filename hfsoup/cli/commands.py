@@ -232,6 +232,8 @@ def verify(
     """Bake a soup again from its soup.json and compare it byte by byte."""
     from hfsoup.baking.verify import verify as verify_place
     from hfsoup.cli.screen import Screen
+    from hfsoup.evaluation.scores import Score
+    from hfsoup.reports.measurements import format_score
 
     screen = Screen(quiet=quiet)
     found = verify_place(
@@ -247,7 +249,7 @@ def verify(
     for name, sha in found.files.items():
         screen.show_check(f"{name}: baked again, the same bytes (sha256 {sha[:12]})")
     for name, value in found.scores.items():
-        screen.show_check(f"{name}: {value:.4f}, as recorded")
+        screen.show_check(f"{name}: {format_score(found.metric, Score(value))}, as recorded")
     write_json(json_file, {"place": place, "verified": True, "files": found.files, "scores": found.scores})
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hfsoup.cli.tables import make_ingredient_table, make_plan_table
+from hfsoup.reports.measurements import format_score, format_with_interval
 from hfsoup.reports.summary import format_usage, replace_unprintable, summarize
 from hfsoup.reports.terminal_progress import TerminalProgress
 
@@ -59,8 +60,8 @@ class Screen(TerminalProgress):
     def show_score(self, soup: Soup) -> None:
         """Show the score of one model."""
         c = soup.comparison
-        interval = f" [{c.ci95.soup[0]:.4f}, {c.ci95.soup[1]:.4f}]" if c and c.ci95 else ""
-        numbers = f": selection {soup.score:.4f}, test {soup.test:.4f}{interval}"
+        test = f", test {format_with_interval(soup.metric, c, 'soup')}" if c else ""
+        numbers = f": selection {format_score(soup.metric, soup.selection)}{test}"
         self.console.print(Text.assemble(replace_unprintable(soup.metric), numbers))
 
     def show_diagnosis(self, found: Diagnosis) -> None:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from hfsoup.checkpoints.types import Source
 from hfsoup.provenance.reproduce import hub_url
+from hfsoup.reports.measurements import format_score
 from hfsoup.reports.summary import add_link, replace_unprintable
 from hfsoup.utils.text import format_size, shorten_names
 
@@ -31,7 +32,7 @@ def make_ingredient_table(soup: Soup) -> Table:
         name = add_link(
             replace_unprintable(ingredient if ingredient.source.revision else shown[n]), hub_url(ingredient.source)
         )
-        best = Text(f"{score.value:.4f}" if score else "–", "bold" if n == soup.best else "")
+        best = Text(format_score(soup.metric, score), "bold" if n == soup.best else "")
         span = "" if (found := soup.mix.span(n)) is None else f" ({found[0]:.3f} to {found[1]:.3f})"
         cells = [name, *([best] if soup.selection else []), Text(f"{weight:.3f}{span}" if weight else "–")]
         table.add_row(*cells, style=style)

@@ -62,7 +62,7 @@ class Decision:
 def describe_outcome(action: str, *, accepted: bool) -> str:
     """What happened to an ingredient that a search tried to add or to drop, or to a step along a line."""
     if action == "drop":
-        return "removed" if accepted else "stays"
+        return "dropped" if accepted else "stays"
     if action == "add":
         return "added" if accepted else "not added"
     return "kept" if accepted else "not kept"
@@ -75,10 +75,11 @@ def describe_alpha(alpha: float) -> str:
 
 @dataclass(frozen=True)
 class Start:
-    """The selection score of the mix that a walk began at; `walk` is the recipe where several were run."""
+    """The mix that a walk began at, with its selection score; `walk` is the recipe where several were run."""
 
     walk: str
     score: Score
+    mix: Mix
 
 
 @dataclass(frozen=True)

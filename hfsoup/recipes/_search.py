@@ -45,6 +45,7 @@ class Search:
         score: the score of a mix on the selection split, whose evaluation may stop once it cannot reach the `key`
             that comes second, if one does; None where there is no data, then nothing can be ranked.
         observe: called with every decision as it is taken.
+        observe_start: called with the start of every walk.
         ensemble: the selection score of the mean of some ingredients' logits, where those are known.
         learn: the mix of some ingredients that gradient descent finds, where there are images to learn from; the second
             value says whether each tensor has weights of its own, the third whether they may be negative.
@@ -58,14 +59,16 @@ class Search:
         observe: Callable[[Decision], None] = lambda _: None,
         ensemble: Callable[[tuple[int, ...]], Score] | None = None,
         learn: Callable[[tuple[int, ...], bool, bool], Mix] | None = None,
+        observe_start: Callable[[Start], None] = lambda _: None,
     ) -> None:
         self.names, self.rules = tuple(names), rules
         self.trace: list[Decision] = []
         self.attempts: list[Attempt] = []
         self.scores: dict[Mix, Score] = {}
         self._score, self._observe, self._ensemble, self._learn = score, observe, ensemble, learn
+        self._observe_start = observe_start
         self._current: tuple[int, ...] = ()
-        self._starts: list[tuple[str, Mix]] = []
+        self._starts: list[Start] = []
         self._walk = ""
         self._ranked: tuple[int, ...] | None = None
 
@@ -101,7 +104,7 @@ class Search:
     @property
     def starts(self) -> tuple[Start, ...]:
         """The start of every walk, in order; none of a recipe that does not walk."""
-        return tuple(Start(walk, self.score(mix)) for walk, mix in self._starts)
+        return tuple(self._starts)
 
     @property
     def left_out(self) -> tuple[int, ...]:
@@ -169,7 +172,7 @@ class Search:
     def start(self, members: tuple[int, ...]) -> None:
         """Begin the walk at the mean of `members`."""
         self._current = members
-        self._starts.append((self._walk, self.mix(members)))
+        self._start(self.mix(members))
 
     def offer(self, action: str, ingredient: int) -> bool:
         """Score the current mix with `ingredient` added or dropped, record the decision, go there if accepted."""
@@ -190,7 +193,7 @@ class Search:
 
         One is taken if it scores higher than the best before it, or equally at a lower cross-entropy.
         """
-        self._starts.append((self._walk, mix))
+        self._start(mix)
         best = mix
         for share in shares:
             drawn, incumbent = replace(mix, base=share), self.score(best)
@@ -210,6 +213,10 @@ class Search:
         known = self.scores.get(mix)
         found = self.score(mix, incumbent.key + exceed if incumbent.correct is not None else None)
         return found, 0 if found is known else found.images
+
+    def _start(self, mix: Mix) -> None:
+        self._starts.append(Start(self._walk, self.score(mix), mix))
+        self._observe_start(self._starts[-1])
 
     def _record(self, decision: Decision) -> None:
         self.trace.append(decision)

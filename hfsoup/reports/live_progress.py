@@ -136,7 +136,4 @@ def _format_stage(stage: Stage) -> str:
 
 
 def _format_step(step: SearchStep) -> str:
-    bound = "≤" if step.at_most else ""
-    return (
-        f"{step.number} {one_line(step.action, 20)} {bound}{step.score:.4f} {step.outcome} {one_line(step.ingredient)}"
-    )
+    return f"{step.number or ''} {step.outcome} {step.describe(one_line(step.ingredient))}".lstrip()

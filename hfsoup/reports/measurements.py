@@ -202,6 +202,11 @@ def format_score(metric: str, score: Score | None) -> str:
     return f"at most {text}" if score.at_most else text
 
 
+def shorten_score(metric: str, score: Score) -> str:
+    """The same where there is little room: an upper bound by its sign."""
+    return format_score(metric, score).replace("at most ", "≤ ")
+
+
 def describe_statistics(score: Score | None) -> str:
     """Behind what a score is of, where that was given new batch-norm statistics; else nothing."""
     return ", recalibrated" if score and score.bn == "recalibrate" else ""
@@ -237,12 +242,11 @@ def _format_bounds(metric: str, bounds: Bounds | None, form: str = "") -> str:
     return " to ".join(shown) or "not measured"
 
 
-def _format_interval(c: Comparison, side: str) -> str:
-    """The interval of one side as the screen shows it, nothing where there is none."""
-    if c.ci95 is None:
-        return ""
-    low, high = c.ci95.soup if side == "soup" else c.ci95.best
-    return f" [{low:.4f}, {high:.4f}]"
+def format_with_interval(metric: str, c: Comparison, side: str) -> str:
+    """The score of one side, `soup` or `best`, with its interval where there is one."""
+    score = format_score(metric, c.soup if side == "soup" else c.best)
+    bounds = c.ci95 and (c.ci95.soup if side == "soup" else c.ci95.best)
+    return f"{score} ({_format_bounds(metric, bounds)})" if bounds else score
 
 
 def _format_p(c: Comparison) -> str:
@@ -289,19 +293,20 @@ def _show_forecast(found: Results) -> Iterator[str]:
 
 def _show_test(found: Results) -> Iterator[str]:
     if c := found.comparison:
-        yield f"test {found.clean(found.metric)} {c.soup.value:.4f}{_format_interval(c, 'soup')}"
+        yield f"test {found.clean(found.metric)} {format_with_interval(found.metric, c, 'soup')}"
 
 
 def _show_best(found: Results) -> Iterator[str]:
     if c := found.comparison:
-        interval = _format_interval(c, "best")
-        yield f"{c.best.value:.4f}{interval}  {found.clean(found.best)}{describe_statistics(c.best)}"
+        best = f"{found.clean(found.best)}{describe_statistics(c.best)}"
+        yield f"{format_with_interval(found.metric, c, 'best')}  {best}"
 
 
 def _show_attempts(found: Results) -> Iterator[str]:
     if found.comparison and 1 < len(found.attempts) <= MOST_ATTEMPTS:
         kept = " and ".join(found.clean(one.name) for one in found.attempts if one.kept)
-        scores = ", ".join(f"{found.clean(one.name)} {one.score:.4f}" for one in found.attempts)
+        named = ((found.clean(one.name), format_score(found.metric, Score(one.score))) for one in found.attempts)
+        scores = ", ".join(f"{name} {score}" for name, score in named)
         yield f"{kept}, of {scores} on the selection split"
 
 
@@ -380,10 +385,9 @@ def _explain_calibration(found: Results) -> Iterator[str]:
 
 def _show_ensemble(found: Results) -> Iterator[str]:
     if c := found.ensemble:
-        interval = _format_interval(c, "best")
         yield (
-            f"{c.best.value:.4f}{interval}  the {found.kind} {format_difference(found.metric, c.difference)},"
-            f" {c.verdict}; {found.members} times the cost"
+            f"{format_with_interval(found.metric, c, 'best')}  the {found.kind}"
+            f" {format_difference(found.metric, c.difference)}, {c.verdict}; {found.members} times the cost"
         )
 
 
@@ -407,7 +411,8 @@ def _show_shifts(found: Results) -> Iterator[str]:
     for one in found.shifts:
         c = one.comparison
         difference = f"{format_difference(found.metric, c.difference)}, {c.verdict}"
-        yield f"{found.clean(one.name)} {c.soup.value:.4f}, best {c.best.value:.4f} ({difference})"
+        soup, best = format_score(found.metric, c.soup), format_score(found.metric, c.best)
+        yield f"{found.clean(one.name)} {soup}, best {best} ({difference})"
 
 
 def _show_adapter(found: Results) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hfsoup.reports.card.formatting import format_weight
 from hfsoup.reports.figures import draw_picture, list_pictures
-from hfsoup.reports.measurements import NOTEBOOK, list_lines, read_results
+from hfsoup.reports.measurements import NOTEBOOK, format_score, list_lines, read_results
 from hfsoup.reports.score_picture import draw_svg, draw_text, list_panels
 from hfsoup.utils.text import one_line
 
@@ -36,7 +36,7 @@ def format_html(soup: BakeResult) -> str:
     rows = []
     shares = zip(soup.composition.names, soup.scores, soup.mix.coefficients, strict=True)
     for n, (name, score, share) in enumerate(shares):
-        cells = [escape(one_line(name)), *([f"{score.value:.4f}" if score else "–"] if scored else [])]
+        cells = [escape(one_line(name)), *([format_score(soup.metric, score)] if scored else [])]
         rows.append([*cells, format_weight(share, soup.mix.span(n)) if share else "–"])
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     head = "".join(f"<th>{text}</th>" for text in heads)
@@ -70,7 +70,8 @@ def _facts(soup: BakeResult, left_out: str = "") -> Iterator[str]:
     lines = list_lines(read_results(soup), NOTEBOOK)
     yield from (f"{label}: {text}" for name, label, text in lines if name != left_out)
     if not soup.comparison and soup.selection is not None:
-        yield f"{one_line(soup.metric)} {soup.selection.value:.4f} on the selection split, nothing else measured"
+        score = format_score(soup.metric, soup.selection)
+        yield f"{one_line(soup.metric)} {score} on the selection split, nothing else measured"
     elif not soup.comparison:
         yield "nothing measured"
     if soup.path:

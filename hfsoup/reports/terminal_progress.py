@@ -24,6 +24,8 @@ from hfsoup.utils.progress import SearchStep, Stage, Watch
 from hfsoup.utils.text import format_size
 
 NARROW, WIDE, TAKEN = 6, 40, 68
+LEFT = 16
+"""The columns before the ingredient of a step."""
 UNBOUNDED = 1000
 """The width of a line where there is no terminal: lines are not wrapped."""
 
@@ -47,9 +49,11 @@ class TerminalProgress(Watch):
     def decision(self, step: SearchStep) -> None:
         """Print a step of the search."""
         mark = (f"{step.outcome:<9}", "green" if step.accepted else "dim")
-        score = f"{'≤' if step.at_most else ' '}{step.score:.4f} "
-        text = Text.assemble(f"  {step.number:>3} {step.action:<4} {score}", mark, "  ")
-        text.append_text(replace_unprintable(step.ingredient))
+        room = self.console.width - LEFT - len(step.describe(""))
+        # The start of a long name goes, so that its end and the score stay on the line.
+        name = replace_unprintable(step.ingredient).plain
+        name = name if len(name) <= room else f"…{name[-max(room - 1, 1) :]}"
+        text = Text.assemble(f"  {step.number or '':>3} ", mark, f" {step.describe(name)}")
         self.console.print(text, no_wrap=True, overflow="ellipsis")
 
     @contextmanager

@@ -53,10 +53,10 @@ def _render_lines(value: str) -> str:
 def render_progress(work: Job[Any], seconds: float) -> str:
     """Stages and notes, the decisions so far, and the best score."""
     going = work.result is None and work.error is None and not work.stopped
-    best = max((step.score for step in work.steps if step.accepted), default=None)
+    best = max((step for step in work.steps if step.accepted), key=lambda step: step.score, default=None)
     stand = ""
     if going and best is not None:
-        stand = f'<p class="soup-stand"><b>{best:.4f}</b> best so far on the selection split</p>'
+        stand = f'<p class="soup-stand"><b>{best.shown}</b> best so far on the selection split</p>'
     lines = "".join(map(_render_line, list(work.lines)))
     foot = format_duration(seconds) if going else f"in {format_duration(seconds)}"
     if work.stopped:
@@ -88,11 +88,10 @@ def render_steps(found: Sequence[SearchStep]) -> str:
         return ""
     rows = []
     for step in reversed(found):
-        score = f"{'≤ ' if step.at_most else ''}{step.score:.4f}"
         tag, look = ("b", "soup-good") if step.accepted else ("span", "soup-faint")
         became = f'<{tag} class="{look}">{step.outcome}</{tag}>'
-        rows.append((str(step.number), escape_text(step.action, 20), escape_text(step.ingredient), score, became))
-    return _render_table("soup-steps", ("step", "tried", "ingredient", "score", ""), rows, (0, 3), scroll=True)
+        rows.append((str(step.number or ""), became, escape_text(step.describe(step.ingredient), 400)))
+    return _render_table("soup-steps", ("step", "", ""), rows, (0,), scroll=True)
 
 
 def render_plan(found: Plan, *, public: bool) -> str:

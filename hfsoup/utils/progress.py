@@ -13,9 +13,16 @@ Notify = Callable[[str], None]
 """Called with a note for the user."""
 
 
+START = "start"
+"""The action of the step that a search begins with, whose number is 0."""
+
+
 @dataclass(frozen=True)
 class SearchStep:
-    """A step of a search: the action, the ingredient, the candidate's score or its upper bound, and the outcome."""
+    """A step of a search: the action, the ingredient, the candidate's score or its upper bound, and the outcome.
+
+    `shown` is the score as texts write it. A search starts with the step `START`, at one ingredient or several.
+    """
 
     number: int
     action: str
@@ -24,6 +31,18 @@ class SearchStep:
     at_most: bool
     accepted: bool
     outcome: str
+    shown: str = ""
+
+    def describe(self, ingredient: str) -> str:
+        """What comes behind the outcome, read forward: where the step led to, or what the candidate scored.
+
+        Args:
+            ingredient: the ingredient's name as the surface shows it.
+        """
+        score = self.shown or f"{'≤ ' * self.at_most}{self.score:.4f}"
+        if self.action == START:
+            return f"{score} {ingredient}"
+        return f"{ingredient} → {score}" if self.accepted else f"{ingredient} ({score})"
 
 
 @dataclass
