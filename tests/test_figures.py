@@ -10,17 +10,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from family import Family
 from huggingface_hub import HfApi
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 from PIL import Image
+from safetensors.numpy import load_file
 from shell import bake, refused, run
 
 import hfsoup
 from hfsoup.localhub import LocalHub
-from hfsoup.reports.figures import search
+from hfsoup.reports.figures import closeness, scores, search
 from hfsoup.reports.figures.style import LIGHT
 
 ALL = {f"figures/{name}{end}.png" for name in ("scores", "search", "closeness", "line") for end in ("", "-dark")}
@@ -34,7 +36,7 @@ def drawn(vit: Family, data: Path, alone: Path) -> dict[str, Any]:
 
 
 def test_every_picture_is_a_picture_recorded_and_in_the_card(drawn: dict[str, Any]) -> None:
-    """soup.json has each with its hash, the card shows each by a relative path that is there, light and dark."""
+    """soup.json has each with its hash; the card shows two by relative paths, light and dark, and links the others."""
     files = json.loads(Path("soup/soup.json").read_text())["files"]
     assert set(files) >= ALL
     for name in ALL:
@@ -47,7 +49,8 @@ def test_every_picture_is_a_picture_recorded_and_in_the_card(drawn: dict[str, An
         assert len(set(image.resize((108, 69)).tobytes())) > 40
     text = Path("soup/README.md").read_text()
     html = MarkdownIt("commonmark", {"html": True}).render(text)
-    assert [f'"{name}"' for name in sorted(ALL) if f'"{name}"' not in html] == []
+    in_card = {name for name in ALL if "dark" not in name or ("closeness" not in name and "line" not in name)}
+    assert {name for name in ALL if f'"{name}"' in html} == in_card
 
 
 def test_pictures_do_not_depend_on_the_run(drawn: dict[str, Any], vit: Family, data: Path) -> None:
@@ -158,15 +161,68 @@ def test_every_walk_of_auto_has_its_own_line_and_the_soup_its_score(vit: Family,
     assert [start.walk for start in soup.evaluation.evidence.starts] == ["greedy", "pruned"]
     figure = Figure()
     search.paint(soup)(figure, LIGHT)
-    (axes,) = figure.axes
-    lines = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+    lines = [line for axes in figure.axes for line in axes.lines if line.get_drawstyle() == "steps-post"]
     uniform = next(a.score.value for a in soup.search.attempts if a.name == "uniform")
-    assert [line.get_ydata()[0] for line in lines] == [max(s.value for s in soup.scores if s), uniform]
-    assert [line.get_ydata()[-1] for line in lines] == [
+    assert [line.get_xdata()[0] for line in lines] == [max(s.value for s in soup.scores if s), uniform]
+    assert [line.get_xdata()[-1] for line in lines] == [
         a.score.value for a in soup.search.attempts if a.name != "uniform"
     ]
-    spans = [set(line.get_xdata()) for line in lines]
-    assert max(spans[0]) < min(spans[1])
-    shown = {group.get_label(): group.get_offsets().tolist() for group in axes.collections}
-    assert [y for _, y in shown["this soup"]] == [soup.selection.value]
-    assert [y for _, y in shown["tried as a whole"]] == [uniform]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["tried as a whole", "greedy", "pruned"]
+    starts = [axes.get_yticklabels()[0].get_text() for axes in figure.axes]
+    assert starts == ["uniform", f"start: {vit.folders[soup.best or 0].name}", "start: all 4"]
+    shown = [
+        (group.get_label(), x) for axes in figure.axes for group in axes.collections for x, _ in group.get_offsets()
+    ]
+    assert [x for label, x in shown if label == "this soup"] == [soup.selection.value]
+    assert [x for label, x in shown if label == "tried as a whole"] == [uniform]
+
+
+def test_pictures_show_intervals_and_crop_nothing(vit: Family, data: Path) -> None:
+    """Soup and best ingredient have theirs within each panel of scores, where every point is; the search has a band."""
+    soup = hfsoup.bake(*vit.words, dataset=str(data), figures=True)
+    assert soup.comparison is not None
+    assert soup.comparison.ci95 is not None
+    figure = Figure()
+    scores.paint(soup)(figure, LIGHT)
+    bounds = {*soup.comparison.ci95.soup, *soup.comparison.ci95.best}
+    for axes in figure.axes:
+        bars = [group for group in axes.collections if hasattr(group, "get_segments")]
+        ends = {float(y) for bar in bars for segment in bar.get_segments() for _, y in segment}
+        assert bounds == {min(bounds, key=lambda b, e=end: abs(b - e)) for end in ends}
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        places = [place for group in axes.collections if group not in bars for place in group.get_offsets()]
+        assert all(left < x < right and bottom < y < top for x, y in places)
+        assert all(bottom < bound < top for bound in bounds)
+        assert "same on both" in [text.get_text() for text in axes.texts]
+    figure = Figure()
+    search.paint(soup)(figure, LIGHT)
+    assert "95 % interval of this soup" in figure.axes[0].get_legend_handles_labels()[1]
+
+
+def test_closeness_is_that_of_the_changes_where_the_base_is_known(vit: Family, alone: Path) -> None:
+    """The colours fit the cosines of two ingredients; with a base they are those of the task vectors."""
+    plain = hfsoup.bake(*vit.words[:3])
+    based = hfsoup.bake(*vit.words[:3], merge="task-arithmetic", base=vit.words[3])
+    shown = []
+    for soup in (plain, based):
+        figure = Figure()
+        closeness.paint(soup)(figure, LIGHT)
+        (image,) = figure.axes[0].images
+        cosines = image.get_array()
+        low, high = image.get_clim()
+        assert low <= cosines.min() <= cosines.max() <= high <= 1
+        assert high - low < 0.1 + cosines.max() - cosines.min()
+        shown.append(cosines)
+    start, *runs = [body(folder) for folder in (vit.folders[3], *vit.folders[:3])]
+    first, second = runs[0] - start, runs[1] - start
+    assert shown[1][0, 1] == pytest.approx(first @ second / np.linalg.norm(first) / np.linalg.norm(second), abs=1e-6)
+    assert shown[0][0, 1] > shown[1][0, 1]
+
+
+def body(folder: Path) -> Any:
+    """The matrices of a model without its head, in one row."""
+    tensors = load_file(folder / "model.safetensors")
+    chosen = [
+        t.ravel() for name, t in sorted(tensors.items()) if t.ndim > 1 and t.shape[0] > 1 and "classifier" not in name
+    ]
+    return np.concatenate(chosen).astype(np.float64)

@@ -109,6 +109,7 @@ def test_a_card_holds_no_strangers_markup(measured: Soup, text: list[str]) -> No
     assert not {t.type for t in (*tokens, *inner)} & {"html_block", "html_inline", "image"}
     endpoint = HfApi().endpoint
     links = [str(t.attrs["href"]) for t in inner if t.type == "link_open"]
+    assert links.pop() == f"{endpoint}/models?other=hfsoup"
     assert len(links) == 3
     assert all(link.startswith(f"{endpoint}/org/") for link in links)
     heads = [tokens[n + 1].content for n, t in enumerate(tokens) if t.type == "heading_open"]

@@ -20,17 +20,17 @@ def test_a_soup_says_what_it_is(vit: Family, data: Path, alone: Path) -> None:
     assert "<svg" not in plain._repr_html_()
     soup = hfsoup.bake(*vit.words, dataset=str(data), output="soup")
     first, *scores = repr(soup).splitlines()
-    assert f"test accuracy {soup.test:.4f}" in first
+    assert f"test accuracy {100 * soup.test:.2f} %" in first
     assert soup.comparison.verdict in first
     assert first.endswith("in soup>")
     assert [line.split()[:2] for line in scores if line.startswith("    ")] == [
-        *([folder.name, f"{score.value:.4f}"] for folder, score in zip(vit.folders, soup.scores, strict=True)),
-        ["soup", f"{soup.score:.4f}"],
-        [vit.folders[soup.best].name, f"{soup.comparison.best.value:.4f}"],
-        ["soup", f"{soup.test:.4f}"],
+        *([folder.name, f"{100 * score.value:.2f}"] for folder, score in zip(vit.folders, soup.scores, strict=True)),
+        ["soup", f"{100 * soup.score:.2f}"],
+        [vit.folders[soup.best].name, f"{100 * soup.comparison.best.value:.2f}"],
+        ["soup", f"{100 * soup.test:.2f}"],
     ]
     assert soup._repr_html_().count("<tr>") == 5
-    assert f"<td>{soup.scores[0].value:.4f}</td>" in soup._repr_html_()
+    assert f"<td>{100 * soup.scores[0].value:.2f} %</td>" in soup._repr_html_()
 
 
 def test_a_notebook_shows_the_scores(vit: Family, data: Path) -> None:

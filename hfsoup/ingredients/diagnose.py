@@ -132,7 +132,10 @@ def examine_weights(family: Family, notify: Notify) -> Family:
     concerns = [*_explain_distance(names, close), *_find_outliers(names, close)]
     for text in (*concerns, *(() if _has_one_head(family) else _compare_heads(names, close))):
         notify(text)
-    cosine = _compare_task_vectors(family) if family.base else None
+    cosine = None
+    if family.base:
+        cosines = compare_task_vectors(family)
+        cosine = float(cosines[np.triu_indices(len(cosines), 1)].mean())
     return replace(family, weights_apart=bool(concerns), task_cosine=cosine)
 
 
@@ -142,8 +145,8 @@ def _has_one_head(family: Family) -> bool:
     return bool(heads) and family.base is not None and heads <= family.base.names.keys()
 
 
-def _compare_task_vectors(family: Family) -> float:
-    """The mean cosine between what fine-tuning changed in the base, over the matrices of the body."""
+def compare_task_vectors(family: Family) -> Matrix:
+    """The cosines between what fine-tuning changed in the base, pair by pair, over the matrices of the body."""
     base = family.base
     if base is None:
         raise ValueError("there is no base")
@@ -155,7 +158,8 @@ def _compare_task_vectors(family: Family) -> float:
     away = apart[-1, :-1]
     inner = (away[:, None] + away[None] - apart[:-1, :-1]) / 2
     lengths = np.maximum(np.sqrt(away[:, None] * away[None]), np.finfo(np.float64).tiny)
-    return float((inner / lengths)[np.triu_indices(len(away), 1)].mean())
+    cosines: Matrix = inner / lengths
+    return cosines
 
 
 def compare_weights(family: Family) -> Similarity:

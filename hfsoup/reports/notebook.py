@@ -21,7 +21,7 @@ def format_text(soup: BakeResult) -> str:
     """What the soup is made of, what was measured and where it is on one line, and below it the scores, if any."""
     lines = [f"<Soup: {'; '.join(_facts(soup))}>"]
     if panels := list_panels(soup):
-        lines += draw_text(panels)
+        lines += draw_text(panels, soup.metric)
     return "\n".join(lines)
 
 
@@ -59,7 +59,7 @@ def _draw_picture(soup: BakeResult) -> str:
     """Everything that was scored, as a picture; nothing where nothing was."""
     picture = next((p for p in list_pictures(soup) if p.name == "scores"), None)
     if picture is None:
-        return draw_svg(panels) if (panels := list_panels(soup)) else ""
+        return draw_svg(panels, soup.metric) if (panels := list_panels(soup)) else ""
     png = base64.b64encode(draw_picture(soup, picture.name)).decode()
     return f'<img alt="{escape(picture.caption)}" width="640" src="data:image/png;base64,{png}">'
 

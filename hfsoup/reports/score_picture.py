@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from hfsoup.evaluation.scores import Score
 from hfsoup.reports.card.formatting import format_weight
+from hfsoup.reports.measurements import format_score
 from hfsoup.utils.text import format_count, one_line, shorten_names
 
 if TYPE_CHECKING:
@@ -89,20 +91,25 @@ class _Scale:
         return (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
 
 
-def draw_text(panels: Sequence[ScorePanel]) -> list[str]:
+def draw_text(panels: Sequence[ScorePanel], metric: str) -> list[str]:
     """The panels as lines of characters: name, score, weight, and the score on a scale that all panels share."""
     scale, rows = _Scale(panels), [row for panel in panels for row in panel.rows]
     name, weight = max(len(row.name) for row in rows), max(len(row.weight) for row in rows)
+    score = max(len(_format(metric, row.value)) for row in rows)
     lines = []
     for panel in panels:
-        lines.append(f"  {panel.title}, from {scale.low:.4f} to {scale.high:.4f}")
+        lines.append(f"  {panel.title}, from {_format(metric, scale.low)} to {_format(metric, scale.high)}")
         lines += [
-            f"    {row.name:<{name}}  {row.value:.4f}  {row.weight:>{weight}}  {_draw_strip(row, scale)}"
+            f"    {row.name:<{name}}  {_format(metric, row.value):>{score}}  {row.weight:>{weight}}  {_draw_strip(row, scale)}"
             for row in panel.rows
         ]
         if panel.left_out:
             lines.append(f"    and {format_count(panel.left_out, 'ingredient')} more")
     return lines
+
+
+def _format(metric: str, value: float) -> str:
+    return format_score(metric, Score(value))
 
 
 def _draw_strip(row: ScoreRow, scale: _Scale) -> str:
@@ -115,7 +122,7 @@ def _draw_strip(row: ScoreRow, scale: _Scale) -> str:
     return "".join(cells)
 
 
-def draw_svg(panels: Sequence[ScorePanel]) -> str:
+def draw_svg(panels: Sequence[ScorePanel], metric: str) -> str:
     """The panels as SVG on one line: a mark for every score, a line for its interval, one scale for all."""
     scale, parts, y = _Scale(panels), [], 0
     for panel in panels:
@@ -124,10 +131,10 @@ def draw_svg(panels: Sequence[ScorePanel]) -> str:
         parts.append(f'<text x="0" y="{y}" font-weight="600" fill="currentColor">{escape(panel.title + more)}</text>')
         for row in panel.rows:
             y += PITCH
-            parts.append(_draw_row(row, y, scale))
+            parts.append(_draw_row(row, y, scale, metric))
         y += PITCH // 2
     parts += [
-        f'<text x="{x}" y="{y + PITCH}" text-anchor="middle" fill="currentColor" opacity="0.65">{value:.4f}</text>'
+        f'<text x="{x}" y="{y + PITCH}" text-anchor="middle" fill="currentColor" opacity="0.65">{_format(metric, value)}</text>'
         for x, value in ((LEFT, scale.low), (RIGHT, scale.high))
     ]
     size = f'width="{WIDTH}" height="{y + 2 * PITCH}" viewBox="0 0 {WIDTH} {y + 2 * PITCH}"'
@@ -135,7 +142,7 @@ def draw_svg(panels: Sequence[ScorePanel]) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style} role="img">{"".join(parts)}</svg>'
 
 
-def _draw_row(row: ScoreRow, y: int, scale: _Scale) -> str:
+def _draw_row(row: ScoreRow, y: int, scale: _Scale, metric: str) -> str:
     """A name, the score as a mark on its line, and as a number."""
     x, middle, colour = _place(scale(row.value)), y - 4, COLOURS[row.kind]
     parts = [
@@ -152,7 +159,7 @@ def _draw_row(row: ScoreRow, y: int, scale: _Scale) -> str:
         BEST: f'<rect x="{x - 4.5:g}" y="{middle - 4.5}" width="9" height="9" fill="{colour}"/>',
         SOUP: f'<path d="M{x - 6:g} {middle}l6 -6l6 6l-6 6z" fill="{colour}"/>',
     }
-    number = f'<text x="{RIGHT + 16}" y="{y}" fill="currentColor">{row.value:.4f}</text>'
+    number = f'<text x="{RIGHT + 16}" y="{y}" fill="currentColor">{escape(_format(metric, row.value))}</text>'
     return "".join([*parts, shapes[row.kind], number])
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from hfsoup.provenance.result import BakeResult, Composition, SearchResult
 
 MOST_ATTEMPTS = 12
-MOST_LABELS = 1000
+MOST_LABELS = 100
 DISTILLATION = (
     "Beyer et al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022,"
     " https://arxiv.org/abs/2106.05237"
@@ -158,7 +158,7 @@ def _fill(soup: BakeResult) -> dict[str, Any]:
         "extrapolated": f"{soup.mix.alpha:g}" if soup.mix.alpha > 1 else None,
         "classes": soup.task.describe_classes(labels),
         "labels": labels[:MOST_LABELS],
-        "unlisted": len(labels) > MOST_LABELS,
+        "unlisted": max(len(labels) - MOST_LABELS, 0),
         "rule": soup.task.rule,
         "processor": names[made_of.family.processor_index] if options.processor_from else None,
         "home": json.dumps(UNPUSHED),

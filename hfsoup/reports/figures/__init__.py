@@ -63,18 +63,22 @@ def _pictures(soup: BakeResult) -> Iterator[Picture]:
     if soup.trace:
         yield Picture("search", TITLES["search"], _caption_search(soup.search))
     if len(soup.family) > 1:
-        words = "Cosines between the ingredients' weights: matrices and convolutions, without the head."
-        yield Picture("closeness", TITLES["closeness"], words)
+        yield Picture("closeness", TITLES["closeness"], caption_closeness(based=soup.family.base is not None))
     if evidence and evidence.line:
         words = "Averages of the two best ingredients, on both splits. All were measured after the selection."
         yield Picture("line", TITLES["line"], words)
 
 
+def caption_closeness(*, based: bool) -> str:
+    """What is compared: with a base what fine-tuning changed in it, else the weights."""
+    what = "what fine-tuning changed in the base" if based else "the ingredients' weights"
+    return f"Cosines between {what}: matrices and convolutions, without the head."
+
+
 def _caption_search(search: SearchResult) -> str:
     stopped = sum(decision.score.at_most for decision in search.trace)
-    words = "Every candidate's score on the selection split, and the score to beat."
-    if search.attempts:
-        words += " Each recipe has its own steps; the star is the mix that is this soup."
+    words = "Every candidate's score on the selection split, from the start down; the line is where the search stood."
+    words += " The star is this soup, and the band what other images of that number could have given it."
     if stopped:
         words += f" {stopped} candidates were stopped once they could no longer win: a triangle is an upper bound."
     return words

@@ -94,7 +94,7 @@ def format_axis(soup: BakeResult, axis: Any) -> None:
     from hfsoup.data.tasks import METRICS
 
     if soup.metric in METRICS:
-        axis.set_major_formatter(PercentFormatter(1.0))
+        axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
 
 
 def name_metric(soup: BakeResult, longest: int = 40) -> str:

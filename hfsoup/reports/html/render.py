@@ -15,7 +15,7 @@ from hfsoup.evaluation.scores import Score, describe_alpha, describe_outcome
 from hfsoup.provenance.predictions import list_classes
 from hfsoup.provenance.reproduce import hub_url
 from hfsoup.reports.card.formatting import format_weight
-from hfsoup.reports.figures import FOLDER, TITLES
+from hfsoup.reports.figures import FOLDER, TITLES, caption_closeness
 from hfsoup.reports.html.classes import count_agreement, count_by_class
 from hfsoup.reports.html.gallery import Gallery, encode_data_uri, find_differences
 from hfsoup.reports.measurements import REPORT, describe_comparison, format_score, list_sentences, read_recorded_results
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 CAPTIONS = {
     "scores": "Test scores were measured after the selection.",
     "search": "A triangle is an upper bound: evaluation of the candidate stopped there.",
-    "closeness": "Cosines between the ingredients' weights, without the head.",
     "line": "All mixes were measured after the selection.",
 }
 
@@ -72,7 +71,7 @@ def _values(found: ReportData, gallery: Gallery) -> dict[str, Any]:
         "selection": _format_recorded(metric, record.score),
         "best": results.clean(results.best),
         "dataset": _describe_dataset(record.dataset, results.trained_split) if record.dataset else None,
-        "pictures": list(_pictures(found.pictures)),
+        "pictures": list(_pictures(found.pictures, based=record.base is not None)),
         "missing": gallery.missing,
         "versions": ", ".join(f"{one_line(name)} {one_line(text)}" for name, text in record.versions.items()),
         "baked_with": one_line(record.hfsoup),
@@ -142,12 +141,13 @@ def _describe_split(split: SplitRecord) -> str:
     return f"{one_line(split.name)}, {one_line(split.rule)}"
 
 
-def _pictures(pictures: Mapping[str, bytes]) -> Iterator[dict[str, str]]:
+def _pictures(pictures: Mapping[str, bytes], *, based: bool) -> Iterator[dict[str, str]]:
+    captions = {**CAPTIONS, "closeness": caption_closeness(based=based)}
     for name, title in TITLES.items():
         light, dark = (pictures.get(f"{FOLDER}/{name}{end}.png") for end in ("", "-dark"))
         if light:
             sources = {"light": encode_data_uri(light, "png"), "dark": encode_data_uri(dark or light, "png")}
-            yield {"title": title, "caption": CAPTIONS[name], **sources}
+            yield {"title": title, "caption": captions[name], **sources}
 
 
 def _class(row: Any) -> dict[str, Any]:
