@@ -99,10 +99,9 @@ def draw_text(panels: Sequence[ScorePanel], metric: str) -> list[str]:
     lines = []
     for panel in panels:
         lines.append(f"  {panel.title}, from {_format(metric, scale.low)} to {_format(metric, scale.high)}")
-        lines += [
-            f"    {row.name:<{name}}  {_format(metric, row.value):>{score}}  {row.weight:>{weight}}  {_draw_strip(row, scale)}"
-            for row in panel.rows
-        ]
+        for row in panel.rows:
+            numbers = f"{_format(metric, row.value):>{score}}  {row.weight:>{weight}}"
+            lines.append(f"    {row.name:<{name}}  {numbers}  {_draw_strip(row, scale)}")
         if panel.left_out:
             lines.append(f"    and {format_count(panel.left_out, 'ingredient')} more")
     return lines
@@ -134,8 +133,8 @@ def draw_svg(panels: Sequence[ScorePanel], metric: str) -> str:
             parts.append(_draw_row(row, y, scale, metric))
         y += PITCH // 2
     parts += [
-        f'<text x="{x}" y="{y + PITCH}" text-anchor="middle" fill="currentColor" opacity="0.65">{_format(metric, value)}</text>'
-        for x, value in ((LEFT, scale.low), (RIGHT, scale.high))
+        f'<text x="{x}" y="{y + PITCH}" text-anchor="middle" fill="currentColor" opacity="0.65">{shown}</text>'
+        for x, shown in ((LEFT, _format(metric, scale.low)), (RIGHT, _format(metric, scale.high)))
     ]
     size = f'width="{WIDTH}" height="{y + 2 * PITCH}" viewBox="0 0 {WIDTH} {y + 2 * PITCH}"'
     style = 'style="max-width: 100%; font: 13px sans-serif"'
