@@ -11,7 +11,8 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / ".github" / "docs"
-PAGES = (README, *sorted(DOCS.glob("*.md")))
+SKILL = ROOT / ".github" / "SKILL.md"
+PAGES = (README, SKILL, *sorted(DOCS.glob("*.md")))
 
 
 def text_of(name: str) -> str:

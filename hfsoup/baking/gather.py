@@ -110,7 +110,13 @@ class Needs:
 
 
 def assess_needs(
-    sources: Sequence[Source], base: Source | None, options: Options, first: Outline, watch: Watch
+    sources: Sequence[Source],
+    base: Source | None,
+    options: Options,
+    first: Outline,
+    watch: Watch,
+    *,
+    elsewhere: bool = False,
 ) -> Needs:
     """What a bake takes at most, which a plan shows and a bake checks, before anything is pulled or written.
 
@@ -120,6 +126,7 @@ def assess_needs(
         options: as for `bake`.
         first: the first ingredient by config and headers.
         watch: is shown the stages.
+        elsewhere: it is for another machine, so that disk and memory of this one need not be large enough.
 
     Raises:
         SoupError: disk or memory are too small, or the dataset is not one that the models can be scored on.
@@ -128,9 +135,10 @@ def assess_needs(
     work = estimate_workload(found, options, len(sources), first) if found else None
     data = measure_dataset(found, options, sources[0], first) if found else None
     disk = list_disk_needs(sources, (base,) if base else (), options, first, data, work)
-    require_disk(disk)
     memory = estimate_memory(first, options, len(sources), work)
-    require_memory(memory)
+    if not elsewhere:
+        require_disk(disk)
+        require_memory(memory)
     return Needs(work, data, disk, memory)
 
 

@@ -64,9 +64,10 @@ def measure_soup(
     world: World,
     averager: Averager,
     images: Images,
+    journal: Journal,
 ) -> Soup:
     """Search on the selection split, then score soup and best ingredient once on the test split."""
-    from hfsoup.evaluation.journal import Journal, journal_path, record_pace
+    from hfsoup.evaluation.journal import record_pace
     from hfsoup.evaluation.scorer import RECALIBRATE
 
     family = averager.family
@@ -74,7 +75,6 @@ def measure_soup(
     for note in shown if world.main else ():
         watch.note(note)
     with clock("evaluate"), watch.stage("Scoring", unit="images") as stage, ExitStack() as stack:
-        journal = Journal(journal_path(), read=options.resume, notify=watch.note)
         scorer = make_scorer(averager, options, world, journal, images, stage)
         progress = _make_progress(stage, scorer, family, options, images)
         learner = _make_learner(averager, options, world, journal, images, progress, clock)

@@ -26,6 +26,7 @@ from hfsoup.baking.prefetch import Prefetcher
 from hfsoup.baking.requirements import check_output, check_request
 from hfsoup.baking.soup import Soup
 from hfsoup.data.metrics import METRICS
+from hfsoup.evaluation.journal import open_journal
 from hfsoup.hub.notices import listening
 from hfsoup.merges import MERGES
 from hfsoup.networks.alignment.tables import TABLES
@@ -90,6 +91,8 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
     world, clock = World(options.device, alone=options.dataset is None), Clock()
     with listening(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim_output(patterns, options, stack))
+        journal = open_journal(read=options.resume, notify=watch.note)
+        world.on_main(journal.fetch)
         prefetcher = stack.enter_context(Prefetcher(world))
         family = world.on_each_host(
             lambda: gather_family(patterns, options, watch, clock, prefetcher, several=several),
@@ -119,8 +122,9 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
         )
         if images:
             soup = measure_soup(
-                patterns, options, watch, clock, world, averager, drop_unused_calibration(images, family, options)
-            )
+                patterns, options, watch, clock, world, averager, drop_unused_calibration(images, family, options),
+                journal,
+            )  # fmt: skip
             forwarded = soup.run.images_forwarded + prefetcher.images_forwarded
             soup = replace(soup, run=replace(soup.run, images_forwarded=forwarded))
         else:
@@ -130,7 +134,11 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
             unscored = SearchResult((None,) * len(family))
             soup = Soup(patterns, options, made_of, unscored, run=Run(seconds=clock.seconds))
         _note_broken(watch, broken)
-        return world.on_main(lambda: _finish(soup, watch, clock))
+        world.on_main(journal.send)
+        finished = world.on_main(lambda: _finish(soup, watch, clock))
+        if finished.pushed:
+            world.on_main(journal.withdraw)
+        return finished
 
 
 def _note_broken(watch: Watch, noted: Sequence[str] = ()) -> list[str]:

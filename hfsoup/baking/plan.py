@@ -27,7 +27,7 @@ from hfsoup.utils.text import format_count, format_duration, format_size
 
 @dataclass(frozen=True)
 class Plan:
-    """What a bake would do.
+    """What a bake would do, here or `elsewhere`.
 
     `extrapolate` says that the soup is drawn past the mean if a base is found. `bases` are those of adapters and of
     --base; `memory` is what it takes at least, None if no header says.
@@ -45,6 +45,7 @@ class Plan:
     disk: tuple[DiskNeed, ...]
     output: str | None
     push: dict[str, Any] | None
+    elsewhere: bool = False
 
     @property
     def to_pull(self) -> int:
@@ -76,13 +77,16 @@ class Plan:
         }
 
 
-def plan_bake(patterns: tuple[str, ...], options: Options, watch: Watch | None = None) -> Plan:
+def plan_bake(
+    patterns: tuple[str, ...], options: Options, watch: Watch | None = None, *, elsewhere: bool = False
+) -> Plan:
     """Plan a bake without running it: nothing is cached, written or pushed.
 
     Args:
         patterns: as for `bake`.
         options: as for `bake`.
         watch: is shown the stages.
+        elsewhere: it is for another machine, so that disk and memory of this one need not be large enough.
 
     Raises:
         SoupError: what a bake would refuse before its first download, such as a disk that is too small.
@@ -101,13 +105,13 @@ def plan_bake(patterns: tuple[str, ...], options: Options, watch: Watch | None =
         with watch.stage("Reading headers") as stage:
             first = read_outline(sources[0])
             stage.done(f"Read config and headers of {sources[0]}")
-        needs = assess_needs(sources, base, options, first, watch)
+        needs = assess_needs(sources, base, options, first, watch, elsewhere=elsewhere)
         given = (base,) if base else ()
         bases = tuple(source for source in include_bases((*sources, *given)) if source not in sources)
         return Plan(
             recipe.name, options.merge, may_extrapolate(options), _list_downloads(sources), _list_downloads(bases),
             needs.data.files if needs.data else None, needs.work, needs.memory, read_free_memory(), needs.disk,
-            options.output, _plan_push(options),
+            options.output, _plan_push(options), elsewhere,
         )  # fmt: skip
 
 
@@ -138,21 +142,22 @@ def describe_plan(plan: Plan) -> Iterator[Row]:
     yield "recipe", replace_unprintable(f"{plan.recipe}, merge {plan.merge}{further}")
     unknown = ", plus the dataset, whose size is not known yet" if plan.work and not plan.dataset else ""
     yield "pull", Text(f"{format_size(plan.to_pull)}{unknown}")
-    for need in filter(lambda need: need.size, plan.disk):
+    for need in () if plan.elsewhere else filter(lambda need: need.size, plan.disk):
         text = f"{format_size(need.size)} for {need.purpose}, {format_size(need.free)} free in "
         yield "disk", Text.assemble(text, replace_unprintable(need.folder))
     if plan.memory is None:
         yield "memory", Text("not known before the weights are pulled: pickles have no header")
     else:
         text = f"at least {format_size(plan.memory.size)} for {plan.memory.purpose}, plus activations"
-        yield "memory", Text(f"{text}; {format_size(plan.memory_free)} free")
+        yield "memory", Text(text if plan.elsewhere else f"{text}; {format_size(plan.memory_free)} free")
     yield from _describe_workload(plan.work) if plan.work else [("evaluate", Text("nothing: there is no dataset"))]
     if plan.output:
         yield "write", replace_unprintable(plan.output)
     yield "push", _describe_push(plan)
     dataset = "; the dataset's images and labels" if plan.dataset else ""
     yield "not checked", Text(f"whether the ingredients fit together, see hfsoup check{dataset}")
-    yield "done", Text("nothing was pulled, written or pushed")
+    if not plan.elsewhere:
+        yield "done", Text("nothing was pulled, written or pushed")
 
 
 def _describe_workload(work: Workload) -> Iterator[Row]:

@@ -53,6 +53,9 @@ def _run() -> None:
     except SystemExit as end:
         if end.code == INTERRUPTED:
             kept = {"bake": "downloads and scores", "sweep": "finished runs"}.get("".join(sys.argv[1:2]))
+            if any(word.partition("=")[0] == "--jobs" for word in sys.argv):
+                # The bake goes on elsewhere, which has been said.
+                kept = None
             text = f"; {kept} are kept: run the same command to resume" if kept else ""
             print(f"\ninterrupted{text}", file=sys.stderr)
         raise

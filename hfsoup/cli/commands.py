@@ -69,6 +69,14 @@ def bake(
         Path | None,
         typer.Option(metavar="FILE", help="also write this command as a YAML file", rich_help_panel="Output"),
     ] = None,
+    jobs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FLAVOR",
+            help="bake on a machine of the Hub, such as a10g-small (`hf jobs hardware` lists them), and follow it",
+            rich_help_panel="Compute",
+        ),
+    ] = None,
     json_file: Json = None,
     quiet: Quiet = False,
     **options: Any,
@@ -84,6 +92,9 @@ def bake(
     patterns, chosen = _read_request(ctx, ingredients or [], options)
     if save_config and main:
         write_config(save_config, format_commented_config(patterns, chosen, str(save_config)))
+    if jobs is not None:
+        _bake_elsewhere(patterns, chosen, jobs, screen, json_file, dry_run=dry_run)
+        return
     chosen = replace(chosen, output=chosen.output or str(find_free_folder(Path("soup"))))
     if dry_run:
         if main:
@@ -93,6 +104,29 @@ def bake(
     if main:
         screen.show_result(soup)
         write_json(json_file, soup.to_json())
+
+
+def _bake_elsewhere(
+    patterns: tuple[str, ...], options: Options, flavor: str, screen: Screen, json_file: str | None, *, dry_run: bool
+) -> None:
+    """Plan the bake here, start it as a job of the Hub, and follow that."""
+    from hfsoup.baking.jobs import describe_job, describe_request, follow_job, launch_job, request_job
+
+    if options.output is not None:
+        what = "a job pushes its soup and writes nothing here"
+        raise UsageError(what, hint=f"hf download {options.push or 'ORG/NAME'} --local-dir …, afterwards, not --output")
+    request = request_job(patterns, options, flavor, screen)
+    screen.show_plan(request.plan)
+    for name, text in describe_request(request):
+        screen.show_log(f"{name}: {text}")
+    if dry_run:
+        _write_json(json_file, describe_job(request))
+        return
+    job = launch_job(request)
+    screen.show_check(f"Started job {job.id}: {job.url}")
+    follow_job(job, screen.show_log)
+    screen.show_check(f"The job is done and pushed to {request.repo}")
+    _write_json(json_file, describe_job(request, job))
 
 
 def _show_plan(patterns: tuple[str, ...], options: Options, screen: Screen, json_file: str | None) -> None:

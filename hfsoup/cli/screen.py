@@ -51,7 +51,11 @@ class Screen(TerminalProgress):
         self.console.print()
         self.console.print(make_plan_table(plan))
         self.console.print()
-        self._print_facts("dry run", list(describe_plan(plan)))
+        self._print_facts("plan" if plan.elsewhere else "dry run", list(describe_plan(plan)))
+
+    def show_log(self, text: str) -> None:
+        """Print a line that another machine printed, as text."""
+        self.console.print(replace_unprintable(text, 2000), soft_wrap=True)
 
     def show_check(self, text: str) -> None:
         """Print something that was verified."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -21,8 +23,10 @@ from numpy.typing import NDArray
 
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.timm_config import list_libraries
+from hfsoup.hub.branch_files import BranchFiles
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.cache import cache_root
+from hfsoup.utils.errors import SoupError
 from hfsoup.utils.hashing import hash_json
 from hfsoup.utils.version import __version__
 
@@ -31,6 +35,11 @@ LIBRARIES = ("torch", "transformers", "numpy")
 MOST = 2_000_000_000
 """Bytes of the file at which the older half of the results is dropped."""
 OLDER_HALF = "DELETE FROM results WHERE rowid <= (SELECT rowid FROM results ORDER BY rowid LIMIT 1 OFFSET ?)"
+BRANCH = "hfsoup-journal"
+"""The branch of the soup's repository on which a job keeps its results until the soup is pushed."""
+SHARED = "HFSOUP_JOURNAL"
+"""The environment variable of a job that names the repository of its soup."""
+KEY = re.compile(r"[0-9a-f]{64}")
 SILENT = ("_name_or_path", "transformers_version", "id2label", "label2id")
 
 
@@ -59,13 +68,35 @@ class Journal:
         """Store arrays; they are on the disk when this returns. Of a file that has grown to MOST, half is dropped."""
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        data = file.getvalue()
-        self._run("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (key, hashlib.sha256(data).hexdigest(), data))
+        self.store_data(key, file.getvalue())
         if self._usable and self.path.stat().st_size > MOST:
             count = self._run("SELECT count(*) FROM results", ())
             free = self._run("SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size", ())
             if count and free and free[0] < MOST // 4:
                 self._run(OLDER_HALF, (count[0] // 2,))
+
+    def fetch(self) -> None:
+        """Store what is shared, before anything is scored; a journal of this machine only has nothing to do."""
+
+    def send(self) -> None:
+        """Share what is not shared yet."""
+
+    def withdraw(self) -> None:
+        """Share nothing any more: the soup is where it belongs."""
+
+    def list_keys(self) -> set[str]:
+        """The keys of all results."""
+        found = self._run("SELECT json_group_array(key) FROM results", ())
+        return set(json.loads(found[0])) if found else set()
+
+    def read_data(self, key: str) -> bytes | None:
+        """A result as it is stored; None if there is none."""
+        found = self._run("SELECT data FROM results WHERE key = ?", (key,))
+        return found[0] if found else None
+
+    def store_data(self, key: str, data: bytes) -> None:
+        """Store a result as `read_data` gives it."""
+        self._run("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (key, hashlib.sha256(data).hexdigest(), data))
 
     def _run(self, statement: str, values: tuple[Any, ...]) -> Any:
         if not self._usable:
@@ -80,6 +111,74 @@ class Journal:
             self._usable = False
             self._notify(f"scores cannot be cached in {self.path} ({error}); if this bake is stopped, they are lost")
             return None
+
+
+class SharedJournal(Journal):
+    """A journal whose results are on the Hub too, beside the soup to be, for a job that is started again elsewhere.
+
+    Every result is sent as it is stored, or with a later one where the Hub would not take so many commits. What cannot
+    be sent is noted once, and is sent with the next.
+
+    Args:
+        files: where the results are on the Hub.
+        path, read, notify: as of `Journal`.
+    """
+
+    def __init__(self, files: BranchFiles, path: Path, *, read: bool, notify: Callable[[str], None]) -> None:
+        super().__init__(path, read=read, notify=notify)
+        self._files, self._known, self._noted = files, set[str](), False
+
+    def fetch(self) -> None:
+        """Store what the Hub has.
+
+        Raises:
+            HubError: the branch cannot be read.
+        """
+        found = {name: data for name, data in self._files.fetch().items() if KEY.fullmatch(name)}
+        for name, data in found.items():
+            self.store_data(name, data)
+        self._known |= found.keys()
+
+    def put(self, key: str, arrays: dict[str, NDArray[Any]]) -> None:
+        """Store arrays here, and on the Hub with all that it lacks; those of a key that it has are replaced."""
+        super().put(key, arrays)
+        self._known.discard(key)
+        if self._files.may_send():
+            self.send()
+
+    def send(self) -> None:
+        """Send all that the Hub lacks."""
+        keys = sorted(self.list_keys() - self._known)
+        files = {key: data for key in keys if (data := self.read_data(key)) is not None}
+        if not files:
+            return
+        try:
+            self._files.send(files, f"Keep {len(files)} scores of a bake that is running")
+        except SoupError as error:
+            if not self._noted:
+                self._notify(f"scores cannot be kept on the Hub for now: {error.what}")
+            self._noted = True
+            return
+        self._known |= files.keys()
+
+    def withdraw(self) -> None:
+        """Delete the branch."""
+        try:
+            self._files.delete()
+        except SoupError as error:
+            self._notify(f"the branch {BRANCH} could not be deleted: {error.what}")
+
+
+def open_journal(*, read: bool, notify: Callable[[str], None]) -> Journal:
+    """The journal of this machine; in a job, one that is on the Hub too."""
+    if repo := os.environ.get(SHARED):
+        return SharedJournal(journal_files(repo), journal_path(), read=read, notify=notify)
+    return Journal(journal_path(), read=read, notify=notify)
+
+
+def journal_files(repo: str) -> BranchFiles:
+    """Where the results of a bake into `repo` are kept on the Hub until it is pushed."""
+    return BranchFiles(repo, BRANCH, "scores")
 
 
 def hash_mix(family: Family, mix: Mix, **depends: Any) -> str:

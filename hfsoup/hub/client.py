@@ -298,6 +298,9 @@ def _convert_status(error: HfHubHTTPError, where: str, access: str) -> SoupError
             return HubError(f"this request needs a token{words}", where=where, hint="hf auth login")
         case 401:
             return HubError(f"the Hub does not accept your token{words}", where=where, hint="hf auth login")
+        case 402:
+            hint = f"{hub_api().endpoint}/settings/billing, then {SAME_COMMAND}"
+            return HubError(f"the Hub asks for credit{words}", where=where, hint=hint)
         case 403:
             return HubError(f"your token may not {access} here{words}", where=where, hint=_suggest_fix(words, repo))
         case 409 | 412:

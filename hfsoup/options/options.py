@@ -441,13 +441,18 @@ class Options:
 
     def format_command(self, ingredients: list[str]) -> str:
         """The shell command that bakes the same soup of `ingredients`."""
-        words = ["hfsoup", "bake", *ingredients]
-        for name, value in self.list_changes().items():
-            for each in value if isinstance(value, list) else [value]:
-                words.append(("--no-" if each is False else "--") + name.replace("_", "-"))
-                if not isinstance(each, bool):
-                    words.append(str(each))
-        return shlex.join(words)
+        return shlex.join(["hfsoup", "bake", *ingredients, *format_words(self.list_changes())])
+
+
+def format_words(values: Mapping[str, Any]) -> list[str]:
+    """Options by their names as words of the command line."""
+    words = []
+    for name, value in values.items():
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            words.append(("--no-" if each is False else "--") + name.replace("_", "-"))
+            if not isinstance(each, bool):
+                words.append(str(each))
+    return words
 
 
 def _convert_value(name: str, value: Any, kind: Any) -> Any:

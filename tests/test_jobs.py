@@ -1,0 +1,160 @@
+"""`hfsoup bake --jobs`: a bake on a machine of the Hub, with the Jobs API recorded and jobs as processes."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+from family import Family
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import RepositoryNotFoundError
+from jobs_api import RecordedJobs
+from shell import bake, refused, run
+
+from hfsoup.hub.branch_files import BranchFiles
+from hfsoup.localhub import LocalHub, app
+from hfsoup.utils.hashing import hash_file
+from hfsoup.utils.version import __version__
+
+REQUEST = ("kit/vit-*", "--dataset", "kit/shapes", "--recipe", "greedy")
+WORDS = (*REQUEST, "--push", "kit/job-soup", "--jobs", "a10g-small")
+
+
+@pytest.fixture
+def start_api(
+    on_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., RecordedJobs]]:
+    """Adds the Jobs API to the Hub."""
+    monkeypatch.setenv("HF_TOKEN", on_hub.token)
+    begun: list[RecordedJobs] = []
+
+    def start(**how: object) -> RecordedJobs:
+        begun.append(RecordedJobs(tmp_path / "jobs", **how))  # type: ignore[arg-type]
+        monkeypatch.setattr(app, "_ROUTES", begun[-1].list_routes())
+        return begun[-1]
+
+    yield start
+    for api in begun:
+        api.stop()
+    HfApi(token=on_hub.token).delete_repo("kit/job-soup", missing_ok=True)
+
+
+def count_images(log: str) -> int:
+    """Images that went through a network, as the log of a job says."""
+    (found,) = re.findall(r"the test split: ([\d,]+) images evaluated", log)
+    return int(found.replace(",", ""))
+
+
+def count_kept_images(token: str) -> int:
+    """Images whose predictions are on the branch of scores."""
+    found = BranchFiles("kit/job-soup", "hfsoup-journal", "scores").fetch().values()
+    kept = [np.load(io.BytesIO(data), allow_pickle=False) for data in found]
+    return sum(len(one["predictions"]) for one in kept if "predictions" in one.files)
+
+
+def test_a_job_killed_half_way_goes_on_and_makes_the_same_soup(
+    start_api: Callable[..., RecordedJobs], on_hub: LocalHub, alone: Path
+) -> None:
+    """The second job scores what the first did not, no image twice; its weights have the bytes of a bake here."""
+    api, here = start_api(kill_after=5), bake(*REQUEST, "--output", "here")
+    block = refused("bake", *WORDS, code=1)
+    assert "the job ended as ERROR" in block
+    assert "hf jobs logs kit/job1; the same command goes on" in block
+    kept = count_kept_images(on_hub.token)
+    assert kept > 0
+    done = run("bake", *WORDS, "--json", "-")
+    assert done.code == 0, done.err
+    assert done.json["job"]["id"] == "job2"
+    assert done.json["pushed"] == {"repo": "kit/job-soup"}
+    assert "Started job job2: http" in done.err
+    assert kept + count_images(api.jobs[1].log) == here["images_forwarded"]
+    assert api.jobs[1].log.strip() in done.err
+    weights = hf_hub_download("kit/job-soup", "model.safetensors")
+    assert hash_file(Path(weights)) == here["soup"]["sha256"]
+    assert [branch.name for branch in HfApi().list_repo_refs("kit/job-soup").branches] == ["main"]
+    assert not any(on_hub.token in job.log for job in api.jobs)
+    assert on_hub.token not in done.err
+
+
+def test_a_job_is_pinned_and_holds_the_token_as_a_secret(
+    start_api: Callable[..., RecordedJobs], on_hub: LocalHub
+) -> None:
+    """This hfsoup, the commits seen here, a time-out, one more try; the token is in the secrets and nowhere else."""
+    api = start_api(runs=False)
+    done = run("bake", *WORDS, "--limit", 20, "--no-race", "--private", "--exclude", "vit-10")
+    assert done.code == 0, done.err
+    spec = api.jobs[0].spec
+    secrets, shown = spec.pop("secrets"), json.dumps(spec)
+    assert secrets == {"HF_TOKEN": on_hub.token}
+    assert on_hub.token not in shown + done.err + done.out
+    info = HfApi()
+    pinned = [f"kit/vit-{n}@{info.model_info(f'kit/vit-{n}').sha}" for n in (1, 2, 3)]
+    command = ["uv", "run", "--with", f"hfsoup[plot,search,timm]=={__version__}", "hfsoup", "bake", *pinned]
+    assert spec["command"][: len(command)] == command
+    options = shlex.join(spec["command"][len(command) :])
+    dataset = f"kit/shapes@{info.dataset_info('kit/shapes').sha}"
+    assert options == f"--recipe greedy --limit 20 --no-race --push kit/job-soup --private --dataset {dataset}"
+    assert (spec["flavor"], spec["attempts"]) == ("a10g-small", 2)
+    assert spec["timeoutSeconds"] == 16 * 60
+    assert "time-out: 16 min: 15 min to start and pull" in done.err
+    assert "at most $0.32" in done.err
+    assert HfApi(token=on_hub.token).model_info("kit/job-soup", revision="hfsoup-journal").private
+
+
+def test_several_gpus_have_a_process_each(start_api: Callable[..., RecordedJobs]) -> None:
+    """torchrun starts hfsoup on every GPU of the machine; the dry run starts nothing and makes no repository."""
+    api = start_api(runs=False)
+    done = run("bake", *WORDS[:-1], "a10g-largex2", "--dry-run", "--json", "-")
+    words = done.json["job"]["command"]
+    assert words[:6] == ["torchrun", "--standalone", "--nproc-per-node=2", "-m", "hfsoup", "bake"]
+    assert "nothing was pulled" not in done.err
+    assert api.jobs == []
+    with pytest.raises(RepositoryNotFoundError):
+        HfApi().model_info("kit/job-soup")
+
+
+def test_ctrl_c_leaves_the_job_running(start_api: Callable[..., RecordedJobs]) -> None:
+    """It says how to watch and how to cancel the job, and ends with 130."""
+    start_api(runs=False)
+    with mock.patch("hfsoup.baking.jobs.read_logs", side_effect=KeyboardInterrupt):
+        done = run("bake", *WORDS)
+    assert done.code == 130
+    assert "hf jobs logs --follow kit/job1" in done.err
+    assert "hf jobs cancel kit/job1" in done.err
+    assert "run the same command to resume" not in done.err
+
+
+def test_what_a_job_cannot_do_is_refused(
+    start_api: Callable[..., RecordedJobs], vit: Family, data: Path, alone: Path
+) -> None:
+    """Nowhere to push to, folders of this disk, an output, unknown machines: errors with what to do, before any job."""
+    api = start_api(runs=False)
+    cases = [
+        ((*REQUEST, "--jobs", "a10g-small"), "--push ORG/NAME"),
+        ((*vit.words, *WORDS[1:]), "hf upload kit/NAME"),
+        (("kit/vit-*", "--dataset", data, "--push", "kit/job-soup", "--jobs", "cpu-basic"), "--repo-type dataset"),
+        ((*WORDS, "--output", "soup"), "hf download kit/job-soup"),
+        ((*WORDS[:-1], "a10g-smal"), "--jobs a10g-small"),
+    ]
+    for words, hint in cases:
+        assert hint in refused("bake", *words, code=2), words
+    assert api.jobs == []
+
+
+def test_a_job_that_the_hub_refuses_is_an_error(start_api: Callable[..., RecordedJobs], on_hub: LocalHub) -> None:
+    """Without credit: the Hub's words, and where to buy some; no traceback."""
+    api = start_api(runs=False)
+    fault = on_hub.fault("/api/jobs/kit", method="POST", status=402)
+    block = refused("bake", *WORDS, code=1)
+    on_hub.clear_faults()
+    assert fault.hits == 1
+    assert "the Hub asks for credit" in block
+    assert "/settings/billing" in block
+    assert api.jobs == []
