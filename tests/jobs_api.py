@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ class RecordedJobs:
             ended = job.stage != "RUNNING"
             lines = job.log.split("\n")
             for line in lines[sent : len(lines) - 1]:
-                stamp = datetime.now(timezone.utc).isoformat()
+                stamp = datetime.now(UTC).isoformat()
                 yield f"data: {json.dumps({'timestamp': stamp, 'data': line})}\n\n"
             sent = max(sent, len(lines) - 1)
             if ended:

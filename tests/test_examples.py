@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from family import Family
+from family import CONFIGS, SIDE, Family
+from huggingface_hub import HfApi
+from shell import run
+from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessorPil
+
+from hfsoup.localhub import LocalHub
 
 EXAMPLES = Path(__file__).parents[1] / "scripts" / "examples"
 
@@ -92,3 +100,36 @@ def test_distill_resnet20(images: Any, alone: Path) -> None:
 def test_every_example_is_run() -> None:
     """An example without a test here fails this one."""
     assert {f"test_{path.stem}" for path in EXAMPLES.glob("*.py")} <= globals().keys()
+
+
+def test_the_notebook(hub: LocalHub, images: Any, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells run from the first to the last: train, check, bake, use, push; it is stored without outputs."""
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    images.push_to_hub("kit/notebook-shapes", token=hub.token)
+    given = {"DATASET": "kit/notebook-shapes", "BASE": make_base(hub), "LEARNING_RATES": [1e-3, 2e-3]}
+    given |= {"EPOCHS": 1, "PUSH_TO": "kit/notebook-soup"}
+    names: dict[str, Any] = {}
+    cells = json.loads((EXAMPLES / "model_soup.ipynb").read_text())["cells"]
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        assert cell["outputs"] == []
+        lines = "".join(cell["source"]).splitlines()
+        for line in (line for line in lines if line.startswith("!")):
+            first, *words = shlex.split(line[1:])
+            assert (first, run(*words).code) == ("hfsoup", 0)
+        exec("\n".join(line for line in lines if line[:1] not in "!%" or not line), names)
+        if "parameters" in cell["metadata"].get("tags", ()):
+            assert given.keys() <= names.keys()
+            names |= given
+    assert len(names["soup"].family) == 2
+    assert HfApi(token=hub.token).model_info("kit/notebook-soup").pipeline_tag == "image-classification"
+    for kind, name in (("model", "soup"), ("model", "base"), ("dataset", "shapes")):
+        HfApi(token=hub.token).delete_repo(f"kit/notebook-{name}", repo_type=kind)
+
+
+def make_base(hub: LocalHub) -> str:
+    """A small ViT with another head on the Hub; its name."""
+    config = AutoConfig.for_model("vit", **CONFIGS["vit"], num_labels=3)
+    processor = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    for part in (AutoModelForImageClassification.from_config(config), processor):
+        part.push_to_hub("kit/notebook-base", token=hub.token)
+    return "kit/notebook-base"

@@ -6,9 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
-import tomllib
 import yaml
 from pages import SKILL
 

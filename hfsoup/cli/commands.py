@@ -120,13 +120,13 @@ def _bake_elsewhere(
     for name, text in describe_request(request):
         screen.show_log(f"{name}: {text}")
     if dry_run:
-        _write_json(json_file, describe_job(request))
+        write_json(json_file, describe_job(request))
         return
     job = launch_job(request)
     screen.show_check(f"Started job {job.id}: {job.url}")
     follow_job(job, screen.show_log)
     screen.show_check(f"The job is done and pushed to {request.repo}")
-    _write_json(json_file, describe_job(request, job))
+    write_json(json_file, describe_job(request, job))
 
 
 def _show_plan(patterns: tuple[str, ...], options: Options, screen: Screen, json_file: str | None) -> None:
