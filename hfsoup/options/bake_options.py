@@ -218,3 +218,7 @@ class BakeOptions(TypedDict, total=False):
 
     collection: bool
     """Make a Collection of the soup and its ingredients."""
+
+    normalise: bool | None
+    """Divide each F by its L2 norm over all tensors, as fusion-bench does by default: an ingredient that is (merge
+    fisher)."""
