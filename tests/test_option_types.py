@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hfsoup
 from hfsoup.options.bake_options import BakeOptions
+from hfsoup.options.options import list_parameters
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +21,6 @@ def test_the_types_are_those_of_the_options() -> None:
     source = inspect.getsource(BakeOptions)
     described = re.findall(r'\n    (\w+): .+\n    """', source)
     assert described == list(BakeOptions.__annotations__)
-    assert set(inspect.signature(hfsoup.bake).parameters) - {"ingredients", "progress"} == set(
-        BakeOptions.__annotations__
-    )
-    assert all(f"\n    {name} (" in inspect.getdoc(hfsoup.bake) for name in BakeOptions.__annotations__)
+    options = set(inspect.signature(hfsoup.bake).parameters) - {"ingredients", "progress"}
+    assert options | set(list_parameters()) == set(BakeOptions.__annotations__)
+    assert all(f"\n    {name} (" in str(inspect.getdoc(hfsoup.bake)) for name in options)
