@@ -217,6 +217,33 @@ def test_a_share_of_the_images_is_a_run_on_these_alone(sweep: Callable[..., Resu
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+def test_images_that_cannot_be_decoded_are_named_or_left_out(sweep: Callable[..., Result]) -> None:
+    """Before the first step, with their rows; without them the run is that of the others."""
+    rows, path = make_digits()["train"].select(range(40)), next(Path("data").glob("train-*"))
+    cells = rows.with_format("arrow")[:]["image"].to_pylist()
+    cells[3] = {"bytes": b"no image", "path": None}
+    broken = Dataset.from_dict({"image": cells, "label": rows["label"][:]}, features=rows.features)
+    broken.to_parquet(path)
+    grid = put_grid("one.json", {"learning_rate": 1e-3, "num_train_epochs": 1})
+    text = refused("sweep", "start", "--dataset", "data", "--batch-size", 8, "--grid", grid, code=1)
+    assert "1 of 40 images cannot be decoded or used: row 3" in text
+    assert "--skip-bad-images" in text
+    assert sweep("--grid", grid, "--skip-bad-images").code == 0
+    write_digits(Path("others"), rows.select([n for n in range(40) if n != 3]))
+    assert sweep("--dataset", "others", "--grid", grid, "--output", "others-run").code == 0
+    found, expected = (weights(Path(name, "run-0")) for name in ("runs", "others-run"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_base_for_several_labels_trains_on_one_an_image(sweep: Callable[..., Result]) -> None:
+    """The kind of problem is that of the dataset, whatever the base was trained for."""
+    config = json.loads(Path("start/config.json").read_text())
+    Path("start/config.json").write_text(json.dumps({**config, "problem_type": "multi_label_classification"}))
+    done = sweep("--runs", 1, *SHORT)
+    assert done.code == 0, done.err
+    assert json.loads(Path("runs/run-0/config.json").read_text())["problem_type"] == "single_label_classification"
+
+
 @pytest.mark.parametrize("wrong", [{"mixup": -1.0}, {"samples": 0.0}, {"samples": 1.5}], ids=str)
 def test_values_out_of_range_are_named(sweep: Callable[..., Result], wrong: dict[str, object]) -> None:
     """The entry of the grid and the value stand in the error; nothing is trained."""

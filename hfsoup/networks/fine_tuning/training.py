@@ -88,6 +88,8 @@ class Start:
             raise SoupError(
                 what, where=str(base), hint="a model with a config, weights and an image processor"
             ) from error
+        if model.config.problem_type is not None:
+            model.config.problem_type = "single_label_classification"
         for glob in freeze:
             frozen = [parameter for name, parameter in model.named_parameters() if fnmatchcase(name, glob)]
             if not frozen:
