@@ -71,21 +71,12 @@ def measure_soup(
     from hfsoup.evaluation.scorer import RECALIBRATE
 
     family = averager.family
-    shown = [*images.notes, *images.selection.pixels.describe_floats(), *filter(None, [task_of(family.config).rule])]
-    for note in shown if world.main else ():
-        watch.note(note)
+    _note_images(images, family, watch, world)
     with clock("evaluate"), watch.stage("Scoring", unit="images") as stage, ExitStack() as stack:
         scorer = make_scorer(averager, options, world, journal, images, stage)
         progress = _make_progress(stage, scorer, family, options, images)
         learner = _make_learner(averager, options, world, journal, images, progress, clock)
-
-        def score_ensemble(members: tuple[int, ...]) -> Score:
-            return scorer.predict_ensemble(members, images.selection).score
-
-        numbers: dict[str, float] = {}
-        forecast = partial(_note_forecast, numbers, scorer, images, options, watch if world.main else None)
-        search, mix = run_recipe(family, options, watch, progress, score_ensemble, learner, forecast)
-        progress.finish()
+        search, mix, numbers = _search_mix(scorer, options, watch, world, images, progress, learner)
         adapter = world.on_main(lambda: truncate_to_adapter(averager, mix, options, watch))
         with clock("distill"):
             network, begun = distill_network(
@@ -104,7 +95,6 @@ def measure_soup(
     if world.main:
         scoring = clock.seconds["evaluate"] - clock.seconds.get("learn", 0.0)
         record_pace(journal, family.config, options.pace_settings, images=scorer.images_forwarded, seconds=scoring)
-    evaluation = replace(evaluation, numbers={**numbers, **evaluation.numbers})
     scores = tuple(search.scores.get(search.mix((i,))) for i in range(len(family)))
     notes = (*images.notes, *(note for shift in evaluation.shifts for note in shift.notes))
     forwarded = total + (0 if own else shipped.scorer.images_forwarded)
@@ -114,9 +104,37 @@ def measure_soup(
         Composition(family, mix, statistics, adapter, network, options.merge),
         SearchResult(scores, search.ranked[0], tuple(search.trace), tuple(search.attempts), selection, modes),
         images,
-        evaluation,
+        replace(evaluation, numbers={**numbers, **evaluation.numbers}, precision=scorer.precision),
         Run(forwarded, scorer.images_spared, clock.seconds, notes),
     )
+
+
+def _note_images(images: Images, family: Family, watch: Watch, world: World) -> None:
+    """Note what is to be known of the images and of what they are scored as."""
+    shown = [*images.notes, *images.selection.pixels.describe_floats(), task_of(family.config).rule]
+    for note in filter(None, shown if world.main else ()):
+        watch.note(note)
+
+
+def _search_mix(
+    scorer: Scorer,
+    options: Options,
+    watch: Watch,
+    world: World,
+    images: Images,
+    progress: SearchProgress,
+    learner: Learner | None,
+) -> tuple[Search, Mix, dict[str, float]]:
+    """Run the recipe on the selection split: its search, the mix that it chose, and the numbers of the forecast."""
+
+    def score_ensemble(members: tuple[int, ...]) -> Score:
+        return scorer.predict_ensemble(members, images.selection).score
+
+    numbers: dict[str, float] = {}
+    forecast = partial(_note_forecast, numbers, scorer, images, options, watch if world.main else None)
+    search, mix = run_recipe(scorer.family, options, watch, progress, score_ensemble, learner, forecast)
+    progress.finish()
+    return search, mix, numbers
 
 
 def _note_forecast(
@@ -175,7 +193,7 @@ def _make_learner(
     """Make what learns coefficients, if there are images to learn from."""
     if images.learning is None:
         return None
-    from hfsoup.evaluation.batches import USUAL
+    from hfsoup.evaluation.batch_sizes import USUAL
     from hfsoup.networks.learned_coefficients import Learner
 
     return Learner(

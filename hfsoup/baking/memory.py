@@ -12,6 +12,8 @@ from hfsoup.baking.requirements import CALIBRATION, count_members_in_memory, nee
 from hfsoup.baking.workload import Workload
 from hfsoup.checkpoints.safetensors_io import FLOATS, count_bytes
 from hfsoup.data.tasks import task_of
+from hfsoup.evaluation.batch_sizes import CALIBRATION as CALIBRATION_BATCH
+from hfsoup.evaluation.batch_sizes import IN_MEMORY, USUAL
 from hfsoup.ingredients.headers import Outline
 from hfsoup.merges import MERGES
 from hfsoup.options.options import Options
@@ -21,10 +23,6 @@ from hfsoup.utils.memory import read_free_memory
 from hfsoup.utils.text import format_size
 from hfsoup.utils.threads import count_processors
 
-BATCH = 64
-"""Images of a forward pass on a processor unless --batch-size says how many."""
-CALIBRATION_BATCH = 128
-"""Images of a forward pass that estimates batch-norm statistics."""
 CLASS = 2_000
 """Bytes that the names of one class take in configs, labels and records, about."""
 BLOCK_COPIES = 4
@@ -102,7 +100,7 @@ def _count_batch(options: Options, work: Workload | None) -> int:
     if work is None:
         return 0
     sizes = [n for n in (work.selection, work.test) if n is not None]
-    return min(options.batch_size or BATCH, max(sizes, default=BATCH))
+    return min(options.batch_size or USUAL, max(sizes, default=USUAL))
 
 
 def _list_stages(sizes: _Sizes, model: Outline, options: Options, work: Workload | None) -> Iterator[MemoryNeed]:
@@ -114,11 +112,13 @@ def _list_stages(sizes: _Sizes, model: Outline, options: Options, work: Workload
         return
     several = FLOATS["F64"] * sizes.elements if sizes.ingredients > 1 and options.merge == "mean" else 0
     predictions = _measure_predictions(sizes.ingredients, model, options, work)
-    scoring = sizes.stored + several + 2 * sizes.batch + merging + predictions
-    yield MemoryNeed("scoring: a model, its running sum, a batch of images and the predictions", scoring)
+    # Weights of few bits are scored in float32.
+    model_and_sum = max(sizes.stored, sizes.single) + several
+    scoring = model_and_sum + sizes.batch + _measure_ahead(sizes, work) + merging + predictions
+    yield MemoryNeed("scoring: a model, its running sum, batches of images and the predictions", scoring)
     if work.calibration and options.recalibrates:
-        images = min(work.calibration, CALIBRATION_BATCH) * sizes.image
-        yield MemoryNeed("batch-norm statistics", sizes.stored + several + 2 * images + predictions)
+        images = min(work.calibration, IN_MEMORY * CALIBRATION_BATCH) * sizes.image
+        yield MemoryNeed("batch-norm statistics", model_and_sum + images + predictions)
     if (members := count_members_in_memory(options, sizes.ingredients)) > 1:
         # A network, the average and the gradient.
         learning = sizes.stored + merging + sizes.single * (members + 3) + 2 * sizes.batch
@@ -134,6 +134,13 @@ def _list_stages(sizes: _Sizes, model: Outline, options: Options, work: Workload
             estimates = FLOATS["F32"] * sum(inputs**2 for inputs in list_linear_inputs(model))
         network = sizes.stored + sizes.single + 2 * sizes.batch
         yield MemoryNeed(f"importance of weights for {options.merge}", network + 3 * estimates)
+
+
+def _measure_ahead(sizes: _Sizes, work: Workload) -> int:
+    """The bytes of the batches of images that are in memory at once; a split may have fewer."""
+    images = max((n for n in (work.selection, work.test) if n is not None), default=None)
+    most = IN_MEMORY * sizes.batch
+    return most if images is None else min(most, images * sizes.image)
 
 
 def _measure_blocks(ingredients: int, model: Outline, options: Options) -> int:

@@ -63,6 +63,7 @@ def verify_scores(
             scorer = Scorer(
                 averager, chosen, world, None,
                 batch_size=options.batch_size, bn=mode, calibration=images.calibration, advance=advance,
+                precision=record.dataset.read_precision(), selection=images.selection,
             )  # fmt: skip
             selection = scorer.score(mix, images.selection)
             comparison = scorer.compare(mix, mode, Mix.of((best,), len(family)), record.test.best_bn, images.test)

@@ -30,6 +30,7 @@ def make_scorer(
     """Make the scorer of mixes that these options ask for."""
     from hfsoup.evaluation.forecast import MOST_BYTES, count_logit_bytes
     from hfsoup.evaluation.metrics import load_metric
+    from hfsoup.evaluation.precision import choose_precision
     from hfsoup.evaluation.scorer import Scorer
 
     small = count_logit_bytes(images.selection, len(averager.family.labels)) <= MOST_BYTES
@@ -42,6 +43,8 @@ def make_scorer(
         bn=options.bn,
         calibration=images.calibration,
         race=options.race,
+        precision=choose_precision(options.precision, world.device),
+        selection=images.selection,
         keep=[images.selection] if small or RECIPES.get(options.chosen_recipe).logits else [],
         advance=advance,
     )

@@ -68,12 +68,19 @@ class PixelFile:
         return np.asarray(self[:], dtype)
 
     def load(self, rows: Rows, device: torch.device) -> torch.Tensor:
-        """Images as float32 on a device; a device with memory of its own is sent the bytes."""
+        """Images as float32 on a device; a device with memory of its own is sent the bytes.
+
+        A CUDA device gets them from pinned memory in its current stream, and the caller does not wait for that.
+        """
         import torch
 
-        if self.table is None or device.type == "cpu":
+        if self.table is not None and device.type == "cpu":
             return torch.from_numpy(self[rows]).to(device)
-        return expand_tensor(torch.from_numpy(self._read(rows)).to(device), decode_table(self.table))
+        stored = torch.from_numpy(self._read(rows))
+        if device.type == "cuda":
+            stored = stored.pin_memory()
+        sent = stored.to(device, non_blocking=device.type == "cuda")
+        return sent if self.table is None else expand_tensor(sent, decode_table(self.table))
 
     def describe_floats(self) -> Iterator[str]:
         """A note if the file is float32, with the size of an image in it."""

@@ -19,13 +19,16 @@ from hfsoup.checkpoints.architecture import build_config
 from hfsoup.checkpoints.classifier import Classifier, build_model
 from hfsoup.checkpoints.dtypes import TORCH_NAMES
 from hfsoup.checkpoints.processor import load_image_processor
-from hfsoup.checkpoints.safetensors_io import count_bytes
+from hfsoup.checkpoints.safetensors_io import count_bytes, to_float
 from hfsoup.checkpoints.types import TensorSpec
 from hfsoup.utils.errors import OutOfMemoryError, SoupError
 
 Statistics = dict[str, NDArray[np.float32]]
 BatchNorm = torch.nn.modules.batchnorm._BatchNorm
 TORCH = {stored: getattr(torch, name) for stored, name in TORCH_NAMES.items()}
+NARROW = ("F16", "BF16")
+ALIGNMENT = 256
+"""Bytes; what CUDA's allocator gives, and a multiple of every processor's line of cache."""
 
 
 class Candidate:
@@ -33,18 +36,25 @@ class Candidate:
 
     `dtype` is that of the images it takes, `norms` are its batch norms by path, and `convolves` tells whether it has
     convolutions beyond the one that cuts images into patches, once it is loaded.
+
+    Args:
+        averager: computes the weights.
+        device: where the model is.
+        widen: whether a model whose weights are stored in float16 or bfloat16 has their values in float32, in which
+            processors compute several times faster.
     """
 
     dtype = torch.float32
 
-    def __init__(self, averager: Averager, device: torch.device) -> None:
+    def __init__(self, averager: Averager, device: torch.device, *, widen: bool = False) -> None:
         self._averager, self._device = averager, device
         there = float64_device(device) == device
         if not there and any(averager.stored_as(s) == "F64" for s in averager.family.tensors):
             what = f"the device {device.type} has no float64, which the soup would be in"
             raise SoupError(what, where=str(averager.family.reference), hint="--dtype float32, or --device cpu")
         self._running = RunningMean(averager, DeviceSums(device) if there and device != CPU else HostSums())
-        self._memory = Memory(((s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors), device)
+        specs = ((s.name, averager.stored_as(s), s.shape) for s in averager.family.tensors)
+        self._memory = Memory(specs, device, widen=widen)
         self._buffers = self._memory.tensors
         self._processor = load_image_processor(averager.family.processor_ingredient.processor_folder)
         self._model: Classifier | None = None
@@ -75,6 +85,11 @@ class Candidate:
         return self.load(Mix.of(tuple(range(min(count, 2))), count))
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The config of the models."""
+        return self._averager.family.config
+
+    @property
     def tensors(self) -> dict[str, torch.Tensor]:
         """The weights of the loaded mix by the names of the files; they change with the next one."""
         return self._buffers
@@ -83,7 +98,8 @@ class Candidate:
         """Replace the averaged batch-norm statistics of the loaded model."""
         for norm in self.norms.values():
             for buffer, name in ((norm.module.running_mean, norm.mean), (norm.module.running_var, norm.var)):
-                buffer.copy_(torch.from_numpy(statistics[name]))
+                # Rounded as in the file, also where the model has wider ones.
+                buffer.copy_(torch.from_numpy(statistics[name]).to(self._memory.stored[name]))
 
     def _build(self) -> Classifier:
         """A model over the buffers; where transformers uses them as they are, the next mix needs no new model."""
@@ -106,36 +122,74 @@ class Candidate:
 
 
 class Memory:
-    """Tensors one after the other, as in a file, so that neighbours of one type can be filled in one go.
+    """Tensors one after the other, each at an address that suits the processor's and the device's wide reads.
+
+    `tensors` are by name, and `stored` are the types that a file has them in.
 
     Args:
         specs: name, safetensors dtype and shape of each.
         device: where they are.
+        widen: whether those stored in float16 and bfloat16 are float32 here, with the same values.
     """
 
-    def __init__(self, specs: Iterable[tuple[str, str, tuple[int, ...]]], device: torch.device = CPU) -> None:
-        self._starts: dict[str, int] = {}
-        placed, end = [], 0
+    def __init__(
+        self, specs: Iterable[tuple[str, str, tuple[int, ...]]], device: torch.device = CPU, *, widen: bool = False
+    ) -> None:
+        self._pieces: list[_Piece] = []
+        shapes, end = [], 0
         for name, dtype, shape in specs:
-            size = count_bytes(dtype, shape)
-            at = end + -end % count_bytes(dtype, (1,))
-            self._starts[name], end = at, at + size
-            placed.append((name, TORCH[dtype], shape, at, at + size))
-        whole = torch.empty(end, dtype=torch.uint8, device=device)
+            held = "F32" if widen and dtype in NARROW else dtype
+            self._pieces.append(_Piece(name, dtype, held, end, prod(shape)))
+            shapes.append(shape)
+            end += count_bytes(held, shape)
+            end += -end % ALIGNMENT
+        self._places = {piece.name: n for n, piece in enumerate(self._pieces)}
+        room = torch.empty(end + ALIGNMENT, dtype=torch.uint8, device=device)
+        begin = -room.data_ptr() % ALIGNMENT
+        whole = room[begin : begin + end]
         # Torch would have threads of its own for every thread that fills.
         self._bytes: Any = whole.numpy() if device == CPU else whole
-        self.tensors = {name: whole[a:b].view(dtype).reshape(shape) for name, dtype, shape, a, b in placed}
+        self.stored = {piece.name: TORCH[piece.dtype] for piece in self._pieces}
+        self.tensors = {
+            piece.name: whole[piece.begin : piece.find(piece.count)].view(TORCH[piece.held]).reshape(shape)
+            for piece, shape in zip(self._pieces, shapes, strict=True)
+        }
 
     def fill(self, spec: TensorSpec, begin: int, block: NDArray[Any] | torch.Tensor) -> None:
-        """Put a block, an array or a tensor on the same device, where the elements of `spec` from `begin` on are."""
-        if not prod(block.shape):
-            return
-        at = self._starts[spec.name] + begin * block.itemsize
-        part = self._bytes[at : at + block.nbytes]
+        """Put a block where the elements of `spec` from `begin` on are, and those of the tensors that follow it.
+
+        The block is one-dimensional, an array as it is stored in a file, or a tensor on the same device.
+        """
+        done, place = 0, self._places[spec.name]
+        while done < len(block):
+            piece = self._pieces[place]
+            count = min(piece.count - begin, len(block) - done)
+            self._put(piece, begin, block[done : done + count])
+            done, begin, place = done + count, 0, place + 1
+
+    def _put(self, piece: _Piece, begin: int, block: NDArray[Any] | torch.Tensor) -> None:
+        part = self._bytes[piece.find(begin) : piece.find(begin + len(block))]
         if isinstance(part, torch.Tensor):
-            part[:] = torch.as_tensor(block).view(torch.uint8)
-        else:
+            part.view(TORCH[piece.held])[:] = torch.as_tensor(block).view(TORCH[piece.dtype])
+        elif piece.held == piece.dtype:
             part[:] = np.asarray(block).view(np.uint8)
+        else:
+            part.view(np.float32)[:] = to_float(np.asarray(block), piece.dtype)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A tensor in a `Memory`: the dtypes that it is stored and held in, where it begins in bytes, its elements."""
+
+    name: str
+    dtype: str
+    held: str
+    begin: int
+    count: int
+
+    def find(self, element: int) -> int:
+        """Where an element begins."""
+        return self.begin + count_bytes(self.held, (element,))
 
 
 @dataclass(frozen=True)

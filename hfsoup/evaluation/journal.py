@@ -235,8 +235,11 @@ def read_pace(config: dict[str, Any], how: Sequence[Any]) -> float | None:
 
 def _hash_pace(config: dict[str, Any], how: Sequence[Any]) -> str:
     """All that a pace depends on: another architecture, batch size, processor count or library is another pace."""
-    kept = {key: value for key, value in config.items() if key not in SILENT}
     machine = [os.cpu_count(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("WORLD_SIZE")]
-    return hash_json(
-        "pace", kept, list(how), machine, [version(name) for name in (*LIBRARIES, *list_libraries(config))]
-    )
+    return hash_architecture("pace", config, how, machine)
+
+
+def hash_architecture(kind: str, config: dict[str, Any], *facts: Any) -> str:
+    """The key of something of a kind that depends on an architecture, the libraries and other facts."""
+    kept = {key: value for key, value in config.items() if key not in SILENT}
+    return hash_json(kind, kept, *facts, [version(name) for name in (*LIBRARIES, *list_libraries(config))])

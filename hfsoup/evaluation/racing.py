@@ -76,6 +76,20 @@ def find_cut(right: NDArray[np.bool_], total: int, batch: int, allowed: int | No
     return Cut(len(right), int(wrong[-1]), at_most=False, decided=whole)
 
 
+def count_batches_to_look(wrong: int, allowed: int | None, step: int, most: int) -> int:
+    """How many batches to evaluate before the errors are counted again: fewer as the verdict comes near.
+
+    No verdict can be missed meanwhile, as every image adds at most one error.
+
+    Args:
+        wrong: errors so far.
+        allowed: errors that a candidate may have; None where all images are evaluated.
+        step: images of a batch, over all processes.
+        most: the most batches.
+    """
+    return most if allowed is None else min(most, max(1, (allowed + 1 - wrong) // step))
+
+
 def order_hardest_first(sureness: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
     """Rows by the mean probability that the ingredients give the true class, least first; ties as they come."""
     mean = np.mean([s.astype(np.float64) for s in sureness], axis=0)

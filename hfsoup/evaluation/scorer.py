@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from math import fsum
 from typing import Any
 
@@ -17,17 +19,19 @@ from hfsoup.averaging.mix import Mix
 from hfsoup.data.dataset_split import Split
 from hfsoup.data.tasks.task import Metric, Predicted
 from hfsoup.evaluation.batch_norm import estimate_statistics
-from hfsoup.evaluation.batches import Batches, Results
+from hfsoup.evaluation.batches import Batches, Results, fetch
 from hfsoup.evaluation.candidate import Candidate, Statistics
 from hfsoup.evaluation.comparison import ScoredPredictions, compare
 from hfsoup.evaluation.journal import Journal, hash_mix
-from hfsoup.evaluation.racing import RacePredictions, find_cut, order_hardest_first
-from hfsoup.evaluation.scores import Comparison, Score
+from hfsoup.evaluation.precision import describe_device
+from hfsoup.evaluation.racing import RacePredictions, count_batches_to_look, find_cut, order_hardest_first
+from hfsoup.evaluation.scores import Comparison, Precision, Score
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Advance
 
+PLAIN = Precision()
 AVERAGE, RECALIBRATE = "average", "recalibrate"
 SMALLEST = float(np.finfo(np.float32).tiny)
 """The probability that 0, which is one too small for float32, counts as."""
@@ -46,6 +50,8 @@ class Scorer:
             where averages are recalibrated, so that what new statistics gain is not taken for a gain of averaging.
         calibration: the images for `recalibrate` and `auto`; None where the family has no batch norms.
         race: whether to stop evaluating a mix that can no longer reach the score that is needed.
+        precision: what is computed in; float32 unless given, also where weights are stored in fewer bits.
+        selection: the split whose images only select, which `precision` may score in another way than the others.
         keep: splits on which the logits of single ingredients are stored as these are scored, for `predict_ensemble`.
         advance: called with the number of images as they are scored.
     """
@@ -61,13 +67,16 @@ class Scorer:
         bn: str = "average",
         calibration: Split | None = None,
         race: bool = True,
+        precision: Precision = PLAIN,
+        selection: Split | None = None,
         keep: Collection[Split] = (),
         advance: Advance = lambda _: None,
     ) -> None:
-        self._candidate = Candidate(averager, world.device)
+        self._candidate = Candidate(averager, world.device, widen=precision.widens)
         self._averager, self._metric, self._world, self._journal = averager, metric, world, journal
         self._asked, self._bn, self._calibration, self._advance = batch_size, bn, calibration, advance
-        self._batches = Batches(self._candidate, world, batch_size, metric)
+        self._precision, self._selection = precision, selection
+        self._batches = Batches(self._candidate, world, batch_size, metric, precision, selection)
         self._race = race and metric.counts
         self._keep = {split.fingerprint for split in keep}
         self._found: dict[str, Results] = {}
@@ -82,6 +91,11 @@ class Scorer:
         return sum(self._due.values()) - self.images_forwarded
 
     @property
+    def precision(self) -> Precision:
+        """What scores are computed in."""
+        return self._precision
+
+    @property
     def family(self) -> Family:
         """The family whose mixes are scored."""
         return self._averager.family
@@ -90,7 +104,8 @@ class Scorer:
         """A scorer of the mixes of another family; new batch-norm statistics only where they are asked for by name."""
         return Scorer(
             averager, self._metric, self._world, self._journal,
-            batch_size=self._asked, bn=AVERAGE, calibration=self._calibration, race=False, advance=self._advance,
+            batch_size=self._asked, bn=AVERAGE, calibration=self._calibration, race=False, precision=self._precision,
+            selection=self._selection, advance=self._advance,
         )  # fmt: skip
 
     def score(self, mix: Mix, split: Split, least: float | None = None) -> Score:
@@ -165,9 +180,11 @@ class Scorer:
 
         def estimate() -> Statistics:
             model = self._candidate.load(mix)
-            return estimate_statistics(model, self._candidate.norms, split, self._world, self._candidate.dtype)
+            return estimate_statistics(model, self._candidate.norms, split, self._world, precision)
 
-        return self._reuse_results(self._key(mix, statistics=self._images(split)), lambda known: known or estimate())
+        precision = self._precision.test
+        key = self._key(mix, statistics=self._images(split), precision=precision)
+        return self._reuse_results(key, lambda known: known or estimate())
 
     def _modes(self, mix: Mix) -> tuple[str, ...]:
         """The batch-norm modes of a mix; an ingredient's own statistics are those of `average`."""
@@ -229,12 +246,13 @@ class Scorer:
 
     def _predictions_key(self, mix: Mix, split: Split, bn: str, order: NDArray[np.int64]) -> str:
         depends = {"images": self._images(split), "top": self._metric.top, "batch": self._size(split)}
+        depends["precision"] = self._batches.choose_precision(split)
         if bn == RECALIBRATE:
             depends["calibration"] = self._images(self._calibration)
         return self._key(mix, order=hashlib.sha256(order.tobytes()).hexdigest(), **depends)
 
     def _key(self, mix: Mix, **depends: Any) -> str:
-        facts = {"made": self._averager.list_mix_facts(mix), "device": self._world.device.type}
+        facts = {"made": self._averager.list_mix_facts(mix), "device": describe_device(self._world.device)}
         return hash_mix(self._averager.family, mix, **facts, **depends)
 
     def _reuse_results(self, key: str, go_on: Callable[[Results | None], Results]) -> Results:
@@ -268,30 +286,34 @@ class Scorer:
         model = self._candidate.load(mix)
         if statistics:
             self._candidate.set_statistics(statistics)
-        world = self._world
-        begun = len(known["predictions"]) if known else 0
-        size = self._size(split)
-        starts = range(begun, len(split), size)
+        world, begun, size = self._world, len(known["predictions"]) if known else 0, self._size(split)
+        batches = [order[at : at + size] for at in range(begun, len(split), size)]
+        own = batches[world.index :: world.count]
         mine: list[tuple[int, Results]] = []
-        wrong = int((~self._right(known["predictions"], split, order)).sum()) if known and world.main else 0
-        for lap in range(0, len(starts), world.count):
-            if lap + world.index < len(starts):
-                rows = order[starts[lap + world.index] :][:size]
-                found = self._batches.forward(model, split.pixels, rows, split.labels[rows], size, logits=logits)
-                mine.append((lap + world.index, found))
-                wrong += int((~self._right(found["predictions"], split, rows)).sum())
-                self._advance(len(rows) * world.count)
-            if allowed is not None and world.sum(wrong, lap // world.count) > allowed:
-                break
-        done = [batch for _, batch in sorted(world.gather(mine), key=lambda row: row[0])]
-        fresh = sum(len(batch["predictions"]) for batch in done)
-        done = [known, *done] if known else done
-        results = {name: np.concatenate([batch[name] for batch in done]) for name in done[-1]}
+        lap, laps = 0, -(-len(batches) // world.count)
+        wrong = self._count_wrong(known, order, split) if known else 0
+        with closing(self._batches.run(model, split, own, size, logits=logits)) as outputs:
+            while lap < laps and (allowed is None or wrong <= allowed):
+                few = count_batches_to_look(wrong, allowed, size * world.count, self._batches.group)
+                group = fetch(list(islice(outputs, few)))
+                mine += [((lap + n) * world.count + world.index, found) for n, found in enumerate(group)]
+                if allowed is not None:
+                    wrong += world.sum(
+                        sum(self._count_wrong(*one, split) for one in zip(group, own[lap:], strict=False))
+                    )
+                self._advance(sum(map(len, batches[lap * world.count : (lap + few) * world.count])))
+                lap += few
+        found = [batch for _, batch in sorted(world.gather(mine), key=lambda row: row[0])]
+        self.images_forwarded += sum(len(batch["predictions"]) for batch in found)
+        found = [known, *found] if known else found
+        results = {name: np.concatenate([batch[name] for batch in found]) for name in found[-1]}
         seen = len(results["predictions"])
         if allowed is None and seen != len(split):
             raise SoupError(f"expected predictions for {len(split)} images, found {seen}", where=split.name)
-        self.images_forwarded += fresh
         return results
+
+    def _count_wrong(self, found: Results, rows: NDArray[np.int64], split: Split) -> int:
+        return int((~self._right(found["predictions"], split, rows)).sum())
 
     def _score(self, predictions: RacePredictions, split: Split, bn: str) -> Score:
         """The metric over a whole split; where evaluation stopped early, the most that the mix could have reached."""

@@ -7,7 +7,26 @@ from dataclasses import dataclass, field
 from hfsoup.averaging.mix import Mix
 
 ALPHA = 0.05
+FLOAT32 = "float32"
+STORED = "stored"
+"""The precision of records without one: models computed in the type that their weights are stored in."""
 Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The arithmetic that candidates are scored in on the selection split, and that of all other scores.
+
+    Each is `float32`, `tf32`, `bf16`, `fp16`, or `STORED`.
+    """
+
+    selection: str = FLOAT32
+    test: str = FLOAT32
+
+    @property
+    def widens(self) -> bool:
+        """Whether weights that are stored in fewer bits are computed with in float32."""
+        return STORED not in (self.selection, self.test)
 
 
 @dataclass(frozen=True)

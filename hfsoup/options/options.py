@@ -218,6 +218,11 @@ class Options:
         "the dtype of the soup: float32, float16 or bfloat16 [the widest of the ingredients]",
         choices=tuple(FLOAT_DTYPES), shapes_weights=True
     )
+    precision: str = _option("auto", "Compute",
+        "what scoring computes in, whatever the soup's own --dtype: float32, tf32, bf16, fp16 (autocast), or auto: "
+        "float32, and on CUDA bf16 for candidates and float32 for the test split",
+        choices=("auto", "float32", "tf32", "bf16", "fp16")
+    )
     device: str = _option("auto", "Compute", "where to evaluate: auto, cpu, cuda, mps", recorded=False)
     bn: str = _option("auto", "Compute",
         "batch-norm statistics: average, recalibrate, or auto, which keeps what scores better",
@@ -352,7 +357,7 @@ class Options:
     @property
     def pace_settings(self) -> tuple[Any, ...]:
         """The options that decide how fast images are scored."""
-        return self.dtype, self.device, self.bn, self.batch_size
+        return self.dtype, self.device, self.bn, self.batch_size, self.precision
 
     @property
     def chosen_recipe(self) -> str:

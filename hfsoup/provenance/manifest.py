@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.timm_config import list_libraries
 from hfsoup.data.tasks import SINGLE_LABEL
+from hfsoup.evaluation.scores import STORED, Precision
 from hfsoup.hub.cards import MANIFEST
 from hfsoup.hub.download import fetch_file
 from hfsoup.hub.notices import notify_listener
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 FILE_NAME = MANIFEST
 FORMAT = 2
 """Since 2, --scale multiplies the mean of the task vectors."""
+Arithmetic = Literal["float32", "tf32", "bf16", "fp16"]
 SUMMED = ("task-arithmetic", "dare", "breadcrumbs")
 """Merges whose --scale multiplied their sum before."""
 MAX_BYTES = 16 << 20
@@ -81,8 +83,17 @@ LIBRARIES = (
 )
 
 
+class PrecisionRecord(Strict):
+    """What the scores of the selection split were computed in, and all others."""
+
+    selection: Arithmetic
+    test: Arithmetic
+
+
 class DatasetRecord(Strict):
     """The dataset that selected and reported; `backend` is the library that resized its images, with its version.
+
+    `precision` is missing where models computed in the type that their weights are stored in, as they did before.
 
     `task` says what it was scored as, and `threshold` from which probability on a class counts as predicted, where that
     does not take the likeliest one.
@@ -103,6 +114,12 @@ class DatasetRecord(Strict):
     mapping: dict[Text, str | int] | None = None
     task: Text = SINGLE_LABEL.name
     threshold: float | None = None
+    precision: PrecisionRecord | None = None
+
+    def read_precision(self) -> Precision:
+        """What scores were computed in."""
+        found = self.precision
+        return Precision(found.selection, found.test) if found else Precision(STORED, STORED)
 
 
 class BatchNormRecord(Strict):
@@ -315,7 +332,7 @@ def is_same_bake(folder: Path, patterns: tuple[str, ...], options: Options) -> b
 
 
 def _record_dataset(soup: BakeResult) -> DatasetRecord | None:
-    images = soup.images
+    images, precision = soup.images, soup.evaluation.precision
     if images is None:
         return None
     return DatasetRecord(
@@ -331,6 +348,7 @@ def _record_dataset(soup: BakeResult) -> DatasetRecord | None:
         mapping=dict(images.mapping) if images.mapping is not None else None,
         task=soup.task.name,
         threshold=soup.task.threshold,
+        precision=PrecisionRecord.model_validate(asdict(precision)) if precision else None,
     )
 
 

@@ -12,7 +12,7 @@ from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.types import Ingredient, LowRankAdapter
 from hfsoup.data.metrics import METRICS
 from hfsoup.data.tasks import task_of
-from hfsoup.evaluation.scores import Attempt, Comparison, Decision, Score
+from hfsoup.evaluation.scores import Attempt, Comparison, Decision, Precision, Score
 from hfsoup.ingredients.family import Family
 from hfsoup.merges import MERGES
 from hfsoup.networks.alignment.tables import TABLES
@@ -98,6 +98,7 @@ class Evaluation:
     `comparison` is soup against best ingredient on the test split, `evidence` what both predict there, image by image,
     with the points of the plots; `ensemble` is the soup against the mean of its ingredients' logits, and `shifts` are
     comparisons on other images. `numbers` are all others by name, as `hfsoup.reports.measurements` declares them.
+    `precision` is what all scores were computed in.
     """
 
     comparison: Comparison | None = None
@@ -105,6 +106,7 @@ class Evaluation:
     ensemble: Comparison | None = None
     shifts: tuple[Shift, ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)

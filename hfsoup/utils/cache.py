@@ -39,6 +39,7 @@ KINDS = {
     "distilled": "distilled networks",
     "truncated": "soups as adapters",
     "rows": "tables of datasets, while they are read",
+    "batches": "batch sizes that fit a device",
     "scores": "scores of candidates, so that a stopped bake goes on",
 }
 """The parts of the cache, in words."""

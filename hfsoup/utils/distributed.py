@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
-SUM_EVERY = 4
 STARTERS = {"SLURM_STEP_NUM_TASKS": "srun", "OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpirun"}
 """Variables in which programs that start processes, but do not connect them, give their number."""
 LOOK_EVERY = 1.0
@@ -136,12 +135,8 @@ class World:
         firsts = {host: index for index, host, _ in reversed(rows)}
         return [0 if sees else firsts[host] for _, host, sees in rows]
 
-    def sum(self, number: int, lap: int) -> int:
-        """The sum of a number over the processes every `SUM_EVERY` laps, else 0; for one process the number."""
-        if self.count == 1:
-            return number
-        if lap % SUM_EVERY:
-            return 0
+    def sum(self, number: int) -> int:
+        """The sum of a number over the processes."""
         return sum(self.gather([number]))
 
     def gather(self, rows: list[T]) -> list[T]:
