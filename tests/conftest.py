@@ -169,6 +169,23 @@ def family(request: pytest.FixtureRequest) -> Family:
     return found
 
 
+@pytest.fixture(scope="session")
+def with_train(images: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images with their training split."""
+    folder = tmp_path_factory.mktemp("with-train") / "shapes"
+    folder.mkdir()
+    for name in ("train", "validation", "test"):
+        images[name].to_parquet(folder / f"{name}-00000-of-00001.parquet")  # type: ignore[index]
+    return folder
+
+
+@pytest.fixture(params=["resnet", "efficientnet"])
+def normed(request: pytest.FixtureRequest) -> Family:
+    """The families that have batch norms."""
+    found: Family = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture
 def plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client of this process without Xet, as where hf_xet is not installed."""

@@ -25,23 +25,6 @@ from hfsoup.reports.html import make_report
 from hfsoup.utils.errors import SoupError
 
 
-@pytest.fixture(scope="module")
-def with_train(images: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The images with their training split."""
-    folder = tmp_path_factory.mktemp("with-train") / "shapes"
-    folder.mkdir()
-    for name in ("train", "validation", "test"):
-        images[name].to_parquet(folder / f"{name}-00000-of-00001.parquet")  # type: ignore[index]
-    return folder
-
-
-@pytest.fixture(params=["resnet", "efficientnet"])
-def normed(request: pytest.FixtureRequest) -> Family:
-    """The families that have batch norms."""
-    found: Family = request.getfixturevalue(request.param)
-    return found
-
-
 def test_new_statistics_are_those_of_the_training_images(
     normed: Family, with_train: Path, images: object, alone: Path
 ) -> None:

@@ -89,3 +89,19 @@ def test_tensors_without_elements_have_their_place(device: str) -> None:
         name: array.shape for name, (_, array) in stored.items()
     }
     assert memory.tensors["w"].tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+@pytest.mark.parametrize("widen", [False, True])
+def test_blocks_that_begin_and_end_inside_of_tensors_have_their_place(device: str, widen: bool) -> None:
+    """Elements are counted over neighbours; every tensor begins at an aligned address whatever lies before it."""
+    shapes = {"a": (3,), "b": (2, 5), "none": (0, 2), "c": (), "d": (7,)}
+    memory = candidate.Memory(((n, "F16", shape) for n, shape in shapes.items()), torch.device(device), widen=widen)
+    values, specs = np.arange(21, dtype=np.float16), [TensorSpec(n, "F16", shapes[n], 0, 0) for n in shapes]
+    for begin in range(0, 21, 4):
+        memory.fill(specs[0], begin, values[begin : begin + 4])
+    assert torch.cat([tensor.ravel() for tensor in memory.tensors.values()]).tolist() == values.tolist()
+    assert {tensor.dtype for tensor in memory.tensors.values()} == {torch.float32 if widen else torch.float16}
+    memory.fill(specs[1], 8, np.zeros(4, np.float16))
+    assert torch.cat([tensor.ravel() for tensor in memory.tensors.values()]).tolist()[11:15] == [0, 0, 0, 0]
+    assert all(tensor.data_ptr() % 256 == 0 for tensor in memory.tensors.values() if tensor.numel())

@@ -11,7 +11,7 @@ from hfsoup.baking.gather import gather_family
 from hfsoup.baking.measure import prepare_images
 from hfsoup.baking.prefetch import Prefetcher
 from hfsoup.baking.requirements import check_request
-from hfsoup.baking.scoring import make_scorer
+from hfsoup.baking.scoring import make_scorer, require_precision
 from hfsoup.data.tasks import task_of
 from hfsoup.reports.measurements import describe_forecast
 from hfsoup.utils.distributed import World
@@ -35,6 +35,7 @@ def forecast_bake(patterns: tuple[str, ...], options: Options, watch: Watch) -> 
     options = replace(options, recipe="uniform", bn="average")
     check_request(patterns, options)
     world = World(options.device)
+    require_precision(options, world)
     family = gather_family(patterns, options, watch, Clock())
     images = prepare_images(family, options, watch, Prefetcher(world))
     with watch.stage("Scoring", len(family) * len(images.selection), "images") as stage:

@@ -24,6 +24,7 @@ from hfsoup.baking.measure import (
 )
 from hfsoup.baking.prefetch import Prefetcher
 from hfsoup.baking.requirements import check_output, check_request
+from hfsoup.baking.scoring import require_precision
 from hfsoup.baking.soup import Soup
 from hfsoup.data.metrics import METRICS
 from hfsoup.evaluation.journal import open_journal
@@ -89,6 +90,7 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
     read_limit(options.cache_limit)
     broken = _note_broken(watch)
     world, clock = World(options.device, alone=options.dataset is None), Clock()
+    require_precision(options, world)
     with listening(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim_output(patterns, options, stack))
         journal = open_journal(read=options.resume, notify=watch.note)

@@ -19,6 +19,18 @@ if TYPE_CHECKING:
     from hfsoup.evaluation.scorer import Scorer
 
 
+def require_precision(options: Options, world: World) -> None:
+    """Refuse a precision that the device does not compute in, before anything is pulled.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if options.dataset is not None:
+        from hfsoup.evaluation.precision import choose_precision
+
+        choose_precision(options.precision, world.device)
+
+
 def make_scorer(
     averager: Averager,
     options: Options,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -143,6 +145,7 @@ class Memory:
             shapes.append(shape)
             end += count_bytes(held, shape)
             end += -end % ALIGNMENT
+        self._firsts = [0, *accumulate(piece.count for piece in self._pieces)][:-1]
         self._places = {piece.name: n for n, piece in enumerate(self._pieces)}
         room = torch.empty(end + ALIGNMENT, dtype=torch.uint8, device=device)
         begin = -room.data_ptr() % ALIGNMENT
@@ -156,16 +159,17 @@ class Memory:
         }
 
     def fill(self, spec: TensorSpec, begin: int, block: NDArray[Any] | torch.Tensor) -> None:
-        """Put a block where the elements of `spec` from `begin` on are, and those of the tensors that follow it.
+        """Put a block where the elements are from `begin` on, counted from the start of `spec` over those after it.
 
         The block is one-dimensional, an array as it is stored in a file, or a tensor on the same device.
         """
-        done, place = 0, self._places[spec.name]
+        done, first = 0, self._firsts[self._places[spec.name]] + begin
         while done < len(block):
-            piece = self._pieces[place]
+            place = bisect_right(self._firsts, first + done) - 1
+            piece, begin = self._pieces[place], first + done - self._firsts[place]
             count = min(piece.count - begin, len(block) - done)
             self._put(piece, begin, block[done : done + count])
-            done, begin, place = done + count, 0, place + 1
+            done += count
 
     def _put(self, piece: _Piece, begin: int, block: NDArray[Any] | torch.Tensor) -> None:
         part = self._bytes[piece.find(begin) : piece.find(begin + len(block))]

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from hfsoup.checkpoints.dtypes import FLOAT_NAMES
+from hfsoup.checkpoints.safetensors_io import FLOATS
 from hfsoup.checkpoints.timm_config import format_model_type, has_timm_layout, is_timm, list_libraries
 from hfsoup.data.splits import describe_training_split
 from hfsoup.evaluation.scores import Decision, Score, describe_alpha
@@ -297,8 +299,25 @@ def _describe_evaluation(soup: BakeResult, results: Results) -> dict[str, Any]:
         "norms": _describe_batch_norms(soup, images),
         "notes": [escape_markdown(note, 600) for note in soup.run.notes],
         "backend": images.backend,
+        "precision": _describe_precision(soup),
         "shifts": _describe_shifts(results),
     }
+
+
+def _describe_precision(soup: BakeResult) -> str:
+    """What scores were computed in, and where transformers computes in something else."""
+    found = soup.evaluation.precision
+    if found is None:
+        return ""
+    if found.selection == found.test:
+        text = f"Scores were computed in {found.test}."
+    else:
+        text = f"Candidates were scored in {found.selection}, the test split in {found.test}."
+    stored = {soup.options.stored_dtype or spec.dtype for spec in soup.family.tensors if spec.dtype in FLOATS}
+    if narrow := sorted(FLOAT_NAMES[dtype] for dtype in stored & {"F16", "BF16"}):
+        names = " and ".join(narrow)
+        text += f' The weights are {names}, in which pipeline() computes too unless it is given dtype="float32".'
+    return text
 
 
 def _name_dataset(images: Images) -> str:
