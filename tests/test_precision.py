@@ -119,6 +119,16 @@ def test_a_record_without_a_precision_is_measured_in_the_type_that_is_stored(
     assert {dtype for dtype, _ in passes} == {torch.float16}
 
 
+def test_a_record_names_a_known_arithmetic(vit: Family, data: Path, alone: Path) -> None:
+    """Any other word is damage."""
+    bake(*vit.words[:2], "--dataset", data, "--recipe", "uniform", "--output", "soup")
+    path = Path("soup/soup.json")
+    record = json.loads(path.read_text())
+    record["dataset"]["precision"]["test"] = "float8"
+    path.write_text(json.dumps(record))
+    assert "soup.json is damaged: dataset.precision.test" in refused("verify", "soup", "--scores", code=1)
+
+
 def test_a_precision_that_the_device_lacks_is_refused_before_anything_is_read(vit: Family, data: Path) -> None:
     """TF32 is CUDA's; other words are none."""
     words = ("bake", "no/such-model", "no/other", "--dataset", data, "--precision")

@@ -8,15 +8,16 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from math import prod
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 from warnings import catch_warnings, simplefilter
 
@@ -25,11 +26,14 @@ from numpy.typing import NDArray
 
 from hfsoup.data.decoding import PIXELS, BadImageError, Decoded, decode, read_size
 from hfsoup.data.pixels import FLOAT, PixelFile, decode_table, expand, find_bytes, make_table
+from hfsoup.data.workers import Workers, start_workers
 from hfsoup.utils.cache import cache_root, mark_used, register_user
 from hfsoup.utils.errors import LOADING_ERRORS, SoupError
 from hfsoup.utils.hashing import hash_file, hash_json
+from hfsoup.utils.memory import read_free_memory
 from hfsoup.utils.progress import Advance, Notify
 from hfsoup.utils.text import format_size, one_line
+from hfsoup.utils.threads import count_processors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,6 +46,13 @@ BATCH = 32
 LARGE = 10_000_000
 READING, STORED = "as transformers.pipeline", "bytes with a table"
 """How images are read and stored; those that were prepared in another way are not taken from the cache."""
+LARGE_PICTURE = "a large picture"
+TOGETHER = 1 << 16
+"""Pixels of the pictures that go through a processor in one call: of larger ones a call costs little."""
+LOOK, WORTH = 4.0, 20.0
+"""Seconds after which the pace is known, and seconds that must be left by it before processes are started."""
+WORKER_BYTES = 500_000_000
+"""Memory of such a process, about."""
 PROBE = 64
 _large = threading.Lock()
 
@@ -64,18 +75,82 @@ class PreparedImages:
 
 
 @dataclass(frozen=True)
-class _Job:
-    rows: Sequence[int]
-    read: Callable[[], Iterator[bytes | BadImageError]]
+class _Image:
+    """A row's pixels, as bytes or float32, and the hash of its picture, or None and the reason."""
+
+    row: int
+    pixels: NDArray[Any] | None
+    outcome: str
+    lost: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A row's decoded picture, changed as asked, the hash of what was decoded, and the share of its pixels lost."""
+
+    row: int
+    picture: Image
+    digest: str
+    lost: float
+
+
+@dataclass(frozen=True)
+class _Processing:
+    """How encoded images become pixels; it can be sent to another process.
+
+    `table` is what the processor makes of bytes, None if that is not known. With `leave_large`, large pictures are left
+    to the caller, with the outcome LARGE_PICTURE. `floats` is not empty once an image is not made of bytes, so that no
+    further ones are compared, and `batches` holds whether the processor gives several pictures the same bits as each.
+    """
+
     processor: Any
     where: str
     change: Change | None
     mode: str | None
     table: NDArray[np.float32] | None
-    floats: threading.Event = field(default_factory=threading.Event)
-    """Set once an image is not made of bytes, so that no further ones are compared."""
+    leave_large: bool = False
+    floats: list[bool] = field(default_factory=list)
+    batches: list[bool] = field(default_factory=list)
 
-    def work(self, width: int, height: int) -> int:
+    def __call__(self, given: Sequence[Encoded]) -> list[_Image]:
+        """The images of some rows."""
+        found = list(self._process_rows(given))
+        # Only now, as memory that is freed after every image would go back to the system each time, which costs more.
+        return [_store_as_bytes(self, image) for image in found]
+
+    def _process_rows(self, given: Sequence[Encoded]) -> Iterator[_Image]:
+        """Small pictures of one size go through the processor together, in the order of the rows."""
+        group: list[_Picture] = []
+        for row, data in given:
+            one = self._decode_row(row, data)
+            if group and not _fits(group, one):
+                yield from _process_group(self, group)
+                group = []
+            if isinstance(one, _Image):
+                yield one
+            else:
+                group.append(one)
+        yield from _process_group(self, group)
+
+    def _decode_row(self, row: int, data: bytes | BadImageError) -> _Image | _Picture:
+        if isinstance(data, BadImageError):
+            return _Image(row, None, str(data))
+        try:
+            width, height = read_size(data)
+            work = self._measure_work(width, height)
+            if work > max(PIXELS, width * height):
+                what = f"{width} × {height} pixels would be resized to {work / 1e6:.0f} megapixels"
+                raise BadImageError(f"{what}, at most {PIXELS / 1e6:.0f} are")
+            if work <= LARGE:
+                return _read_picture(self, row, decode(data, self.mode))
+            if self.leave_large:
+                return _Image(row, None, LARGE_PICTURE)
+            with _large:
+                return _process_group(self, [_read_picture(self, row, decode(data, self.mode))])[0]
+        except BadImageError as error:
+            return _Image(row, None, str(error))
+
+    def _measure_work(self, width: int, height: int) -> int:
         """The pixels of a picture, or of the size that it is resized to if that is more."""
         sides = self.processor.to_dict().get("size")
         shorter = sides.get("shortest_edge") if isinstance(sides, dict) else None
@@ -84,13 +159,12 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Image:
-    """A row's pixels, as bytes or float32, and the hash of its picture, or None and the reason."""
+class _Job:
+    """What is prepared: rows, their encoded images, and how."""
 
-    row: int
-    pixels: NDArray[Any] | None
-    outcome: str
-    lost: float = 0.0
+    rows: Sequence[int]
+    read: Callable[[], Iterator[bytes | BadImageError]]
+    how: _Processing
 
 
 def prepare_images(
@@ -137,9 +211,9 @@ def prepare_images(
         for left in path.parent.glob(f"{path.stem}.*.partial"):
             left.unlink()
         table = make_table(processor)
-        job = _Job(rows, read, processor, where, change, mode, None if table is None else decode_table(table))
+        how = _Processing(processor, where, change, mode, None if table is None else decode_table(table))
         try:
-            return _write_pixels(job, path, advance)
+            return _write_pixels(_Job(rows, read, how), path, advance)
         except OSError as error:
             raise SoupError(f"prepared images cannot be written: {error.strerror}", where=str(path.parent)) from error
 
@@ -234,7 +308,7 @@ class _Writer:
     def __init__(self, file: BinaryIO | Any, job: _Job) -> None:
         self._file, self._job, self._count = file, job, 0
         self._shape: tuple[int, ...] = ()
-        self.table = job.table
+        self.table = job.how.table
 
     def append(self, row: int, pixels: NDArray[Any]) -> None:
         """Write the next image.
@@ -247,12 +321,12 @@ class _Writer:
             self._write_header(len(self._job.rows))
         if pixels.shape != self._shape:
             what = f"images of several sizes after processing: {self._shape}, {pixels.shape}"
-            raise SoupError(what, where=f"{self._job.where}, row {row}")
+            raise SoupError(what, where=f"{self._job.how.where}, row {row}")
         if self.table is not None and pixels.dtype == FLOAT:
             self._widen(self.table)
             self.table = None
-        elif self.table is None and pixels.dtype != FLOAT and self._job.table is not None:
-            pixels = expand(pixels[None], self._job.table)
+        elif self.table is None and pixels.dtype != FLOAT and self._job.how.table is not None:
+            pixels = expand(pixels[None], self._job.how.table)
         self._file.write(pixels.tobytes())
         self._count += 1
 
@@ -301,79 +375,141 @@ def _write_seal(prepared: PreparedImages) -> None:
 
 
 def _process_all(job: _Job) -> Iterator[_Image]:
-    """Every image in order, a few batches at a time."""
-
-    def batch(given: Sequence[Encoded]) -> list[_Image]:
-        found = [_process_row(job, row, data) for row, data in given]
-        # Only now, as memory that is freed after every image would go back to the system each time, which costs more.
-        return [_store_as_bytes(job, image) for image in found]
-
-    workers, encoded = os.cpu_count() or 1, zip(job.rows, job.read(), strict=True)
+    """Every image in order, a few batches at a time, in threads and, where there is much to do, in processes."""
+    threads, encoded = count_processors(), zip(job.rows, job.read(), strict=True)
     batches = iter(lambda: list(islice(encoded, BATCH)), [])
-    with catch_warnings(), ThreadPoolExecutor(workers) as pool:
+    helping = _Helpers(job.how, threads, len(job.rows))
+    with catch_warnings(), helping as helpers, ThreadPoolExecutor(threads) as pool:
         simplefilter("ignore")
-        under_way: deque[Future[Any]] = deque(pool.submit(batch, given) for given in islice(batches, 2 * workers))
+        under_way: deque[Future[Any]] = deque(pool.submit(helpers, given) for given in islice(batches, 2 * threads))
         try:
             while under_way:
-                yield from under_way.popleft().result()
-                under_way.extend(pool.submit(batch, given) for given in islice(batches, 1))
+                found = under_way.popleft().result()
+                yield from found
+                helpers.count(len(found))
+                under_way.extend(pool.submit(helpers, given) for given in islice(batches, 1))
         finally:
             for left in under_way:
                 left.cancel()
 
 
-def _process_row(job: _Job, row: int, data: bytes | BadImageError) -> _Image:
-    if isinstance(data, BadImageError):
-        return _Image(row, None, str(data))
-    try:
-        width, height = read_size(data)
-        work = job.work(width, height)
-        if work > max(PIXELS, width * height):
-            what = f"{width} × {height} pixels would be resized to {work / 1e6:.0f} megapixels"
-            raise BadImageError(f"{what}, at most {PIXELS / 1e6:.0f} are")
-        with _large if work > LARGE else nullcontext():
-            return _process_picture(job, row, decode(data, job.mode))
-    except BadImageError as error:
-        return _Image(row, None, str(error))
+class _Helpers:
+    """Prepares batches in the thread that calls, or, once so much is left that they pay, in a process of that thread.
+
+    Args:
+        how: how images become pixels.
+        threads: how many threads call.
+        total: how many images there are.
+    """
+
+    def __init__(self, how: _Processing, threads: int, total: int) -> None:
+        self._how, self._threads, self._total, self._done = how, threads, total, 0
+        self._begun = time.monotonic()
+        self._workers: Workers | None = None
+
+    def __enter__(self) -> _Helpers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._workers:
+            self._workers.close()
+
+    def __call__(self, given: Sequence[Encoded]) -> list[_Image]:
+        """The images of some rows."""
+        worker = self._workers.get() if self._workers else None
+        if worker is None:
+            return self._how(given)
+        found: list[_Image] = worker.call(given)
+        left = [pair for pair, image in zip(given, found, strict=True) if image.outcome == LARGE_PICTURE]
+        large = iter(self._how(left))
+        return [next(large) if image.outcome == LARGE_PICTURE else image for image in found]
+
+    def count(self, images: int) -> None:
+        """Count images that are ready; workers are started where threads would need much longer than that takes."""
+        self._done += images
+        passed = time.monotonic() - self._begun
+        left = passed / self._done * (self._total - self._done)
+        if self._workers is None and self._threads > 1 and passed >= LOOK and left >= WORTH:
+            most = min(self._threads, read_free_memory() // (2 * WORKER_BYTES))
+            self._workers = start_workers(replace(self._how, leave_large=True), most)
 
 
-def _process_picture(job: _Job, row: int, found: Decoded) -> _Image:
-    """A picture as the image processor returns it."""
+def _fits(group: Sequence[_Picture], one: _Image | _Picture) -> bool:
+    """Whether a picture may go through the processor with those of a group: all are of one size, and small."""
+    if isinstance(one, _Image) or one.picture.size != group[0].picture.size:
+        return False
+    return (len(group) + 1) * prod(one.picture.size) <= TOGETHER
+
+
+def _read_picture(how: _Processing, row: int, found: Decoded) -> _Picture:
+    """A picture as the image processor gets it."""
     picture = found.picture
     digest = hashlib.blake2b(f"{picture.size}".encode(), digest_size=16)
     # Pictures that are all white only because of their 16 bits are no duplicates of each other.
     digest.update((found.whole if found.lost else picture).tobytes())
-    if job.change:
-        picture = job.change(picture, row)
+    return _Picture(row, how.change(picture, row) if how.change else picture, digest.hexdigest(), found.lost)
+
+
+def _process_group(how: _Processing, group: Sequence[_Picture]) -> list[_Image]:
+    """Pictures as the image processor returns each alone."""
+    if len(group) < 2 or how.batches == [False]:
+        return [_process_picture(how, one) for one in group]
     try:
-        pixels = _run_processor(job, picture)
+        pixels = _run_processor(how, [one.picture for one in group])
+    except LOADING_ERRORS:
+        # One of them is the reason.
+        return [_process_picture(how, one) for one in group]
+    together = [_check_pixels(how, one, found) for one, found in zip(group, pixels, strict=True)]
+    if how.batches:
+        return together
+    alone = [_process_picture(how, one) for one in group]
+    how.batches[:] = [all(_have_equal_bits(a, b) for a, b in zip(together, alone, strict=True))]
+    return alone
+
+
+def _have_equal_bits(first: _Image, second: _Image) -> bool:
+    if first.pixels is None or second.pixels is None or first.pixels.shape != second.pixels.shape:
+        return False
+    return np.array_equal(first.pixels.view(np.uint32), second.pixels.view(np.uint32))
+
+
+def _process_picture(how: _Processing, one: _Picture) -> _Image:
+    """A picture as the image processor returns it."""
+    try:
+        pixels = _run_processor(how, [one.picture])[0]
     except LOADING_ERRORS as error:
-        _require_processor(job)
-        return _Image(row, None, f"the image processor refuses it ({_describe_error(error)})")
+        _require_processor(how)
+        return _Image(one.row, None, f"the image processor refuses it ({_describe_error(error)})")
+    return _check_pixels(how, one, pixels)
+
+
+def _check_pixels(how: _Processing, one: _Picture, pixels: NDArray[np.float32]) -> _Image:
     if not np.isfinite(pixels).all():
-        raise SoupError("the image processor gives pixels that are NaN or infinite", where=f"{job.where}, row {row}")
-    return _Image(row, pixels, digest.hexdigest(), found.lost)
+        raise SoupError(
+            "the image processor gives pixels that are NaN or infinite", where=f"{how.where}, row {one.row}"
+        )
+    return _Image(one.row, pixels, one.digest, one.lost)
 
 
-def _store_as_bytes(job: _Job, image: _Image) -> _Image:
+def _store_as_bytes(how: _Processing, image: _Image) -> _Image:
     """The image with the bytes that its pixels stand for; as it is if it is not made of bytes, or another was not."""
-    if image.pixels is None or job.table is None or job.floats.is_set():
+    if image.pixels is None or how.table is None or how.floats:
         return image
-    stored = find_bytes(image.pixels, job.table)
+    stored = find_bytes(image.pixels, how.table)
     if stored is None:
-        job.floats.set()
+        how.floats.append(True)
         return image
     return replace(image, pixels=stored)
 
 
-def _run_processor(job: _Job, picture: Image) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = np.asarray(
-        job.processor(images=[picture], return_tensors="pt")["pixel_values"], "<f4"
-    )[0]
-    return found
+def _run_processor(how: _Processing, pictures: list[Image]) -> NDArray[np.float32]:
+    """Images × the shape of one."""
+    return np.asarray(how.processor(images=pictures, return_tensors="pt")["pixel_values"], "<f4")
 
 
-def _require_processor(job: _Job) -> None:
+def _require_processor(how: _Processing) -> None:
     """Refuse an image processor that cannot process a plain picture either.
 
     Raises:
@@ -382,11 +518,11 @@ def _require_processor(job: _Job) -> None:
     from PIL import Image
 
     try:
-        _run_processor(job, Image.new("RGB", (PROBE, PROBE)))
+        _run_processor(how, [Image.new("RGB", (PROBE, PROBE))])
     except LOADING_ERRORS as error:
         what = f"the models' image processor cannot process any image: {_describe_error(error)}"
         hint = "save a whole processor beside them: AutoImageProcessor.from_pretrained(START).save_pretrained(FOLDER)"
-        raise SoupError(what, where=type(job.processor).__name__, hint=hint) from error
+        raise SoupError(what, where=type(how.processor).__name__, hint=hint) from error
 
 
 def _describe_error(error: Exception) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 
-ROOT = Path("/sys/fs/cgroup")
-OWN = Path("/proc/self/cgroup")
+from hfsoup.utils.control_groups import list_groups
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,8 @@ def read_free_memory() -> int:
 
 def _iterate_limits() -> Iterator[int]:
     """What every control group with a limit that this process is in has left."""
-    for home, layout in _list_groups():
+    for group in list_groups("memory"):
+        home, layout = group.folder, V2 if group.unified else V1
         try:
             limit = (home / layout.limit).read_text().strip()
             used = int((home / layout.used).read_text())
@@ -45,22 +44,3 @@ def _iterate_limits() -> Iterator[int]:
         stats = dict(line.split() for line in lines if len(line.split()) == 2)
         if limit.isdigit():
             yield max(int(limit) - used + int(stats.get(layout.droppable, 0)), 0)
-
-
-def _list_groups() -> Iterator[tuple[Path, Layout]]:
-    """The folders of this process's group and of all groups that it is in; inside a container the root is its own."""
-    try:
-        lines = OWN.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        number, kinds, path = line.split(":", 2)
-        if number == "0" and not kinds:
-            root, layout = ROOT, V2
-        elif "memory" in kinds.split(","):
-            root, layout = ROOT / "memory", V1
-        else:
-            continue
-        own = PurePosixPath(path.lstrip("/"))
-        for place in dict.fromkeys([own, *own.parents, PurePosixPath()]):
-            yield root / place, layout

@@ -7,8 +7,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import contextmanager
+from math import ceil
 from queue import Empty, SimpleQueue
 from typing import TypeVar
+
+from hfsoup.utils.control_groups import list_groups
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
@@ -58,8 +61,22 @@ def map_in_threads(work: Callable[[Given], Found], items: Sequence[Given], *, th
 
 
 def count_processors() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of processors that this process may use: by its affinity, and the quota of its control groups."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([own, *_iterate_quotas()])
+
+
+def _iterate_quotas() -> Iterator[int]:
+    """Processors that the control groups of this process may use, a part of one as one."""
+    for group in list_groups("cpu"):
+        names = ("cpu.max",) if group.unified else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        try:
+            words = " ".join((group.folder / name).read_text() for name in names).split()
+            # Without a quota there is the word max, or -1.
+            if len(words) == 2 and words[0].isdigit():
+                yield max(1, ceil(int(words[0]) / int(words[1])))
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
 
 
 @contextmanager
