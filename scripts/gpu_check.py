@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,22 +129,20 @@ def compare_decisions(home: Path, device: str) -> Iterator[Row]:
     """Searches on the device against the same ones in float32 on a processor."""
     import bench_race
 
-    import hfsoup
-
     folders, data = bench_race.models(home / "race"), bench_race.dataset(home / "race" / "data")
     for recipe in ("greedy", "pruned"):
-        options = {"recipe": recipe, "dataset": str(data), "resume": False}
-        wanted = hfsoup.bake(*map(str, folders), **options, device="cpu", precision="float32", output=home / recipe)
-        reference = wanted.to_json()
+        wanted = _bake(folders, data, recipe=recipe, device="cpu", precision="float32", output=home / recipe)
         for precision in ("float32", "bf16", "auto"):
             place = home / f"{recipe}-{precision}"
-            found = hfsoup.bake(*map(str, folders), **options, device=device, precision=precision, output=place)
-            yield (
-                f"{recipe}, {precision}",
-                "the same in float32 on a processor",
-                _differ(found.to_json(), reference),
-                "same",
-            )
+            found = _bake(folders, data, recipe=recipe, device=device, precision=precision, output=place)
+            yield f"{recipe}, {precision}", "the same in float32 on a processor", _differ(found, wanted), "same"
+
+
+def _bake(folders: Sequence[Path], data: Path, **options: Any) -> dict[str, Any]:
+    """What a bake says of itself; nothing that was scored before is reused."""
+    import hfsoup
+
+    return hfsoup.bake(*map(str, folders), dataset=str(data), resume=False, **options).to_json()
 
 
 def _differ(found: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -163,23 +161,21 @@ def exhaust_memory(home: Path, device: str) -> Iterator[Row]:
     """A batch that does not fit is halved, what was found is kept, and the scores are those of other batches."""
     import torch
 
-    import hfsoup
     from hfsoup.evaluation.batch_sizes import MOST
 
     if device == "cpu":
         yield "a batch that does not fit", "", "only on CUDA", ""
         return
     folders, data = sorted((home / "race").glob("vit-*"))[:3], home / "race" / "data"
-    words, options = list(map(str, folders)), {"recipe": "uniform", "dataset": str(data), "resume": False}
-    plain = hfsoup.bake(*words, **options, device=device, output=home / "plain").to_json()
-    MOST["cuda"] = 1 << 20
+    plain = _bake(folders, data, recipe="uniform", device=device, output=home / "plain")
     torch.cuda.empty_cache()
-    sizes = list((home / "cache" / "batches").glob("*.json"))
-    for path in sizes:
+    kept = home / "cache" / "batches"
+    for path in kept.glob("*.json"):
         path.unlink()
-    tight = hfsoup.bake(*words, **options, device=device, output=home / "tight").to_json()
-    kept = [path.read_text().splitlines()[-1] for path in (home / "cache" / "batches").glob("*.json")]
-    yield "a million images at once", "", f"{', '.join(kept)} images fit", "fewer"
+    MOST["cuda"] = 1 << 20
+    tight = _bake(folders, data, recipe="uniform", device=device, output=home / "tight")
+    sizes = ", ".join(path.read_text().splitlines()[-1] for path in kept.glob("*.json"))
+    yield "a million images at once", "", f"{sizes} images fit", "fewer"
     yield "scores in such batches", "in batches of 512", _differ(tight, plain), "same"
 
 

@@ -157,6 +157,10 @@ class BakeOptions(TypedDict, total=False):
     dtype: Literal["float64", "float32", "float16", "bfloat16"] | None
     """The dtype of the soup: float32, float16 or bfloat16 [the widest of the ingredients]."""
 
+    precision: Literal["auto", "float32", "tf32", "bf16", "fp16"]
+    """What scoring computes in, whatever the soup's own `dtype`: float32, tf32, bf16, fp16 (autocast), or auto:
+    float32, and on CUDA bf16 for candidates and float32 for the test split [auto]."""
+
     device: str
     """Where to evaluate: auto, cpu, cuda, mps [auto]."""
 
