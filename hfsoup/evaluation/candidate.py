@@ -43,7 +43,7 @@ class Candidate:
         averager: computes the weights.
         device: where the model is.
         widen: whether a model whose weights are stored in float16 or bfloat16 has their values in float32, in which
-            processors compute several times faster.
+            processors compute several times faster than in float16.
     """
 
     dtype = torch.float32
