@@ -26,7 +26,7 @@ from shell import bake, refused, run
 from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessorPil
 
 from hfsoup.localhub import LocalHub
-from hfsoup.utils import memory
+from hfsoup.utils import control_groups
 
 SIDE = 64
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj", "fc1", "fc2"], "modules_to_save": ["classifier"]}
@@ -276,8 +276,8 @@ def test_a_bake_is_refused_by_what_its_control_group_has_left(
         for name, value in zip((*names, "memory.stat"), (limit, "900000", dropped), strict=True):
             (home / place / name).write_text(value)
     (alone / "own").write_text(f"1:name=systemd:/\n{line}\n")
-    monkeypatch.setattr(memory, "ROOT", alone / "groups")
-    monkeypatch.setattr(memory, "OWN", alone / "own")
+    monkeypatch.setattr(control_groups, "ROOT", alone / "groups")
+    monkeypatch.setattr(control_groups, "OWN", alone / "own")
     command = ["bake", *vit.words, "--dataset", data, "--recipe", "uniform", "--output", "soup"]
     blocks = [refused(*command, *more, code=1) for more in ([], ["--dry-run"])]
     assert blocks[0] == blocks[1]
