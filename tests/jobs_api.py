@@ -52,12 +52,12 @@ class RecordedJob:
         command = list(self.spec["command"])
         while command[:2] == ["uv", "run"] or command[:1] == ["--with"]:
             del command[:2]
-        assert command[0] == "hfsoup"
+        program = {"hfsoup": "hfsoup", "torchrun": "torch.distributed.run"}[command[0]]
         own = {"HF_HOME": str(self.home / "hf"), "HFSOUP_CACHE": str(self.home / "cache")}
         inherited = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"}
         self.home.mkdir(parents=True)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [sys.executable, "-m", program, *command[1:]],
             cwd=self.home,
             env={**inherited, **own, **self.spec["environment"], **self.spec["secrets"]},
             stdin=subprocess.DEVNULL,

@@ -148,6 +148,14 @@ def test_what_a_job_cannot_do_is_refused(
     assert api.jobs == []
 
 
+def test_a_public_repository_is_not_made_private(start_api: Callable[..., RecordedJobs], on_hub: LocalHub) -> None:
+    """What the push would refuse is refused before the job costs anything."""
+    api = start_api(runs=False)
+    HfApi(token=on_hub.token).create_repo("kit/job-soup")
+    assert "already public" in refused("bake", *WORDS, "--private", code=1)
+    assert api.jobs == []
+
+
 def test_a_job_that_the_hub_refuses_is_an_error(start_api: Callable[..., RecordedJobs], on_hub: LocalHub) -> None:
     """Without credit: the Hub's words, and where to buy some; no traceback."""
     api = start_api(runs=False)

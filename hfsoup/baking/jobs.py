@@ -17,11 +17,12 @@ from hfsoup.data.request import split_revision
 from hfsoup.evaluation.journal import SHARED, journal_files
 from hfsoup.hub.client import expect_answer, hub_api
 from hfsoup.hub.jobs import Flavor, Job, find_flavor, read_logs, require_completed, start_job
+from hfsoup.hub.push import find_target
 from hfsoup.merges import MERGES
 from hfsoup.options.options import Options, format_words, option_fields
 from hfsoup.recipes import RECIPES
 from hfsoup.utils.errors import UsageError
-from hfsoup.utils.progress import Watch
+from hfsoup.utils.progress import Notify, Watch
 from hfsoup.utils.registry import OWN
 from hfsoup.utils.text import format_count, format_duration
 from hfsoup.utils.version import __version__
@@ -116,11 +117,17 @@ def estimate_timeout(plan: Plan) -> tuple[int, str]:
     return seconds, f"{format_duration(START + size / PULL)} to start and pull, {why}"
 
 
-def launch_job(request: JobRequest) -> Job:
-    """Start the job, with a branch for its scores beside the soup to be."""
+def launch_job(request: JobRequest, notify: Notify) -> Job:
+    """Start the job, with a branch for its scores beside the soup to be.
+
+    Raises:
+        HubError: the repository may not be pushed to in this way, or the Hub starts no job.
+    """
     env = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    # What the job could not push would be lost.
+    find_target(request.repo, request.private, not request.keeps_scores, notify)
     if request.keeps_scores:
-        journal_files(request.repo).create(private=request.private)
+        journal_files(request.repo).create()
         env[SHARED] = request.repo
     return start_job(
         request.words,

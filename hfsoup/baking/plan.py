@@ -49,9 +49,9 @@ class Plan:
 
     @property
     def to_pull(self) -> int:
-        """Bytes that are not cached."""
+        """Bytes that are not cached; elsewhere none are."""
         pulled = (*self.ingredients, *self.bases, *([self.dataset] if self.dataset else []))
-        return sum(h.size - h.cached for h in pulled)
+        return sum(h.size - (0 if self.elsewhere else h.cached) for h in pulled)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `hfsoup bake --dry-run --json` writes."""

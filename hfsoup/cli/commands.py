@@ -122,7 +122,7 @@ def _bake_elsewhere(
     if dry_run:
         write_json(json_file, describe_job(request))
         return
-    job = launch_job(request)
+    job = launch_job(request, screen.note)
     screen.show_check(f"Started job {job.id}: {job.url}")
     follow_job(job, screen.show_log)
     screen.show_check(f"The job is done and pushed to {request.repo}")

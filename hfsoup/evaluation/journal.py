@@ -12,11 +12,13 @@ import json
 import os
 import re
 import sqlite3
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +136,7 @@ class SharedJournal(Journal):
         Raises:
             HubError: the branch cannot be read.
         """
-        found = {name: data for name, data in self._files.fetch().items() if KEY.fullmatch(name)}
+        found = {name: data for name, data in self._files.fetch().items() if KEY.fullmatch(name) and _is_result(data)}
         for name, data in found.items():
             self.store_data(name, data)
         self._known |= found.keys()
@@ -167,6 +169,15 @@ class SharedJournal(Journal):
             self._files.delete()
         except SoupError as error:
             self._notify(f"the branch {BRANCH} could not be deleted: {error.what}")
+
+
+def _is_result(data: bytes) -> bool:
+    """Whether these bytes are arrays by name, as a journal stores them."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as found:
+            return all(found[name].dtype != object for name in found.files)
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error):
+        return False
 
 
 def open_journal(*, read: bool, notify: Callable[[str], None]) -> Journal:

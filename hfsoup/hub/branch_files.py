@@ -30,10 +30,9 @@ class BranchFiles:
         self._where = f"{repo}@{branch}"
         self._credit, self._counted = float(BURST), time.monotonic()
 
-    def create(self, *, private: bool = False) -> None:
-        """Make repository and branch where they are not there yet."""
+    def create(self) -> None:
+        """Make the branch where it is not there yet."""
         with convert_hub_errors(self._where, access="push"):
-            hub_api().create_repo(self.repo, private=private or None, exist_ok=True)
             hub_api().create_branch(self.repo, branch=self.branch, exist_ok=True)
 
     def fetch(self) -> dict[str, bytes]:

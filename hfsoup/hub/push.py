@@ -180,7 +180,7 @@ def push(
     try:
         with listening(notify):
             require_push_access(repo, create_pr=create_pr)
-            target = _find_target(repo, private, create_pr, notify)
+            target = find_target(repo, private, create_pr, notify)
             texts = _write_texts(folder, target, revision, more)
             names = sorted({*_leave_out_keys(folder, names), *texts})
             return _Push(folder, names, texts, target, create_pr, revision, message, description).run()
@@ -245,7 +245,7 @@ def _write_texts(
     return added
 
 
-def _find_target(repo: str, private: bool, create_pr: bool, notify: Callable[[str], None] | None) -> str:
+def find_target(repo: str, private: bool, create_pr: bool, notify: Callable[[str], None] | None) -> str:
     """The repository's current name; it is created if it does not exist."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
