@@ -292,10 +292,13 @@ class _Push:
                 return self._commit_with_retries(self._list_additions())
 
     def _commit_with_retries(self, additions: list[CommitOperationAdd], attempt: int = 1) -> Pushed:
-        """Commit; after a transient failure look whether the commit exists, and if not, try again."""
+        """Commit; after a transient failure look whether the commit exists, and if not, try again.
+
+        Requests that may be sent twice were sent often enough when they fail.
+        """
         from httpx2 import HTTPError
 
-        from hfsoup.hub.retry import describe_failure, retry_delay, wait_to_retry
+        from hfsoup.hub.retry import RequestFailedError, describe_failure, may_retry, retry_delay, wait_to_retry
 
         try:
             return self._commit(additions)
@@ -310,7 +313,9 @@ class _Push:
             if (found := self._find_commit()) is not None:
                 return found
             failure = root if response is None else response
-            seconds = retry_delay(failure, attempt, tries=MAX_TRIES) if isinstance(root, HTTPError) else None
+            given_up = isinstance(error, RequestFailedError) and may_retry(error.request)
+            again = isinstance(root, HTTPError) and not given_up
+            seconds = retry_delay(failure, attempt, tries=MAX_TRIES) if again else None
             if seconds is None:
                 raise
         wait_to_retry(seconds, f"{describe_failure(failure)} ({self.repo}, commit)")
