@@ -18,7 +18,7 @@ OTHERS = (
 
 cache = typer.Typer(
     invoke_without_command=True,
-    help=f"List what hfsoup keeps on this disk, by kind, size and last use. {OTHERS}",
+    help=f"List what hfsoup keeps on this disk, by kind, size and last use.\n\n{OTHERS}",
 )
 app.add_typer(cache, name="cache")
 

@@ -81,7 +81,7 @@ def bake(
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Average fine-tuned checkpoints into one model, evaluate it, write it, push it."""
+    """Average fine-tuned checkpoints into one model, test it, push it."""
     from hfsoup.baking.pipeline import run_bake
     from hfsoup.baking.requirements import find_free_folder
     from hfsoup.cli.screen import Screen
@@ -163,7 +163,10 @@ def init(
     output: Annotated[Path, typer.Option("--output", "-o", help="the file to write")] = Path("soup.yaml"),
     **options: Any,
 ) -> None:
-    """Write a config file with every option explained, for `hfsoup bake FILE`; takes the other flags of bake."""
+    """Write a config file with every option explained.
+
+    It is for `hfsoup bake FILE`, and takes the other flags of bake.
+    """
     from hfsoup.baking.requirements import check_request
     from hfsoup.options.config_file import format_commented_config, format_powers, write_config
 
@@ -188,7 +191,10 @@ def check(
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Predict whether averaging would help: from headers, weights, or, with a dataset, the ingredients' predictions."""
+    """Predict whether averaging would help.
+
+    From headers, weights, or, with a dataset, the ingredients' predictions.
+    """
     from hfsoup.cli.screen import Screen
     from hfsoup.ingredients.diagnose import diagnose
 
@@ -230,7 +236,7 @@ def evaluate(
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Score one model on the splits that a bake would use, in the same way."""
+    """Score one model on the splits that a bake would use."""
     from hfsoup.baking.pipeline import run_bake
     from hfsoup.cli.screen import Screen
 
@@ -263,7 +269,7 @@ def verify(
     json_file: Json = None,
     quiet: Quiet = False,
 ) -> None:
-    """Bake a soup again from its soup.json and compare it byte by byte."""
+    """Bake a soup again from its soup.json and compare the bytes."""
     from hfsoup.baking.verify import verify as verify_place
     from hfsoup.cli.screen import Screen
     from hfsoup.evaluation.scores import Score
@@ -295,7 +301,10 @@ def report(
     images: Annotated[bool, typer.Option("--images/--no-images", help="read test images from the dataset")] = True,
     quiet: Quiet = False,
 ) -> None:
-    """Write an HTML report of a soup: scores, plots, classes, and images where it differs from the best ingredient."""
+    """Write an HTML report of a soup.
+
+    Scores, plots, classes, and images where it differs from the best ingredient.
+    """
     from hfsoup.cli.screen import Screen
     from hfsoup.reports.html import make_report as report_place
     from hfsoup.reports.html import require_writable, write_report
@@ -308,7 +317,7 @@ def report(
 
 @app.command(epilog="Example: hfsoup recipes")
 def recipes() -> None:
-    """List recipes, merges and metrics, including those of plug-ins, with their papers."""
+    """List recipes, merges and metrics, plug-ins too, with their papers."""
     from rich.console import Console
     from rich.table import Table
 
@@ -344,7 +353,10 @@ def push(
     ] = False,
     json_file: Json = None,
 ) -> None:
-    """Push a baked folder to the Hub in one commit, subfolders too; hidden files and private keys stay here."""
+    """Push a baked folder to the Hub in one commit.
+
+    Subfolders too; hidden files and private keys stay here.
+    """
     from hfsoup.baking.push import push_folder
     from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
     from hfsoup.cli.screen import Screen
@@ -364,7 +376,10 @@ def demo(
     family: Annotated[str, typer.Option(help="vit, resnet or efficientnet")] = "vit",
     folder: Annotated[Path | None, typer.Option(help="the working folder \\[a temporary one]")] = None,
 ) -> None:
-    """Run everything on this machine: a local Hub, a sweep, a bake, a push, a pipeline. No network, no token."""
+    """Run everything on this machine, without network or token.
+
+    A local Hub, a sweep, a bake, a push, a pipeline.
+    """
     from hfsoup.cli.demo import run_demo
 
     run_demo(family, folder)
@@ -375,7 +390,10 @@ def sign(
     folder: Annotated[Path, typer.Argument(help="a baked folder")],
     key: Annotated[Path, typer.Option(help="an elliptic-curve private key, PEM")],
 ) -> None:
-    """Sign a baked folder with OpenSSF model-signing; `hfsoup verify --public-key` checks it."""
+    """Sign a baked folder with OpenSSF model-signing.
+
+    `hfsoup verify --public-key` checks it.
+    """
     from hfsoup.provenance.signing import sign_folder as sign_folder
 
     typer.echo(f"signed: {sign_folder(folder, key)}", err=True)

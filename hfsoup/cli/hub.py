@@ -15,7 +15,7 @@ Folder = Annotated[Path, typer.Option("--dir", metavar="DIR", help="the folder o
 TokenRole = Annotated[str, typer.Option(help="the role of the token: read or write")]
 
 hub = typer.Typer(
-    no_args_is_help=True, help="Serve a local Hub from a folder, for demos, tests and machines without a network."
+    no_args_is_help=True, help="Serve a local Hub from a folder.\n\nFor demos, tests and machines without a network."
 )
 user = typer.Typer(
     no_args_is_help=True, help="Manage the users of a local Hub and their tokens; a running Hub takes changes at once."

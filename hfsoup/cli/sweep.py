@@ -71,7 +71,10 @@ def sweep(
     json_file: Json = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune one model several times in diverse ways, which makes ingredients; finished runs are not repeated."""
+    """Fine-tune one model several times, which makes ingredients.
+
+    The runs differ in many ways; finished ones are not repeated.
+    """
     from hfsoup.baking.sweep import Sweep, run_sweep
     from hfsoup.cli.screen import Screen
     from hfsoup.data.request import Request, split_revision

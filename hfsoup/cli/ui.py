@@ -20,7 +20,10 @@ def ui(
         Path | None, typer.Option(metavar="DIR", help="do not serve it: write this page as a folder for a Space")
     ] = None,
 ) -> None:
-    """Bake, inspect, try and push in the browser; needs pip install 'hfsoup\\[ui]'."""
+    """Bake, inspect, try and push in the browser.
+
+    Needs pip install 'hfsoup\\[ui]'.
+    """
     from hfsoup.ui.server import serve as serve_page
     from hfsoup.ui.space import write_space
 
