@@ -148,6 +148,16 @@ def test_what_a_job_cannot_do_is_refused(
     assert api.jobs == []
 
 
+def test_a_job_that_cannot_be_followed_goes_on(start_api: Callable[..., RecordedJobs], on_hub: LocalHub) -> None:
+    """Where the Hub gives no log the error says so, and how to watch the job."""
+    start_api(runs=False)
+    fault = on_hub.fault("/api/jobs/kit/job1/logs", status=403)
+    block = refused("bake", *WORDS, code=1)
+    on_hub.clear_faults()
+    assert fault.hits == 1
+    assert "the job goes on; watch it: hf jobs logs --follow kit/job1" in block
+
+
 def test_a_public_repository_is_not_made_private(start_api: Callable[..., RecordedJobs], on_hub: LocalHub) -> None:
     """What the push would refuse is refused before the job costs anything."""
     api = start_api(runs=False)

@@ -21,7 +21,7 @@ from hfsoup.hub.push import find_target
 from hfsoup.merges import MERGES
 from hfsoup.options.options import Options, format_words, option_fields
 from hfsoup.recipes import RECIPES
-from hfsoup.utils.errors import UsageError
+from hfsoup.utils.errors import HubError, UsageError
 from hfsoup.utils.progress import Notify, Watch
 from hfsoup.utils.registry import OWN
 from hfsoup.utils.text import format_count, format_duration
@@ -142,7 +142,7 @@ def follow_job(job: Job, show: Callable[[str], None]) -> None:
     """Show what a job prints until it ends; Ctrl-C leaves it running.
 
     Raises:
-        HubError: it did not do what it was to do.
+        HubError: it did not do what it was to do, or cannot be followed any more.
     """
     try:
         for line in read_logs(job):
@@ -152,6 +152,9 @@ def follow_job(job: Job, show: Callable[[str], None]) -> None:
         show(f"  watch it:  hf jobs logs --follow {job.name}")
         show(f"  cancel it: hf jobs cancel {job.name}")
         raise
+    except HubError as error:
+        hint = f"the job goes on; watch it: hf jobs logs --follow {job.name}"
+        raise HubError(error.what, where=job.url, hint=hint) from error
     require_completed(job)
 
 
