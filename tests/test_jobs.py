@@ -96,7 +96,7 @@ def test_a_job_is_pinned_and_holds_the_token_as_a_secret(
     assert on_hub.token not in shown + done.err + done.out
     info = HfApi()
     pinned = [f"kit/vit-{n}@{info.model_info(f'kit/vit-{n}').sha}" for n in (1, 2, 3)]
-    command = ["uv", "run", "--with", f"hfsoup[plot,search,timm]=={__version__}", "hfsoup", "bake", *pinned]
+    command = ["uv", "run", "--with", f"hfsoup[align,plot,search,timm]=={__version__}", "hfsoup", "bake", *pinned]
     assert spec["command"][: len(command)] == command
     options = shlex.join(spec["command"][len(command) :])
     dataset = f"kit/shapes@{info.dataset_info('kit/shapes').sha}"

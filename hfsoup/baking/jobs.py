@@ -27,7 +27,7 @@ from hfsoup.utils.registry import OWN
 from hfsoup.utils.text import format_count, format_duration
 from hfsoup.utils.version import __version__
 
-EXTRAS = "plot,search,timm"
+EXTRAS = "align,plot,search,timm"
 """What any bake may need."""
 SETTLED = ("output", "overwrite", "cache_limit", "exclude", "fine_tunes_of", "include_soups", "base", "dataset", "eval")
 """Options that have no meaning on the other machine, or that are pinned here."""
