@@ -24,6 +24,7 @@ def test_the_demo_ends_with_what_was_measured(
 ) -> None:
     """Its closing line is the verdict of the paired test, whichever of two numbers is larger."""
     found = {
+        "metric": "accuracy",
         "soup": {"test": 0.91},
         "best_ingredient": {"test": 0.90},
         "comparison": {"verdict": verdict},
@@ -32,4 +33,4 @@ def test_the_demo_ends_with_what_was_measured(
     (tmp_path / "soup.json").write_text(json.dumps(found))
     demo.print_verdict(tmp_path / "soup.json")
     told = " ".join("".join(capsys.readouterr()).split())
-    assert f"On the test split the soup is {words} its best ingredient: 0.9100 against 0.9000" in told
+    assert f"On the test split the soup is {words} its best ingredient: 91.00 % against 90.00 %" in told

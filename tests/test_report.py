@@ -7,12 +7,13 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, needs_chromium
+from browser import CHROMIUM, browser, needs_chromium
 from family import NAMES, Family, copy_model, edit_json
 from shell import bake, refused, run
 
@@ -81,6 +82,43 @@ def test_the_tables_are_what_was_measured(baked: dict[str, Any]) -> None:
     assert [row[0] for row in classes] == list(NAMES)
     right = sum(float(row[2].rstrip(" %")) * int(row[1]) for row in classes) / 72
     assert right == pytest.approx(100 * baked["soup"]["test"], abs=0.1)
+
+
+def test_recalls_have_intervals_and_confusions_are_counted(baked: dict[str, Any]) -> None:
+    """A class's share lies within its interval; a pair of classes stands with how often each model confuses it."""
+    page, record = Page(Path("report.html").read_text()), seen()
+    for row in page.tables["classes"][1:]:
+        for share, interval in (row[2:4], row[4:6]):
+            low, high = map(float, interval.split(" to "))
+            assert low <= float(share.rstrip(" %")) <= high
+            assert high - low > 1
+    rows = page.tables["confusions"][1:]
+    assert rows
+    for label, named, *counts in rows:
+        pair = NAMES.index(label), NAMES.index(named)
+        found = [list(zip(record["labels"], record[side], strict=True)).count(pair) for side in ("soup", "best")]
+        assert counts == [*map(str, found), f"{found[0] - found[1]:+d}"]
+        assert found[0] != found[1]
+
+
+def test_the_page_says_how_to_use_the_soup(baked: dict[str, Any]) -> None:
+    """One line of Python, of the folder that the report is of."""
+    assert 'classify = pipeline("image-classification", "soup")' in unescape(Path("report.html").read_text())
+
+
+@needs_chromium
+def test_on_a_phone_the_page_is_as_wide_as_the_screen(baked: dict[str, Any], tmp_path: Path) -> None:
+    """At 390 pixels nothing but a table scrolls sideways, and no name is broken into single letters."""
+    with browser(tmp_path / "profile") as tab:
+        tab.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+        tab.open(Path("report.html").absolute().as_uri())
+        tab.wait("document.readyState == 'complete' && document.querySelector('#classes')")
+        assert tab.js("document.documentElement.scrollWidth") == 390
+        narrowest = (
+            "Math.min(...[...document.querySelectorAll('tbody td:first-child:not(.number)')].map(c => c.clientWidth))"
+        )
+        assert tab.js(narrowest) >= 100
+        assert tab.js("document.querySelector('#classes').scrollWidth") <= 420
 
 
 def test_what_was_said_of_each_image_is_recorded(baked: dict[str, Any], images: Any) -> None:

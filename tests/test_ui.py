@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -479,7 +480,8 @@ def test_a_space_has_its_header_and_needs(tmp_path: Path) -> None:
     assert header["app_file"] == "app.py"
     needed = (tmp_path / "space/requirements.txt").read_text().splitlines()
     assert f"gradio=={version('gradio')}" in needed
-    assert [line for line in needed if line.startswith("torch>=")]
+    assert f"torch=={version('torch').partition('+')[0]}" in needed
+    assert all(re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.]+", line) for line in needed)
     assert "exists already" in refused("ui", "--space", tmp_path / "space", code=1)
 
 

@@ -97,7 +97,7 @@ def _build_fields(*, public: bool) -> list[Any]:
     where = "repositories or globs, one per line" if public else "repositories, globs or local folders, one per line"
     found = [gr.Textbox(label="Ingredients", lines=2, placeholder="org/model-*", info=where, elem_id="ingredients")]
     with gr.Row():
-        recipes = [("automatic", ""), *((entry.name, entry.name) for entry in RECIPES)]
+        recipes = [("default", ""), *((entry.name, entry.name) for entry in RECIPES)]
         found.append(gr.Dropdown(recipes, value="", label="Recipe", info=describe_method(""), elem_id="recipe"))
         merges = [entry.name for entry in MERGES]
         found.append(gr.Dropdown(merges, value="mean", label="Merge", info=describe_method("mean"), elem_id="merge"))
@@ -117,7 +117,7 @@ def _build_fields(*, public: bool) -> list[Any]:
             gr.Textbox(label="Test split", placeholder="test", max_lines=1, min_width=90),
         ]
     with gr.Row():
-        metrics = [("automatic", ""), *((name, name) for name in METRICS)]
+        metrics = [("default", ""), *((name, name) for name in METRICS)]
         found += [
             gr.Dropdown(metrics, value="", label="Metric", min_width=140),
             gr.Textbox(

@@ -73,10 +73,11 @@ def write_space(folder: Path) -> None:
         raise SoupError(f"the requirements of the Space cannot be read: {error} here", hint=hint) from error
     extras = [text for extra in ("align", "plot", "search") for text in _extra(needed, extra)]
     wanted = [*(text for text in needed if "extra ==" not in text), *extras]
+    pinned = [line for text in wanted if (line := _pin(text))]
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     texts = {
         "README.md": README.format(gradio=gradio, python=python, hfsoup=hfsoup.__version__),
-        "requirements.txt": "".join(f"{text}\n" for text in [*wanted, f"gradio=={gradio}"]),
+        "requirements.txt": "".join(f"{text}\n" for text in [*pinned, f"gradio=={gradio}"]),
         "app.py": APP,
     }
     with stage_output(folder) as stage:
@@ -86,6 +87,23 @@ def write_space(folder: Path) -> None:
         (stage / "hfsoup/model_cards").mkdir()
         for name in TEMPLATES:
             shutil.copy(find_resource(f"model_cards/{name}"), stage / "hfsoup/model_cards" / name)
+
+
+def _pin(requirement: str) -> str | None:
+    """A requirement at the version that is installed here, so that a rebuild years later installs the same.
+
+    One whose marker does not hold here is left out; a local version such as `+cpu` is in no index.
+    """
+    name, _, marker = requirement.partition(";")
+    chosen = re.match(r"[\w.-]+(\[[\w,-]+\])?", name.strip())
+    if chosen is None:
+        return None
+    try:
+        return f"{chosen[0]}=={version(chosen[0].partition('[')[0]).partition('+')[0]}"
+    except PackageNotFoundError:
+        if marker:
+            return None
+        raise
 
 
 def _extra(needed: list[str], name: str) -> list[str]:

@@ -20,6 +20,7 @@ from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.extras import require_extra
 
 ORG = "kitchen"
+REPORT = "demo-report.html"
 FAMILIES = ("vit", "resnet", "efficientnet")
 console = Console(highlight=False, soft_wrap=True)
 
@@ -50,10 +51,11 @@ def run_demo(family: str, folder: Path | None) -> None:
             "HF_HOME": str(home / "cache"),
         }
         os.environ.update(settings)
-        _run_steps(family, home)
+        # A temporary folder goes, and the report stays.
+        _run_steps(family, home, (folder or Path.cwd()) / REPORT)
 
 
-def _run_steps(family: str, home: Path) -> None:
+def _run_steps(family: str, home: Path, report: Path) -> None:
     from hfsoup.cli.demo.digits import BATCH, make_digits, make_grid, pretrain
 
     _print_heading("Real images: scikit-learn's handwritten digits, pushed as a dataset")
@@ -79,6 +81,9 @@ def _run_steps(family: str, home: Path) -> None:
     _print_heading("Anyone can use it now")
     _print_command(f'pipeline("{IMAGE_CLASSIFICATION.pipeline_tag}", "{soup}")(image)', prompt=">>>")
     _classify(soup, images["test"])
+
+    _print_heading("A report: tables, classes and the images on which soup and best ingredient differ")
+    _run_command("hfsoup", "report", soup, "--output", str(report), "--overwrite")
     print_verdict(home / "soup.json")
 
 
@@ -96,13 +101,17 @@ def _classify(repo: str, images: object) -> None:
 
 def print_verdict(result: Path) -> None:
     """Print in one line what the test split showed."""
+    from hfsoup.evaluation.scores import Score
+    from hfsoup.reports.measurements import format_score
+
     found = json.loads(result.read_text(encoding="utf-8"))
     soup, best = found["soup"]["test"], found["best_ingredient"]["test"]
     verdict = found["comparison"]["verdict"]
     words = {"better": "better than", "worse": "worse than"}.get(verdict, "not distinguishable from")
     if sum(ingredient["used"] for ingredient in found["ingredients"]) == 1:
         words = "the same model as"
-    _print_heading(f"On the test split the soup is {words} its best ingredient: {soup:.4f} against {best:.4f}")
+    shown = [format_score(found["metric"], Score(value)) for value in (soup, best)]
+    _print_heading(f"On the test split the soup is {words} its best ingredient: {shown[0]} against {shown[1]}")
 
 
 def _run_command(*words: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hfsoup.provenance.predictions import list_classes
 
@@ -47,6 +48,32 @@ def _rows(seen: TestPredictions) -> Iterator[ClassRow]:
     for n, name in enumerate(seen.classes):
         if images[n]:
             yield ClassRow(name, images[n], soup[n], best[n])
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Images of class `label` that are taken for the class `named`: by the soup, and by the best ingredient."""
+
+    label: str
+    named: str
+    soup: int
+    best: int
+
+
+def find_changed_confusions(seen: TestPredictions, most: int = 10) -> list[Confusion]:
+    """The confusions of two classes that changed most from best ingredient to soup; none of a multi-label model."""
+    if not all(isinstance(one, int) for one in seen.labels):
+        return []
+    soup, best = (_count_confusions(seen, side) for side in (seen.soup, seen.best))
+    changed = [pair for pair in soup.keys() | best.keys() if soup[pair] != best[pair]]
+    changed.sort(key=lambda pair: (-abs(soup[pair] - best[pair]), pair))
+    names = seen.classes
+    return [Confusion(names[a], names[b], soup[a, b], best[a, b]) for a, b in changed[:most]]
+
+
+def _count_confusions(seen: TestPredictions, said: Sequence[Any]) -> Counter[tuple[int, int]]:
+    pairs = ((*list_classes(true), *list_classes(named)) for true, named in zip(seen.labels, said, strict=True))
+    return Counter((true, named) for true, named in pairs if true != named)
 
 
 def count_agreement(seen: TestPredictions) -> Agreement:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfsoup.checkpoints.auto_class import IMAGE_CLASSIFICATION
 from hfsoup.checkpoints.types import Source
 from hfsoup.data.splits import describe_training_split
 from hfsoup.data.tasks import SINGLE_LABEL, TASKS
+from hfsoup.evaluation.intervals import wilson_interval
 from hfsoup.evaluation.scores import Score, describe_alpha, describe_outcome
 from hfsoup.provenance.predictions import list_classes
 from hfsoup.provenance.reproduce import hub_url
 from hfsoup.reports.card.formatting import format_weight
 from hfsoup.reports.figures import FOLDER, TITLES, caption_closeness
-from hfsoup.reports.html.classes import count_agreement, count_by_class
+from hfsoup.reports.html.classes import count_agreement, count_by_class, find_changed_confusions
 from hfsoup.reports.html.gallery import Gallery, encode_data_uri, find_differences
 from hfsoup.reports.measurements import REPORT, describe_comparison, format_score, list_sentences, read_recorded_results
 from hfsoup.utils.resources import find_resource
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from hfsoup.provenance.manifest import DatasetRecord, Manifest
     from hfsoup.provenance.predictions import TestPredictions
     from hfsoup.provenance.records import DecisionRecord, IngredientRecord, ScoreRecord, SplitRecord
+    from hfsoup.reports.html.classes import Confusion
     from hfsoup.reports.html.load import ReportData
 
 CAPTIONS = {
@@ -57,6 +61,7 @@ def _values(found: ReportData, gallery: Gallery) -> dict[str, Any]:
     return {
         "title": one_line(found.place if not found.local else Path(found.place).resolve().name),
         "place": one_line(found.place),
+        "usage": None if record.adapter else _format_usage(found.place),
         "recipe": one_line(record.recipe),
         "merge": one_line(record.merge),
         "metric": one_line(metric, 60),
@@ -79,6 +84,11 @@ def _values(found: ReportData, gallery: Gallery) -> dict[str, Any]:
     }
 
 
+def _format_usage(place: str) -> str:
+    """The Python that loads the soup."""
+    return f'pipeline("{IMAGE_CLASSIFICATION.pipeline_tag}", {json.dumps(one_line(place), ensure_ascii=False)})'
+
+
 def _describe_predictions(seen: TestPredictions | None, record: Manifest, gallery: Gallery) -> dict[str, Any]:
     """Classes and images of the test split."""
     name = record.dataset.task if record.dataset else SINGLE_LABEL.name
@@ -87,6 +97,7 @@ def _describe_predictions(seen: TestPredictions | None, record: Manifest, galler
         "multi": task is not SINGLE_LABEL,
         "correct_text": task.correct_text,
         "classes": [_class(row) for row in count_by_class(seen)] if seen else [],
+        "confusions": [_confusion(one) for one in find_changed_confusions(seen)] if seen else [],
         "counts": count_agreement(seen) if seen else None,
         "differ": len(find_differences(seen)) if seen else 0,
         "tiles": [_tile(seen, tile) for tile in gallery.tiles] if seen else [],
@@ -156,8 +167,20 @@ def _class(row: Any) -> dict[str, Any]:
         "images": row.images,
         "soup": row.soup / row.images,
         "best": row.best / row.images,
+        "soup_interval": _format_interval(row.soup, row.images),
+        "best_interval": _format_interval(row.best, row.images),
         "difference": (row.soup - row.best) / row.images,
     }
+
+
+def _format_interval(correct: int, total: int) -> str:
+    """The 95 % interval of a share, in per cent."""
+    low, high = wilson_interval(correct=correct, total=total)
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _confusion(one: Confusion) -> dict[str, Any]:
+    return {**vars(one), "label": one_line(one.label), "named": one_line(one.named), "difference": one.soup - one.best}
 
 
 def _tile(seen: TestPredictions, tile: Any) -> dict[str, Any]:
