@@ -157,7 +157,8 @@ def test_from_a_glob_to_a_push(tab: Tab, own: Served, on_hub: LocalHub, vit: Fam
     weights = [i["coefficient"] for i in record["ingredients"]]
     assert [row[2] for row in shown] == [f"{w:.3f}" if w else "left out" for w in weights]
     assert f"test accuracy {100 * record['test']['soup']['value']:.2f} %" in text(tab, "#result")
-    assert len(cells(tab, "soup-steps")) == len(record["trace"])
+    # The start is a row, too.
+    assert len(cells(tab, "soup-steps")) == 1 + len(record["trace"])
 
     frame = "document.querySelector('iframe.soup-report')"
     assert "allow-same-origin" not in tab.js(f"{tab.wait(f'{frame}?.sandbox.value') and frame}.sandbox.value")
