@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from blake3 import blake3
 from family import Family, copy_model, logits, put_weights, weights
 from safetensors import safe_open
 from shell import bake, refused
@@ -125,6 +126,7 @@ def test_the_record_is_complete(vit: Family, data: Path, alone: Path) -> None:
             "name": "model.safetensors",
             "size": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
+            "blake3": blake3(content).hexdigest(),
         }
     assert lock["test"]["soup"]["value"] == found["soup"]["test"]
     assert lock["versions"]["torch"] == torch.__version__

@@ -112,7 +112,7 @@ class Averager:
             [self.merge.name, *self.merge.identity, self.parameters] if merged and self.merge.name != "mean" else None
         )
         base = self.family.base if mix.base or (merged and self.merge.needs_base) else None
-        files = base and [weights.sha256 for weights in base.ingredient.weights]
+        files = base and [weights.blake3 for weights in base.ingredient.weights]
         return [merge, self.dtype, base and [mix.base, files, base.names, base.order]]
 
     def stored_as(self, spec: TensorSpec) -> str:

@@ -74,8 +74,8 @@ def require_own_base(family: Family) -> None:
         MismatchError: it is another model.
     """
     own = _require_adapter(family.reference).base
-    if family.base and sorted(w.sha256 for w in family.base.ingredient.weights) != sorted(
-        w.sha256 for w in own.weights
+    if family.base and sorted(w.blake3 for w in family.base.ingredient.weights) != sorted(
+        w.blake3 for w in own.weights
     ):
         what = f"expected the base that the adapters are on, {own}, found {family.base.ingredient}"
         raise MismatchError(what, where="--base", hint="without --as-adapter the soup is a whole model")
@@ -97,7 +97,7 @@ def truncate(averager: Averager, mix: Mix, rank: int) -> LowRankAdapter:
     """
     family, base = averager.family, _require_adapter(averager.family.reference).base
     members = [family.ingredients[i] for i in mix.members]
-    sums = [i.content + [f.sha256 for f in i.files] for i in family.ingredients]
+    sums = [i.content + [f.blake3 for f in i.files] for i in family.ingredients]
     shares = [mix.coefficients, mix.tensors, mix.base]
     key = hash_json(__version__, rank, shares, sums, family.orders, family.config, base.id)
 
@@ -249,7 +249,7 @@ def _require_adapter(ingredient: Ingredient) -> AdapterParts:
 
 
 def _list_base_hashes(adapter: AdapterParts) -> list[str]:
-    return sorted(w.sha256 for w in adapter.base.weights)
+    return sorted(w.blake3 for w in adapter.base.weights)
 
 
 def _round_digits(value: float) -> float:

@@ -29,7 +29,7 @@ from hfsoup.checkpoints.types import PROCESSORS, LowRankAdapter, TensorSpec
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.cache import cache_root, register_user, sync_folder
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.hashing import GrowingHash, hash_file
+from hfsoup.utils.hashing import GrowingHash, hash_blake3
 from hfsoup.utils.positioned_io import write_at
 from hfsoup.utils.safe_json import read_json
 from hfsoup.utils.text import one_line
@@ -165,7 +165,7 @@ def write_adapter(adapter: LowRankAdapter, folder: Path) -> dict[str, str]:
         raise SoupError("this soup is no adapter", where=str(folder))
     for file in (source.config, source.weights):
         shutil.copyfile(file.path, folder / file.name)
-        if hash_file(folder / file.name) != file.sha256:
+        if hash_blake3(folder / file.name) != file.blake3:
             raise SoupError("a file in hfsoup's cache has changed", where=str(file.path), hint="the same command again")
     return {source.weights.name: source.weights.sha256}
 

@@ -223,15 +223,24 @@ def _compare_statistics(family: Family, record: BatchNormRecord | None) -> Itera
 
 def _compare_ingredients(pinned: Sequence[PinnedRecord], ingredients: tuple[Ingredient, ...]) -> Iterator[str]:
     for expected, found in zip(pinned, ingredients, strict=True):
-        if _map_hashes(expected.files) != _map_hashes(found.files):
+        if not _are_recorded(expected.files, found.files):
             yield f"ingredient {expected.id}: its weight files differ from those that were baked"
         under = expected.base if isinstance(expected, IngredientRecord) else None
-        if under and found.adapter and _map_hashes(under.files) != _map_hashes(found.adapter.base.weights):
+        if under and found.adapter and not _are_recorded(under.files, found.adapter.base.weights):
             yield f"base {under.id} of {expected.id}: its weight files differ from those that were baked"
 
 
-def _map_hashes(files: Iterable[FileRecord | WeightFile]) -> dict[str, str]:
-    return {file.name: file.sha256 for file in files}
+def _are_recorded(records: Iterable[FileRecord], files: Iterable[WeightFile]) -> bool:
+    """Whether files are those of a record, by every hash that it has; sha256 is computed only where it has no other."""
+    expected, found = {r.name: r for r in records}, {f.name: f for f in files}
+    return expected.keys() == found.keys() and all(_is_recorded(expected[name], found[name]) for name in expected)
+
+
+def _is_recorded(expected: FileRecord, file: WeightFile) -> bool:
+    if expected.blake3 is None:
+        return file.sha256 == expected.sha256
+    sha256 = file.known_sha256 if expected.sha256 else None
+    return file.blake3 == expected.blake3 and sha256 in (None, expected.sha256)
 
 
 def _compare_adapter(again: Path, adapter: LowRankAdapter, record: Manifest) -> Iterator[str]:

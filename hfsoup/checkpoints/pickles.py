@@ -40,9 +40,9 @@ HINT = "use a safetensors version of this checkpoint, or ask its author for one"
 CONVERTED = "model.safetensors"
 
 
-def convert_pickle(path: Path, sha: str, *, where: str, unwrap: bool = False, key: str | None = None) -> Path:
+def convert_pickle(path: Path, digest: str, *, where: str, unwrap: bool = False, key: str | None = None) -> Path:
     """A pickled checkpoint as safetensors in hfsoup's cache; `unwrap` and `key` are as for `load_pickle`."""
-    name = f"inner-{sha}" if unwrap else sha if key is None else f"{hash_json(key)[:16]}-{sha}"
+    name = f"inner-{digest}" if unwrap else digest if key is None else f"{hash_json(key)[:16]}-{digest}"
 
     def build(folder: Path) -> None:
         _write_safetensors(load_pickle(path, where=where, unwrap=unwrap, key=key), folder / CONVERTED)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hfsoup.hub.cards import CARD
 from hfsoup.hub.download import RemoteFile
-from hfsoup.utils.hashing import hash_file, stamp_file
+from hfsoup.utils.errors import SoupError
+from hfsoup.utils.hashing import hash_blake3, stamp_file
+from hfsoup.utils.known_hashes import SMALL, find_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,8 +62,9 @@ class Source:
 class WeightFile:
     """One safetensors file of an ingredient.
 
-    `name` and `sha256` are those of the file in the repository, which `path` may be a conversion of. The hash may still
-    be in progress; `sha256` waits for it. `stamp` (see `stamp_file`) was taken before the file was hashed.
+    `name`, `blake3` and `sha256` are those of the file in the repository, `origin` where `path` is a conversion of it.
+    The BLAKE3 may still be in progress; `blake3` waits for it. `stamp` (see `stamp_file`) was taken before the file was
+    hashed. `listed` is the sha256 that the Hub lists, or another hash by which a file without tensor data is known.
     """
 
     name: str
@@ -69,14 +72,36 @@ class WeightFile:
     size: int
     hashing: str | Future[str] = field(compare=False)
     stamp: tuple[int, ...]
+    listed: str | None = field(default=None, compare=False)
+    origin: Path | None = field(default=None, compare=False)
+
+    @property
+    def blake3(self) -> str:
+        """The hexadecimal BLAKE3 of the file in the repository."""
+        return self.hashing if isinstance(self.hashing, str) else self.hashing.result()
 
     @property
     def sha256(self) -> str:
-        """The hexadecimal sha256 of the file in the repository."""
-        return self.hashing if isinstance(self.hashing, str) else self.hashing.result()
+        """The hexadecimal sha256 of the file in the repository, computed if it is not known.
+
+        Raises:
+            SoupError: the file is not the one that was hashed before.
+        """
+        if self.listed:
+            return self.listed
+        path = self.origin or self.path
+        blake3, sha256 = find_hashes(path)
+        if blake3 != self.blake3:
+            raise SoupError("the file changed while it was in use", where=str(path), hint="the same command again")
+        return sha256
+
+    @property
+    def known_sha256(self) -> str | None:
+        """The sha256 of a file that the Hub lists, or that is small; None where it would have to be computed."""
+        return self.sha256 if self.listed or self.size < SMALL else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return WeightFile, (self.name, self.path, self.size, self.sha256, self.stamp)
+        return WeightFile, (self.name, self.path, self.size, self.blake3, self.stamp, self.listed, self.origin)
 
 
 @dataclass(frozen=True)
@@ -116,7 +141,7 @@ class Ingredient:
     @property
     def content(self) -> list[Any]:
         """What identifies its tensors, for cache keys: the hashes of its files, and the names that it takes of them."""
-        return [*(file.sha256 for file in self.weights), *([sorted(self.names.items())] if self.names else [])]
+        return [*(file.blake3 for file in self.weights), *([sorted(self.names.items())] if self.names else [])]
 
     @property
     def id(self) -> str:
@@ -170,4 +195,4 @@ class TensorSpec:
 def describe_file(path: Path) -> WeightFile:
     """A file on this disk, hashed."""
     before = stamp_file(path)
-    return WeightFile(path.name, path, path.stat().st_size, hash_file(path), before)
+    return WeightFile(path.name, path, path.stat().st_size, hash_blake3(path), before)

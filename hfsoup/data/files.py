@@ -19,6 +19,7 @@ from hfsoup.hub.download import RemoteFile, fetch_file, make_hash_error, open_ra
 from hfsoup.hub.offline import find_cached_commit, store_listing
 from hfsoup.utils.errors import HubError, SoupError
 from hfsoup.utils.hashing import hash_blob, hash_file, stamp_file
+from hfsoup.utils.known_hashes import find_sha256
 from hfsoup.utils.text import one_line, quoted
 from hfsoup.utils.threads import map_in_threads
 
@@ -98,7 +99,7 @@ class Files:
                 # Windows lets only some users make links.
                 shutil.copyfile(fetched, path)
         self._stamps[name] = stamp_file(path)
-        return hash_file(path)
+        return find_sha256(path) if self.to_cache else hash_file(path)
 
     def _write_small(self, path: Path, name: str) -> None:
         """Download a small file past huggingface_hub's cache and compare its hash, or the head of a large one."""

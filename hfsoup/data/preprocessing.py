@@ -29,7 +29,7 @@ from hfsoup.data.pixels import FLOAT, PixelFile, decode_table, expand, find_byte
 from hfsoup.data.workers import Workers, start_workers
 from hfsoup.utils.cache import cache_root, mark_used, register_user
 from hfsoup.utils.errors import LOADING_ERRORS, SoupError
-from hfsoup.utils.hashing import hash_file, hash_json
+from hfsoup.utils.hashing import hash_blake3, hash_bytes, hash_json
 from hfsoup.utils.memory import read_free_memory
 from hfsoup.utils.progress import Advance, Notify
 from hfsoup.utils.text import format_size, one_line
@@ -44,7 +44,7 @@ BACKENDS = ("pillow", "transformers", "torch", "torchvision", "timm", "numpy")
 BATCH = 32
 # Pictures of more pixels are decoded one at a time, which bounds memory for any number of CPUs.
 LARGE = 10_000_000
-READING, STORED = "as transformers.pipeline", "bytes with a table"
+READING, STORED = "as transformers.pipeline", "bytes with a table, known by BLAKE3"
 """How images are read and stored; those that were prepared in another way are not taken from the cache."""
 LARGE_PICTURE = "a large picture"
 TOGETHER = 1 << 16
@@ -63,7 +63,7 @@ class PreparedImages:
 
     `rows` are those of its images; `bad` the rows that have none, each with the reason; `digests` are hashes of the
     decoded images, equal for the same picture; `lost` are the rows with pixels that 8 bits cannot hold, each with the
-    share of those; `sha256` is that of the file.
+    share of those; `blake3` is that of the file.
     """
 
     pixels: PixelFile
@@ -71,7 +71,7 @@ class PreparedImages:
     bad: list[tuple[int, str]]
     digests: list[str]
     lost: list[tuple[int, float]]
-    sha256: str
+    blake3: str
 
 
 @dataclass(frozen=True)
@@ -246,14 +246,14 @@ def _read_cached(path: Path, note: Notify) -> PreparedImages | None:
         return None
     try:
         digest, text = seal.read_text("utf-8").split("\n", 1)
-        if hashlib.sha256(text.encode()).hexdigest() == digest:
+        if hash_bytes(text.encode()) == digest:
             values = json.loads(text)
-            if values["sha256"] == hash_file(path):
+            if values["blake3"] == hash_blake3(path):
                 bad = [(row, reason) for row, reason in values["bad"]]
                 lost = [(row, share) for row, share in values["lost"]]
                 table = values["table"] and bytes.fromhex(values["table"])
                 pixels = PixelFile(path, table)
-                return PreparedImages(pixels, values["rows"], bad, values["digests"], lost, values["sha256"])
+                return PreparedImages(pixels, values["rows"], bad, values["digests"], lost, values["blake3"])
     except (OSError, ValueError):
         pass
     note("prepared images in the cache were damaged; they are prepared again")
@@ -289,7 +289,7 @@ def _write_pixels(job: _Job, path: Path, advance: Advance) -> PreparedImages:
                 return PreparedImages(pixels, rows, bad, digests, lost, "")
             writer.finish()
             os.fsync(partial.fileno())
-            prepared = PreparedImages(pixels, rows, bad, digests, lost, hash_file(name))
+            prepared = PreparedImages(pixels, rows, bad, digests, lost, hash_blake3(name))
             name.rename(path)
             _write_seal(prepared)
             return prepared
@@ -368,7 +368,7 @@ def _write_seal(prepared: PreparedImages) -> None:
     target = prepared.pixels.path.with_suffix(".json")
     partial = target.with_name(f"{target.stem}.seal.partial")
     with partial.open("w", encoding="utf-8") as file:
-        file.write(hashlib.sha256(text.encode()).hexdigest() + "\n" + text)
+        file.write(hash_bytes(text.encode()) + "\n" + text)
         file.flush()
         os.fsync(file.fileno())
     partial.rename(target)

@@ -206,9 +206,9 @@ def hash_mix(family: Family, mix: Mix, **depends: Any) -> str:
     tensors = hashlib.sha256(repr(sorted((spec.name, spec.dtype) for spec in family.tensors)).encode()).hexdigest()
     kept = [sorted(family.reference_only), family.reference.content] if family.reference_only else None
     if family.fitted and len(mix.members) > 1:
-        depends = {**depends, "fitted": [w.sha256 for w in family.fitted.weights]}
+        depends = {**depends, "fitted": [w.blake3 for w in family.fitted.weights]}
     if family.importance and len(mix.members) > 1:
-        depends = {**depends, "importance": [family.importance.files[i].sha256 for i in mix.members]}
+        depends = {**depends, "importance": [family.importance.files[i].blake3 for i in mix.members]}
     if mix.tensors:
         own = [[name, [coefficients[i] for i in mix.members]] for name, coefficients in mix.tensors]
         depends = {**depends, "tensors": own}

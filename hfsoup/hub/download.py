@@ -23,7 +23,8 @@ from hfsoup.hub.client import (
 )
 from hfsoup.hub.notices import notify_listener
 from hfsoup.utils.errors import HubError, SoupError
-from hfsoup.utils.hashing import hash_blob, hash_file
+from hfsoup.utils.hashing import hash_blob
+from hfsoup.utils.known_hashes import find_hashes
 from hfsoup.utils.progress import Advance
 from hfsoup.utils.text import quoted
 
@@ -40,10 +41,26 @@ XET_PAUSE = 600.0
 """Seconds without Xet after a failure, so that not every file waits for it."""
 
 
+@dataclass(frozen=True)
+class FetchedFile:
+    """A file in huggingface_hub's cache, with its BLAKE3 if it was computed."""
+
+    path: Path
+    blake3: str | None
+
+
 def fetch_file(repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Advance = lambda _: None) -> Path:
+    """The path of `fetch_hashed_file`."""
+    return fetch_hashed_file(repo, file, revision, kind=kind, advance=advance).path
+
+
+def fetch_hashed_file(
+    repo: str, file: RemoteFile, revision: str, *, kind: str, advance: Advance = lambda _: None
+) -> FetchedFile:
     """A file in huggingface_hub's cache, downloaded if needed, with the hash that the Hub lists.
 
-    A damaged copy is deleted and downloaded again. What fails by Xet is downloaded by plain HTTP.
+    A large file is compared by sha256 when it arrives, and from then on by the BLAKE3 that those bytes have. A damaged
+    copy is deleted and downloaded again. What fails by Xet is downloaded by plain HTTP.
 
     Args:
         repo: the repository.
@@ -59,10 +76,10 @@ def fetch_file(repo: str, file: RemoteFile, revision: str, *, kind: str, advance
     where, listed = f"{repo}@{revision[:7]}, {quoted(file.name)}", file.sha256 or file.blob
     for first in (True, False):
         path, received = _download(repo, file, revision, kind, where, advance, plain=not first)
-        found = hash_file(path) if file.sha256 else hash_blob(path)
+        blake3, found = find_hashes(path) if file.sha256 else (None, hash_blob(path))
         if found == listed:
             advance(file.size - received)
-            return path
+            return FetchedFile(path, blake3)
         advance(-received)
         _remove_cached(path)
         if first:

@@ -88,7 +88,7 @@ def _find_adapters_base(family: Family) -> Ingredient | None:
     """The model that all ingredients are adapters on, known by its files; None if one is no adapter, or they differ."""
     bases = [ingredient.adapter.base if ingredient.adapter else None for ingredient in family.ingredients]
     first = bases[0]
-    hashes = {tuple(sorted(file.sha256 for file in base.weights)) if base else () for base in bases}
+    hashes = {tuple(sorted(file.blake3 for file in base.weights)) if base else () for base in bases}
     return first if first and len(hashes) == 1 else None
 
 

@@ -26,7 +26,7 @@ from hfsoup.ingredients.pull import pull_ingredients
 from hfsoup.ingredients.resolve import SOUP_TAGS
 from hfsoup.ingredients.similarity import APART, BASIN, Matrix, Similarity, measure_similarity
 from hfsoup.utils.errors import MismatchError, UsageError
-from hfsoup.utils.hashing import hash_file
+from hfsoup.utils.known_hashes import find_hashes
 from hfsoup.utils.progress import Notify, Watch
 from hfsoup.utils.text import one_line
 
@@ -214,17 +214,17 @@ def _describe_single(one: Source) -> str:
 def _diagnose_files(files: Sequence[Path], watch: Watch) -> Diagnosis:
     """The diagnosis of plain weight files: only their weights are compared."""
     with watch.stage("Comparing weights"):
-        hashes = [hash_file(path) for path in files]
+        hashes = [find_hashes(path) for path in files]
         safe = [
-            path if path.suffix == ".safetensors" else convert_pickle(path, sha256, where=str(path), unwrap=True)
-            for path, sha256 in zip(files, hashes, strict=True)
+            path if path.suffix == ".safetensors" else convert_pickle(path, blake3, where=str(path), unwrap=True)
+            for path, (blake3, _) in zip(files, hashes, strict=True)
         ]
         with ExitStack() as stack:
             opened = [stack.enter_context(closing(TensorFile(path))) for path in safe]
             homes = [{name: (file, spec) for name, spec in file.tensors.items()} for file in opened]
             close, names = measure_similarity(homes, frozenset()), opened[0].tensors
     verdict = "recalibrate" if any(name.endswith("running_var") for name in names) else "soup"
-    facts = tuple({"id": str(path), "sha256": sha256} for path, sha256 in zip(files, hashes, strict=True))
+    facts = tuple({"id": str(path), "sha256": sha256} for path, (_, sha256) in zip(files, hashes, strict=True))
     return _judge(verdict, [str(p) for p in files], close, [], facts)
 
 
@@ -290,7 +290,7 @@ def _compare_heads(names: Sequence[str], close: Similarity) -> Iterator[str]:
 def _find_duplicates(ingredients: Sequence[Ingredient]) -> Iterator[str]:
     seen: dict[tuple[str, ...], Ingredient] = {}
     for ingredient in ingredients:
-        key = tuple(w.sha256 for w in ingredient.weights)
+        key = tuple(w.blake3 for w in ingredient.weights)
         if key in seen:
             yield f"{ingredient} has the same weights as {seen[key]}, byte for byte"
         seen.setdefault(key, ingredient)

@@ -113,7 +113,7 @@ class Family:
         """What identifies all tensors that averages may use: hashes of files, and the names that are taken of them."""
         more = [one for one in (self.base and self.base.ingredient, self.fitted) if one]
         estimates = self.importance.files if self.importance else ()
-        return [*(one.content for one in (*self.ingredients, *more)), [file.sha256 for file in estimates]]
+        return [*(one.content for one in (*self.ingredients, *more)), [file.blake3 for file in estimates]]
 
     @property
     def has_batch_norm(self) -> bool:

@@ -78,7 +78,7 @@ def _write_hollow_files(source: Source, scratch: Path) -> tuple[WeightFile, ...]
             hollow.write(header)
             hollow.truncate(max(file.size, len(header)))
         name = file.name.removeprefix(f"{source.subfolder}/")
-        weights.append(WeightFile(name, path, file.size, file.sha256 or file.blob, ()))
+        weights.append(WeightFile(name, path, file.size, known := file.sha256 or file.blob, (), known))
     return tuple(weights)
 
 

@@ -9,8 +9,8 @@ import shlex
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from threading import Lock
@@ -23,11 +23,11 @@ from hfsoup.checkpoints.safetensors_io import read_tensor_specs
 from hfsoup.checkpoints.types import PROCESSORS, Ingredient, Source, WeightFile
 from hfsoup.hub.cards import CARD
 from hfsoup.hub.client import ONCE, SAME_COMMAND, is_offline
-from hfsoup.hub.download import RemoteFile, fetch_file, is_cached
+from hfsoup.hub.download import FetchedFile, RemoteFile, fetch_hashed_file, is_cached
 from hfsoup.hub.notices import listening
 from hfsoup.ingredients.repository_kinds import describe_files, identify_kind
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.hashing import hash_file, stamp_file
+from hfsoup.utils.hashing import hash_blake3, stamp_file
 from hfsoup.utils.progress import Advance, Notify
 from hfsoup.utils.safe_json import read_json
 from hfsoup.utils.text import join_names, one_line
@@ -97,32 +97,44 @@ def pull_ingredients(
     jobs = [(source, file) for source in every if not source.folder for file in list_needed_files(source)]
     left, lock = Counter(source for source, _ in jobs), Lock()
 
-    def one(job: tuple[Source, RemoteFile]) -> Path:
-        path = _fetch(*job, advance)
+    def one(job: tuple[Source, RemoteFile]) -> FetchedFile:
+        found = _fetch(*job, advance)
         with lock:
             left[job[0]] -= 1
             whole = not left[job[0]]
         if whole and follower:
             follower.receive(job[0])
-        return path
+        return found
 
     with listening(notify):
-        paths = map_in_threads(one, jobs)
+        fetched = map_in_threads(one, jobs)
     if follower:
         follower.await_imports()
     configs = {source: source.path_of(CONFIG if source.base else "config.json") for source in every}
-    homes = {s: path.parent for (s, file), path in zip(jobs, paths, strict=True) if file.name == configs[s]}
+    homes = {s: found.path.parent for (s, file), found in zip(jobs, fetched, strict=True) if file.name == configs[s]}
     folders = {source: source.folder or homes[source] for source in every}
-    pool = ThreadPoolExecutor(count_processors())
+    hashes = _Hashes({found.path: found.blake3 for found in fetched if found.blake3})
     try:
-        found = {source: _load_ingredient(source, folders[source], pool) for source in every if not source.base}
+        loaded = {source: _load_ingredient(source, folders[source], hashes) for source in every if not source.base}
         return tuple(
-            _merge_adapter(source, folders[source], found[source.base], pool) if source.base else found[source]
+            _merge_adapter(source, folders[source], loaded[source.base], hashes) if source.base else loaded[source]
             for source in sources
         )
     finally:
-        # Hashing continues in the background; `WeightFile.sha256` waits for it.
-        pool.shutdown(wait=False)
+        # Hashing continues in the background; `WeightFile.blake3` waits for it.
+        hashes.pool.shutdown(wait=False)
+
+
+@dataclass(frozen=True)
+class _Hashes:
+    """The BLAKE3 of files by their paths, `known` from their download or computed in threads."""
+
+    known: dict[Path, str]
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(count_processors()))
+
+    def find(self, path: Path, before: tuple[int, ...], where: str) -> str | Future[str]:
+        """The BLAKE3 of a file, which must not change after its stamp was taken."""
+        return self.known.get(path) or self.pool.submit(_hash_unchanged, path, before, where)
 
 
 def include_bases(sources: Sequence[Source]) -> tuple[Source, ...]:
@@ -217,49 +229,50 @@ def _list_layouts(source: Source) -> Layouts:
     return (whole, None), (rf"{stem}-\d+-of-\d+\.{suffix}", f"{source.weights_file}.index.json")
 
 
-def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) -> Path:
-    return fetch_file(source.repo, file, source.revision or "", kind="model", advance=advance)
+def _fetch(source: Source, file: RemoteFile, advance: Advance = lambda _: None) -> FetchedFile:
+    return fetch_hashed_file(source.repo, file, source.revision or "", kind="model", advance=advance)
 
 
-def _merge_adapter(source: Source, folder: Path, base: Ingredient, pool: ThreadPoolExecutor) -> Ingredient:
+def _merge_adapter(source: Source, folder: Path, base: Ingredient, hashes: _Hashes) -> Ingredient:
     """The adapter in a folder, merged into its base."""
     from hfsoup.checkpoints.lora.merge import merge_adapter
 
     name = find_adapter_weights(_list_present(source, folder, source.subfolder), where=str(source))
-    return merge_adapter(source, folder, _load_weights(source, folder, name, pool), base)
+    return merge_adapter(source, folder, _load_weights(source, folder, name, hashes), base)
 
 
-def _load_ingredient(source: Source, folder: Path, pool: ThreadPoolExecutor) -> Ingredient:
-    """The ingredient in a folder, pickles converted to safetensors; `pool` hashes its files."""
+def _load_ingredient(source: Source, folder: Path, hashes: _Hashes) -> Ingredient:
+    """The ingredient in a folder, pickles converted to safetensors."""
     names = find_weight_names(_list_present(source, folder, source.subfolder), source)
     index = next((name for name in names if name.endswith(".index.json")), None)
     homes = _read_index(folder / index, names, where=f"{source}, {index}") if index else {}
-    weights = [_load_weights(source, folder, name, pool) for name in (sorted(set(homes.values())) if index else names)]
+    used = sorted(set(homes.values())) if index else names
+    weights = [_load_weights(source, folder, name, hashes) for name in used]
     if index:
         _require_index(homes, weights, source)
     return place_ingredient(source, folder, tuple(weights))
 
 
-def _load_weights(source: Source, folder: Path, name: str, pool: ThreadPoolExecutor) -> WeightFile:
-    """A weight file, converted to safetensors if it is a pickle; `pool` hashes it."""
+def _load_weights(source: Source, folder: Path, name: str, hashes: _Hashes) -> WeightFile:
+    """A weight file, converted to safetensors if it is a pickle."""
     path, where = folder / name, f"{source}, {name}"
     if path.suffix == ".safetensors":
         read_tensor_specs(path, where=where)
     before, listed_file = stamp_file(path), list_files(source, source.subfolder).get(name)
-    sha = (listed_file and listed_file.sha256) or pool.submit(_hash_unchanged, path, before, where)
-    file = WeightFile(name, path, path.stat().st_size, sha, before)
+    listed = listed_file.sha256 if listed_file else None
+    file = WeightFile(name, path, path.stat().st_size, hashes.find(path, before, where), before, listed)
     if path.suffix == ".safetensors":
         return file
-    safe = convert_pickle(path, file.sha256, where=where, key=source.state_dict_key)
+    safe = convert_pickle(path, file.blake3, where=where, key=source.state_dict_key)
     _require_unchanged(path, before, where)
-    return replace(file, path=safe, stamp=stamp_file(safe))
+    return replace(file, path=safe, stamp=stamp_file(safe), origin=path)
 
 
 def _hash_unchanged(path: Path, before: tuple[int, ...], where: str) -> str:
-    """The sha256 of a file, which must not have changed since its stamp was taken."""
-    sha = hash_file(path)
+    """The BLAKE3 of a file, which must not have changed since its stamp was taken."""
+    found = hash_blake3(path)
     _require_unchanged(path, before, where)
-    return sha
+    return found
 
 
 def _require_unchanged(path: Path, before: tuple[int, ...], where: str) -> None:
@@ -338,13 +351,13 @@ def _require_index(homes: dict[str, str], weights: Sequence[WeightFile], source:
 def fetch_configs(source: Source) -> Path:
     """Download all but the weights of a Hub source; returns its folder in the cache."""
     small = [file for file in list_needed_files(source) if posixpath.basename(file.name) in (*CONFIGS, CONFIG)]
-    return map_in_threads(lambda file: _fetch(source, file), small)[0].parent
+    return map_in_threads(lambda file: _fetch(source, file), small)[0].path.parent
 
 
 def pull_repository(source: Source, files: Mapping[str, RemoteFile]) -> Path:
     """Download files of a Hub source, by their names; returns its folder in the cache."""
-    paths = map_in_threads(lambda file: _fetch(source, file), list(files.values()))
-    homes = [path for path, name in zip(paths, files, strict=True) if "/" not in name]
+    fetched = map_in_threads(lambda file: _fetch(source, file), list(files.values()))
+    homes = [found.path for found, name in zip(fetched, files, strict=True) if "/" not in name]
     if not homes:
         raise SoupError("expected files, found none", where=str(source))
     return homes[0].parent

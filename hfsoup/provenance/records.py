@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hfsoup.evaluation.scores import Comparison, Intervals, Score
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 """A commit, never a branch, which its owner can move."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Blake3 = Sha256
 RelativePath = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)
 ]
@@ -262,11 +263,21 @@ def record_attempts(attempts: Sequence[Attempt], soup: Mix) -> list[AttemptRecor
 
 
 class FileRecord(Strict):
-    """A file and the sha256 of its bytes."""
+    """A file and the hashes of its bytes: BLAKE3, and sha256 of what the Hub lists and of small files.
+
+    Records of before have sha256 alone.
+    """
 
     name: RelativePath
     size: int
-    sha256: Sha256
+    sha256: Sha256 | None
+    blake3: Blake3 | None = None
+
+    @model_validator(mode="after")
+    def _hashed(self) -> FileRecord:
+        if self.sha256 is None and self.blake3 is None:
+            raise ValueError("expected a hash")
+        return self
 
 
 class PlaceRecord(Strict):
@@ -341,7 +352,7 @@ def record_ingredient(
 
 def pin_files(ingredient: Ingredient) -> dict[str, Any]:
     """What pins an ingredient: its name, commit and files."""
-    files = [FileRecord(name=w.name, size=w.size, sha256=w.sha256) for w in ingredient.files]
+    files = [FileRecord(name=w.name, size=w.size, sha256=w.known_sha256, blake3=w.blake3) for w in ingredient.files]
     return {"id": ingredient.id, "revision": ingredient.source.revision, "files": files}
 
 

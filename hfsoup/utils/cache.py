@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfsoup.utils.errors import SoupError, UsageError
-from hfsoup.utils.hashing import hash_file
+from hfsoup.utils.hashing import hash_blake3, hash_bytes
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -30,6 +29,7 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 KINDS = {
     "images": "images of datasets as models take them",
     "columns": "labels and features of data files",
+    "hashes": "sha256 of large files by their BLAKE3",
     "listings": "file lists of commits, for offline mode",
     "models": "tensor names of architectures",
     "merged": "adapters merged into their base",
@@ -85,12 +85,13 @@ def cached_folder(kind: str, key: str, build: Callable[[Path], object], *, fresh
                 shutil.rmtree(left, ignore_errors=True)
             return (None if fresh else _find_folder(home, key)) or _build_folder(home, key, build)
     except OSError as error:
-        what = f"cannot write to the cache: {error.strerror}"
-        raise SoupError(
-            what,
-            where=str(home),
-            hint="free some space (hfsoup cache), or set HFSOUP_CACHE to a folder on another disk",
-        ) from error
+        raise make_write_error(home, error) from error
+
+
+def make_write_error(home: Path, error: OSError) -> SoupError:
+    """The error for a cache that cannot be written."""
+    hint = "free some space (hfsoup cache), or set HFSOUP_CACHE to a folder on another disk"
+    return SoupError(f"cannot write to the cache: {error.strerror}", where=str(home), hint=hint)
 
 
 def _find_folder(home: Path, key: str) -> Path | None:
@@ -124,8 +125,8 @@ def _build_folder(home: Path, key: str, build: Callable[[Path], object]) -> Path
 
 def _hash_folder(folder: Path) -> str:
     """One hash over the names and bytes of a folder's files."""
-    lines = "".join(f"{hash_file(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    lines = "".join(f"{hash_blake3(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
+    return hash_bytes(lines.encode())
 
 
 def sync_folder(path: Path) -> None:

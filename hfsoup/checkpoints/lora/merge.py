@@ -24,7 +24,7 @@ from hfsoup.checkpoints.types import PROCESSORS, AdapterParts, Ingredient, Sourc
 from hfsoup.hub.client import SAME_COMMAND
 from hfsoup.utils.cache import cached_folder
 from hfsoup.utils.errors import SoupError
-from hfsoup.utils.hashing import hash_file, hash_json, stamp_file
+from hfsoup.utils.hashing import hash_blake3, hash_json, stamp_file
 from hfsoup.utils.version import __version__
 
 BLOCK = 1 << 20
@@ -66,8 +66,8 @@ def merge_adapter_headers(
         write_header(scratch / "model.safetensors", plan.tensors)
         _write_configs(plan, configs, scratch)
     path, key = scratch / "model.safetensors", _hash_inputs(plan, adapted, configs)
-    adapted = replace(adapted, dtypes=plan.dtypes)
-    return Ingredient(source, scratch, (WeightFile(path.name, path, path.stat().st_size, key, ()),), adapter=adapted)
+    file = WeightFile(path.name, path, path.stat().st_size, key, (), key)
+    return Ingredient(source, scratch, (file,), adapter=replace(adapted, dtypes=plan.dtypes))
 
 
 @contextmanager
@@ -152,6 +152,6 @@ def _write_configs(plan: MergePlan, configs: list[Path], folder: Path) -> None:
 
 def _hash_inputs(plan: MergePlan, adapted: AdapterParts, configs: list[Path]) -> str:
     """The hash of everything that a merged checkpoint depends on."""
-    weights = [adapted.config.sha256, adapted.weights.sha256, *(w.sha256 for w in adapted.base.weights)]
-    copied = [[path.name, hash_file(path)] for path in configs]
+    weights = [adapted.config.blake3, adapted.weights.blake3, *(w.blake3 for w in adapted.base.weights)]
+    copied = [[path.name, hash_blake3(path)] for path in configs]
     return hash_json(__version__, weights, plan.config, copied, plan.tensors)
