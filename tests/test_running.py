@@ -106,8 +106,8 @@ def test_a_step_of_a_search_reads_one_file(vit: Family, monkeypatch: Any, alone:
     seen: list[int] = []
     family = check_compatibility(pull_ingredients(resolve_patterns(tuple(map(str, vit.folders)))))
     with Averager(family) as averager:
-        read = averager.read_block
-        monkeypatch.setattr(averager, "read_block", lambda i, job, name: (seen.append(i), read(i, job, name))[1])
+        read = averager.read_reused
+        monkeypatch.setattr(averager, "read_reused", lambda i, job: (seen.append(i), read(i, job))[1])
         held, count = RunningMean(averager), len(family)
         formed(held, Mix.of((0, 1), count))
         seen.clear()

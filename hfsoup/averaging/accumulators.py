@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from hfsoup.utils.scratch import Scratch
 
 Block = NDArray[Any]
 CPU = torch.device("cpu")
@@ -112,18 +113,3 @@ class DeviceSums:
 
     def _upload(self, block: Block) -> torch.Tensor:
         return torch.from_numpy(block).to(self._device)
-
-
-class Scratch:
-    """Scratch arrays of every thread, by their use, allocated once a pass and not for every block."""
-
-    def __init__(self) -> None:
-        self._local = threading.local()
-
-    def array(self, use: str, dtype: type[Any], count: int) -> NDArray[Any]:
-        """An uninitialised array of `count` numbers."""
-        found: NDArray[Any] | None = getattr(self._local, use, None)
-        if found is None or found.size < count:
-            found = np.empty(count, dtype)
-            setattr(self._local, use, found)
-        return found[:count]

@@ -16,11 +16,12 @@ from threadpoolctl import threadpool_limits
 from hfsoup.averaging.combine import NO_BASE, STATISTICS, BaseTensor, ImportanceNorms, Thresholds, combine
 from hfsoup.averaging.mix import Mix
 from hfsoup.checkpoints.reader import Weights
-from hfsoup.checkpoints.safetensors_io import FLOATS, is_finite, to_float, to_stored
+from hfsoup.checkpoints.safetensors_io import FLOATS, STORED, is_finite, to_float, to_stored
 from hfsoup.checkpoints.types import TensorSpec
 from hfsoup.ingredients.family import Family
 from hfsoup.merges import MERGES, Array, Context
 from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.scratch import Scratch
 from hfsoup.utils.text import one_line
 from hfsoup.utils.threads import count_processors
 
@@ -92,6 +93,7 @@ class Averager:
         self._base = Weights(family.base.ingredient) if family.base else None
         self._thresholds = Thresholds(self._read_task_vector)
         self._norms = ImportanceNorms(self._iterate_importance)
+        self._scratch = Scratch()
 
     def __enter__(self) -> Averager:
         return self
@@ -125,8 +127,9 @@ class Averager:
         """Compute the tensors `specs` of `mix`, or all; `emit(spec, begin, block)` gets each, from several threads.
 
         `block` holds the elements from `begin` on, one-dimensional, as they are stored in a file (bfloat16 as uint16).
-        It may reach beyond `spec` into the tensors that follow it in `specs`, where those are stored in the same type.
-        `done(block)` is called in this thread, in order, once a block and all before it are emitted.
+        It is valid until `emit` returns, and may reach beyond `spec` into the tensors that follow it in `specs`, where
+        those are stored in the same type. `done(block)` is called in this thread, in order, once a block and all before
+        it are emitted.
         """
         with ThreadPoolExecutor(count_processors()) as pool, self._limit_threads():
             jobs = list(self.list_blocks(specs, mix))
@@ -189,6 +192,9 @@ class Averager:
         """Average one block of the files of all members."""
         mix = self._resolve_mix(mix).at(job.first.name)
         weights = [mix.coefficients[i] for i in mix.members]
+        if job.plain and not mix.base and (self.merge.name == "mean" or len(weights) == 1):
+            emit(job.first, job.begin, self.convert_block(mix, self._average_plain(mix, job), job))
+            return
 
         def read(name: str) -> Iterator[NDArray[Any]]:
             return (self.read_block(i, job, name) for i in mix.members)
@@ -206,10 +212,26 @@ class Averager:
         )
         emit(job.first, job.begin, self.convert_block(mix, block, job) if floats else block)
 
+    def _average_plain(self, mix: Mix, job: Block) -> Array:
+        """What `merges.mean` gives for a plain block, in this thread's scratch memory."""
+        weights = [mix.coefficients[i] for i in mix.members]
+        total, equal = self._scratch.array("total", np.float64, job.count), len(set(weights)) == 1
+        total.fill(0.0)
+        for i, weight in zip(mix.members, weights, strict=True):
+            block = self.read_reused(i, job)
+            if not equal:
+                share = self._scratch.array("share", np.float64, job.count)
+                block = np.multiply(block, weight, out=share, dtype=np.float64)
+            total += block
+        if equal:
+            total *= weights[0]
+        return total
+
     def convert_block(self, mix: Mix, block: Array, job: Block) -> NDArray[Any]:
-        """A block in the type that it is written in, checked for NaN and infinities."""
+        """A block in the type that it is written in, checked for NaN and infinities, in scratch memory if flat."""
         dtype = self.stored_as(job.first)
-        stored = to_stored(block, dtype)
+        into = self._scratch.array(f"written {dtype}", STORED[dtype], block.size) if block.ndim == 1 else None
+        stored = to_stored(block, dtype, into)
         if is_finite(stored, dtype):
             return stored
         at = job.begin + int(np.isfinite(to_float(stored, dtype)).argmin())
@@ -233,6 +255,10 @@ class Averager:
         """The block of one ingredient, of the job's tensors or of another of the same shape."""
         order = self.family.orders[i] if i < len(self.family) else None
         return self._order_classes(self._find_files(i, name).read(name, job.begin, job.count), job, order)
+
+    def read_reused(self, i: int, job: Block) -> NDArray[Any]:
+        """The block of one ingredient for a plain job, in scratch memory: valid until this thread reads again."""
+        return self._find_files(i, job.first.name).read_reused(job.first.name, job.begin, job.count, self._scratch)
 
     def _read_importance(self, mix: Mix, job: Block) -> Iterator[NDArray[Any]] | None:
         """The importance of a block for each member, of a whole tensor as it is stored; None where there is none."""

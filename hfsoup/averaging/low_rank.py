@@ -205,7 +205,7 @@ def _average_whole(averager: Averager, mix: Mix, names: list[str]) -> Iterator[t
 
 
 def _collect(blocks: list[tuple[int, NDArray[Any]]], _: TensorSpec, begin: int, block: NDArray[Any]) -> None:
-    blocks.append((begin, block))
+    blocks.append((begin, block.copy()))
 
 
 def _make_config(base: Ingredient, rank: int, ranks: Mapping[str, int], modules: list[str]) -> dict[str, Any]:

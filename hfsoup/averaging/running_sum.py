@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.averaging.accumulators import Accumulator, HostSums, Scratch
+from hfsoup.averaging.accumulators import Accumulator, HostSums
 from hfsoup.averaging.averager import Averager, Block, Emit
 from hfsoup.averaging.mix import Mix
+from hfsoup.utils.scratch import Scratch
 from hfsoup.utils.threads import count_processors
 
 EXACT = 2.0**29
@@ -106,7 +107,7 @@ class RunningMean:
         return self._averager.convert_block(mix, self._place.to_numpy(total), job)
 
     def _read_block(self, n: int, i: int, job: Block) -> NDArray[Any]:
-        block = self._averager.read_block(i, job, job.first.name)
+        block = self._averager.read_reused(i, job)
         if self._bounds[i][n] is None:
             self._bounds[i][n] = _find_bounds(np.abs(block, out=self._scratch.array("sizes", np.float32, job.count)))
         return block

@@ -5,12 +5,15 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.checkpoints.safetensors_io import FLOATS, TensorFile, to_float
+from hfsoup.checkpoints.half_floats import HALVES, widen
+from hfsoup.checkpoints.safetensors_io import FLOATS, STORED, TensorFile, to_float
 from hfsoup.checkpoints.types import Ingredient
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.hashing import stamp_file
+from hfsoup.utils.scratch import Scratch
 
 
 class Weights:
@@ -28,6 +31,13 @@ class Weights:
         file, spec = self.homes[name]
         block = file.read(spec, begin, count)
         return to_float(block, spec.dtype) if spec.dtype in FLOATS else block
+
+    def read_reused(self, name: str, begin: int, count: int, scratch: Scratch) -> NDArray[Any]:
+        """The same of floats, float16 as float32 too, in scratch memory: valid until this thread reads again."""
+        file, spec = self.homes[name]
+        stored = STORED[spec.dtype]
+        block = file.read(spec, begin, count, scratch.array(f"stored {spec.dtype}", stored, count))
+        return widen(block, spec.dtype, scratch.array("wide", np.float32, count)) if spec.dtype in HALVES else block
 
     def read_stored(self, name: str) -> tuple[str, NDArray[Any]]:
         """The dtype of a tensor, and the whole tensor in its shape as it is stored (bfloat16 as its uint16 bits)."""

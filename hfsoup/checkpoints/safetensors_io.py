@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hfsoup.checkpoints.half_floats import HALVES, narrow
 from hfsoup.checkpoints.types import TensorSpec
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.hashing import stamp_file
@@ -31,7 +32,8 @@ MAX_NAME = 512
 MAX_ELEMENTS = 1 << 48
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 INTEGERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.uint8}
-EXPONENTS = {"F16": np.uint16(0x7C00), "BF16": np.uint16(0x7F80)}
+INFINITIES = {"F64": 0x7FF << 52, "F32": 0xFF << 23, "F16": 0x1F << 10, "BF16": 0xFF << 7}
+"""The bits of infinity; those of finite floats are smaller but for the sign, those of NaN larger."""
 STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, **INTEGERS}
 
 
@@ -48,10 +50,13 @@ class TensorFile:
             self.close()
             raise
 
-    def read(self, spec: TensorSpec, begin: int, count: int) -> NDArray[Any]:
-        """`count` elements of a tensor from element `begin` on, flat, as stored (bfloat16 as its uint16 bits)."""
+    def read(self, spec: TensorSpec, begin: int, count: int, into: NDArray[Any] | None = None) -> NDArray[Any]:
+        """`count` elements of a tensor from element `begin` on, flat, as stored (bfloat16 as its uint16 bits).
+
+        They are read into the array `into` if one of that size and type is given.
+        """
         stored = np.dtype(STORED[spec.dtype])
-        block = np.empty(count, stored)
+        block = np.empty(count, stored) if into is None else into
         view = memoryview(block.view(np.uint8))  # type: ignore[arg-type]
         at, done = spec.start + begin * stored.itemsize, 0
         while done < len(view):
@@ -158,32 +163,24 @@ def to_float(block: NDArray[Any], dtype: str) -> NDArray[np.floating]:
 
 
 def is_finite(block: NDArray[Any], dtype: str) -> bool:
-    """Whether stored floats hold neither NaN nor infinity."""
-    exponent = EXPONENTS.get(dtype)
-    if exponent is None:
-        return bool(np.isfinite(block).all())
-    # NumPy is slow on float16 and does not know bfloat16.
-    return bool(((block.view(np.uint16) & exponent) != exponent).all())
+    """Whether stored floats, which lie side by side in memory, hold neither NaN nor infinity."""
+    size, infinity = block.itemsize, INFINITIES[dtype]
+    if not block.size:
+        return True
+    # Two maxima need no further memory: of positive numbers as signed integers, of negative ones as unsigned.
+    negative = infinity | 1 << (8 * size - 1)
+    return bool(block.view(f"i{size}").max() < infinity and block.view(f"u{size}").max() < negative)
 
 
-def to_stored(block: NDArray[np.float64], dtype: str) -> NDArray[Any]:
-    """Float64 values rounded to `dtype`, to nearest, ties to even."""
-    if dtype != "BF16":
-        with np.errstate(over="ignore"):  # the caller checks for infinity
-            return block.astype(STORED[dtype])
-    shape, block = block.shape, block.ravel()
-    single = block.astype(np.float32)
-    bits = single.view(np.uint32)
-    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
-    # Rounding twice, to float32 and then to bfloat16, must not turn a near tie into a tie.
-    ties = np.flatnonzero((bits & 0xFFFF) == 0x8000)
-    if len(ties):
-        away = np.sign(np.abs(block[ties]) - np.abs(single[ties]))
-        cut = (bits[ties] >> 16).astype(np.uint16)
-        rounded[ties] = np.where(away > 0, cut + 1, np.where(away < 0, cut, rounded[ties]))
-    odd = np.flatnonzero((bits & 0x7F800000) == 0x7F800000)
-    rounded[odd] = (bits[odd] >> 16).astype(np.uint16)
-    return rounded.reshape(shape)
+def to_stored(block: NDArray[np.float64], dtype: str, into: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Float64 values rounded to `dtype`, to nearest, ties to even, in the memory of `into` if that is given."""
+    found = np.empty(block.shape, STORED[dtype]) if into is None else into
+    if dtype in HALVES:
+        narrow(np.ascontiguousarray(block, np.float64).ravel(), dtype, found.view(np.uint16).ravel())
+        return found
+    with np.errstate(over="ignore"):  # the caller checks for infinity
+        np.copyto(found, block, casting="same_kind")
+    return found
 
 
 def _check_metadata(found: Any, where: str) -> None:
