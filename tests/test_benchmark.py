@@ -50,4 +50,4 @@ def test_an_unknown_section_lists_the_known(word: str) -> None:
     """It is refused before anything is measured."""
     done = benchmark(word)
     assert done.returncode == 1
-    assert "known: average, candidates, evaluate, race, orders, startup, scale" in done.stderr
+    assert "known: average, candidates, evaluate, race, orders, startup, scale, bake, prepare" in done.stderr

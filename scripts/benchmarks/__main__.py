@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(1, str(Path(__file__).parents[2]))
 
-SECTIONS = ("average", "candidates", "evaluate", "race", "orders", "startup", "scale")
+SECTIONS = ("average", "candidates", "evaluate", "race", "orders", "startup", "scale", "bake", "prepare")
 SHARED = Path("/dev/shm")  # noqa: S108 - a folder in memory is what is wanted
 ROOM = 3 << 30
 """Bytes that must be free in memory for outputs to go there."""
