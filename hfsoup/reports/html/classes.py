@@ -62,7 +62,8 @@ class Confusion:
 
 def find_changed_confusions(seen: TestPredictions, most: int = 10) -> list[Confusion]:
     """The confusions of two classes that changed most from best ingredient to soup; none of a multi-label model."""
-    if not all(isinstance(one, int) for one in seen.labels):
+    # A record may come from anyone, and mix lists and numbers.
+    if not all(isinstance(one, int) for side in (seen.labels, seen.soup, seen.best) for one in side):
         return []
     soup, best = (_count_confusions(seen, side) for side in (seen.soup, seen.best))
     changed = [pair for pair in soup.keys() | best.keys() if soup[pair] != best[pair]]
