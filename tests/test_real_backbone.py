@@ -114,9 +114,15 @@ def packages(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_family_is_converted_fine_tuned_and_baked(
-    script: ModuleType, packages: Path, images: Any, alone: Path, capsys: pytest.CaptureFixture[str]
+    script: ModuleType,
+    packages: Path,
+    images: Any,
+    alone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Logits are the source's, runs change only what is not frozen, and the tables have every soup."""
+    monkeypatch.setattr(script, "SIZE", 64)
     Path("few").mkdir()
     for name in ("train", "validation", "test"):
         images[name].select(range(36)).to_parquet(f"few/{name}-00000-of-00001.parquet")
