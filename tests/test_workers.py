@@ -20,7 +20,7 @@ from odd import odd_images
 
 from hfsoup.data import preprocessing
 from hfsoup.data.preprocessing import prepare_images
-from hfsoup.data.workers import Worker, start_workers
+from hfsoup.data.workers import Worker, Workers, start_workers
 from hfsoup.utils import control_groups, threads
 from hfsoup.utils.errors import SoupError
 
@@ -56,14 +56,16 @@ def test_processes_prepare_what_threads_prepare(vit: Family, tmp_path: Path, req
         found.append(prepare_images(rows, lambda: iter(cells), made, content="", where="", home=tmp_path / home))
     one, other = found
     assert sum(calls) > 20
-    assert (one.rows, one.bad, one.digests, one.lost, one.sha256) == (
-        *(other.rows, other.bad, other.digests, other.lost, other.sha256),
-    )
+    assert (one.rows, one.bad, one.digests, one.lost) == (other.rows, other.bad, other.digests, other.lost)
+    assert one.pixels.path.read_bytes() == other.pixels.path.read_bytes()
 
 
 def test_what_cannot_be_sent_is_done_here() -> None:
-    """There are no processes for it."""
+    """There are no processes for it, nor for what they cannot load."""
     assert start_workers(lambda given: given, 4).get() is None
+    workers = Workers(b"no pickle", 4)
+    assert [workers.get(), workers.get()] == [None, None]
+    workers.close()
 
 
 def test_there_are_as_many_as_are_allowed_and_none_is_left() -> None:

@@ -24,6 +24,7 @@ from hfsoup.utils.errors import LOADING_ERRORS, SoupError
 START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from hfsoup.data.workers import serve; serve()"
 ALONE = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 """The environment of a worker: one thread of torch, and no GPU."""
+READY = b"ready"
 UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError)
 
 
@@ -41,15 +42,21 @@ class Workers:
         self._started: list[Worker] = []
 
     def get(self) -> Worker | None:
-        """This thread's worker; None if it has none, as there are enough."""
-        with self._lock:
-            if not hasattr(self._local, "worker"):
-                self._local.worker = None
-                if len(self._started) < self._most:
-                    self._local.worker = Worker(self._work)
-                    self._started.append(self._local.worker)
+        """This thread's worker; None if it has none, as there are enough, or as they cannot load the work."""
+        if not hasattr(self._local, "worker"):
+            worker = self._start()
+            if worker and not worker.is_ready():
+                self._most, worker = 0, None
+            self._local.worker = worker
         found: Worker | None = self._local.worker
         return found
+
+    def _start(self) -> Worker | None:
+        with self._lock:
+            if len(self._started) >= self._most:
+                return None
+            self._started.append(Worker(self._work))
+            return self._started[-1]
 
     def close(self) -> None:
         """End all workers."""
@@ -78,6 +85,13 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **ALONE},
         )  # fmt: skip
         self._send(work)
+
+    def is_ready(self) -> bool:
+        """Wait until the process has loaded the work; False if it ended instead."""
+        try:
+            return _read(self._process.stdout) == READY
+        except EOFError:
+            return False
 
     def call(self, given: Any) -> Any:
         """What the work makes of `given`.
@@ -139,6 +153,7 @@ def serve() -> None:
     simplefilter("ignore")
     try:
         work: Callable[[Any], Any] = pickle.loads(_read(given))  # noqa: S301 - written by this program
+        _write(results, READY)
         while True:
             _write(results, pickle.dumps(_try(work, pickle.loads(_read(given))), pickle.HIGHEST_PROTOCOL))  # noqa: S301
     except (EOFError, BrokenPipeError):
