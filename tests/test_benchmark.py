@@ -26,10 +26,10 @@ def benchmark(*words: object) -> subprocess.CompletedProcess[str]:
 
 def test_a_section_prints_a_table_and_writes_its_figures(tmp_path: Path) -> None:
     """Each row is printed and in the JSON, with the medians behind a ratio; a tool that is not there is named."""
-    done = benchmark("average", "candidates", "scale", "--quick", "--json", tmp_path / "figures.json")
+    done = benchmark("average", "candidates", "scale", "prepare", "--quick", "--json", tmp_path / "figures.json")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
-    assert {row["section"] for row in rows} == {"average", "candidates", "scale"}
+    assert {row["section"] for row in rows} == {"average", "candidates", "scale", "prepare"}
     for row in rows:
         assert f"| {row['what']} " in done.stdout
         assert (row["value"] is None) == (row["against"].startswith(("mergekit", "timm"))), row
