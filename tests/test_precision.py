@@ -17,7 +17,7 @@ from family import Family, copy_model
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from shell import bake, refused, run
+from shell import bake, only, refused, run
 from transformers import ViTForImageClassification
 
 from hfsoup.evaluation.loader import load_ahead
@@ -62,6 +62,9 @@ def test_weights_of_few_bits_score_what_their_values_score_in_float32(
     wide = bake(*converted(normed, alone / "wide", dtype, torch.float32), *words, "--dtype", name, "--output", "b")
     assert narrow["soup"] == {**wide["soup"], "path": narrow["soup"]["path"]}
     assert narrow["best_ingredient"]["test"] == wide["best_ingredient"]["test"]
+    # The written soup, whose file has rounded statistics, scores the same.
+    again = bake(*only("a", alone / "narrow" / normed.folders[0].name), *words[:2], "--bn", "average", "--output", "c")
+    assert again["soup"]["ece"] == narrow["soup"]["ece"]
 
 
 def test_the_precision_is_recorded_and_a_score_of_another_one_is_not_reused(
