@@ -25,6 +25,7 @@ import huggingface_hub
 import numpy as np
 import PIL.Image
 import PIL.ImageFile
+import rich.style  # noqa: F401 - draws a random number
 import sklearn  # noqa: F401
 import torch
 import transformers

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image as Pictures
 from PIL import ImageCms, ImageOps
 
 SIDE = 24
 ORIENTATION = 0x0112
 RANDOM = np.random.default_rng(5)
+YCBCR = ("YCbCr",) if int(PIL.__version__.split(".")[0]) >= 13 else ()
+"""Pillow 12 writes TIFFs of this mode that it does not read."""
 
 
 def odd_images() -> dict[str, bytes]:
@@ -56,7 +59,7 @@ def _modes() -> Iterator[tuple[str, bytes]]:
     kinds = {
         "PNG": ("1", "L", "LA", "RGB", "RGBA", "P"),
         "JPEG": ("L", "RGB", "CMYK", "YCbCr"),
-        "TIFF": ("1", "L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "P", "RGBX", "LAB", "PA"),
+        "TIFF": ("1", "L", "LA", "RGB", "RGBA", "CMYK", *YCBCR, "P", "RGBX", "LAB", "PA"),
         "WEBP": ("RGB", "RGBA", "L"),
         "BMP": ("1", "L", "RGB", "P", "RGBA"),
         "GIF": ("L", "P", "RGB", "1"),

@@ -450,7 +450,7 @@ def test_a_record_has_a_size(soup: Path, monkeypatch: pytest.MonkeyPatch, signed
     ("wish", "flag"),
     [
         ("push: kit/taken", "--push kit/taken"),
-        ("push: kit/taken\nprivate: false\ncreate_pr: true\nrevision: x", "--push kit/taken"),
+        ("push: kit/taken\nprivate: false\ncreate_pr: true\nrevision: x\ncollection: true", "--push kit/taken"),
         ("output: mine\noverwrite: true", "--overwrite"),
         ("metric: kit/stranger\ntrust-remote-metric: true", "--trust-remote-metric"),
     ],
