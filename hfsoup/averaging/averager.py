@@ -188,6 +188,7 @@ class Averager:
             return joined
         return joined and self._base.are_adjacent(*(base.names[name] for name in names))
 
+    @np.errstate(over="ignore", invalid="ignore")  # convert_block says which tensor became infinite or NaN
     def average_block(self, mix: Mix, emit: Emit, job: Block) -> None:
         """Average one block of the files of all members."""
         mix = self._resolve_mix(mix).at(job.first.name)
