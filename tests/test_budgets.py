@@ -108,7 +108,7 @@ def test_search_bakes_and_its_card_warns(resnet: Family, data: Path, alone: Path
 
 def test_a_missing_package_is_named_before_anything_is_pulled(data: Path, alone: Path) -> None:
     """With the line that installs it; and radin without logits says what it needs."""
-    with mock.patch("hfsoup.utils.registry.find_spec", return_value=None):
+    with mock.patch("hfsoup.utils.extras.find_spec", return_value=None):
         block = refused("bake", "org/not-there", "--recipe", "search", "--dataset", data, code=2)
     assert "needs the package cmaes" in block
     assert "pip install 'hfsoup[search]'" in block

@@ -115,7 +115,7 @@ def test_without_matplotlib_nothing_is_pulled(on_hub: LocalHub, alone: Path, mon
     """The error names the command that installs it, before the first request."""
     spec = importlib.util.find_spec
     monkeypatch.setattr(
-        "hfsoup.reports.figures.find_spec",
+        "hfsoup.utils.extras.find_spec",
         lambda name: None if name.startswith("matplotlib") else spec(name),
         raising=True,
     )
@@ -135,7 +135,7 @@ def test_verify_holds_pictures_as_files_without_matplotlib(
     drawn: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An untouched soup holds where matplotlib is missing; one changed byte of a picture is named."""
-    monkeypatch.setattr("hfsoup.reports.figures.find_spec", lambda _: None)
+    monkeypatch.setattr("hfsoup.utils.extras.find_spec", lambda _: None)
     assert run("verify", "soup").code == 0
     path = Path("soup/figures/search.png")
     path.write_bytes(path.read_bytes()[:-1] + b"\0")

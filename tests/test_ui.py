@@ -488,7 +488,7 @@ def test_a_space_has_its_header_and_needs(tmp_path: Path) -> None:
 
 def test_without_gradio_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for every other extra."""
-    monkeypatch.setattr("hfsoup.ui.server.find_spec", lambda _: None)
+    monkeypatch.setattr("hfsoup.utils.extras.find_spec", lambda _: None)
     assert "pip install 'hfsoup[ui]'" in refused("ui", code=2)
 
 
