@@ -112,5 +112,10 @@ def test_a_missing_package_is_named_before_anything_is_pulled(data: Path, alone:
         block = refused("bake", "org/not-there", "--recipe", "search", "--dataset", data, code=2)
     assert "needs the package cmaes" in block
     assert "pip install 'hfsoup[search]'" in block
+    with mock.patch("hfsoup.utils.extras.find_spec", return_value=None):
+        block = refused("bake", "org/not-there", "--align", "weights", code=2)
+        assert "pip install 'hfsoup[demo]'" in refused("demo", code=2)
+    assert "needs the package scipy" in block
+    assert "pip install 'hfsoup[align]'" in block
     with pytest.raises(hfsoup.SoupError, match="logits"):
         hfsoup.search("radin", [{"w": torch.ones(1)}, {"w": torch.zeros(1)}], score=lambda state: float(state["w"]))
