@@ -29,10 +29,10 @@ def load_ahead(pixels: PixelFile, batches: Sequence[NDArray[Any]], device: torch
         batches: the rows of each batch.
         device: where they are wanted.
     """
-    ready: Queue[_Loaded | BaseException] = Queue(AHEAD)
+    ready: Queue[_Loaded | None] = Queue(AHEAD)
     stopped = threading.Event()
 
-    def put(item: _Loaded | BaseException) -> None:
+    def put(item: _Loaded | None) -> None:
         while not stopped.is_set():
             try:
                 ready.put(item, timeout=PATIENCE)
@@ -49,17 +49,15 @@ def load_ahead(pixels: PixelFile, batches: Sequence[NDArray[Any]], device: torch
                 put(_Loaded(pixels, rows, device, stream))
         except torch.OutOfMemoryError as error:
             what = f"out of memory on {device} with batches of {len(batches[0])} images that are read ahead"
-            put(OutOfMemoryError(what, hint="a smaller --batch-size").with_traceback(error.__traceback__))
-        except BaseException as error:  # noqa: BLE001 - raised where the batch is asked for
-            put(error)
+            raise OutOfMemoryError(what, hint="a smaller --batch-size") from error
+        finally:
+            put(None)
 
-    start_thread(read)
+    reading = start_thread(read)
     try:
-        for _ in batches:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
+        while item := ready.get():
             yield item.take()
+        reading.result()
     finally:
         stopped.set()
 
