@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,6 @@ class Kind:
     name: str
     models: str
     words: tuple[str, ...]
-
-    @property
-    def package(self) -> str:
-        """What must be installed for it."""
-        return "timm" if self.models == "timm" else "matplotlib" if "--figures" in self.words else ""
 
 
 DATA, BASE = "DATA", "BASE"
@@ -86,10 +80,9 @@ def each_kind(few: int, *, in_suite: int = 1, in_soak: int = 1) -> Any:
     cases = [(kind, in_suite, []) for kind in chosen] + [(kind, in_soak, [pytest.mark.soak]) for kind in KINDS]
     found = []
     for kind, times, marks in cases:
-        lacking = bool(kind.package) and find_spec(kind.package) is None
-        skip = [pytest.mark.skipif(lacking, reason=f"{kind.package} is not installed")] if kind.package else []
+        own = [pytest.mark.timm] if kind.models == "timm" else []
         name = f"{kind.name}, all" if marks else kind.name
-        found.append(pytest.param(kind, times, marks=[*marks, *skip], id=name))
+        found.append(pytest.param(kind, times, marks=[*marks, *own], id=name))
     return pytest.mark.parametrize(("kind", "times"), found)
 
 
