@@ -81,7 +81,7 @@ class Worker:
 
     def __init__(self, work: bytes) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", START, json.dumps(sys.path)],
+            [sys.executable, "-P", "-c", START, json.dumps(sys.path)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **ALONE},
         )  # fmt: skip
         self._send(work)

@@ -83,7 +83,7 @@ def _run_steps(family: str, home: Path, report: Path) -> None:
     _classify(soup, images["test"])
 
     _print_heading("A report: tables, classes and the images on which soup and best ingredient differ")
-    _run_command("hfsoup", "report", soup, "--output", str(report), "--overwrite")
+    _run_command("report", soup, "--output", str(report), "--overwrite")
     print_verdict(home / "soup.json")
 
 
