@@ -134,6 +134,6 @@ def test_two_at_once_and_any_threads_give_the_same_bytes_which_verify(
                 assert files(output) == expected
             same = list(pool.map(lambda k: baked(k, words, tmp_path / "same", tmp_path / "cache"), killers))
         assert files(tmp_path / "same") == expected
-        assert [done.code for done in same if "another bake (process" not in done.err] in ([0], [0, 0]), same
+        assert [done.code for done in same if "another hfsoup (process" not in done.err] in ([0], [0, 0]), same
     checked = killers[1].bake("verify", tmp_path / "three", cache=tmp_path / "cache-verify")
     assert checked.code == 0, checked.err

@@ -21,6 +21,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from hfsoup.averaging.writer import lock_output
 from hfsoup.cli.demo.digits import NAMES, make_digits
 from hfsoup.localhub import LocalHub
 from hfsoup.networks.fine_tuning.grid import draw_runs
@@ -124,7 +125,7 @@ def test_a_run_of_other_settings_is_not_taken_for_this_one(sweep: Callable[..., 
     assert "weight_decay is 0.01, expected 0.5" in text
     assert "runs/run-0" in text
     shutil.copytree("start", "mine/run-0")
-    assert "expected a finished run, found no sweep.json" in refused(
+    assert "expected a finished run or nothing, found files but no sweep.json" in refused(
         *words, "--output", "mine", "--grid", "one.json", code=1
     )
 
@@ -175,6 +176,67 @@ def test_a_sweep_from_the_hub_is_pushed_with_the_commits_it_used(bench: Path, si
     added = json.loads(Path(hub.hf_hub_download("kit/swept-1", "sweep.json")).read_text())
     assert added["base"]["revision"] == base
     assert "expected 1e-05" in refused(*words, "--seed", 1, "--learning-rate", 1e-5, 1e-5, code=2)
+
+
+def test_a_repository_with_another_model_is_not_pushed_to(
+    sweep: Callable[..., Result], bench: Path, signed_in: LocalHub
+) -> None:
+    """It is refused before any training and keeps its commits; one that holds a README alone is free."""
+    from huggingface_hub import HfApi
+
+    hub = HfApi()
+    for name in ("kit/theirs-0", "kit/free-0"):
+        hub.create_repo(name, exist_ok=True)
+        hub.upload_file(repo_id=name, path_or_fileobj=b"# Mine", path_in_repo="README.md")
+    hub.upload_folder(repo_id="kit/theirs-0", folder_path=bench / "start")
+    commits = len(hub.list_repo_commits("kit/theirs-0"))
+    words = ("sweep", "start", "--dataset", "data", "--batch-size", 8, "--runs", 1, *SHORT)
+    text = refused(*words, "--push", "kit/theirs", "--output", "runs", code=1)
+    assert "found files but no sweep.json" in text
+    assert "kit/theirs-0" in text
+    assert not Path("runs").exists()
+    assert len(hub.list_repo_commits("kit/theirs-0")) == commits
+    assert sweep("--push", "kit/free", "--runs", 1, *SHORT).code == 0
+    assert hub.file_exists("kit/free-0", "sweep.json")
+
+
+def test_a_run_that_diverges_is_an_error_and_not_written(sweep: Callable[..., Result]) -> None:
+    """The run and a way out are named; the next call does not take it for finished."""
+    grid = put_grid("wild.json", {"learning_rate": 1e38, "num_train_epochs": 2, "lr_scheduler_type": "constant"})
+    text = refused("sweep", "start", "--dataset", "data", "--batch-size", 8, "--grid", grid, code=1)
+    assert "holds NaN or infinity" in text
+    assert "runs/run-0" in text
+    assert "a learning rate below 1e+38" in text
+    assert not Path("runs").exists()
+
+
+def test_a_folder_that_appears_during_the_training_stays(
+    sweep: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody puts there while the run trains is not replaced; an empty folder is."""
+    from transformers import Trainer
+
+    Path("runs/run-0").mkdir(parents=True)
+    assert sweep("--runs", 1, *SHORT).code == 0
+    train = Trainer.train
+
+    def train_slowly(trainer: Trainer) -> object:
+        Path("late/run-0").mkdir(parents=True)
+        Path("late/run-0/notes.txt").write_text("mine")
+        return train(trainer)
+
+    monkeypatch.setattr(Trainer, "train", train_slowly)
+    words = ("sweep", "start", "--dataset", "data", "--batch-size", 8, "--runs", 1, *SHORT)
+    assert "already there" in refused(*words, "--output", "late", code=1)
+    assert [path.name for path in Path("late/run-0").iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_another_process_writes_is_left_to_it(sweep: Callable[..., Result]) -> None:
+    """A run holds its folder as a bake does, from before the training."""
+    with lock_output(Path("runs/run-0")):
+        words = ("sweep", "start", "--dataset", "data", "--batch-size", 8, "--runs", 1, *SHORT)
+        assert "is writing to this folder" in refused(*words, code=1)
+    assert not Path("runs").exists()
 
 
 def test_drawn_runs_differ_and_the_first_ones_stay(sweep: Callable[..., Result]) -> None:

@@ -60,13 +60,16 @@ def lock_output(target: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         pid = path.with_suffix(".pid").read_text(encoding="utf-8")
-        what = f"another bake (process {pid}) is writing to this folder"
+        what = f"another hfsoup (process {pid}) is writing to this folder"
         raise SoupError(what, where=str(target), hint="another --output, or wait for it") from error
 
 
 @contextmanager
 def stage_output(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder next to `target`, renamed to it if the block ends well and removed if not."""
+    """A temporary folder next to `target`, renamed to it if the block ends well and removed if not.
+
+    Without `overwrite`, what holds anything is never replaced, even if it appears while the block runs.
+    """
     if os.path.lexists(target) and not overwrite:
         raise SoupError(
             "the output folder is already there", where=str(target), hint="--overwrite, or another --output"
@@ -81,8 +84,12 @@ def stage_output(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         stage.chmod(0o755)
         for path in [*stage.rglob("*"), stage]:
             sync_folder(path)
-        replaced = os.path.lexists(target)
-        _replace(stage, target)
+        replaced = overwrite and os.path.lexists(target)
+        if overwrite:
+            _replace(stage, target)
+        else:
+            # What appeared here in the meantime stays: a folder takes the place of nothing but an empty folder.
+            stage.rename(target)
         try:
             sync_folder(target.parent)
         except OSError:

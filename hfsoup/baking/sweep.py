@@ -6,12 +6,12 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.averaging.writer import stage_output
+from hfsoup.averaging.writer import lock_output, stage_output
 from hfsoup.data.request import Request
 from hfsoup.data.training import TrainingSplit, load_training_split
 from hfsoup.hub.client import expect_answer, hub_api
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 RECORD = "sweep.json"
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors", RECORD)
 """What a finished run holds; the weights are one file."""
+UNUSED = {".gitattributes", "README.md"}
+"""The files of a repository that holds nothing yet."""
 MESSAGE = "Add fine-tuned model"
 DESCRIPTION = "Fine-tuned by hfsoup sweep; sweep.json says how."
 
@@ -120,12 +122,14 @@ def run_sweep(sweep: Sweep, watch: Watch) -> list[str]:
             sweep, start, split = _prepare(sweep, places, file, watch)
             for place in missing:
                 folder = place.folder or Path(scratch, f"run-{place.number}")
-                _train(sweep, start, split, place, folder, len(places), watch)
+                with lock_output(folder) if place.folder else nullcontext():
+                    if _make_room(sweep, place, folder):
+                        _train(sweep, start, split, place, folder, len(places), watch)
                 if place.repo:
-                    _push(folder, place.repo, sweep.private, watch)
+                    _push(sweep, place, folder, watch)
     for place in places:
         if place.here and place.folder and place.repo and not place.pushed:
-            _push(place.folder, place.repo, sweep.private, watch)
+            _push(sweep, place, place.folder, watch)
     return [str(place.repo or place.folder) for place in places]
 
 
@@ -155,8 +159,7 @@ def _read_folder(folder: Path, expected: dict[str, Any]) -> dict[str, Any] | Non
         return None
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
-        what = f"expected a finished run, found no {', '.join(missing)}"
-        raise SoupError(what, where=str(folder), hint="another --output")
+        raise _other_content_error(missing, str(folder), "another --output")
     return _require_same(read_json(folder / RECORD, where=f"{folder}, {RECORD}"), expected, str(folder))
 
 
@@ -169,10 +172,20 @@ def _read_repo(repo: str, expected: dict[str, Any]) -> dict[str, Any] | None:
             info = hub_api().model_info(repo)
         except RepositoryNotFoundError:
             return None
-        if not {*FILES} <= {sibling.rfilename for sibling in info.siblings or ()}:
+        names = {sibling.rfilename for sibling in info.siblings or ()}
+        if names <= UNUSED:
             return None
+        if missing := [name for name in FILES if name not in names]:
+            raise _other_content_error(missing, repo, "another --push")
         path = Path(hub_api().hf_hub_download(repo, RECORD, revision=info.sha, local_dir=scratch))
         return _require_same(read_json(path, where=f"{repo}, {RECORD}"), expected, repo)
+
+
+def _other_content_error(missing: list[str], where: str, hint: str) -> SoupError:
+    """The error for a folder or a repository that holds something else than a run."""
+    return SoupError(
+        f"expected a finished run or nothing, found files but no {', '.join(missing)}", where=where, hint=hint
+    )
 
 
 def _require_same(record: dict[str, Any], expected: dict[str, Any], where: str) -> dict[str, Any]:
@@ -223,6 +236,18 @@ def _pin(sweep: Sweep, record: dict[str, Any]) -> Sweep:
     )
 
 
+def _make_room(sweep: Sweep, place: _Place, folder: Path) -> bool:
+    """Remove an empty folder that a run will take the place of; False if another sweep has just written the run."""
+    if _read_folder(folder, sweep.describe_run(place.run)):
+        return False
+    try:
+        if os.path.lexists(folder):
+            folder.rmdir()
+    except OSError as error:
+        raise SoupError(f"the empty folder cannot be replaced: {error.strerror}", where=str(folder)) from error
+    return True
+
+
 def _train(
     sweep: Sweep, start: Start, split: TrainingSplit, place: _Place, folder: Path, count: int, watch: Watch
 ) -> None:
@@ -235,7 +260,11 @@ def _train(
             start, split, place.run,
             batch_size=sweep.batch_size, flip=sweep.flip, expect=stage.expect, advance=stage,
         )  # fmt: skip
-        with stage_output(folder, overwrite=folder.is_dir()) as stage_folder:
+        if name := start.find_diverged():
+            what = f"the training diverged: {one_line(name)} holds NaN or infinity"
+            hint = f"a learning rate below {place.run.learning_rate:g}; nothing of this run is written"
+            raise SoupError(what, where=str(place), hint=hint)
+        with stage_output(folder) as stage_folder:
             start.save(stage_folder)
             text = json.dumps(record, indent=1, ensure_ascii=False)
             (stage_folder / RECORD).write_text(f"{text}\n", encoding="utf-8")
@@ -256,9 +285,13 @@ def _explained(place: _Place) -> Iterator[None]:
         raise SoupError(f"out of memory: {one_line(error)}", where=str(place), hint="a smaller --batch-size") from error
 
 
-def _push(folder: Path, repo: str, private: bool, watch: Watch) -> None:
+def _push(sweep: Sweep, place: _Place, folder: Path, watch: Watch) -> None:
+    """Push a run, unless the repository has come to hold it; one that has come to hold something else is an error."""
+    repo = str(place.repo)
+    if _read_repo(repo, sweep.describe_run(place.run)):
+        return
     with watch.stage(f"Pushing {repo}") as stage:
-        pushed = push(folder, repo, private=private, notify=watch.note, message=MESSAGE, description=DESCRIPTION)
+        pushed = push(folder, repo, private=sweep.private, notify=watch.note, message=MESSAGE, description=DESCRIPTION)
         stage.done(f"Pushed {pushed.url}")
 
 

@@ -106,6 +106,13 @@ class Start:
         self.model.load_state_dict(self._weights)
         return self.model
 
+    def find_diverged(self) -> str | None:
+        """The name of a tensor that has come to hold NaN or infinity since the start; None if there is none."""
+        for name, tensor in self.model.state_dict().items():
+            if not torch.isfinite(tensor).all() and torch.isfinite(self._weights[name]).all():
+                return name
+        return None
+
     def save(self, folder: Path) -> None:
         """Write the model as it is now, its weights in one file, and the image processor."""
         self.model.save_pretrained(folder, max_shard_size="1000GB")
