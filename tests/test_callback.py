@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,29 @@ def test_what_cannot_work_is_said_before_training(make_trainer: Callable[..., Tr
     with pytest.raises(hfsoup.SoupError, match="exists already"):
         trained(trainer, hfsoup.SoupCallback())
     assert trainer.state.global_step == 0
+
+
+def test_a_run_with_one_checkpoint_learns_how_to_save_more(make_trainer: Callable[..., Trainer]) -> None:
+    """With Trainer's default saving the warning names the arguments that save and keep several."""
+    with pytest.warns(UserWarning, match=r"(?s)found 1\n.*save_strategy='steps'.*try: .*save_strategy=.epoch."):
+        trained(make_trainer(max_steps=2, save_steps=500), hfsoup.SoupCallback())
+    with pytest.warns(UserWarning, match=r"try: .*save_strategy=.epoch., save_total_limit=None"):
+        trained(make_trainer(max_steps=6, save_total_limit=1), hfsoup.SoupCallback(output="other"))
+
+
+def test_the_soup_is_a_line_of_the_log(
+    make_trainer: Callable[..., Trainer], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default it is logged where the soup is and how it compares with the best checkpoint, unless logs are off."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    trainer = make_trainer(max_steps=6)
+    soup = trained(trainer, hfsoup.SoupCallback("greedy", trainer=trainer))
+    (line,) = {one.getMessage() for one in caplog.records if one.name == "transformers.hfsoup"}
+    assert str(soup.path) in line
+    assert f"better than the best checkpoint's {max(score.value for score in soup.scores):.4f}" in line
+    caplog.clear()
+    trained(make_trainer(max_steps=6, log_level="error"), hfsoup.SoupCallback(output="quiet"))
+    assert not [one for one in caplog.records if one.name == "transformers.hfsoup"]
 
 
 def test_a_failed_soup_does_not_lose_the_training(make_trainer: Callable[..., Trainer]) -> None:

@@ -68,6 +68,15 @@ def seen() -> dict[str, Any]:
     return found
 
 
+def test_what_is_no_soup_is_said_before_a_page_in_the_way(alone: Path) -> None:
+    """A wrong name is the error, not the page of another soup that stands where this one would go."""
+    Path("report.html").write_text("the page of another soup")
+    Path("nothing").mkdir()
+    block = refused("report", "./nothing", code=1)
+    assert "soup.json" in block
+    assert "already there" not in block
+
+
 def test_the_tables_are_what_was_measured(baked: dict[str, Any]) -> None:
     """Scores, weights, decisions and classes stand as recorded, and classes add up to the test score."""
     page = Page(Path("report.html").read_text())

@@ -7,11 +7,14 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from logging import INFO
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import SaveStrategy
+from transformers.utils.logging import get_logger
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
@@ -19,7 +22,7 @@ from hfsoup.averaging.writer import write_configs, write_weights
 from hfsoup.baking.gather import gather_family
 from hfsoup.baking.measure import run_recipe
 from hfsoup.baking.pipeline import run_bake, save_and_push
-from hfsoup.baking.requirements import needs_images
+from hfsoup.baking.requirements import mixes_base, needs_images
 from hfsoup.baking.soup import Soup
 from hfsoup.checkpoints.classifier import hide_loading_bars
 from hfsoup.evaluation.scores import Score
@@ -27,11 +30,17 @@ from hfsoup.options.options import Options
 from hfsoup.provenance.result import Composition, Run, SearchResult
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.figures import require_matplotlib
+from hfsoup.reports.measurements import format_score
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.progress import Clock, Watch
+from hfsoup.utils.text import format_count
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+
+LOG = get_logger("transformers.hfsoup")
+"""A child of transformers' logger, so that its lines appear among those of Trainer."""
+LOG.setLevel(INFO)
 
 
 class SoupCallback(TrainerCallback):
@@ -111,15 +120,49 @@ class SoupCallback(TrainerCallback):
         patterns = tuple(_checkpoint_folder(args, step) for step in sorted(self._steps & _find_steps(args)))
         options = replace(self._options, output=str(self._target(args)))
         try:
+            if not mixes_base(options):
+                _require_checkpoints(patterns, args)
             if self._trainer is not None:
                 self.soup = _bake_with_trainer(patterns, options, self._trainer)
             elif state.is_world_process_zero:
                 self.soup = run_bake(patterns, options, Watch())
         except SoupError as error:
             warnings.warn(f"training has finished, but no soup was baked\n{error}", stacklevel=2)
+        if self.soup is not None and args.log_level not in ("warning", "error", "critical"):
+            LOG.info(_describe_soup(self.soup))
 
     def _target(self, args: TrainingArguments) -> Path:
         return Path(self._options.output or Path(str(args.output_dir), "soup"))
+
+
+def _require_checkpoints(patterns: Sequence[str], args: TrainingArguments) -> None:
+    """Refuse a run that saved fewer than two checkpoints, or kept fewer.
+
+    Raises:
+        UsageError: there are fewer than two; the hint names the Trainer's arguments that save more.
+    """
+    if len(patterns) > 1:
+        return
+    kept = args.save_total_limit is not None and args.save_total_limit < 2
+    saved = f"save_strategy={SaveStrategy(args.save_strategy).value!r}" + (
+        f", save_steps={args.save_steps:g}" if args.save_strategy == "steps" else ""
+    )
+    what = f"expected two checkpoints or more of this run, found {len(patterns) or 'none'}"
+    where = f"{args.output_dir}, with {saved}, save_total_limit={args.save_total_limit}"
+    hint = 'TrainingArguments(…, save_strategy="epoch"' + (", save_total_limit=None)" if kept else ")")
+    raise UsageError(what, where=where, hint=f"{hint}, and two epochs or more")
+
+
+def _describe_soup(soup: Soup) -> str:
+    """Where the soup is, and whether it scores higher than the best checkpoint on the Trainer's evaluation set."""
+    used, count = len(soup.mix.members), format_count(len(soup.family.ingredients), "checkpoint")
+    text = f"baked a soup of {used} of {count} in {soup.path}"
+    if soup.selection is None or soup.best is None:
+        return f"{text}; it was not scored"
+    best, metric = soup.scores[soup.best], soup.metric
+    verdict = "no better than" if best and soup.selection.value <= best.value else "better than"
+    scores = [format_score(metric, score) for score in (soup.selection, best)]
+    return f"{text}: {metric} {scores[0]}, {verdict} the best checkpoint's {scores[1]} on the evaluation set"
 
 
 def _suggest_bake(recipe: str) -> str:

@@ -306,12 +306,12 @@ def report(
     Scores, plots, classes, and images where it differs from the best ingredient.
     """
     from hfsoup.cli.screen import Screen
-    from hfsoup.reports.html import make_report as report_place
-    from hfsoup.reports.html import require_writable, write_report
+    from hfsoup.reports.html import compose_report, read_soup, require_writable, write_report
 
     screen = Screen(quiet=quiet)
+    found = read_soup(place, screen)
     require_writable(output, overwrite=overwrite)
-    write_report(report_place(place, images=images, watch=screen), output, overwrite=overwrite)
+    write_report(compose_report(found, images=images, watch=screen), output, overwrite=overwrite)
     screen.show_check(f"wrote {output}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hfsoup.hub.notices import listening
 from hfsoup.reports.html.gallery import Gallery, load_gallery
-from hfsoup.reports.html.load import load_report_data
+from hfsoup.reports.html.load import ReportData, load_report_data
 from hfsoup.reports.html.render import render_html
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Watch
@@ -26,14 +26,26 @@ def make_report(place: str, *, images: bool = True, watch: Watch | None = None) 
         SoupError: there is no record, or a file that it names is not the one that was baked.
     """
     watch = watch or Watch()
-    with listening(watch.note):
-        with watch.stage("Reading the record"):
-            found = load_report_data(place)
-        shown = Gallery((), "")
-        if images and found.seen is not None:
-            with watch.stage("Reading the images") as stage:
-                shown = load_gallery(found)
-                stage.done(shown.missing or f"Read {len(shown.tiles)} images on which the two differ")
+    return compose_report(read_soup(place, watch), images=images, watch=watch)
+
+
+def read_soup(place: str, watch: Watch) -> ReportData:
+    """What a report of the soup in `place` shows, without its images.
+
+    Raises:
+        SoupError: as for `make_report`.
+    """
+    with listening(watch.note), watch.stage("Reading the record"):
+        return load_report_data(place)
+
+
+def compose_report(found: ReportData, *, images: bool, watch: Watch) -> str:
+    """The page of what was read of a soup, with test images on request."""
+    shown = Gallery((), "")
+    if images and found.seen is not None:
+        with listening(watch.note), watch.stage("Reading the images") as stage:
+            shown = load_gallery(found)
+            stage.done(shown.missing or f"Read {len(shown.tiles)} images on which the two differ")
     return render_html(found, shown)
 
 
