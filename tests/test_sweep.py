@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,7 @@ def test_a_sweep_makes_a_family_that_bakes(sweep: Callable[..., Result]) -> None
         assert "license: apache-2.0" in card
         assert f"| learning_rate | {record['hyperparameters']['learning_rate']} |" in card
     assert "Trained run 2 of 2: runs/run-1" in done.err
+    assert ", 1 epoch)" in done.err
     assert "hfsoup bake runs/run-0 runs/run-1 --dataset data" in done.err
     first, second = (load_file(f"runs/run-{n}/model.safetensors") for n in (0, 1))
     assert not torch.equal(first["classifier.weight"], second["classifier.weight"])
@@ -306,10 +308,59 @@ def test_a_base_for_several_labels_trains_on_one_an_image(sweep: Callable[..., R
     assert json.loads(Path("runs/run-0/config.json").read_text())["problem_type"] == "single_label_classification"
 
 
-@pytest.mark.parametrize("wrong", [{"mixup": -1.0}, {"samples": 0.0}, {"samples": 1.5}], ids=str)
+def test_the_printed_bake_takes_the_data_and_the_base_of_the_sweep(sweep: Callable[..., Result]) -> None:
+    """It bakes as printed, on the splits that no run saw and from the columns that were named, with the local base."""
+    for path in Path("data").glob("*.parquet"):
+        Dataset.from_parquet(str(path)).rename_columns({"image": "scan", "label": "digit"}).to_parquet(path)
+    words = ("--split", "test", "--test-split", "validation", "--image-column", "scan", "--label-column", "digit")
+    done = sweep("--runs", 2, *SHORT, *words, "--skip-bad-images")
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.err.splitlines() if "bake them: " in line]
+    typed = shlex.split(line.partition("bake them: hfsoup ")[2])
+    assert typed[-1] == "--skip-bad-images"
+    assert "--split test --test-split validation" in line
+    baked = run(*typed, "--json", "-")
+    assert baked.code == 0, baked.err
+    assert baked.json["base"]["id"] == "start"
+
+
+def test_a_run_of_one_step_learns(sweep: Callable[..., Result]) -> None:
+    """Its only step has the learning rate that was asked for, however few images there are."""
+    once = {"learning_rate": 1e-3, "num_train_epochs": 1}
+    grid = put_grid("once.json", once, {**once, "learning_rate": 1e-2}, {**once, "samples": 0.1})
+    assert sweep("--grid", grid, "--batch-size", 40).code == 0
+    first, other, few, start = (weights(Path(name)) for name in ("runs/run-0", "runs/run-1", "runs/run-2", "start"))
+    name = next(name for name in start if "intermediate" in name and name.endswith("weight"))
+    assert not torch.equal(first[name], start[name])
+    assert not torch.equal(first[name], other[name])
+    assert not torch.equal(first[name], few[name])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mixup": -1.0},
+        {"samples": 0.0},
+        {"samples": 1.5},
+        {"lr_scheduler_type": "foo"},
+        {"lr_scheduler_type": "cosine_with_min_lr"},
+        {"lr_scheduler_type": "reduce_lr_on_plateau"},
+        {"learning_rate": float("nan")},
+        {"learning_rate": -1},
+        {"learning_rate": 0.0, "lr_scheduler_type": "polynomial"},
+        {"num_train_epochs": 0},
+        {"label_smoothing_factor": 1.0},
+        {"weight_decay": -0.1},
+        {"weight_decay": 10**400},
+        {"seed": -1},
+    ],
+    ids=lambda wrong: str(wrong)[:60],
+)
 def test_values_out_of_range_are_named(sweep: Callable[..., Result], wrong: dict[str, object]) -> None:
     """The entry of the grid and the value stand in the error; nothing is trained."""
     text = refused("sweep", "start", "--dataset", "data", "--grid", put_grid("wrong.json", STILL, wrong), code=2)
-    assert "entry 1" in text
-    assert str(next(iter(wrong.values()))) in text
+    assert "wrong.json, entry 1" in text
+    name, value = next(iter(wrong.items()))
+    assert f"expected {name} " in text
+    assert str(value)[:20].removesuffix(".0") in text.partition(", found ")[2]
     assert not Path("runs").exists()

@@ -270,7 +270,8 @@ def _train(
             (stage_folder / RECORD).write_text(f"{text}\n", encoding="utf-8")
             card = render_run_card(record, base=sweep.split_base()[0], dataset=sweep.request.dataset, start=start.base)
             (stage_folder / "README.md").write_text(card, encoding="utf-8")
-        learned = f"learning rate {place.run.learning_rate:g}, {place.run.num_train_epochs:g} epochs"
+        epochs = place.run.num_train_epochs
+        learned = f"learning rate {place.run.learning_rate:g}, {epochs:g} epoch{'' if epochs == 1 else 's'}"
         stage.done(f"Trained run {place.number + 1} of {count}: {folder if place.folder else place.repo} ({learned})")
 
 

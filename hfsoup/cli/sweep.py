@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hfsoup.cli.app import app
 from hfsoup.cli.commands import Json, Quiet, write_json
 from hfsoup.utils.errors import UsageError
+
+if TYPE_CHECKING:
+    from hfsoup.data.request import Request
+    from hfsoup.networks.fine_tuning.grid import Run
 
 RUNS = 8
 
@@ -52,7 +56,9 @@ def sweep(
         bool,
         typer.Option("--channels-last", help="a memory format for convolutions on CPUs", rich_help_panel="Training"),
     ] = False,
-    seed: Annotated[int, typer.Option(help="of the draw and of a new head", rich_help_panel="Training")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="of the draw and of a new head", min=0, max=1 << 31, rich_help_panel="Training")
+    ] = 0,
     train_split: Annotated[str, typer.Option(help="the split to train on", rich_help_panel="Data")] = "train",
     split: Annotated[
         str | None,
@@ -78,36 +84,52 @@ def sweep(
     from hfsoup.baking.sweep import Sweep, run_sweep
     from hfsoup.cli.screen import Screen
     from hfsoup.data.request import Request, split_revision
-    from hfsoup.networks.fine_tuning.grid import draw_runs, read_grid
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            "a sweep runs in one process", hint=shlex.join(["hfsoup", "sweep", base, "--dataset", dataset])
-        )
-    screen = Screen(quiet=quiet)
-    planned = (
-        read_grid(grid)
-        if grid
-        else draw_runs(RUNS if runs is None else runs, seed=seed, rates=learning_rate, epochs=epochs)
-    )
-    if grid and runs is not None:
-        if not 0 < runs <= len(planned):
-            raise UsageError(
-                f"expected --runs from 1 to {len(planned)}, the runs of the grid, found {runs}", where=str(grid)
-            )
-        planned = planned[:runs]
-    name, revision = split_revision(dataset)
+        hint = shlex.join(["hfsoup", "sweep", base, "--dataset", dataset])
+        raise UsageError("a sweep runs in one process", hint=hint)
+    screen, (name, revision) = Screen(quiet=quiet), split_revision(dataset)
     request = Request(
         name, dataset_config, split, test_split, image_column, label_column,
         revision=revision, skip_bad_images=skip_bad_images,
     )  # fmt: skip
     asked = Sweep(
-        base, request, planned,
+        base, request, _plan_runs(grid, runs, seed, learning_rate, epochs),
         output=output or (None if push else "runs"), push=push, private=private, train_split=train_split,
         batch_size=batch_size, freeze=tuple(freeze or ()), flip=flip, channels_last=channels_last, seed=seed,
     )  # fmt: skip
     found = run_sweep(asked, screen)
     if len(found) > 1:
-        words = ["hfsoup", "bake", *found, "--dataset", dataset, "--recipe", "auto"]
-        screen.show_check(f"bake them: {shlex.join(words)}")
+        screen.show_check(f"bake them: {_format_bake(found, base, dataset, request)}")
     write_json(json_file, {"runs": found})
+
+
+def _plan_runs(
+    grid: Path | None, count: int | None, seed: int, rates: tuple[float, float], epochs: tuple[int, int]
+) -> tuple[Run, ...]:
+    """The first `count` runs of the grid, all where it is None; else drawn ones."""
+    from hfsoup.networks.fine_tuning.grid import draw_runs, read_grid
+
+    if not grid:
+        return draw_runs(RUNS if count is None else count, seed=seed, rates=rates, epochs=epochs)
+    planned = read_grid(grid)
+    if count is not None and not 0 < count <= len(planned):
+        what = f"expected --runs from 1 to {len(planned)}, the runs of the grid, found {count}"
+        raise UsageError(what, where=str(grid))
+    return planned[:count]
+
+
+def _format_bake(runs: list[str], base: str, dataset: str, request: Request) -> str:
+    """The command that bakes the runs with the base and the data that the sweep was given."""
+    options = {
+        "--dataset": dataset,
+        "--dataset-config": request.config,
+        "--split": request.split,
+        "--test-split": request.test_split,
+        "--image-column": request.image_column,
+        "--label-column": request.label_column,
+        "--base": base,
+        "--recipe": "auto",
+    }
+    given = [word for flag, value in options.items() if value is not None for word in (flag, value)]
+    return shlex.join(["hfsoup", "bake", *runs, *given, *(["--skip-bad-images"] if request.skip_bad_images else [])])

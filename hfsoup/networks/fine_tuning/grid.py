@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,12 @@ DECAYS, MOST_SMOOTHING, MOST_MIXUP = (10**-4, 10**-0.2), 0.25, 0.9
 """What weight decays are drawn between; label smoothing and mixup are 0 for every second run, else up to these."""
 DIGITS = 3
 """Significant digits of what is drawn."""
+SCHEDULES = (
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+)
+"""The schedules of transformers that need neither arguments of their own nor scores during the training."""
+LAST_RATE = 1e-7
+"""The rate at which the schedule `polynomial` ends, which the learning rate must be above."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,19 @@ def _round(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
+LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "learning_rate": (lambda value: 0 <= value <= sys.float_info.max, "of at least 0"),
+    "lr_scheduler_type": (lambda value: value in SCHEDULES, f"to be one of {', '.join(SCHEDULES)}"),
+    "weight_decay": (lambda value: 0 <= value <= sys.float_info.max, "of at least 0"),
+    "label_smoothing_factor": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+    "mixup": (lambda value: 0 <= value <= sys.float_info.max, "of at least 0"),
+    "samples": (lambda value: 0 < value <= 1, "above 0 and up to 1, a share of the images"),
+    "seed": (lambda value: 0 <= value < 1 << 32, "from 0 to 4294967295"),
+    "num_train_epochs": (lambda value: 0 < value <= sys.float_info.max, "above 0"),
+}
+"""What values a field may have, and that in words; NaN is within no limits."""
+
+
 def read_grid(path: Path) -> tuple[Run, ...]:
     """Read runs from a JSON list of objects of any of `Run`'s fields.
 
@@ -109,13 +130,13 @@ def _read_run(entry: dict[str, Any], where: str) -> Run:
             raise UsageError(f"unknown hyper-parameter {name!r}; known are {', '.join(known)}", where=where)
         if type(value).__name__ not in (known[name], "int" if known[name] == "float" else ""):
             raise UsageError(f"expected {name} of type {known[name]}, found {value!r}", where=where)
+        fits, limit = LIMITS.get(name, (lambda _: True, ""))
+        if not fits(value):
+            raise UsageError(f"expected {name} {limit}, found {value!r}", where=where)
     # A whole number stands for the same float, in the record too.
     values: dict[str, Any] = {n: float(value) if known[n] == "float" else value for n, value in entry.items()}
     run = Run(**values)
-    if run.mixup < 0:
-        raise UsageError(f"expected mixup of at least 0, found {run.mixup}", where=where)
-    if not 0 < run.samples <= 1:
-        raise UsageError(
-            f"expected samples above 0 and up to 1, a share of the images, found {run.samples}", where=where
-        )
+    if run.lr_scheduler_type == "polynomial" and run.learning_rate <= LAST_RATE:
+        what = f"expected learning_rate above {LAST_RATE:g}, where polynomial ends, found {run.learning_rate:g}"
+        raise UsageError(what, where=where)
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -38,7 +39,7 @@ OWN = ("augment", "mixup", "samples")
 SHIFT = 8
 """Augmented images are shifted by up to 1 / SHIFT of their sides."""
 WARMUP = 0.1
-"""The share of the steps in which the learning rate grows, unless the schedule has no warm-up."""
+"""The share of the steps in which the learning rate grows, unless the schedule has no warm-up or there is one step."""
 
 
 class Start:
@@ -110,7 +111,7 @@ class Start:
         """The name of a tensor that has come to hold NaN or infinity since the start; None if there is none."""
         for name, tensor in self.model.state_dict().items():
             if not torch.isfinite(tensor).all() and torch.isfinite(self._weights[name]).all():
-                return name
+                return str(name)
         return None
 
     def save(self, folder: Path) -> None:
@@ -163,6 +164,10 @@ def fine_tune(
             report_to="none",
             disable_tqdm=True,
         )
+        batches = max(1, len(rows) // settings.train_batch_size)
+        if math.ceil(run.num_train_epochs * batches) == 1:
+            # The rate of a warm-up's first step is 0, so a run of one step would learn nothing.
+            settings.warmup_steps = 0
         trainer = Trainer(
             start.restore(), settings, train_dataset=images, callbacks=[_Steps(expect, advance)], **mixing
         )
