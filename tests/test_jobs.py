@@ -18,6 +18,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from jobs_api import RecordedJobs
 from shell import bake, refused, run
 
+from hfsoup.evaluation.journal import Journal, journal_files, journal_path
 from hfsoup.hub.branch_files import BranchFiles
 from hfsoup.localhub import LocalHub, app
 from hfsoup.utils.hashing import hash_file
@@ -81,6 +82,25 @@ def test_a_job_killed_half_way_goes_on_and_makes_the_same_soup(
     assert [branch.name for branch in HfApi().list_repo_refs("kit/job-soup").branches] == ["main"]
     assert not any(on_hub.token in job.log for job in api.jobs)
     assert on_hub.token not in done.err
+
+
+def test_damaged_scores_on_the_branch_are_left_out(
+    on_hub: LocalHub, signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that finds bytes under the right names that are no scores bakes as if they were not there."""
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "first"))
+    here = bake(*REQUEST, "--output", "here")
+    keys = Journal(journal_path(), read=True, notify=print).list_keys()
+    HfApi().create_repo("kit/job-soup")
+    branch = journal_files("kit/job-soup")
+    branch.create()
+    branch.send(dict.fromkeys(keys, b"PK no archive"), "Damage")
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "second"))
+    monkeypatch.setenv("HFSOUP_JOURNAL", "kit/job-soup")
+    there = bake(*REQUEST, "--push", "kit/job-soup", "--output", "there")
+    HfApi().delete_repo("kit/job-soup")
+    assert here["images_forwarded"] == there["images_forwarded"] > 0
+    assert here["soup"]["sha256"] == there["soup"]["sha256"]
 
 
 def test_a_job_is_pinned_and_holds_the_token_as_a_secret(
