@@ -46,6 +46,8 @@ from hfsoup.utils.text import format_size
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from hfsoup.data.images import Images
+    from hfsoup.ingredients.family import Family
     from hfsoup.options.bake_options import BakeOptions
 
 
@@ -109,16 +111,7 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
                     ),
                     lambda found: found.content,
                 )
-        if options.align != "none":
-            with clock("align"):
-                family = world.on_each_host(
-                    lambda: align_ingredients(family, options, watch, images, world), lambda found: found.content
-                )
-        if MERGES.get(options.merge).importance:
-            with clock("estimate"):
-                family = world.on_each_host(
-                    lambda: estimate_importance(family, options, watch, images, world), lambda found: found.content
-                )
+        family = _adapt_family(family, options, watch, clock, world, images)
         averager = stack.enter_context(
             Averager(family, options.merge, options.stored_dtype, options.merge_parameters())
         )
@@ -141,6 +134,23 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
         if finished.pushed:
             world.on_main(journal.withdraw)
         return finished
+
+
+def _adapt_family(
+    family: Family, options: Options, watch: Watch, clock: Clock, world: World, images: Images | None
+) -> Family:
+    """Align the ingredients, and estimate the importance of their weights, where that is asked for."""
+    if options.align != "none":
+        with clock("align"):
+            family = world.on_each_host(
+                lambda: align_ingredients(family, options, watch, images, world), lambda found: found.content
+            )
+    if MERGES.get(options.merge).importance:
+        with clock("estimate"):
+            family = world.on_each_host(
+                lambda: estimate_importance(family, options, watch, images, world), lambda found: found.content
+            )
+    return family
 
 
 def _note_broken(watch: Watch, noted: Sequence[str] = ()) -> list[str]:
