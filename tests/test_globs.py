@@ -324,6 +324,9 @@ def clutter(vit: Family, alone: Path) -> Path:
         (["run"], ["nothing matches 'run'", "try: runs"]),
         (["runs"], ["found no config.json", "try: 'runs/*'"]),
         (["./runs/none-*"], ["nothing matches", "try: ls runs"]),
+        (["nothing"], ["there is no such folder here", "which holds 'runs', 'state'\n", "try: ls ."]),
+        (["runs/vti-*"], ["nothing matches 'runs/vti-*'\n  try: 'runs/vit-*'\n"]),
+        (["."], ["found no config.json", "try: 'runs/*'\n"]),
         (["~/no-such-run"], ["nothing matches '/", "/no-such-run'"]),
         (["runs/vit-0/model.safetensors"], ["found a file in one", "try: runs/vit-0"]),
         (["runs/vit-0/sub/deep"], ["nothing matches"]),
@@ -338,6 +341,43 @@ def test_a_local_mistake_is_a_local_error(
     for text in texts:
         assert text in block
     assert signed_in.requests == []
+
+
+def test_models_beside_other_folders_are_suggested_without_those(clutter: Path, data: Path) -> None:
+    """Of a project's folder those with checkpoints are named, by the glob that matches them alone."""
+    for n in range(2):
+        (clutter / "runs" / f"vit-{n}").rename(clutter / f"vit-{n}")
+    assert refused("bake", ".", "--output", "soup", code=2).endswith("  try: 'vit-*'\n")
+    (clutter / "vit-notes").mkdir()
+    assert refused("bake", ".", "--output", "soup", code=2).endswith("  try: vit-0 vit-1\n")
+
+
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_a_mistyped_soup_is_a_local_error(command: str, clutter: Path, signed_in: LocalHub) -> None:
+    """The closest folder is suggested, a soup too, before the Hub is asked; so it is where none is close."""
+    (clutter / "runs" / "vit-0").rename(clutter / "soup")
+    (clutter / "soup" / "soup.json").write_text("{}")
+    assert refused(command, "soupp", code=2).endswith("  try: soup\n")
+    assert "there is no such folder here, and a model on the Hub is ORG/NAME" in refused(command, "x", code=2)
+    assert signed_in.requests == []
+
+
+def test_a_mistyped_dataset_is_looked_for_here_too(
+    clutter: Path, signed_in: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that the Hub does not know, or that cannot be asked after, is said to be no folder, with the closest."""
+    (clutter / "cifar10").mkdir()
+    words = ("bake", "runs/*", "--recipe", "greedy", "--dataset", "cifar-10", "--output", "soup")
+    block = refused(*words, code=1)
+    assert "there is no such repository" in block
+    assert "; no folder of that name is here either\n" in block
+    assert block.endswith("  try: --dataset cifar10\n")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    hurry(monkeypatch)
+    block = refused(*words, code=1)
+    assert "nothing listens" in block
+    assert block.endswith("  try: --dataset cifar10\n")
+    assert "; no folder of that name is here either\n" in refused("bake", "runz/a", "runs/vit-0", code=1)
 
 
 def test_a_checkpoint_that_lost_its_weights_is_not_passed_over(clutter: Path, vit: Family) -> None:

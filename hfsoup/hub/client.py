@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from hfsoup.utils.close_names import find_close_names
 from hfsoup.utils.errors import AccessError, HubError, SoupError
 from hfsoup.utils.redact import redact
 from hfsoup.utils.text import format_duration, one_line
@@ -196,7 +199,21 @@ def convert_hub_errors(
             raise other from error
         if (ours := _convert_error(root, where, access, listed)) is root:
             raise
+        if kind and not listed and isinstance(ours, HubError):
+            ours = _mention_folders(ours, where, kind)
         raise ours from error
+
+
+def _mention_folders(error: HubError, name: str, kind: str) -> HubError:
+    """The same error, which also says that no folder of that name is here, with the closest one; for names of users."""
+    if "@" in name or (isinstance(error, AccessError) and "no such repository" not in error.what):
+        return error
+    close = find_close_names(Path(name))
+    hint = error.hint
+    if close:
+        nearest = shlex.quote(str(Path(name).parent / close[0]))
+        hint = f"--dataset {nearest}" if kind == "dataset" else nearest
+    return type(error)(f"{error.what}; no folder of that name is here either", where=error.where, hint=hint)
 
 
 def _find_other_kind(where: str, kind: str) -> AccessError | None:

@@ -7,13 +7,14 @@ import os
 import re
 import shlex
 from collections.abc import Iterable
-from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 
 from hfsoup.checkpoints.lora.config import CONFIG, FULL, WEIGHTS
 from hfsoup.hub.addresses import parse_dataset_address
 from hfsoup.ingredients.repository_kinds import SAVE, TRAINING, describe_files, identify_kind
+from hfsoup.utils.close_names import find_close_names, list_globs, list_visible, match_names
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.text import join_names, quoted
 
@@ -36,10 +37,10 @@ def is_model(names: Iterable[str]) -> bool:
     return any(n in CONFIGS or n in WEIGHTS or FULL.fullmatch(n) or TRAINING.fullmatch(n) for n in names)
 
 
-def find_local_models(pattern: str) -> list[Path] | None:
+def find_local_models(pattern: str, *, soups: bool = False) -> list[Path] | None:
     """The model folders that a pattern matches, in natural order; None for a pattern of the Hub.
 
-    A folder without its own model stands for the checkpoints in it.
+    A folder without its own model stands for the checkpoints in it. An error suggests soups only with `soups`.
 
     Raises:
         UsageError: the pattern can only be a local one, and matches no model.
@@ -53,8 +54,9 @@ def find_local_models(pattern: str) -> list[Path] | None:
     models = list(chain.from_iterable([m] if _holds_model(m) else _find_checkpoints(m) for m in matches))
     if models:
         return sorted(models, key=natural_key)
-    if _is_only_local(text):
-        raise _no_match_error(pattern, text)
+    close = _find_close_models(text, soups=soups)
+    if close or _is_only_local(text):
+        raise _no_match_error(pattern, text, close)
     return None
 
 
@@ -68,7 +70,7 @@ def require_data(dataset: str) -> None:
     path = Path(dataset).expanduser()
     if not os.path.lexists(path):
         if dataset.startswith((".", "/", "~")):
-            close = _find_close_names(path)
+            close = find_close_names(path)
             hint = f"--dataset {shlex.quote(str(path.parent / close[0]))}" if close else "--dataset ORG/NAME|FOLDER"
             raise SoupError(f"there is no such folder: {dataset!r}", hint=hint)
         if name := parse_dataset_address(dataset):
@@ -107,39 +109,55 @@ def list_checkpoints(folder: Path) -> list[str]:
 
 
 def _is_only_local(text: str) -> bool:
-    """Whether a pattern cannot be a repository: a path, a YAML file, or a close miss of a folder here."""
+    """Whether a pattern cannot be a repository: a path, a YAML file, or one word, where a repository is ORG/NAME."""
     start, _, rest = text.partition("/")
     if text.startswith((".", "/", "~", "\\")) or text.endswith(YAML) or re.match(r"[A-Za-z]:[\\/]", text):
         return True
-    if "@" in text or not Path(start).is_dir():
-        return (
-            bool(text)
-            and "@" not in text
-            and "/" not in text
-            and not WILD.search(text)
-            and bool(_find_close_names(Path(text)))
-        )
-    return rest.count("/") > 0 or bool(_find_close_names(Path(text)))
+    if "@" in text:
+        return False
+    return "/" in rest if Path(start).is_dir() else bool(text) and "/" not in text and not WILD.search(text)
 
 
-def _find_close_names(path: Path) -> list[str]:
-    """Names in the folder of a missing path that are close to its own, soups left out."""
-    folder, names = path.parent, _list_names(path.parent)
-    visible = [n for n in names if not n.startswith(".") and not (folder / n / "soup.json").is_file()]
-    return get_close_matches(WILD.sub("", path.name), sorted(visible, key=natural_key), 3, 0.8)
+def _find_close_models(text: str, *, soups: bool) -> list[str]:
+    """Folders, or for a glob the nearest globs of folders, beside a missing path whose names are close to its own."""
+    path = Path(text)
+    if "@" in text or (not path.name) or (WILD.search(text) and "/" not in text):
+        return []
+    folders = _list_model_folders(path.parent, soups=soups)
+    known = list_globs(folders) if WILD.search(path.name) else folders
+    return [str(path.parent / name) for name in match_names(path.name, known)]
 
 
-def _no_match_error(pattern: str, text: str) -> UsageError:
+def _list_model_folders(folder: Path, *, soups: bool) -> list[str]:
+    """The names of the folders in a folder that hold a model or a run, in natural order; of soups only with `soups`."""
+    names = [n for n in list_visible(folder) if soups or not (folder / n / "soup.json").is_file()]
+    return sorted((n for n in names if (folder / n).is_dir() and _holds_models(folder / n)), key=natural_key)
+
+
+def _holds_models(folder: Path) -> bool:
+    """Whether a folder is a model, a run of checkpoints, or holds folders that are."""
+    inner = (folder / name for name in list_visible(folder))
+    return _is_ingredient(folder) or any(_is_ingredient(path) for path in inner if path.is_dir())
+
+
+def _is_ingredient(folder: Path) -> bool:
+    """Whether a folder is a model or a run with checkpoints."""
+    return _holds_model(folder) or bool(_find_checkpoints(folder))
+
+
+def _no_match_error(pattern: str, text: str, close: list[str]) -> UsageError:
     """The error of a path that matches nothing, with the closest names."""
     if text.endswith(YAML):
         return UsageError(f"there is no config file {pattern!r}", hint=f"hfsoup init ORG/NAME -o {shlex.quote(text)}")
     path = Path(WILD.split(text)[0] + "_").parent
     folder = next(p for p in (path, *path.parents) if p.is_dir() or p == p.parent)
-    names = sorted((n for n in _list_names(folder) if not n.startswith(".")), key=natural_key)
-    where = f"{folder}, which holds {join_names(names, MOST)}" if names else ""
-    close = _find_close_names(Path(text)) if folder == Path(text).parent else []
-    hint = shlex.quote(str(folder / close[0])) if close else f"ls {shlex.quote(str(path))}"
-    if not text.startswith((".", "/", "~")):
+    names = sorted((n for n in list_visible(folder) if (folder / n).is_dir()), key=natural_key)
+    where = f"{folder}, which holds {join_names(names, MOST)}" if names and not (close and WILD.search(text)) else ""
+    hint = shlex.quote(close[0]) if close else f"ls {shlex.quote(str(path))}"
+    if "/" not in text:
+        what = f"nothing matches {pattern!r}: there is no such folder here, and a model on the Hub is ORG/NAME"
+        return UsageError(what, where=where, hint=hint)
+    if not text.startswith((".", "/", "~")) and not WILD.search(text):
         hint += f"; on the Hub: hf.co/{text}"
     return UsageError(f"nothing matches {pattern!r}", where=where, hint=hint)
 
@@ -149,15 +167,30 @@ def _refuse_folder(path: Path) -> list[Path]:
     if not path.is_dir():
         raise _no_folder_error(path)
     names = sorted(_list_names(path), key=natural_key)
-    inner = [n for n in names if (path / n).is_dir() and _holds_model(path / n)]
+    inner = _suggest_inner(path)
     kind = identify_kind(names) or identify_kind(file.name for file in path.glob("*/*"))
     where = f"{path}, which holds {describe_files(names)}"
     if inner:
-        hint = shlex.quote(f"{path}/*") if len(inner) > 1 else shlex.quote(str(path / inner[0]))
+        hint = inner
     else:
         hint = kind[1] if kind else SAVE
         hint = f"--dataset {shlex.quote(str(path))}" if hint == "--dataset" else hint
     raise UsageError("expected a model folder, found no config.json", where=where, hint=hint)
+
+
+def _suggest_inner(path: Path) -> str:
+    """What to type for the models in a folder, or else in a folder in it; empty where there is none."""
+    for folder in (path, *(path / name for name in sorted(list_visible(path), key=natural_key))):
+        below = ((n, folder / n) for n in _list_model_folders(folder, soups=False))
+        names = [n for n, place in below if has_config(place) or _find_checkpoints(place)]
+        if not names:
+            continue
+        every = list_visible(folder)
+        globs = [*(["*"] if len(names) > 1 else []), *list_globs(names)]
+        exact = (glob for glob in globs if sorted(n for n in every if fnmatchcase(n, glob)) == sorted(names))
+        glob = next(exact, None)
+        return " ".join(shlex.quote(str(folder / name)) for name in ([glob] if glob else names[:MOST]))
+    return ""
 
 
 def _no_folder_error(path: Path) -> UsageError:

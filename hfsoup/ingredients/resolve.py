@@ -112,7 +112,7 @@ def match_patterns(
     unused = set(exclude)
     with listening(notify):
         for name in names:
-            candidates, hits = _select(name, base, target, exclude, notify)
+            candidates, hits = _select(name, base, target, exclude, notify, soups=include_soups)
             unused -= hits
             for candidate, pinned in zip(candidates, map_in_threads(_try_pin, candidates), strict=True):
                 if isinstance(pinned, Refused):
@@ -136,10 +136,10 @@ def match_patterns(
 
 
 def _select(
-    name: str, base: str | None, target: str | None, exclude: Sequence[str], notify: Notify
+    name: str, base: str | None, target: str | None, exclude: Sequence[str], notify: Notify, *, soups: bool
 ) -> tuple[list[Unpinned], set[str]]:
     """What one pattern matches, without excluded names and the push target; and the globs that excluded some."""
-    candidates = _expand_pattern(name, base, notify)
+    candidates = _expand_pattern(name, base, notify, soups=soups)
     if not candidates:
         raise _no_match_error(name, base)
     chosen, hits = [], set()
@@ -170,9 +170,9 @@ def _no_match_error(pattern: str, base: str | None) -> UsageError:
     return UsageError(what, hint=f"hf models list --author {author}, or a folder as ./NAME")
 
 
-def _expand_pattern(pattern: str, base: str | None, notify: Notify) -> list[Unpinned]:
+def _expand_pattern(pattern: str, base: str | None, notify: Notify, *, soups: bool) -> list[Unpinned]:
     """Everything that one pattern matches."""
-    folders = find_local_models(pattern)
+    folders = find_local_models(pattern, soups=soups)
     if folders is not None:
         return [Unpinned(str(folder), None, folder) for folder in folders]
     if COLLECTION.fullmatch(pattern):
