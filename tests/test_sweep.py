@@ -12,7 +12,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from family import weights
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from shell import Result, refused, run
 from transformers import (
     AutoImageProcessor,
@@ -83,7 +83,10 @@ def test_a_sweep_makes_a_family_that_bakes(sweep: Callable[..., Result]) -> None
         assert AutoImageProcessor.from_pretrained(folder).size["height"] == 8
         record = json.loads((folder / "sweep.json").read_text())
         assert record["hyperparameters"]["seed"] == n
-        assert record["dataset"] == {"id": "data", "config": None, "revision": None, "split": "train"}
+        data = {"id": "data", "config": None, "revision": None, "split": "train", "skip_bad_images": False}
+        data |= {"image_column": None, "label_column": None, "blake3": record["dataset"]["blake3"]}
+        assert record["dataset"] == data
+        assert record["classes"] == list(NAMES)
         card = (folder / "README.md").read_text()
         assert "license: apache-2.0" in card
         assert f"| learning_rate | {record['hyperparameters']['learning_rate']} |" in card
@@ -130,6 +133,51 @@ def test_a_run_of_other_settings_is_not_taken_for_this_one(sweep: Callable[..., 
     assert "expected a finished run or nothing, found files but no sweep.json" in refused(
         *words, "--output", "mine", "--grid", "one.json", code=1
     )
+
+
+@pytest.mark.parametrize("what", ["labels", "images", "base", "column", "format"])
+def test_a_run_on_other_content_is_not_taken_for_this_one(sweep: Callable[..., Result], what: str) -> None:
+    """Local labels, images and weights count by what is in the files, not by their names; so do columns and format."""
+    path = next(Path("data").glob("train-*"))
+    rows = Dataset.from_parquet(str(path))
+    rows = rows.add_column("other", rows["label"][:][::-1], feature=rows.features["label"])
+    rows.to_parquet(path)
+    words = ["sweep", "start", "--dataset", "data", "--batch-size", 8, "--grid", put_grid("one.json", STILL)]
+    assert run(*words, "--label-column", "label").code == 0
+    assert "is there already" in run(*words, "--label-column", "label").err
+    label, expected = "label", "blake3 is"
+    if what == "labels":
+        rows.remove_columns("label").rename_column("other", "label").to_parquet(path)
+    elif what == "images":
+        rows.map(lambda row: {"image": row["image"].rotate(90)}).to_parquet(path)
+    elif what == "base":
+        tensors = load_file("start/model.safetensors")
+        save_file({name: tensor + 1 for name, tensor in tensors.items()}, "start/model.safetensors", {"format": "pt"})
+    elif what == "column":
+        label, expected = "other", "label_column is 'label', expected 'other'"
+    else:
+        words, expected = [*words, "--channels-last"], "channels_last is False, expected True"
+    text = refused(*words, "--label-column", label, code=2)
+    assert expected in text
+    assert "runs/run-0" in text
+
+
+def test_a_sweep_at_a_branch_is_continued(bench: Path, signed_in: LocalHub, alone: Path) -> None:
+    """A branch counts as the commit that it is now: the same is continued, another refused, for base and dataset."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo("kit/branch-base", exist_ok=True)
+    api.upload_folder(repo_id="kit/branch-base", folder_path=bench / "start")
+    pick_digits().push_to_hub("kit/branch-digits")
+    words = ("sweep", "kit/branch-base@main", "--dataset", "kit/branch-digits@main", *SHORT)
+    assert run(*words, "--runs", 1).code == 0
+    again = run(*words, "--runs", 2)
+    assert again.code == 0, again.err
+    assert "runs/run-0 is there already" in again.err
+    api.upload_file(repo_id="kit/branch-base", path_or_fileobj=b"# Changed", path_in_repo="README.md")
+    text = refused(*words, "--runs", 2, code=2)
+    assert "revision is" in text
 
 
 def test_what_a_bake_selects_or_tests_on_is_not_trained_on(sweep: Callable[..., Result]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsoup.averaging.writer import lock_output, stage_output
+from hfsoup.checkpoints.types import PROCESSORS
+from hfsoup.data.loading import open_dataset
 from hfsoup.data.request import Request
 from hfsoup.data.training import TrainingSplit, load_training_split
 from hfsoup.hub.client import expect_answer, hub_api
@@ -21,6 +24,7 @@ from hfsoup.ingredients.pull import pull_ingredients
 from hfsoup.networks.fine_tuning.grid import Run
 from hfsoup.reports.run_card import render_run_card
 from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.hashing import hash_blake3, hash_bytes
 from hfsoup.utils.progress import Watch
 from hfsoup.utils.safe_json import read_json
 from hfsoup.utils.text import format_count, one_line
@@ -34,6 +38,7 @@ FILES = ("config.json", "preprocessor_config.json", "model.safetensors", RECORD)
 """What a finished run holds; the weights are one file."""
 UNUSED = {".gitattributes", "README.md"}
 """The files of a repository that holds nothing yet."""
+COMMIT = re.compile("[0-9a-f]{40}")
 MESSAGE = "Add fine-tuned model"
 DESCRIPTION = "Fine-tuned by hfsoup sweep; sweep.json says how."
 
@@ -44,7 +49,8 @@ class Sweep:
 
     `base` is a repository, with `@REVISION` or without, or a folder; `request` is the dataset with the splits that a
     bake will be given. `output` and `push` are names of folders and repositories, `{n}` standing for a run's number.
-    `seed` draws the head that all runs begin with.
+    `seed` draws the head that all runs begin with. `base_blake3` and `dataset_blake3` are the hashes of what is on this
+    disk and has no commit, None before it was read.
     """
 
     base: str
@@ -59,19 +65,30 @@ class Sweep:
     flip: bool = False
     channels_last: bool = False
     seed: int = 0
+    base_blake3: str | None = None
+    dataset_blake3: str | None = None
 
     def describe_run(self, run: Run) -> dict[str, Any]:
-        """What the record of a run holds of this sweep; revisions are added when they are known."""
+        """What the record of a run holds of this sweep; revisions and hashes are None until they are known."""
         base, revision = self.split_base()
         return {
-            "base": {"id": _name(base), "revision": revision},
+            "base": {"id": _name(base), "revision": revision, "blake3": self.base_blake3},
             "dataset": {
                 "id": _name(self.request.dataset),
                 "config": self.request.config,
                 "revision": self.request.revision,
                 "split": self.train_split,
+                "image_column": self.request.image_column,
+                "label_column": self.request.label_column,
+                "skip_bad_images": self.request.skip_bad_images,
+                "blake3": self.dataset_blake3,
             },
-            "hyperparameters": {**asdict(run), "batch_size": self.batch_size, "flip": self.flip},
+            "hyperparameters": {
+                **asdict(run),
+                "batch_size": self.batch_size,
+                "flip": self.flip,
+                "channels_last": self.channels_last,
+            },
             "frozen": list(self.freeze),
             "head_seed": self.seed,
         }
@@ -111,26 +128,47 @@ def run_sweep(sweep: Sweep, watch: Watch) -> list[str]:
         SoupError: base or dataset cannot be read, or a run cannot be trained or written.
         HubError: the Hub refuses or cannot be reached.
     """
+    sweep = _resolve(sweep, watch)
     places = _find_places(sweep)
     for place in (place for place in places if place.repo and not place.pushed):
         require_push_access(str(place.repo))
-    for place in (place for place in places if place.record):
-        watch.note(f"{place.folder if place.here else place.repo} is there already; not trained again")
-    missing = [place for place in places if not place.record]
-    if missing:
-        with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory() as scratch:
-            sweep, start, split = _prepare(sweep, places, file, watch)
-            for place in missing:
-                folder = place.folder or Path(scratch, f"run-{place.number}")
-                with lock_output(folder) if place.folder else nullcontext():
-                    if _make_room(sweep, place, folder):
-                        _train(sweep, start, split, place, folder, len(places), watch)
-                if place.repo:
-                    _push(sweep, place, folder, watch)
+    done, missing = [p for p in places if p.record], [p for p in places if not p.record]
+    with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory() as scratch:
+        if missing or _is_local(sweep.request.dataset):
+            sweep, split = _read_images(sweep, done, file, watch)
+        for place in done:
+            watch.note(f"{place.folder if place.here else place.repo} is there already; not trained again")
+        if missing:
+            sweep, start = _load_base(sweep, split, watch)
+        for place in missing:
+            folder = place.folder or Path(scratch, f"run-{place.number}")
+            with lock_output(folder) if place.folder else nullcontext():
+                if _make_room(sweep, place, folder):
+                    _train(sweep, start, split, place, folder, len(places), watch)
+            if place.repo:
+                _push(sweep, place, folder, watch)
     for place in places:
         if place.here and place.folder and place.repo and not place.pushed:
             _push(sweep, place, place.folder, watch)
     return [str(place.repo or place.folder) for place in places]
+
+
+def _resolve(sweep: Sweep, watch: Watch) -> Sweep:
+    """The sweep with commits in place of the branches and tags that are asked for, and the hash of a local base."""
+    base, asked = sweep.split_base()
+    commit = sweep.request.revision
+    if commit and not COMMIT.fullmatch(commit):
+        with open_dataset(sweep.request, to_cache=False) as source:
+            commit = source.revision
+    sweep = replace(sweep, request=replace(sweep.request, revision=commit))
+    if _is_local(base):
+        (found,) = pull_ingredients([find_base(base, notify=watch.note)], notify=watch.note)
+        paths = [found.folder / "config.json", *(found.processor_folder / name for name in PROCESSORS)]
+        files = [(path.name, hash_blake3(path)) for path in paths if path.is_file()]
+        return replace(sweep, base_blake3=hash_bytes(json.dumps([found.content, files]).encode()))
+    if asked and not COMMIT.fullmatch(asked):
+        return replace(sweep, base=f"{base}@{find_base(sweep.base, notify=watch.note).revision}")
+    return sweep
 
 
 def _find_places(sweep: Sweep) -> list[_Place]:
@@ -189,11 +227,11 @@ def _other_content_error(missing: list[str], where: str, hint: str) -> SoupError
 
 
 def _require_same(record: dict[str, Any], expected: dict[str, Any], where: str) -> dict[str, Any]:
-    """The record, unless the run was trained in another way; a revision that was not asked for may be any."""
+    """The record, unless the run was trained in another way; what is not known may be any: a revision, a hash."""
     for (part, name), value in _flatten(expected):
         held = record.get(part)
         found = held.get(name) if isinstance(held, dict) and name else held
-        if found != value and (name != "revision" or value is not None):
+        if found != value and (name not in ("revision", "blake3") or value is not None):
             what = f"a run with other settings is there: {name or part} is {found!r}, expected {value!r}"
             raise UsageError(one_line(what), where=where, hint="the same settings, or another --output or --push")
     return record
@@ -205,14 +243,27 @@ def _flatten(record: dict[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
             yield (part, name), value
 
 
-def _prepare(sweep: Sweep, places: list[_Place], file: Any, watch: Watch) -> tuple[Sweep, Start, TrainingSplit]:
-    """Load base and images at the revisions of the runs that are there, else at the newest; the sweep with these."""
-    if done := next((place.record for place in places if place.record), None):
-        sweep = _pin(sweep, done)
+def _read_images(sweep: Sweep, done: list[_Place], file: Any, watch: Watch) -> tuple[Sweep, TrainingSplit]:
+    """Read the training images at the commit of the runs that are there, else at the newest; the sweep with it.
+
+    Raises:
+        UsageError: runs that are there saw other images or labels.
+    """
+    if done:
+        sweep = _pin(sweep, done[0].record or {})
     with watch.stage("Reading the training images", unit="images") as stage:
         split = load_training_split(sweep.request, sweep.train_split, file, note=watch.note, advance=stage)
         count = format_count(len(split), "image")
         stage.done(f"Read {count} of {len(split.classes)} classes from the split {split.name!r}")
+    local = None if split.revision else split.hash_content()
+    sweep = replace(sweep, request=replace(sweep.request, revision=split.revision), dataset_blake3=local)
+    for place in done:
+        _require_same(place.record or {}, sweep.describe_run(place.run), str(place))
+    return sweep, split
+
+
+def _load_base(sweep: Sweep, split: TrainingSplit, watch: Watch) -> tuple[Sweep, Start]:
+    """Pull and load the model that all runs begin with; the sweep with its commit."""
     with watch.stage("Pulling the base") as stage:
         source = find_base(sweep.base, notify=watch.note)
         (base,) = pull_ingredients([source], notify=watch.note)
@@ -222,8 +273,7 @@ def _prepare(sweep: Sweep, places: list[_Place], file: Any, watch: Watch) -> tup
 
         freeze, last = sweep.freeze, sweep.channels_last
         start = Start(base, split.classes, seed=sweep.seed, freeze=freeze, channels_last=last, note=watch.note)
-    revision = f"{source.id}@{source.revision}" if source.revision else sweep.base
-    return replace(sweep, base=revision, request=replace(sweep.request, revision=split.revision)), start, split
+    return replace(sweep, base=f"{source.id}@{source.revision}" if source.revision else sweep.base), start
 
 
 def _pin(sweep: Sweep, record: dict[str, Any]) -> Sweep:
@@ -254,7 +304,7 @@ def _train(
     """Train one run and write its folder, which is complete once it has its name."""
     from hfsoup.networks.fine_tuning.training import fine_tune
 
-    record = {"hfsoup": __version__, **sweep.describe_run(place.run)}
+    record = {"hfsoup": __version__, **sweep.describe_run(place.run), "classes": list(split.classes)}
     with watch.stage(f"Run {place.number + 1} of {count}", unit="steps") as stage, _explained(place):
         fine_tune(
             start, split, place.run,
@@ -296,6 +346,10 @@ def _push(sweep: Sweep, place: _Place, folder: Path, watch: Watch) -> None:
         stage.done(f"Pushed {pushed.url}")
 
 
+def _is_local(place: str) -> bool:
+    return os.path.lexists(os.path.expanduser(place))  # noqa: PTH111
+
+
 def _name(place: str) -> str:
     """A repository's id, or the last part of a path: a record says nothing of this disk."""
-    return Path(place).name if os.path.lexists(os.path.expanduser(place)) else place  # noqa: PTH111
+    return Path(place).name if _is_local(place) else place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -16,6 +17,7 @@ from hfsoup.data.request import Request
 from hfsoup.data.source import DatasetSource
 from hfsoup.data.splits import choose_splits, require_split
 from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.hashing import hash_bytes
 from hfsoup.utils.progress import Advance, Notify
 
 if TYPE_CHECKING:
@@ -39,6 +41,11 @@ class TrainingSplit:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def hash_content(self) -> str:
+        """The hexadecimal BLAKE3 of all that a training sees: the classes, and each image with its label, in order."""
+        facts = json.dumps([self.mode, self.classes, self.labels.tolist(), self.ends.tolist()])
+        return hash_bytes(facts.encode(), self.file)
 
     def read_picture(self, row: int) -> Image:
         """The image of a row as RGB, as `transformers.pipeline` has it."""

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from blake3 import blake3
 
@@ -35,9 +35,14 @@ def hash_blake3(path: Path) -> str:
     return digest.hexdigest()
 
 
-def hash_bytes(data: bytes) -> str:
-    """The hexadecimal BLAKE3 of bytes."""
-    return blake3(data).hexdigest()
+def hash_bytes(data: bytes, file: BinaryIO | None = None) -> str:
+    """The hexadecimal BLAKE3 of bytes, followed by those of an open file."""
+    digest = blake3(data, max_threads=_threads[0])
+    if file:
+        file.seek(0)
+        while block := file.read(READ):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def hash_file(path: Path) -> str:
