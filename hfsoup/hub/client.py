@@ -199,14 +199,15 @@ def convert_hub_errors(
             raise other from error
         if (ours := _convert_error(root, where, access, listed)) is root:
             raise
-        if kind and not listed and isinstance(ours, HubError):
+        unknown = type(root) is errors.RepositoryNotFoundError or not isinstance(root, errors.HfHubHTTPError)
+        if kind and not listed and unknown and isinstance(ours, HubError):
             ours = _mention_folders(ours, where, kind)
         raise ours from error
 
 
 def _mention_folders(error: HubError, name: str, kind: str) -> HubError:
     """The same error, which also says that no folder of that name is here, with the closest one; for names of users."""
-    if "@" in name or (isinstance(error, AccessError) and "no such repository" not in error.what):
+    if "@" in name:
         return error
     close = find_close_names(Path(name))
     hint = error.hint
