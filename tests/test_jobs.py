@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -28,12 +29,19 @@ REQUEST = ("kit/vit-*", "--dataset", "kit/shapes", "--recipe", "greedy")
 WORDS = (*REQUEST, "--push", "kit/job-soup", "--jobs", "a10g-small")
 
 
+def install_from(monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | None) -> None:
+    """Let this hfsoup be one that was installed from the index, or from somewhere else as direct_url.json says."""
+    text = None if origin is None else json.dumps(origin)
+    monkeypatch.setattr("hfsoup.baking.jobs.distribution", lambda _: mock.Mock(read_text=lambda _: text))
+
+
 @pytest.fixture
 def start_api(
     on_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., RecordedJobs]]:
     """Adds the Jobs API to the Hub."""
     monkeypatch.setenv("HF_TOKEN", on_hub.token)
+    install_from(monkeypatch, None)
     begun: list[RecordedJobs] = []
 
     def start(**how: object) -> RecordedJobs:
@@ -124,8 +132,46 @@ def test_a_job_is_pinned_and_holds_the_token_as_a_secret(
     assert (spec["flavor"], spec["attempts"]) == ("a10g-small", 2)
     assert spec["timeoutSeconds"] == 16 * 60
     assert "time-out: 16 min: 15 min to start and pull" in done.err
-    assert "at most $0.32" in done.err
+    assert "at most $0.64" in done.err
     assert HfApi(token=on_hub.token).model_info("kit/job-soup", revision="hfsoup-journal").private
+
+
+@pytest.mark.parametrize(
+    ("origin", "found"),
+    [
+        ({"url": "file:///home/me/hfsoup", "dir_info": {"editable": True}}, ""),
+        (
+            {"url": "https://example.org/hfsoup", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}},
+            "git+https://example.org/hfsoup@c0ffee",
+        ),
+        ({"url": "https://example.org/hfsoup.whl", "archive_info": {}}, "https://example.org/hfsoup.whl"),
+    ],
+    ids=["disk", "git", "wheel"],
+)
+def test_a_job_installs_what_is_installed_here(
+    origin: dict[str, Any], found: str, start_api: Callable[..., RecordedJobs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hfsoup from this disk is refused, as the index may have something else under its version."""
+    api = start_api(runs=False)
+    install_from(monkeypatch, origin)
+    if found:
+        assert run("bake", *WORDS).code == 0
+        assert api.jobs[0].spec["command"][3] == f"hfsoup[align,plot,search,timm] @ {found}"
+    else:
+        assert "in:  file:///home/me/hfsoup" in refused("bake", *WORDS, code=2)
+        assert api.jobs == []
+
+
+def test_no_file_of_this_disk_is_sent(start_api: Callable[..., RecordedJobs], alone: Path) -> None:
+    """A file that is called as a word of the command stays here, and a repository may be called as a script is."""
+    for name in ("bake", "greedy", "hfsoup"):
+        (alone / name).write_text("mine")
+    api = start_api(runs=False)
+    assert run("bake", *REQUEST, "--push", "kit/job-soup.v1.py", "--jobs", "a10g-small").code == 0
+    HfApi().delete_repo("kit/job-soup.v1.py")
+    command = api.jobs[0].spec["command"]
+    assert {"bake", "greedy", "hfsoup", "kit/job-soup.v1.py"} <= set(command)
+    assert not any("/data" in word for word in command)
 
 
 def test_several_gpus_have_a_process_each(start_api: Callable[..., RecordedJobs]) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib import metadata
+from importlib.metadata import PackageNotFoundError, distribution
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from hfsoup.data.label_mapping import BY_NAME, BY_NUMBER
 from hfsoup.data.request import split_revision
 from hfsoup.evaluation.journal import SHARED, journal_files
 from hfsoup.hub.client import expect_answer, hub_api
-from hfsoup.hub.jobs import Flavor, Job, find_flavor, read_logs, require_completed, start_job
+from hfsoup.hub.jobs import ATTEMPTS, Flavor, Job, find_flavor, read_logs, require_completed, start_job
 from hfsoup.hub.push import find_target
 from hfsoup.merges import MERGES
 from hfsoup.options.options import Options, format_words, option_fields
@@ -61,7 +61,7 @@ class JobRequest:
     def price(self) -> str:
         """The most that it costs, where the Hub says."""
         hourly = self.flavor.hourly
-        return "" if hourly is None else f", at most ${hourly * self.seconds / 3600:.2f}"
+        return "" if hourly is None else f", at most ${ATTEMPTS * hourly * self.seconds / 3600:.2f}"
 
 
 def request_job(patterns: tuple[str, ...], options: Options, flavor: str, watch: Watch) -> JobRequest:
@@ -201,15 +201,24 @@ def _list_packages(options: Options) -> Iterator[str]:
 
 
 def _pin_source() -> str:
-    """Where this version of hfsoup is installed from: the commit of a git repository, or the version on PyPI."""
+    """Where this version of hfsoup is installed from: a commit of a git repository, an address, or the index.
+
+    Raises:
+        UsageError: from this disk, which no job has; whatever has its version on the index may be something else.
+    """
     try:
-        text = metadata.distribution("hfsoup").read_text("direct_url.json")
-    except metadata.PackageNotFoundError:
-        text = None
-    origin = json.loads(text) if text else {}
+        text = distribution("hfsoup").read_text("direct_url.json")
+        origin = json.loads(text) if text else None
+    except PackageNotFoundError:
+        origin = {"url": str(Path(__file__).parents[2])}
+    if origin is None:
+        return f"=={__version__}"
     if commit := origin.get("vcs_info", {}).get("commit_id"):
         return f" @ git+{origin['url']}@{commit}"
-    return f"=={__version__}"
+    if origin["url"].startswith("https://"):
+        return f" @ {origin['url']}"
+    what = "expected an hfsoup that a job can install too, found one from this disk"
+    raise UsageError(what, where=origin["url"], hint="pip install git+https://…/hfsoup@COMMIT, or a release")
 
 
 def describe_request(request: JobRequest) -> Iterator[tuple[str, str]]:

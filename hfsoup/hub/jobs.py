@@ -18,6 +18,8 @@ WHERE = "Jobs"
 """What errors call the place of a request about jobs."""
 ATTEMPTS = 2
 """How often the Hub starts a job: once, and once again where it dies."""
+IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
+"""That of `run_uv_job`, which would send every file of this disk that is called as a word of the command is."""
 COMPLETED = "COMPLETED"
 
 
@@ -80,10 +82,9 @@ def start_job(words: Sequence[str], *, packages: Sequence[str], flavor: str, sec
     if (token := get_token()) is None:
         raise HubError("a job needs a token, found none", where=WHERE, hint="hf auth login, or HF_TOKEN=…")
     with expect_answer(WHERE, access="start jobs"):
-        found = hub_api().run_uv_job(
-            words[0],
-            script_args=list(words[1:]),
-            dependencies=list(packages),
+        found = hub_api().run_job(
+            image=IMAGE,
+            command=["uv", "run", *(word for package in packages for word in ("--with", package)), *words],
             env=env,
             secrets={"HF_TOKEN": token},
             flavor=flavor,
