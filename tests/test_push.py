@@ -357,6 +357,19 @@ def test_a_collection_holds_the_soup_and_its_ingredients(
     assert api.get_collection(slug).title == "target and its ingredients"
 
 
+def test_a_collection_is_as_private_as_its_soup(
+    target: str, on_hub: LocalHub, api: HfApi, alone: Path, signed_in: LocalHub
+) -> None:
+    """Of a soup that was pushed privately before, too."""
+    for earlier in api.list_collections(owner=target.partition("/")[0]):
+        api.delete_collection(earlier.slug)
+    bake(*SCORED, "--push", target, "--private", "--output", "soup")
+    done = run("push", "soup", target, "--collection", "--json", "-")
+    slug = done.json["collection"].split("/collections/")[1]
+    assert api.get_collection(slug).private
+    api.delete_collection(slug)
+
+
 def test_a_refused_collection_is_told_after_the_push(
     vit: Family, target: str, signed_in: LocalHub, api: HfApi, alone: Path
 ) -> None:

@@ -63,14 +63,15 @@ def push_folder(
         if not collection:
             return pushed
         try:
-            return replace(pushed, collection=_collect(pushed.repo, record, private=private))
+            return replace(pushed, collection=_collect(pushed.repo, record))
         except HubError as error:
-            again = shlex.join(["hfsoup", "push", str(folder), pushed.repo, "--collection"])
+            same = [*(["--create-pr"] if create_pr else []), *(["--revision", revision] if revision else [])]
+            again = shlex.join(["hfsoup", "push", str(folder), pushed.repo, *same, "--collection"])
             what = f"the soup is pushed, and its Collection could not be made: {error.what}"
             raise HubError(what, where=error.where, hint=f"{error.hint}, then: {again}") from error
 
 
-def _collect(repo: str, record: Manifest | None, *, private: bool) -> str:
+def _collect(repo: str, record: Manifest | None) -> str:
     """Make the Collection of a soup; ingredients in folders of a disk are not in it, nor those that were left out."""
     from hfsoup.hub.collections import make_collection
 
@@ -82,7 +83,7 @@ def _collect(repo: str, record: Manifest | None, *, private: bool) -> str:
     notes = {name: f"weight {weight:.4g}" for name, weight in weights.items()}
     if record and record.base and record.base.revision:
         notes.setdefault(_repo(record.base.id), "the base")
-    return make_collection(repo, notes, private=private)
+    return make_collection(repo, notes)
 
 
 def _repo(place: str) -> str:

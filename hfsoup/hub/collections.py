@@ -11,15 +11,15 @@ NOTE = "Ingredient"
 """How the note of an ingredient begins."""
 
 
-def make_collection(repo: str, ingredients: Mapping[str, str], *, private: bool = False) -> str:
+def make_collection(repo: str, ingredients: Mapping[str, str]) -> str:
     """Make or bring up to date the Collection of a soup and its ingredients; the address of its page.
 
-    A Collection of the same title is used again: ingredients of an earlier soup leave it, other items stay.
+    That of a private repository is private. A Collection of the same title is used again: ingredients of an earlier
+    soup leave it, other items stay.
 
     Args:
         repo: the soup's repository.
         ingredients: what is noted of each ingredient, by the repository.
-        private: make it private, if it is new.
 
     Raises:
         HubError: the Hub refuses.
@@ -28,6 +28,7 @@ def make_collection(repo: str, ingredients: Mapping[str, str], *, private: bool 
     notes = {repo: "The soup", **{one: f"{NOTE}, {text}" for one, text in ingredients.items() if one != repo}}
     title = " and its ingredients"
     with expect_answer(repo, access="push"):
+        private = bool(hub.model_info(repo).private)
         made = hub.create_collection(
             f"{name[: MAX_TITLE - len(title)]}{title}", namespace=namespace, private=private, exists_ok=True
         )
