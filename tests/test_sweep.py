@@ -162,6 +162,21 @@ def test_a_run_on_other_content_is_not_taken_for_this_one(sweep: Callable[..., R
     assert "runs/run-0" in text
 
 
+def test_a_pushed_run_on_other_images_is_not_taken_for_the_one_here(
+    sweep: Callable[..., Result], signed_in: LocalHub
+) -> None:
+    """The folder holds the run that is asked for, the repository one on other images of the same name: an error."""
+    grid = put_grid("one.json", STILL)
+    assert sweep("--grid", grid, "--push", "kit/elsewhere").code == 0
+    path = next(Path("data").glob("train-*"))
+    Dataset.from_parquet(str(path)).select(range(32)).to_parquet(path)
+    assert sweep("--grid", grid).code == 0
+    words = ("sweep", "start", "--dataset", "data", "--batch-size", 8, "--grid", grid)
+    text = refused(*words, "--output", "runs", "--push", "kit/elsewhere", code=2)
+    assert "blake3 is" in text
+    assert "kit/elsewhere-0" in text
+
+
 def test_a_sweep_at_a_branch_is_continued(bench: Path, signed_in: LocalHub, alone: Path) -> None:
     """A branch counts as the commit that it is now: the same is continued, another refused, for base and dataset."""
     from huggingface_hub import HfApi

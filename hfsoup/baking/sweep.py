@@ -258,7 +258,9 @@ def _read_images(sweep: Sweep, done: list[_Place], file: Any, watch: Watch) -> t
     local = None if split.revision else split.hash_content()
     sweep = replace(sweep, request=replace(sweep.request, revision=split.revision), dataset_blake3=local)
     for place in done:
-        _require_same(place.record or {}, sweep.describe_run(place.run), str(place))
+        for record, where in ((place.here, place.folder), (place.pushed, place.repo)):
+            if record:
+                _require_same(record, sweep.describe_run(place.run), str(where))
     return sweep, split
 
 

@@ -150,29 +150,36 @@ def fine_tune(
     if run.mixup:
         mixing = {"data_collator": _mix_with(run.mixup, len(start.classes)), "compute_loss_func": _soft_loss(run)}
     with tempfile.TemporaryDirectory() as scratch:
-        settings = TrainingArguments(
-            output_dir=scratch,
-            **{name: value for name, value in asdict(run).items() if name not in OWN},
-            warmup_steps=WARMUP,
-            per_device_train_batch_size=batch_size,
-            # A last batch of one image would break batch normalisation.
-            dataloader_drop_last=len(rows) >= batch_size,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            remove_unused_columns=False,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        batches = max(1, len(rows) // settings.train_batch_size)
-        if math.ceil(run.num_train_epochs * batches) == 1:
-            # The rate of a warm-up's first step is 0, so a run of one step would learn nothing.
-            settings.warmup_steps = 0
+        settings = _make_settings(run, Path(scratch), len(rows), batch_size)
         trainer = Trainer(
             start.restore(), settings, train_dataset=images, callbacks=[_Steps(expect, advance)], **mixing
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+
+
+def _make_settings(run: Run, scratch: Path, images: int, batch_size: int) -> TrainingArguments:
+    """What `Trainer` is told of a run on so many images."""
+    settings = TrainingArguments(
+        output_dir=str(scratch),
+        **{name: value for name, value in asdict(run).items() if name not in OWN},
+        warmup_steps=WARMUP,
+        per_device_train_batch_size=batch_size,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    # That of all GPUs together.
+    batch = settings.train_batch_size
+    # A last batch of one image would break batch normalisation.
+    settings.dataloader_drop_last = images >= batch
+    if math.ceil(run.num_train_epochs * max(1, images // batch)) == 1:
+        # The rate of a warm-up's first step is 0, so a run of one step would learn nothing.
+        settings.warmup_steps = 0
+    return settings
 
 
 class TrainingImages(torch.utils.data.Dataset[dict[str, Any]]):
