@@ -54,6 +54,16 @@ def test_the_model_index_is_the_test_score(carded: tuple[dict[str, Any], Any, st
     assert metadata_load(Path("soup/README.md"))
 
 
+def test_local_images_are_no_dataset_of_the_hub(vit: Family, data: Path, alone: Path) -> None:
+    """A folder is called local files, under no dataset's page, and the card says what to type for it."""
+    bake(*vit.words, "--dataset", data, "--output", "soup")
+    card = ModelCard.load("soup/README.md")
+    (result,) = card.data.eval_results
+    assert (result.dataset_type, result.dataset_name) == ("imagefolder", f"{data.name} (local files)")
+    assert card.data.datasets is None
+    assert "The dataset is local files too: write their path after `--dataset`." in card.text
+
+
 def test_text_tells_ingredients_and_decisions(carded: tuple[dict[str, Any], Any, str]) -> None:
     """Every ingredient stands with its commit, every decision with its score; citations and versions follow."""
     found, _, text = carded

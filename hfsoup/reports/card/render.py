@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 MOST_ATTEMPTS = 12
 MOST_LABELS = 100
+LOCAL_DATASET = "imagefolder"
+"""The type of a dataset that is no repository, as in the cards that transformers' Trainer writes."""
 DISTILLATION = (
     "Beyer et al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022,"
     " https://arxiv.org/abs/2106.05237"
@@ -132,8 +134,8 @@ def _eval_results(soup: BakeResult) -> list[EvalResult] | None:
         EvalResult(
             task_type=soup.task.auto_class.pipeline_tag,
             task_name=soup.task.auto_class.title,
-            dataset_type=name,
-            dataset_name=name,
+            dataset_type=name if images.revision else LOCAL_DATASET,
+            dataset_name=name if images.revision else f"{name} (local files)",
             dataset_config=one_line(images.config) if images.config else None,
             dataset_split=one_line(images.test.name),
             dataset_revision=images.revision,
@@ -176,6 +178,7 @@ def _fill(soup: BakeResult) -> dict[str, Any]:
         **_describe_search(soup.search, soup.mix, soup.metric, names),
         "pictures": list_pictures(soup),
         "licences": _describe_licences(made_of.used, options.license),
+        "local_dataset": soup.images is not None and not soup.images.revision,
         "local": [n for n, i in zip(names, made_of.family.ingredients, strict=True) if not i.source.revision],
         "command": quote_command(reproduce_command(soup)),
         "config": reproduce_config(soup),
