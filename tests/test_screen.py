@@ -84,6 +84,19 @@ def test_plain_where_there_is_no_terminal(vit: Family, data: Path, alone: Path) 
     assert verdict.count("its best ingredient") + verdict.count("alone") == 1
 
 
+def test_scores_say_what_they_are_of(vit: Family, data: Path, alone: Path) -> None:
+    """The table's scores are headed by their split, and a bake of cached scores evaluates none."""
+    words = ("bake", *vit.words, "--dataset", data)
+    assert "accuracy, selection  weight" in " ".join(run(*words).err.replace("   ", "  ").splitlines())
+    assert "images evaluated: none: every score was cached\n" in run(*words, "--overwrite").err
+
+
+def test_check_without_images_promises_no_gain(vit: Family, alone: Path) -> None:
+    """It says that the ingredients fit together, and which option says whether a soup may win."""
+    done = run("check", *vit.words)
+    assert done.err.endswith("these fit together; hfsoup check --dataset says whether a soup may win\n")
+
+
 def test_what_was_cached_is_said(on_hub: LocalHub, alone: Path) -> None:
     """The second pull of the same commits costs nothing, and the line says so."""
     assert run("bake", "kit/vit-*").code == 0

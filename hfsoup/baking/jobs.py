@@ -65,7 +65,7 @@ class JobRequest:
 
 
 def request_job(patterns: tuple[str, ...], options: Options, flavor: str, watch: Watch) -> JobRequest:
-    """Plan the bake here and make a job of it; nothing is started, written or paid for.
+    """Plan the bake here and describe it as a job; nothing is started, written or paid for.
 
     Args:
         patterns: as for `bake`; each ingredient is pinned to the commit that it has now, the dataset and the base too.

@@ -52,7 +52,7 @@ Ingredients = Annotated[
         show_default=False,
     ),
 ]
-EPILOG = 'Example: hfsoup bake "org/model-*" --recipe pruned --dataset org/pets --push org/pets-soup'
+EPILOG = 'Example: hfsoup bake "org/model-*" --dataset org/pets --push org/pets-soup'
 
 
 @app.command(epilog=EPILOG, cls=ParameterCommand)

@@ -18,7 +18,7 @@ HELP_ALL = "--help-all"
 FIRST = ("ingredients", "model", "dataset", "recipe", "merge", "output", "push", "dry_run")
 """What `--help` shows, in this order, before the flags that are in no panel; `--help-all` shows every option."""
 LISTED = "see `hfsoup recipes`"
-"""Stands in a help text where the command line lists the names."""
+"""A placeholder in help texts; the command line replaces it by the names."""
 SHORT = {"output": "-o"}
 
 

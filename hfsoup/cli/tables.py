@@ -11,7 +11,7 @@ from hfsoup.checkpoints.types import Source
 from hfsoup.provenance.reproduce import hub_url
 from hfsoup.reports.measurements import format_score
 from hfsoup.reports.summary import add_link, replace_unprintable
-from hfsoup.utils.text import format_size, shorten_names
+from hfsoup.utils.text import format_size, one_line, shorten_names
 
 if TYPE_CHECKING:
     from hfsoup.baking.plan import Plan
@@ -23,7 +23,7 @@ def make_ingredient_table(soup: Soup) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("ingredient", no_wrap=True, overflow="ellipsis")
     if soup.selection:
-        table.add_column(replace_unprintable(soup.metric, 24), justify="right", no_wrap=True)
+        table.add_column(replace_unprintable(f"{one_line(soup.metric, 24)}, selection"), justify="right", no_wrap=True)
     table.add_column("weight", justify="right", no_wrap=True)
     shown = shorten_names([(i.id, i.source.revision) for i in soup.family.ingredients])
     rows = zip(soup.family.ingredients, soup.scores, soup.mix.coefficients, strict=True)

@@ -112,7 +112,7 @@ class Worker:
         return found
 
     def _send(self, data: bytes) -> None:
-        # What a process that has ended does not take is told by its silence.
+        # A process that has ended does not answer, which says enough.
         with suppress(BrokenPipeError):
             _write(self._process.stdin, data)
 
@@ -145,7 +145,7 @@ def _read(pipe: Any) -> bytes:
 
 def serve() -> None:
     """The loop of a worker: read the work, then do it with one thing after another until the pipe ends."""
-    # The program that started it is told of Ctrl-C too, and ends its workers.
+    # The program that started it receives Ctrl-C too, and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     given, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     # What libraries print goes nowhere, and not among the results.

@@ -118,8 +118,8 @@ class Journal:
 class SharedJournal(Journal):
     """A journal whose results are on the Hub too, beside the soup to be, for a job that is started again elsewhere.
 
-    Every result is sent as it is stored, or with a later one where the Hub would not take so many commits. What cannot
-    be sent is noted once, and is sent with the next.
+    Every result is sent as it is stored, or together with a later one where the Hub limits the number of commits.
+    What cannot be sent is noted once, and is sent with the next.
 
     Args:
         files: where the results are on the Hub.

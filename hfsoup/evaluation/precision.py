@@ -56,7 +56,7 @@ def computing_in(name: str, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _with_tf32(device: torch.device, *, allowed: bool) -> Iterator[None]:
-    """Torch lets convolutions use TF32 unless it is told not to."""
+    """Torch lets convolutions use TF32 unless that is switched off."""
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn) if device.type == "cuda" else ()
     before = [backend.allow_tf32 for backend in backends]
     try:

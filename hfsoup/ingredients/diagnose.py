@@ -37,7 +37,7 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th")
 ALONE = "this is one ingredient, with no other to compare it with"
 FEW = "no soup: expected two ingredients or more, found one"
 VERDICTS = {
-    "soup": "soup: these can be averaged as they are",
+    "soup": "soup: these fit together; hfsoup check --dataset says whether a soup may win",
     "recalibrate": "soup with --dataset: a bake scores averaged and re-estimated batch-norm statistics (--bn auto)",
     "align": "align first (--align): these were trained from different starts; a plain average would score at chance",
     "no": "do not average all of these",

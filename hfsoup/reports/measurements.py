@@ -425,7 +425,7 @@ def _show_adapter(found: Results) -> Iterator[str]:
 
 def _show_images(found: Results) -> Iterator[str]:
     if found.comparison and found.images is not None:
-        yield f"{found.images:,}"
+        yield f"{found.images:,}" if found.images else "none: every score was cached"
 
 
 MEASUREMENTS: tuple[Measurement, ...] = (

@@ -52,7 +52,7 @@ def _rows(seen: TestPredictions) -> Iterator[ClassRow]:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images of class `label` that are taken for the class `named`: by the soup, and by the best ingredient."""
+    """Images of class `label` that are predicted as the class `named`: by the soup, and by the best ingredient."""
 
     label: str
     named: str
