@@ -208,3 +208,8 @@ def test_errors_are_counted_before_a_verdict_is_missed(right: list[bool], allowe
         looks.append(at)
     if wrong > allowed:
         assert right[: looks[-1] - step].count(False) <= allowed
+
+
+def test_a_precision_of_nothing_is_refused(vit: Family, alone: Path) -> None:
+    """Without a dataset nothing is scored."""
+    assert "expected a dataset with --precision" in refused("bake", *vit.words, "--precision", "bf16", code=2)

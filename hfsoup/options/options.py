@@ -221,7 +221,7 @@ class Options:
     precision: str = _option("auto", "Compute",
         "what scoring computes in, whatever the soup's own --dtype: float32, tf32, bf16, fp16 (autocast), or auto: "
         "float32, and on CUDA bf16 for candidates and float32 for the test split",
-        choices=("auto", "float32", "tf32", "bf16", "fp16")
+        choices=("auto", "float32", "tf32", "bf16", "fp16"), needs="dataset"
     )
     device: str = _option("auto", "Compute", "where to evaluate: auto, cpu, cuda, mps", recorded=False)
     bn: str = _option("auto", "Compute",
@@ -545,7 +545,7 @@ def refuse_ineffective(options: Options) -> None:
     """Refuse options without effect. A soup.json may hold such options, so this is checked for new bakes only.
 
     Raises:
-        UsageError: an option is about a dataset or a push, and there is none.
+        UsageError: an option has an effect with a dataset or a push only, and there is none.
     """
     if options.dataset == "":
         raise UsageError("the dataset has no name", hint="--dataset ORG/NAME")
@@ -553,9 +553,11 @@ def refuse_ineffective(options: Options) -> None:
     if options.labels == BY_NUMBER:
         # It is also about ingredients without class names.
         del given["labels"]
-    if options.dataset is None and (idle := [name for name, group in given.items() if group == "Data"]):
+    needs = {f.name: f.metadata["needs"] for f in option_fields()}
+    idle = [name for name, group in given.items() if group == "Data" or needs[name] == "dataset"]
+    if options.dataset is None and idle:
         raise UsageError(f"expected a dataset with {format_flags(idle)}, found none", hint="--dataset ORG/NAME")
-    idle = [f.name for f in option_fields() if f.metadata["needs"] == "push" and f.name in given]
+    idle = [name for name in given if needs[name] == "push"]
     if options.push is None and idle:
         raise UsageError(
             f"expected a repository to push to with {format_flags(idle)}, found none", hint="--push ORG/NAME"
