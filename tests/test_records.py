@@ -145,11 +145,11 @@ def changed(folder: Path, change: Change) -> None:
     (folder / "soup.json").write_text(json.dumps(record))
 
 
-def put(path: str, value: Any) -> Change:
-    """Set one field, by its path."""
+def put(path: str | tuple[Any, ...], value: Any) -> Change:
+    """Set one field, by its path: with dots, or of names that may have some."""
 
     def change(record: Any) -> None:
-        *above, last = path.split(".")
+        *above, last = path.split(".") if isinstance(path, str) else path
         for part in above:
             record = record[int(part) if isinstance(record, list) else part]
         record[int(last) if isinstance(record, list) else last] = value
@@ -423,7 +423,9 @@ def test_predictions_have_a_size(soup: Path, on_hub: LocalHub, signed_in: LocalH
     count = len(whole["rows"])
     many = {"classes": ["x"] * (1 << 18)}
     wide: Record = {"classes": ["x"] * (1 << 17), **{name: [[0]] * 2000 for name in ("labels", "soup", "best")}}
-    for change in (many, {**wide, "rows": list(range(2000))}, {"best_ingredient": 10**9}, {"labels": [10**9] * count}):
+    huge = {"rows": [*whole["rows"][1:], 10**400]}
+    others = ({"best_ingredient": 10**9}, {"labels": [10**9] * count})
+    for change in (many, {**wide, "rows": list(range(2000))}, huge, *others):
         (soup / "evaluation.json").write_text(json.dumps({**whole, **change}))
         digest = hash_file(soup / "evaluation.json")
         changed(soup, lambda r, digest=digest: r["files"].update({"evaluation.json": digest}))
@@ -590,7 +592,7 @@ def test_no_value_of_a_field_does_harm(file: str, field: str, soup: Path, signed
     for place, old in spots({field: plain.get(field)}):
         for value in VALUES[type(old)]:
             one = json.loads(json.dumps(plain))
-            put(".".join(map(str, place)), value)(one)
+            put(place, value)(one)
             (soup / file).write_text(json.dumps(one))
             if file == "evaluation.json":
                 record["files"][file] = hash_file(soup / file)

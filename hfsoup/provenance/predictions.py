@@ -21,7 +21,8 @@ FILE_NAME = "evaluation.json"
 MAX_BYTES = 24 << 20
 MAX_CELLS = 1 << 27
 """The most images × classes of multi-label predictions."""
-Index = Annotated[int, Field(ge=0)]
+Index = Annotated[int, Field(ge=0, lt=1 << 53)]
+"""Below what every program reads as the same number from JSON."""
 Text = Annotated[str, Field(max_length=4096)]
 
 
