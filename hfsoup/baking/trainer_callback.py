@@ -127,8 +127,10 @@ class SoupCallback(TrainerCallback):
             elif state.is_world_process_zero:
                 self.soup = run_bake(patterns, options, Watch())
         except SoupError as error:
-            warnings.warn(f"training has finished, but no soup was baked\n{error}", stacklevel=2)
-        if self.soup is not None and args.log_level not in ("warning", "error", "critical"):
+            if state.is_world_process_zero:
+                warnings.warn(f"training has finished, but no soup was baked\n{error}", stacklevel=2)
+        quiet = args.log_level in ("warning", "error", "critical") or not state.is_world_process_zero
+        if self.soup is not None and not quiet:
             LOG.info(_describe_soup(self.soup))
 
     def _target(self, args: TrainingArguments) -> Path:
