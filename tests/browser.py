@@ -21,6 +21,8 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not in
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe", "--hide-scrollbars"),
+    # A container's shared memory may be too small for a page: it is taken from the disk.
+    "--disable-dev-shm-usage",
 )
 PATIENCE = 60.0
 
