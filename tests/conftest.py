@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-PORT = _free_port()
+# Bound until the session ends, so that nothing else is given this port before the Hub listens on it.
+RESERVED = socket.socket()
+RESERVED.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+RESERVED.bind(("127.0.0.1", 0))
+PORT = int(RESERVED.getsockname()[1])
 HOME = Path(tempfile.mkdtemp(prefix="hfsoup-tests-"))
 os.environ.update(
     HF_ENDPOINT=f"http://127.0.0.1:{PORT}",
