@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-
 # Bound until the session ends, so that nothing else is given this port before the Hub listens on it.
 RESERVED = socket.socket()
 RESERVED.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
