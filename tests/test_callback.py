@@ -134,6 +134,17 @@ def test_less_loss_is_better(make_trainer: Callable[..., Trainer]) -> None:
     assert max(score.value for score in soup.scores) <= soup.score < 0
 
 
+def test_a_loss_is_shown_as_it_is(make_trainer: Callable[..., Trainer]) -> None:
+    """Card and report show the loss and not its negative, and say which way is better."""
+    trainer = make_trainer(metric_for_best_model=None, max_steps=6)
+    soup = trained(trainer, hfsoup.SoupCallback("greedy", trainer=trainer))
+    assert run("report", "run/soup").code == 0
+    for text in (Path("run/soup/README.md").read_text(), Path("report.html").read_text()):
+        assert "eval_loss (lower is better) on selection" in text.replace("\\", "")
+        assert "negative" not in text
+        assert all(f"{-score.value:.4f}" in text for score in soup.scores if score)
+
+
 def test_a_run_that_goes_on_has_its_earlier_checkpoints(make_trainer: Callable[..., Trainer]) -> None:
     """After a resume those up to where it goes on count, and later ones of another run do not."""
     make_trainer(max_steps=9).train()

@@ -190,6 +190,20 @@ def test_a_search_that_kept_one_ingredient_says_so(vit: Family, data: Path, alon
     assert "unchanged. No soup of two or more was scored.**" in text
 
 
+def test_a_copy_is_said_to_be_one_before_it_is_pushed(on_hub: LocalHub, signed_in: LocalHub, alone: Path) -> None:
+    """On the screen and at the head of the card; a soup of two, or one in another type, is no copy."""
+    words = ("bake", "kit/vit-*", "--recipe", "latest", "--last")
+    done = run(*words, 1, "--output", "one", "--push", "kit/one")
+    assert done.code == 0, done.err
+    assert done.err.index("this is no soup but a copy of kit/vit-") < done.err.index("Pushed to kit/one")
+    assert "**This is a copy of [kit/vit-" in Path("one/README.md").read_text()
+    assert "a copy of" in run("push", "one", "kit/two").err
+    for n, more in (("pair", (2,)), ("half", (1, "--dtype", "bfloat16"))):
+        done = run(*words, *more, "--output", n, "--push", f"kit/{n}-soup")
+        assert done.code == 0, done.err
+        assert "a copy of" not in done.err + Path(n, "README.md").read_text()
+
+
 def test_that_no_soup_was_better_is_said_where_one_was_scored(vit: Family, data: Path, alone: Path) -> None:
     """Three copies that are far off lower every average; with a --margin soups may score higher and be turned down."""
     worse = [copy_model(vit.folders[0], alone / f"m-{n}") for n in range(3)]

@@ -139,6 +139,22 @@ def test_the_screen_says_it_plainly(vit: Family, data: Path, alone: Path) -> Non
     assert done.out == ""
 
 
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_the_time_is_known_once_a_check_has_scored(
+    kind: str, request: pytest.FixtureRequest, data: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `check` measured is the pace of the plan; statistics of batch norms count as images on top."""
+    monkeypatch.setenv("HFSOUP_CACHE", str(alone / "empty"))
+    words = (*request.getfixturevalue(kind).words, "--dataset", data)
+    plan = ("bake", *words, "--dry-run", "--json", "-")
+    assert run(*plan).json["work"]["seconds"] is None
+    assert run("check", *words).code == 0
+    assert 0 < run(*plan).json["work"]["seconds"] < 60
+    monkeypatch.setattr("hfsoup.baking.workload.read_pace", lambda _, how: 10.0 if "average" in how else None)
+    work = run(*plan).json["work"]
+    assert work["seconds"] == (work["images"] + work["evaluations"] * (work["calibration"] or 0)) / 10
+
+
 def test_a_disk_that_is_too_small_is_refused_before_the_first_download(
     on_hub: LocalHub, signed_in: LocalHub, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

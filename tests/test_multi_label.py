@@ -301,6 +301,23 @@ def test_a_report_shows_sets_of_classes(multi: Family, several: DatasetDict, pic
     assert page.count('<figure class="tile"') == min(differ, 40)
 
 
+def test_a_report_has_the_calibration_of_every_class_of_every_image(
+    multi: Family, several: DatasetDict, pictures: Path, alone: Path
+) -> None:
+    """Bins count probabilities of all classes and how many of them the image has, without intervals."""
+    bake(*multi.words, "--recipe", "uniform", "--dataset", pictures, "--output", "soup")
+    found = json.loads(Path("soup/evaluation.json").read_text())["calibration"]["soup"]
+    shares, truth = probabilities(Path("soup"), several["test"]), multi_hot(several["test"])
+    bins = np.minimum((15 * shares).astype(int), 14)
+    assert found["count"] == np.bincount(bins.ravel(), minlength=15).tolist()
+    assert found["right"] == np.bincount(bins[truth == 1], minlength=15).tolist()
+    done = run("report", "soup", "-o", "page.html")
+    assert done.code == 0, done.err
+    page = Path("page.html").read_text()
+    assert "every class of every test image" in page
+    assert 'class="whisker"' not in page
+
+
 SETS = st.lists(st.sets(st.integers(0, 4)), min_size=2, max_size=60)
 
 

@@ -425,7 +425,10 @@ def test_predictions_have_a_size(soup: Path, on_hub: LocalHub, signed_in: LocalH
     wide: Record = {"classes": ["x"] * (1 << 17), **{name: [[0]] * 2000 for name in ("labels", "soup", "best")}}
     huge = {"rows": [*whole["rows"][1:], 10**400]}
     others = ({"best_ingredient": 10**9}, {"labels": [10**9] * count})
-    for change in (many, {**wide, "rows": list(range(2000))}, huge, *others):
+    bins = whole["calibration"]["soup"]
+    wrong = ({"count": [10**15] * 15}, {"right": [10**15] * 15}, {"confidence": [1e308] * 15}, {"count": []})
+    calibrations = [{"calibration": {"soup": bins | one, "best": bins}} for one in wrong]
+    for change in (many, {**wide, "rows": list(range(2000))}, huge, *others, *calibrations):
         (soup / "evaluation.json").write_text(json.dumps({**whole, **change}))
         digest = hash_file(soup / "evaluation.json")
         changed(soup, lambda r, digest=digest: r["files"].update({"evaluation.json": digest}))

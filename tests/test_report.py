@@ -110,6 +110,31 @@ def test_recalls_have_intervals_and_confusions_are_counted(baked: dict[str, Any]
         assert found[0] != found[1]
 
 
+def test_the_calibration_is_that_of_the_test_images(baked: dict[str, Any], images: Any) -> None:
+    """Each bin counts the test images that the pipeline is so sure of, and its error is the one that is stated."""
+    from transformers import pipeline
+
+    classify = pipeline("image-classification", "soup")
+    said = [classify(picture, top_k=1)[0] for picture in images["test"]["image"][:]]
+    right = [one["label"] == NAMES[label] for one, label in zip(said, images["test"]["label"][:], strict=True)]
+    page = Page(text := Path("report.html").read_text())
+    rows = {row[0]: row[1:] for row in page.tables["calibration"][1:]}
+    error = 0.0
+    for n in range(15):
+        held = [(one["score"], ok) for one, ok in zip(said, right, strict=True) if n < 15 * one["score"] <= n + 1]
+        name = f"{100 * n / 15:.0f} to {100 * (n + 1) / 15:.0f} %"
+        assert len(held) == int(rows.get(name, ["0"])[0])
+        if held:
+            sure, share = (sum(side) / len(held) for side in zip(*held, strict=True))
+            assert rows[name][1:3] == [f"{100 * sure:.1f} %", f"{100 * share:.1f} %"]
+            low, high = map(float, rows[name][3].split(" to "))
+            assert low <= 100 * share <= high
+            error += len(held) / 72 * abs(sure - share)
+    assert baked["soup"]["ece"] == pytest.approx(error, abs=1e-6)
+    assert f"this soup {error:.4f}, best ingredient {baked['best_ingredient']['ece']:.4f}" in text
+    assert text.count("<circle") == sum(row[column] != "0" for row in rows.values() for column in (0, 4))
+
+
 def test_the_page_says_how_to_use_the_soup(baked: dict[str, Any]) -> None:
     """One line of Python, of the folder that the report is of."""
     assert 'classify = pipeline("image-classification", "soup")' in unescape(Path("report.html").read_text())
@@ -161,6 +186,18 @@ def test_the_images_on_which_they_differ_are_shown(baked: dict[str, Any]) -> Non
     assert rows
     assert [int(n) for n in re.findall(r'alt="test image, row (\d+)"', text)] == rows
     assert f"name different classes for {len(rows)}." in " ".join(text.split())
+
+
+def test_what_auto_tried_is_shown_with_its_walks(vit: Family, data: Path, alone: Path) -> None:
+    """Every recipe that ran has its selection score, the kept one is marked, and each decision names its walk."""
+    bake(*vit.words, "--dataset", data, "--recipe", "auto", "--output", "soup")
+    assert run("report", "soup").code == 0
+    page, record = Page(Path("report.html").read_text()), json.loads(Path("soup/soup.json").read_text())
+    tried = {row[0]: row[2:] for row in page.tables["attempts"][1:]}
+    assert tried == {a["name"]: [f"{100 * a['score']:.2f} %", "yes" if a["kept"] else "no"] for a in record["attempts"]}
+    walks = [row[1].partition(": ")[0] for row in page.tables["decisions"][1:]]
+    assert walks == [step["walk"] for step in record["trace"]]
+    assert {"greedy", "pruned"} <= set(walks)
 
 
 def test_without_the_dataset_the_page_says_so(vit: Family, data: Path, alone: Path) -> None:

@@ -30,15 +30,15 @@ def forecast_bake(patterns: tuple[str, ...], options: Options, watch: Watch) -> 
         SoupError: as for `bake`.
     """
     from hfsoup.evaluation.forecast import forecast_soup
-    from hfsoup.evaluation.journal import Journal, journal_path
+    from hfsoup.evaluation.journal import Journal, journal_path, record_pace
 
-    options = replace(options, recipe="uniform", bn="average")
+    own, options, clock = options, replace(options, recipe="uniform", bn="average"), Clock()
     check_request(patterns, options)
     world = World(options.device)
     require_precision(options, world)
     family = gather_family(patterns, options, watch, Clock())
     images = prepare_images(family, options, watch, Prefetcher(world))
-    with watch.stage("Scoring", len(family) * len(images.selection), "images") as stage:
+    with clock("evaluate"), watch.stage("Scoring", len(family) * len(images.selection), "images") as stage:
         journal = Journal(journal_path(), read=options.resume, notify=watch.note)
         with Averager(family, options.merge, options.stored_dtype, options.merge_parameters()) as averager:
             scorer = make_scorer(averager, options, world, journal, images, stage)
@@ -47,6 +47,9 @@ def forecast_bake(patterns: tuple[str, ...], options: Options, watch: Watch) -> 
                 scorer.score(Mix.of((i,), len(family)), images.selection)
             stage.done(f"Scored {format_count(len(family), 'ingredient')} on the selection split")
             forecast = forecast_soup(scorer, members, images.selection)
+    # A bake has statistics of batch norms to estimate, too.
+    settings = (options if family.has_batch_norm else own).pace_settings
+    record_pace(journal, family.config, settings, images=scorer.images_forwarded, seconds=clock.seconds["evaluate"])
     if forecast:
         watch.inform(describe_forecast(forecast.numbers, options.metric or task_of(family.config).metrics[0]))
     return forecast

@@ -172,9 +172,11 @@ def _evaluate(
         answers = given.predict(shipped.soup, bn, images.test)
         ensemble = given.compare_predictions(answers, together, images.test)
     shifts = score_shifts(options, scorer.family, images, world, compare)
+    soup, best = ((shipped.soup, bn), (shipped.best, shipped.best_bn))
     evidence = Evidence(
-        given.predict_classes(shipped.soup, bn, images.test),
-        given.predict_classes(shipped.best, shipped.best_bn, images.test),
+        given.predict_classes(*soup, images.test),
+        given.predict_classes(*best, images.test),
+        (given.calibration(*soup, images.test), given.calibration(*best, images.test)),
         search.starts,
     )
     evidence = with_plot_scores(evidence, scorer, search, mix, images, options)

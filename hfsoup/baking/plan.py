@@ -178,7 +178,8 @@ def _describe_workload(work: Workload) -> Iterator[Row]:
             Text(f"on {format_count(work.unlabelled, 'image')} without labels, {passes}; not in the time below"),
         )
     if work.seconds is not None:
-        yield "time", Text(f"at most about {format_duration(work.seconds)} to evaluate, at the pace of an earlier bake")
+        most = format_duration(work.seconds)
+        yield "time", Text(f"at most about {most} to evaluate, at the pace that was measured here before")
     else:
         yield "time", Text(f"not known: {work.unknown}")
 

@@ -27,7 +27,8 @@ def push_folder(
     collection: bool = False,
     notify: Callable[[str], None] | None = None,
 ) -> Pushed:
-    """Push every file of a model folder in one commit, with a note about local paths that its soup.json would publish.
+    """Push every file of a model folder in one commit, with notes about local paths that its soup.json would publish,
+    and where it is a copy of one ingredient.
 
     Args:
         folder: a model folder; what hfsoup did not bake is pushed as it is.
@@ -43,7 +44,7 @@ def push_folder(
     """
     from hfsoup.hub.push import push
     from hfsoup.provenance.eval_results import make_eval_results
-    from hfsoup.provenance.manifest import find_manifest, warn_of_local_paths
+    from hfsoup.provenance.manifest import find_manifest, warn_of_copy, warn_of_local_paths
 
     record = find_manifest(folder)
 
@@ -57,6 +58,7 @@ def push_folder(
     with listening(notify):
         if record:
             warn_of_local_paths(record)
+            warn_of_copy(record)
         pushed = push(
             folder, repo, private=private, create_pr=create_pr, revision=revision, more=write_results, notify=notify
         )

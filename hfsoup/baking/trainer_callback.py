@@ -25,12 +25,12 @@ from hfsoup.baking.pipeline import run_bake, save_and_push
 from hfsoup.baking.requirements import mixes_base, needs_images
 from hfsoup.baking.soup import Soup
 from hfsoup.checkpoints.classifier import hide_loading_bars
-from hfsoup.evaluation.scores import Score
+from hfsoup.evaluation.scores import NEGATED, Score
 from hfsoup.options.options import Options
 from hfsoup.provenance.result import Composition, Run, SearchResult
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.figures import require_matplotlib
-from hfsoup.reports.measurements import format_score
+from hfsoup.reports.measurements import format_score, name_metric
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.progress import Clock, Watch
 from hfsoup.utils.text import format_count
@@ -161,9 +161,9 @@ def _describe_soup(soup: Soup) -> str:
     text = f"baked a soup of {used} of {count} in {soup.path}"
     if soup.selection is None or soup.best is None:
         return f"{text}; it was not scored"
-    best, metric = soup.scores[soup.best], soup.metric
+    best, metric = soup.scores[soup.best], name_metric(soup.metric)
     verdict = "no better than" if best and soup.selection.value <= best.value else "better than"
-    scores = [format_score(metric, score) for score in (soup.selection, best)]
+    scores = [format_score(soup.metric, score) for score in (soup.selection, best)]
     return f"{text}: {metric} {scores[0]}, {verdict} the best checkpoint's {scores[1]} on the evaluation set"
 
 
@@ -193,7 +193,7 @@ def _require_scoring(trainer: Trainer) -> None:
 def _bake_with_trainer(patterns: Sequence[str], options: Options, trainer: Trainer) -> Soup | None:
     """Search with the Trainer's own evaluation; all processes evaluate, the main one writes."""
     clock, watch, model = Clock(), Watch(), trainer.accelerator.unwrap_model(trainer.model)
-    options = replace(options, metric=" ".join(_read_metric(trainer)).strip())
+    options = replace(options, metric="".join(_read_metric(trainer)))
     family = gather_family(tuple(patterns), options, watch, clock)
     kept, training = {name: t.detach().clone() for name, t in model.state_dict().items()}, model.training
     try:
@@ -216,10 +216,10 @@ def _bake_with_trainer(patterns: Sequence[str], options: Options, trainer: Train
 
 
 def _read_metric(trainer: Trainer) -> tuple[str, str]:
-    """`negative` if a lower value of the Trainer's metric is better, and the metric's name in the Trainer's reports."""
+    """`NEGATED` if a lower value of the Trainer's metric is better, and the metric's name in the Trainer's reports."""
     name = (trainer.args.metric_for_best_model or "loss").removeprefix("eval_")
     more = trainer.args.greater_is_better
-    return "" if (not name.endswith("loss") if more is None else more) else "negative", f"eval_{name}"
+    return "" if (not name.endswith("loss") if more is None else more) else NEGATED, f"eval_{name}"
 
 
 def _score_mix(trainer: Trainer, model: Any, averager: Averager, mix: Mix) -> Score:

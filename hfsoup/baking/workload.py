@@ -25,10 +25,10 @@ LINE_STEPS = 9
 class Workload:
     """The most that scoring takes, in images and seconds; None for what cannot be known before a bake.
 
-    `images` are forwarded at most, and `seconds` is estimated from the pace of an earlier bake, or `unknown` says why
-    there is no estimate. A merge that estimates importance is `shown` images by every ingredient, `estimated` in all. A
-    recipe that learns goes `epochs` times over `learning` images, which are in `images` and not in `seconds`. A network
-    is distilled on `unlabelled` images, for which ingredients and network forward `training` images.
+    `images` are forwarded at most, and `seconds` is estimated from the pace of an earlier bake or check, or `unknown`
+    says why there is no estimate. A merge that estimates importance is `shown` images by every ingredient, `estimated`
+    in all. A recipe that learns goes `epochs` times over `learning` images, which are in `images` and not in `seconds`.
+    A network is distilled on `unlabelled` images, for which ingredients and network forward `training` images.
     """
 
     selection: int | None
@@ -133,10 +133,14 @@ def _add_images_and_time(work: Workload, options: Options, ingredients: int, fir
     if options.figure_line:
         images += LINE_STEPS * (modes.mix * selection + test)
     pace = read_pace(first.config, options.pace_settings)
-    total = images + work.epochs * (work.learning or 0)
+    total, forwarded = images + work.epochs * (work.learning or 0), images
+    if pace is None:
+        # What `hfsoup check` measured has no statistics of batch norms in it, which every mix estimates.
+        pace = read_pace(first.config, replace(options, bn="average").pace_settings)
+        forwarded += mixes * (work.calibration or 0)
     if pace is None:
         return replace(work, images=total, unknown="this architecture was not scored on this machine before")
-    return replace(work, images=total, seconds=images / pace)
+    return replace(work, images=total, seconds=forwarded / pace)
 
 
 def _add_distillation(work: Workload, preview: DatasetPreview, options: Options, ingredients: int) -> Workload:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hfsoup.data.tasks.task import Labels, Metric, Predictions
+from hfsoup.data.tasks.task import Labels, Metric, Predictions, calibration_error
 from hfsoup.evaluation.intervals import draw_bootstrap, mcnemar_test, percentile_intervals, wilson_interval
 from hfsoup.evaluation.scores import Comparison, Intervals, Score
 
@@ -27,7 +27,8 @@ class ScoredPredictions:
 def compare(metric: Metric, soup: ScoredPredictions, best: ScoredPredictions, references: Labels) -> Comparison:
     """The comparison of two models on the same images."""
     task = metric.task
-    errors = [task.calibration_error(one.predictions, one.confidence, references) for one in (soup, best)]
+    sides = [task.confidences(one.predictions, one.confidence, references) for one in (soup, best)]
+    errors = [calibration_error(*side) for side in sides]
     measure = _compare_counts if metric.counts else _compare_draws
     intervals, p_value = measure(metric, soup, best, references)
     return Comparison(soup.score, best.score, intervals, p_value, *errors)

@@ -9,7 +9,7 @@ from hfsoup.evaluation.scores import Bounds, Comparison, Score, Start
 
 if TYPE_CHECKING:
     from hfsoup.data.dataset_split import Split
-    from hfsoup.data.tasks.task import Predicted
+    from hfsoup.data.tasks.task import Calibration, Predicted
 
 INGREDIENT, CANDIDATE, UNIFORM = "ingredient", "candidate", "uniform"
 
@@ -51,12 +51,13 @@ class Line:
 class Evidence:
     """The predictions of soup and best ingredient for each test image, and what was measured for figures.
 
-    `starts` are the scores of the mixes that the search began at; `points` and `line` are there where figures were
-    requested.
+    `calibration` is how often each is right at which confidence; `starts` are the scores of the mixes that the search
+    began at; `points` and `line` are there where figures were requested.
     """
 
     soup: tuple[Predicted, ...]
     best: tuple[Predicted, ...]
+    calibration: tuple[Calibration, Calibration]
     starts: tuple[Start, ...] = ()
     points: tuple[Point, ...] = ()
     line: Line | None = None

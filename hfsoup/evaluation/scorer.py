@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hfsoup.averaging.averager import Averager
 from hfsoup.averaging.mix import Mix
 from hfsoup.data.dataset_split import Split
-from hfsoup.data.tasks.task import Metric, Predicted
+from hfsoup.data.tasks.task import Calibration, Metric, Predicted, measure_calibration
 from hfsoup.evaluation.batch_norm import estimate_statistics
 from hfsoup.evaluation.batches import Batches, Results, fetch
 from hfsoup.evaluation.candidate import Candidate, Statistics
@@ -171,6 +171,11 @@ class Scorer:
     def predict_classes(self, mix: Mix, bn: str, split: Split) -> tuple[Predicted, ...]:
         """The predicted classes of each image of `split`, as indices."""
         return self._metric.task.list_predicted(self._predictions(mix, split, bn, None).values)
+
+    def calibration(self, mix: Mix, bn: str, split: Split) -> Calibration:
+        """How often a mix is right on `split` at which confidence."""
+        found = self._predictions(mix, split, bn, None)
+        return measure_calibration(*self._metric.task.confidences(found.values, found.confidence, split.labels))
 
     def estimate_statistics(self, mix: Mix) -> Statistics:
         """The batch-norm statistics of `mix` on the calibration images."""

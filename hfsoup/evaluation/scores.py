@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from hfsoup.averaging.mix import Mix
 
 ALPHA = 0.05
+NEGATED = "negative "
+"""What the name of a metric begins with whose number was negated, so that the largest is the best."""
 FLOAT32 = "float32"
 STORED = "stored"
 """The precision of records without one: models computed in the type that their weights are stored in."""

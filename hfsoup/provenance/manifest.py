@@ -221,6 +221,17 @@ class Manifest(Strict):
         return dict(zip((ingredient.id for ingredient in self.ingredients), self.names, strict=True))
 
     @property
+    def copied(self) -> int | None:
+        """The index of the ingredient that the soup is a copy of: out of several, with its very weights; else None."""
+        mix, options = self.mix(), self.options
+        if not mix.alone or len(self.ingredients) < 2:
+            return None
+        one = self.ingredients[mix.members[0]]
+        changed = (self.distillation, self.adapter, self.alignment, self.batch_norm and self.batch_norm.statistics)
+        converted = (one.order, one.base, options.get("dtype"), options.get("on_mismatch") == "backbone-only")
+        return None if any(changed) or any(converted) else mix.members[0]
+
+    @property
     def local_places(self) -> list[str]:
         """The folders of a disk that it names: ingredients, their bases, the base and the dataset without a commit."""
         bases = [self.base, *(ingredient.base for ingredient in self.ingredients)]
@@ -368,6 +379,12 @@ def find_manifest(folder: Path) -> Manifest | None:
         return read_manifest(folder, where=str(folder))
     except SoupError:
         return None
+
+
+def warn_of_copy(record: Manifest) -> None:
+    """Say so where a soup is one of its ingredients, which the Hub would then have twice."""
+    if (copied := record.copied) is not None:
+        notify_listener(f"this is no soup but a copy of {record.ingredients[copied].id}: the weights are the same")
 
 
 def warn_of_local_paths(record: Manifest) -> None:

@@ -14,7 +14,7 @@ from hfsoup.checkpoints.inspection import MAX_CLASSES
 from hfsoup.utils.errors import SoupError
 
 if TYPE_CHECKING:
-    from hfsoup.data.tasks.task import Predicted
+    from hfsoup.data.tasks.task import Calibration, Predicted
     from hfsoup.provenance.result import BakeResult
 
 FILE_NAME = "evaluation.json"
@@ -26,12 +26,47 @@ Index = Annotated[int, Field(ge=0, lt=1 << 53)]
 Text = Annotated[str, Field(max_length=4096)]
 
 
+class CalibrationRecord(BaseModel):
+    """Confidences in equal bins from 0 to 1: how many, how many of them right, and their mean."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    count: Annotated[list[Index], Field(min_length=1, max_length=100)]
+    right: list[Index]
+    confidence: list[Annotated[float, Field(ge=0, le=1)]]
+
+    @model_validator(mode="after")
+    def _whole(self) -> CalibrationRecord:
+        if not len(self.count) == len(self.right) == len(self.confidence):
+            raise ValueError("expected as many counts as bins")
+        if any(right > count for right, count in zip(self.right, self.count, strict=True)):
+            raise ValueError("more confidences are right than there are")
+        return self
+
+
+class CalibrationPair(BaseModel):
+    """Those of the soup and those of its best ingredient."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    soup: CalibrationRecord
+    best: CalibrationRecord
+
+    @model_validator(mode="after")
+    def _same_bins(self) -> CalibrationPair:
+        if len(self.soup.count) != len(self.best.count):
+            raise ValueError("expected the same bins of both")
+        return self
+
+
 class TestPredictions(BaseModel):
     """Test images and what was said of them.
 
     `rows` are the images' places in the dataset's split `part`, in its column `column`; `labels`, `soup` and
     `best` are their classes as indices into `classes`: what is true, and what the soup and the ingredient number
     `best_ingredient` predict. Of a single-label model that is one class an image, of a multi-label one a list.
+    `calibration` counts the confidences of the likeliest class of every image, or of every class of every image; older
+    records have none.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -44,6 +79,7 @@ class TestPredictions(BaseModel):
     labels: list[Index] | list[list[Index]]
     soup: list[Index] | list[list[Index]]
     best: list[Index] | list[list[Index]]
+    calibration: CalibrationPair | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> TestPredictions:
@@ -57,6 +93,10 @@ class TestPredictions(BaseModel):
             most = max(max(list_classes(one), default=0) for one in found)
             if most >= len(self.classes):
                 raise ValueError(f"expected {name} below {len(self.classes)}, found {most}")
+        total = len(self.rows) * (len(self.classes) if lists else 1)
+        for side in (self.calibration.soup, self.calibration.best) if self.calibration else ():
+            if sum(side.count) != total:
+                raise ValueError(f"expected {total} confidences, found {sum(side.count)}")
         return self
 
     def label_array(self) -> NDArray[np.int64]:
@@ -84,6 +124,7 @@ def record_predictions(soup: BakeResult) -> TestPredictions | None:
     seen, images = soup.evaluation.evidence, soup.images
     if seen is None or images is None or soup.best is None:
         return None
+    soup_bins, best_bins = map(_record_calibration, seen.calibration)
     return TestPredictions(
         part=images.test.part,
         column=images.test.column,
@@ -93,7 +134,12 @@ def record_predictions(soup: BakeResult) -> TestPredictions | None:
         labels=soup.task.list_true(images.test.labels),
         soup=_listed(seen.soup),
         best=_listed(seen.best),
+        calibration=CalibrationPair(soup=soup_bins, best=best_bins),
     )
+
+
+def _record_calibration(found: Calibration) -> CalibrationRecord:
+    return CalibrationRecord(count=[*found.count], right=[*found.right], confidence=[*found.confidence])
 
 
 def _listed(named: Sequence[Predicted]) -> Any:

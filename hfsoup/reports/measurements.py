@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hfsoup.data.splits import describe_training_split, is_training
 from hfsoup.data.tasks import METRICS, TASKS
-from hfsoup.evaluation.scores import ALPHA, Bounds, Comparison, Score
+from hfsoup.evaluation.scores import ALPHA, NEGATED, Bounds, Comparison, Score
 from hfsoup.networks.distillation.result import describe_distillation
 from hfsoup.utils.text import format_count, format_probability, one_line, shorten_name
 
@@ -194,10 +194,17 @@ def _origin(dataset: str | None, revision: str | None, split: str) -> tuple[str,
     return () if dataset is None else (shorten_name(dataset, revision), split)
 
 
+def name_metric(metric: str) -> str:
+    """A metric as cards and reports name it: one that was negated to select, by its own name."""
+    return f"{metric.removeprefix(NEGATED)} (lower is better)" if metric.startswith(NEGATED) else metric
+
+
 def format_score(metric: str, score: Score | None) -> str:
     """A score as cards, reports and pages write it: of hfsoup's own metrics in per cent, else the metric's number."""
     if score is None:
         return "–"
+    if metric.startswith(NEGATED):
+        return f"{-score.value:.4f}"
     text = f"{100 * score.value:.2f} %" if metric in METRICS else f"{score.value:.4f}"
     return f"at most {text}" if score.at_most else text
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hfsoup.reports.card.formatting import format_weight
 from hfsoup.reports.figures import draw_picture, list_pictures
-from hfsoup.reports.measurements import NOTEBOOK, format_score, list_lines, read_results
+from hfsoup.reports.measurements import NOTEBOOK, format_score, list_lines, name_metric, read_results
 from hfsoup.reports.score_picture import draw_svg, draw_text, list_panels
 from hfsoup.utils.text import one_line
 
@@ -30,7 +30,7 @@ def format_html(soup: BakeResult) -> str:
 
     Every text from outside is escaped. Where the soup has pictures, that of the scores is the one in its card.
     """
-    metric = escape(one_line(soup.metric))
+    metric = escape(one_line(name_metric(soup.metric)))
     scored = any(score is not None for score in soup.scores)
     heads = ["ingredient", *([f"{metric} on selection"] if scored else []), "weight"]
     rows = []
@@ -71,7 +71,7 @@ def _facts(soup: BakeResult, left_out: str = "") -> Iterator[str]:
     yield from (f"{label}: {text}" for name, label, text in lines if name != left_out)
     if not soup.comparison and soup.selection is not None:
         score = format_score(soup.metric, soup.selection)
-        yield f"{one_line(soup.metric)} {score} on the selection split, nothing else measured"
+        yield f"{one_line(name_metric(soup.metric))} {score} on the selection split, nothing else measured"
     elif not soup.comparison:
         yield "nothing measured"
     if soup.path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hfsoup.evaluation.scores import Score
 from hfsoup.reports.card.formatting import format_weight
-from hfsoup.reports.measurements import format_score
+from hfsoup.reports.measurements import format_score, name_metric
 from hfsoup.utils.text import format_count, one_line, shorten_names
 
 if TYPE_CHECKING:
@@ -59,12 +59,14 @@ def list_panels(soup: BakeResult) -> list[ScorePanel]:
         shown = sorted(sorted(known, key=lambda i: _rank(soup, i), reverse=True)[:MOST])
         rows = [_make_ingredient_row(soup, i, names[i]) for i in shown]
         rows.append(ScoreRow(kind, SOUP, soup.selection.value))
-        title = f"{one_line(soup.metric, LABEL)} on the selection split"
+        title = f"{one_line(name_metric(soup.metric), LABEL)} on the selection split"
         panels.append(ScorePanel(title, tuple(rows), len(known) - len(shown)))
     if (c := soup.comparison) is not None:
         best = ScoreRow(names[soup.best or 0], BEST, c.best.value, c.ci95.best if c.ci95 else None)
         tested = ScoreRow(kind, SOUP, c.soup.value, c.ci95.soup if c.ci95 else None)
-        title = f"{one_line(soup.metric, LABEL)} on the test split" + (", with 95 % intervals" if c.ci95 else "")
+        title = f"{one_line(name_metric(soup.metric), LABEL)} on the test split" + (
+            ", with 95 % intervals" if c.ci95 else ""
+        )
         panels.append(ScorePanel(title, (best, tested)))
     return panels
 

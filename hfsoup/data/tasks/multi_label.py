@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hfsoup.data.class_names import ModelClasses
 from hfsoup.data.label_mapping import BY_NAME
 from hfsoup.data.labels import ELSEWHERE, UNLABELLED, FileLabels, MatchedLabels, format_rows, match_labels
-from hfsoup.data.tasks.task import Labels, Predicted, Predictions, Task, calibration_error
+from hfsoup.data.tasks.task import Labels, Predicted, Predictions, Task
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.text import abbreviate_names, format_count, quoted
 
@@ -120,9 +120,14 @@ class MultiLabel(Task):
         """The classes that an image has."""
         return [np.flatnonzero(row).tolist() for row in labels]
 
-    def calibration_error(self, predictions: Predictions, confidence: NDArray[np.float32], labels: Labels) -> float:  # noqa: ARG002
-        """Of the probability of every class of every image against whether it has the class."""
-        return calibration_error(confidence=predictions.ravel(), right=labels.ravel() == 1)
+    def confidences(
+        self,
+        predictions: Predictions,
+        confidence: NDArray[np.float32],  # noqa: ARG002
+        labels: Labels,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The probability of every class of every image, and whether the image has it."""
+        return predictions.ravel(), labels.ravel() == 1
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Binary cross-entropy, the mean over images and classes."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hfsoup.data.class_names import ModelClasses
 from hfsoup.data.labels import UNLABELLED, FileLabels, MatchedLabels, match_labels
 from hfsoup.data.metrics import check_predictions
-from hfsoup.data.tasks.task import Labels, Predicted, Predictions, Task, calibration_error
+from hfsoup.data.tasks.task import Labels, Predicted, Predictions, Task
 from hfsoup.utils.text import abbreviate_names, format_count
 
 if TYPE_CHECKING:
@@ -90,9 +90,11 @@ class SingleLabel(Task):
         """The true class."""
         return list(labels.tolist())
 
-    def calibration_error(self, predictions: Predictions, confidence: NDArray[np.float32], labels: Labels) -> float:
-        """Of the probability of the likeliest class against whether it is true."""
-        return calibration_error(confidence=confidence, right=_rank_classes(predictions)[:, 0] == labels)
+    def confidences(
+        self, predictions: Predictions, confidence: NDArray[np.float32], labels: Labels
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The probability of the likeliest class of every image, and whether it is true."""
+        return confidence, _rank_classes(predictions)[:, 0] == labels
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy."""

@@ -149,8 +149,10 @@ class Task(ABC):
         """The true classes of each image, as class indices."""
 
     @abstractmethod
-    def calibration_error(self, predictions: Predictions, confidence: NDArray[np.float32], labels: Labels) -> float:
-        """The expected calibration error of the probabilities."""
+    def confidences(
+        self, predictions: Predictions, confidence: NDArray[np.float32], labels: Labels
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The probabilities whose calibration is measured, and whether what each is of is true."""
 
     @abstractmethod
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -169,13 +171,33 @@ class Task(ABC):
         """The classes as a card lists them, without a full stop."""
 
 
-def calibration_error(*, confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
+@dataclass(frozen=True)
+class Calibration:
+    """Confidences in 15 equal bins from 0 to 1: how many, how many of them right, and their mean (0 of none)."""
+
+    count: tuple[int, ...]
+    right: tuple[int, ...]
+    confidence: tuple[float, ...]
+
+
+def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
     """The expected calibration error: Σ nᵦ/n · |accuracy − mean confidence| over 15 equal bins of the confidence.
 
     Args:
         confidence: the probability that the model gives its likeliest class, one per image.
         right: whether that class is the true one.
     """
-    bins = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
-    gaps = np.bincount(bins, weights=right - confidence.astype(np.float64), minlength=BINS)
+    gaps = np.bincount(_find_bins(confidence), weights=right - confidence.astype(np.float64), minlength=BINS)
     return float(np.abs(gaps).sum() / len(right))
+
+
+def measure_calibration(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> Calibration:
+    """The bins of `calibration_error`, for a reliability diagram; arguments as there."""
+    bins = _find_bins(confidence)
+    count, correct = (np.bincount(each, minlength=BINS) for each in (bins, bins[right]))
+    total = np.bincount(bins, weights=confidence.astype(np.float64), minlength=BINS)
+    return Calibration(*(tuple(each.tolist()) for each in (count, correct, total / np.maximum(count, 1))))
+
+
+def _find_bins(confidence: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)

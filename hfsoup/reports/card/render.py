@@ -17,6 +17,7 @@ from hfsoup.hub.cards import UNPUSHED, name_card
 from hfsoup.hub.client import hub_api
 from hfsoup.ingredients.cards import find_common_license, include_bases, read_license
 from hfsoup.merges import MERGES
+from hfsoup.provenance.manifest import make_manifest
 from hfsoup.provenance.reproduce import hub_url, reproduce_command, reproduce_config
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.card.formatting import escape_markdown, format_weight, quote_command
@@ -31,6 +32,7 @@ from hfsoup.reports.measurements import (
     format_difference,
     format_score,
     list_sentences,
+    name_metric,
     read_results,
 )
 from hfsoup.utils.resources import find_resource
@@ -155,7 +157,7 @@ def _fill(soup: BakeResult) -> dict[str, Any]:
     return {
         "recipe": RECIPES.get(options.chosen_recipe),
         "merge": MERGES.get(options.merge),
-        "metric": escape_markdown(soup.metric),
+        "metric": escape_markdown(name_metric(soup.metric)),
         "auto_class": soup.task.auto_class,
         "kind": made_of.kind,
         "used": len(soup.mix.members),
@@ -169,6 +171,7 @@ def _fill(soup: BakeResult) -> dict[str, Any]:
         "timm": _timm_argument(made_of),
         "model_type": escape_markdown(format_model_type(made_of.family.config)),
         "alone": _is_unchanged(made_of, options.dtype),
+        "copied": _describe_copied(soup, names),
         "fitted": made_of.family.fitted is not None and len(soup.mix.members) > 1,
         "distilled": _describe_distillation(made_of.distilled, soup.metric, names) if made_of.distilled else None,
         "adapter": _describe_adapter(made_of.adapter) if made_of.adapter else None,
@@ -201,6 +204,12 @@ def _is_unchanged(made_of: Composition, dtype: str | None) -> bool:
     family = made_of.family
     changed = made_of.adapter or made_of.distilled or family.reference_only or family.alignment or dtype
     return made_of.mix.alone and len(family) > 1 and not changed
+
+
+def _describe_copied(soup: BakeResult, names: Sequence[str]) -> dict[str, str | None] | None:
+    """The ingredient that the soup is a copy of, as a link."""
+    n = make_manifest(soup, {}).copied
+    return None if n is None else {"name": names[n], "link": hub_url(soup.family.ingredients[n].source)}
 
 
 def _list_citations(soup: BakeResult) -> set[str]:

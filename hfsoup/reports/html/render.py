@@ -19,9 +19,18 @@ from hfsoup.provenance.predictions import list_classes
 from hfsoup.provenance.reproduce import hub_url
 from hfsoup.reports.card.formatting import format_weight
 from hfsoup.reports.figures import FOLDER, TITLES, caption_closeness
+from hfsoup.reports.html.calibration import draw_calibration
 from hfsoup.reports.html.classes import count_agreement, count_by_class, find_changed_confusions
 from hfsoup.reports.html.gallery import Gallery, encode_data_uri, find_differences
-from hfsoup.reports.measurements import REPORT, describe_comparison, format_score, list_sentences, read_recorded_results
+from hfsoup.reports.measurements import (
+    REPORT,
+    Results,
+    describe_comparison,
+    format_score,
+    list_sentences,
+    name_metric,
+    read_recorded_results,
+)
 from hfsoup.utils.resources import find_resource
 from hfsoup.utils.text import one_line, shorten_name
 from hfsoup.utils.version import __version__
@@ -64,12 +73,13 @@ def _values(found: ReportData, gallery: Gallery) -> dict[str, Any]:
         "usage": None if record.adapter else _format_usage(found.place),
         "recipe": one_line(record.recipe),
         "merge": one_line(record.merge),
-        "metric": one_line(metric, 60),
+        "metric": one_line(name_metric(metric), 60),
         "ingredients": [_ingredient(i, names[n], n == best, metric, mix.span(n)) for n, i in rows],
         "used": sum(i.coefficient != 0 for i in record.ingredients),
         "scored": any(i.score is not None for i in record.ingredients),
         "training": results.training,
         "kind": results.kind,
+        "attempts": _rank_attempts(record),
         "trace": [_step(step, metric, record.names_by_id) for step in record.trace],
         "test": describe_comparison(metric, c) if c else None,
         "measured": list_sentences(results, REPORT),
@@ -80,7 +90,7 @@ def _values(found: ReportData, gallery: Gallery) -> dict[str, Any]:
         "missing": gallery.missing,
         "versions": ", ".join(f"{one_line(name)} {one_line(text)}" for name, text in record.versions.items()),
         "baked_with": one_line(record.hfsoup),
-        **_describe_predictions(seen, record, gallery),
+        **_describe_predictions(seen, record, gallery, results),
     }
 
 
@@ -89,12 +99,17 @@ def _format_usage(place: str) -> str:
     return f'pipeline("{IMAGE_CLASSIFICATION.pipeline_tag}", {json.dumps(one_line(place), ensure_ascii=False)})'
 
 
-def _describe_predictions(seen: TestPredictions | None, record: Manifest, gallery: Gallery) -> dict[str, Any]:
+def _describe_predictions(
+    seen: TestPredictions | None, record: Manifest, gallery: Gallery, results: Results
+) -> dict[str, Any]:
     """Classes and images of the test split."""
     name = record.dataset.task if record.dataset else SINGLE_LABEL.name
     task = next((task for task in TASKS if task.name == name), SINGLE_LABEL)
+    bins, single = seen.calibration if seen else None, task is SINGLE_LABEL
+    best = results.clean(results.best)
     return {
-        "multi": task is not SINGLE_LABEL,
+        "diagram": draw_calibration(bins, intervals=single, best=best, kind=results.kind) if bins else None,
+        "multi": not single,
         "correct_text": task.correct_text,
         "classes": [_class(row) for row in count_by_class(seen)] if seen else [],
         "confusions": [_confusion(one) for one in find_changed_confusions(seen)] if seen else [],
@@ -124,10 +139,26 @@ def _ingredient(
     }
 
 
+def _rank_attempts(record: Manifest) -> list[dict[str, Any]]:
+    """The mixes that the recipe measured as a whole, the best first."""
+    ranked = sorted(record.attempts, key=lambda one: (-one.score, not one.kept))
+    return [
+        {
+            "name": one_line(one.name),
+            "used": sum(map(bool, one.weights)),
+            "score": format_score(record.metric, Score(one.score)),
+            "value": one.score,
+            "kept": one.kept,
+        }
+        for one in ranked
+    ]
+
+
 def _step(step: DecisionRecord, metric: str, names: Mapping[str, str]) -> dict[str, Any]:
     name = names.get(step.ingredient, step.ingredient) if step.alpha is None else describe_alpha(step.alpha)
     return {
         "step": step.step,
+        "walk": one_line(step.walk, 24),
         "tried": f"{one_line(step.action, 20)} {one_line(name)}",
         "score": format_score(metric, Score(step.score, at_most=step.at_most)),
         "value": step.score,
