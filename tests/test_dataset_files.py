@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -23,6 +24,7 @@ from shell import bake, refused, run
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from hfsoup.data import files as datafiles
+from hfsoup.data import heads, loading
 from hfsoup.data import rows as datarows
 from hfsoup.data.images import Images, load_images
 from hfsoup.data.request import Request
@@ -320,6 +322,25 @@ def as_lines(images: Any, folder: Path) -> None:
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
 
 
+def as_array(images: Any, folder: Path) -> None:
+    """JSON, one array over several lines, that has no images."""
+    folder.mkdir()
+    for split in ("validation", "test"):
+        rows = [{"photo": f"{n}.png", "tags": ["{", "]"], "label": n % 6} for n in range(600)]
+        (folder / f"{split}.json").write_text(json.dumps(rows, indent=2))
+
+
+def as_table(images: Any, folder: Path) -> None:
+    """Images with a parquet table of their names, of which those beyond the first twelve are lacking."""
+    as_metadata(images, folder)
+    for split in ("validation", "test"):
+        names = images[split].features["label"].names
+        (folder / split / "metadata.csv").unlink()
+        rows = {"file_name": [f"{n % 12}.png" for n in range(3000)], "label": [names[n % 6] for n in range(3000)]}
+        rows["words"] = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(3000)]
+        Dataset.from_dict(rows).to_parquet(folder / split / "metadata.parquet")
+
+
 def renamed(images: Any) -> Any:
     """The same images under names that no model knows."""
     features = Features({"image": Image(), "label": ClassLabel(names=[f"kind {n}" for n in range(len(NAMES))])})
@@ -331,6 +352,8 @@ EARLY = {
     "zip": (as_zip, "class names are missing"),
     "arrow": (as_arrow, "class names are missing"),
     "metadata": (as_metadata, "class names are missing"),
+    "table": (as_table, "class names are missing"),
+    "array": (as_array, "expected one column of Image, found 0 in photo"),
     "lines": (as_lines, "expected one column of Image, found 0 in photo"),
 }
 
@@ -347,7 +370,7 @@ def test_what_a_dataset_holds_is_compared_before_any_checkpoint_is_pulled(
             monkeypatch.setattr(module, "SMALL", 4 << 10)
         monkeypatch.setattr(datafiles, "HEAD", 24 << 10)
     write, text = EARLY[kind]
-    label = ("--label-column", "label") if kind in ("metadata", "zip") else ()
+    label = ("--label-column", "label") if kind in ("metadata", "zip", "table") else ()
     write(renamed(images), alone / "wrong")
     publish(signed_in, f"wrong-{kind}", alone / "wrong")
     shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
@@ -366,6 +389,40 @@ def test_what_a_dataset_holds_is_compared_before_any_checkpoint_is_pulled(
         words = ("--dataset", f"kit/right-{kind}", *label, "--recipe", "uniform", "--output", "soup")
         found = bake("kit/vit-1", "kit/vit-2", *words)
         assert found["soup"]["test"] == accuracy(Path("soup"), images["test"])
+
+
+@pytest.mark.parametrize("kind", ["zip", "metadata"])
+def test_a_large_local_dataset_is_compared_by_its_heads(
+    kind: str, on_hub: LocalHub, images: Any, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive and a long table on this disk; nothing of them is unpacked before a wrong class list is said."""
+    monkeypatch.setattr(loading, "SMALL", 100)
+    monkeypatch.setattr(heads, "HEAD", 400)
+    monkeypatch.setattr(datafiles, "HEAD", 400)
+    EARLY[kind][0](renamed(images), alone / "wrong")
+    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
+    on_hub.forget_requests()
+    words = ("--dataset", "wrong", "--label-column", "label", "--output", "soup")
+    assert "class names are missing" in refused("bake", "kit/vit-1", "kit/vit-2", *words, code=1)
+    assert not [seen for seen in on_hub.requests if "xet-read-token" in seen.path]
+
+
+HEADS = {
+    "quoted": ("a.csv", b'file_name,words\na.png,"x\ny"\nb.png,"x\ny', b'file_name,words\na.png,"x\ny"\n'),
+    "inches": ("a.csv", b'file_name,words\na.png,5" x\nb.png,x\nc', b'file_name,words\na.png,5" x\nb.png,x\n'),
+    "array": ("a.json", b' [ {"a": "}]"},\n {"a": [{}]}, {"a', b'[ {"a": "}]"},\n {"a": [{}]}]'),
+    "cut within a letter": ("a.json", '[{"a": "ä"}, {"a": "ä'.encode()[:-1], '[{"a": "ä"}]'.encode()),
+    "one object": ("a.json", b'{\n "a": {"0": 1,\n "1": 2', None),
+    "array of texts": ("a.json", b'["a", "b", "c', None),
+    "deep": ("a.json", b'[{"a": ' + b"[" * 100_000, None),
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+def test_the_head_of_a_text_file_ends_with_a_whole_row(case: str) -> None:
+    """Whatever quotation marks, brackets and letters stand where the first bytes end; others have no head."""
+    name, data, head = HEADS[case]
+    assert heads.cut_head(name, data) == head
 
 
 def test_splits_that_are_numbered_differently_are_told_before_any_checkpoint_is_pulled(

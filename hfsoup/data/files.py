@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from hfsoup.data.heads import HEAD, cut_head, hollow_archive
+from hfsoup.data.heads import HEAD, cut_head, cut_parquet, hollow_archive
 from hfsoup.hub.cards import parse_yaml_mapping, read_front_matter
 from hfsoup.hub.client import expect_answer, hub_api, is_offline
 from hfsoup.hub.download import RemoteFile, fetch_file, make_hash_error, open_range_reader
@@ -104,25 +104,36 @@ class Files:
     def _write_small(self, path: Path, name: str) -> None:
         """Download a small file past huggingface_hub's cache and compare its hash, or the head of a large one."""
         file, where = self.listing[name], f"{self.repo}, {quoted(name)}"
-        size = file.size
-        if name.endswith(".zip"):
-            path.write_bytes(_convert_zip_errors(partial(hollow_archive, self.open_ranges(name)), where))
-            self.heads.add(name)
+        if file.size > SMALL or name.endswith(".zip"):
+            self.write_head(name, path)
             return
         with expect_answer(where):
             read = open_range_reader(self.repo, self.revision or "", name, kind="dataset")
-            data = read(0, size if size <= SMALL else HEAD) if size else b""
-        if size > SMALL:
-            head = cut_head(name, data)
-            if head is None:
-                raise TooLargeError(f"expected at most {SMALL:,} bytes, found {size:,}", where=where)
-            path.write_bytes(head)
-            self.heads.add(name)
-            return
-        path.write_bytes(data)
+            path.write_bytes(read(0, file.size) if file.size else b"")
         found = hash_file(path) if file.sha256 else hash_blob(path)
         if found != (file.sha256 or file.blob):
             raise make_hash_error(found, file, where)
+
+    def write_head(self, name: str, path: Path) -> None:
+        """Write the head of a file, which is one of the same kind, to `path`.
+
+        Raises:
+            TooLargeError: it has no head that can be read alone.
+        """
+        where, source = f"{self.repo or self.folder}, {quoted(name)}", self.open_ranges(name)
+        if name.endswith(".zip"):
+            head = _convert_zip_errors(partial(hollow_archive, source), where)
+        elif name.endswith(".parquet"):
+            head = cut_parquet(source)
+        elif isinstance(source, str):
+            with open(source, "rb") as file:
+                head = cut_head(name, file.read(HEAD))
+        else:
+            head = cut_head(name, source.read(HEAD))
+        if head is None:
+            raise TooLargeError(f"expected at most {SMALL:,} bytes, found {self.size(name):,}", where=where)
+        path.write_bytes(head)
+        self.heads.add(name)
 
     def find_sha256(self, name: str) -> str:
         """The sha256 of a file: what the Hub lists, else that of its bytes, for which it is fetched."""

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hfsoup.data.files import CARDS, Files
-from hfsoup.data.heads import METADATA
+from hfsoup.data.files import CARDS, SMALL, Files
+from hfsoup.data.heads import METADATA, choose_sample
 from hfsoup.data.request import Request
 from hfsoup.data.shards import ArrowReader, ParquetReader, Reader, Shard, TableReader, TarReader
 from hfsoup.data.source import WORKSPACES, DatasetSource, DeclaredFeatures, call_datasets
@@ -121,7 +121,7 @@ def _open_folder(files: Files, request: Request, work: Path) -> DatasetSource:
         raise UsageError(what, where=request.dataset, hint=f"--dataset-config {shlex.quote(converted[0])}")
     make = datasets.load_dataset_builder
     builder = call_datasets(request, lambda: make(str(home), config, cache_dir=str(work / "arrow")))
-    return _open_builder(files, builder, request)
+    return _open_builder(files, builder, request, work)
 
 
 def _list_converted_configs(files: Files) -> list[str]:
@@ -141,10 +141,10 @@ def _open_file(files: Files, path: Path, request: Request, work: Path) -> Datase
     kind, data = SUFFIXES[path.suffix.lower()], {"train" if is_training(path.stem) else "validation": str(path)}
     make = datasets.load_dataset_builder
     builder = call_datasets(request, lambda: make(kind, data_files=data, cache_dir=str(work / "arrow")))
-    return _open_builder(files, builder, request)
+    return _open_builder(files, builder, request, work)
 
 
-def _open_builder(files: Files, builder: Any, request: Request) -> DatasetSource:
+def _open_builder(files: Files, builder: Any, request: Request, work: Path) -> DatasetSource:
     """A dataset that a builder of datasets describes."""
     kind = str(builder.__module__).rsplit(".", 1)[-1]
     if kind not in BUILDERS:
@@ -155,7 +155,7 @@ def _open_builder(files: Files, builder: Any, request: Request) -> DatasetSource
     promised = {name: info.num_examples for name, info in (builder.info.splits or {}).items() if info.num_examples}
     card = next((name for name in CARDS if name in files.fetched), "")
     declared, config = DeclaredFeatures(dict(builder.info.features or {}), card), str(builder.config.name)
-    tables = _Tables(files, builder, request, found, parts)
+    tables = _Tables(files, builder, request, found, parts, work / "heads")
 
     def shards(split: str, names: Sequence[str]) -> list[Shard]:
         if kind in READ_PER_FILE:
@@ -198,12 +198,20 @@ class _Tables:
         request: what is asked of the dataset.
         found: the paths of the files of each split.
         parts: their names.
+        heads: the folder for heads of files on this disk.
     """
 
     def __init__(
-        self, files: Files, builder: Any, request: Request, found: dict[str, list[str]], parts: dict[str, list[str]]
+        self,
+        files: Files,
+        builder: Any,
+        request: Request,
+        found: dict[str, list[str]],
+        parts: dict[str, list[str]],
+        heads: Path,
     ) -> None:
         self._files, self._builder, self._request, self._found, self._parts = files, builder, request, found, parts
+        self._heads = heads
         self._made: dict[str, Any] = {}
         self._folders = str(builder.__module__).endswith("imagefolder")
 
@@ -221,11 +229,38 @@ class _Tables:
         import datasets
 
         if split not in self._made:
-            if not self._folders:
-                self._builder.config.data_files = datasets.data_files.DataFilesDict({split: self._found[split]})
+            if not self._folders or not self._files.to_cache:
+                used = self._choose_sample() if self._folders else {split: self._list_fetched(split)}
+                self._builder.config.data_files = datasets.data_files.DataFilesDict(used)
             call_datasets(self._request, lambda: self._builder.download_and_prepare(verification_mode="no_checks"))
             self._made[split] = call_datasets(self._request, partial(self._builder.as_dataset, split=split))
         return TableReader(self._made[split])
+
+    def _list_fetched(self, split: str) -> list[str]:
+        """The paths of the files of a split, without those that are empty placeholders."""
+        paths = zip(self._found[split], self._parts[split], strict=True)
+        return [path for path, name in paths if not self._files.revision or name in self._files.fetched]
+
+    def _choose_sample(self) -> dict[str, list[str]]:
+        """The paths of the files of each split that say what its columns and classes are; heads of large ones."""
+        tables = any(Path(name).name in METADATA for names in self._parts.values() for name in names)
+        sample: dict[str, list[str]] = {}
+        for split, names in self._parts.items():
+            archives = [name for name in names if name.endswith(".zip")]
+            loose = choose_sample(name for name in names if Path(name).name in METADATA or not tables)
+            # Other images are rows too, unless a table lists the rows.
+            self._files.heads.update(names if not tables and len(loose) + len(archives) < len(names) else ())
+            sample[split] = [self._place(name) for name in (*loose, *archives)]
+        return sample
+
+    def _place(self, name: str) -> str:
+        """The path of a file; of a table or an archive on this disk that is large, the path of its head."""
+        if self._files.revision or not (name.endswith(".zip") or self._files.size(name) > SMALL):
+            return str(self._files.folder / name)
+        path = self._heads / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._files.write_head(name, path)
+        return str(path)
 
 
 def _open_saved(files: Files, request: Request) -> DatasetSource:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import PurePosixPath
 
 from hfsoup.data.class_names import ModelClasses, match_dataset_classes
 from hfsoup.data.columns import Columns
 from hfsoup.data.dataset_split import DatasetSplit
-from hfsoup.data.files import TooLargeError
-from hfsoup.data.heads import HEAD, METADATA
+from hfsoup.data.files import SMALL, TooLargeError
+from hfsoup.data.heads import METADATA
 from hfsoup.data.labels import ClassList, FileLabels, match_labels, require_same_numbering
 from hfsoup.data.loading import open_dataset
 from hfsoup.data.request import Request
@@ -28,9 +29,7 @@ from hfsoup.utils.text import one_line
 COUNTABLE = ("parquet", "imagefolder")
 """Kinds of datasets whose rows can be counted without their data."""
 TEXTS_LIMIT = 64 << 20
-"""Bytes of the largest split of text files or local archives whose columns are read beforehand."""
-MANY_IMAGES = 20_000
-"""Images beside a table of labels, of which more take too long to be listed twice."""
+"""Bytes of the text files on the Hub that are read beforehand; of further ones nothing is read."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +100,6 @@ def _has_archives(source: DatasetSource) -> bool:
     return any(name.endswith(".zip") for names in source.split_files.values() for name in names)
 
 
-def _can_read_labels(source: DatasetSource, name: str) -> bool:
-    """Whether columns and classes of a split can be read without a download of its files."""
-    names = source.split_files[name]
-    if source.by_folder and len(names) > MANY_IMAGES:
-        return False
-    if source.kind in ("csv", "json") and source.revision:
-        return sum(min(source.files.size(each), HEAD) for each in names) <= TEXTS_LIMIT
-    # Archives on this disk would be unpacked twice.
-    return bool(source.revision) or sum(source.files.size(n) for n in names if n.endswith(".zip")) <= TEXTS_LIMIT
-
-
 def _check_labels(
     source: DatasetSource, name: str, request: Request, classes: Sequence[str] | None, *, required: bool
 ) -> Sequence[ClassList] | None:
@@ -123,8 +111,6 @@ def _check_labels(
     """
     if source.by_folder and not _has_metadata(source) and not _has_archives(source):
         return _check_class_folders(source, name, request, classes, required)
-    if not _can_read_labels(source, name):
-        return ()
     try:
         return _read_labels(source, name, request, classes, required)
     except TooLargeError:
@@ -139,7 +125,8 @@ def _read_labels(
     one_by_one = source.kind == "webdataset" or (source.kind == "arrow" and source.revision is not None)
     if source.revision and (source.by_folder or source.kind in ("csv", "json")):
         every = [each for split in source.split_files.values() for each in split]
-        wanted = [each for each in every if PurePosixPath(each).name in METADATA] if source.by_folder else names
+        tables = [each for each in every if PurePosixPath(each).name in METADATA]
+        wanted = tables if source.by_folder else _choose_texts(source, names)
         call_datasets(request, partial(source.files.fetch, wanted))
     rows = source.rows(name, names[:1] if one_by_one else None)
     count = len(rows)
@@ -163,6 +150,14 @@ def _read_labels(
         return found
     split = DatasetSplit(source, name, request, classes, scored=required)
     return split.lists if split.is_labelled else None
+
+
+def _choose_texts(source: DatasetSource, names: Sequence[str]) -> list[str]:
+    """The first text files of a split, of which at most `TEXTS_LIMIT` bytes are read; of the others not even heads."""
+    ends = accumulate(min(source.files.size(name), SMALL) for name in names)
+    chosen = [name for name, end in zip(names, ends, strict=True) if end <= TEXTS_LIMIT]
+    source.files.heads.update(set(names) - set(chosen))
+    return chosen
 
 
 def _match_footers(
