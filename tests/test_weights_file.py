@@ -180,6 +180,44 @@ def test_what_is_no_model_yet_is_told_how_to_become_one(case: str, vit: Family, 
     assert all(text in block for text in told), block
 
 
+SHARDED: dict[str, tuple[list[str], str]] = {
+    "FSDP": (
+        ["optimizer_0/__0_0.distcp", "pytorch_model_fsdp_0/__0_0.distcp", "trainer_state.json", "scheduler.pt"],
+        "accelerate merge-weights {}/pytorch_model_fsdp_0 {}; copy config.json and the processor into {}\n",
+    ),
+    "DeepSpeed": (
+        ["global_step5/zero_pp_rank_0_mp_rank_00_optim_states.pt", "latest", "zero_to_fp32.py", "trainer_state.json"],
+        "python zero_to_fp32.py . MODEL, in {}; copy config.json and the processor into MODEL\n",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["hub", "local"])
+@pytest.mark.parametrize("case", SHARDED)
+def test_sharded_states_in_subfolders_are_told_how_to_become_models(
+    case: str, place: str, vit: Family, signed_in: LocalHub, alone: Path
+) -> None:
+    """A run's folder, its checkpoint without a config, and a glob of them name the state and the command for it."""
+    names, command = SHARDED[case]
+    folder = copy_model(vit.folders[0], alone / "run")
+    (folder / "model.safetensors").unlink()
+    for name in names:
+        (folder / "checkpoint-5" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "checkpoint-5" / name).touch()
+    run_name = "./run"
+    if place == "hub":
+        run_name = f"kit/sharded-{case.lower()}"
+        api = HfApi(token=signed_in.token)
+        api.create_repo(run_name, exist_ok=True)
+        api.upload_folder(repo_id=run_name, folder_path=folder)
+    below = "that folder" if case == "DeepSpeed" else "FOLDER"
+    for pattern, target in ((run_name, "FOLDER/checkpoint-5"), (f"{run_name}/checkpoint-5", below)):
+        block = run("bake", pattern).err
+        assert f"found the training state of {case}: " in block, block
+        assert command.format(target, target, target) in block, block
+    assert f"found the training state of {case}: " in run("bake", f"{run_name}/checkpoint-*").err
+
+
 OFFERED = {
     "usual": ("model.safetensors", "model.fp16.safetensors", "--weights-file model.safetensors, or leave it out"),
     "nearest": ("model.fp16.safetensors", "model.fp61.safetensors", "--weights-file model.fp16.safetensors"),

@@ -25,6 +25,7 @@ from hfsoup.ingredients.local_folders import LAST, has_config, list_checkpoints,
 from hfsoup.ingredients.pull import CHECKPOINT, find_weight_names, missing_file_error
 from hfsoup.ingredients.repository_kinds import identify_kind
 from hfsoup.ingredients.resolve import Refused, list_file_names, match_patterns, pin_source
+from hfsoup.ingredients.training_states import find_training_state, list_nested_names
 from hfsoup.utils.errors import AccessError, HubError, SoupError, UsageError
 from hfsoup.utils.text import join_names, one_line, quoted
 from hfsoup.utils.threads import map_in_threads
@@ -184,6 +185,8 @@ def _inspect_source(source: Source, keep: bool) -> Source | Refused:
 def _require_files(source: Source, names: Sequence[str]) -> None:
     """Refuse files without a config or weights; the error says what they are instead."""
     if "config.json" not in names:
+        if state := find_training_state(list_nested_names(source)):
+            raise SoupError(f"expected config.json, found {state.text}", where=str(source), hint=state.hint)
         kind = identify_kind(names)
         raise missing_file_error("config.json", names, source, kind[1] if kind else "is this a transformers model?")
     find_weight_names(names, source)

@@ -14,6 +14,7 @@ from pathlib import Path
 from hfsoup.checkpoints.lora.config import CONFIG, FULL, WEIGHTS
 from hfsoup.hub.addresses import parse_dataset_address
 from hfsoup.ingredients.repository_kinds import SAVE, TRAINING, describe_files, identify_kind
+from hfsoup.ingredients.training_states import find_training_state, list_nested_paths
 from hfsoup.utils.close_names import find_close_names, list_globs, list_visible, match_names
 from hfsoup.utils.errors import SoupError, UsageError
 from hfsoup.utils.text import join_names, quoted
@@ -168,6 +169,8 @@ def _refuse_folder(path: Path) -> list[Path]:
         raise _no_folder_error(path)
     names = sorted(_list_names(path), key=natural_key)
     inner = _suggest_inner(path)
+    if not inner and (state := find_training_state(list_nested_paths(path))):
+        raise UsageError(f"expected a model folder, found {state.text}", where=str(path), hint=state.hint)
     kind = identify_kind(names) or identify_kind(file.name for file in path.glob("*/*"))
     where = f"{path}, which holds {describe_files(names)}"
     if inner:

@@ -26,6 +26,7 @@ from hfsoup.hub.client import ONCE, SAME_COMMAND, is_offline
 from hfsoup.hub.download import FetchedFile, RemoteFile, fetch_hashed_file, is_cached
 from hfsoup.hub.notices import listening
 from hfsoup.ingredients.repository_kinds import describe_files, identify_kind
+from hfsoup.ingredients.training_states import find_training_state, list_nested_names
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.hashing import hash_blake3, stamp_file
 from hfsoup.utils.progress import Advance, Notify
@@ -47,19 +48,6 @@ LAYOUTS = (
 )
 PICKLES = (".bin", ".pt", ".pth", ".th", ".ckpt")
 WEIGHTS = (".safetensors", *PICKLES)
-# Training state without a model, the library that wrote it, and the command that makes a model of it.
-UNFINISHED = (
-    (
-        re.compile(r"zero_to_fp32\.py|global_step\d+(/.*)?|(.*/)?zero_pp_rank_.*|(.*/)?mp_rank_\d+_model_states\.pt"),
-        "DeepSpeed",
-        "python zero_to_fp32.py . MODEL, in that folder; copy config.json and the processor into MODEL",
-    ),
-    (
-        re.compile(r"pytorch_model_fsdp_\d+(/.*)?|(.*/)?__\d+_\d+\.distcp"),
-        "FSDP",
-        "accelerate merge-weights FOLDER/{place} FOLDER",
-    ),
-)
 STATES = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|adapter_model).*")
 Layouts = Sequence[tuple[str, str | None]]
 
@@ -180,11 +168,8 @@ def find_weight_names(names: Iterable[str], source: Source) -> list[str]:
     if found := _match_layout(known, _list_layouts(source)):
         return found
     expected = source.weights_file or "model.safetensors or pytorch_model.bin"
-    inner = sorted(f"{path.parent.name}/{path.name}" for path in source.folder.glob("*/*")) if source.folder else []
-    for state, library, command in UNFINISHED:
-        if file := next((name for name in (*known, *inner) if state.fullmatch(name)), None):
-            what = f"expected {expected}, found the training state of {library}: {one_line(file)}"
-            raise SoupError(what, where=str(source), hint=command.format(place=one_line(file.partition("/")[0])))
+    if state := find_training_state(list_nested_names(source)):
+        raise SoupError(f"expected {expected}, found {state.text}", where=str(source), hint=state.hint)
     others = [name for name in known if "/" not in name and name.endswith(WEIGHTS) and not STATES.fullmatch(name)]
     kind = identify_kind(known)
     hint = kind[1] if kind else ""
