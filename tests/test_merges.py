@@ -23,6 +23,7 @@ from hfsoup.recipes import RECIPES
 ALL = sorted(entry.name for entry in MERGES)
 ROOTED = sorted(entry.name for entry in MERGES if entry.needs_base)
 LOOKING = {entry.name: entry.importance for entry in MERGES if entry.importance}
+MATRIX = "vit.encoder.layer.0.output.dense.weight"
 WITHOUT_DATA = {"uniform": (), "latest": ("--last", 2, "--decay", 0.5), "weighted": ("--weights", "0.5,0.3,0.2")}
 KEPT = sum(a * b for a, b in ((4, 6), (3, 5)))
 RECORDED: dict[str, dict[str, list[float]]] = json.loads(DATA.read_text())
@@ -195,10 +196,64 @@ def test_every_recipe_goes_with_every_merge(recipe: str, merge: str) -> None:
     assert all(a[k].equal(b[k]) for a, b in zip(before, (base, *members), strict=True) for k in a)
 
 
-@pytest.mark.parametrize("merge", ALL)
+@pytest.mark.parametrize("merge", [entry.name for entry in MERGES if not entry.changes_single])
 def test_one_ingredient_alone_stays_as_it_is(merge: str) -> None:
     """Whatever a merge trims or drops, a single member is not merged with anything."""
     assert merged(merge, 1)["large"].equal(given(1)[1][0]["large"])
+
+
+def changed_by(shape: tuple[int, ...], count: int = 1) -> torch.Tensor:
+    """What monosoup makes of a task vector with the singular values 8, 1.5 and 0.5, the same of each ingredient."""
+    task = torch.diag(torch.tensor([8.0, 1.5, 0.5], dtype=torch.float64)).reshape(shape)
+    base = torch.full(shape, 0.5, dtype=torch.float64)
+    found = hfsoup.search("uniform", [{"w": base + task}] * count, merge="monosoup", base={"w": base}).state_dict()
+    return found["w"] - base
+
+
+@pytest.mark.parametrize(("shape", "count"), [((3, 3), 1), ((3, 3, 1, 1), 1), ((3, 1, 3), 2)])
+def test_monosoup_is_the_paper_s_formula(shape: tuple[int, ...], count: int) -> None:
+    """By hand: exp H = 1.8, so two values are high; 1 − P = 1/266, ρ = 1/256. Kernels are matrices, several a mean."""
+    low = 1 / 256 + 255 / 256 * (1 / 266) ** 0.5
+    expected = torch.diag(torch.tensor([8 * (1 - low), 1.5 * (1 - low), 0.5 * low], dtype=torch.float64))
+    torch.testing.assert_close(changed_by(shape, count).reshape(3, 3), expected)
+
+
+def test_monosoup_leaves_what_is_no_matrix() -> None:
+    """A bias, and a row of values, whose one direction is all there is."""
+    for shape in ((9,), (1, 9)):
+        task = torch.arange(9, dtype=torch.float64).reshape(shape)
+        found = hfsoup.search("uniform", [{"w": task + 1}], merge="monosoup", base={"w": torch.ones(shape)})
+        torch.testing.assert_close(found.state_dict()["w"], task + 1)
+
+
+def test_monosoup_of_one_checkpoint_is_compared_with_it_and_verified(rooted: Any, data: Path, alone: Path) -> None:
+    """One ingredient and its base make a soup, which is scored as it is written; bytes and scores come out again."""
+    (one, *_), base = rooted
+    found = bake(one, "--merge", "monosoup", "--base", base, "--dataset", data, "--output", "soup")
+    told = ("--recipe", "uniform", "--dataset", data, "--output", "both")
+    scored = bake("soup", one, "--include-soups", *told)
+    assert found["soup"]["score"] == scored["ingredients"][0]["score"]
+    assert found["best_ingredient"]["score"] == scored["ingredients"][1]["score"]
+    assert not weights(Path("soup"))[MATRIX].equal(weights(Path(one))[MATRIX])
+    assert "are those of one fine-tuned checkpoint, changed by `monosoup`" in Path("soup/README.md").read_text()
+    done = run("verify", "soup", "--scores")
+    assert done.code == 0, done.err
+
+
+def test_one_checkpoint_needs_a_merge_that_changes_it_and_a_base(rooted: Any, alone: Path) -> None:
+    """Others refuse it, and monosoup asks for the base."""
+    (one, *_), base = rooted
+    assert "expected two ingredients or more" in refused("bake", one, "--merge", "ties", "--base", base, code=2)
+    assert "--base" in refused("bake", one, "--merge", "monosoup", code=2)
+
+
+def test_among_several_one_that_is_kept_alone_stays_as_it_is(rooted: Any, data: Path, alone: Path) -> None:
+    """A search that ends at one ingredient ships that ingredient, whatever the merge would make of it."""
+    words, base = rooted
+    told = ("--merge", "monosoup", "--base", base, "--max-ingredients", 1, "--dataset", data)
+    found = bake(*words, "--recipe", "greedy", *told, "--output", "soup")
+    kept = next(folder for folder, i in zip(words, found["ingredients"], strict=True) if i["used"])
+    assert weights(Path("soup"))[MATRIX].equal(weights(Path(kept))[MATRIX])
 
 
 @pytest.mark.parametrize("merge", ["task-arithmetic", "ties", "dare", "breadcrumbs"])

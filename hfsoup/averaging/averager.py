@@ -109,11 +109,12 @@ class Averager:
 
         That is the dtype, the merge where there is something to merge, and the base where it has a part.
         """
-        merged = len(mix.members) > 1
         merge = (
-            [self.merge.name, *self.merge.identity, self.parameters] if merged and self.merge.name != "mean" else None
+            [self.merge.name, *self.merge.identity, self.parameters]
+            if mix.merges and self.merge.name != "mean"
+            else None
         )
-        base = self.family.base if mix.base or (merged and self.merge.needs_base) else None
+        base = self.family.base if mix.base or (mix.merges and self.merge.needs_base) else None
         files = base and [weights.blake3 for weights in base.ingredient.weights]
         return [merge, self.dtype, base and [mix.base, files, base.names, base.order]]
 
@@ -193,7 +194,7 @@ class Averager:
         """Average one block of the files of all members."""
         mix = self._resolve_mix(mix).at(job.first.name)
         weights = [mix.coefficients[i] for i in mix.members]
-        if job.plain and not mix.base and (self.merge.name == "mean" or len(weights) == 1):
+        if job.plain and not mix.base and (self.merge.name == "mean" or not mix.merges):
             emit(job.first, job.begin, self.convert_block(mix, self._average_plain(mix, job), job))
             return
 
@@ -201,12 +202,18 @@ class Averager:
             return (self.read_block(i, job, name) for i in mix.members)
 
         name, floats = job.first.name, job.first.dtype in FLOATS
-        merge, root = self.merge.name, BaseTensor(lambda name: self._read_base(job, name), mix.base)
+        merge = self.merge.name if mix.merges else "mean"
+        root = BaseTensor(lambda name: self._read_base(job, name), mix.base)
         if name in self.family.reference_only:
             merge, root = "mean", NO_BASE
         importance = self._read_importance(mix, job)
         context = Context(
-            name, mix.members, threshold=self._thresholds, importance=importance, importance_norm=self._norms
+            name,
+            mix.members,
+            threshold=self._thresholds,
+            importance=importance,
+            importance_norm=self._norms,
+            shape=job.first.shape,
         )
         block = combine(
             name, read, weights, merge, floats=floats, root=root, context=context, parameters=self.parameters

@@ -90,15 +90,15 @@ def combine(
     """One tensor of every member into one.
 
     Floats go through the merge, except batch-norm statistics: running_mean is averaged and running_var pooled as
-    Σwᵢ(σᵢ² + (μᵢ − μ̄)²), the variance of all that the ingredients saw. Integers are counters: the largest stays. One
-    ingredient alone stays as it is, and what the base lacks, or importance says nothing of, is averaged. What has a
-    negative coefficient or share has no part in batch-norm statistics.
+    Σwᵢ(σᵢ² + (μᵢ − μ̄)²), the variance of all that the ingredients saw. Integers are counters: the largest stays. What
+    the base lacks, or importance says nothing of, is averaged. What has a negative coefficient or share has no part in
+    batch-norm statistics.
 
     Args:
         name: the tensor's name.
         read: gives that tensor, or the same block of it, of every member with a coefficient, and of others by name.
         weights: the members' coefficients.
-        merge: the name of the merge.
+        merge: the name of the merge; `mean` of one ingredient that stays as it is.
         floats: whether the tensor holds floats.
         root: the base, where there is one.
         context: what else the merge may know.
@@ -123,7 +123,7 @@ def combine(
         centre = mean(centres, shares, context)
         return mean([v + (m - centre) ** 2 for v, m in zip(everyone(name), centres, strict=True)], shares, context)
     lacking = (chosen.needs_base and base is None) or (chosen.importance and context.importance is None)
-    if len(weights) == 1 or lacking or merge == "mean" or name.endswith("running_mean"):
+    if lacking or merge == "mean" or name.endswith("running_mean"):
         return mean(everyone(name), shares, context)
     known = replace(context, base=EMPTY if base is None else base)
     merged: NDArray[Any] = chosen.function(read(name), weights, known, **parameters)

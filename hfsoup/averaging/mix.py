@@ -13,12 +13,13 @@ class Mix:
 
     The model is (1 − base) times the merge of the ingredients plus base times the base; a negative share extrapolates.
     `tensors` are those with coefficients of their own; `coefficients` are then the mean over these, and of everything
-    else.
+    else. `merged` is whether the merge also changes a single ingredient.
     """
 
     coefficients: tuple[float, ...]
     base: float = 0.0
     tensors: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    merged: bool = False
 
     @classmethod
     def of(cls, members: tuple[int, ...], size: int) -> Mix:
@@ -64,4 +65,9 @@ class Mix:
     @property
     def alone(self) -> bool:
         """Whether this is one ingredient, as it is."""
-        return len(self.members) == 1 and not self.base
+        return len(self.members) == 1 and not self.base and not self.merged
+
+    @property
+    def merges(self) -> bool:
+        """Whether the merge has anything to do."""
+        return len(self.members) > 1 or self.merged

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hfsoup.baking.disk import DataNeeds, DiskNeed, list_disk_needs, measure_dataset, require_disk
 from hfsoup.baking.distill import limit_training_images
 from hfsoup.baking.memory import MemoryNeed, estimate_memory, require_memory
-from hfsoup.baking.requirements import CALIBRATION, may_extrapolate, mixes_base, needs_base
+from hfsoup.baking.requirements import CALIBRATION, may_extrapolate, needs_base, one_is_enough
 from hfsoup.baking.workload import Workload, estimate_workload
 from hfsoup.checkpoints.inspection import read_class_names
 from hfsoup.checkpoints.timm_config import format_model_type
@@ -96,7 +96,7 @@ def _check_count(sources: Sequence[Source], options: Options, several: bool) -> 
         _require_one(sources)
     elif not sources[0].folder:
         # A single local folder is refused after its own errors, which are more useful.
-        require_several(sources, mixes_base(options))
+        require_several(sources, one_is_enough(options))
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _check_family(
     for remark in list_remarks(family):
         watch.note(remark)
     if several:
-        require_several(sources, mixes_base(options))
+        require_several(sources, one_is_enough(options))
     if several and len(family) < 2 <= len(ingredients):
         hint = "hfsoup check shows how they differ; --exclude GLOB leaves some out"
         raise MismatchError("no two of the ingredients fit together", hint=hint)

@@ -23,6 +23,7 @@ from hfsoup.data.tasks import task_of
 from hfsoup.evaluation.measurements import Evidence
 from hfsoup.evaluation.scores import Comparison, Decision, Score, Start, describe_alpha
 from hfsoup.ingredients.family import Family
+from hfsoup.merges import MERGES
 from hfsoup.networks.distillation.result import Distillation, append_member
 from hfsoup.options.options import Options
 from hfsoup.provenance.result import Composition, Evaluation, Run, SearchResult
@@ -334,10 +335,14 @@ def run_recipe(
         ensemble,
         learn,
         lambda start: watch.decision(_describe_start(start, names, metric)),
+        merges_single=MERGES.get(options.merge).changes_single,
     )
     begin(search)
     recipe = RECIPES.get(options.chosen_recipe)
-    find = partial(recipe.function, **options.recipe_parameters())
+
+    def find(search: Search) -> Mix:
+        return search.as_soup(recipe.function(search, **options.recipe_parameters()))
+
     extrapolates = family.base is not None and may_extrapolate(options)
     mix = extrapolate(search, recipe.name, find) if extrapolates else find(search)
     for i in search.left_out:

@@ -11,7 +11,7 @@ from rich.text import Text
 from hfsoup.baking.disk import DiskNeed, Download
 from hfsoup.baking.gather import assess_needs, resolve_ingredients
 from hfsoup.baking.memory import MemoryNeed
-from hfsoup.baking.requirements import check_output, check_request, may_extrapolate, mixes_base, needs_base
+from hfsoup.baking.requirements import check_output, check_request, may_extrapolate, needs_base, one_is_enough
 from hfsoup.baking.workload import Workload
 from hfsoup.checkpoints.types import Source
 from hfsoup.hub.notices import listening
@@ -97,7 +97,7 @@ def plan_bake(
     with listening(watch.note):
         sources = resolve_ingredients(patterns, options, watch, keep=False)
         base = find_base(options.base, keep=False) if options.base else None
-        require_several(sources, mixes_base(options))
+        require_several(sources, one_is_enough(options))
         if needs_base(options) and not base:
             watch.note("the base is the one that the ingredients' cards name; it counts as large as an ingredient")
         elif may_extrapolate(options) and not base:

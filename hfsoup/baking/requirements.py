@@ -94,9 +94,10 @@ def may_extrapolate(options: Options) -> bool:
     return RECIPES.get(options.chosen_recipe).extrapolates and options.dataset is not None and options.align == "none"
 
 
-def mixes_base(options: Options) -> bool:
-    """Whether the base itself is certain to have a share in what is scored, so that one ingredient is enough."""
-    return RECIPES.get(options.chosen_recipe).needs_base or bool(options.extrapolate)
+def one_is_enough(options: Options) -> bool:
+    """Whether one ingredient is enough: its base has a share in what is scored, or the merge changes it by its base."""
+    mixed = RECIPES.get(options.chosen_recipe).needs_base or MERGES.get(options.merge).changes_single
+    return mixed or bool(options.extrapolate)
 
 
 def count_evaluations(options: Options, ingredients: int, *, based: bool) -> int | None:

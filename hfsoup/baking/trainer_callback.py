@@ -22,7 +22,7 @@ from hfsoup.averaging.writer import write_configs, write_weights
 from hfsoup.baking.gather import gather_family
 from hfsoup.baking.measure import run_recipe
 from hfsoup.baking.pipeline import run_bake, save_and_push
-from hfsoup.baking.requirements import mixes_base, needs_images
+from hfsoup.baking.requirements import needs_images, one_is_enough
 from hfsoup.baking.soup import Soup
 from hfsoup.checkpoints.classifier import hide_loading_bars
 from hfsoup.evaluation.scores import NEGATED, Score
@@ -120,7 +120,7 @@ class SoupCallback(TrainerCallback):
         patterns = tuple(_checkpoint_folder(args, step) for step in sorted(self._steps & _find_steps(args)))
         options = replace(self._options, output=str(self._target(args)))
         try:
-            if not mixes_base(options):
+            if not one_is_enough(options):
                 _require_checkpoints(patterns, args)
             if self._trainer is not None:
                 self.soup = _bake_with_trainer(patterns, options, self._trainer)

@@ -2,7 +2,7 @@
 
 A merge gets the ingredients' tensors one after the other, their weights, which sum to one, and a `Context`; its
 keyword-only arguments are options of the user. It returns float64 in the shape it was given and never writes into an
-input. One ingredient alone is never merged: it stays as it is.
+input. One ingredient alone stays as it is, but for merges that are registered with `changes_single`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Context:
             ingredient of the mix in turn: of the block where the merge is elementwise, else of the whole tensor, in a
             shape of its own. A tensor without importance is averaged, and the merge is not called.
         importance_norm: for the place of an ingredient, the L2 norm of its importance over all tensors.
+        shape: the tensor's shape, for merges of whole tensors, whose values may come as one row.
     """
 
     name: str = ""
@@ -44,6 +45,7 @@ class Context:
     threshold: Callable[[int, float], float] = lambda *_: 0.0
     importance: Iterable[NDArray[Any]] | None = None
     importance_norm: Callable[[int], float] = lambda _: 1.0
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +57,14 @@ class MergeEntry(Entry):
         elementwise: whether any block of a tensor may be merged by itself; else the merge gets whole tensors.
         needs_base: whether it needs the model that the ingredients were fine-tuned from.
         importance: the kind of importance that it needs of every ingredient, which is estimated on images.
+        changes_single: whether it also changes an ingredient that was given alone.
     """
 
     needs_data: bool = False
     elementwise: bool = True
     needs_base: bool = False
     importance: str = ""
+    changes_single: bool = False
 
 
 PLAIN = Context()

@@ -21,6 +21,7 @@ from hfsoup.hub.cards import MANIFEST
 from hfsoup.hub.download import fetch_file
 from hfsoup.hub.notices import notify_listener
 from hfsoup.ingredients.pull import list_files
+from hfsoup.merges import MERGES
 from hfsoup.options.options import Options
 from hfsoup.provenance.records import (
     AdapterRecord,
@@ -196,7 +197,10 @@ class Manifest(Strict):
         """The mix that was baked."""
         tensors = tuple((name, tuple(coefficients)) for name, coefficients in self.tensors.items())
         base = self.base.coefficient if self.base else 0.0
-        return Mix(tuple(ingredient.coefficient for ingredient in self.ingredients), base, tensors)
+        coefficients = tuple(ingredient.coefficient for ingredient in self.ingredients)
+        merge = MERGES.find(self.merge)
+        merged = len(coefficients) == 1 and merge is not None and merge.changes_single
+        return Mix(coefficients, base, tensors, merged)
 
     def merge_options(self) -> Options:
         """The options by `Options.from_record`, with the --scale that does today what the recorded one did."""

@@ -59,7 +59,7 @@ class Composition:
         places = (0, *members) if self.family.reference_only and 0 not in members else members
         if self.distilled:
             places = tuple(sorted({*places, *self.distilled.start.members}))
-        needed = self.mix.base or (len(self.mix.members) > 1 and MERGES.get(self.merge).needs_base)
+        needed = self.mix.base or (self.mix.merges and MERGES.get(self.merge).needs_base)
         rooted = (base.ingredient,) if base and needed else ()
         return (*(self.family.ingredients[i] for i in places), *rooted)
 

@@ -49,6 +49,7 @@ class Search:
         ensemble: the selection score of the mean of some ingredients' logits, where those are known.
         learn: the mix of some ingredients that gradient descent finds, where there are images to learn from; the second
             value says whether each tensor has weights of its own, the third whether they may be negative.
+        merges_single: whether the merge also changes an ingredient that was given alone.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Search:
         ensemble: Callable[[tuple[int, ...]], Score] | None = None,
         learn: Callable[[tuple[int, ...], bool, bool], Mix] | None = None,
         observe_start: Callable[[Start], None] = lambda _: None,
+        *,
+        merges_single: bool = False,
     ) -> None:
         self.names, self.rules = tuple(names), rules
         self.trace: list[Decision] = []
@@ -67,6 +70,7 @@ class Search:
         self.scores: dict[Mix, Score] = {}
         self._score, self._observe, self._ensemble, self._learn = score, observe, ensemble, learn
         self._observe_start = observe_start
+        self._merges_single = merges_single and len(names) == 1
         self._current: tuple[int, ...] = ()
         self._starts: list[Start] = []
         self._walk = ""
@@ -119,6 +123,10 @@ class Search:
         """
         _require_members(members)
         return Mix.of(members, len(self.names))
+
+    def as_soup(self, mix: Mix) -> Mix:
+        """A mix as the soup that it is: an ingredient that was given alone is changed by merges that do so."""
+        return replace(mix, merged=True) if self._merges_single else mix
 
     def weighted(self, weights: dict[int, float]) -> Mix:
         """The mean weighted by `weights`, ingredient to weight, in any scale.

@@ -19,5 +19,5 @@ TENTHS = 10
 )
 def wise_ft(search: Search) -> Mix:
     """(1 − α)θ0 + αθ with θ the mix of all and α in 1.0, 0.9 … 0.1; of equal scores the lowest cross-entropy counts."""
-    tuned = search.mix(search.ranked[: search.cap])
+    tuned = search.as_soup(search.mix(search.ranked[: search.cap]))
     return search.follow_line("interpolate", tuned, [n / TENTHS for n in range(1, TENTHS)])

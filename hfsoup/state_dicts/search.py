@@ -127,8 +127,12 @@ def search(
     def evaluate(mix: Mix, _: float | None = None) -> Score:
         return Score(float(score(merger.merge(mix)))) if score else Score(0.0)
 
-    steps = Search(names, evaluate if score else None, limits)
-    find = partial(found.function, **found.fill_parameters(rules))
+    steps = Search(names, evaluate if score else None, limits, merges_single=chosen.changes_single)
+    recipe_function = partial(found.function, **found.fill_parameters(rules))
+
+    def find(steps: Search) -> Mix:
+        return steps.as_soup(recipe_function(steps))
+
     wanted = found.extrapolates and base is not None if extrapolate is None else extrapolate
     mix = draw_on(steps, found.name, find) if wanted else find(steps)
     value = steps.score(mix).value if score else None
@@ -172,7 +176,7 @@ class _Merger:
         """The merge of a mix's members, tensor by tensor, in the dtypes of the ingredients."""
         weights = [mix.coefficients[i] for i in mix.members]
         context = Context("", mix.members, EMPTY, self._thresholds, importance_norm=self._norms)
-        root = BaseTensor(self._read_base, mix.base)
+        root, merge = BaseTensor(self._read_base, mix.base), self._merge if mix.merges else "mean"
 
         def read(name: str) -> list[Any]:
             return [_to_numpy(self._ingredients[i][name]) for i in mix.members]
@@ -181,10 +185,10 @@ class _Merger:
         for name, like in self._ingredients[0].items():
             known = [None if like.is_complex() else self._importance[i].get(name) for i in mix.members]
             important = None if any(found is None for found in known) else [_to_numpy(found) for found in known]
-            described = replace(context, name=name, importance=important)
+            described = replace(context, name=name, importance=important, shape=tuple(like.shape))
             floats = like.is_floating_point() or like.is_complex()
             merged = combine(
-                name, read, weights, self._merge,
+                name, read, weights, merge,
                 floats=floats, root=root, context=described, parameters=self._parameters,
             )  # fmt: skip
             found = torch.from_numpy(merged.copy())

@@ -172,6 +172,7 @@ def _fill(soup: BakeResult) -> dict[str, Any]:
         "model_type": escape_markdown(format_model_type(made_of.family.config)),
         "alone": _is_unchanged(made_of, options.dtype),
         "copied": _describe_copied(soup, names),
+        "edited": soup.mix.merged,
         "fitted": made_of.family.fitted is not None and len(soup.mix.members) > 1,
         "distilled": _describe_distillation(made_of.distilled, soup.metric, names) if made_of.distilled else None,
         "adapter": _describe_adapter(made_of.adapter) if made_of.adapter else None,
