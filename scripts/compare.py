@@ -1,9 +1,16 @@
-"""Compare recipes and batch-norm modes on families of fine-tuned models; prints one Markdown table.
+"""Compare recipes on families of fine-tuned models; prints one Markdown table.
 
-Each family is baked with every recipe. The recipes share the scores that hfsoup keeps, so all of them cost little more
-than the dearest, and a comparison that was stopped goes on with the same command. Nothing is written but `--json`.
+Each family is baked with every recipe, and where its base is known the mean of all also extrapolated. Where there are
+batch norms, soups and single models are scored with their own statistics and with new ones, and the better ones count.
+The recipes share the scores that hfsoup keeps, so all of them cost little more than the dearest, and a comparison that
+was stopped goes on with the same command. Nothing is written but `--json`.
 
-    python scripts/compare.py --dataset org/pets "ViT=org/vit-*" "ResNet=org/resnet-*" --json rows.json
+    python scripts/compare.py --dataset org/pets "ViT=org/vit-*" "ResNet=org/resnet-*=org/resnet" --json rows.json
+    python scripts/compare.py families.yaml
+
+A YAML file is a list of families; their other keys are options of hfsoup.bake and come before those given here:
+
+    - {name: ViT, ingredients: org/vit-*, base: org/vit, dataset: org/pets}
 """
 
 from __future__ import annotations
@@ -11,9 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 import hfsoup
 from hfsoup.ingredients.diagnose import diagnose
@@ -23,8 +32,18 @@ from hfsoup.utils.errors import SoupError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RECIPES = ("uniform", "greedy", "greedy-random", "pruned")
-SPLITS = ("split", "test_split", "calibration_split", "limit", "seed")
+SOUPS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("uniform", {"extrapolate": False}),
+    ("uniform", {"bn": "average", "extrapolate": False}),
+    ("uniform", {"extrapolate": True}),
+    ("greedy", {"extrapolate": False}),
+    ("greedy-random", {"extrapolate": False}),
+    ("pruned", {"extrapolate": False}),
+    ("auto", {}),
+)
+"""The soups of a family: recipe, and options. `auto` extrapolates where a base is known."""
+
+OPTIONS = ("dataset", "split", "test_split", "calibration_split", "limit", "seed")
 
 
 @dataclass(frozen=True)
@@ -32,8 +51,9 @@ class Row:
     """One model of a family, measured; accuracies and intervals are fractions.
 
     `check` is the verdict of `hfsoup check --weights`, `forecast` what the bake itself says before its search; `bn` is
-    None where batch norms are left as they are; `verdict` and `p_value` compare with the best single model on the test
-    split, None for that model itself.
+    None where batch norms are left as they are; `alpha` is how far the soup was drawn from the base through the mean, 1
+    for not at all. `gain`, its interval, `verdict` and `p_value` compare with the best single model on the test split;
+    they are None for that model itself.
     """
 
     family: str
@@ -45,6 +65,9 @@ class Row:
     selection: float
     test: float
     interval: tuple[float, float] | None
+    alpha: float | None = None
+    gain: float | None = None
+    gain_interval: tuple[float, float] | None = None
     verdict: str | None = None
     p_value: float | None = None
     forecast: str | None = None
@@ -52,17 +75,31 @@ class Row:
     @property
     def cells(self) -> tuple[str, ...]:
         """The row as text, under the titles of TITLES."""
-        test = f"{self.test:.2%}"
-        if self.interval:
-            test += f" ({self.interval[0]:.1%} to {self.interval[1]:.1%})"
-        against = self.verdict or ""
+        test = f"{self.test:.2%}{_format_interval(self.interval, '.1%')}"
+        against = ""
+        if self.gain is not None:
+            points = self.gain_interval and (100 * self.gain_interval[0], 100 * self.gain_interval[1])
+            against = f"{100 * self.gain:+.2f}{_format_interval(points, '+.2f')}, {self.verdict}"
         if self.p_value is not None:
             against += ", p < 0.001" if self.p_value < 0.001 else f", p = {self.p_value:.3f}"
-        used = f"{self.used} of {self.ingredients}"
-        return self.family, self.check, self.recipe, self.bn or "", used, f"{self.selection:.2%}", test, against
+        used, alpha = f"{self.used} of {self.ingredients}", "" if self.alpha is None else f"{self.alpha:g}"
+        score = f"{self.selection:.2%}"
+        return self.family, self.check, self.recipe, self.bn or "", alpha, used, score, test, against
 
 
-TITLES = ("family", "`check` says", "recipe", "`--bn`", "used", "selection", "test (95 % interval)", "vs best single")
+TITLES = (
+    "family", "`check` says", "recipe", "`--bn`", "α", "used", "selection", "test (95 % interval)",
+    "points above best single (95 % interval)",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Family:
+    """Ingredients, a name for the table, and options of hfsoup.bake that hold for them; `base` among them."""
+
+    name: str
+    pattern: str
+    options: dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,8 +112,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     rows: list[Row] = []
     try:
-        for family in args.families:
-            for row in compare(*_named(family), dataset=args.dataset, **{n: getattr(args, n) for n in SPLITS}):
+        given = {name: getattr(args, name) for name in OPTIONS}
+        for family in [family for text in args.families for family in _read_families(text, given)]:
+            for row in compare(family):
                 rows.append(row)
                 print(*row.cells, sep=" | ", file=sys.stderr, flush=True)
                 if args.json:
@@ -96,8 +134,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("families", nargs="+", metavar="NAME=PATTERN", help='a name for the table and ingredients: "ViT=org/vit-*"')
-    add("--dataset", required=True, help="the images, as for hfsoup bake")
+    what = 'a name for the table, ingredients, and their base if known: "ViT=org/vit-*=org/vit"; or a YAML file'
+    add("families", nargs="+", metavar="NAME=PATTERN[=BASE]", help=what)
+    add("--dataset", help="the images, as for hfsoup bake")
     add("--split", help="the split that selects, as for hfsoup bake")
     add("--test-split", help="the split that reports, as for hfsoup bake")
     add("--calibration-split", help="the split to estimate batch norms on, as for hfsoup bake")
@@ -108,46 +147,81 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _named(family: str) -> tuple[str, str]:
-    name, _, pattern = family.partition("=")
-    if not (name and pattern):
-        raise UsageError("expected a name and a pattern", where=family, hint='"ViT=org/vit-*"')
-    return name, pattern
+def _read_families(text: str, given: dict[str, Any]) -> list[Family]:
+    """Return the families that an argument names, with the options of the command line."""
+    if text.endswith((".yaml", ".yml")):
+        found = [_read_family(entry, given, text) for entry in _load_yaml(Path(text))]
+    else:
+        name, pattern, base = (*text.split("=", 2), "", "")[:3]
+        found = [Family(name, pattern, {**given, "base": base or None})]
+    for family in found:
+        if not (family.name and family.pattern):
+            raise UsageError("expected a name and a pattern", where=text, hint='"ViT=org/vit-*"')
+        if not family.options["dataset"]:
+            raise UsageError("expected a dataset", where=family.name, hint="--dataset ORG/NAME")
+    return found
 
 
-def compare(name: str, pattern: str, **options: Any) -> Iterator[Row]:
-    """The best single model of a family, then every recipe with every batch-norm mode that makes a difference.
+def _load_yaml(path: Path) -> list[Any]:
+    """Return the list in a YAML file."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"expected a YAML file: {error}", where=str(path)) from error
+    if not isinstance(found, list):
+        raise UsageError("expected a list of families", where=str(path))
+    return found
+
+
+def _read_family(entry: Any, given: dict[str, Any], path: str) -> Family:
+    """Return the family of one entry in a YAML file."""
+    if not isinstance(entry, dict):
+        raise UsageError("expected name: and ingredients: of a family", where=path)
+    own = {"base": None, **given, **entry}
+    return Family(str(own.pop("name", "")), str(own.pop("ingredients", "")), own)
+
+
+def compare(family: Family) -> Iterator[Row]:
+    """Yield the best single model of a family, then its soups.
 
     Raises:
-        SoupError: a family cannot be baked, or greedy ended below its best ingredient on the selection split.
+        SoupError: the family cannot be baked, or greedy ended below its best ingredient on the selection split.
     """
-    check = diagnose((pattern,), weights=True).verdict
-    for recipe in RECIPES:
-        for bn in ("average", "auto"):
-            soup = hfsoup.bake(pattern, recipe=recipe, bn=bn, **options)
-            own, best, found = soup.selection, soup.scores[soup.best or 0], soup.comparison
-            if own is None or best is None or found is None:
-                raise SoupError("nothing was measured", where=pattern)
-            if recipe.startswith("greedy") and own.key < best.key:
-                raise SoupError(f"{recipe} with --bn {bn} ended below its best ingredient", where=pattern)
-            size, forecast = len(soup.family), judge_forecast(soup.evaluation.numbers)
-            if (recipe, bn) == (RECIPES[0], "average"):
-                alone = found.ci95.best if found.ci95 else None
-                yield Row(
-                    name, check, "best single", None, 1, size, best.value, found.best.value, alone, forecast=forecast
-                )
-            mode, used = bn if soup.family.has_batch_norm else None, len(soup.mix.members)
-            measured = (
-                own.value,
-                found.soup.value,
-                found.ci95.soup if found.ci95 else None,
-                found.verdict,
-                found.p_value,
-                forecast,
-            )
-            yield Row(name, check, recipe, mode, used, size, *measured)
-            if mode is None:
-                break
+    check, base = diagnose((family.pattern,), weights=True).verdict, family.options["base"]
+    batch_norm: bool | None = None
+    for recipe, chosen in SOUPS:
+        extrapolated = chosen.get("extrapolate", base is not None)
+        if (extrapolated and base is None) or ("bn" in chosen and not batch_norm):
+            continue
+        options = {**family.options, **chosen, "base": base if extrapolated else None}
+        soup = hfsoup.bake(family.pattern, recipe=recipe, **options)
+        title = f"{recipe}, extrapolated" if chosen.get("extrapolate") else recipe
+        alone, row = _make_rows(family, check, title, soup)
+        if batch_norm is None:
+            yield alone
+        yield row
+        batch_norm = soup.family.has_batch_norm
+
+
+def _make_rows(family: Family, check: str, title: str, soup: hfsoup.Soup) -> tuple[Row, Row]:
+    """Return the rows of the best single model of a bake and of its soup."""
+    own, best, found = soup.selection, soup.scores[soup.best or 0], soup.comparison
+    if own is None or best is None or found is None:
+        raise SoupError("nothing was measured", where=family.pattern)
+    if title.startswith("greedy") and own.key < best.key:
+        raise SoupError(f"{title} ended below its best ingredient", where=family.pattern)
+    mode, interval = soup.options.bn if soup.family.has_batch_norm else None, found.ci95
+    size, forecast = len(soup.family), judge_forecast(soup.evaluation.numbers)
+    alone = Row(
+        family.name, check, "best single", mode, 1, size, best.value, found.best.value,
+        interval.best if interval else None, forecast=forecast,
+    )  # fmt: skip
+    row = replace(
+        alone, recipe=title, used=len(soup.mix.members), selection=own.value, test=found.soup.value,
+        interval=interval.soup if interval else None, alpha=soup.mix.alpha, gain=found.difference,
+        gain_interval=interval.difference if interval else None, verdict=found.verdict, p_value=found.p_value,
+    )  # fmt: skip
+    return alone, row
 
 
 def table(rows: list[Row]) -> str:
@@ -179,6 +253,10 @@ def judge_forecasts(rows: list[Row]) -> str:
         cells = (name.replace("|", "\\|"), alone.forecast, chosen.recipe, gain, "yes" if true else "no")
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, "", f"The forecast came true in {right} of {len(families)} families."])
+
+
+def _format_interval(interval: tuple[float, float] | None, form: str) -> str:
+    return f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else ""
 
 
 if __name__ == "__main__":

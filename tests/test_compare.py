@@ -39,21 +39,46 @@ def test_the_table_has_every_recipe_and_mode_that_differs(
     alone: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Without batch norms one row a recipe, with them two; accuracies are those of the models themselves."""
-    words = [f"ViT={vit.glob}", f"Res|Net={resnet.glob}", "--dataset", str(data), "--json", "rows.json"]
-    assert script.main(words) == 0
+    """With a base the mean is extrapolated too, batch norms are kept too; accuracies are the models' own."""
+    entry = {"name": "Res|Net", "ingredients": resnet.glob, "dataset": str(data)}
+    Path("families.yaml").write_text(json.dumps([entry]))
+    words = [f"ViT={vit.folders[0].parent}/vit-[1-3]={vit.folders[0]}", "families.yaml"]
+    assert script.main([*words, "--dataset", str(data), "--json", "rows.json"]) == 0
     table = capsys.readouterr().out.splitlines()
     rows = json.loads(Path("rows.json").read_text())
     assert len(table) == 2 + len(rows)
     assert table[2].startswith("| ViT | soup | best single |")
     assert any(line.startswith("| Res\\|Net | recalibrate |") for line in table)
     found = [(row["recipe"], row["bn"]) for row in rows]
-    recipes = ["uniform", "greedy", "greedy-random", "pruned"]
-    modes = [(recipe, bn) for recipe in recipes for bn in ("average", "auto")]
-    assert found == [("best single", None), *((r, None) for r in recipes), ("best single", None), *modes]
-    best = max(vit.folders, key=lambda folder: accuracy(folder, images["validation"]))
+    searched = ["greedy", "greedy-random", "pruned", "auto"]
+    plain = ["best single", "uniform", "uniform, extrapolated", *searched]
+    normed = [("best single", "auto"), ("uniform", "auto"), ("uniform", "average"), *((r, "auto") for r in searched)]
+    assert found == [*((recipe, None) for recipe in plain), *normed]
+    best = max(vit.folders[1:], key=lambda folder: accuracy(folder, images["validation"]))
     measured = [accuracy(best, images[name]) for name in ("validation", "test")]
     assert [rows[0]["selection"], rows[0]["test"]] == pytest.approx(measured)
+    drawn = rows[2]
+    assert drawn["alpha"] >= rows[1]["alpha"] == 1
+    assert drawn["gain"] == pytest.approx(drawn["test"] - rows[0]["test"])
+    assert drawn["gain_interval"][0] <= drawn["gain"] <= drawn["gain_interval"][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("- {name: a, ingredients: b}", "expected a dataset"),
+        ("- {name: a, dataset: b}", "expected a name and a pattern"),
+        ("a: b", "expected a list of families"),
+        ("- [", "expected a YAML file"),
+    ],
+)
+def test_a_file_of_families_that_is_no_such_file_is_an_error(
+    script: ModuleType, alone: Path, capsys: pytest.CaptureFixture[str], text: str, expected: str
+) -> None:
+    """Said before anything is baked."""
+    Path("families.yaml").write_text(text)
+    assert script.main(["families.yaml"]) == 1
+    assert expected in capsys.readouterr().err
 
 
 def test_a_greedy_soup_below_its_best_ingredient_is_an_error(
