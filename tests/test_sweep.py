@@ -427,3 +427,49 @@ def test_values_out_of_range_are_named(sweep: Callable[..., Result], wrong: dict
     assert f"expected {name} " in text
     assert str(value)[:20].removesuffix(".0") in text.partition(", found ")[2]
     assert not Path("runs").exists()
+
+
+def test_a_dry_run_shows_what_the_sweep_then_trains(sweep: Callable[..., Result]) -> None:
+    """Runs, settings, steps and bytes are those of the sweep itself; a run that is there is not counted."""
+    grid = put_grid("grid.json", {"samples": 0.5, "num_train_epochs": 1.5}, {"learning_rate": 0.002, "mixup": 0.2})
+    words = ("--grid", grid, "--json", "-")
+    assert sweep("--grid", grid, "--runs", 1).code == 0
+    done = sweep(*words, "--dry-run")
+    assert done.code == 0, done.err
+    assert not Path("runs/run-1").exists()
+    assert [(run["there"], run["steps"]) for run in done.json["runs"]] == [(True, 3), (False, 15)]
+    assert "run 1: runs/run-1: learning rate 0.002 (linear), weight decay 0.01, mixup 0.2, 3 epochs, seed 0" in done.err
+    assert "train: 1 run, 15 steps" in done.err
+    trained = sweep(*words)
+    assert trained.json["runs"] == [run["folder"] for run in done.json["runs"]]
+    record = json.loads(Path("runs/run-1/sweep.json").read_text())["hyperparameters"]
+    assert {name: record[name] for name in ("learning_rate", "mixup", "seed")} == {
+        name: done.json["runs"][1][name] for name in ("learning_rate", "mixup", "seed")
+    }
+    written = Path("runs/run-1/model.safetensors").stat().st_size
+    assert 0.8 * written < done.json["disk"][0]["bytes"] <= written
+
+
+def test_a_dry_run_refuses_what_a_sweep_refuses(sweep: Callable[..., Result]) -> None:
+    """A split that a bake needs, and a folder that holds something else."""
+    assert "no run may train on it" in sweep("--dry-run", "--train-split", "test").err
+    Path("runs/run-0").mkdir(parents=True)
+    Path("runs/run-0/notes.txt").write_text("mine")
+    assert "expected a finished run or nothing" in sweep("--dry-run").err
+
+
+def test_a_dry_run_knows_the_hub_without_pulling(bench: Path, signed_in: LocalHub, alone: Path) -> None:
+    """Base and data of the Hub are counted and stay there; a repository is not made."""
+    from huggingface_hub import HfApi
+
+    hub = HfApi()
+    hub.create_repo("kit/dry-base", exist_ok=True)
+    hub.upload_folder(repo_id="kit/dry-base", folder_path=bench / "start")
+    pick_digits().push_to_hub("kit/dry-digits")
+    words = ("kit/dry-base", "--dataset", "kit/dry-digits", "--runs", 2, "--push", "kit/dry")
+    for _ in range(2):
+        done = run("sweep", *words, "--dry-run", "--json", "-")
+        assert done.code == 0, done.err
+        assert done.json["to_pull"] > (bench / "start/model.safetensors").stat().st_size
+    assert "push: 2 runs" in done.err
+    assert not hub.repo_exists("kit/dry-0")

@@ -101,7 +101,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where a run goes: a folder, a repository or both, and its record in each, None where it is not there yet."""
 
     number: int
@@ -128,8 +128,8 @@ def run_sweep(sweep: Sweep, watch: Watch) -> list[str]:
         SoupError: base or dataset cannot be read, or a run cannot be trained or written.
         HubError: the Hub refuses or cannot be reached.
     """
-    sweep = _resolve(sweep, watch)
-    places = _find_places(sweep)
+    sweep = _hash_base(pin_commits(sweep, watch), watch)
+    places = find_places(sweep)
     for place in (place for place in places if place.repo and not place.pushed):
         require_push_access(str(place.repo))
     done, missing = [p for p in places if p.record], [p for p in places if not p.record]
@@ -153,25 +153,31 @@ def run_sweep(sweep: Sweep, watch: Watch) -> list[str]:
     return [str(place.repo or place.folder) for place in places]
 
 
-def _resolve(sweep: Sweep, watch: Watch) -> Sweep:
-    """The sweep with commits in place of the branches and tags that are asked for, and the hash of a local base."""
+def pin_commits(sweep: Sweep, watch: Watch) -> Sweep:
+    """The sweep with commits in place of the branches and tags that are asked for."""
     base, asked = sweep.split_base()
     commit = sweep.request.revision
     if commit and not COMMIT.fullmatch(commit):
         with open_dataset(sweep.request, to_cache=False) as source:
             commit = source.revision
     sweep = replace(sweep, request=replace(sweep.request, revision=commit))
-    if _is_local(base):
-        (found,) = pull_ingredients([find_base(base, notify=watch.note)], notify=watch.note)
-        paths = [found.folder / "config.json", *(found.processor_folder / name for name in PROCESSORS)]
-        files = [(path.name, hash_blake3(path)) for path in paths if path.is_file()]
-        return replace(sweep, base_blake3=hash_bytes(json.dumps([found.content, files]).encode()))
     if asked and not COMMIT.fullmatch(asked):
         return replace(sweep, base=f"{base}@{find_base(sweep.base, notify=watch.note).revision}")
     return sweep
 
 
-def _find_places(sweep: Sweep) -> list[_Place]:
+def _hash_base(sweep: Sweep, watch: Watch) -> Sweep:
+    """The sweep with the hash of a base on this disk."""
+    base, _ = sweep.split_base()
+    if not _is_local(base):
+        return sweep
+    (found,) = pull_ingredients([find_base(base, notify=watch.note)], notify=watch.note)
+    paths = [found.folder / "config.json", *(found.processor_folder / name for name in PROCESSORS)]
+    files = [(path.name, hash_blake3(path)) for path in paths if path.is_file()]
+    return replace(sweep, base_blake3=hash_bytes(json.dumps([found.content, files]).encode()))
+
+
+def find_places(sweep: Sweep) -> list[Place]:
     """Where each run goes, and whether it is there, trained as this sweep would train it."""
     output, repos = _number(sweep.output, "/run-{n}"), _number(sweep.push, "-{n}")
     if not (output or repos):
@@ -182,7 +188,7 @@ def _find_places(sweep: Sweep) -> list[_Place]:
         repo = repos.replace("{n}", str(n)) if repos else None
         expected = sweep.describe_run(run)
         here = _read_folder(folder, expected) if folder else None
-        found.append(_Place(n, run, folder, repo, here, _read_repo(repo, expected) if repo else None))
+        found.append(Place(n, run, folder, repo, here, _read_repo(repo, expected) if repo else None))
     return found
 
 
@@ -243,7 +249,7 @@ def _flatten(record: dict[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
             yield (part, name), value
 
 
-def _read_images(sweep: Sweep, done: list[_Place], file: Any, watch: Watch) -> tuple[Sweep, TrainingSplit]:
+def _read_images(sweep: Sweep, done: list[Place], file: Any, watch: Watch) -> tuple[Sweep, TrainingSplit]:
     """Read the training images at the commit of the runs that are there, else at the newest; the sweep with it.
 
     Raises:
@@ -288,7 +294,7 @@ def _pin(sweep: Sweep, record: dict[str, Any]) -> Sweep:
     )
 
 
-def _make_room(sweep: Sweep, place: _Place, folder: Path) -> bool:
+def _make_room(sweep: Sweep, place: Place, folder: Path) -> bool:
     """Remove an empty folder that a run will take the place of; False if another sweep has just written the run."""
     if _read_folder(folder, sweep.describe_run(place.run)):
         return False
@@ -301,7 +307,7 @@ def _make_room(sweep: Sweep, place: _Place, folder: Path) -> bool:
 
 
 def _train(
-    sweep: Sweep, start: Start, split: TrainingSplit, place: _Place, folder: Path, count: int, watch: Watch
+    sweep: Sweep, start: Start, split: TrainingSplit, place: Place, folder: Path, count: int, watch: Watch
 ) -> None:
     """Train one run and write its folder, which is complete once it has its name."""
     from hfsoup.networks.fine_tuning.training import fine_tune
@@ -328,7 +334,7 @@ def _train(
 
 
 @contextmanager
-def _explained(place: _Place) -> Iterator[None]:
+def _explained(place: Place) -> Iterator[None]:
     """Turn what torch raises where a run does not fit into memory into an error with a way out."""
     from torch import OutOfMemoryError
 
@@ -338,7 +344,7 @@ def _explained(place: _Place) -> Iterator[None]:
         raise SoupError(f"out of memory: {one_line(error)}", where=str(place), hint="a smaller --batch-size") from error
 
 
-def _push(sweep: Sweep, place: _Place, folder: Path, watch: Watch) -> None:
+def _push(sweep: Sweep, place: Place, folder: Path, watch: Watch) -> None:
     """Push a run, unless the repository has come to hold it; one that has come to hold something else is an error."""
     repo = str(place.repo)
     if _read_repo(repo, sweep.describe_run(place.run)):

@@ -16,6 +16,7 @@ from hfsoup.reports.terminal_progress import TerminalProgress
 if TYPE_CHECKING:
     from hfsoup.baking.plan import Plan
     from hfsoup.baking.soup import Soup
+    from hfsoup.baking.sweep_plan import SweepPlan
     from hfsoup.ingredients.diagnose import Diagnosis
 
 
@@ -52,6 +53,12 @@ class Screen(TerminalProgress):
         self.console.print(make_plan_table(plan))
         self.console.print()
         self._print_facts("plan" if plan.elsewhere else "dry run", list(describe_plan(plan)))
+
+    def show_sweep_plan(self, plan: SweepPlan) -> None:
+        """Show the plan of a sweep."""
+        from hfsoup.baking.sweep_plan import describe_sweep
+
+        self._print_facts("dry run", list(describe_sweep(plan)))
 
     def show_log(self, text: str) -> None:
         """Print a line that another machine printed, as text."""

@@ -74,6 +74,7 @@ def sweep(
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="as for bake", rich_help_panel="Data")
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan without running it")] = False,
     json_file: Json = None,
     quiet: Quiet = False,
 ) -> None:
@@ -98,6 +99,13 @@ def sweep(
         output=output or (None if push else "runs"), push=push, private=private, train_split=train_split,
         batch_size=batch_size, freeze=tuple(freeze or ()), flip=flip, channels_last=channels_last, seed=seed,
     )  # fmt: skip
+    if dry_run:
+        from hfsoup.baking.sweep_plan import plan_sweep
+
+        plan = plan_sweep(asked, screen)
+        screen.show_sweep_plan(plan)
+        write_json(json_file, plan.to_json())
+        return
     found = run_sweep(asked, screen)
     if len(found) > 1:
         screen.show_check(f"bake them: {_format_bake(found, base, dataset, request)}")

@@ -13,6 +13,7 @@ from hfsoup.data.columns import Columns
 from hfsoup.data.dataset_split import DatasetSplit
 from hfsoup.data.decoding import BadImageError, decode
 from hfsoup.data.loading import open_dataset
+from hfsoup.data.preview import SplitSize, is_countable, measure_split
 from hfsoup.data.request import Request
 from hfsoup.data.source import DatasetSource
 from hfsoup.data.splits import choose_splits, require_split
@@ -71,16 +72,31 @@ def load_training_split(
         SoupError: images cannot be decoded, or labels are missing.
     """
     with open_dataset(request) as source:
-        splits = list(source.split_files)
-        require_split(name, splits, request, "--train-split", fit=splits)
-        if name in choose_splits(splits, request):
-            what = f"a bake selects or tests on the split {name!r}, so no run may train on it"
-            raise UsageError(what, where=request.dataset, hint="another --train-split, --split or --test-split")
+        _require_training_split(source, name, request)
         classes = _read_classes(source, name, request)
         split = DatasetSplit(source, name, request, classes, note)
         rows, ends = _copy_images(split, request, file, note, advance)
         source.files.require_unchanged()
         return TrainingSplit(name, source.revision, classes, split.labels[rows], ends, split.mode, file)
+
+
+def measure_training_split(request: Request, name: str) -> SplitSize | None:
+    """The size of a split that a bake neither selects on nor tests on, None if unknown before its download.
+
+    Raises:
+        UsageError: no such split, or a bake takes it to select or test on.
+    """
+    with open_dataset(request, to_cache=False) as source:
+        _require_training_split(source, name, request)
+        return measure_split(source, name) if is_countable(source) else None
+
+
+def _require_training_split(source: DatasetSource, name: str, request: Request) -> None:
+    splits = list(source.split_files)
+    require_split(name, splits, request, "--train-split", fit=splits)
+    if name in choose_splits(splits, request):
+        what = f"a bake selects or tests on the split {name!r}, so no run may train on it"
+        raise UsageError(what, where=request.dataset, hint="another --train-split, --split or --test-split")
 
 
 def _read_classes(source: DatasetSource, name: str, request: Request) -> tuple[str, ...]:
