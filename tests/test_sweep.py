@@ -102,7 +102,7 @@ def test_a_sweep_makes_a_family_that_bakes(sweep: Callable[..., Result]) -> None
 def test_runs_begin_with_the_same_head(sweep: Callable[..., Result]) -> None:
     """Runs that learn nothing end equal, whatever their seeds: they began with the same head."""
     other = {**STILL, "seed": 2, "augment": True, "lr_scheduler_type": "constant"}
-    done = sweep("--output", "still/vit-{n}", "--grid", put_grid("still.json", {**STILL, "seed": 1}, other))
+    done = sweep("-o", "still/vit-{n}", "--grid", put_grid("still.json", {**STILL, "seed": 1}, other))
     assert done.code == 0, done.err
     first, second, start = (weights(Path(name)) for name in ("still/vit-0", "still/vit-1", "start"))
     assert all(torch.equal(first[name], second[name]) for name in first)

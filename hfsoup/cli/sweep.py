@@ -29,7 +29,10 @@ def sweep(
         int | None, typer.Option(help=f"how many \\[{RUNS}, or all of the grid]", show_default=False)
     ] = None,
     output: Annotated[
-        str | None, typer.Option(help="the folder for the runs; {n} stands for a run's number \\[runs, unless --push]")
+        str | None,
+        typer.Option(
+            "--output", "-o", help="the folder for the runs; {n} stands for a run's number \\[runs, unless --push]"
+        ),
     ] = None,
     push: Annotated[str | None, typer.Option(help="push each run: org/vit makes org/vit-0, org/vit-1 …")] = None,
     private: Annotated[bool, typer.Option("--private", help="make the repositories private")] = False,
