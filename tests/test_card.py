@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,6 +191,76 @@ def test_a_search_that_kept_one_ingredient_says_so(vit: Family, data: Path, alon
         assert "was better on the selection split" not in told
     assert "the best ingredient alone: no soup of two or more was scored\n" in done.err
     assert "unchanged. No soup of two or more was scored.**" in text
+
+
+@pytest.fixture
+def codecarbon(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A stand-in for codecarbon, whose machine stands in France; `kilograms` is what it answers, or an error."""
+    seen: dict[str, Any] = {"kilograms": 0.000123456, "given": []}
+
+    class Tracker:
+        def __init__(self, **given: Any) -> None:
+            seen["given"].append(given)
+            self.final_emissions_data = SimpleNamespace(
+                region=None, country_name="France", gpu_count=2, gpu_model="H200", cpu_model="A *CPU*",
+                codecarbon_version="3.3.2",
+            )  # fmt: skip
+
+        def start(self) -> None:
+            seen["running"] = True
+
+        def stop(self) -> Any:
+            seen["running"] = False
+            if isinstance(seen["kilograms"], Exception):
+                raise seen["kilograms"]
+            return seen["kilograms"]
+
+    module = ModuleType("codecarbon")
+    module.OfflineEmissionsTracker = Tracker  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "codecarbon", module)
+    monkeypatch.setenv("CODECARBON_COUNTRY_ISO_CODE", "FRA")
+    return seen
+
+
+def test_emissions_are_those_that_codecarbon_measured(codecarbon: dict[str, Any], vit: Family, alone: Path) -> None:
+    """In grams, as the Hub lists them; offline, without a file of its own; the soup's other files do not change."""
+    bake(*vit.words, "--output", "soup")
+    card = ModelCard.load("soup/README.md")
+    assert card.data.to_dict()["co2_eq_emissions"] == {
+        "emissions": 0.1235,
+        "source": "codecarbon 3.3.2, of the bake alone: the training of its ingredients is not in it",
+        "training_type": "merging",
+        "geographical_location": "France",
+        "hardware_used": "2 × H200, A *CPU*",
+    }
+    assert "emitted 0.123 g of CO₂ equivalent" in card.text
+    (given,) = codecarbon["given"]
+    assert (given["country_iso_code"], given["save_to_file"], given["save_to_api"]) == ("FRA", False, False)
+    assert codecarbon["running"] is False
+    record = json.loads(Path("soup/soup.json").read_text())
+    assert "emissions" not in json.dumps({**record, "files": {}})
+
+
+@pytest.mark.parametrize("answer", [None, float("nan"), -1.0, "much", RuntimeError("no power")], ids=str)
+def test_where_codecarbon_fails_the_soup_is_baked_and_nothing_claimed(
+    answer: Any, codecarbon: dict[str, Any], vit: Family, alone: Path
+) -> None:
+    """No answer is no number; what is none is noted."""
+    codecarbon["kilograms"] = answer
+    done = run("bake", *vit.words, "--output", "soup")
+    assert done.code == 0, done.err
+    assert "co2" not in Path("soup/README.md").read_text().lower()
+    assert ("codecarbon could not measure" in done.err) is (answer is not None)
+
+
+def test_without_a_country_codecarbon_is_not_asked(
+    codecarbon: dict[str, Any], vit: Family, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would look this machine's place up on the network."""
+    monkeypatch.delenv("CODECARBON_COUNTRY_ISO_CODE")
+    bake(*vit.words, "--output", "soup")
+    assert codecarbon["given"] == []
+    assert "co2" not in Path("soup/README.md").read_text().lower()
 
 
 def test_a_copy_is_said_to_be_one_before_it_is_pushed(on_hub: LocalHub, signed_in: LocalHub, alone: Path) -> None:

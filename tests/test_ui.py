@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
@@ -23,10 +25,12 @@ from browser import Tab, browser, needs_chromium
 from family import NAMES, Family, copy_model, edit_json, logits
 from huggingface_hub import HfApi, snapshot_download
 from misbehave import GUARD, environment
+from PIL import Image
 from shell import refused, run
 
 from hfsoup.localhub import LocalHub
 from hfsoup.ui.form import Form
+from hfsoup.utils import distributed
 
 pytest.importorskip("gradio")
 ROOT = Path(__file__).parents[1]
@@ -468,6 +472,86 @@ def test_a_space_serves_strangers(space: Served, on_hub: LocalHub, vit: Family, 
     api.delete_repo("kit/unseen")
     assert not space.foreign.exists()
     assert [path.name for path in space.folder.glob("*soup*")] == []
+
+
+@pytest.fixture
+def zero_gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A stand-in for `spaces` on ZeroGPU, which pickles what crosses to the GPU's process; and who opens a device."""
+    seen: dict[str, Any] = {"inside": False, "opened": []}
+
+    def decorate(task: Any) -> Any:
+        def borrowed(*given: Any) -> Iterator[Any]:
+            seen["inside"] = True
+            with closing(task(*pickle.loads(pickle.dumps(given)))) as steps:
+                for step in steps:
+                    found = pickle.dumps(step)
+                    assert len(found) < 1 << 20
+                    yield pickle.loads(found)
+            seen["inside"] = False
+
+        return borrowed
+
+    def gpu(*, duration: int) -> Any:
+        seen["duration"] = duration
+        return decorate
+
+    stand_in = types.ModuleType("spaces")
+    stand_in.GPU = gpu  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "spaces", stand_in)
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    make = distributed._make_accelerator
+
+    def make_seen(device: str) -> Any:
+        seen["opened"].append(seen["inside"])
+        return make(device)
+
+    monkeypatch.setattr(distributed, "_make_accelerator", make_seen)
+    return seen
+
+
+def test_on_zero_gpu_a_bake_borrows_the_gpu_and_nothing_else_does(
+    zero_gpu: dict[str, Any], on_hub: LocalHub, data: Path, alone: Path
+) -> None:
+    """Pulling and decoding come before it, a device is opened with it only, and the soup classifies without it."""
+    from hfsoup.ui import actions
+
+    form = Form("kit/vit-1 kit/vit-2", "uniform", "mean", "", "kit/shapes", "", "", "", "", "24", False, "", "", False)
+    page = actions.Actions(public=True)
+    assert 0 < zero_gpu["duration"] <= 120
+    on_hub.forget_requests()
+
+    def count_pulled() -> int:
+        files = ("safetensors", "parquet")
+        return sum(seen.status == 200 and seen.path.endswith(files) for seen in on_hub.requests)
+
+    pulled, states = 0, []
+    for each in page.bake(form):
+        pulled = pulled if zero_gpu["opened"] else count_pulled()
+        states.append(each)
+    state = states[-1]
+    assert zero_gpu["opened"]
+    assert all(zero_gpu["opened"])
+    assert count_pulled() == pulled > 0
+    assert "soup-verdict" in state.result
+    assert state.soup is not None
+    opened = len(zero_gpu["opened"])
+    Image.new("RGB", (16, 16)).save("picture.png")
+    assert "the soup" in page.guess(state, "picture.png")
+    assert "Soup report" in page.report(state)
+    assert len(zero_gpu["opened"]) == opened
+
+
+def test_stop_ends_a_bake_that_borrowed_the_gpu(zero_gpu: dict[str, Any], on_hub: LocalHub, alone: Path) -> None:
+    """The process with the GPU is told, and the page says that scores are kept."""
+    from hfsoup.ui import actions
+    from hfsoup.ui import zero_gpu as module
+
+    form = Form("kit/vit-*", "greedy", "mean", "", "kit/shapes", "", "", "", "", "24", False, "", "", False)
+    for state in actions.Actions(public=True).bake(form):
+        if isinstance(state.work, module.Borrowed):
+            state.work.stop()
+    assert "stopped; scores are kept" in state.live
+    assert state.soup is None
 
 
 def test_a_space_has_its_header_and_needs(tmp_path: Path) -> None:

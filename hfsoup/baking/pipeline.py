@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.baking.distill import load_unlabelled_images
+from hfsoup.baking.emissions import EmissionsTracker
 from hfsoup.baking.gather import gather_family
 from hfsoup.baking.measure import (
     align_ingredients,
@@ -95,6 +96,7 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
     require_precision(options, world)
     with listening(watch.note), ExitStack() as stack:
         world.on_main(lambda: _claim_output(patterns, options, stack))
+        emissions = stack.enter_context(EmissionsTracker(watch, alone=world.count == 1))
         journal = open_journal(read=options.resume, notify=watch.note)
         world.on_main(journal.fetch)
         prefetcher = stack.enter_context(Prefetcher(world))
@@ -130,6 +132,7 @@ def run_bake(patterns: tuple[str, ...], options: Options, watch: Watch, *, sever
             soup = Soup(patterns, options, made_of, unscored, run=Run(seconds=clock.seconds))
         _note_broken(watch, broken)
         world.on_main(journal.send)
+        soup = replace(soup, run=replace(soup.run, emissions=emissions.stop()))
         finished = world.on_main(lambda: _finish(soup, watch, clock))
         if finished.pushed:
             world.on_main(journal.withdraw)

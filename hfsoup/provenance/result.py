@@ -110,13 +110,27 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Emissions:
+    """What a bake emitted, in grams of CO₂ equivalent; by what it was measured, where, and on what hardware."""
+
+    grams: float
+    tracker: str
+    location: str
+    hardware: str
+
+
+@dataclass(frozen=True)
 class Run:
-    """What the bake took: images through a network, images that a decided comparison did not need, seconds by stage."""
+    """What the bake took: images through a network, images that a decided comparison did not need, seconds by stage.
+
+    `emissions` are those up to the writing, None where they were not measured.
+    """
 
     images_forwarded: int = 0
     images_spared: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    emissions: Emissions | None = None
 
 
 @dataclass(frozen=True)

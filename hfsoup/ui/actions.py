@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from hfsoup.ui import render as show
 from hfsoup.ui.form import BakeRequest, Form
 from hfsoup.ui.job import Job
 from hfsoup.ui.predict import classify_picture
+from hfsoup.ui.zero_gpu import Borrow, Borrowed, decorate_bake, prepare_bake
 from hfsoup.utils.cache import cache_root
+from hfsoup.utils.distributed import World
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.progress import Watch
 from hfsoup.utils.text import format_size
@@ -38,7 +41,7 @@ class PageState:
 
     live: str
     result: str = ""
-    work: Job[Soup | Plan] | None = None
+    work: Job[Soup | Plan] | Job[Plan] | Borrowed | None = None
     scratch: Scratch = None
 
     @property
@@ -62,6 +65,7 @@ class Actions:
 
     def __init__(self, *, public: bool) -> None:
         self.public = public
+        self._bake_with_gpu = decorate_bake() if public else None
 
     def dry_run(self, form: Form) -> Iterator[PageState]:
         """Plan a bake."""
@@ -69,12 +73,41 @@ class Actions:
 
     def bake(self, form: Form) -> Iterator[PageState]:
         """Bake, and show the progress."""
+        if self._bake_with_gpu:
+            yield from self._borrow_gpu(form, self._bake_with_gpu)
+            return
         yield from self._run_job(form, self._bake_within_limits if self.public else _bake)
 
     def _bake_within_limits(self, asked: BakeRequest, watch: Watch) -> Soup:
         trim_cache()
         require_small(plan_bake(*asked, watch))
         return _bake(asked, watch)
+
+    def _borrow_gpu(self, form: Form, bake: Borrow) -> Iterator[PageState]:
+        """Prepare on the processor, then bake with the GPU of a Space on ZeroGPU."""
+        scratch = tempfile.TemporaryDirectory(prefix="hfsoup-page-")
+        try:
+            asked = form.to_request(scratch=Path(scratch.name))
+        except SoupError as error:
+            yield PageState(show.render_error(error))
+            return
+        ready: Job[Plan] = Job(lambda watch: _prepare_within_limits(asked, watch), LONGEST)
+        began = time.monotonic()
+        for _ in ready.updates():
+            live, _ = show.render_job(ready, time.monotonic() - began, public=True)
+            yield PageState(live, "", ready, scratch)
+        if ready.result is None:
+            return
+        borrowed = Borrowed()
+        with closing(bake(asked)) as states:
+            for state in states:
+                borrowed.result = state.soup
+                yield PageState(state.live, state.result, borrowed, scratch)
+                if borrowed.stopped.is_set() and not state.soup:
+                    break
+            else:
+                return
+        yield PageState(show.render_stopped(), "", borrowed, scratch)
 
     def _run_job(self, form: Form, act: Act) -> Iterator[PageState]:
         scratch = tempfile.TemporaryDirectory(prefix="hfsoup-page-") if self.public else None
@@ -89,14 +122,7 @@ class Actions:
             yield self._make_state(work, scratch, time.monotonic() - began)
 
     def _make_state(self, work: Job[Soup | Plan], scratch: Scratch, seconds: float) -> PageState:
-        live, found, result = show.render_progress(work, seconds), work.result, ""
-        if work.error:
-            live = show.render_error(work.error) + live
-        elif isinstance(found, Plan):
-            result = show.render_plan(found, public=self.public)
-        elif isinstance(found, Soup):
-            result = show.render_result(found, public=self.public)
-        return PageState(live, result, work, scratch)
+        return PageState(*show.render_job(work, seconds, public=self.public), work, scratch)
 
     def report(self, shown: PageState) -> str:
         """The report of the soup, in a frame."""
@@ -107,10 +133,14 @@ class Actions:
         """Classify an image with the soup and its best ingredient."""
         soup = shown.soup
         return (
-            _or_error(lambda: show.render_predictions(classify_picture(soup, Path(picture))))
+            _or_error(lambda: show.render_predictions(classify_picture(soup, Path(picture), self._find_device(soup))))
             if soup and picture
             else ""
         )
+
+    def _find_device(self, soup: Soup) -> str:
+        """What an image is classified on: the processor of a Space on ZeroGPU, whose GPU is only for bakes."""
+        return "cpu" if self._bake_with_gpu else str(World(soup.options.device).device)
 
     def push(self, shown: PageState, repo: str, private: bool) -> str:
         """Push the soup that was baked last."""
@@ -123,6 +153,13 @@ class Actions:
 
 def _bake(asked: BakeRequest, watch: Watch) -> Soup:
     return run_bake(*asked, watch)
+
+
+def _prepare_within_limits(asked: BakeRequest, watch: Watch) -> Plan:
+    trim_cache()
+    require_small(plan := plan_bake(*asked, watch))
+    prepare_bake(asked, watch)
+    return plan
 
 
 def require_small(plan: Plan) -> None:

@@ -28,8 +28,10 @@ class Prediction:
     classes: tuple[tuple[str, float], ...]
 
 
-def classify_picture(soup: Soup, picture: Path) -> tuple[Prediction, ...]:
+def classify_picture(soup: Soup, picture: Path, device: str) -> tuple[Prediction, ...]:
     """Classify an image with the soup and its best ingredient, or with the soup alone if nothing was measured.
+
+    It is done on `device`, a torch device.
 
     Both are averaged from the ingredients' files, with the class names and the image processor of the soup.
 
@@ -39,23 +41,24 @@ def classify_picture(soup: Soup, picture: Path) -> tuple[Prediction, ...]:
     from hfsoup.checkpoints.processor import load_image_processor
 
     return tuple(
-        _classify(soup, _read_pixels(picture, load_image_processor(soup.family.processor_ingredient.processor_folder)))
+        _classify(
+            soup, _read_pixels(picture, load_image_processor(soup.family.processor_ingredient.processor_folder)), device
+        )
     )
 
 
-def _classify(soup: Soup, pixels: NDArray[np.float32]) -> Iterator[Prediction]:
+def _classify(soup: Soup, pixels: NDArray[np.float32], device: str) -> Iterator[Prediction]:
     import torch
 
     from hfsoup.averaging.averager import Averager
     from hfsoup.evaluation.candidate import Candidate
-    from hfsoup.utils.distributed import World
 
-    family, device = soup.family, World(soup.options.device).device
+    family = soup.family
     shown = [("the soup", soup.mix)]
     if soup.best is not None:
         shown.append((str(family.ingredients[soup.best]), Mix.of((soup.best,), len(family))))
     with Averager(family, soup.options.merge, soup.options.stored_dtype, soup.options.merge_parameters()) as averager:
-        candidate = Candidate(averager, device)
+        candidate = Candidate(averager, torch.device(device))
         for n, (who, mix) in enumerate(shown):
             model = candidate.load(mix)
             if n == 0 and soup.composition.statistics:

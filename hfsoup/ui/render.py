@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from hfsoup.baking.plan import describe_plan
+from hfsoup.baking.plan import Plan, describe_plan
+from hfsoup.baking.soup import Soup
 from hfsoup.checkpoints.types import Source
 from hfsoup.provenance.reproduce import hub_url
 from hfsoup.reports.measurements import format_score
@@ -17,12 +18,11 @@ from hfsoup.utils.redact import redact
 from hfsoup.utils.text import format_duration, format_size, one_line
 
 if TYPE_CHECKING:
-    from hfsoup.baking.plan import Plan
-    from hfsoup.baking.soup import Soup
     from hfsoup.ui.job import Job, StageLine
     from hfsoup.ui.predict import Prediction
 
 MARKS = {"running": "…", "done": "✓", "note": "!", "broken": "✗"}
+STOPPED = "stopped; scores are kept, and the same bake resumes"
 # The report's own scripts run in the frame, isolated from the page, and its links open in a new tab.
 FRAME = "allow-scripts allow-popups allow-popups-to-escape-sandbox"
 
@@ -50,6 +50,18 @@ def _render_lines(value: str) -> str:
     return "<br>".join(escape_text(line, 1000) for line in value.splitlines())
 
 
+def render_job(work: Job[Any], seconds: float, *, public: bool) -> tuple[str, str]:
+    """The progress of a job with its error, and its result once there is one."""
+    live, found, result = render_progress(work, seconds), work.result, ""
+    if work.error:
+        live = render_error(work.error) + live
+    elif isinstance(found, Plan):
+        result = render_plan(found, public=public)
+    elif isinstance(found, Soup):
+        result = render_result(found, public=public)
+    return live, result
+
+
 def render_progress(work: Job[Any], seconds: float) -> str:
     """Stages and notes, the decisions so far, and the best score."""
     going = work.result is None and work.error is None and not work.stopped
@@ -60,9 +72,14 @@ def render_progress(work: Job[Any], seconds: float) -> str:
     lines = "".join(map(_render_line, list(work.lines)))
     foot = format_duration(seconds) if going else f"in {format_duration(seconds)}"
     if work.stopped:
-        foot = "stopped; scores are kept, and the same bake resumes"
+        foot = STOPPED
     below = f'{render_steps(list(work.steps))}<p class="soup-faint">{foot}</p>'
     return f'<div class="soup-live">{stand}<ul>{lines}</ul>{below}</div>'
+
+
+def render_stopped() -> str:
+    """That a bake was stopped."""
+    return f'<p class="soup-faint">{STOPPED}</p>'
 
 
 def _render_line(line: StageLine) -> str:

@@ -42,6 +42,10 @@ APP = '''\
 import os
 import sys
 
+if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"):
+    # Of the Space's own environment; it has to come before torch.
+    import spaces  # noqa: F401
+
 from hfsoup.cli import main
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from hfsoup.checkpoints.types import Ingredient, LowRankAdapter
     from hfsoup.data.images import Images
     from hfsoup.networks.distillation.result import Distillation
-    from hfsoup.provenance.result import BakeResult, Composition, SearchResult
+    from hfsoup.provenance.result import BakeResult, Composition, Emissions, SearchResult
 
 MOST_ATTEMPTS = 12
 MOST_LABELS = 100
@@ -86,10 +86,26 @@ def _make_metadata(soup: BakeResult) -> ModelCardData:
         model_name="soup" if results else None,
         eval_results=results,
     )
+    if emissions := soup.run.emissions:
+        data["co2_eq_emissions"] = _list_emissions(
+            emissions, trained=bool(made_of.distilled or (images and images.learning))
+        )
     relation = "adapter" if made_of.adapter else "finetune" if made_of.distilled else "merge"
     if data.base_model and (relation != "merge" or not made_of.mix.alone):
         data["base_model_relation"] = relation
     return data
+
+
+def _list_emissions(found: Emissions, *, trained: bool) -> dict[str, str | float]:
+    """Emissions as the Hub lists them, with the keys that have a value."""
+    keys: dict[str, str | float] = {
+        "emissions": found.grams,
+        "source": f"{found.tracker}, of the bake alone: the training of its ingredients is not in it",
+        "training_type": "fine-tuning" if trained else "merging",
+        "geographical_location": found.location,
+        "hardware_used": found.hardware,
+    }
+    return {key: value for key, value in keys.items() if value != ""}
 
 
 def _tags(made_of: Composition) -> list[str]:
@@ -190,6 +206,7 @@ def _fill(soup: BakeResult) -> dict[str, Any]:
         "versions": ", ".join(f"{n} {version(n)}" for n in (*VERSIONS, *list_libraries(made_of.family.config))),
         "hfsoup": __version__,
         "others": f"{hub_api().endpoint}/models?other=hfsoup",
+        "emissions": (e := soup.run.emissions) and {"grams": f"{e.grams:.3g}", "tracker": escape_markdown(e.tracker)},
     }
 
 
