@@ -196,6 +196,7 @@ BROKEN: dict[str, tuple[Any, str, str]] = {
     "sparse": ({"w": torch.eye(2).to_sparse()}, "sparse", "ingredient 1, tensor w"),
     "no values": ({"w": torch.empty(2, device="meta")}, "without values", "ingredient 1, tensor w"),
     "quantised": ({"w": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "quantised", "tensor w"),
+    "numbers": ({0: torch.ones(2)}, "expected the names of tensors as keys, found int", "'0'"),
     "a checkpoint": ({"model": {"w": torch.ones(2)}, "epoch": 3}, "expected a tensor, found dict", "'model'"),
     "a list": ([torch.ones(2)], "found list", "ingredient 1"),
 }

@@ -57,6 +57,9 @@ def load_state_dict(given: Ingredient, unwrap: bool, name: str) -> StateDict:
         what = f"expected a state dict, a module or a path, found {type(found).__name__}"
         raise UsageError(what, where=name, hint="model.state_dict()")
     for key, value in found.items():
+        if not isinstance(key, str):
+            what = f"expected the names of tensors as keys, found {type(key).__name__}"
+            raise UsageError(what, where=f"{name}, {quoted(key)}", hint="model.state_dict()")
         if not isinstance(value, torch.Tensor):
             what = f"expected a tensor, found {type(value).__name__}"
             raise UsageError(
