@@ -152,7 +152,9 @@ def test_on_a_phone_the_page_is_as_wide_as_the_screen(baked: dict[str, Any], tmp
             "Math.min(...[...document.querySelectorAll('tbody td:first-child:not(.number)')].map(c => c.clientWidth))"
         )
         assert tab.js(narrowest) >= 85
-        assert tab.js("document.querySelector('#classes').scrollWidth") <= 390
+        for name in ("classes", "confusions", "decisions", "ingredients"):
+            assert tab.js(f"document.querySelector('#{name}').parentNode.scrollWidth") <= 390, name
+        assert tab.js("document.querySelector('pre').scrollWidth <= document.querySelector('pre').clientWidth")
 
 
 def test_what_was_said_of_each_image_is_recorded(baked: dict[str, Any], images: Any) -> None:
