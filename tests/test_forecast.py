@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from family import Family, copy_model, logits, put_weights, weights, write_parquet
+from family import Family, copy_model, fit_head, logits, put_weights, weights, write_parquet
 from shell import bake, refused, run
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from hfsoup.reports.html import make_report
 from hfsoup.reports.measurements import describe_forecast
@@ -83,6 +84,29 @@ def test_runs_that_err_on_other_images_may_win(vit: Family, images: Any, alone: 
     done = run("check", *spoiled, "--dataset", data, "--json", "-")
     assert done.json["forecast"]["ensemble_gain_low"] > 0
     assert "an average is not likely to win that, because the weights are too far apart" in done.err
+
+
+def initialise(folder: Path, target: Path, images: Any, seed: int) -> Path:
+    """A model with a body of its own initialisation, never trained, and a head fitted to some images."""
+    copy_model(folder, target)
+    torch.manual_seed(seed)
+    model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(target), attn_implementation="eager")
+    processor = AutoImageProcessor.from_pretrained(target)
+    fit_head(
+        model, processor(images["image"][:], return_tensors="pt")["pixel_values"], torch.tensor(images["label"][:])
+    )
+    model.save_pretrained(target)
+    return target
+
+
+def test_runs_of_different_initialisations_are_too_far_apart(vit: Family, images: Any, alone: Path) -> None:
+    """They err on different images, so that their ensemble gains, and their mean is worth nothing."""
+    data = write_parquet({"validation": images["train"], "test": images["test"]}, alone / "more")
+    others = [initialise(vit.folders[1], alone / f"m-{n}", images["test"], n) for n in range(4)]
+    done = run("bake", *others, "--recipe", "uniform", "--dataset", data, "--output", "soup", "--json", "-")
+    assert done.json["numbers"]["ensemble_gain_low"] > 0
+    assert "an average is not likely to win that, because the weights are too far apart" in done.err
+    assert done.json["soup"]["score"] < min(i["score"] for i in done.json["ingredients"])
 
 
 def test_heads_that_differ_do_not_set_weights_apart(vit: Family, data: Path, alone: Path) -> None:
