@@ -407,6 +407,16 @@ def test_a_large_local_dataset_is_compared_by_its_heads(
     assert not [seen for seen in on_hub.requests if "xet-read-token" in seen.path]
 
 
+def test_archives_of_class_folders_are_to_be_unpacked(vit: Family, images: Any, alone: Path) -> None:
+    """datasets cannot read their classes; what to do instead is said."""
+    Path("d").mkdir()
+    for split in ("validation", "test"):
+        with zipfile.ZipFile(f"d/{split}.zip", "w") as archive:
+            for n, row in enumerate(images[split].select(range(12))):
+                archive.writestr(f"{NAMES[row['label']]}/{n}.png", png(row["image"]))
+    assert "try: unpack archives of class folders" in refused("bake", *vit.words[:2], "--dataset", "d", code=2)
+
+
 HEADS = {
     "quoted": ("a.csv", b'file_name,words\na.png,"x\ny"\nb.png,"x\ny', b'file_name,words\na.png,"x\ny"\n'),
     "inches": ("a.csv", b'file_name,words\na.png,5" x\nb.png,x\nc', b'file_name,words\na.png,5" x\nb.png,x\n'),

@@ -201,7 +201,10 @@ def call_datasets(request: Request, act: Callable[[], Any]) -> Any:
         cause = error.__cause__ or error
         text = one_line(_hide_workspace(str(cause), request.dataset), 300) or type(cause).__name__
         hint = "a Hub dataset, a folder of class folders, or parquet files"
-        if "onfig" in text:
+        if "Invalid string class label" in text:
+            # It takes the folder that an archive lies in for the class of all its images.
+            hint = "unpack archives of class folders, or add a metadata.csv with file_name and label to each"
+        elif "onfig" in text:
             names = re.findall(r"'([^']+)'", text.rpartition("vailable")[2])
             near = [*get_close_matches(request.config or "", names, 1), *names, "NAME"][0]
             hint = f"--dataset-config {shlex.quote(near)}"
