@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from family import Family
+from shell import bake
 
 import hfsoup
 
@@ -107,6 +109,18 @@ def test_an_import_shows_nothing_and_is_light(module: str) -> None:
     assert done.stderr == ""
     (line,) = done.stdout.splitlines()
     assert not {name.split(".")[0] for name in json.loads(line)} & HEAVY
+
+
+def test_a_bake_of_local_folders_imports_no_client_of_the_hub(vit: Family, alone: Path) -> None:
+    """Once its ingredients were checked, a bake of folders imports neither torch nor what talks to the Hub."""
+    bake(*vit.words, "--output", "first")
+    script = (
+        "import sys; from hfsoup.cli import main; sys.argv[0] = 'hfsoup'\ntry: main()\nfinally: print(*sys.modules)"
+    )
+    words = ["bake", *vit.words, "--output", "second", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
+    assert not {"torch", "huggingface_hub.hf_api", "huggingface_hub.file_download"} & set(done.stdout.split())
+    assert Path("second/README.md").is_file()
 
 
 def test_library_code_has_no_crutches() -> None:

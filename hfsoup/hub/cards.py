@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import yaml
 
-from hfsoup.hub.client import hub_api
+from hfsoup.hub.client import hub_address
 from hfsoup.utils.safe_yaml import MAX_NODES, require_plain_yaml
 from hfsoup.utils.text import one_line
 
@@ -43,6 +43,8 @@ EVAL_RESULTS = ".eval_results/hfsoup-"
 _EXAMPLE = re.compile(
     r'^(?:classify = pipeline\("[a-z-]+", |model = PeftModel\.from_pretrained\(start, )(".*")\)$', re.MULTILINE
 )
+_FRONT_MATTER = re.compile(r"\A\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|\Z)", re.DOTALL)
+"""As the Hub finds it; huggingface_hub has it in a module that imports the whole client."""
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 _DARK = re.compile(r'(?<=srcset=")[^"]*?(?=figures/[\w-]+\.png")')
 
@@ -53,10 +55,8 @@ def read_front_matter(text: str, most: int = MAX_NODES) -> dict[str, Any]:
     Raises:
         ValueError: it is not YAML, or not plain.
     """
-    from huggingface_hub.repocard import REGEX_YAML_BLOCK
-
-    block = REGEX_YAML_BLOCK.search(text)
-    return parse_yaml_mapping(block.group(2), most) if block else {}
+    block = _FRONT_MATTER.search(text)
+    return parse_yaml_mapping(block[1], most) if block else {}
 
 
 def parse_yaml_mapping(text: str, most: int = MAX_NODES) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def name_card(card: str, repo: str, revision: str | None = None) -> str:
     card = re.sub(r'(?<=timm\.create_model\()"(local-dir|hf-hub):[^"]*"', json.dumps(f"hf-hub:{repo}"), card)
     entry = yaml.safe_dump([{"name": new}]).strip()
     card = re.sub(r"(?<=^model-index:\n)- name: .*$", lambda _: entry, card, count=1, flags=re.MULTILINE)
-    address = f"{hub_api().endpoint}/{repo}/resolve/{quote(revision or 'main', safe='')}/"
+    address = f"{hub_address()}/{repo}/resolve/{quote(revision or 'main', safe='')}/"
     card = _DARK.sub(lambda _: address, card)
     return _TITLE.sub(lambda found: f"# {_write_title(found[1], old, new)}", card, count=1)
 

@@ -55,14 +55,21 @@ def is_offline() -> bool:
 
 
 def hub_api() -> HfApi:
-    """A client of the Hub at `HF_ENDPOINT` with the user's token.
+    """A client of the Hub at `HF_ENDPOINT` with the user's token; errors are those of `hub_address`."""
+    from huggingface_hub import HfApi
+
+    from hfsoup.utils.version import __version__
+
+    return HfApi(hub_address(), library_name="hfsoup", library_version=__version__)
+
+
+def hub_address() -> str:
+    """The address of the Hub, `HF_ENDPOINT`, without importing its client.
 
     Raises:
         HubError: HF_ENDPOINT is not an http address, or contains a name or password, which every message would show.
     """
-    from huggingface_hub import HfApi, constants
-
-    from hfsoup.utils.version import __version__
+    from huggingface_hub import constants
 
     parts = urlsplit(constants.ENDPOINT)
     if "@" in parts.netloc:
@@ -71,7 +78,7 @@ def hub_api() -> HfApi:
     if parts.scheme not in ("http", "https"):
         what = f"expected HF_ENDPOINT to begin with http:// or https://, found {constants.ENDPOINT!r}"
         raise HubError(what, hint=f"export HF_ENDPOINT=https://{constants.ENDPOINT.rpartition('/')[2]}")
-    return HfApi(library_name="hfsoup", library_version=__version__)
+    return constants.ENDPOINT
 
 
 def is_xet_error(error: Exception, *, begun: bool = True) -> bool:

@@ -16,7 +16,7 @@ import yaml
 
 from hfsoup.data.splits import is_training
 from hfsoup.hub.cards import EVAL_RESULTS, parse_yaml_list
-from hfsoup.hub.client import hub_api
+from hfsoup.hub.client import hub_address
 from hfsoup.provenance.manifest import FILE_NAME, require_size
 from hfsoup.utils.errors import SoupError
 from hfsoup.utils.text import one_line
@@ -64,7 +64,7 @@ def make_eval_results(
     entry = replace(
         _make_entry(record),
         date=day.isoformat(),
-        source_url=f"{hub_api().endpoint}/{repo}/blob/{quote(revision or 'main', safe='')}/{FILE_NAME}",
+        source_url=f"{hub_address()}/{repo}/blob/{quote(revision or 'main', safe='')}/{FILE_NAME}",
         source_name=f"{FILE_NAME} of hfsoup {record.hfsoup}",
         **({"task_id": task} if task else {}),
     )

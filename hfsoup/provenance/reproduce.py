@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from hfsoup.hub.client import hub_api
+from hfsoup.hub.client import hub_address
 from hfsoup.options.config_file import format_config
 from hfsoup.utils.text import shorten_names
 
@@ -107,4 +107,4 @@ def hub_url(source: Source) -> str | None:
     if source.revision is None:
         return None
     place, below = (quote(part, safe="/", errors="replace") for part in (source.repo, source.subfolder))
-    return f"{hub_api().endpoint}/{place}/tree/{source.revision}" + (f"/{below}" if below else "")
+    return f"{hub_address()}/{place}/tree/{source.revision}" + (f"/{below}" if below else "")

@@ -14,7 +14,7 @@ from hfsoup.checkpoints.timm_config import format_model_type, has_timm_layout, i
 from hfsoup.data.splits import describe_training_split
 from hfsoup.evaluation.scores import Decision, Score, describe_alpha
 from hfsoup.hub.cards import UNPUSHED, name_card
-from hfsoup.hub.client import hub_api
+from hfsoup.hub.client import hub_address
 from hfsoup.ingredients.cards import find_common_license, include_bases, read_license
 from hfsoup.merges import MERGES
 from hfsoup.provenance.manifest import make_manifest
@@ -62,11 +62,12 @@ VERSIONS = ("transformers", "torch", "datasets", "evaluate", "numpy")
 
 def render_card(soup: BakeResult) -> str:
     """The text of README.md for a soup, from `model_cards/soup.md`."""
-    from huggingface_hub import ModelCard
+    from jinja2 import Template
 
-    template = str(find_resource("model_cards/soup.md"))
-    filled = ModelCard.from_template(_make_metadata(soup), template_path=template, **_fill(soup))
-    card = re.sub(r"\n{3,}", "\n\n", str(filled))
+    # As huggingface_hub's ModelCard.from_template does it, which imports the whole client of the Hub.
+    template = Template(find_resource("model_cards/soup.md").read_text("utf-8"))
+    filled = template.render(card_data=_make_metadata(soup).to_yaml(), **_fill(soup))
+    card = re.sub(r"\n{3,}", "\n\n", filled)
     return name_card(card, soup.options.push, soup.options.revision) if soup.options.push else card
 
 
@@ -205,7 +206,7 @@ def _fill(soup: BakeResult) -> dict[str, Any]:
         "citations": sorted(_list_citations(soup)),
         "versions": ", ".join(f"{n} {version(n)}" for n in (*VERSIONS, *list_libraries(made_of.family.config))),
         "hfsoup": __version__,
-        "others": f"{hub_api().endpoint}/models?other=hfsoup",
+        "others": f"{hub_address()}/models?other=hfsoup",
         "emissions": (e := soup.run.emissions) and {"grams": f"{e.grams:.3g}", "tracker": escape_markdown(e.tracker)},
     }
 
