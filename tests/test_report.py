@@ -152,7 +152,8 @@ def test_on_a_phone_the_page_is_as_wide_as_the_screen(baked: dict[str, Any], tmp
             "Math.min(...[...document.querySelectorAll('tbody td:first-child:not(.number)')].map(c => c.clientWidth))"
         )
         assert tab.js(narrowest) >= 85
-        for name in ("classes", "confusions", "decisions", "ingredients"):
+        tab.js("document.querySelector('details').open = true")
+        for name in ("classes", "confusions", "decisions", "ingredients", "calibration"):
             assert tab.js(f"document.querySelector('#{name}').parentNode.scrollWidth") <= 390, name
         assert tab.js("document.querySelector('pre').scrollWidth <= document.querySelector('pre').clientWidth")
 
