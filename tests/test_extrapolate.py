@@ -101,6 +101,7 @@ def test_the_mean_is_shipped_where_going_on_only_hurts(vit: Family, data: Path, 
     assert found["soup"]["sha256"] == bake(*told, "--output", "plain")["soup"]["sha256"]
     assert found["base"]["weight"] == 0
     assert not any(step["accepted"] for step in found["trace"])
+    assert [(one["name"], one["kept"]) for one in found["attempts"]] == [("uniform", True)]
     assert "extrapolated past" not in Path("soup/README.md").read_text()
     assert str(lost.name) not in Path("soup/README.md").read_text().split("---")[1]
 

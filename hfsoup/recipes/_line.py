@@ -23,10 +23,14 @@ def extrapolate(search: Search, name: str, recipe: Callable[[Search], Mix]) -> M
 
     Args:
         search: what the recipe may call, with a base.
-        name: of the recipe, under which its mix is listed where it lists none itself.
+        name: of the recipe, under which its mix is listed where it lists none itself; the mix beyond is listed if it
+            is taken.
         recipe: finds the mix.
     """
     found = recipe(search)
     if not search.attempts:
         search.attempt(name, found)
-    return search.run(NAME, partial(Search.follow_line, action="extrapolate", mix=found, shares=SHARES))
+    drawn = search.walk(NAME, partial(Search.follow_line, action="extrapolate", mix=found, shares=SHARES))
+    if drawn != found:
+        search.attempt(NAME, drawn)
+    return drawn

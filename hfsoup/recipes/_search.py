@@ -171,10 +171,15 @@ class Search:
 
     def run(self, name: str, recipe: Callable[[Search], Mix]) -> Mix:
         """The mix that another recipe finds, listed as an attempt; its decisions carry its name."""
+        mix = self.walk(name, recipe)
+        self.attempt(name, mix)
+        return mix
+
+    def walk(self, name: str, recipe: Callable[[Search], Mix]) -> Mix:
+        """The mix that another recipe finds; its decisions carry `name`."""
         self._walk = name
         mix = recipe(self)
         self._walk = ""
-        self.attempt(name, mix)
         return mix
 
     def start(self, members: tuple[int, ...]) -> None:
