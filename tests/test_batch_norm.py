@@ -122,12 +122,12 @@ def test_a_gain_of_new_statistics_is_not_told_as_one_of_averaging(
     control = run(*recalibrated, "--bn", mode, "--output", "control", "--json", "-").json
     assert found["best_ingredient"]["test"] == control["soup"]["test"]
     assert found["comparison"]["best_bn"] == "recalibrate"
-    assert f"off-{best}, recalibrated\n" in done.err
-    assert "its best ingredient, recalibrated" in done.err
+    assert f"off-{best} (recalibrated)\n" in done.err
+    assert "its best ingredient (recalibrated)" in done.err
     card = Path("soup/README.md").read_text()
-    assert f"| best ingredient, off-{best}, recalibrated |" in card
+    assert f"| best ingredient, off-{best} (recalibrated) |" in card
     assert "so\nthat the difference is one of averaging" in card
-    assert ", recalibrated</td>" in make_report("soup", images=False)
+    assert " (recalibrated)</td>" in make_report("soup", images=False)
     assert run("verify", "soup", "--scores").code == 0
 
 
@@ -143,7 +143,7 @@ def test_an_ingredient_may_win_by_new_statistics(resnet: Family, with_train: Pat
     assert "this model is off-0, with new batch-norm statistics." in card
     assert "unchanged" not in card
     assert "- model-soup" not in card
-    assert "kept the best ingredient alone, recalibrated: no soup that was scored was better" in done.err
+    assert "kept the best ingredient alone (recalibrated): no soup that was scored was better" in done.err
     assert accuracy(Path("soup"), load_dataset(str(with_train), split="test")) == done.json["soup"]["test"]
     assert run("verify", "soup", "--scores").code == 0
 

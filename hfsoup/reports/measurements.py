@@ -216,7 +216,7 @@ def shorten_score(metric: str, score: Score) -> str:
 
 def describe_statistics(score: Score | None) -> str:
     """Behind what a score is of, where that was given new batch-norm statistics; else nothing."""
-    return ", recalibrated" if score and score.bn == "recalibrate" else ""
+    return " (recalibrated)" if score and score.bn == "recalibrate" else ""
 
 
 def format_difference(metric: str, value: float, form: str = "+") -> str:
