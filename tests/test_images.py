@@ -191,7 +191,7 @@ def test_missing_labels_are_refused(vit: Family, images: Any, alone: Path) -> No
 
 def test_a_corrupt_image_is_named(vit: Family, images: Any, alone: Path) -> None:
     """An image that cannot be decoded is an error with its rows, split and column."""
-    where = imagefolder(images, alone / "pictures")
+    where = imagefolder(images, Path("pictures"))
     next((where / "validation" / "fig").iterdir()).write_bytes(b"\x89PNG\r\n\x1a\n not a picture")
     block = refused("bake", *vit.words[:2], "--dataset", where, "--output", "soup", code=1)
     assert "cannot be decoded" in block

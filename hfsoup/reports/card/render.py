@@ -17,7 +17,6 @@ from hfsoup.hub.cards import UNPUSHED, name_card
 from hfsoup.hub.client import hub_address
 from hfsoup.ingredients.cards import find_common_license, include_bases, read_license
 from hfsoup.merges import MERGES
-from hfsoup.provenance.manifest import make_manifest
 from hfsoup.provenance.reproduce import hub_url, reproduce_command, reproduce_config
 from hfsoup.recipes import RECIPES
 from hfsoup.reports.card.formatting import escape_markdown, format_weight, quote_command
@@ -226,9 +225,13 @@ def _is_unchanged(made_of: Composition, dtype: str | None) -> bool:
 
 
 def _describe_copied(soup: BakeResult, names: Sequence[str]) -> dict[str, str | None] | None:
-    """The ingredient that the soup is a copy of, as a link."""
-    n = make_manifest(soup, {}).copied
-    return None if n is None else {"name": names[n], "link": hub_url(soup.family.ingredients[n].source)}
+    """The ingredient that the soup is a copy of, as a link; as `Manifest.copied`."""
+    made_of, n = soup.composition, soup.mix.members[0]
+    one = made_of.family.ingredients[n]
+    converted = made_of.statistics or one.adapter or made_of.family.orders[n]
+    if converted or not _is_unchanged(made_of, soup.options.dtype):
+        return None
+    return {"name": names[n], "link": hub_url(one.source)}
 
 
 def _list_citations(soup: BakeResult) -> set[str]:
