@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -124,6 +125,17 @@ def test_a_dataset_that_is_none(vit: Family, alone: Path) -> None:
     Path("text.parquet").write_text("no parquet")
     assert "./empty" in refused("bake", *vit.words, "--dataset", "./empty", "--output", "soup", code=2)
     assert "./text.parquet" in refused("bake", *vit.words, "--dataset", "./text.parquet", "--output", "soup", code=2)
+
+
+@pytest.mark.parametrize("words", [("{}",), ("./{}*",), ("--dataset", "{}"), ("--output", "{}")])
+def test_a_path_that_is_no_text_is_refused(words: tuple[str, ...], vit: Family, alone: Path) -> None:
+    """Linux takes any bytes; no record could name them, so nothing is baked first."""
+    name = os.fsdecode(b"model-\xff")
+    copy_model(vit.folders[0], alone / name)
+    block = refused("bake", *vit.words[:2], *(word.format(name) for word in words), code=2)
+    assert "expected a path in UTF-8" in block
+    assert "model-\\udcff" in block
+    assert [path.name for path in alone.iterdir()] == [name]
 
 
 def test_a_folder_that_is_no_model(alone: Path) -> None:

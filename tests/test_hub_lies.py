@@ -104,7 +104,8 @@ def test_a_hostile_name_in_a_listing_is_not_used(name: str, signed_in: LocalHub,
     with fault(signed_in, f"/api/models/{MODEL}", body=json.dumps(info).encode()):
         assert run("bake", *only(MODEL, vit.words[1]), "--output", "soup").code == 0
     asked = {seen.path.rsplit("/", 1)[1] for seen in signed_in.requests if "/resolve/" in seen.path}
-    assert asked == set(FILES)
+    # huggingface_hub need not ask for weights that come by Xet, once it has listed the commit.
+    assert asked | {"model.safetensors"} == set(FILES)
     assert _outside() == before
 
 

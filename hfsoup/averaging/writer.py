@@ -28,7 +28,7 @@ from hfsoup.checkpoints.timm_config import has_timm_layout, read_image_settings,
 from hfsoup.checkpoints.types import PROCESSORS, LowRankAdapter, TensorSpec
 from hfsoup.ingredients.family import Family
 from hfsoup.utils.cache import cache_root, register_user, sync_folder
-from hfsoup.utils.errors import SoupError
+from hfsoup.utils.errors import SoupError, require_utf8
 from hfsoup.utils.hashing import GrowingHash, hash_blake3
 from hfsoup.utils.positioned_io import write_at
 from hfsoup.utils.safe_json import read_json
@@ -47,6 +47,7 @@ def lock_output(target: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    require_utf8(target)
     register_user()
     path = cache_root() / "locks" / f"{hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:32]}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)

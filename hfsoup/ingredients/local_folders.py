@@ -16,7 +16,7 @@ from hfsoup.hub.addresses import parse_dataset_address
 from hfsoup.ingredients.repository_kinds import SAVE, TRAINING, describe_files, identify_kind
 from hfsoup.ingredients.training_states import find_training_state, list_nested_paths
 from hfsoup.utils.close_names import find_close_names, list_globs, list_visible, match_names
-from hfsoup.utils.errors import SoupError, UsageError
+from hfsoup.utils.errors import SoupError, UsageError, require_utf8
 from hfsoup.utils.text import join_names, quoted
 
 WILD = re.compile(r"[*?\[]")
@@ -44,8 +44,15 @@ def find_local_models(pattern: str, *, soups: bool = False) -> list[Path] | None
     A folder without its own model stands for the checkpoints in it. An error suggests soups only with `soups`.
 
     Raises:
-        UsageError: the pattern can only be a local one, and matches no model.
+        UsageError: the pattern can only be a local one, and matches no model, or one whose path is not UTF-8.
     """
+    found = _find_models(pattern, soups)
+    for path in found or ():
+        require_utf8(path)
+    return found
+
+
+def _find_models(pattern: str, soups: bool) -> list[Path] | None:
     text = os.path.expanduser(pattern.rstrip("/") or pattern)  # noqa: PTH111 - a name that nobody has stays as it is
     path = Path(text)
     if text and os.path.lexists(text):
@@ -69,6 +76,7 @@ def require_data(dataset: str) -> None:
         UsageError: it holds a model.
     """
     path = Path(dataset).expanduser()
+    require_utf8(path)
     if not os.path.lexists(path):
         if dataset.startswith((".", "/", "~")):
             close = find_close_names(path)

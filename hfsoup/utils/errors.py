@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 # What libraries raise for unexpected values in a file.
 LOADING_ERRORS = (
@@ -86,3 +87,16 @@ class AccessError(HubError):
 def _rebuild(kind: type[SoupError], what: str, where: str, hint: str) -> SoupError:
     """Unpickle an error that another process raised."""
     return kind(what, where=where, hint=hint)
+
+
+def require_utf8(path: Path | str) -> None:
+    """Refuse a path that is no text, which neither records nor cards can hold.
+
+    Raises:
+        UsageError: its bytes on this disk are not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        name = str(path).encode("utf-8", "backslashreplace").decode()
+        raise UsageError("expected a path in UTF-8", where=name, hint="mv, to rename it") from None
