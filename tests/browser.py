@@ -137,7 +137,9 @@ def browser(profile: Path) -> Iterator[Tab]:
     from_read, from_write = os.pipe()
     command = f'exec "$@" 3<&{to_read} 4>&{from_write}'
     words = ["bash", "-c", command, "bash", str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}"]
-    with subprocess.Popen(words, pass_fds=(to_read, from_write), stderr=subprocess.DEVNULL) as process:
+    # Chromium makes a socket there, whose path may have 107 bytes.
+    env = os.environ | {"TMPDIR": "/tmp"}
+    with subprocess.Popen(words, env=env, pass_fds=(to_read, from_write), stderr=subprocess.DEVNULL) as process:
         os.close(to_read)
         os.close(from_write)
         try:
