@@ -21,6 +21,7 @@ from shell import bake, refused, run
 from sklearn.datasets import load_sample_images
 from transformers import ViTImageProcessorPil
 
+from hfsoup.data import leakage
 from hfsoup.data.decoding import BadImageError, decode
 from hfsoup.data.images import Images, load_images
 from hfsoup.data.leakage import find_near_copies
@@ -29,6 +30,7 @@ from hfsoup.data.pixels import PixelFile
 from hfsoup.data.request import Request
 from hfsoup.data.tasks import SINGLE_LABEL
 from hfsoup.evaluation.metrics import load_metric
+from hfsoup.utils.cache import cache_root
 from hfsoup.utils.errors import MismatchError, SoupError
 
 PROCESSOR = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
@@ -419,6 +421,26 @@ def test_near_copies_of_selection_images_are_named(change: Any, vit: Family, alo
     assert "2 of 140 test images look like a selection image (rows 0, 1), at most 1%" in refused(*words, "d2", code=1)
     assert run(*words, "d2", "--allow-duplicates").code == 0
     assert "2 of 140 test images look like a selection image" in Path("soup/README.md").read_text()
+
+
+def test_the_same_images_are_compared_for_near_copies_once(
+    vit: Family, data: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second bake reads no picture for that, unless the record is damaged."""
+    words, compared = (*vit.words[:2], "--dataset", data, "--overwrite", "--output", "soup"), list[int]()
+
+    def find_counted(first: PixelFile, second: PixelFile) -> list[tuple[int, int]]:
+        compared.append(len(first))
+        return find_near_copies(first, second)
+
+    bake(*words)
+    monkeypatch.setattr(leakage, "find_near_copies", find_counted)
+    bake(*words)
+    assert compared == []
+    for record in (cache_root() / "copies").iterdir():
+        record.write_bytes(record.read_bytes() + b" ")
+    bake(*words)
+    assert compared == [60]
 
 
 def test_plain_and_smooth_pictures_are_no_copies(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,9 +11,13 @@ from hfsoup.data.labels import format_rows
 from hfsoup.data.pixels import PixelFile
 from hfsoup.data.preprocessing import PreparedImages
 from hfsoup.data.request import Request
+from hfsoup.utils.cache import cache_root, make_write_error, mark_used
 from hfsoup.utils.errors import SoupError
+from hfsoup.utils.hashing import hash_json, read_sealed, write_sealed
 from hfsoup.utils.progress import Notify
 
+FORMAT = 1
+"""Of what is cached; another number where other pictures become near copies."""
 SHARED = 0.01
 """The largest share of test images that may be among the selection images; public test sets have a few duplicates."""
 SIDE = 16
@@ -43,6 +49,22 @@ def find_near_copies(first: PixelFile, second: PixelFile) -> list[tuple[int, int
         alike = (block.astype(np.float64) * known[nearest]).sum(axis=1) >= SAME
         pairs += [(int(nearest[n]), at + int(n)) for n in np.flatnonzero(alike)]
     return pairs
+
+
+def _find_cached_copies(first: PreparedImages, second: PreparedImages) -> list[tuple[int, int]]:
+    """As `find_near_copies`; the same images are compared once, so that a second bake need not read them for this."""
+    home = cache_root() / "copies"
+    sides = [(one.blake3, one.pixels.table and one.pixels.table.hex()) for one in (first, second)]
+    path = home / f"{hash_json(FORMAT, sides)[:32]}.json"
+    if (text := read_sealed(path)) is not None:
+        mark_used(path)
+        return [(a, b) for a, b in json.loads(text)]
+    found = find_near_copies(first.pixels, second.pixels)
+    try:
+        write_sealed(path, json.dumps(found))
+    except OSError as error:
+        raise make_write_error(home, error) from error
+    return found
 
 
 def _describe(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -88,7 +110,7 @@ def check_leakage(
     """
     known, total = set(used.digests), len(test.rows)
     shared = [row for row, digest in zip(test.rows, test.digests, strict=True) if digest in known]
-    similar = [test.rows[n] for _, n in find_near_copies(used.pixels, test.pixels) if test.rows[n] not in set(shared)]
+    similar = [test.rows[n] for _, n in _find_cached_copies(used, test) if test.rows[n] not in set(shared)]
     found = [f"{len(shared)} of {total} test images are also {use} images ({format_rows(shared)})"] if shared else []
     if similar:
         found.append(f"{len(similar)} of {total} test images look like a {use} image ({format_rows(similar)})")

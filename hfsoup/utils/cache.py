@@ -28,6 +28,7 @@ LIMIT = "50GB"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 KINDS = {
     "images": "images of datasets as models take them",
+    "copies": "near copies that two splits have in common",
     "columns": "labels and features of data files",
     "hashes": "sha256 of large files by their BLAKE3",
     "listings": "file lists of commits, for offline mode",
