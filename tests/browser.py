@@ -27,6 +27,11 @@ FLAGS = (
 PATIENCE = 60.0
 
 
+def short_environment() -> dict[str, str]:
+    """The environment for Chromium, which makes a socket in TMPDIR, whose path may have 107 bytes."""
+    return os.environ | {"TMPDIR": "/tmp"}
+
+
 class Tab:
     """One tab: what it shows can be asked by JavaScript, and what its console says and asks for is kept."""
 
@@ -137,9 +142,9 @@ def browser(profile: Path) -> Iterator[Tab]:
     from_read, from_write = os.pipe()
     command = f'exec "$@" 3<&{to_read} 4>&{from_write}'
     words = ["bash", "-c", command, "bash", str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}"]
-    # Chromium makes a socket there, whose path may have 107 bytes.
-    env = os.environ | {"TMPDIR": "/tmp"}
-    with subprocess.Popen(words, env=env, pass_fds=(to_read, from_write), stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        words, env=short_environment(), pass_fds=(to_read, from_write), stderr=subprocess.DEVNULL
+    ) as process:
         os.close(to_read)
         os.close(from_write)
         try:

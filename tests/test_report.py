@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, browser, needs_chromium
+from browser import CHROMIUM, browser, needs_chromium, short_environment
 from family import NAMES, Family, copy_model, edit_json
 from shell import bake, refused, run
 
@@ -336,7 +336,8 @@ def dom(text: str, folder: Path, *, driver: str = "") -> tuple[str, str]:
     flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
     flags += ("--disable-background-networking", "--disable-component-update", "--enable-logging=stderr")
     command = [str(CHROMIUM), *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    env = short_environment()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=env)
     return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
