@@ -216,5 +216,6 @@ bake.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     ],
     return_annotation=Soup,
 )
-_LINES = (f"        {f.name} ({f.type}): {f.metadata['help']}" for f in option_fields())
-bake.__doc__ = "\n".join([str(bake.__doc__), "    Options:", *_LINES])
+_LINES = (f"    {f.name} ({f.type}): {f.metadata['help']}" for f in option_fields())
+# Python 3.13 takes the indentation of the source out by itself.
+bake.__doc__ = "\n".join([inspect.cleandoc(str(bake.__doc__)), "", "Options:", *_LINES])
