@@ -18,6 +18,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from shell import bake, refused, run
 
 from hfsoup.localhub import LocalHub
+from hfsoup.utils.text import quoted
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_paths_of_this_disk_are_pointed_out(
     assert "the paths of this machine" not in run("push", soup, target).err
     bake(*vit.words[:2], "--output", soup, "--overwrite")
     done = run("push", soup, target)
-    assert f"soup.json shows others the paths of this machine, such as '{vit.words[0][:60]}" in done.err
+    assert f"soup.json shows others the paths of this machine, such as {quoted(vit.words[0])}" in done.err
     assert "the paths of this machine" in run("bake", *vit.words[:2], "--output", alone / "other", "--push", target).err
 
 

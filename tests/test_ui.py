@@ -31,6 +31,7 @@ from shell import refused, run
 from hfsoup.localhub import LocalHub
 from hfsoup.ui.form import Form
 from hfsoup.utils import distributed
+from hfsoup.utils.text import quoted
 
 pytest.importorskip("gradio")
 ROOT = Path(__file__).parents[1]
@@ -456,7 +457,7 @@ def test_a_space_serves_strangers(space: Served, on_hub: LocalHub, vit: Family, 
         for asked in (str(vit.folders[0]), "../m-*"):
             fill(tab, asked, "kit/shapes")
             tab.click("#bake")
-            answer = f"name of a repository on the Hub, or a glob of such, found '{asked[:30]}"
+            answer = f"name of a repository on the Hub, or a glob of such, found {quoted(asked)}"
             tab.wait(f"document.querySelector('.soup-error')?.innerText.includes({answer!r})")
         fill(tab, "kit/vit-1", str(tmp_path))
         tab.click("#dry-run")
