@@ -195,7 +195,7 @@ def test_a_search_that_kept_one_ingredient_says_so(vit: Family, data: Path, alon
 
 @pytest.fixture
 def codecarbon(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A stand-in for codecarbon, whose machine stands in France; `kilograms` is what it answers, or an error."""
+    """A stand-in for codecarbon on a machine in France; `kilograms` is its answer, or an error."""
     seen: dict[str, Any] = {"kilograms": 0.000123456, "given": []}
 
     class Tracker:
@@ -263,8 +263,10 @@ def test_without_a_country_codecarbon_is_not_asked(
     assert "co2" not in Path("soup/README.md").read_text().lower()
 
 
-def test_a_copy_is_said_to_be_one_before_it_is_pushed(on_hub: LocalHub, signed_in: LocalHub, alone: Path) -> None:
-    """On the screen and at the head of the card; a soup of two, or one in another type, is no copy."""
+def test_a_copy_is_said_to_be_one_before_it_is_pushed(
+    vit: Family, on_hub: LocalHub, signed_in: LocalHub, alone: Path
+) -> None:
+    """On the screen and at the head of the card; a soup of two, one in another type or class order, is no copy."""
     words = ("bake", "kit/vit-*", "--recipe", "latest", "--last")
     done = run(*words, 1, "--output", "one", "--push", "kit/one")
     assert done.code == 0, done.err
@@ -275,6 +277,12 @@ def test_a_copy_is_said_to_be_one_before_it_is_pushed(on_hub: LocalHub, signed_i
         done = run(*words, *more, "--output", n, "--push", f"kit/{n}-soup")
         assert done.code == 0, done.err
         assert "a copy of" not in done.err + Path(n, "README.md").read_text()
+    other = copy_model(vit.folders[0], alone / "other")
+    classes = json.loads((other / "config.json").read_text())["id2label"].values()
+    edit_json(other / "config.json", id2label=dict(enumerate([*classes][::-1])), label2id=None)
+    done = run("bake", vit.words[1], other, *words[2:], 1, "--output", "turned", "--push", "kit/turned-soup")
+    assert done.code == 0, done.err
+    assert "a copy of" not in done.err + Path("turned/README.md").read_text()
 
 
 def test_that_no_soup_was_better_is_said_where_one_was_scored(vit: Family, data: Path, alone: Path) -> None:
