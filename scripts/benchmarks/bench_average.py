@@ -15,7 +15,7 @@ from timing import Row, here, medians, missing, peak_anonymous, process, row
 
 from hfsoup.averaging.averager import Averager
 from hfsoup.ingredients.family import Family
-from hfsoup.utils.hashing import hash_file
+from hfsoup.utils.hashing import hash_blake3, hash_file
 from hfsoup.utils.threads import count_processors
 
 SECTION = "average"
@@ -55,8 +55,8 @@ def _processes(setting: Setting, folders: list[Path]) -> Iterator[Row]:
 
 
 def _hashing(setting: Setting, folders: list[Path]) -> Iterator[Row]:
-    """What of a bake no averaging can do without: sha256 of as much as is read and written, on all processors."""
-    files = [folder / "model.safetensors" for folder in (*folders, folders[0])]
+    """What no bake can do without: BLAKE3 of what is read and sha256 of as much as is written, on all processors."""
+    files = [folder / "model.safetensors" for folder in folders]
     output = setting.fast / "merged"
     what, against = "hashing alone of what is read and written", "mergekit-pytorch linear"
     merge = setting.peers.mergekit(folders, output, setting.fast / "merge.yml")
@@ -66,7 +66,9 @@ def _hashing(setting: Setting, folders: list[Path]) -> Iterator[Row]:
 
     def hashed() -> None:
         with ThreadPoolExecutor(count_processors()) as pool:
-            list(pool.map(hash_file, files))
+            written = pool.submit(hash_file, files[0])
+            list(pool.map(hash_blake3, files))
+            written.result()
 
     ways = [here(hashed), process(merge, before=partial(_clear, [output]))]
     yield row(SECTION, what, against, medians(ways, setting.repeats, warm=False))
