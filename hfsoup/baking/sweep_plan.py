@@ -30,8 +30,8 @@ class SweepPlan:
     """What a sweep would do.
 
     `places` are all runs, with those that are there already. `images` are those of the split to train on, None where
-    unknown; `dataset` is its files. `run_size` is the bytes of one run without
-    what a new head adds, None if no header says.
+    unknown; `dataset` is its files. `run_size` is the bytes of one run without what a new head adds, None if no header
+    says.
     """
 
     base: Download

@@ -31,9 +31,8 @@ class Prediction:
 def classify_picture(soup: Soup, picture: Path, device: str) -> tuple[Prediction, ...]:
     """Classify an image with the soup and its best ingredient, or with the soup alone if nothing was measured.
 
-    It is done on `device`, a torch device.
-
-    Both are averaged from the ingredients' files, with the class names and the image processor of the soup.
+    Both are averaged from the ingredients' files, with the class names and the image processor of the soup, and run on
+    `device`, as torch names it.
 
     Raises:
         SoupError: the file is not an image, or an ingredient is missing.

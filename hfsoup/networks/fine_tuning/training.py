@@ -159,7 +159,7 @@ def fine_tune(
 
 
 def _make_settings(run: Run, scratch: Path, images: int, batch_size: int) -> TrainingArguments:
-    """What `Trainer` is told of a run on so many images."""
+    """The arguments of `Trainer` for a run on a number of images."""
     settings = TrainingArguments(
         output_dir=str(scratch),
         **{name: value for name, value in asdict(run).items() if name not in OWN},

@@ -100,7 +100,7 @@ def _list_rows(columns: list[list[Dot | None]], bins: int) -> Iterator[tuple[str
 
 
 def _place_dots(side: CalibrationRecord, most: int, *, place: int, of: int, intervals: bool) -> list[Dot | None]:
-    """The bins of one model, which is number `place` of so many in the drawing; None of an empty one."""
+    """The bins of one model, the one at `place` of the `of` models in the drawing; None for an empty bin."""
     room = (RIGHT - LEFT) / len(side.count)
     width = 0.84 * room / of
 
